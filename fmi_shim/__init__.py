@@ -1,0 +1,1 @@
+"""FMI, the FaaS Message Interface: collectives between functions over direct connections."""
