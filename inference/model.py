@@ -1,0 +1,126 @@
+"""AstroMAE: redshift from an image and five magnitudes.
+
+The network of Fathkouhi & Fox (2024, AstroMAE), as deployed by the Cosmic AI benchmark: a vision transformer and an
+Inception network look at the image, a perceptron at the magnitudes, and a head weighs all three.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from inference.inception import InceptionBranch
+from inference.vit import VisionBranch
+
+
+@dataclass(frozen=True, slots=True)
+class AstroMAEConfig:
+    """The network's size.
+
+    Attributes
+    ----------
+    dim, depth, heads : int
+        Of the transformer; ``groups`` those of its convolution module, ``expansion`` widens both.
+    stem, inception_widths : int, tuple of 5 int
+        Channels of the Inception branch's first convolution and of each view of its five blocks.
+    features : int
+        Outputs of either image branch.
+    magnitude_width, magnitude_depth : int
+        Width of the magnitude branch, and its layers after the first.
+    head_width : int
+    """
+
+    dim: int
+    depth: int
+    heads: int
+    groups: int
+    stem: int
+    inception_widths: tuple[int, int, int, int, int]
+    features: int
+    magnitude_width: int
+    magnitude_depth: int
+    head_width: int
+    bands: int = 5
+    image_size: int = 32
+    patch: int = 8
+    expansion: int = 4
+
+    @classmethod
+    def published(cls) -> AstroMAEConfig:
+        """Return the deployed network's: 15,902,889 parameters, 0.219 GFLOP a galaxy."""
+        return cls(
+            dim=192,
+            depth=12,
+            heads=3,
+            groups=48,
+            stem=32,
+            inception_widths=(16, 16, 8, 8, 4),
+            features=1096,
+            magnitude_width=1024,
+            magnitude_depth=4,
+            head_width=1024,
+        )
+
+    @classmethod
+    def small(cls) -> AstroMAEConfig:
+        """Return the shipped checkpoint's: the same plan at a fortieth of the parameters."""
+        return cls(
+            dim=64,
+            depth=4,
+            heads=4,
+            groups=16,
+            stem=16,
+            inception_widths=(4, 4, 4, 4, 4),
+            features=64,
+            magnitude_width=128,
+            magnitude_depth=4,
+            head_width=128,
+        )
+
+
+def perceptron(inputs: int, width: int, hidden: int) -> nn.Sequential:
+    """Return a linear layer inputs -> width, then ``hidden`` ones width -> width, with ReLU between."""
+    layers: list[nn.Module] = [nn.Linear(inputs, width)]
+    for _ in range(hidden):
+        layers += [nn.ReLU(), nn.Linear(width, width)]
+    return nn.Sequential(*layers)
+
+
+class AstroMAE(nn.Module):
+    """The network proper, on normalised inputs: images [B, 5, 32, 32] and magnitudes [B, 5] -> [B, 1]."""
+
+    def __init__(self, config: AstroMAEConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.vision = VisionBranch(
+            bands=config.bands,
+            image_size=config.image_size,
+            patch=config.patch,
+            dim=config.dim,
+            depth=config.depth,
+            heads=config.heads,
+            expansion=config.expansion,
+            groups=config.groups,
+            features=config.features,
+        )
+        self.inception = InceptionBranch(
+            config.bands, config.image_size, config.stem, config.inception_widths, config.features
+        )
+        self.magnitudes = perceptron(config.bands, config.magnitude_width, config.magnitude_depth)
+        self.head = nn.Sequential(
+            nn.Linear(2 * config.features + config.magnitude_width, config.head_width),
+            nn.ReLU(),
+            nn.Linear(config.head_width, 1),
+        )
+
+    def forward(self, images: Tensor, magnitudes: Tensor) -> Tensor:
+        views = [self.vision(images), self.inception(images), self.magnitudes(magnitudes)]
+        out: Tensor = self.head(torch.cat(views, dim=1))
+        return out
+
+
+def parameters(module: nn.Module) -> int:
+    """Count the trainable parameters."""
+    return sum(parameter.numel() for parameter in module.parameters())
