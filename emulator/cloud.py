@@ -1,0 +1,114 @@
+"""The local cloud: endpoint, sandboxes and rendezvous server, started and stopped together."""
+
+import asyncio
+import tempfile
+import threading
+from collections.abc import Coroutine, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from emulator.sandboxes.process import ProcessSandboxes
+from rendezvous.server import RendezvousServer
+
+_Result = TypeVar("_Result")
+_LOOPBACK = "127.0.0.1"
+
+
+class LocalCloud:
+    """A context manager within which there is an AWS endpoint on this machine.
+
+    Everything runs in one thread with an event loop; functions run in processes of their own. Nothing is left
+    behind at the end, even when this process is killed.
+
+    Parameters
+    ----------
+    port
+        The endpoint's port; 0 takes a free one.
+    preload
+        Modules that functions find imported already, such as ``torch``.
+
+    Attributes
+    ----------
+    endpoint_url
+        For ``AWS_ENDPOINT_URL``.
+    rendezvous
+        ``host:port`` for ``FMI_RENDEZVOUS``.
+    """
+
+    def __init__(self, port: int = 0, preload: Sequence[str] = ()) -> None:
+        self._port = port
+        self._preload = preload
+        self.endpoint_url = ""
+        self.rendezvous = ""
+
+    def __enter__(self) -> Self:
+        """Start everything.
+
+        Raises
+        ------
+        PortInUseError
+            When the endpoint's port is taken.
+        """
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="local-cloud", daemon=True)
+        self._thread.start()
+        try:
+            self._call(self._start())
+        except BaseException:
+            self._stop_loop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop everything and wait until it is gone."""
+        try:
+            self._call(self._close())
+        finally:
+            self._stop_loop()
+
+    def stop_functions(self) -> None:
+        """End every running function at once; their callers get an error."""
+        self._loop.call_soon_threadsafe(self._sandboxes.kill_all)
+
+    def s3_requests(self) -> dict[str, int]:
+        """Return how many S3 requests there have been, by HTTP method."""
+        return dict(self._endpoint.moto.s3_requests)
+
+    async def _start(self) -> None:
+        # The zygote removes this folder when it ends, also when this process cannot.
+        state = Path(tempfile.mkdtemp(prefix="fmi-emulator-"))
+        self._sandboxes = ProcessSandboxes(state, self._preload)
+        await self._sandboxes.start()
+        # Moto takes as long to import as the zygote takes to get ready: on two cores, the one hides the other.
+        from emulator.endpoint.app import Endpoint
+
+        self._endpoint = Endpoint(state, self._sandboxes, _LOOPBACK, self._port)
+        self._rendezvous = RendezvousServer(_LOOPBACK, 0)
+        try:
+            self.endpoint_url = await self._endpoint.start()
+            await self._rendezvous.start()
+        except BaseException:
+            await self._close()
+            raise
+        self.rendezvous = f"{_LOOPBACK}:{self._rendezvous.port}"
+
+    async def _close(self) -> None:
+        await self._rendezvous.close()
+        await self._endpoint.close()
+        await self._sandboxes.close()
+
+    def _call(self, coroutine: Coroutine[Any, Any, _Result]) -> _Result:
+        future: Future[_Result] = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        return future.result()
+
+    def _stop_loop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()

@@ -1,0 +1,84 @@
+"""The endpoint: one HTTP port that is AWS to whoever is pointed at it."""
+
+import errno
+import socket
+from pathlib import Path
+
+from aiohttp import web
+
+from emulator.endpoint.lambda_api import LambdaApi
+from emulator.endpoint.moto_bridge import MotoBridge
+from emulator.errors import PortInUseError
+from emulator.lambda_service.functions import FunctionRegistry
+from emulator.lambda_service.invocations import LambdaService
+from emulator.sandboxes.base import SandboxFactory
+
+_BACKLOG = 1024
+# For answers under way; their functions have been ended by then.
+_SHUTDOWN_S = 0.5
+
+
+class Endpoint:
+    """Our Lambda service, and moto for everything else, on one port.
+
+    Parameters
+    ----------
+    state
+        Folder for the functions' code.
+    sandboxes
+        Where functions run.
+    host, port
+        Where to listen; port 0 takes a free one.
+    """
+
+    def __init__(self, state: Path, sandboxes: SandboxFactory, host: str, port: int) -> None:
+        self._state = state
+        self._sandboxes = sandboxes
+        self._host = host
+        self._port = port
+        self.moto = MotoBridge()
+        self._service: LambdaService | None = None
+        self._runner: web.AppRunner | None = None
+
+    async def start(self) -> str:
+        """Begin to listen; return the endpoint's URL.
+
+        Raises
+        ------
+        PortInUseError
+            When the port is taken.
+        """
+        listener = _listen(self._host, self._port)
+        # Functions are told this address, so it must be known before the first of them starts.
+        url = f"http://{self._host}:{listener.getsockname()[1]}"
+        functions = FunctionRegistry(self._state / "functions")
+        self._service = LambdaService(functions, self._sandboxes, self.moto, url)
+        # Bodies are limited where they are read, each by its own limit.
+        app = web.Application(client_max_size=2**63)
+        app.add_routes(LambdaApi(functions, self._service, self.moto.read_object).routes())
+        app.router.add_route("*", "/{path:.*}", self.moto.handle)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_S, keepalive_timeout=3600)
+        await self._runner.setup()
+        await web.SockSite(self._runner, listener, backlog=_BACKLOG).start()
+        return url
+
+    async def close(self) -> None:
+        """Stop listening, end the warm sandboxes and forget all state."""
+        if self._service is not None:
+            await self._service.close()
+        if self._runner is not None:
+            await self._runner.cleanup()
+        self.moto.close()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise PortInUseError("the AWS endpoint", host, port) from None
+        raise
+    return listener

@@ -1,0 +1,40 @@
+"""Every error the emulator raises on purpose."""
+
+from http import HTTPStatus
+
+
+class EmulatorError(Exception):
+    """A run or a command cannot go on; the message says why and what to do."""
+
+
+class PortInUseError(EmulatorError):
+    """A port that was asked for is taken."""
+
+    def __init__(self, what: str, host: str, port: int) -> None:
+        super().__init__(
+            f"{what}: port {port} on {host} is in use; stop the program that holds it or choose another port"
+        )
+
+
+class SandboxError(EmulatorError):
+    """The sandboxes cannot be started."""
+
+
+class ApiError(EmulatorError):
+    """An AWS API call that is refused, with the code AWS gives it.
+
+    Parameters
+    ----------
+    code
+        AWS's exception name, such as ``ResourceNotFoundException``.
+    status
+        The HTTP status that AWS answers with.
+    message
+        The text for the caller.
+    """
+
+    def __init__(self, code: str, status: HTTPStatus, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.status = status
+        self.message = message

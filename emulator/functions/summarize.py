@@ -1,0 +1,57 @@
+"""The last function of a run: the ranks' result files in one."""
+
+import json
+import re
+from typing import Any
+
+import boto3
+
+COMBINED = "combined_data.json"
+_RANK_FILE = re.compile(r"(\d+)\.json")
+
+
+class MissingResultError(Exception):
+    """A rank has left no result."""
+
+
+def handler(event: dict[str, Any], context: object = None) -> dict[str, Any]:
+    """Merge ``<result_path>/<rank>.json`` of all ranks into ``<result_path>/combined_data.json``, by rank.
+
+    Parameters
+    ----------
+    event
+        ``bucket``, ``result_path`` and, when known, ``world_size``.
+    context
+        Not used.
+
+    Returns
+    -------
+    dict
+        ``statusCode`` 200, ``key`` of the combined file and the number of ``ranks`` in it.
+
+    Raises
+    ------
+    MissingResultError
+        When a rank below ``world_size`` has no file; nothing is written then.
+    """
+    s3 = boto3.client("s3")
+    bucket, prefix = event["bucket"], event["result_path"].rstrip("/") + "/"
+    by_rank: dict[int, str] = {}
+    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+        for found in page.get("Contents", []):
+            if match := _RANK_FILE.fullmatch(found["Key"].removeprefix(prefix)):
+                by_rank[int(match[1])] = found["Key"]
+    missing = sorted(set(range(int(event.get("world_size") or 0))) - by_rank.keys())
+    if missing:
+        raise MissingResultError(
+            f"rank {', '.join(map(str, missing))} left no result in s3://{bucket}/{prefix}; "
+            "expected <rank>.json of every rank"
+        )
+    combined = [json.loads(s3.get_object(Bucket=bucket, Key=by_rank[rank])["Body"].read()) for rank in sorted(by_rank)]
+    s3.put_object(
+        Bucket=bucket,
+        Key=prefix + COMBINED,
+        Body=json.dumps(combined, indent=2).encode(),
+        ContentType="application/json",
+    )
+    return {"statusCode": 200, "key": prefix + COMBINED, "ranks": len(combined)}

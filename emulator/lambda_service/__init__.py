@@ -1,0 +1,1 @@
+"""AWS Lambda: functions, invocations, the runtime API and the log lines."""

@@ -1,0 +1,42 @@
+"""AWS's numbers for Lambda, each from its documentation ("Lambda quotas", read 2026)."""
+
+MIB = 1024 * 1024
+
+# The synchronous limit is 6 MB; the service allows for its own envelope on top.
+SYNC_PAYLOAD_BYTES = 6 * MIB + 100
+RESPONSE_BYTES = 6 * MIB + 100
+
+TIMEOUT_S = range(1, 901)
+DEFAULT_TIMEOUT_S = 3
+MEMORY_MB = range(128, 10_241)
+DEFAULT_MEMORY_MB = 128
+EPHEMERAL_STORAGE_MB = range(512, 10_241)
+DEFAULT_EPHEMERAL_STORAGE_MB = 512
+CONCURRENT_EXECUTIONS = 1000
+MB_PER_VCPU = 1769
+MAX_VCPUS = 6
+
+# The init phase is cut off after ten seconds.
+INIT_S = 10.0
+
+ZIPPED_CODE_BYTES = 50 * MIB
+UNZIPPED_CODE_BYTES = 250 * MIB
+
+# LogType=Tail returns the last 4 KB of the log.
+LOG_TAIL_BYTES = 4096
+# A CloudWatch Logs event: 256 KB less 26 bytes of overhead.
+LOG_EVENT_BYTES = 256 * 1024 - 26
+
+ACCOUNT_ID = "123456789012"
+REGION = "us-east-1"
+
+
+def vcpus(memory_mb: int) -> int:
+    """Whole vCPUs that a memory size buys: one per 1769 MB, at least one and at most six.
+
+    Parameters
+    ----------
+    memory_mb
+        The function's memory, MB.
+    """
+    return min(MAX_VCPUS, max(1, memory_mb // MB_PER_VCPU))

@@ -1,0 +1,183 @@
+"""A run from upload to results: initialize, one execute a rank, summarize."""
+
+import base64
+import json
+import re
+import time
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Any
+
+from emulator.errors import EmulatorError
+from emulator.lambda_service.logs import Report, parse_report
+from emulator.limits import DEFAULT_EPHEMERAL_STORAGE_MB, vcpus
+from emulator.orchestration.backend import Backend
+from emulator.orchestration.bundle import data_files, function_archive, program_files, program_name
+from emulator.orchestration.job import Failure, Job, RankOutcome, RunOutcome
+from emulator.orchestration.log_tail import LogTail, RankLine
+from emulator.orchestration.results import fetch_results
+
+INITIALIZE, EXECUTE, SUMMARIZE = "fmi-initialize", "fmi-execute", "fmi-summarize"
+# All that Lambda offers: programs keep their partitions there.
+EXECUTE_TMP_MB = 10240
+_DATA_PREFIX = "data/"
+_RESULT_PATH = "results"
+_POLL_S = 0.1
+# After the first failure, the other ranks have this long to notice and say so themselves.
+_GRACE_S = 3.0
+_LOG_SETTLE_S = 5.0
+_OWN_FUNCTION_TIMEOUT_S = 60
+_OWN_FUNCTION_MEMORY_MB = 1769
+_FRAME = re.compile(r'File "([^"]+)", line (\d+)')
+
+
+class RunError(EmulatorError):
+    """A run that failed outside of its ranks."""
+
+
+def run(job: Job, backend: Backend, on_line: Callable[[RankLine], None]) -> RunOutcome:
+    """Run a job.
+
+    Parameters
+    ----------
+    job
+        What to run.
+    backend
+        Where to run it.
+    on_line
+        Gets the ranks' output as it appears.
+
+    Returns
+    -------
+    RunOutcome
+        What came of every rank. Results have been fetched only when none of them failed.
+
+    Raises
+    ------
+    ProgramError
+        When the program or its data cannot be uploaded.
+    RunError
+        When *initialize* or *summarize* fails.
+    """
+    uploads = program_files(job.script) + (data_files(job.data, _DATA_PREFIX) if job.data else [])
+    backend.s3.create_bucket(Bucket=backend.bucket)
+    for file in uploads:
+        backend.s3.put_object(Bucket=backend.bucket, Key=file.key, Body=file.path.read_bytes())
+    _deploy(job, backend)
+    event = _event(job, backend.bucket)
+    initialized, initialize_report, failure = _invoke(backend, INITIALIZE, event)
+    if failure:
+        raise RunError(f"initialize failed: {failure}")
+    ranks = _execute(initialized["body"], backend, on_line)
+    if job.results is None or any(outcome.failure for outcome in ranks):
+        return RunOutcome(tuple(ranks), (initialize_report,))
+    _, summarize_report, failure = _invoke(backend, SUMMARIZE, event)
+    if failure:
+        raise RunError(f"summarize failed: {failure}")
+    rank_results = fetch_results(backend.s3, backend.bucket, _RESULT_PATH, job.results)
+    return RunOutcome(tuple(ranks), (initialize_report, summarize_report), rank_results)
+
+
+def _event(job: Job, bucket: str) -> dict[str, Any]:
+    """Return the state machine's input for this job."""
+    name = program_name(job.script)
+    return {
+        "bucket": bucket,
+        "world_size": job.world_size,
+        "object_type": "folder",
+        "S3_object_name": name,
+        "script": f"{name}/{job.script.name}",
+        "script_arguments": list(job.arguments),
+        "data_bucket": bucket,
+        "data_prefix": _DATA_PREFIX if job.data else "",
+        "result_path": _RESULT_PATH,
+        "batch_size": "" if job.batch_size is None else job.batch_size,
+    }
+
+
+def _deploy(job: Job, backend: Backend) -> None:
+    archive = function_archive()
+    # The functions see all of the machine's cores; their libraries should use as many as the memory buys.
+    environment = {
+        "FMI_RENDEZVOUS": backend.rendezvous,
+        "FMI_FRAMED": "1",
+        "OMP_NUM_THREADS": str(vcpus(job.memory_mb)),
+    }
+    sizes = {
+        INITIALIZE: (_OWN_FUNCTION_MEMORY_MB, _OWN_FUNCTION_TIMEOUT_S),
+        EXECUTE: (job.memory_mb, job.timeout_s),
+        SUMMARIZE: (_OWN_FUNCTION_MEMORY_MB, _OWN_FUNCTION_TIMEOUT_S),
+    }
+    for name, (memory_mb, timeout_s) in sizes.items():
+        backend.functions.create_function(
+            FunctionName=name,
+            Runtime="python3.11",
+            Handler=f"{name.removeprefix('fmi-')}.handler",
+            Role=backend.role,
+            Code={"ZipFile": archive},
+            MemorySize=memory_mb,
+            Timeout=timeout_s,
+            EphemeralStorage={"Size": EXECUTE_TMP_MB if name == EXECUTE else DEFAULT_EPHEMERAL_STORAGE_MB},
+            Environment={"Variables": environment},
+        )
+
+
+def _execute(
+    payloads: list[dict[str, Any]], backend: Backend, on_line: Callable[[RankLine], None]
+) -> list[RankOutcome]:
+    """Invoke all ranks at once, pass their output on, and stop what still runs when one of them fails."""
+    tail = LogTail(backend.logs, f"/aws/lambda/{EXECUTE}", on_line)
+    outcomes: list[RankOutcome] = []
+    deadline = float("inf")
+    ended = 0
+    with ThreadPoolExecutor(len(payloads), thread_name_prefix="invoke") as threads:
+        pending: dict[Future[tuple[Any, Report, Failure | None]], int] = {
+            threads.submit(_invoke, backend, EXECUTE, payload): int(payload["RANK"]) for payload in payloads
+        }
+        try:
+            while pending:
+                done, _ = wait(pending, timeout=_POLL_S, return_when=FIRST_COMPLETED)
+                for future in done:
+                    _, report, failure = future.result()
+                    if failure and time.monotonic() > deadline:
+                        failure = Failure("Stopped", "it was still running after another rank had failed")
+                    outcomes.append(RankOutcome(pending.pop(future), report, failure))
+                    if failure:
+                        deadline = min(deadline, time.monotonic() + _GRACE_S)
+                if pending and time.monotonic() > deadline:
+                    backend.stop_functions()
+                ended += tail.poll()
+        except BaseException:
+            # Whatever ends this loop, Ctrl-C above all: the threads wait for functions that nobody wants any more.
+            backend.stop_functions()
+            raise
+    settled = time.monotonic() + _LOG_SETTLE_S
+    while ended < len(payloads) and time.monotonic() < settled:
+        ended += tail.poll()
+    return outcomes
+
+
+def _invoke(backend: Backend, name: str, event: dict[str, Any]) -> tuple[Any, Report, Failure | None]:
+    response = backend.functions.invoke(
+        FunctionName=name,
+        InvocationType="RequestResponse",
+        LogType="Tail",
+        Payload=json.dumps(event).encode(),
+    )
+    answer = json.loads(response["Payload"].read())
+    log = base64.b64decode(response["LogResult"]).decode(errors="replace")
+    report = parse_report(next(line for line in reversed(log.splitlines()) if line.startswith("REPORT ")))
+    return answer, report, _failure(answer, report) if "FunctionError" in response else None
+
+
+def _failure(answer: dict[str, Any], report: Report) -> Failure:
+    kind, message = answer["errorType"], answer["errorMessage"]
+    if kind == "Sandbox.Timedout":
+        return Failure("Timeout", f"{message.rpartition('Error: ')[2]}; raise --timeout or look for a deadlock")
+    if report.error_type == "Runtime.OutOfMemory":
+        return Failure("OutOfMemory", f"it used more than its {report.memory_mb} MB; raise --memory")
+    if kind == "Runtime.ExitError":
+        return Failure("ProcessEnded", message.rpartition("exited with error: ")[2])
+    frames = _FRAME.findall("".join(answer.get("stackTrace", [])))
+    place = next((f"{file}:{line}" for file, line in reversed(frames) if file.startswith("/tmp/")), "")  # noqa: S108
+    return Failure(kind, message, place)

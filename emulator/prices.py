@@ -1,0 +1,59 @@
+"""AWS's list prices, us-east-1, x86, without free tiers. Source: AWS's pricing pages as of 2026."""
+
+from dataclasses import dataclass
+
+USD_PER_GB_SECOND = 1.66667e-05
+USD_PER_LAMBDA_REQUEST = 2e-07
+USD_PER_TMP_GB_SECOND = 3.09e-08
+FREE_TMP_MB = 512
+USD_PER_S3_PUT = 5e-06
+USD_PER_S3_GET = 4e-07
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run costs, USD.
+
+    Parameters
+    ----------
+    compute
+        Memory times billed time.
+    requests
+        Invocations.
+    storage
+        S3 requests.
+    """
+
+    compute: float
+    requests: float
+    storage: float
+
+    @property
+    def total(self) -> float:
+        """All of it."""
+        return self.compute + self.requests + self.storage
+
+
+def invocation_usd(memory_mb: int, billed_ms: int, tmp_mb: int = FREE_TMP_MB) -> float:
+    """Return the price of one invocation's time: memory, and /tmp above the 512 MB that are free.
+
+    Parameters
+    ----------
+    memory_mb, tmp_mb
+        The function's memory and /tmp, MB.
+    billed_ms
+        Billed time, ms.
+    """
+    seconds = billed_ms / 1000
+    memory_gb, extra_tmp_gb = memory_mb / 1024, max(0, tmp_mb - FREE_TMP_MB) / 1024
+    return seconds * (memory_gb * USD_PER_GB_SECOND + extra_tmp_gb * USD_PER_TMP_GB_SECOND)
+
+
+def s3_usd(requests_by_method: dict[str, int]) -> float:
+    """Return the price of S3 requests: PUT and POST at one price, GET and HEAD at another, DELETE free.
+
+    A listing is a GET on the wire but costs as much as a PUT: counted as a GET it is 0.0005 cents short.
+    """
+    writes = requests_by_method.get("PUT", 0) + requests_by_method.get("POST", 0)
+    reads = requests_by_method.get("GET", 0) + requests_by_method.get("HEAD", 0)
+    return writes * USD_PER_S3_PUT + reads * USD_PER_S3_GET

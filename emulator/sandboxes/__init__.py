@@ -1,0 +1,1 @@
+"""Where a function's code runs: isolated processes forked from a zygote."""

@@ -1,0 +1,81 @@
+"""What the endpoint and the zygote say to each other: JSON with a length in front, over a Unix socket.
+
+Each `Spawn` is accompanied by one file descriptor, the write end of the sandbox's output.
+"""
+
+import dataclasses
+import json
+import struct
+from dataclasses import dataclass
+from typing import TypeAlias
+
+
+@dataclass(frozen=True)
+class Spawn:
+    """To the zygote: fork a worker."""
+
+    sandbox_id: str
+    environment: dict[str, str]
+    task_root: str
+    memory_bytes: int
+    ephemeral_storage_bytes: int
+
+
+@dataclass(frozen=True)
+class Kill:
+    """To the zygote: end a worker and its process group."""
+
+    sandbox_id: str
+
+
+@dataclass(frozen=True)
+class Started:
+    """From the zygote: the worker runs."""
+
+    sandbox_id: str
+    pid: int
+
+
+@dataclass(frozen=True)
+class Exited:
+    """From the zygote: the worker's process has ended."""
+
+    sandbox_id: str
+    exit_status: int | None
+    signal: int | None
+    out_of_memory: bool
+    peak_memory_bytes: int
+
+
+Message: TypeAlias = Spawn | Kill | Started | Exited
+_KINDS: dict[str, type[Spawn] | type[Kill] | type[Started] | type[Exited]] = {
+    kind.__name__: kind for kind in (Spawn, Kill, Started, Exited)
+}
+_LENGTH = struct.Struct("!I")
+
+
+def encode(message: Message) -> bytes:
+    """Return the message's bytes on the socket."""
+    body = json.dumps([type(message).__name__, dataclasses.asdict(message)]).encode()
+    return _LENGTH.pack(len(body)) + body
+
+
+class Decoder:
+    """Cuts a stream of bytes into messages."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[Message]:
+        """Take bytes as they came and return the messages that are now whole."""
+        self._buffer += data
+        messages: list[Message] = []
+        while len(self._buffer) >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(self._buffer)
+            end = _LENGTH.size + length
+            if len(self._buffer) < end:
+                break
+            kind, fields = json.loads(self._buffer[_LENGTH.size : end])
+            del self._buffer[:end]
+            messages.append(_KINDS[kind](**fields))
+        return messages

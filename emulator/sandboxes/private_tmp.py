@@ -1,0 +1,109 @@
+"""A /tmp of its own for one process, of a limited size, without containers or root.
+
+Linux: a mount namespace (and a user namespace when not root) in which a tmpfs lies over /tmp. It vanishes with
+the last process in it, so nothing can be left behind. See mount_namespaces(7) and user_namespaces(7).
+Elsewhere there are no mount namespaces: the caller falls back to a directory of its own.
+"""
+
+import ctypes
+import os
+import stat
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+_CLONE_NEWNS = 0x00020000
+_CLONE_NEWUSER = 0x10000000
+_MS_NOSUID = 2
+_MS_NODEV = 4
+_MS_BIND = 4096
+_MS_REC = 16384
+_MS_PRIVATE = 1 << 18
+
+TMP = Path("/tmp")  # noqa: S108 - the very directory that is made private
+
+
+class PrivateTmpUnavailableError(OSError):
+    """There is no private /tmp on this platform or for this user; the message says why."""
+
+
+def mount_private_tmp(size_bytes: int, keep: Iterable[Path]) -> None:
+    """Give the calling process, and its future children, an empty /tmp.
+
+    Call it in a process with one thread: the kernel refuses a user namespace to others.
+
+    Parameters
+    ----------
+    size_bytes
+        Writing more than this to /tmp fails with ENOSPC.
+    keep
+        Paths that stay visible where they lie under the old /tmp: code, sockets, the interpreter.
+
+    Raises
+    ------
+    PrivateTmpUnavailableError
+        Where the platform has no mount namespaces or forbids them to this user.
+    """
+    if sys.platform != "linux":
+        raise PrivateTmpUnavailableError(f"{sys.platform} has no mount namespaces")
+    try:
+        _enter_namespace()
+        _cover_tmp(size_bytes, _outermost(keep))
+    except OSError as error:
+        raise PrivateTmpUnavailableError(f"the kernel refused a private /tmp: {error}") from error
+
+
+def _enter_namespace() -> None:
+    uid, gid = os.geteuid(), os.getegid()
+    _check("unshare", _libc().unshare(_CLONE_NEWNS | (_CLONE_NEWUSER if uid else 0)))
+    if uid:
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
+        Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
+    _mount("none", "/", None, _MS_REC | _MS_PRIVATE)
+
+
+def _cover_tmp(size_bytes: int, kept: list[Path]) -> None:
+    # A descriptor reaches a kept path even after the new /tmp has covered it.
+    descriptors = {path: os.open(path, os.O_PATH | os.O_CLOEXEC) for path in kept}
+    _mount("tmpfs", str(TMP), "tmpfs", _MS_NOSUID | _MS_NODEV, f"size={size_bytes},mode=1777")
+    for path, descriptor in descriptors.items():
+        _make_mount_point(path, descriptor)
+        _mount(f"/proc/self/fd/{descriptor}", str(path), None, _MS_BIND | _MS_REC)
+        os.close(descriptor)
+
+
+def _make_mount_point(path: Path, descriptor: int) -> None:
+    if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+        path.mkdir(parents=True)
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def _outermost(paths: Iterable[Path]) -> list[Path]:
+    """Return the existing paths below /tmp, without those that another one contains."""
+    below = sorted({path.resolve() for path in paths if path.exists()})
+    below = [path for path in below if path.is_relative_to(TMP) and path != TMP]
+    return [path for path in below if not any(path.is_relative_to(other) for other in below if other != path)]
+
+
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _mount(source: str, target: str, kind: str | None, flags: int, options: str | None = None) -> None:
+    result = _libc().mount(
+        os.fsencode(source),
+        os.fsencode(target),
+        kind.encode() if kind else None,
+        ctypes.c_ulong(flags),
+        options.encode() if options else None,
+    )
+    _check(f"mount {source} on {target}", result)
+
+
+def _check(what: str, result: int) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")

@@ -1,0 +1,113 @@
+"""The function's side of the Lambda runtime API: fetch an event, call the handler, post the outcome.
+
+Protocol: https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
+"""
+
+import http.client
+import importlib
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+_API = "/2018-06-01/runtime"
+Handler = Callable[[Any, "LambdaContext"], Any]
+
+
+@dataclass
+class LambdaContext:
+    """The second argument of a handler, as AWS documents it for Python."""
+
+    aws_request_id: str
+    invoked_function_arn: str
+    deadline_ms: int
+    function_name: str = field(default_factory=lambda: os.environ["AWS_LAMBDA_FUNCTION_NAME"])
+    function_version: str = field(default_factory=lambda: os.environ["AWS_LAMBDA_FUNCTION_VERSION"])
+    memory_limit_in_mb: str = field(default_factory=lambda: os.environ["AWS_LAMBDA_FUNCTION_MEMORY_SIZE"])
+    log_group_name: str = field(default_factory=lambda: os.environ["AWS_LAMBDA_LOG_GROUP_NAME"])
+    log_stream_name: str = field(default_factory=lambda: os.environ["AWS_LAMBDA_LOG_STREAM_NAME"])
+    identity: None = None
+    client_context: None = None
+
+    def get_remaining_time_in_millis(self) -> int:
+        """Return the time left until the invocation times out, ms."""
+        return max(0, self.deadline_ms - int(time.time() * 1000))
+
+
+def serve(task_root: Path) -> int:
+    """Load the handler, then serve invocations for as long as the runtime API gives any.
+
+    Parameters
+    ----------
+    task_root
+        Folder of the function's code; it goes first on ``sys.path``.
+
+    Returns
+    -------
+    int
+        The exit status of the process: 1 when the handler cannot be loaded.
+    """
+    host, _, port = os.environ["AWS_LAMBDA_RUNTIME_API"].partition(":")
+    connection = http.client.HTTPConnection(host, int(port))
+    sys.path.insert(0, str(task_root))
+    try:
+        handler = _load_handler(os.environ["_HANDLER"])
+    except Exception as error:  # noqa: BLE001 - any failure of the user's module is the init error to report
+        _report_error(connection, f"{_API}/init/error", error)
+        return 1
+    while True:
+        _serve_one(connection, handler)
+
+
+def _load_handler(name: str) -> Handler:
+    module, _, function = name.rpartition(".")
+    handler: Handler = getattr(importlib.import_module(module.replace("/", ".")), function)
+    return handler
+
+
+def _serve_one(connection: http.client.HTTPConnection, handler: Handler) -> None:
+    connection.request("GET", f"{_API}/invocation/next")
+    answer = connection.getresponse()
+    body = answer.read()
+    request_id = answer.headers["Lambda-Runtime-Aws-Request-Id"]
+    os.environ["_X_AMZN_TRACE_ID"] = answer.headers.get("Lambda-Runtime-Trace-Id", "")
+    context = LambdaContext(
+        request_id,
+        answer.headers["Lambda-Runtime-Invoked-Function-Arn"],
+        int(answer.headers["Lambda-Runtime-Deadline-Ms"]),
+    )
+    # sys.exit in a handler ends the runtime, as it does on AWS; every other error is the function's answer.
+    try:
+        result = json.dumps(handler(json.loads(body), context)).encode()
+    except Exception as error:  # noqa: BLE001 - whatever the handler raises is its answer
+        _report_error(connection, f"{_API}/invocation/{request_id}/error", error, request_id)
+        return
+    _flush()
+    _post(connection, f"{_API}/invocation/{request_id}/response", result, {})
+
+
+def _report_error(connection: http.client.HTTPConnection, path: str, error: Exception, request_id: str = "") -> None:
+    # The first frame is this file's; it would tell the user nothing.
+    own_frames = error.__traceback__.tb_next if error.__traceback__ else None
+    frames = traceback.format_tb(own_frames)
+    kind = type(error).__name__
+    print(f"[ERROR] {kind}: {error}\nTraceback (most recent call last):\n{''.join(frames)}", end="", flush=True)
+    _flush()
+    body = {"errorMessage": str(error), "errorType": kind, "requestId": request_id, "stackTrace": frames}
+    _post(connection, path, json.dumps(body).encode(), {"Lambda-Runtime-Function-Error-Type": f"Runtime.{kind}"})
+
+
+def _post(connection: http.client.HTTPConnection, path: str, body: bytes, headers: dict[str, str]) -> None:
+    connection.request("POST", path, body, {"Content-Type": "application/json", **headers})
+    connection.getresponse().read()
+
+
+def _flush() -> None:
+    # What was printed must be in the log before the answer is: the endpoint closes the invocation on it.
+    sys.stdout.flush()
+    sys.stderr.flush()

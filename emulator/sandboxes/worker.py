@@ -1,0 +1,85 @@
+"""What a forked worker does: shut itself in, then serve invocations from the runtime API until it is ended."""
+
+import ctypes
+import os
+import resource
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from emulator.sandboxes.messages import Spawn
+from emulator.sandboxes.private_tmp import PrivateTmpUnavailableError, mount_private_tmp
+from emulator.sandboxes.runtime_client import serve
+
+_PR_SET_PDEATHSIG = 1
+
+
+def run_worker(spawn: Spawn, output: int, zygote_pid: int) -> None:
+    """Become the sandbox that `spawn` describes; never returns.
+
+    Parameters
+    ----------
+    spawn
+        The zygote's order.
+    output
+        Descriptor that becomes standard output and error.
+    zygote_pid
+        The parent: when it dies, so does this process.
+    """
+    status = 1
+    try:
+        # A group of its own, so that whatever the function starts ends with it.
+        os.setpgid(0, 0)
+        _die_with(zygote_pid)
+        _redirect(output)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        _replace_environment(spawn)
+        _shut_in(spawn)
+        status = serve(Path(spawn.task_root))
+    except SystemExit as error:
+        status = error.code if isinstance(error.code, int) else int(error.code is not None)
+    except BaseException:  # noqa: BLE001 - the last frame of this process: whatever it is must reach the log
+        sys.excepthook(*sys.exc_info())
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        # The zygote's own exit handlers must not run in its children.
+        os._exit(status)
+
+
+def _die_with(parent_pid: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent_pid:
+        os._exit(1)
+
+
+def _redirect(output: int) -> None:
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    # Lines appear in the log as they are written, and in order between the two streams.
+    sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
+
+
+def _replace_environment(spawn: Spawn) -> None:
+    os.environ.clear()
+    os.environ.update(spawn.environment)
+    time.tzset()
+
+
+def _shut_in(spawn: Spawn) -> None:
+    keep = [Path(entry) for entry in (spawn.task_root, sys.prefix, sys.base_prefix, *sys.path) if entry]
+    try:
+        mount_private_tmp(spawn.ephemeral_storage_bytes, keep)
+    except PrivateTmpUnavailableError as error:
+        # The next best: a directory of its own, removed with the cloud's state.
+        own = Path(spawn.task_root).parent / "tmp" / spawn.sandbox_id
+        own.mkdir(parents=True)
+        os.environ["TMPDIR"] = str(own)
+        print(f"emulator: {error}; TMPDIR is {own}, /tmp is shared and its size not limited", file=sys.stderr)
+    tempfile.tempdir = None
+    os.chdir(spawn.task_root)
