@@ -1,6 +1,7 @@
 """The commands: fmirun runs a program as N functions, fmi-emulator serves the local cloud to other programs."""
 
 import argparse
+import gc
 import signal
 import sys
 import time
@@ -156,6 +157,9 @@ def _guarded(command: str, body: Callable[[], int]) -> int:
     except _TerminatedError:
         _say(f"{command}: terminated")
         return 128 + signal.SIGTERM
+    finally:
+        # The interpreter's last collections over all that moto is made of would take 0.4 s and free nothing.
+        gc.freeze()
 
 
 class _TerminatedError(BaseException):
