@@ -112,7 +112,14 @@ class RunOutcome:
 
 
 # The errors of fmi_shim that tell of another rank's trouble, and what a rank that was stopped ends with.
-_VICTIM_ERRORS = {"PeerLostError", "PeerTimeoutError", "RemoteAbortError", "Stopped"}
+_VICTIM_ERRORS = {
+    "PeerLostError",
+    "PeerTimeoutError",
+    "PeerFailedError",
+    "PeerOverflowError",
+    "BrokenCommunicatorError",
+    "Stopped",
+}
 
 
 def _is_victim(failure: Failure | None) -> bool:

@@ -1,0 +1,55 @@
+# The project's commands; each sets up what it needs in .venv first.
+#
+#   make demo    the main job: redshifts of real galaxies over four emulated Lambdas
+#   make test    all tests
+#   make lint    formatting, style, types, and the house's import rules
+#   make bench   the figures of the README's table
+#   make clean   remove what the other targets made
+#
+# PYTHON chooses the interpreter of a new .venv: make test PYTHON=python3.13
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PACKAGES := rendezvous fmi_shim inference emulator
+PARTITIONS := build/partitions
+RESULTS := results
+
+.PHONY: demo test lint bench clean
+
+demo: $(VENV)/demo.stamp
+	$(BIN)/python -m inference.partition --out $(PARTITIONS) --partitions 8
+	$(BIN)/fmirun -n 4 --preload torch --data $(PARTITIONS) --results $(RESULTS) examples/cosmic_ai.py
+
+test: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy $(addprefix --package ,$(PACKAGES))
+	$(BIN)/lint-imports --config setup.cfg
+
+bench: $(VENV)/dev.stamp
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) build dist $(RESULTS) *.egg-info .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "$(PYTHON) is $$($(PYTHON) --version 2>&1); Python 3.11 or newer is needed: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "$(PYTHON) cannot make a virtual environment; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+
+$(VENV)/demo.stamp: $(VENV)/bin/python setup.cfg pyproject.toml constraints.txt
+	@echo "installing into $(VENV); torch is large, this takes a minute or more"
+	$(PIP) --editable '.[inference]'
+	@touch $@
+
+$(VENV)/dev.stamp: $(VENV)/bin/python setup.cfg pyproject.toml constraints.txt
+	@echo "installing into $(VENV); torch is large, this takes a minute or more"
+	$(PIP) --editable '.[inference,test,dev]'
+	@touch $@

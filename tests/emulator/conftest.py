@@ -1,0 +1,95 @@
+"""A local cloud for all tests of a module, and boto3 clients on it."""
+
+import io
+import textwrap
+import uuid
+import zipfile
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+
+from emulator.cloud import LocalCloud
+
+ROLE = "arn:aws:iam::123456789012:role/test"
+
+
+@pytest.fixture(scope="module")
+def cloud() -> Iterator[LocalCloud]:
+    with LocalCloud() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(cloud: LocalCloud) -> Callable[[str], Any]:
+    def make(service: str) -> Any:
+        return boto3.client(
+            service,
+            endpoint_url=cloud.endpoint_url,
+            region_name="us-east-1",
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+            config=Config(retries={"total_max_attempts": 1}, read_timeout=60, max_pool_connections=50),
+        )
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def functions(client: Callable[[str], Any]) -> Any:
+    return client("lambda")
+
+
+@pytest.fixture(scope="module")
+def s3(client: Callable[[str], Any]) -> Any:
+    return client("s3")
+
+
+@pytest.fixture(scope="module")
+def log_client(client: Callable[[str], Any]) -> Any:
+    return client("logs")
+
+
+@pytest.fixture
+def bucket(s3: Any) -> str:
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    s3.create_bucket(Bucket=name)
+    return name
+
+
+def archive(**members: str) -> bytes:
+    """Return a zip with a Python file for each argument."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as opened:
+        for name, text in members.items():
+            opened.writestr(f"{name}.py", textwrap.dedent(text))
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def deploy(functions: Any) -> Iterator[Callable[..., str]]:
+    """Create a function from the source of its handler module; removed at the end."""
+    names: list[str] = []
+
+    def create(source: str, **settings: Any) -> str:
+        name = f"test-{uuid.uuid4().hex[:12]}"
+        functions.create_function(
+            **{
+                "FunctionName": name,
+                "Runtime": "python3.11",
+                "Handler": "main.handler",
+                "Role": ROLE,
+                "Code": {"ZipFile": archive(main=source)},
+                "Timeout": 20,
+                "MemorySize": 512,
+                **settings,
+            }
+        )
+        names.append(name)
+        return name
+
+    yield create
+    for name in names:
+        functions.delete_function(FunctionName=name)

@@ -1,0 +1,172 @@
+"""The deployed functions on a real S3 interface."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emulator.cloud import LocalCloud
+from emulator.functions import execute, initialize, summarize
+
+
+@pytest.fixture(autouse=True)
+def sandbox_environment(cloud: LocalCloud, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """What the functions find in a sandbox: the endpoint, and a directory for temporary files."""
+    for name, value in {
+        "AWS_ENDPOINT_URL": cloud.endpoint_url,
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+    yield
+
+
+def put(s3: Any, bucket: str, **objects: str) -> None:
+    for key, text in objects.items():
+        s3.put_object(Bucket=bucket, Key=key, Body=text.encode())
+
+
+@given(st.lists(st.text(min_size=1), unique=True, max_size=40), st.integers(1, 20))
+def test_every_file_goes_to_exactly_one_rank_and_the_ranks_differ_by_one_at_most(keys: list[str], size: int) -> None:
+    data_map = initialize.assign(keys, size)
+    assert list(data_map) == [str(rank) for rank in range(size)]
+    assert sorted(key for dealt in data_map.values() for key in dealt) == sorted(keys)
+    lengths = [len(dealt) for dealt in data_map.values()]
+    assert max(lengths) - min(lengths) <= 1
+
+
+def test_initialize_answers_with_the_ranks_payloads_of_the_first_generation(s3: Any, bucket: str) -> None:
+    event = {
+        "bucket": bucket,
+        "world_size": "2",
+        "object_type": "folder",
+        "S3_object_name": "Anomaly Detection",
+        "data_path": "/tmp/data.pt",
+        "script": "/tmp/Anomaly Detection/inference.py",
+    }
+    answer = initialize.handler(event)
+    assert answer["statusCode"] == 200
+    assert [payload["RANK"] for payload in answer["body"]] == ["0", "1"]
+    assert answer["body"][1] == {
+        "S3_BUCKET": bucket,
+        "S3_OBJECT_NAME": "Anomaly Detection",
+        "SCRIPT": "/tmp/Anomaly Detection/inference.py",
+        "SCRIPT_ARGUMENTS": [],
+        "S3_OBJECT_TYPE": "folder",
+        "WORLD_SIZE": "2",
+        "RANK": "1",
+        "DATA_BUCKET": bucket,
+        "DATA_PREFIX": "",
+        "DATA_PATH": "/tmp/data.pt",
+        "RESULT_PATH": "",
+        "BATCH_SIZE": "",
+    }
+
+
+def test_initialize_deals_the_files_out_in_the_order_of_their_numbers(s3: Any, bucket: str) -> None:
+    put(s3, bucket, **{f"data/{number}.pt": "x" for number in (10, 9, 2, 1, 3)})
+    event = {
+        "bucket": bucket,
+        "file_limit": "4",
+        "batch_size": 512,
+        "object_type": "folder",
+        "S3_object_name": "code",
+        "script": "code/run.py",
+        "result_path": "results",
+        "data_bucket": bucket,
+        "data_prefix": "data/",
+        "world_size": 2,
+    }
+    initialize.handler(event)
+    written = json.loads(s3.get_object(Bucket=bucket, Key="payload.json")["Body"].read())
+    assert written["data_map"] == {"0": ["data/1.pt", "data/3.pt"], "1": ["data/2.pt", "data/9.pt"]}
+    assert {key: written[key] for key in event} == event
+
+
+def test_initialize_takes_a_rank_a_file_when_no_world_size_is_given(s3: Any, bucket: str) -> None:
+    put(s3, bucket, **{f"data/{number}.pt": "x" for number in range(3)})
+    event = {"bucket": bucket, "S3_object_name": "c", "script": "c/r.py", "data_prefix": "data/"}
+    assert len(initialize.handler(event)["body"]) == 3
+
+
+def test_initialize_refuses_a_world_without_ranks(bucket: str) -> None:
+    with pytest.raises(ValueError, match="world_size: expected at least 1"):
+        initialize.handler({"bucket": bucket, "S3_object_name": "c", "script": "c/r.py", "data_prefix": "none/"})
+
+
+def payload(bucket: str, script: str = "code/main.py", **more: Any) -> dict[str, Any]:
+    return {"S3_BUCKET": bucket, "S3_OBJECT_NAME": "code", "SCRIPT": script, "RANK": "2", "WORLD_SIZE": "5", **more}
+
+
+def test_execute_runs_the_script_as_main_in_its_folder(
+    s3: Any, bucket: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    script = """
+import os, sys, beside
+assert __name__ == "__main__"
+print(os.environ["RANK"], sys.argv[1:], beside.value, os.getcwd(), open("sub/data.txt").read())
+"""
+    put(s3, bucket, **{"code/main.py": script, "code/beside.py": "value = 7", "code/sub/data.txt": "text"})
+    assert execute.handler(payload(bucket, SCRIPT_ARGUMENTS=["-x"])) == {"statusCode": 200, "rank": 2}
+    marker, line = capfd.readouterr().out.splitlines()
+    assert marker == "fmi-rank: 2 of 5 RequestId: "
+    assert line == f"2 ['-x'] 7 {tmp_path}/code text"
+
+
+@pytest.mark.parametrize("ending", ["import sys; sys.exit()", "import sys; sys.exit(0)", "raise SystemExit"])
+def test_execute_takes_an_exit_without_error_for_success(s3: Any, bucket: str, ending: str) -> None:
+    put(s3, bucket, **{"code/main.py": ending})
+    assert execute.handler(payload(bucket))["statusCode"] == 200
+
+
+@pytest.mark.parametrize("status", ["3", "'text'"])
+def test_execute_raises_on_an_exit_with_an_error(s3: Any, bucket: str, status: str) -> None:
+    put(s3, bucket, **{"code/main.py": f"import sys; sys.exit({status})"})
+    with pytest.raises(execute.ScriptExit, match=status.strip("'")):
+        execute.handler(payload(bucket))
+
+
+def test_execute_names_what_is_missing(s3: Any, bucket: str) -> None:
+    with pytest.raises(FileNotFoundError, match=f"nothing in S3 below s3://{bucket}/code/"):
+        execute.handler(payload(bucket))
+    put(s3, bucket, **{"code/other.py": ""})
+    with pytest.raises(FileNotFoundError, match=r"script 'code/main.py' is not in s3://"):
+        execute.handler(payload(bucket))
+
+
+def test_execute_writes_nothing_when_a_key_leads_outside(s3: Any, bucket: str, tmp_path: Path) -> None:
+    put(s3, bucket, **{"code/main.py": "", "code/../../outside.py": "x"})
+    with pytest.raises(execute.UnsafeKeyError, match="leads outside"):
+        execute.handler(payload(bucket))
+    assert list(tmp_path.iterdir()) == []
+    assert not (tmp_path.parent.parent / "outside.py").exists()
+
+
+def test_summarize_merges_the_ranks_results_in_their_order(s3: Any, bucket: str) -> None:
+    put(s3, bucket, **{f"results/{rank}.json": json.dumps({"rank": rank}) for rank in (10, 0, 9)})
+    put(s3, bucket, **{"results/ResultsReduce.json": "{}", "results/sub/1.json": "{}"})
+    event = {"bucket": bucket, "result_path": "results"}
+    assert summarize.handler(event) == {"statusCode": 200, "key": "results/combined_data.json", "ranks": 3}
+    combined = s3.get_object(Bucket=bucket, Key="results/combined_data.json")["Body"].read()
+    assert json.loads(combined) == [{"rank": 0}, {"rank": 9}, {"rank": 10}]
+
+
+def test_summarize_reads_every_page_of_the_listing(s3: Any, bucket: str, client: Callable[[str], Any]) -> None:
+    put(s3, bucket, **{f"results/{rank}.json": str(rank) for rank in range(1005)})
+    assert summarize.handler({"bucket": bucket, "result_path": "results/", "world_size": "1005"})["ranks"] == 1005
+
+
+def test_summarize_writes_nothing_when_a_rank_left_nothing(s3: Any, bucket: str) -> None:
+    put(s3, bucket, **{"results/0.json": "{}"})
+    with pytest.raises(summarize.MissingResultError, match="rank 1, 2 left no result"):
+        summarize.handler({"bucket": bucket, "result_path": "results", "world_size": 3})
+    listed = s3.list_objects_v2(Bucket=bucket)["Contents"]
+    assert [found["Key"] for found in listed] == ["results/0.json"]

@@ -1,0 +1,160 @@
+"""The zygote and its workers as processes: what dies with what, and what is left."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from emulator.errors import SandboxError
+from emulator.sandboxes.base import SandboxExit, SandboxSpec
+from emulator.sandboxes.process import ProcessSandboxes
+
+MIB = 1024 * 1024
+
+
+def gone(pid: int) -> bool:
+    """Tell whether a process has ended, reaped or not."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def wait_until_gone(pids: list[int]) -> None:
+    _, alive = psutil.wait_procs([psutil.Process(pid) for pid in pids if not gone(pid)], timeout=20)
+    assert [process for process in alive if not gone(process.pid)] == []
+
+
+def spec(code: Path, runtime_api: str = "127.0.0.1:1") -> SandboxSpec:
+    environment = {"AWS_LAMBDA_RUNTIME_API": runtime_api, "_HANDLER": "main.handler", "PATH": os.environ["PATH"]}
+    return SandboxSpec(code.name, environment, code, 500 * MIB, 64 * MIB)
+
+
+def with_sandboxes(state: Path, body: Callable[[ProcessSandboxes], Awaitable[None]]) -> None:
+    async def run() -> None:
+        sandboxes = ProcessSandboxes(state)
+        await sandboxes.start()
+        try:
+            await body(sandboxes)
+        finally:
+            await sandboxes.close()
+
+    asyncio.run(run())
+
+
+@pytest.fixture
+def state() -> Path:
+    return Path(tempfile.mkdtemp(prefix="fmi-emulator-test-"))
+
+
+@pytest.fixture
+def sleeper(state: Path) -> Path:
+    """Code that starts a child which leaves its group, tells both pids and never ends."""
+    folder = state / "code"
+    folder.mkdir()
+    (folder / "main.py").write_text(
+        textwrap.dedent("""
+        import os, subprocess, time
+        child = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+        print(os.getpid(), child.pid, flush=True)
+        time.sleep(1000)
+        """)
+    )
+    return folder
+
+
+async def pids_told(output: bytearray) -> list[int]:
+    while b"\n" not in output:
+        await asyncio.sleep(0.01)
+    return [int(pid) for pid in output.split()]
+
+
+def test_the_state_folder_is_gone_with_the_zygote(state: Path) -> None:
+    async def body(_: ProcessSandboxes) -> None:
+        assert state.exists()
+
+    with_sandboxes(state, body)
+    assert not state.exists()
+
+
+def test_output_comes_whole_and_the_end_is_told_with_its_status(state: Path) -> None:
+    folder = state / "code"
+    folder.mkdir()
+    (folder / "main.py").write_text("import os\nprint('x' * 200_000)\nos._exit(7)")
+    output = bytearray()
+    ends: list[SandboxExit] = []
+
+    async def body(sandboxes: ProcessSandboxes) -> None:
+        sandbox = await sandboxes.create(spec(folder), output.extend)
+        ends.append(await sandbox.exited)
+
+    with_sandboxes(state, body)
+    assert bytes(output) == b"x" * 200_000 + b"\n"
+    assert (ends[0].exit_status, ends[0].signal, ends[0].out_of_memory) == (7, None, False)
+    assert ends[0].peak_memory_bytes > MIB
+
+
+def test_closing_ends_workers_and_what_they_started(state: Path, sleeper: Path) -> None:
+    output = bytearray()
+    pids: list[int] = []
+
+    async def body(sandboxes: ProcessSandboxes) -> None:
+        await sandboxes.create(spec(sleeper), output.extend)
+        pids.extend(await pids_told(output))
+
+    with_sandboxes(state, body)
+    assert len(pids) == 2
+    wait_until_gone(pids)
+
+
+def test_a_zygote_that_is_killed_takes_its_workers_along_and_is_noticed(state: Path, sleeper: Path) -> None:
+    output = bytearray()
+
+    async def body(sandboxes: ProcessSandboxes) -> None:
+        sandbox = await sandboxes.create(spec(sleeper), output.extend)
+        worker, child = await pids_told(output)
+        zygote = psutil.Process(worker).ppid()
+        os.kill(zygote, signal.SIGKILL)
+        end = await sandbox.exited
+        assert end.signal == signal.SIGKILL
+        wait_until_gone([zygote, worker])
+        os.kill(child, signal.SIGKILL)
+        with pytest.raises(SandboxError, match="zygote has ended"):
+            await sandboxes.create(spec(sleeper), output.extend)
+
+    with_sandboxes(state, body)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets the zygote inherit orphans")
+def test_an_owner_that_is_killed_leaves_no_process_and_no_folder(state: Path, sleeper: Path) -> None:
+    owner_source = f"""
+import asyncio, sys
+from pathlib import Path
+from emulator.sandboxes.base import SandboxSpec
+from emulator.sandboxes.process import ProcessSandboxes
+
+async def main():
+    sandboxes = ProcessSandboxes(Path({str(state)!r}))
+    await sandboxes.start()
+    environment = {{"AWS_LAMBDA_RUNTIME_API": "127.0.0.1:1", "_HANDLER": "main.handler"}}
+    code = SandboxSpec("1", environment, Path({str(sleeper)!r}), 500 << 20, 64 << 20)
+    await sandboxes.create(code, lambda data: print(data.decode(), end="", flush=True))
+    await asyncio.sleep(1000)
+
+asyncio.run(main())
+"""
+    with subprocess.Popen([sys.executable, "-c", owner_source], stdout=subprocess.PIPE) as owner:
+        assert owner.stdout is not None
+        pids = [int(pid) for pid in owner.stdout.readline().split()]
+        zygote = psutil.Process(pids[0]).ppid()
+        owner.kill()
+    wait_until_gone([*pids, zygote])
+    assert not state.exists()
