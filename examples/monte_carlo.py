@@ -1,0 +1,19 @@
+"""Estimate pi on all ranks: each throws its own darts, one allreduce adds up the hits, and every rank knows pi."""
+
+import os
+
+import fmi
+import numpy as np
+
+DARTS = 2_000_000
+
+rank = int(os.environ["RANK"])
+world_size = int(os.environ["WORLD_SIZE"])
+comm = fmi.Communicator(rank, world_size, "fmi.json", "monte_carlo")
+
+darts = np.random.default_rng(seed=rank).random((2, DARTS))
+hits = np.array([np.count_nonzero((darts**2).sum(axis=0) < 1.0), DARTS])
+inside, thrown = comm.allreduce(hits, fmi.func(fmi.op.sum))
+
+if rank == 0:
+    print(f"pi is about {4 * inside / thrown:.6f} after {thrown:,} darts on {world_size} ranks")

@@ -1,0 +1,32 @@
+"""Checks of arguments, before anything is sent: each error names the argument, its value and what is allowed."""
+
+from __future__ import annotations
+
+from fmi_shim.payload import TypeDescriptor
+
+
+def require_integer(name: str, value: object, lowest: int, highest: int) -> None:
+    """Raise unless `value` is an integer from `lowest` to `highest`."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} is {value!r}, allowed is a whole number")
+    if not lowest <= value <= highest:
+        raise ValueError(f"{name} is {value}, allowed is {lowest} to {highest}")
+
+
+def require_rank(name: str, value: object, size: int) -> None:
+    """Raise unless `value` is the number of one of `size` ranks."""
+    require_integer(name, value, 0, size - 1)
+
+
+def require_peer(name: str, value: object, rank: int, size: int) -> None:
+    """Raise unless `value` is the number of another rank than `rank`."""
+    require_rank(name, value, size)
+    if value == rank:
+        raise ValueError(f"{name} is {value}, which is this rank itself: allowed is another rank")
+
+
+def require_type(t: object) -> TypeDescriptor:
+    """Return `t` if it is a type descriptor."""
+    if not isinstance(t, TypeDescriptor):
+        raise TypeError(f"t is {t!r}, allowed is fmi.types(...), or nothing for arrays")
+    return t

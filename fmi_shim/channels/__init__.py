@@ -1,0 +1,1 @@
+"""Ways for a message from one rank to another."""

@@ -1,0 +1,49 @@
+"""What a collective needs of a channel."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from fmi_shim.frames import Call
+from fmi_shim.operators import Array
+
+
+class Channel(Protocol):
+    """Moves C-contiguous arrays between ranks, in order for each pair and direction.
+
+    Attributes
+    ----------
+    rank, size
+        This rank and the number of ranks.
+    full_duplex
+        Whether `sendrecv` moves both messages at the same time, so that their size does not matter.
+    """
+
+    rank: int
+    size: int
+    full_duplex: bool
+
+    def begin(self, call: Call) -> None:
+        """Announce the call that the following messages belong to."""
+
+    def send(self, buffer: Array, dst: int) -> None:
+        """Send all of `buffer` to rank `dst`; it may be changed on return."""
+
+    def recv(self, buffer: Array, src: int) -> None:
+        """Fill `buffer` with the next message of rank `src`."""
+
+    def recv_new(self, src: int, parts: int | None = None) -> Array:
+        """Return the next message of rank `src`, of whose type and shape only the sender knows.
+
+        From then on the running call has that type and shape. With `parts` the message is so many arrays of
+        that shape, and the result has a first axis more.
+        """
+
+    def sendrecv(self, outgoing: Array, incoming: Array, peer: int) -> None:
+        """Exchange a message with rank `peer`: FMI's order where the channel is not full duplex."""
+
+    def fail(self, error: BaseException) -> None:
+        """Tell the other ranks, where the channel can, that this rank gives up because of `error`; then close."""
+
+    def close(self) -> None:
+        """Leave in peace. Closing twice is no matter."""

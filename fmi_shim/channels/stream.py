@@ -1,0 +1,99 @@
+"""A TCP connection to one rank, and messages on their way through it."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+
+import numpy as np
+
+from fmi_shim.operators import Array
+
+_DRAIN_BYTES = 1 << 16
+_DRAIN_READS = 64
+
+
+class Stream:
+    """A non-blocking connection to rank `peer`.
+
+    Attributes
+    ----------
+    peer
+        Rank at the other end.
+    descriptor
+        The socket's file descriptor.
+    backlog
+        What was read ahead when the other end closed; it comes before anything from the socket.
+    ended
+        Whether the other end closed and everything it sent is in `backlog`.
+    in_message
+        Whether a message was begun and not sent to its end, so that nothing else may be sent.
+    """
+
+    __slots__ = ("backlog", "descriptor", "ended", "in_message", "peer", "socket")
+
+    def __init__(self, connection: socket.socket, peer: int) -> None:
+        self.socket = connection
+        self.peer = peer
+        self.descriptor = connection.fileno()
+        self.backlog = memoryview(b"")
+        self.ended = False
+        self.in_message = False
+
+    def read_into(self, buffers: Sequence[memoryview]) -> int:
+        """Fill `buffers` with what is there; return the number of bytes, 0 at the end of the stream.
+
+        Raises
+        ------
+        BlockingIOError
+            If nothing is there yet.
+        ConnectionError
+            If the connection broke.
+        """
+        if not self.ended and not self.backlog:
+            return self.socket.recvmsg_into(buffers)[0]
+        taken = 0
+        for buffer in buffers:
+            part = self.backlog[: len(buffer)]
+            buffer[: len(part)] = part
+            self.backlog = self.backlog[len(part) :]
+            taken += len(part)
+        return taken
+
+    def drain(self) -> None:
+        """Read everything up to the end, or until nothing more is there, into the backlog."""
+        collected = bytearray(self.backlog)
+        try:
+            while data := self.socket.recv(_DRAIN_BYTES):
+                collected += data
+            self.ended = True
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.ended = True  # reset: what was queued before it has been read
+        self.backlog = memoryview(bytes(collected))
+
+    def close(self) -> None:
+        """Close without resetting: unread bytes would make the kernel discard what was sent last."""
+        try:
+            self.socket.shutdown(socket.SHUT_WR)
+            for _ in range(_DRAIN_READS):
+                if not self.socket.recv(_DRAIN_BYTES):
+                    break
+        except OSError:
+            pass  # nothing more to read, or gone already: closing is all that is left
+        self.socket.close()
+
+
+def octets(buffer: Array) -> memoryview:
+    """Return the bytes of a C-contiguous array, sharing its memory."""
+    return buffer.reshape(-1).view(np.uint8).data
+
+
+def advance(buffers: list[memoryview], moved: int) -> None:
+    """Drop the first `moved` bytes from `buffers`."""
+    while buffers and moved >= len(buffers[0]):
+        moved -= len(buffers[0])
+        del buffers[0]
+    if moved:
+        buffers[0] = buffers[0][moved:]

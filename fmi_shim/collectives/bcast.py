@@ -1,0 +1,38 @@
+"""One rank's payload to all."""
+
+from __future__ import annotations
+
+from fmi_shim.channels.base import Channel
+from fmi_shim.collectives.tree import position
+from fmi_shim.operators import Array
+
+
+def binomial(channel: Channel, buffer: Array | None, root: int) -> Array:
+    """Send the root's `buffer` down the binomial tree, to the farthest child first (FMI's order).
+
+    Cost: ``ceil(lg p) * (alpha + n * beta)``; p - 1 messages in all. No copies besides the kernel's.
+
+    Parameters
+    ----------
+    channel
+        The way to the other ranks.
+    buffer
+        On the root what to send, elsewhere where to put it; None takes whatever the root sends.
+    root
+        The sender's rank.
+
+    Returns
+    -------
+    Array
+        `buffer`, or a new array where that was None.
+    """
+    place = position(channel.rank, channel.size, root)
+    if place.parent is not None:
+        if buffer is None:
+            buffer = channel.recv_new(place.parent)
+        else:
+            channel.recv(buffer, place.parent)
+    assert buffer is not None  # noqa: S101 - only ranks with a parent may come without
+    for child in reversed(place.children):
+        channel.send(buffer, child.rank)
+    return buffer

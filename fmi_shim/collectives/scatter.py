@@ -1,0 +1,54 @@
+"""One rank's payload, cut into equal slices, a slice to each."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fmi_shim.channels.base import Channel
+from fmi_shim.collectives.tree import position
+from fmi_shim.operators import Array
+
+
+def binomial(channel: Channel, whole: Array | None, own: Array | None, root: int) -> Array:
+    """Send slices down the binomial tree, to each child those of its subtree as one message.
+
+    Cost: ``ceil(lg p) * alpha + (p - 1) * n * beta`` for slices of n bytes; at a root other than 0 one copy
+    of everything, to bring rank order into rotated order, and one copy of the own slice where the rank has
+    children.
+
+    Parameters
+    ----------
+    channel
+        The way to the other ranks.
+    whole
+        At the root all slices in rank order; not looked at elsewhere.
+    own
+        Where this rank's slice goes; None takes whatever the root sends.
+    root
+        The sender's rank.
+
+    Returns
+    -------
+    Array
+        `own`, or a new array where that was None.
+    """
+    place = position(channel.rank, channel.size, root)
+    if place.parent is None:
+        assert whole is not None  # noqa: S101 - the root has what it scatters
+        slices = whole.reshape(channel.size, -1)
+        slices = np.roll(slices, -root, axis=0) if root else slices
+    elif own is None:
+        slices = channel.recv_new(place.parent, place.subtree)
+    elif place.subtree == 1:
+        channel.recv(own, place.parent)
+        return own
+    else:
+        slices = np.empty((place.subtree, own.size), own.dtype)
+        channel.recv(slices.reshape(-1), place.parent)
+    for child in reversed(place.children):
+        channel.send(slices[child.offset : child.offset + child.subtree], child.rank)
+    own_slice: Array = slices[0]
+    if own is None:
+        return own_slice if place.subtree == 1 else own_slice.copy()
+    own[...] = own_slice
+    return own

@@ -1,0 +1,1 @@
+"""A folder for ``sys.path``: it holds the module ``fmi`` and nothing else."""

@@ -1,0 +1,155 @@
+"""Reduction operators: ``fmi.op``, ``fmi.func``, and how two buffers are combined by one."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Combine = Callable[[Array, Array, Array], None]
+"""``combine(left, right, out)`` stores f(left, right) in `out`, which may be one of the two."""
+
+
+class Operator(enum.Enum):
+    """``fmi.op``."""
+
+    sum = 1
+    prod = 2
+    max = 3
+    min = 4
+    custom = 5
+
+
+class ReduceFunction:
+    """``fmi.func``: an operator, or a function of one's own with its algebra.
+
+    Parameters
+    ----------
+    operator
+        One of ``fmi.op``.
+    function
+        For ``fmi.op.custom``: a function of two values that returns a value of their type. For lists it is
+        called element by element; for arrays without a type descriptor, once with the whole arrays.
+    commutative, associative
+        For ``fmi.op.custom``: what the function is. Unless it is both, values are combined strictly from
+        left to right by rank.
+
+    Raises
+    ------
+    TypeError
+        If `operator` is none of ``fmi.op``, or a custom function or its flags are missing or not of their
+        type.
+    """
+
+    __slots__ = ("associative", "commutative", "function", "operator")
+
+    def __init__(
+        self,
+        operator: Operator,
+        function: Callable[[Any, Any], Any] | None = None,
+        commutative: bool | None = None,
+        associative: bool | None = None,
+    ) -> None:
+        if not isinstance(operator, Operator):
+            raise TypeError(f"operator is {operator!r}, allowed are {', '.join(map(str, Operator))}")
+        if operator is Operator.custom:
+            if not callable(function):
+                raise TypeError(f"function is {function!r}, a custom operator needs a callable of two values")
+            for name, flag in (("commutative", commutative), ("associative", associative)):
+                if not isinstance(flag, bool):
+                    raise TypeError(f"{name} is {flag!r}, a custom operator needs True or False")
+        elif function is not None or commutative is not None or associative is not None:
+            raise TypeError(f"{operator} takes no function and no flags; only fmi.op.custom does")
+        self.operator = operator
+        self.function = function
+        self.commutative = operator is not Operator.custom or bool(commutative)
+        self.associative = operator is not Operator.custom or bool(associative)
+
+    def __repr__(self) -> str:
+        if self.operator is not Operator.custom:
+            return f"fmi.func({self.operator})"
+        return f"fmi.func({self.operator}, {self.function!r}, {self.commutative}, {self.associative})"
+
+    @property
+    def left_to_right(self) -> bool:
+        """Whether ranks must be combined strictly in their order."""
+        return not (self.commutative and self.associative)
+
+    @property
+    def code(self) -> int:
+        """The operator and its flags in one byte, compared between ranks in framed mode."""
+        return self.operator.value | self.commutative << 4 | self.associative << 5
+
+
+def builtin_combine(operator: Operator, dtype: np.dtype[Any]) -> Combine:
+    """Return the in-place combination of two arrays of `dtype` by an operator other than ``custom``.
+
+    Integer sums and products are checked: what leaves the type's range raises OverflowError instead of
+    wrapping round. Floating-point results are IEEE's; max and min hand a NaN on, as `numpy.maximum` does.
+    """
+    if operator in (Operator.max, Operator.min):
+        extremum = np.maximum if operator is Operator.max else np.minimum
+
+        def combine_extremum(left: Array, right: Array, out: Array) -> None:
+            extremum(left, right, out=out)
+
+        return combine_extremum
+    function = np.add if operator is Operator.sum else np.multiply
+    if dtype.kind not in "iu":
+
+        def combine_floats(left: Array, right: Array, out: Array) -> None:
+            function(left, right, out=out)
+
+        return combine_floats
+    if dtype.itemsize <= 4:
+        return _checked_in_64_bits(operator, function, dtype)
+    return _checked_exactly(operator, function, dtype)
+
+
+def _checked_in_64_bits(operator: Operator, function: np.ufunc, dtype: np.dtype[Any]) -> Combine:
+    """Two integers of at most 32 bits have a sum and a product that 64 bits hold: compute there, then look."""
+    limits = np.iinfo(dtype)
+    lowest, highest = int(limits.min), int(limits.max)
+    wide = np.int64 if dtype.kind == "i" else np.uint64
+
+    def combine(left: Array, right: Array, out: Array) -> None:
+        result = function(left, right, dtype=wide)
+        if result.size and (result.min() < lowest or result.max() > highest):
+            raise _overflow(operator, dtype, left, right, (result < lowest) | (result > highest))
+        out[...] = result
+
+    return combine
+
+
+def _checked_exactly(operator: Operator, function: np.ufunc, dtype: np.dtype[Any]) -> Combine:
+    """64-bit integers: a float estimate finds the elements near the limits, Python's integers decide about them."""
+    limits = np.iinfo(dtype)
+    lowest, highest = int(limits.min), int(limits.max)
+
+    def combine(left: Array, right: Array, out: Array) -> None:
+        estimate = function(left, right, dtype=np.float64)
+        near = estimate >= highest * (1 - 1e-9)
+        if lowest:
+            near |= estimate <= lowest * (1 - 1e-9)
+        exact = int.__add__ if operator is Operator.sum else int.__mul__
+        for index in np.flatnonzero(near):
+            if not lowest <= exact(int(left[index]), int(right[index])) <= highest:
+                raise _overflow(operator, dtype, left, right, near)
+        function(left, right, out=out)
+
+    return combine
+
+
+def _overflow(
+    operator: Operator, dtype: np.dtype[Any], left: Array, right: Array, where: NDArray[np.bool_]
+) -> OverflowError:
+    index = int(np.flatnonzero(where)[0])
+    limits = np.iinfo(dtype)
+    return OverflowError(
+        f"{operator.name} of {left[index]} and {right[index]} at element {index} leaves {dtype.name} "
+        f"({limits.min} to {limits.max}); use a wider type, e.g. fmi.datatypes.double"
+    )

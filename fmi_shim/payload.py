@@ -1,0 +1,343 @@
+"""Values of a program to contiguous buffers and back: ``fmi.types``, numpy arrays, torch CPU tensors.
+
+Inside this package every payload is a one-dimensional C-contiguous numpy array, and a `Form` remembers what
+it was and what the result must become.
+"""
+
+from __future__ import annotations
+
+import array
+import enum
+import math
+import numbers
+import operator
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmi_shim.operators import Array, Combine, Operator, ReduceFunction, builtin_combine
+
+INT32 = np.dtype(np.int32)
+FLOAT64 = np.dtype(np.float64)
+
+ARRAY_KINDS = "biufc"
+"""numpy's kinds of the array elements that can travel: bool, integers, floats and complex, in native byte order."""
+
+_INT32_LIMITS = (-(2**31), 2**31 - 1)
+
+
+class Datatype(enum.Enum):
+    """``fmi.datatypes``: C int32 and float64, and lists of them."""
+
+    int = 1
+    double = 2
+    int_list = 3
+    double_list = 4
+
+
+@dataclass(frozen=True, slots=True)
+class TypeDescriptor:
+    """``fmi.types``: what a value is, so that both ends agree on its bytes.
+
+    Parameters
+    ----------
+    datatype
+        One of ``fmi.datatypes``.
+    count
+        Number of elements of a list; left out for ``int`` and ``double``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `datatype` is none of ``fmi.datatypes``, or `count` is missing, negative or out of place.
+    """
+
+    datatype: Datatype
+    count: int = -1
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.datatype, Datatype):
+            raise TypeError(f"datatype is {self.datatype!r}, allowed are {', '.join(map(str, Datatype))}")
+        if not isinstance(self.count, int) or isinstance(self.count, bool):
+            raise TypeError(f"count is {self.count!r}, allowed is a whole number")
+        if self.is_list and self.count < 0:
+            raise ValueError(f"{self.datatype} needs the number of elements, e.g. fmi.types({self.datatype}, 2)")
+        if not self.is_list:
+            if self.count not in (-1, 1):
+                raise ValueError(f"count is {self.count}, but {self.datatype} is one value")
+            object.__setattr__(self, "count", 1)
+
+    @property
+    def is_list(self) -> bool:
+        """Whether values are lists."""
+        return self.datatype in (Datatype.int_list, Datatype.double_list)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The element type on the wire, in native byte order."""
+        return INT32 if self.datatype in (Datatype.int, Datatype.int_list) else FLOAT64
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What a payload was before it became a flat array.
+
+    Attributes
+    ----------
+    dtype
+        Element type.
+    shape
+        Shape of an array, or ``(count,)``.
+    descriptor
+        The ``fmi.types`` of the call, None for an array.
+    tensor
+        Whether the value was a torch tensor.
+    """
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    descriptor: TypeDescriptor | None = None
+    tensor: bool = False
+
+    @property
+    def count(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def described_shape(self) -> tuple[int, ...] | None:
+        """The shape where messages carry it: for arrays; typed values have their count on both sides."""
+        return self.shape if self.descriptor is None else None
+
+    def slice(self, size: int) -> Form:
+        """Return the form of one of `size` equal slices along the first axis.
+
+        Raises
+        ------
+        ValueError
+            If there is no such axis, or its length is not divisible by `size`.
+        """
+        if self.descriptor is not None and not self.descriptor.is_list:
+            raise ValueError(f"t is {self.descriptor.datatype}, scatter needs a list: int_list or double_list")
+        if not self.shape or self.shape[0] % size:
+            raise ValueError(f"{self.shape[0] if self.shape else 'one'} element(s) cannot be scattered to {size} ranks")
+        shape = (self.shape[0] // size, *self.shape[1:])
+        descriptor = self.descriptor and TypeDescriptor(self.descriptor.datatype, shape[0])
+        return Form(self.dtype, shape, descriptor, self.tensor)
+
+    def restore(self, flat: Array) -> Any:
+        """Return the program's kind of value around `flat`; arrays and tensors share its memory (no copy)."""
+        if self.descriptor is None:
+            return _wrap(flat.reshape(self.shape), self.tensor)
+        return flat.tolist() if self.descriptor.is_list else flat[0].item()
+
+    def restore_parts(self, flat: Array) -> Any:
+        """Return parts of this form's shape, joined along the first axis; for typed values a flat list."""
+        if self.descriptor is not None:
+            return flat.tolist()
+        return _wrap(flat.reshape((-1, *self.shape[1:])), self.tensor)
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """A flat buffer and what it stands for.
+
+    Attributes
+    ----------
+    flat
+        One-dimensional, C-contiguous.
+    form
+        What it was or will be.
+    origin
+        The program's own array or tensor whose memory `flat` is, if any.
+    """
+
+    flat: Array
+    form: Form
+    origin: object = None
+
+    @staticmethod
+    def empty(form: Form) -> Payload:
+        """Return an uninitialised payload to receive into."""
+        return Payload(np.empty(form.count, form.dtype), form)
+
+    def private(self) -> Payload:
+        """Return this payload in memory that may be overwritten (one copy of an array, none of typed values)."""
+        return self if self.origin is None else Payload(self.flat.copy(), self.form)
+
+    def restore(self) -> Any:
+        """Return the program's kind of value; an array that was handed in comes back itself."""
+        return self.form.restore(self.flat) if self.origin is None else self.origin
+
+
+def pack(value: object, t: TypeDescriptor | None) -> Payload:
+    """Return `value` as a payload: typed values in new memory, arrays in their own where they are contiguous.
+
+    Raises
+    ------
+    TypeError, ValueError, OverflowError
+        If `value` is not what `t` says, or is no array where `t` is left out.
+    """
+    if t is None:
+        shaped, form = as_array(value)
+        return Payload(shaped.reshape(-1), form, value)
+    if not isinstance(t, TypeDescriptor):
+        raise TypeError(f"t is {t!r}, allowed is fmi.types(...), or nothing for arrays")
+    return Payload(pack_typed(value, t), form_of(t))
+
+
+def pack_template(template: object) -> Payload:
+    """Return the memory of an array that a message is to be received into.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no array, or its memory is not contiguous or not writable.
+    """
+    shaped, form = as_array(template)
+    memory = _tensor_memory(template, "value") if form.tensor else template
+    if not isinstance(memory, np.ndarray) or not memory.flags.c_contiguous or not memory.flags.writeable:
+        raise ValueError("value is an array to fill, which must be C-contiguous and writable")
+    return Payload(shaped.reshape(-1), form, template)
+
+
+def form_of(descriptor: TypeDescriptor) -> Form:
+    """Return the form of values of type `descriptor`."""
+    return Form(descriptor.dtype, (descriptor.count,), descriptor)
+
+
+def pack_typed(value: object, descriptor: TypeDescriptor, name: str = "value") -> Array:
+    """Return `value` as a new flat array of the descriptor's type (one copy).
+
+    Raises
+    ------
+    TypeError
+        If `value`, or an element, is not of the type.
+    ValueError
+        If a list has another length than the descriptor says.
+    OverflowError
+        If an integer is outside int32.
+    """
+    if not descriptor.is_list:
+        return np.array([_scalar(value, descriptor.datatype, name)], descriptor.dtype)
+    if isinstance(value, np.ndarray) or is_tensor(value):
+        value = as_array(value, name)[0].tolist()
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes | bytearray | memoryview):
+        raise TypeError(f"{name} is {_short(value)}, {descriptor.datatype} needs a list of numbers")
+    if len(value) != descriptor.count:
+        raise ValueError(f"{name} has {len(value)} elements, its fmi.types says {descriptor.count}")
+    code, allowed = ("i", "int32") if descriptor.dtype == INT32 else ("d", "float64")
+    try:
+        elements = array.array(code, value)
+    except OverflowError:
+        outside = next(v for v in value if not _INT32_LIMITS[0] <= v <= _INT32_LIMITS[1])
+        raise OverflowError(f"{name} holds {outside}, which is outside {allowed}") from None
+    except TypeError as error:
+        raise TypeError(
+            f"{name} is {_short(value)}, {descriptor.datatype} needs numbers of {allowed}: {error}"
+        ) from None
+    return np.frombuffer(elements, descriptor.dtype) if elements else np.empty(0, descriptor.dtype)
+
+
+def _scalar(value: object, datatype: Datatype, name: str) -> int | float:
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value[()]
+    if datatype is Datatype.double:
+        if isinstance(value, numbers.Real | np.bool_):
+            return float(value)
+        raise TypeError(f"{name} is {_short(value)}, fmi.datatypes.double needs a real number")
+    try:
+        number = operator.index(value)  # type: ignore[arg-type] # the TypeError is the check
+    except TypeError:
+        raise TypeError(f"{name} is {_short(value)}, fmi.datatypes.int needs a whole number") from None
+    if not _INT32_LIMITS[0] <= number <= _INT32_LIMITS[1]:
+        raise OverflowError(f"{name} is {number}, fmi.datatypes.int is {_INT32_LIMITS[0]} to {_INT32_LIMITS[1]}")
+    return number
+
+
+def as_array(value: object, name: str = "value") -> tuple[Array, Form]:
+    """Return the C-contiguous array behind `value` and its form; no copy unless the memory is not contiguous.
+
+    Raises
+    ------
+    TypeError
+        If `value` is neither a numpy array nor a torch tensor on the CPU, or its elements are no numbers.
+    """
+    tensor = is_tensor(value)
+    if tensor:
+        value = _tensor_memory(value, name)
+    if not isinstance(value, np.ndarray):
+        raise TypeError(
+            f"{name} is {_short(value)}: without fmi.types it must be a numpy array or a torch CPU tensor; "
+            "numbers and lists need fmi.types(fmi.datatypes.int | double | int_list | double_list, count)"
+        )
+    if value.dtype.kind not in ARRAY_KINDS or not value.dtype.isnative or value.dtype.itemsize > 16:
+        raise TypeError(f"{name} has elements of {value.dtype}, allowed are native bool, int, float and complex")
+    return np.ascontiguousarray(value).reshape(value.shape), Form(value.dtype, value.shape, None, tensor)
+
+
+def is_tensor(value: object) -> bool:
+    """Whether `value` is a torch tensor, without importing torch: where there is a tensor, torch is loaded."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, getattr(torch, "Tensor", ()))
+
+
+def _tensor_memory(tensor: Any, name: str) -> NDArray[Any]:
+    if tensor.device.type != "cpu":
+        raise TypeError(f"{name} is a tensor on {tensor.device}, allowed is a CPU tensor: call .cpu() first")
+    try:
+        memory: NDArray[Any] = tensor.detach().numpy()
+    except (TypeError, RuntimeError) as error:
+        raise TypeError(f"{name} is a tensor of {tensor.dtype} without a numpy equal: {error}") from None
+    return memory
+
+
+def _wrap(shaped: Array, tensor: bool) -> Any:
+    return sys.modules["torch"].from_numpy(shaped) if tensor else shaped
+
+
+def combine_of(function: ReduceFunction, form: Form) -> Combine:
+    """Return how `function` combines two flat payloads of `form`.
+
+    Raises
+    ------
+    TypeError
+        If the operator has no meaning for the element type.
+    """
+    if function.operator is not Operator.custom:
+        kind = form.dtype.kind
+        if kind == "b" or (kind == "c" and function.operator in (Operator.max, Operator.min)):
+            raise TypeError(f"{function.operator} is not defined for elements of {form.dtype}")
+        return builtin_combine(function.operator, form.dtype)
+    call = function.function
+    assert call is not None  # noqa: S101 - ReduceFunction has checked it
+    descriptor = form.descriptor
+    if descriptor is not None:
+        single = Datatype.int if descriptor.dtype == INT32 else Datatype.double
+
+        def combine_elements(left: Array, right: Array, out: Array) -> None:
+            pairs = zip(left.tolist(), right.tolist(), strict=True)
+            out[...] = [_scalar(call(a, b), single, "the custom function's result") for a, b in pairs]
+
+        return combine_elements
+
+    def combine_arrays(left: Array, right: Array, out: Array) -> None:
+        given = (_wrap(left.reshape(form.shape), form.tensor), _wrap(right.reshape(form.shape), form.tensor))
+        result, result_form = as_array(call(*given), "the custom function's result")
+        if result_form.shape != form.shape or result_form.dtype != form.dtype:
+            raise TypeError(
+                f"the custom function returned {result_form.dtype}{list(result_form.shape)} "
+                f"for {form.dtype}{list(form.shape)}; allowed is the same type and shape"
+            )
+        out[...] = result.reshape(-1)
+
+    return combine_arrays
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
