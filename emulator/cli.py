@@ -9,12 +9,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from botocore.exceptions import BotoCoreError, ClientError
+
 from emulator import limits
 from emulator.cloud import LocalCloud
 from emulator.errors import EmulatorError
 from emulator.orchestration.backend import local_backend
 from emulator.orchestration.job import Job, RunOutcome
-from emulator.orchestration.launch import EXECUTE_TMP_MB, run
+from emulator.orchestration.launch import EXECUTE_TMP_MB, run, uploads
 from emulator.orchestration.log_tail import RankLine
 from emulator.report.run_summary import cost_line, run_cost, run_table
 
@@ -108,10 +110,12 @@ def _fmirun_parser() -> argparse.ArgumentParser:
 
 def _run_job(job: Job, preload: Sequence[str]) -> int:
     began = time.perf_counter()
+    # What is missing is said before anything is started.
+    files = uploads(job)
     with LocalCloud(preload=preload) as cloud:
         backend = local_backend(cloud.endpoint_url, cloud.rendezvous, job.world_size, cloud.stop_functions)
         width = len(str(job.world_size - 1))
-        outcome = run(job, backend, lambda line: _print_line(line, width))
+        outcome = run(job, files, backend, lambda line: _print_line(line, width))
         s3_requests = cloud.s3_requests()
     _say(run_table(outcome))
     reports = [*(rank.report for rank in outcome.ranks), *outcome.others]
@@ -148,7 +152,7 @@ def _guarded(command: str, body: Callable[[], int]) -> int:
     signal.signal(signal.SIGTERM, _terminate)
     try:
         return body()
-    except EmulatorError as error:
+    except (EmulatorError, BotoCoreError, ClientError) as error:
         _say(f"{command}: {error}")
         return _UNUSABLE
     except KeyboardInterrupt:

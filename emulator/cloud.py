@@ -1,6 +1,7 @@
 """The local cloud: endpoint, sandboxes and rendezvous server, started and stopped together."""
 
 import asyncio
+import shutil
 import tempfile
 import threading
 from collections.abc import Coroutine, Sequence
@@ -82,14 +83,14 @@ class LocalCloud:
         return dict(self._endpoint.moto.s3_requests)
 
     async def _start(self) -> None:
-        # The zygote removes this folder when it ends, also when this process cannot.
-        state = Path(tempfile.mkdtemp(prefix="fmi-emulator-"))
-        self._sandboxes = ProcessSandboxes(state, self._preload)
+        # When this process is killed, it is the zygote that removes this folder.
+        self._state = Path(tempfile.mkdtemp(prefix="fmi-emulator-"))
+        self._sandboxes = ProcessSandboxes(self._state, self._preload)
         await self._sandboxes.start()
         # Moto takes as long to import as the zygote takes to get ready: on two cores, the one hides the other.
         from emulator.endpoint.app import Endpoint
 
-        self._endpoint = Endpoint(state, self._sandboxes, _LOOPBACK, self._port)
+        self._endpoint = Endpoint(self._state, self._sandboxes, _LOOPBACK, self._port)
         self._rendezvous = RendezvousServer(_LOOPBACK, 0)
         try:
             self.endpoint_url = await self._endpoint.start()
@@ -103,6 +104,7 @@ class LocalCloud:
         await self._rendezvous.close()
         await self._endpoint.close()
         await self._sandboxes.close()
+        shutil.rmtree(self._state, ignore_errors=True)
 
     def _call(self, coroutine: Coroutine[Any, Any, _Result]) -> _Result:
         future: Future[_Result] = asyncio.run_coroutine_threadsafe(coroutine, self._loop)

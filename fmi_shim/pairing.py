@@ -93,7 +93,7 @@ def _await_peer(control: socket.socket, appointment: Appointment, wait: Wait, de
     try:
         control.send(appointment.name)
         while True:
-            if not wait([(control.fileno(), select.POLLIN)], deadline.remaining()) and deadline.passed:
+            if not wait([(control.fileno(), select.POLLIN)], deadline.remaining()):
                 break
             data = control.recv(64)
             replies.feed(data)

@@ -13,7 +13,7 @@ from typing import Any
 
 from aiohttp import web
 
-from emulator.errors import ApiError
+from emulator.errors import ApiError, SandboxError
 from emulator.lambda_service.functions import FunctionRegistry, FunctionSpec, invalid
 from emulator.lambda_service.invocations import LambdaService
 from emulator.limits import SYNC_PAYLOAD_BYTES, ZIPPED_CODE_BYTES
@@ -132,13 +132,18 @@ def _api(handler: _Handler) -> _Handler:
         try:
             return await handler(request)
         except ApiError as error:
-            body = {"Type": "User", "message": error.message, "Message": error.message}
-            response = _json(body, error.status)
-            response.headers["x-amzn-ErrorType"] = error.code
-            response.headers["x-amzn-RequestId"] = str(uuid.uuid4())
-            return response
+            return _refusal(error, "User")
+        except SandboxError as error:
+            return _refusal(ApiError("ServiceException", HTTPStatus.INTERNAL_SERVER_ERROR, str(error)), "Service")
 
     return answered
+
+
+def _refusal(error: ApiError, side: str) -> web.StreamResponse:
+    response = _json({"Type": side, "message": error.message, "Message": error.message}, error.status)
+    response.headers["x-amzn-ErrorType"] = error.code
+    response.headers["x-amzn-RequestId"] = str(uuid.uuid4())
+    return response
 
 
 async def _read(request: web.Request, limit: int) -> bytes:

@@ -4,7 +4,7 @@ import base64
 import json
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
@@ -12,7 +12,7 @@ from emulator.errors import EmulatorError
 from emulator.lambda_service.logs import Report, parse_report
 from emulator.limits import DEFAULT_EPHEMERAL_STORAGE_MB, vcpus
 from emulator.orchestration.backend import Backend
-from emulator.orchestration.bundle import data_files, function_archive, program_files, program_name
+from emulator.orchestration.bundle import UploadedFile, data_files, function_archive, program_files, program_name
 from emulator.orchestration.job import Failure, Job, RankOutcome, RunOutcome
 from emulator.orchestration.log_tail import LogTail, RankLine
 from emulator.orchestration.results import fetch_results
@@ -35,13 +35,26 @@ class RunError(EmulatorError):
     """A run that failed outside of its ranks."""
 
 
-def run(job: Job, backend: Backend, on_line: Callable[[RankLine], None]) -> RunOutcome:
+def uploads(job: Job) -> list[UploadedFile]:
+    """Return what a job brings along: its program's folder and its data.
+
+    Raises
+    ------
+    ProgramError
+        When one of them is missing or cannot be uploaded.
+    """
+    return program_files(job.script) + (data_files(job.data, _DATA_PREFIX) if job.data else [])
+
+
+def run(job: Job, files: Sequence[UploadedFile], backend: Backend, on_line: Callable[[RankLine], None]) -> RunOutcome:
     """Run a job.
 
     Parameters
     ----------
     job
         What to run.
+    files
+        What it brings along, see `uploads`.
     backend
         Where to run it.
     on_line
@@ -54,14 +67,11 @@ def run(job: Job, backend: Backend, on_line: Callable[[RankLine], None]) -> RunO
 
     Raises
     ------
-    ProgramError
-        When the program or its data cannot be uploaded.
     RunError
         When *initialize* or *summarize* fails.
     """
-    uploads = program_files(job.script) + (data_files(job.data, _DATA_PREFIX) if job.data else [])
     backend.s3.create_bucket(Bucket=backend.bucket)
-    for file in uploads:
+    for file in files:
         backend.s3.put_object(Bucket=backend.bucket, Key=file.key, Body=file.path.read_bytes())
     _deploy(job, backend)
     event = _event(job, backend.bucket)

@@ -188,9 +188,7 @@ class ProcessSandboxes:
         self._control = None
         for sandbox in self._sandboxes.values():
             if not sandbox.started.done():
-                sandbox.started.set_exception(
-                    SandboxError("the sandboxes' zygote has ended; see its message above and restart")
-                )
+                sandbox.started.set_exception(SandboxError("the sandboxes' zygote has ended; its reason stands above"))
             sandbox.on_exited(SandboxExit(None, 9, out_of_memory=False, peak_memory_bytes=0))
         self._sandboxes.clear()
 

@@ -196,10 +196,14 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    _warm_up(arguments.preload)
-    with socket.socket(fileno=arguments.control) as control:
-        Zygote(control).run()
-    shutil.rmtree(arguments.state, ignore_errors=True)
+    try:
+        with socket.socket(fileno=arguments.control) as control:
+            _warm_up(arguments.preload)
+            Zygote(control).run()
+    except ImportError as error:
+        sys.exit(f"the sandboxes cannot start: --preload: {error}")
+    finally:
+        shutil.rmtree(arguments.state, ignore_errors=True)
 
 
 if __name__ == "__main__":

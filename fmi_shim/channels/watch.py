@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+import time
 from collections.abc import Callable, Sequence
 
 HANGUP = getattr(select, "POLLRDHUP", 0)
@@ -50,14 +51,20 @@ class Watch:
         poll = self._poll
         for descriptor, events in interest:
             poll.register(descriptor, events)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        wanted = {descriptor for descriptor, _ in interest}
         try:
-            ready = {descriptor for descriptor, _ in poll.poll(None if timeout is None else timeout * 1000)}
+            while True:
+                left = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
+                ready = {descriptor for descriptor, _ in poll.poll(left)}
+                for descriptor in ready - wanted:
+                    self._on_hangup(descriptor)
+                # A rank that left in peace is no reason to stop waiting for another.
+                if ready & wanted or not ready:
+                    return ready & wanted
         finally:
             for descriptor, _ in interest:
                 if descriptor in self._watched:
                     poll.register(descriptor, HANGUP)
                 else:
                     poll.unregister(descriptor)
-        for descriptor in ready.difference(descriptor for descriptor, _ in interest):
-            self._on_hangup(descriptor)
-        return ready

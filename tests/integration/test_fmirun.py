@@ -1,0 +1,240 @@
+"""fmirun as a user runs it: a command, its output, its exit status, and nothing left behind."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+FMIRUN = Path(sys.executable).with_name("fmirun")
+Program = Callable[[str], Path]
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Program:
+    """Write a script into a folder of its own."""
+
+    def write(source: str) -> Path:
+        script = tmp_path / "program" / "main.py"
+        script.parent.mkdir(exist_ok=True)
+        script.write_text(textwrap.dedent(source))
+        return script
+
+    return write
+
+
+def start(tmp_path: Path, *arguments: object) -> "subprocess.Popen[str]":
+    """Start the command with a temporary directory of its own, so that leftovers can be told."""
+    state = tmp_path / "state"
+    state.mkdir(exist_ok=True)
+    return subprocess.Popen(
+        [FMIRUN, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(state)},
+    )
+
+
+def fmirun(tmp_path: Path, *arguments: object) -> tuple[int, str, str]:
+    """Return the exit status, standard output and standard error, and see that nothing is left."""
+    command = start(tmp_path, *arguments)
+    output, errors = command.communicate(timeout=50)
+    assert leftovers(tmp_path) == []
+    return command.returncode, output, errors
+
+
+def leftovers(tmp_path: Path) -> list[str]:
+    """Return the processes and folders of this test's runs that are still there."""
+    state = str(tmp_path / "state")
+    processes = [
+        str(process.info["cmdline"])
+        for process in psutil.process_iter(["cmdline"])
+        if any(state in argument for argument in process.info["cmdline"] or [])
+    ]
+    return processes + [str(path) for path in (tmp_path / "state").iterdir()]
+
+
+def test_ranks_run_with_their_arguments_and_the_table_tells_of_each(tmp_path: Path, program: Program) -> None:
+    script = program("import os, sys; print('rank', os.environ['RANK'], 'of', os.environ['WORLD_SIZE'], sys.argv[1:])")
+    status, output, errors = fmirun(tmp_path, "-n", 3, script, "--steps", "5")
+    assert status == 0
+    assert sorted(output.splitlines()) == [f"[{rank}] rank {rank} of 3 ['--steps', '5']" for rank in range(3)]
+    header, *rows = errors.splitlines()
+    assert header.split("  ")[0] == "rank"
+    for rank in range(3):
+        assert re.fullmatch(rf" +{rank} +\d+ +\d+ +\d+ +\d+/1769  ok", rows[rank])
+    assert rows[3].startswith("on AWS, at these durations: 0.0000")
+    assert re.fullmatch(r"3 ranks in \d+\.\d\d s on this machine", rows[4])
+
+
+def test_a_rank_has_files_s3_and_a_tmp_of_its_own(tmp_path: Path, program: Program) -> None:
+    script = program("""
+        import boto3, os, pathlib, tempfile
+        rank = os.environ["RANK"]
+        pathlib.Path(tempfile.gettempdir(), "mine").write_text(rank)
+        s3 = boto3.client("s3")
+        s3.put_object(Bucket=os.environ["S3_BUCKET"], Key=f"seen/{rank}", Body=b"x")
+        print(pathlib.Path("beside.txt").read_text(), pathlib.Path(tempfile.gettempdir(), "mine").read_text())
+    """)
+    (script.parent / "beside.txt").write_text("beside")
+    status, output, errors = fmirun(tmp_path, "-n", 4, script)
+    assert status == 0, errors
+    assert sorted(output.splitlines()) == [f"[{rank}] beside {rank}" for rank in range(4)]
+
+
+def test_data_is_dealt_out_and_results_come_back_whole(tmp_path: Path, program: Program) -> None:
+    script = program("""
+        import boto3, json, os
+        s3, rank, bucket = boto3.client("s3"), os.environ["RANK"], os.environ["S3_BUCKET"]
+        data_map = json.loads(s3.get_object(Bucket=bucket, Key="payload.json")["Body"].read())["data_map"]
+        def read(key):
+            return s3.get_object(Bucket=os.environ["DATA_BUCKET"], Key=key)["Body"].read().decode()
+        body = json.dumps({"read": [read(key) for key in data_map[rank]], "batch": os.environ["BATCH_SIZE"], "sample_persec": 100})
+        s3.put_object(Bucket=bucket, Key=f"{os.environ['RESULT_PATH']}/{rank}.json", Body=body.encode())
+    """)
+    data, results = tmp_path / "data", tmp_path / "results"
+    data.mkdir()
+    for number in range(1, 6):
+        (data / f"{number}.txt").write_text(f"content {number}")
+    status, _, errors = fmirun(tmp_path, "-n", 2, "--data", data, "--results", results, "--batch-size", 64, script)
+    assert status == 0, errors
+    combined = json.loads((results / "combined_data.json").read_text())
+    assert [entry["read"] for entry in combined] == [
+        ["content 1", "content 3", "content 5"],
+        ["content 2", "content 4"],
+    ]
+    assert {entry["batch"] for entry in combined} == {"64"}
+    assert sorted(path.name for path in results.iterdir()) == ["0.json", "1.json", "combined_data.json"]
+    assert "samples/s" in errors
+    assert f"results in {results}" in errors
+
+
+def test_a_rank_that_leaves_no_result_fails_the_run_and_nothing_is_fetched(tmp_path: Path, program: Program) -> None:
+    script = program("""
+        import boto3, os
+        if os.environ["RANK"] == "0":
+            boto3.client("s3").put_object(Bucket=os.environ["S3_BUCKET"], Key="results/0.json", Body=b"{}")
+    """)
+    status, _, errors = fmirun(tmp_path, "-n", 2, "--results", tmp_path / "results", script)
+    assert status == 2
+    assert "summarize failed: MissingResultError: rank 1 left no result" in errors
+    assert not (tmp_path / "results").exists()
+
+
+FAILURES = {
+    "raises": (
+        "if rank == 1: raise ValueError('what was wrong')",
+        r"fmirun: rank 1 failed: ValueError: what was wrong \(/tmp/program/main\.py:\d+\)",
+    ),
+    "exits": ("if rank == 1: raise SystemExit(3)", "fmirun: rank 1 failed: ScriptExit: .* status 3"),
+    "killed": (
+        "if rank == 1: os.kill(os.getpid(), 9)",
+        "fmirun: rank 1 failed: ProcessEnded: signal: killed",
+    ),
+    "missing object": (
+        "boto3.client('s3').get_object(Bucket=os.environ['S3_BUCKET'], Key='none') if rank == 1 else None",
+        "fmirun: rank 1 failed: NoSuchKey: .*specified key does not exist",
+    ),
+    "memory": (
+        "x = bytearray(b'x') * (400 << 20) if rank == 1 else None; time.sleep(0.2)",
+        "fmirun: rank 1 failed: OutOfMemory: it used more than its 300 MB; raise --memory",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FAILURES)
+def test_a_failing_rank_is_named_with_its_cause(tmp_path: Path, program: Program, case: str) -> None:
+    action, said = FAILURES[case]
+    script = program(f"import boto3, os, time\nrank = int(os.environ['RANK'])\n{action}")
+    results = tmp_path / "results"
+    status, _, errors = fmirun(tmp_path, "-n", 3, "--memory", 300, "--results", results, script)
+    assert status == 1
+    assert re.search(said, errors.splitlines()[-1]), errors
+    assert not results.exists()
+
+
+def test_a_script_without_end_is_timed_out(tmp_path: Path, program: Program) -> None:
+    script = program("import os, time\nif os.environ['RANK'] == '1':\n    while True: time.sleep(1)")
+    status, _, errors = fmirun(tmp_path, "-n", 2, "--timeout", 2, script)
+    assert status == 1
+    assert "fmirun: rank 1 failed: Timeout: Task timed out after 2.00 seconds; raise --timeout" in errors
+
+
+def test_ranks_that_still_run_after_a_failure_are_stopped(tmp_path: Path, program: Program) -> None:
+    script = program("""
+        import os, time
+        if os.environ["RANK"] == "2": raise RuntimeError("broken")
+        time.sleep(1000)
+    """)
+    status, _, errors = fmirun(tmp_path, "-n", 3, script)
+    assert status == 1
+    assert errors.splitlines()[-1].startswith("fmirun: rank 2 failed: RuntimeError: broken")
+    assert errors.count("Stopped: it was still running after another rank had failed") == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["-n", "2", "none.py"], "there is no script 'none.py'"),
+        (["-n", "0", "x.py"], "expected a whole number from 1 to 1000, got 0"),
+        (["-n", "two", "x.py"], "expected a whole number, got 'two'"),
+        (["-n", "2", "--memory", "64", "x.py"], "from 128 to 10240, got 64"),
+        (["-n", "2", "--timeout", "901", "x.py"], "from 1 to 900, got 901"),
+        (["-n", "2", "--data", "none", __file__], "there is no data folder 'none'"),
+        (["-n", "2"], "script"),
+    ],
+)
+def test_what_cannot_run_is_refused_before_anything_starts(tmp_path: Path, arguments: list[str], said: str) -> None:
+    status, output, errors = fmirun(tmp_path, *arguments)
+    assert status == 2
+    assert said in errors.splitlines()[-1]
+    assert output == ""
+
+
+def test_a_module_that_cannot_be_preloaded_is_named(tmp_path: Path, program: Program) -> None:
+    status, _, errors = fmirun(tmp_path, "-n", 1, "--preload", "no_such_module", program("pass"))
+    assert status == 2
+    assert "No module named 'no_such_module'" in errors
+    assert "zygote has ended" in errors.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "said"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_a_signal_ends_everything(
+    tmp_path: Path, program: Program, number: signal.Signals, status: int, said: str
+) -> None:
+    script = program("""
+        import subprocess, time
+        print("started", flush=True)
+        subprocess.run(["sleep", "1000"])
+    """)
+    with start(tmp_path, "-n", 2, script) as command:
+        assert command.stdout is not None
+        assert command.stderr is not None
+        assert "started" in command.stdout.readline()
+        command.send_signal(number)
+        _, errors = command.communicate(timeout=20)
+    assert command.returncode == status
+    assert errors.splitlines()[-1] == f"fmirun: {said}"
+    assert leftovers(tmp_path) == []
+
+
+def test_a_killed_fmirun_leaves_nothing(tmp_path: Path, program: Program) -> None:
+    script = program("import time; print('started', flush=True); time.sleep(1000)")
+    with start(tmp_path, "-n", 2, script) as command:
+        assert command.stdout is not None
+        assert "started" in command.stdout.readline()
+        zygote = next(child for child in psutil.Process(command.pid).children())
+        command.kill()
+    # The pool of the killed command can be gone before its zygote has finished cleaning up.
+    psutil.wait_procs([zygote], timeout=20)
+    assert leftovers(tmp_path) == []
