@@ -19,7 +19,8 @@ from inference.errors import CatalogError
 MEMBER = "kcorrect/data/test/gst_tests_small.fits"
 MEMBER_SHA256 = "d7e87e8abc45167e48889a0e824870760a2e6dde20650a6e41a72164859bf578"
 
-# One row of the FITS binary table, 160 bytes, big-endian (FITS standard 4.0, section 7.3); from its TTYPEn and TFORMn cards.
+# One row of the FITS binary table, 160 bytes, big-endian (FITS standard 4.0, section 7.3), after its TTYPEn and
+# TFORMn cards.
 ROW = np.dtype(
     [
         ("RA", ">f8"),

@@ -20,6 +20,7 @@ class ConvNorm(nn.Module):
         self.norm: nn.Module = nn.BatchNorm2d(out_channels)
 
     def forward(self, image: Tensor) -> Tensor:
+        """Return [B, out, H, W]."""
         out: Tensor = self.norm(self.conv(image))
         return out
 

@@ -25,6 +25,7 @@ class Inception(nn.Module):
         self.views = 4 if five else 3
 
     def forward(self, image: Tensor) -> Tensor:
+        """Return the views, concatenated by channel."""
         relu = functional.relu
         views = [
             relu(self.one(image)),
@@ -60,5 +61,6 @@ class InceptionBranch(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return [B, features]."""
         out: Tensor = self.head(self.body(images))
         return out

@@ -6,6 +6,7 @@ Inception network look at the image, a perceptron at the magnitudes, and a head 
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 
 from inference.inception import InceptionBranch
 from inference.vit import VisionBranch
+
+SIZE_LIMIT = 8192  # of any number in a configuration: eight times the published network's largest
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,24 @@ class AstroMAEConfig:
     image_size: int = 32
     patch: int = 8
     expansion: int = 4
+
+    def __post_init__(self) -> None:
+        """Refuse what no network can be built from, or none that this machine should try."""
+        if not isinstance(self.inception_widths, tuple) or len(self.inception_widths) != 5:
+            raise ValueError(f"inception_widths is {self.inception_widths!r}, expected 5 whole numbers")
+        numbers = [(field.name, getattr(self, field.name)) for field in dataclasses.fields(self)]
+        numbers = [(name, value) for name, value in numbers if name != "inception_widths"]
+        for name, value in [*numbers, *(("inception_widths", width) for width in self.inception_widths)]:
+            if type(value) is not int or not 0 < value <= SIZE_LIMIT:
+                raise ValueError(f"{name} is {value!r}, expected a whole number from 1 to {SIZE_LIMIT}")
+        for name, value, whole in (
+            ("heads", self.heads, self.dim),
+            ("groups", self.groups, self.dim),
+            ("patch", self.patch, self.image_size),
+            ("the three poolings (8)", 8, self.image_size),
+        ):
+            if whole % value:
+                raise ValueError(f"{name} = {value} do not divide {whole}")
 
     @classmethod
     def published(cls) -> AstroMAEConfig:
@@ -116,8 +137,16 @@ class AstroMAE(nn.Module):
         )
 
     def forward(self, images: Tensor, magnitudes: Tensor) -> Tensor:
-        views = [self.vision(images), self.inception(images), self.magnitudes(magnitudes)]
-        out: Tensor = self.head(torch.cat(views, dim=1))
+        """Return the normalised redshift [B, 1]."""
+        return self.judge(self.see(images), self.magnitudes(magnitudes))
+
+    def see(self, images: Tensor) -> Tensor:
+        """Return what both image branches make of the images, [B, 2 features]."""
+        return torch.cat([self.vision(images), self.inception(images)], dim=1)
+
+    def judge(self, seen: Tensor, read: Tensor) -> Tensor:
+        """Return the head's output [B, 1] for image features [B, 2 features] and magnitude features [B, width]."""
+        out: Tensor = self.head(torch.cat([seen, read], dim=1))
         return out
 
 

@@ -82,7 +82,7 @@ def colour_redshift(magnitudes: Floats) -> Floats:
     0.13 dex of scatter. Being a function of the magnitudes, it tells a network nothing that they do not.
     """
     _, g, r, _, _ = magnitudes.T
-    return np.clip(10 ** (-1.434 + 0.520 * np.clip(g - r, 0.0, 1.8) + 0.146 * (r - 17.0)), 0.01, 0.5)
+    return np.asarray(np.clip(10 ** (-1.434 + 0.520 * np.clip(g - r, 0.0, 1.8) + 0.146 * (r - 17.0)), 0.01, 0.5))
 
 
 def appearance(photometry: Photometry) -> Appearance:

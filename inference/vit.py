@@ -21,6 +21,7 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """Let every token look at every other."""
         batch, length, dim = tokens.shape
         bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
         qkv = functional.linear(tokens, self.qkv.weight, bias)
@@ -39,6 +40,7 @@ class PatchConvolution(nn.Module):
         self.narrow = nn.Conv2d(expansion * dim, dim, kernel_size=1, groups=groups)
 
     def forward(self, grid: Tensor) -> Tensor:
+        """Return [B, dim, H, W]."""
         out: Tensor = self.narrow(functional.silu(self.widen(grid)))
         return out
 
@@ -56,7 +58,8 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(dim, expansion * dim), nn.GELU(), nn.Linear(expansion * dim, dim))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        grid = tokens[:, 1:].transpose(1, 2).unflatten(2, (self.side, self.side))
+        """Return [B, 1 + patches, dim]."""
+        grid = tokens[:, 1:].transpose(1, 2).reshape(len(tokens), -1, self.side, self.side)
         convolved = self.convolution(grid).flatten(2).transpose(1, 2)
         class_token = torch.zeros_like(tokens[:, :1])
         tokens = tokens + self.attention(self.norm1(tokens)) + torch.cat([class_token, convolved], dim=1)
@@ -93,6 +96,7 @@ class VisionBranch(nn.Module):
         nn.init.normal_(self.position, std=0.02)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return [B, features]."""
         patches = self.patch_embed(images).flatten(2).transpose(1, 2)
         tokens = torch.cat([self.class_token.expand(len(images), -1, -1), patches], dim=1) + self.position
         pooled = self.blocks(tokens)[:, 1:].mean(dim=1)

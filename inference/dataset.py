@@ -1,0 +1,63 @@
+"""Where a rank's galaxies lie in S3: the data map of the event, and the way from a key to a partition in memory."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from inference import partition
+from inference.errors import PartitionError
+from inference.partition import Partition
+
+PAYLOAD_KEY = "payload.json"
+
+
+def read_data_map(s3: Any, bucket: str, world_size: int) -> list[list[str]]:
+    """Return each rank's partition keys, by rank; a rank without data has none.
+
+    The event of the *initialize* function maps ranks, as strings, to a key or a list of keys.
+
+    Raises
+    ------
+    PartitionError
+        The event is missing or maps something else.
+    """
+    place = f"s3://{bucket}/{PAYLOAD_KEY}"
+    try:
+        event = json.loads(s3.get_object(Bucket=bucket, Key=PAYLOAD_KEY)["Body"].read())
+        data_map = event["data_map"]
+    except (BotoCoreError, ClientError, ValueError, KeyError, TypeError) as error:
+        raise PartitionError(f"{place}: expected the run's event with its data_map, got {error!r}") from error
+    if not isinstance(data_map, Mapping):
+        raise PartitionError(f"{place}: expected data_map to map ranks to keys, got {data_map!r}")
+    return [_keys(data_map.get(str(rank), []), f"{place}: data_map of rank {rank}") for rank in range(world_size)]
+
+
+def _keys(value: object, name: str) -> list[str]:
+    keys = [value] if isinstance(value, str) else value
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+        raise PartitionError(f"{name}: expected a key or a list of keys, got {value!r}")
+    return keys
+
+
+def fetch(s3: Any, bucket: str, key: str) -> Partition:
+    """Download a partition to a temporary file, read it, and delete the file.
+
+    Raises
+    ------
+    PartitionError
+        There is no such object, or it is no partition; the message names bucket and key.
+    """
+    name = f"s3://{bucket}/{key}"
+    with tempfile.TemporaryDirectory(prefix="partition-") as folder:
+        path = Path(folder) / "partition.pt"
+        try:
+            s3.download_file(bucket, key, str(path))
+        except (BotoCoreError, ClientError) as error:
+            raise PartitionError(f"{name}: expected a partition, and it cannot be fetched: {error}") from error
+        return partition.read(path, name)

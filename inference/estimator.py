@@ -1,0 +1,81 @@
+"""The network together with the scales of its inputs and output: nanomaggies and magnitudes in, redshift out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from inference.conv_norm import fold
+from inference.model import AstroMAE
+
+Row = tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Normalisation:
+    """Constants measured on the training galaxies and kept in the checkpoint.
+
+    Attributes
+    ----------
+    softening : 5 floats
+        Nanomaggies by band: pixels enter as arcsinh(pixel / softening) / image_scale.
+    image_scale : 5 floats
+    magnitude_mean : 5 floats
+        Magnitudes enter as (magnitudes - magnitude_mean) @ magnitude_mixing.
+    magnitude_mixing : 5 x 5 floats, row by row
+        A diagonal of 1/std standardises each band; the shipped one makes four standardised colours and r.
+    redshift_mean, redshift_scale : float
+        The network's output o means a redshift of redshift_mean + redshift_scale o.
+    """
+
+    softening: Row
+    image_scale: Row
+    magnitude_mean: Row
+    magnitude_mixing: tuple[Row, ...]
+    redshift_mean: float
+    redshift_scale: float
+
+
+class Estimator(nn.Module):
+    """Images [B, 5, 32, 32] in nanomaggies and magnitudes [B, 5] -> redshifts float32 [B]."""
+
+    softening: Tensor
+    image_scale: Tensor
+    magnitude_mean: Tensor
+    magnitude_mixing: Tensor
+
+    def __init__(self, network: AstroMAE, normalisation: Normalisation) -> None:
+        super().__init__()
+        self.network = network
+        self.normalisation = normalisation
+        for name in ("softening", "image_scale"):
+            constant = torch.tensor(getattr(normalisation, name))[:, None, None]
+            self.register_buffer(name, constant, persistent=False)
+        # Colours are small differences of large magnitudes: mix in float64, then go on in float32.
+        for name in ("magnitude_mean", "magnitude_mixing"):
+            constant = torch.tensor(getattr(normalisation, name), dtype=torch.float64)
+            self.register_buffer(name, constant, persistent=False)
+
+    def normalise_magnitudes(self, magnitudes: Tensor) -> Tensor:
+        """Return the magnitude branch's input, float32 [B, 5]."""
+        return ((magnitudes.double() - self.magnitude_mean) @ self.magnitude_mixing).float()
+
+    def normalise_images(self, images: Tensor) -> Tensor:
+        """Return the image branches' input, float32 [B, 5, 32, 32]."""
+        return torch.asinh(images / self.softening) / self.image_scale
+
+    def to_redshift(self, output: Tensor) -> Tensor:
+        """Turn the network's output [B, 1] into redshifts [B]."""
+        return output[:, 0] * self.normalisation.redshift_scale + self.normalisation.redshift_mean
+
+    def forward(self, images: Tensor, magnitudes: Tensor) -> Tensor:
+        """Estimate the redshifts [B]."""
+        return self.to_redshift(self.network(self.normalise_images(images), self.normalise_magnitudes(magnitudes)))
+
+    def for_inference(self) -> Estimator:
+        """Return a copy with BatchNorm folded and weights in channels-last order: the same redshifts, faster."""
+        folded = fold(self)
+        folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch types it for tensors alone
+        return folded

@@ -1,0 +1,137 @@
+"""The figure of a photometric-redshift report, as a PNG."""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from inference.catalog import Floats
+from inference.metrics import OUTLIER, Metrics, measure, residuals, sigma_nmad
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+INK, BLUE, ORANGE, GREY = "#22272e", "#2b5c8a", "#d9772b", "#8b949e"
+CREDIT = "SDSS photometry and redshifts real; stamps rendered"
+FEWEST = 10  # galaxies in a bin that is drawn
+
+
+def draw(z_spec: Floats, z_phot: Floats, r: Floats, title: str = "Photometric redshifts of SDSS galaxies") -> bytes:
+    """Draw the report and return it as PNG.
+
+    Parameters
+    ----------
+    z_spec, z_phot, r : float64 [n]
+        Both redshifts, and the r magnitude.
+    title : str
+
+    Raises
+    ------
+    MetricsError
+        There is no galaxy, or a redshift is not finite.
+    """
+    # Imported here: most ranks draw nothing, and it takes longer than a cold start.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    metrics = measure(z_spec, z_phot)
+    dz = residuals(z_spec, z_phot)
+    figure = Figure(figsize=(13.0, 7.6), dpi=110, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    panels = figure.subplot_mosaic(
+        [["scatter", "scatter", "residuals", "counts"], ["scatter", "scatter", "redshift", "magnitude"]],
+        width_ratios=[1.1, 1.1, 1.0, 1.0],
+    )
+    top = float(np.percentile(z_spec, 99.5)) * 1.1 if len(z_spec) > 1 else float(z_spec[0]) * 1.5 + 0.01
+    points = _scatter(panels["scatter"], z_spec, z_phot, top, metrics)
+    figure.colorbar(points, ax=panels["scatter"], label="galaxies a cell", shrink=0.6, pad=0.01)
+    _residuals(panels["residuals"], dz, metrics)
+    _counts(panels["counts"], z_spec, z_phot, top)
+    _trend(panels["redshift"], z_spec, dz, "spectroscopic redshift")
+    _trend(panels["magnitude"], r, dz, "r magnitude")
+    panels["magnitude"].sharey(panels["redshift"])
+    for panel in panels.values():
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.tick_params(colors=INK, labelsize=9)
+    figure.suptitle(title, fontsize=15, color=INK, x=0.01, ha="left", weight="bold")
+    figure.supxlabel(
+        f"{CREDIT}   ·   dz = (z_phot - z_spec) / (1 + z_spec)", fontsize=9, color=GREY, x=0.99, ha="right"
+    )
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def _scatter(panel: Axes, z_spec: Floats, z_phot: Floats, top: float, metrics: Metrics) -> Any:
+    """Draw z_phot over z_spec as a density with the one-to-one line and the outliers' border; return the image."""
+    from matplotlib.colors import LogNorm
+
+    _, _, _, image = panel.hist2d(
+        z_spec, z_phot, bins=110, range=((0.0, top), (0.0, top)), cmin=1, norm=LogNorm(vmin=1), cmap="viridis"
+    )
+    line = np.array([0.0, top])
+    panel.plot(line, line, color=INK, lw=1.2, label="one to one")
+    for sign in (-1.0, 1.0):
+        border = line + sign * OUTLIER * (1.0 + line)
+        label = f"± {OUTLIER} (1 + z)" if sign > 0 else None
+        panel.plot(line, border, color=ORANGE, lw=1.2, ls="--", label=label)
+    panel.set(xlim=(0.0, top), ylim=(0.0, top), xlabel="spectroscopic redshift", ylabel="photometric redshift")
+    panel.set_aspect("equal")
+    panel.legend(loc="lower right", frameon=False, fontsize=9)
+    text = "\n".join(
+        [
+            f"N = {metrics.n:,}",
+            f"MAE = {metrics.mae:.4f}",
+            rf"$\sigma_{{NMAD}}$ = {metrics.sigma_nmad:.4f}",
+            f"bias = {metrics.bias:+.4f}",
+            rf"$\eta_{{{OUTLIER}}}$ = {metrics.outliers:.1%}",
+            rf"$R^2$ = {metrics.r2:.3f}",
+        ]
+    )
+    panel.text(0.03, 0.97, text, transform=panel.transAxes, va="top", fontsize=11, color=INK, linespacing=1.5)
+    return image
+
+
+def _residuals(panel: Axes, dz: Floats, metrics: Metrics) -> None:
+    """Draw the distribution of dz with the Gaussian of the same median and sigma_NMAD."""
+    reach = max(5.0 * metrics.sigma_nmad, 1e-3)
+    edges = np.linspace(-reach, reach, 51)
+    panel.hist(dz, bins=edges.tolist(), color=BLUE, alpha=0.85)
+    if metrics.sigma_nmad > 0:
+        height = metrics.n * (edges[1] - edges[0]) / (metrics.sigma_nmad * np.sqrt(2.0 * np.pi))
+        curve = height * np.exp(-0.5 * ((edges - metrics.median_bias) / metrics.sigma_nmad) ** 2)
+        panel.plot(edges, curve, color=ORANGE, lw=1.6, label=r"Gaussian of $\sigma_{NMAD}$")
+        panel.legend(loc="upper right", frameon=False, fontsize=8)
+        panel.set_ylim(top=1.25 * max(float(curve.max()), float(np.histogram(dz, edges)[0].max())))
+    panel.axvline(0.0, color=INK, lw=0.8)
+    panel.set(xlim=(-reach, reach), xlabel="dz", ylabel="galaxies", title="Residuals")
+
+
+def _counts(panel: Axes, z_spec: Floats, z_phot: Floats, top: float) -> None:
+    """Draw both redshift distributions, one over the other."""
+    edges = np.linspace(0.0, top, 41)
+    panel.hist(z_spec, bins=edges.tolist(), color=GREY, alpha=0.45, label="spectroscopic")
+    panel.hist(z_phot, bins=edges.tolist(), histtype="step", color=BLUE, lw=1.6, label="photometric")
+    panel.legend(frameon=False, fontsize=8)
+    panel.set(xlim=(0.0, top), xlabel="redshift", ylabel="galaxies", title="N(z)")
+
+
+def _trend(panel: Axes, quantity: Floats, dz: Floats, label: str) -> None:
+    """Draw the median of dz and sigma_NMAD in ten bins of equal numbers of galaxies."""
+    edges = np.unique(np.percentile(quantity, np.linspace(0.0, 100.0, 11)))
+    inside = [(quantity >= low) & (quantity <= high) for low, high in itertools.pairwise(edges)]
+    full = [rows for rows in inside if rows.sum() >= FEWEST]
+    middles = [float(np.median(quantity[rows])) for rows in full]
+    statistics: list[tuple[str, str, Callable[[Floats], float]]] = [
+        ("median dz", ORANGE, lambda values: float(np.median(values))),
+        (r"$\sigma_{NMAD}$", BLUE, sigma_nmad),
+    ]
+    for name, colour, statistic in statistics:
+        panel.plot(middles, [statistic(dz[rows]) for rows in full], "o-", color=colour, ms=4, lw=1.4, label=name)
+    panel.axhline(0.0, color=INK, lw=0.8)
+    panel.legend(frameon=False, fontsize=8)
+    panel.set(xlabel=label, title=f"Bias and scatter with {'redshift' if 'redshift' in label else 'magnitude'}")

@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import Subset, TensorDataset
+
+from inference import catalog, partition
+from inference.errors import CatalogError, PartitionError
+from inference.partition import Partition, read, write
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "1.pt"
+
+
+def tensors(n: int = 4) -> dict[str, Tensor]:
+    return {
+        "images": torch.zeros(n, 5, 32, 32),
+        "magnitudes": torch.zeros(n, 5, dtype=torch.float64),
+        "z": torch.zeros(n, dtype=torch.float64),
+    }
+
+
+def save(path: Path, **changed: Tensor) -> None:
+    whole = {**tensors(), **changed}
+    dataset = TensorDataset(torch.zeros(1))
+    dataset.tensors = tuple(whole.values())  # whatever their lengths
+    torch.save(dataset, path)
+
+
+def test_what_is_written_is_read(path: Path, partition: Partition) -> None:
+    write(partition, path)
+    again = read(path)
+    assert torch.equal(again.images, partition.images)
+    assert torch.equal(again.magnitudes, partition.magnitudes)
+    assert torch.equal(again.z_spec, partition.z_spec)
+    assert [one.name for one in path.parent.iterdir()] == ["1.pt"]
+
+
+def test_the_format_is_the_published_one(path: Path, partition: Partition) -> None:
+    write(partition, path)
+    with torch.serialization.safe_globals([TensorDataset]):
+        images, magnitudes, redshifts = torch.load(path, weights_only=True).tensors
+    assert (images.dtype, magnitudes.dtype, redshifts.dtype) == (torch.float32, torch.float64, torch.float64)
+    assert (images.shape, magnitudes.shape, redshifts.shape) == ((300, 5, 32, 32), (300, 5), (300,))
+    assert path.stat().st_size == pytest.approx(300 * 20_528, rel=0.01)
+
+
+def test_a_missing_file_is_named(path: Path) -> None:
+    with pytest.raises(PartitionError, match=r"1\.pt: there is no such file"):
+        partition.read(path)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.999])
+def test_a_truncated_file_is_refused_under_its_name(path: Path, share: float) -> None:
+    save(path)
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(PartitionError, match=r"^data/7\.pt: expected a whole file"):
+        partition.read(path, "data/7.pt")
+
+
+def test_a_damaged_byte_is_refused(path: Path) -> None:
+    save(path)
+    content = bytearray(path.read_bytes())
+    content[content.index(b"TensorDataset")] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(PartitionError, match="cannot be loaded"):
+        partition.read(path)
+
+
+class Trap:
+    """Writes a file when unpickled."""
+
+    def __init__(self, victim: Path) -> None:
+        self.victim = victim
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.write_text, (self.victim, "executed"))
+
+
+def test_a_malicious_pickle_is_never_executed(path: Path) -> None:
+    victim = path.parent / "victim"
+    torch.save(Trap(victim), path)
+    with pytest.raises(PartitionError, match="cannot be loaded"):
+        partition.read(path)
+    path.write_bytes(pickle.dumps(Trap(victim)))
+    with pytest.raises(PartitionError, match="truncated or something else"):
+        partition.read(path)
+    assert not victim.exists()
+    pickle.loads(pickle.dumps(Trap(victim)))  # noqa: S301  # the trap works
+    assert victim.exists()
+
+
+def test_another_dataset_class_is_refused(path: Path) -> None:
+    torch.save(Subset(TensorDataset(torch.zeros(4)), [0]), path)
+    with pytest.raises(PartitionError, match="cannot be loaded"):
+        partition.read(path)
+
+
+@pytest.mark.parametrize("content", [torch.zeros(3), {"images": torch.zeros(3)}, [1, 2], None])
+def test_something_else_saved_by_torch_is_named(path: Path, content: object) -> None:
+    torch.save(content, path)
+    with pytest.raises(PartitionError, match=f"expected a TensorDataset, got {type(content).__name__}"):
+        partition.read(path)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"images": torch.zeros(4, 5, 64, 64)}, r"images as torch.float32 \[4, 5, 32, 32\], got .* \[4, 5, 64, 64\]"),
+        ({"images": torch.zeros(4, 5, 32, 32).double()}, r"images as torch.float32 .* got torch.float64"),
+        ({"images": torch.zeros(3, 5, 32, 32)}, r"images as .* \[4, 5, 32, 32\], got .* \[3, 5, 32, 32\]"),
+        ({"magnitudes": torch.zeros(4, 5)}, "magnitudes as torch.float64 .* got torch.float32"),
+        ({"magnitudes": torch.zeros(4, 4).double()}, r"magnitudes as .* got torch.float64 \[4, 4\]"),
+        ({"z": torch.zeros(4)}, "z as torch.float64 .* got torch.float32"),
+        ({"z": torch.zeros(4, 1).double()}, r"z as torch.float64 \[4\], got torch.float64 \[4, 1\]"),
+        ({"z": torch.tensor(0.0).double()}, "expected"),
+        ({"z": torch.full((4,), torch.nan).double()}, "finite z"),
+        ({"magnitudes": torch.full((4, 5), torch.inf).double()}, "finite magnitudes"),
+        (tensors(0), "at least one galaxy"),
+    ],
+)
+def test_wrong_tensors_are_named_with_what_was_expected(path: Path, changed: dict[str, Tensor], message: str) -> None:
+    save(path, **changed)
+    with pytest.raises(PartitionError, match=message):
+        partition.read(path)
+
+
+def test_two_tensors_are_too_few(path: Path) -> None:
+    torch.save(TensorDataset(torch.zeros(2, 5, 32, 32), torch.zeros(2, 5)), path)
+    with pytest.raises(PartitionError, match=r"expected three tensors \(images, magnitudes, z\), got 2"):
+        partition.read(path)
+
+
+def test_galaxies_that_are_claimed_and_not_there_are_refused(path: Path) -> None:
+    n = 10**7
+    save(
+        path,
+        images=torch.zeros(1, 5, 32, 32).expand(n, 5, 32, 32),
+        magnitudes=torch.zeros(1, 5).double().expand(n, 5),
+        z=torch.zeros(1).double().expand(n),
+    )
+    with pytest.raises(PartitionError, match="expected 10000000 galaxies in 205280000000 bytes"):
+        partition.read(path)
+
+
+def test_an_archive_that_unpacks_to_more_than_the_limit_is_not_unpacked(path: Path) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("a/data.pkl", "w") as member:
+        for _ in range(65):
+            member.write(bytes(2**24))
+    assert path.stat().st_size < 2**21
+    with pytest.raises(PartitionError, match="expected at most 1073741824 bytes"):
+        partition.read(path)
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "inference.partition", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_command_deals_the_held_out_galaxies_in_order(tmp_path: Path) -> None:
+    first = run("--out", str(tmp_path), "--partitions", "3", "--galaxies", "20")
+    assert first.returncode == 0, first.stderr
+    assert [line.split()[1] for line in first.stdout.splitlines()] == ["7", "7", "6"]
+    parts = [partition.read(tmp_path / f"{number}.pt") for number in (1, 2, 3)]
+    assert torch.cat([part.z_spec for part in parts]).tolist() == catalog.held_out(20).z_spec.tolist()
+
+    assert run("--out", str(tmp_path), "--partitions", "3", "--galaxies", "20").returncode == 0
+    for part, number in zip(parts, (1, 2, 3), strict=True):
+        assert torch.equal(partition.read(tmp_path / f"{number}.pt").images, part.images)
+
+
+def test_partitions_of_another_set_are_not_mixed_in(tmp_path: Path) -> None:
+    save(tmp_path / "3.pt")
+    with pytest.raises(PartitionError, match=r"holds 3\.pt of another set"):
+        partition.write_all(tmp_path, partitions=2, galaxies=10)
+    assert [path.name for path in tmp_path.iterdir()] == ["3.pt"]
+
+
+@pytest.mark.parametrize("partitions", [0, -1, 11])
+def test_an_impossible_number_of_partitions_is_refused(tmp_path: Path, partitions: int) -> None:
+    with pytest.raises(PartitionError, match="expected 1 to 10"):
+        partition.write_all(tmp_path, partitions, galaxies=10)
+
+
+def test_the_command_says_in_one_line_what_is_wrong(tmp_path: Path) -> None:
+    failed = run("--out", str(tmp_path), "--partitions", "2", "--galaxies", "99999")
+    assert failed.returncode == 1
+    assert failed.stderr.count("\n") == 1
+    assert "expected 1 to 2000" in failed.stderr
+    with pytest.raises(CatalogError):
+        partition.write_all(tmp_path, 2, 99999)

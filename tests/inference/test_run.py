@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from inference import run
+from inference.errors import DeviceError
+from inference.estimator import Estimator
+from inference.partition import Partition
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64, 100, 512])
+def test_any_batch_size_gives_the_redshifts_of_the_plain_network(
+    shipped: Estimator, partition: Partition, batch_size: int
+) -> None:
+    n = 150
+    images, magnitudes = partition.images[:n], partition.magnitudes[:n]
+    with torch.inference_mode():
+        plain = shipped(images, magnitudes)
+    z_phot, timing = run.predict(shipped.for_inference(), images, magnitudes, batch_size, CPU)
+    torch.testing.assert_close(torch.from_numpy(z_phot), plain.double(), rtol=0.0, atol=1e-5)
+    assert timing.galaxies == n
+    assert timing.batches == -(-n // batch_size)
+    assert timing.bits == n * 8 * (5 * 32 * 32 * 4 + 5 * 8)
+    assert timing.wall > 0
+    assert timing.cpu > 0
+
+
+def test_a_batch_of_nobody_is_refused(shipped: Estimator, partition: Partition) -> None:
+    with pytest.raises(ValueError, match="batch_size is 0"):
+        run.predict(shipped, partition.images, partition.magnitudes, 0, CPU)
+
+
+def test_the_result_has_the_published_keys() -> None:
+    timing = run.Timing(wall=2.0, cpu=3.0, galaxies=100, batches=4, bits=800) + run.Timing()
+    result = timing.result(batch_size=32, device="cpu", result_path="results", data_path="data")
+    memory = result.pop("total_cpu_memory (MB)")
+    assert 50 < memory < 100_000
+    assert result == {
+        "total_cpu_time (seconds)": 3.0,
+        "execution_time (seconds/batch)": 0.5,
+        "num_batches": 4,
+        "batch_size": 32,
+        "device": "cpu",
+        "throughput_bps": 400.0,
+        "sample_persec": 50.0,
+        "result_path": "results",
+        "data_path": "data",
+    }
+
+
+def test_a_rank_without_data_has_a_result_too() -> None:
+    result = run.Timing().result(batch_size=512, device="cpu", result_path="r", data_path="d")
+    assert result["num_batches"] == result["sample_persec"] == result["execution_time (seconds/batch)"] == 0
+
+
+@pytest.mark.parametrize(
+    ("memory", "threads"),
+    [(None, 1), ("128", 1), ("1769", 1), ("3538", 2), ("10240", 5), ("99999", 6), ("", 1), ("much", 1)],
+)
+def test_threads_are_what_memory_buys(memory: str | None, threads: int) -> None:
+    environment = {} if memory is None else {"AWS_LAMBDA_FUNCTION_MEMORY_SIZE": memory}
+    assert run.vcpus(environment) == threads
+
+
+def test_unknown_devices_are_refused() -> None:
+    assert run.choose_device("cpu") == CPU
+    with pytest.raises(DeviceError, match="expected device cpu or cuda, got 'tpu'"):
+        run.choose_device("tpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_refused() -> None:
+    with pytest.raises(DeviceError, match="use --device cpu"):
+        run.choose_device("cuda")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_a_gpu_gives_the_cpus_redshifts(shipped: Estimator, partition: Partition) -> None:
+    cuda = run.choose_device("cuda")
+    on_gpu, _ = run.predict(shipped.for_inference().to(cuda), partition.images, partition.magnitudes, 128, cuda)
+    on_cpu, _ = run.predict(shipped.for_inference(), partition.images, partition.magnitudes, 128, CPU)
+    torch.testing.assert_close(torch.from_numpy(on_gpu), torch.from_numpy(on_cpu), rtol=0.0, atol=1e-3)
