@@ -40,20 +40,25 @@ def draw(z_spec: Floats, z_phot: Floats, r: Floats, title: str = "Photometric re
 
     metrics = measure(z_spec, z_phot)
     dz = residuals(z_spec, z_phot)
-    figure = Figure(figsize=(13.0, 7.6), dpi=110, layout="constrained", facecolor="white")
+    figure = Figure(figsize=(14.0, 7.0), dpi=110, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     panels = figure.subplot_mosaic(
         [["scatter", "scatter", "residuals", "counts"], ["scatter", "scatter", "redshift", "magnitude"]],
-        width_ratios=[1.1, 1.1, 1.0, 1.0],
+        width_ratios=[1.05, 1.05, 1.0, 1.0],
     )
     top = float(np.percentile(z_spec, 99.5)) * 1.1 if len(z_spec) > 1 else float(z_spec[0]) * 1.5 + 0.01
     points = _scatter(panels["scatter"], z_spec, z_phot, top, metrics)
-    figure.colorbar(points, ax=panels["scatter"], label="galaxies a cell", shrink=0.6, pad=0.01)
+    scale = figure.colorbar(points, cax=panels["scatter"].inset_axes((0.955, 0.25, 0.018, 0.3)))
+    scale.set_label("galaxies a cell", fontsize=8, color=INK)
+    scale.ax.yaxis.set_ticks_position("left")
+    scale.ax.yaxis.set_label_position("left")
+    scale.ax.tick_params(labelsize=8)
+    scale.outline.set_visible(False)
     _residuals(panels["residuals"], dz, metrics)
     _counts(panels["counts"], z_spec, z_phot, top)
+    panels["magnitude"].sharey(panels["redshift"])
     _trend(panels["redshift"], z_spec, dz, "spectroscopic redshift")
     _trend(panels["magnitude"], r, dz, "r magnitude")
-    panels["magnitude"].sharey(panels["redshift"])
     for panel in panels.values():
         panel.spines[["top", "right"]].set_visible(False)
         panel.tick_params(colors=INK, labelsize=9)
@@ -70,18 +75,19 @@ def _scatter(panel: Axes, z_spec: Floats, z_phot: Floats, top: float, metrics: M
     """Draw z_phot over z_spec as a density with the one-to-one line and the outliers' border; return the image."""
     from matplotlib.colors import LogNorm
 
+    cells = int(np.clip(1.6 * np.sqrt(metrics.n), 40, 150))
     _, _, _, image = panel.hist2d(
-        z_spec, z_phot, bins=110, range=((0.0, top), (0.0, top)), cmin=1, norm=LogNorm(vmin=1), cmap="viridis"
+        z_spec, z_phot, bins=cells, range=((0.0, top), (0.0, top)), cmin=1, norm=LogNorm(vmin=1), cmap="viridis"
     )
     line = np.array([0.0, top])
-    panel.plot(line, line, color=INK, lw=1.2, label="one to one")
+    panel.plot(line, line, color=INK, lw=1.0, label="one to one")
     for sign in (-1.0, 1.0):
         border = line + sign * OUTLIER * (1.0 + line)
         label = f"± {OUTLIER} (1 + z)" if sign > 0 else None
         panel.plot(line, border, color=ORANGE, lw=1.2, ls="--", label=label)
     panel.set(xlim=(0.0, top), ylim=(0.0, top), xlabel="spectroscopic redshift", ylabel="photometric redshift")
-    panel.set_aspect("equal")
-    panel.legend(loc="lower right", frameon=False, fontsize=9)
+    panel.set_aspect("equal", anchor="W")
+    panel.legend(loc="lower right", frameon=False, fontsize=9, borderaxespad=1.0)
     text = "\n".join(
         [
             f"N = {metrics.n:,}",
@@ -109,6 +115,7 @@ def _residuals(panel: Axes, dz: Floats, metrics: Metrics) -> None:
         panel.set_ylim(top=1.25 * max(float(curve.max()), float(np.histogram(dz, edges)[0].max())))
     panel.axvline(0.0, color=INK, lw=0.8)
     panel.set(xlim=(-reach, reach), xlabel="dz", ylabel="galaxies", title="Residuals")
+    panel.locator_params(axis="x", nbins=5)
 
 
 def _counts(panel: Axes, z_spec: Floats, z_phot: Floats, top: float) -> None:
@@ -134,4 +141,4 @@ def _trend(panel: Axes, quantity: Floats, dz: Floats, label: str) -> None:
         panel.plot(middles, [statistic(dz[rows]) for rows in full], "o-", color=colour, ms=4, lw=1.4, label=name)
     panel.axhline(0.0, color=INK, lw=0.8)
     panel.legend(frameon=False, fontsize=8)
-    panel.set(xlabel=label, title=f"Bias and scatter with {'redshift' if 'redshift' in label else 'magnitude'}")
+    panel.set(xlabel=label, title="Bias and scatter")
