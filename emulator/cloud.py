@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import sys
 import tempfile
 import threading
 from collections.abc import Coroutine, Sequence
@@ -15,6 +16,8 @@ from rendezvous.server import RendezvousServer
 
 _Result = TypeVar("_Result")
 _LOOPBACK = "127.0.0.1"
+# Requests go from thread to thread; at Python's default of 5 ms an S3 GET takes 18 ms instead of 6.
+_SWITCH_INTERVAL_S = 0.0005
 
 
 class LocalCloud:
@@ -52,6 +55,7 @@ class LocalCloud:
         PortInUseError
             When the endpoint's port is taken.
         """
+        sys.setswitchinterval(_SWITCH_INTERVAL_S)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="local-cloud", daemon=True)
         self._thread.start()

@@ -11,7 +11,7 @@ with.
 
 from __future__ import annotations
 
-import socket
+import ipaddress
 import struct
 from dataclasses import dataclass
 
@@ -39,7 +39,7 @@ class Endpoint:
 
 def encode_record(endpoint: Endpoint) -> bytes:
     """Return the 8 bytes that announce `endpoint`; the padding is zeroed."""
-    return _RECORD.pack(socket.inet_aton(endpoint.host), endpoint.port)
+    return _RECORD.pack(ipaddress.IPv4Address(endpoint.host).packed, endpoint.port)
 
 
 def decode_record(record: bytes) -> Endpoint:
@@ -55,7 +55,7 @@ def decode_record(record: bytes) -> Endpoint:
     address, port = _RECORD.unpack(record)
     if port == 0:
         raise ProtocolError(f"the record {record.hex()} names port 0")
-    return Endpoint(socket.inet_ntoa(address), port)
+    return Endpoint(str(ipaddress.IPv4Address(address)), port)
 
 
 def pair_name(comm_name: str, sender: int, receiver: int) -> bytes:

@@ -11,9 +11,8 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 
-from emulator import limits
+from emulator import limits, log_lines
 from emulator.errors import ApiError
-from emulator.lambda_service import logs
 from emulator.lambda_service.environment import function_environment
 from emulator.lambda_service.functions import Function, FunctionRegistry
 from emulator.lambda_service.runtime_api import Answer, Invocation, RuntimeApi, error_payload
@@ -137,7 +136,7 @@ class LambdaService:
             init_ms = (time.perf_counter() - began) * 1000
         log = environment.log
         log.start_tail()
-        log.write_line(logs.start_line(request_id))
+        log.write_line(log_lines.start_line(request_id))
         began = time.perf_counter()
         outcome = await _handle(environment, request_id, event)
         duration_ms = (time.perf_counter() - began) * 1000
@@ -145,8 +144,8 @@ class LambdaService:
         peak_bytes = environment.sandbox.peak_memory()
         if outcome.log_line is not None:
             log.write_line(outcome.log_line)
-        log.write_line(logs.end_line(request_id))
-        report = logs.Report(
+        log.write_line(log_lines.end_line(request_id))
+        report = log_lines.Report(
             request_id,
             duration_ms,
             function.spec.memory_mb,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from emulator.lambda_service.logs import Report
+from emulator.log_lines import Report
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
 from emulator.errors import EmulatorError
-from emulator.lambda_service.logs import Report, parse_report
 from emulator.limits import DEFAULT_EPHEMERAL_STORAGE_MB, vcpus
+from emulator.log_lines import Report, parse_report
 from emulator.orchestration.backend import Backend
 from emulator.orchestration.bundle import UploadedFile, data_files, function_archive, program_files, program_name
 from emulator.orchestration.job import Failure, Job, RankOutcome, RunOutcome

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from emulator.lambda_service.logs import Report
+from emulator.log_lines import Report
 from emulator.orchestration.job import RankOutcome, RunOutcome
 from emulator.prices import USD_PER_LAMBDA_REQUEST, Cost, invocation_usd, s3_usd
 

@@ -97,8 +97,9 @@ def test_data_is_dealt_out_and_results_come_back_whole(tmp_path: Path, program: 
         data_map = json.loads(s3.get_object(Bucket=bucket, Key="payload.json")["Body"].read())["data_map"]
         def read(key):
             return s3.get_object(Bucket=os.environ["DATA_BUCKET"], Key=key)["Body"].read().decode()
-        body = json.dumps({"read": [read(key) for key in data_map[rank]], "batch": os.environ["BATCH_SIZE"], "sample_persec": 100})
-        s3.put_object(Bucket=bucket, Key=f"{os.environ['RESULT_PATH']}/{rank}.json", Body=body.encode())
+        result = {"read": [read(key) for key in data_map[rank]], "batch": os.environ["BATCH_SIZE"]}
+        body = json.dumps({**result, "sample_persec": 100}).encode()
+        s3.put_object(Bucket=bucket, Key=f"{os.environ['RESULT_PATH']}/{rank}.json", Body=body)
     """)
     data, results = tmp_path / "data", tmp_path / "results"
     data.mkdir()

@@ -1,6 +1,6 @@
 """Which of several failures is called the cause."""
 
-from emulator.lambda_service.logs import Report
+from emulator.log_lines import Report
 from emulator.orchestration.job import Failure, RankOutcome, RunOutcome
 
 REPORT = Report("id", 1.0, 128, 1)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from emulator.lambda_service.logs import Report
+from emulator.log_lines import Report
 from emulator.orchestration.job import Failure, RankOutcome, RunOutcome
 from emulator.report.run_summary import cost_line, run_cost, run_table
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emulator.lambda_service.logs import Report, parse_report
+from emulator.log_lines import Report, parse_report
 
 # A line of a real run, from CloudWatch Logs.
 REAL = (
