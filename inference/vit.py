@@ -92,8 +92,10 @@ class VisionBranch(nn.Module):
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.project = nn.Linear(dim, dim)
         self.head = nn.Sequential(nn.Linear(dim, features), nn.ReLU(), nn.Linear(features, features))
-        nn.init.normal_(self.class_token, std=0.02)
-        nn.init.normal_(self.position, std=0.02)
+        for parameter in (self.class_token, self.position):
+            # On the meta device there is nothing to initialise, and trying to would import torch's compiler: 3 s.
+            if not parameter.is_meta:
+                nn.init.normal_(parameter, std=0.02)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return [B, features]."""
