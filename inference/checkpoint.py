@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -59,8 +59,7 @@ def load(path: Path = SHIPPED) -> Estimator:
         normalisation = _normalisation(json.loads(metadata["normalisation"]))
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: the metadata does not describe a network: {error}") from error
-    with torch.device("meta"):  # takes no memory, whatever size the file claims
-        network = AstroMAE(config)
+    network = AstroMAE(config)
     try:
         network.load_state_dict(state, strict=True, assign=True)
     except RuntimeError as error:
@@ -70,7 +69,13 @@ def load(path: Path = SHIPPED) -> Estimator:
 
 
 def _config(fields: dict[str, Any]) -> AstroMAEConfig:
-    return AstroMAEConfig(**{**fields, "inception_widths": tuple(fields["inception_widths"])})
+    config = AstroMAEConfig(**{**fields, "inception_widths": tuple(fields["inception_widths"])})
+    # The network is built before its tensors are compared: no file may ask for more memory than the published one.
+    for name, limit in dataclasses.asdict(AstroMAEConfig.published()).items():
+        value, limit = np.max(getattr(config, name)), np.max(limit)
+        if name not in ("heads", "groups", "patch") and value > limit:
+            raise ValueError(f"{name} is {value}, expected at most the published network's {limit}")
+    return config
 
 
 def _normalisation(fields: dict[str, Any]) -> Normalisation:

@@ -86,8 +86,8 @@ class VisionBranch(nn.Module):
         super().__init__()
         side = image_size // patch
         self.patch_embed = nn.Conv2d(bands, dim, kernel_size=patch, stride=patch)
-        self.class_token = nn.Parameter(torch.zeros(1, 1, dim))
-        self.position = nn.Parameter(torch.zeros(1, 1 + side * side, dim))
+        self.class_token = nn.Parameter(0.02 * torch.randn(1, 1, dim))
+        self.position = nn.Parameter(0.02 * torch.randn(1, 1 + side * side, dim))
         self.blocks = nn.Sequential(*(Block(dim, heads, expansion, groups, side) for _ in range(depth)))
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.project = nn.Linear(dim, dim)

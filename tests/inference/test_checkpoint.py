@@ -81,7 +81,8 @@ def test_a_tensor_of_another_shape_is_named(copied: Path) -> None:
     ("part", "key", "value", "reason"),
     [
         ("config", "dim", "64", "dim is '64'"),
-        ("config", "depth", 10**9, "depth is 1000000000"),
+        ("config", "depth", 10**9, "depth is 1000000000, expected at most the published network's 12"),
+        ("config", "inception_widths", [4, 4, 4, 4, 10**6], "expected at most"),
         ("config", "heads", 0, "heads is 0"),
         ("config", "heads", 7, "do not divide"),
         ("config", "groups", 7, "do not divide"),
