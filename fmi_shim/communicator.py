@@ -24,7 +24,7 @@ from rendezvous.protocol import pair_name
 
 Result = TypeVar("Result")
 
-_BYTE = Form(np.dtype(np.uint8), (1,))
+_BYTE = np.dtype(np.uint8)
 
 
 class Hint(enum.Enum):
@@ -118,7 +118,7 @@ class Communicator:
 
     def barrier(self) -> None:
         """Wait until all ranks have come here."""
-        self._perform(self._collective(Operation.barrier, _BYTE), barrier.one_byte_allreduce)
+        self._perform(Call(Operation.barrier, self._collectives, _BYTE, 1), barrier.one_byte_allreduce)
 
     def send(self, value: object, dst: int, t: TypeDescriptor | None = None) -> None:
         """Send `value` to rank `dst`, which must `recv` it. Arrays are not copied."""

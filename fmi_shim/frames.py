@@ -249,7 +249,7 @@ _NO_CALL = Call(Operation.barrier, 0, None, 0)
 
 def abort_frame(abort: Abort) -> bytes:
     """Return the whole frame that carries `abort`."""
-    payload = _ABORT.pack(abort.reason, abort.origin) + abort.text.encode()[:_MAX_ABORT_TEXT]
+    payload = _ABORT.pack(abort.reason, abort.origin) + abort.text.encode(errors="replace")[:_MAX_ABORT_TEXT]
     return header(signature(_NO_CALL, Kind.abort), len(payload)) + payload
 
 

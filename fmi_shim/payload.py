@@ -270,6 +270,8 @@ def as_array(value: object, name: str = "value") -> tuple[Array, Form]:
     tensor = is_tensor(value)
     if tensor:
         value = _tensor_memory(value, name)
+    elif isinstance(value, np.generic):
+        value = np.asarray(value)  # what numpy's functions make of arrays without dimensions
     if not isinstance(value, np.ndarray):
         raise TypeError(
             f"{name} is {_short(value)}: without fmi.types it must be a numpy array or a torch CPU tensor; "

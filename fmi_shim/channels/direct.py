@@ -118,6 +118,7 @@ class DirectChannel:
 
         `on_received` is told the number of bytes after every successful read.
         """
+        advance(incoming, 0)
         while outgoing or incoming:
             interest: dict[int, int] = {}
             if target is not None and outgoing:
@@ -137,7 +138,7 @@ class DirectChannel:
                 except ConnectionError:
                     raise self._broken(source) from None
                 else:
-                    if received == 0 and any(map(len, incoming)):
+                    if received == 0:
                         raise self._ended(source)
                     interest.clear()  # there may be more
                     advance(incoming, received)

@@ -1,0 +1,391 @@
+"""What the ranks of the tests run. Nothing of the test tools is imported here, so that ranks start quickly."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable
+from functools import reduce as fold
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import fmi_shim as fmi
+from fmi_shim.errors import FmiError
+
+INT, DOUBLE = fmi.types(fmi.datatypes.int), fmi.types(fmi.datatypes.double)
+
+
+def ints(count: int) -> fmi.types:
+    return fmi.types(fmi.datatypes.int_list, count)
+
+
+def doubles(count: int) -> fmi.types:
+    return fmi.types(fmi.datatypes.double_list, count)
+
+
+def double_and_add(left: Any, right: Any) -> Any:
+    """Neither commutative nor associative in truth, so that every order has its own result."""
+    return 2 * left + right
+
+
+def subtract(left: Any, right: Any) -> Any:
+    return left - right
+
+
+def typed_values(rank: int) -> list[tuple[Any, fmi.types]]:
+    """One value of every type; doubles are small dyadic fractions, so that every order of sums is exact."""
+    return [
+        (rank % 3 + 1, INT),
+        (rank * 0.25 - 1.0, DOUBLE),
+        ([rank - 2, 1, -rank], ints(3)),
+        ([rank * 0.5, -1.0, 2.0, float(-rank)], doubles(4)),
+    ]
+
+
+BUILTINS = {
+    fmi.op.sum: lambda a, b: a + b,
+    fmi.op.prod: lambda a, b: a * b,
+    fmi.op.max: max,
+    fmi.op.min: min,
+}
+CUSTOM_FLAGS = [(True, True), (True, False), (False, True), (False, False)]
+
+
+def functions() -> Iterable[tuple[fmi.func, Callable[[Any, Any], Any]]]:
+    """Every operator, and a custom one with each pair of flags, with what it does in plain Python."""
+    for operator, plain in BUILTINS.items():
+        yield fmi.func(operator), plain
+    for commutative, associative in CUSTOM_FLAGS:
+        yield fmi.func(fmi.op.custom, double_and_add, commutative, associative), double_and_add
+
+
+def element_wise(plain: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    return lambda a, b: [plain(x, y) for x, y in zip(a, b, strict=True)] if isinstance(a, list) else plain(a, b)
+
+
+def tree_order(values: list[Any], root: int, f: Callable[[Any, Any], Any]) -> Any:
+    """Reduce as FMI's tree does, told in the simplest way: neighbours at distance 1, then 2, then 4 are combined."""
+    rotated = values[root:] + values[:root]
+    while len(rotated) > 1:
+        rotated = [fold(f, rotated[i : i + 2]) for i in range(0, len(rotated), 2)]
+    return rotated[0]
+
+
+def doubling_order(values: list[Any], rank: int, f: Callable[[Any, Any], Any]) -> Any:
+    """Allreduce as FMI does: ranks past the largest power of two are folded in, then a tree seen from `rank`."""
+    core = 1 << (len(values).bit_length() - 1)
+    folded = [fold(f, values[i::core]) for i in range(core)]
+
+    def seen_from(own: int, low: int, high: int) -> Any:
+        if high - low == 1:
+            return folded[low]
+        middle = (low + high) // 2
+        first, second = ((low, middle), (middle, high)) if own < middle else ((middle, high), (low, middle))
+        return f(seen_from(own, *first), seen_from(own ^ (middle - low), *second))
+
+    return seen_from(rank if rank < core else rank - core, 0, core)
+
+
+def every_typed_operation(comm: fmi.Communicator, rank: int, size: int) -> list[tuple[str, Any, Any]]:
+    """Do everything the API has with typed values; return what came, beside what plain Python says."""
+    results: list[tuple[str, Any, Any]] = []
+    columns = list(zip(*(typed_values(r) for r in range(size)), strict=True))
+    for column in columns:
+        values, t = [value for value, _ in column], column[0][1]
+        own = values[rank]
+        for root in range(size):
+            everything = [element for value in values for element in (value if t.is_list else [value])]
+            results.append((f"bcast {t} {root}", comm.bcast(own if rank == root else None, root, t), values[root]))
+            results.append((f"gather {t} {root}", comm.gather(own, root, t), everything if rank == root else []))
+            if t.is_list:
+                whole = fmi.types(t.datatype, t.count * size)
+                slice_ = everything[rank * t.count : (rank + 1) * t.count]
+                scattered = comm.scatter(everything if rank == root else None, root, whole)
+                results.append((f"scatter {t} {root}", scattered, slice_))
+        for f, plain in functions():
+            combine = element_wise(plain)
+            left_to_right = fold(combine, values)
+            for root in range(size):
+                expected = left_to_right if f.left_to_right else tree_order(values, root, combine)
+                results.append(
+                    (f"reduce {f} {t} {root}", comm.reduce(own, root, f, t), expected if rank == root else None)
+                )
+            expected = left_to_right if f.left_to_right else doubling_order(values, rank, combine)
+            results.append((f"allreduce {f} {t}", comm.allreduce(own, f, t), expected))
+            if f.operator is not fmi.op.custom or f.left_to_right:
+                results.append((f"scan {f} {t}", comm.scan(own, f, t), fold(combine, values[: rank + 1])))
+        if size > 1:
+            to, source = (rank + 1) % size, (rank - 1) % size
+            if rank % 2 == 0:
+                comm.send(own, to, t)
+                received = comm.recv(source, t)
+            else:
+                received = comm.recv(source, t)
+                comm.send(own, to, t)
+            results.append((f"send {t}", received, values[source]))
+        comm.barrier()
+    return [
+        (name, got, expected) for name, got, expected in results if got != expected or type(got) is not type(expected)
+    ]
+
+
+def every_array_operation(comm: fmi.Communicator, rank: int, size: int, framed: bool) -> list[str]:
+    """Do everything the API has with arrays; return the names of what came out wrong."""
+    wrong: list[str] = []
+
+    def check(name: str, got: Any, expected: np.ndarray) -> None:
+        same = isinstance(got, np.ndarray) and got.dtype == expected.dtype and got.shape == expected.shape
+        if not same or not np.array_equal(got, expected):
+            wrong.append(f"{name}: {got!r}, not {expected!r}")
+
+    kinds = [
+        ("float64", (3,)),
+        ("int32", (2, 3)),
+        ("float32", ()),
+        ("int64", (0,)),
+        ("float64", (5, 4001)),
+        ("int16", (7,)),
+    ]
+    for dtype, shape in kinds:
+        base = np.arange(np.prod(shape, dtype=int)).reshape(shape) % 5
+        arrays = [np.asarray(base + r, dtype) for r in range(size)]
+        own, kind = arrays[rank], f"{dtype}{shape}"
+        check(f"sum {kind}", comm.allreduce(own, fmi.func(fmi.op.sum)), fold(np.add, arrays).astype(dtype))
+        check(f"max {kind}", comm.allreduce(own, fmi.func(fmi.op.max)), fold(np.maximum, arrays))
+        difference = comm.allreduce(own, fmi.func(fmi.op.custom, subtract, False, False))
+        check(f"subtract {kind}", difference, fold(np.subtract, arrays).astype(dtype))
+        check(f"scan {kind}", comm.scan(own, fmi.func(fmi.op.sum)), fold(np.add, arrays[: rank + 1]).astype(dtype))
+        check(f"own unchanged {kind}", own, arrays[rank])
+        for root in {0, size // 2, size - 1}:
+            reduced = comm.reduce(own, root, fmi.func(fmi.op.min))
+            if rank == root:
+                check(f"min {kind} {root}", reduced, fold(np.minimum, arrays))
+            elif reduced is not None:
+                wrong.append(f"reduce {kind} {root} returned {reduced!r} away from the root")
+            template = own.copy() if rank == root else np.zeros_like(own)
+            filled = comm.bcast(template, root)
+            check(f"bcast {kind} {root}", filled, arrays[root])
+            if filled is not template:
+                wrong.append(f"bcast {kind} {root} returned another array than it was given")
+            if framed:
+                check(f"bcast new {kind} {root}", comm.bcast(own if rank == root else None, root), arrays[root])
+            if shape:
+                joined = np.concatenate(arrays)
+                gathered = comm.gather(own, root)
+                check(f"gather {kind} {root}", gathered, joined if rank == root else joined[:0])
+                piece = np.zeros_like(own)
+                scattered = comm.scatter(joined if rank == root else piece, root)
+                check(f"scatter {kind} {root}", scattered, own)
+                if framed:
+                    check(f"scatter new {kind} {root}", comm.scatter(joined if rank == root else None, root), own)
+        if framed and size > 1:
+            if rank == 0:
+                comm.send(own, size - 1)
+            elif rank == size - 1:
+                check(f"recv {kind}", comm.recv(0), arrays[0])
+    return wrong
+
+
+def sum_of_ranks(comm: fmi.Communicator, rank: int, size: int) -> int:
+    return comm.allreduce(rank, fmi.func(fmi.op.sum), INT)
+
+
+def tensors(comm: fmi.Communicator, rank: int, size: int) -> dict[str, Any]:
+    """Do a few things with torch tensors; return what came as (type's module, dtype, values)."""
+    import torch
+
+    own = torch.arange(6, dtype=torch.float32).reshape(2, 3) + rank
+    view = torch.zeros(2, 3)
+    given = comm.bcast(own if rank == 0 else view, 0)
+    results = {
+        "allreduce": comm.allreduce(own, fmi.func(fmi.op.sum)),
+        "bcast": given,
+        "gather": comm.gather(own.T, 0),
+        "custom": comm.allreduce(own, fmi.func(fmi.op.custom, torch.maximum, False, False)),
+        "own": own,
+    }
+    same = {"bcast filled the tensor": rank == 0 or given is view}
+    return same | {name: (isinstance(r, torch.Tensor), str(r.dtype), r.tolist()) for name, r in results.items()}
+
+
+def without_torch(comm: fmi.Communicator, rank: int, size: int) -> bool:
+    comm.allreduce(np.ones(3), fmi.func(fmi.op.sum))
+    return "torch" not in sys.modules
+
+
+def big_exchange(comm: fmi.Communicator, rank: int, size: int, count: int) -> tuple[float, float]:
+    total = comm.allreduce(np.full(count, float(rank)), fmi.func(fmi.op.sum))
+    return float(total.min()), float(total.max())
+
+
+def die_before_second_call(comm: fmi.Communicator, rank: int, size: int, victim: int) -> None:
+    comm.barrier()
+    if rank == victim:
+        os.kill(os.getpid(), signal.SIGKILL)
+    comm.barrier()
+
+
+def chain_of_waits(comm: fmi.Communicator, rank: int, size: int) -> None:
+    """Rank 0 waits for 1, which waits for 2, ... and the last one, which none but its neighbour knows, dies."""
+    if rank > 0:
+        comm.send(rank, rank - 1, INT)
+    if rank < size - 1:
+        comm.recv(rank + 1, INT)
+    if rank == size - 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    comm.recv(rank + 1, INT)
+
+
+def never_come(comm: fmi.Communicator, rank: int, size: int, absent: int) -> None:
+    if rank != absent:
+        comm.barrier()
+
+
+def come_late(comm: fmi.Communicator, rank: int, size: int, late: int, waited: Path) -> None:
+    """The late rank takes part in the second barrier only once another one has given up."""
+    comm.barrier()
+    if rank == late:
+        wait_for(waited)
+    try:
+        comm.barrier()
+    finally:
+        waited.touch()
+
+
+def leave_early(comm: fmi.Communicator, rank: int, size: int, leaver: int) -> str:
+    comm.barrier()
+    if rank != leaver:
+        comm.barrier()
+    return "left in peace"
+
+
+def raise_in_own_code(comm: fmi.Communicator, rank: int, size: int, culprit: int) -> None:
+    comm.barrier()
+    if rank == culprit:
+        raise RuntimeError("a bug of the program")
+    comm.barrier()
+
+
+def raise_in_custom_function(comm: fmi.Communicator, rank: int, size: int) -> float:
+    def fragile(left: float, right: float) -> float:
+        if rank == 1:
+            raise ZeroDivisionError("in the custom function")
+        return left + right
+
+    return comm.allreduce(1.0, fmi.func(fmi.op.custom, fragile, True, True), DOUBLE)
+
+
+def overflow(comm: fmi.Communicator, rank: int, size: int) -> int:
+    return comm.allreduce(2**30, fmi.func(fmi.op.sum), INT)
+
+
+def mismatched(comm: fmi.Communicator, rank: int, size: int, how: str) -> Any:
+    """Two ranks make calls that do not fit."""
+    total = fmi.func(fmi.op.sum)
+    comm.barrier()
+    calls: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
+        "operation": (lambda: comm.allreduce(1, total, INT), comm.barrier),
+        "type": (lambda: comm.allreduce(1, total, INT), lambda: comm.allreduce(1.0, total, DOUBLE)),
+        "count": (lambda: comm.allreduce([1], total, ints(1)), lambda: comm.allreduce([1, 2], total, ints(2))),
+        "operator": (lambda: comm.allreduce(1, total, INT), lambda: comm.allreduce(1, fmi.func(fmi.op.max), INT)),
+        "root": (lambda: comm.gather(1, 0, INT), lambda: comm.gather(1, 1, INT)),
+        "shape": (lambda: comm.allreduce(np.ones((2, 3)), total), lambda: comm.allreduce(np.ones((3, 2)), total)),
+        "dimensions": (lambda: comm.allreduce(np.ones((2, 3)), total), lambda: comm.allreduce(np.ones(6), total)),
+        "described": (lambda: comm.allreduce(np.ones(1), total), lambda: comm.allreduce(1.0, total, DOUBLE)),
+        "direction": (lambda: comm.send(1, 1, INT) or comm.barrier(), lambda: comm.send(1, 0, INT) or comm.barrier()),
+        "open type": (lambda: comm.bcast([1, 2], 0, ints(2)) and comm.barrier(), lambda: comm.bcast(None, 0)),
+        "order": (lambda: comm.send(1, 1, INT) or comm.barrier(), lambda: comm.barrier() or comm.recv(0, INT)),
+    }
+    return calls[how][rank]()
+
+
+def errors_of_two_calls(comm: fmi.Communicator, rank: int, size: int, how: str) -> list[BaseException | None]:
+    errors: list[BaseException | None] = []
+    for call in (lambda: mismatched(comm, rank, size, how), comm.barrier):
+        try:
+            call()
+        except Exception as error:  # noqa: BLE001 - the error is the result
+            errors.append(error)
+        else:
+            errors.append(None)
+    return errors
+
+
+def interrupted(comm: fmi.Communicator, rank: int, size: int) -> None:
+    """Rank 0 gets a Ctrl-C in the middle of a receive that would never end."""
+    comm.barrier()
+    if rank == 0:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
+    comm.recv(1 - rank, INT)
+
+
+def wrong_arguments(comm: fmi.Communicator, rank: int, size: int) -> tuple[list[tuple[str, str]], int]:
+    """Make every wrong call; return the errors, and a sum that shows that nothing was sent."""
+    total = fmi.func(fmi.op.sum)
+    calls: list[Callable[[], Any]] = [
+        lambda: comm.send(1, size, INT),
+        lambda: comm.send(1, rank, INT),
+        lambda: comm.recv(-1, INT),
+        lambda: comm.recv("0", INT),  # type: ignore[arg-type]
+        lambda: comm.bcast(1, 7, INT),
+        lambda: comm.bcast(1, True, INT),
+        lambda: comm.bcast(1.5, rank, INT),
+        lambda: comm.bcast(2**31, rank, INT),
+        lambda: comm.allreduce("1", total, DOUBLE),
+        lambda: comm.allreduce([1, 2], total, ints(3)),
+        lambda: comm.allreduce([1, 2.5], total, ints(2)),
+        lambda: comm.allreduce([1, -(2**31) - 1], total, ints(2)),
+        lambda: comm.allreduce(["1"], total, doubles(1)),
+        lambda: comm.allreduce(5, total, ints(1)),
+        lambda: comm.allreduce(1, total),
+        lambda: comm.allreduce(1, max, INT),  # type: ignore[arg-type]
+        lambda: comm.allreduce(1, total, int),  # type: ignore[arg-type]
+        lambda: comm.allreduce(np.array(["a"]), total),
+        lambda: comm.allreduce(np.array([True]), total),
+        lambda: comm.scatter([0] * (size + 1), rank, ints(size + 1)),
+        lambda: comm.scatter(1, rank, INT),
+        lambda: comm.scatter(np.zeros(size + 1), rank),
+        lambda: comm.bcast(np.zeros((4, 4))[:, 0], (rank + 1) % size),
+        lambda: comm.hint("fast"),  # type: ignore[arg-type]
+    ]
+    errors = []
+    for call in calls:
+        try:
+            call()
+        except (TypeError, ValueError, OverflowError) as error:
+            errors.append((type(error).__name__, str(error)))
+        else:
+            errors.append(("", "no error"))
+    return errors, comm.allreduce(1, total, INT)
+
+
+def fork_a_child(comm: fmi.Communicator, rank: int, size: int) -> int:
+    """A forked child that ends must not end its parent's connections."""
+    comm.barrier()
+    child = os.fork()
+    if child == 0:
+        comm.close()
+        os._exit(0)
+    os.waitpid(child, 0)
+    return sum_of_ranks(comm, rank, size)
+
+
+def closed(comm: fmi.Communicator, rank: int, size: int) -> str:
+    comm.barrier()
+    comm.close()
+    comm.close()
+    try:
+        comm.barrier()
+    except FmiError as error:
+        return f"{type(error).__name__}: {error}"
+    return "no error"
+
+
+def wait_for(path: Path) -> None:
+    while not path.exists():
+        time.sleep(0.001)

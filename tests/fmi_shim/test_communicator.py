@@ -1,0 +1,157 @@
+"""The whole API on real processes and sockets, against plain Python."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import fmi_shim as fmi
+from fmi_shim.errors import ConfigError
+from rendezvous.protocol import ProtocolError
+from tests.fmi_shim import programs
+from tests.fmi_shim.world import World
+
+
+@pytest.mark.parametrize("framed", [True, False], ids=["framed", "raw"])
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 6, 7, 8, 9])
+def test_every_operation_type_operator_and_root_gives_what_plain_python_gives(
+    world: World, size: int, framed: bool
+) -> None:
+    wrong = world.values(programs.every_typed_operation, size, framed=framed)
+    assert wrong == [[]] * size
+
+
+@pytest.mark.parametrize("framed", [True, False], ids=["framed", "raw"])
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 7])
+def test_arrays_of_any_shape_go_through_every_operation(world: World, size: int, framed: bool) -> None:
+    assert world.values(programs.every_array_operation, size, framed, framed=framed) == [[]] * size
+
+
+def test_tensors_come_back_as_tensors(world: World) -> None:
+    pytest.importorskip("torch")
+    own = [[[0.0 + r, 1.0 + r, 2.0 + r], [3.0 + r, 4.0 + r, 5.0 + r]] for r in range(2)]
+    first, second = world.values(programs.tensors, 2)
+    summed = [[1.0, 3.0, 5.0], [7.0, 9.0, 11.0]]
+    for rank, result in enumerate((first, second)):
+        assert result["bcast filled the tensor"]
+        assert result["allreduce"] == (True, "torch.float32", summed)
+        assert result["bcast"] == (True, "torch.float32", own[0])
+        assert result["custom"] == (True, "torch.float32", own[1])
+        assert result["own"] == (True, "torch.float32", own[rank])
+    transposed = [[row[i] for row in values] for values in own for i in range(3)]
+    assert first["gather"] == (True, "torch.float32", transposed)
+
+
+def test_torch_is_never_imported(world: World) -> None:
+    assert world.values(programs.without_torch, 2) == [True, True]
+
+
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_exchanges_larger_than_any_socket_buffer_do_not_deadlock(world: World, size: int) -> None:
+    total = float(sum(range(size)))
+    assert world.values(programs.big_exchange, size, 2_000_000) == [(total, total)] * size
+
+
+def test_fifty_ranks_pair_and_finish_an_allreduce(world: World) -> None:
+    assert world.values(programs.sum_of_ranks, 50) == [1225] * 50
+
+
+def test_wrong_arguments_raise_before_anything_is_sent(world: World) -> None:
+    for rank, (errors, total) in enumerate(world.values(programs.wrong_arguments, 2)):
+        assert total == 2
+        other = 1 - rank
+        assert [kind for kind, _ in errors].count("") == 0, errors
+        texts = [f"{kind}: {text}" for kind, text in errors]
+        expected = [
+            "ValueError: dst is 2, allowed is 0 to 1",
+            f"ValueError: dst is {rank}, which is this rank itself",
+            "ValueError: src is -1, allowed is 0 to 1",
+            "TypeError: src is '0', allowed is a whole number",
+            "ValueError: root is 7, allowed is 0 to 1",
+            "TypeError: root is True, allowed is a whole number",
+            "TypeError: value is 1.5 (float), fmi.datatypes.int needs a whole number",
+            "OverflowError: value is 2147483648, fmi.datatypes.int is -2147483648 to 2147483647",
+            "TypeError: value is '1' (str), fmi.datatypes.double needs a real number",
+            "ValueError: value has 2 elements, its fmi.types says 3",
+            "TypeError: value is [1, 2.5] (list), Datatype.int_list needs numbers of int32",
+            "OverflowError: value holds -2147483649, which is outside int32",
+            "TypeError: value is ['1'] (list), Datatype.double_list needs numbers of float64",
+            "TypeError: value is 5 (int), Datatype.int_list needs a list of numbers",
+            "TypeError: value is 1 (int): without fmi.types it must be a numpy array or a torch CPU tensor",
+            "TypeError: f is <built-in function max>, allowed is fmi.func(...)",
+            "TypeError: t is <class 'int'>, allowed is fmi.types(...), or nothing for arrays",
+            "TypeError: value has elements of <U1, allowed are native bool, int, float and complex",
+            "TypeError: Operator.sum is not defined for elements of bool",
+            "ValueError: 3 element(s) cannot be scattered to 2 ranks",
+            "ValueError: t is Datatype.int, scatter needs a list",
+            "ValueError: 3 element(s) cannot be scattered to 2 ranks",
+            "ValueError: value is an array to fill, which must be C-contiguous and writable",
+            "TypeError: hint is 'fast', allowed are fmi.hints.fast and fmi.hints.cheap",
+        ]
+        assert other in (0, 1)
+        for text, beginning in zip(texts, expected, strict=True):
+            assert text.startswith(beginning)
+
+
+@pytest.mark.parametrize(
+    ("rank", "size", "error", "message"),
+    [
+        (0, 0, ValueError, "num_peers is 0, allowed is 1 to"),
+        (2, 2, ValueError, "peer_id is 2, allowed is 0 to 1"),
+        (-1, 2, ValueError, "peer_id is -1, allowed is 0 to 1"),
+        ("0", 2, TypeError, "peer_id is '0', allowed is a whole number"),
+        (0, 2.0, TypeError, "num_peers is 2.0, allowed is a whole number"),
+    ],
+)
+def test_a_wrong_rank_or_world_size_is_refused(
+    world: World, rank: object, size: object, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        fmi.Communicator(rank, size, world.config(), "name")  # type: ignore[arg-type]
+
+
+def test_a_name_too_long_for_the_rendezvous_server_is_refused(world: World) -> None:
+    fmi.Communicator(0, 10, world.config(), "x" * 96).close()
+    with pytest.raises(ProtocolError, match="at most 99 bytes, 100 came"):
+        fmi.Communicator(0, 11, world.config(), "x" * 95)
+
+
+def test_a_wrong_configuration_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "fmi.json"
+    path.write_text(json.dumps({"backends": {"Direct": {"enabled": True, "port": []}}}))
+    with pytest.raises(ConfigError, match=r"backends.Direct.port is \[\], allowed is a whole number from 1 to 65535"):
+        fmi.Communicator(0, 1, path, "name")
+
+
+def test_hints_are_taken(world: World) -> None:
+    comm = fmi.Communicator(0, 1, world.config(), "name", 512)
+    comm.hint(fmi.hints.fast)
+    comm.hint(fmi.hints.cheap)
+    comm.barrier()
+
+
+def test_a_forked_child_that_ends_leaves_its_parents_connections_alone(world: World) -> None:
+    assert world.values(programs.fork_a_child, 2) == [1, 1]
+
+
+def test_a_closed_communicator_refuses_further_calls(world: World) -> None:
+    for text in world.values(programs.closed, 2):
+        assert "barrier (call 1, 1 x uint8) refused" in text
+        assert "BrokenCommunicatorError: the communicator was closed" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ((int,), TypeError, "datatype is <class 'int'>, allowed are Datatype.int"),
+        ((fmi.datatypes.int_list,), ValueError, "needs the number of elements"),
+        ((fmi.datatypes.double_list, -2), ValueError, "needs the number of elements"),
+        ((fmi.datatypes.int, 2), ValueError, "count is 2, but Datatype.int is one value"),
+        ((fmi.datatypes.int_list, 2.0), TypeError, "count is 2.0, allowed is a whole number"),
+    ],
+)
+def test_a_wrong_type_descriptor_is_refused(
+    arguments: tuple[object, ...], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        fmi.types(*arguments)  # type: ignore[arg-type]

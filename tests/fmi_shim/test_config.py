@@ -1,0 +1,125 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fmi_shim.config import DirectConfig, load_direct
+from fmi_shim.errors import ConfigError
+
+PUBLISHED = {
+    "backends": {
+        "S3": {"enabled": "true", "bucket_name": "b", "s3_region": "eu-central-1", "timeout": "100"},
+        "Direct": {"enabled": "true", "host": "10.0.0.1", "port": "10000", "max_timeout": "1000"},
+    },
+    "model": {"Direct": {"bandwidth": "400.0", "resolve_host_dns": "true"}, "FaaS": {}},
+    "somebody's": ["own", "keys"],
+}
+
+
+def load(tmp_path: Path, content: object, **environment: str) -> DirectConfig:
+    path = tmp_path / "fmi.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return load_direct(path, environment)
+
+
+def direct(**settings: Any) -> dict[str, Any]:
+    return {"backends": {"Direct": {"enabled": True, **settings}}}
+
+
+def test_the_published_shape_with_its_strings_is_read(tmp_path: Path) -> None:
+    assert load(tmp_path, PUBLISHED) == DirectConfig("10.0.0.1", 10000, 1.0, framed=False)
+
+
+def test_numbers_and_booleans_may_be_json_ones(tmp_path: Path) -> None:
+    loaded = load(tmp_path, direct(host="h", port=1234, max_timeout=0, framed=True))
+    assert loaded == DirectConfig("h", 1234, None, framed=True)
+
+
+def test_what_is_left_out_has_fmis_defaults(tmp_path: Path) -> None:
+    assert load(tmp_path, direct()) == DirectConfig("127.0.0.1", 10000, 1.0, framed=False)
+
+
+def test_the_environment_overrides_the_file(tmp_path: Path) -> None:
+    loaded = load(tmp_path, PUBLISHED, FMI_RENDEZVOUS="localhost:4711", FMI_FRAMED="1")
+    assert loaded == DirectConfig("localhost", 4711, 1.0, framed=True)
+    assert load(tmp_path, direct(framed=True), FMI_FRAMED="0").framed is False
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "allowed"),
+    [
+        ("port", "ten", "1 to 65535"),
+        ("port", 0, "1 to 65535"),
+        ("port", 70000, "1 to 65535"),
+        ("port", True, "1 to 65535"),
+        ("port", 10000.0, "1 to 65535"),
+        ("max_timeout", -1, "0 to"),
+        ("max_timeout", None, "0 to"),
+        ("host", 5, "non-empty string"),
+        ("host", "", "non-empty string"),
+        ("enabled", "yes", "true, false"),
+        ("framed", 2, "true, false"),
+    ],
+)
+def test_a_wrong_type_names_key_value_and_what_is_allowed(
+    tmp_path: Path, key: str, value: object, allowed: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, direct(**{key: value}))
+    assert f"backends.Direct.{key} is {value!r}" in str(caught.value)
+    assert allowed in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "no JSON"),
+        ("[" * 100_000, "no JSON"),
+        ("[]", "the configuration is \\[\\], allowed is a JSON object"),
+        ({"backends": []}, "backends is \\[\\]"),
+        ({"backends": {"Direct": 1}}, "backends.Direct is 1"),
+        ({"backends": {"Direct": {"enabled": False}}}, "backends.Direct.enabled is not true"),
+        ({}, "backends.Direct.enabled is not true"),
+    ],
+)
+def test_a_wrong_file_is_told(tmp_path: Path, content: object, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load(tmp_path, content)
+
+
+def test_a_missing_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere.json: the configuration cannot be read: No such file"):
+        load_direct(tmp_path / "nowhere.json", {})
+
+
+@pytest.mark.parametrize("value", ["host", ":1", "host:", "host:0", "host:99999", "host:x"])
+def test_a_wrong_rendezvous_variable_is_told(tmp_path: Path, value: str) -> None:
+    with pytest.raises(ConfigError, match=r"FMI_RENDEZVOUS is .*, allowed is host:port"):
+        load(tmp_path, direct(), FMI_RENDEZVOUS=value)
+
+
+def test_a_wrong_framed_variable_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="environment: FMI_FRAMED is 'maybe'"):
+        load(tmp_path, direct(), FMI_FRAMED="maybe")
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+keys = st.sampled_from(["enabled", "host", "port", "max_timeout", "framed", "other"])
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(json_values | st.builds(lambda d: {"backends": {"Direct": d}}, st.dictionaries(keys, json_values)))
+def test_any_json_is_a_configuration_or_a_config_error(tmp_path: Path, content: object) -> None:
+    try:
+        config = load(tmp_path, content)
+    except ConfigError:
+        return
+    assert 1 <= config.port <= 65535
+    assert config.host

@@ -1,0 +1,151 @@
+"""Worlds of real rank processes around a real rendezvous server."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import fmi_shim as fmi
+
+Program = Callable[..., Any]
+"""A module-level function of communicator, rank, world size and further arguments: what a rank runs."""
+
+_PROCESSES = multiprocessing.get_context("forkserver")
+_PROCESSES.set_forkserver_preload(["numpy", "fmi_shim", "tests.fmi_shim.programs"])
+
+
+@contextmanager
+def rendezvous_server() -> Iterator[str]:
+    """Run ``fmi-rendezvous`` on a free port; give its host:port."""
+    command = [sys.executable, "-m", "rendezvous", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        try:
+            yield server.stdout.readline().split()[-1]
+        finally:
+            server.terminate()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a rank ended: with a value, with an exception, or, if both are None, without a word."""
+
+    value: Any = None
+    error: BaseException | None = None
+    seconds: float = 0.0
+    exit_code: int | None = None
+
+
+class World:
+    """Runs programs on worlds of ranks, all of which end before `run` returns.
+
+    Parameters
+    ----------
+    address
+        host:port of the rendezvous server.
+    folder
+        Where to write fmi.json.
+    """
+
+    def __init__(self, address: str, folder: Path) -> None:
+        self.address = address
+        self.folder = folder
+        self._runs = 0
+
+    def config(self, framed: bool = True, max_timeout: int = 20_000) -> Path:
+        """Write an fmi.json; `max_timeout` in ms."""
+        host, _, port = self.address.rpartition(":")
+        direct = {"enabled": True, "host": host, "port": port, "max_timeout": max_timeout, "framed": framed}
+        path = self.folder / f"fmi-{framed}-{max_timeout}.json"
+        path.write_text(json.dumps({"backends": {"Direct": direct}}))
+        return path
+
+    def run(
+        self,
+        program: Program,
+        ranks: int | Sequence[tuple[int, int]],
+        *arguments: object,
+        framed: bool = True,
+        max_timeout: int = 20_000,
+        limit: float = 50.0,
+    ) -> list[Outcome]:
+        """Run `program(comm, rank, size, *arguments)` on every rank; return the outcomes in the order of the ranks.
+
+        `ranks` is the world size, or the (rank, world size) that each process is told.
+        """
+        self._runs += 1
+        told = [(rank, ranks) for rank in range(ranks)] if isinstance(ranks, int) else ranks
+        config = self.config(framed, max_timeout)
+        name = f"{self.folder.name}-{self._runs}-"
+        processes: list[BaseProcess] = []
+        ends: list[Connection] = []
+        try:
+            for rank, size in told:
+                ours, theirs = _PROCESSES.Pipe(duplex=False)
+                process = _PROCESSES.Process(target=_rank, args=(theirs, rank, size, config, name, program, arguments))
+                process.start()
+                theirs.close()
+                processes.append(process)
+                ends.append(ours)
+            return _outcomes(processes, ends, time.monotonic() + limit)
+        finally:
+            for process in processes:
+                process.kill()
+                process.join()
+
+    def values(self, program: Program, size: int, *arguments: object, framed: bool = True) -> list[Any]:
+        """Run `program` on `size` ranks, none of which may fail; return their values."""
+        outcomes = self.run(program, size, *arguments, framed=framed)
+        for outcome in outcomes:
+            if outcome.error is not None:
+                raise outcome.error
+            assert outcome.exit_code == 0
+        return [outcome.value for outcome in outcomes]
+
+
+def _rank(
+    result: Connection, rank: int, size: int, config: Path, name: str, program: Program, arguments: tuple[object, ...]
+) -> None:
+    for variable in ("FMI_RENDEZVOUS", "FMI_FRAMED"):
+        os.environ.pop(variable, None)
+    start = time.monotonic()
+    comm = None
+    try:
+        comm = fmi.Communicator(rank, size, config, name)
+        value = program(comm, rank, size, *arguments)
+    except BaseException as error:  # noqa: BLE001 - whatever ends a rank is its outcome
+        result.send(Outcome(error=error, seconds=time.monotonic() - start))
+    else:
+        result.send(Outcome(value, seconds=time.monotonic() - start))
+
+
+def _outcomes(processes: list[BaseProcess], ends: list[Connection], deadline: float) -> list[Outcome]:
+    outcomes: list[Outcome | None] = [None] * len(processes)
+    missing = dict(zip(ends, range(len(ends)), strict=True))
+    while missing:
+        ready = wait(list(missing), max(0.0, deadline - time.monotonic()))
+        assert ready, f"ranks {sorted(missing.values())} did not end in time"
+        for end in ready:
+            assert isinstance(end, Connection)
+            index = missing.pop(end)
+            try:
+                outcomes[index] = end.recv()
+            except EOFError:
+                outcomes[index] = Outcome()
+    done = []
+    for outcome, process in zip(outcomes, processes, strict=True):
+        process.join(max(0.0, deadline - time.monotonic()))
+        assert outcome is not None
+        done.append(Outcome(outcome.value, outcome.error, outcome.seconds, process.exitcode))
+    return done
