@@ -42,6 +42,8 @@ class LogTail:
         self._since_ms = 0
         self._seen: set[str] = set()
         self._rank_of_stream: dict[str, int] = {}
+        # What a sandbox says before its first event, by stream.
+        self._early: dict[str, list[str]] = {}
 
     def poll(self) -> int:
         """Fetch what is new; return the number of invocations that were seen to end."""
@@ -69,9 +71,13 @@ class LogTail:
 
     def _take(self, stream: str, message: str) -> bool:
         if marked := _MARKED.fullmatch(message):
-            self._rank_of_stream[stream] = int(marked[1])
+            rank = self._rank_of_stream[stream] = int(marked[1])
+            for text in self._early.pop(stream, []):
+                self._on_line(RankLine(rank, text))
         elif _PLATFORM.match(message):
             return message.startswith("END")
         elif stream in self._rank_of_stream:
             self._on_line(RankLine(self._rank_of_stream[stream], message))
+        else:
+            self._early.setdefault(stream, []).append(message)
         return False

@@ -2,12 +2,13 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import textwrap
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -51,8 +52,10 @@ def with_sandboxes(state: Path, body: Callable[[ProcessSandboxes], Awaitable[Non
 
 
 @pytest.fixture
-def state() -> Path:
-    return Path(tempfile.mkdtemp(prefix="fmi-emulator-test-"))
+def state() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="fmi-emulator-test-"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
