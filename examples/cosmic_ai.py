@@ -53,7 +53,7 @@ def main():
     started = time.monotonic()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--batch-size", type=int, default=int(os.environ.get("BATCH_SIZE") or 512))
+    parser.add_argument("--batch-size", type=int, default=os.environ.get("BATCH_SIZE") or "512")
     options = parser.parse_args()
     device = run.choose_device(options.device)
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])

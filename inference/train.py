@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from inference import catalog, checkpoint, stamps
 from inference.baseline import NearestNeighbours, tune
 from inference.catalog import R_BAND, Catalog, Floats
+from inference.errors import InferenceError
 from inference.estimator import Estimator, Normalisation
 from inference.metrics import Metrics, measure
 from inference.model import AstroMAE, AstroMAEConfig
@@ -245,6 +247,7 @@ class Comparison:
 
 def evaluate(path: Path) -> Comparison:
     """Compare a checkpoint with the nearest-neighbour baseline on the held-out galaxies."""
+    estimator = checkpoint.load(path)
     galaxies = catalog.load()
     split = catalog.split(len(galaxies))
     known, validation = galaxies.select(split.train), galaxies.select(split.validation)
@@ -252,7 +255,7 @@ def evaluate(path: Path) -> Comparison:
     held_out = galaxies.select(split.held_out)
     magnitudes = held_out.photometry.magnitudes
     images = torch.from_numpy(stamps.render(held_out.photometry))
-    z_phot = predict(checkpoint.load(path), images, torch.from_numpy(magnitudes))
+    z_phot = predict(estimator, images, torch.from_numpy(magnitudes))
     return Comparison(
         measure(held_out.z_spec, z_phot),
         measure(held_out.z_spec, neighbours.predict(magnitudes)),
@@ -266,10 +269,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=checkpoint.SHIPPED, help="(default: %(default)s)")
     parser.add_argument("--evaluate", action="store_true", help="train nothing, judge the checkpoint at --out")
     options = parser.parse_args(arguments)
-    if options.evaluate:
-        print(evaluate(options.out))
-    else:
-        train(options.out)
+    if not options.out.parent.is_dir():
+        parser.error(f"--out: there is no folder {options.out.parent}")
+    try:
+        if options.evaluate:
+            print(evaluate(options.out))
+        else:
+            train(options.out)
+    except InferenceError as error:
+        sys.exit(f"python -m inference.train: {error}")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Subset, TensorDataset
 
 from inference import catalog, partition
-from inference.errors import CatalogError, PartitionError
+from inference.errors import PartitionError
 from inference.partition import Partition, read, write
 
 
@@ -153,28 +153,27 @@ def test_galaxies_that_are_claimed_and_not_there_are_refused(path: Path) -> None
         partition.read(path)
 
 
-def test_an_archive_that_unpacks_to_more_than_the_limit_is_not_unpacked(path: Path) -> None:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("a/data.pkl", "w") as member:
-        for _ in range(65):
-            member.write(bytes(2**24))
-    assert path.stat().st_size < 2**21
-    with pytest.raises(PartitionError, match="expected at most 1073741824 bytes"):
+def test_an_archive_that_unpacks_to_more_than_the_limit_is_not_unpacked(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partition, "SIZE_LIMIT", 2**20)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/data.pkl", bytes(2**24))
+    assert path.stat().st_size < 2**16
+    with pytest.raises(PartitionError, match="expected at most 1048576 bytes, got 16777216"):
         partition.read(path)
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "inference.partition", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
 def test_the_command_deals_the_held_out_galaxies_in_order(tmp_path: Path) -> None:
-    first = run("--out", str(tmp_path), "--partitions", "3", "--galaxies", "20")
+    arguments = ["--out", str(tmp_path), "--partitions", "3", "--galaxies", "20"]
+    command = [sys.executable, "-m", "inference.partition", *arguments]
+    first = subprocess.run(command, capture_output=True, text=True, check=False)
     assert first.returncode == 0, first.stderr
     assert [line.split()[1] for line in first.stdout.splitlines()] == ["7", "7", "6"]
     parts = [partition.read(tmp_path / f"{number}.pt") for number in (1, 2, 3)]
     assert torch.cat([part.z_spec for part in parts]).tolist() == catalog.held_out(20).z_spec.tolist()
 
-    assert run("--out", str(tmp_path), "--partitions", "3", "--galaxies", "20").returncode == 0
+    partition.main(arguments)
     for part, number in zip(parts, (1, 2, 3), strict=True):
         assert torch.equal(partition.read(tmp_path / f"{number}.pt").images, part.images)
 
@@ -193,9 +192,5 @@ def test_an_impossible_number_of_partitions_is_refused(tmp_path: Path, partition
 
 
 def test_the_command_says_in_one_line_what_is_wrong(tmp_path: Path) -> None:
-    failed = run("--out", str(tmp_path), "--partitions", "2", "--galaxies", "99999")
-    assert failed.returncode == 1
-    assert failed.stderr.count("\n") == 1
-    assert "expected 1 to 2000" in failed.stderr
-    with pytest.raises(CatalogError):
-        partition.write_all(tmp_path, 2, 99999)
+    with pytest.raises(SystemExit, match=r"^python -m inference\.partition: 99999 .* expected 1 to 2000.*$"):
+        partition.main(["--out", str(tmp_path), "--partitions", "2", "--galaxies", "99999"])

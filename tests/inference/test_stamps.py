@@ -71,3 +71,15 @@ def test_faint_galaxies_look_smaller(galaxies: Catalog) -> None:
     assert np.median(radius[bright]) > 1.3 * np.median(radius[faint])
     assert radius.min() >= stamps.RADIUS_LIMITS[0]
     assert radius.max() <= stamps.RADIUS_LIMITS[1]
+
+
+def test_the_colour_redshift_is_the_least_squares_fit_over_training_galaxies_alone() -> None:
+    everything = catalog.load()
+    train = everything.select(catalog.split(len(everything)).train)
+    magnitudes = train.photometry.magnitudes
+    _, g, r, _, _ = magnitudes.T
+    terms = np.stack([np.ones_like(r), np.clip(g - r, 0.0, 1.8), r - 17.0], axis=1)
+    coefficients, *_ = np.linalg.lstsq(terms, np.log10(train.z_spec), rcond=None)
+    np.testing.assert_allclose(coefficients, [-1.434, 0.520, 0.146], atol=6e-4)
+    scatter = np.std(np.log10(train.z_spec / stamps.colour_redshift(magnitudes)))
+    assert scatter == pytest.approx(0.13, abs=0.005)

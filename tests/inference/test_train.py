@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -86,3 +88,16 @@ def test_a_stage_lowers_the_error_and_is_reproducible(sample: Sample, image_lear
     first = errors()
     assert first[-1] < first[0]
     assert errors() == first
+
+
+def test_the_command_refuses_a_folder_that_is_not_there_before_it_trains(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        train.main(["--out", str(tmp_path / "none" / "network.safetensors")])
+    assert "there is no folder" in capsys.readouterr().err
+
+
+def test_the_command_judges_no_checkpoint_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"none\.safetensors: expected a safetensors checkpoint"):
+        train.main(["--evaluate", "--out", str(tmp_path / "none.safetensors")])
