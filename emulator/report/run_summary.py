@@ -40,7 +40,7 @@ def run_table(outcome: RunOutcome) -> str:
     ]
     if with_rate:
         total = sum(_number(result.get(_RATE)) for result in outcome.rank_results)
-        rows.append(["all", "", "", str(_billed(outcome)), "", f"{total:.0f}", ""])
+        rows.append(["sum", "", "", str(_billed(outcome)), "", f"{total:.0f}", ""])
     return align(rows)
 
 

@@ -1,11 +1,8 @@
 """fmirun as a user runs it: a command, its output, its exit status, and nothing left behind."""
 
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-FMIRUN = Path(sys.executable).with_name("fmirun")
+from tests.integration.fmirun import fmirun, leftovers, start
+
 Program = Callable[[str], Path]
 
 
@@ -28,38 +26,6 @@ def program(tmp_path: Path) -> Program:
         return script
 
     return write
-
-
-def start(tmp_path: Path, *arguments: object) -> "subprocess.Popen[str]":
-    """Start the command with a temporary directory of its own, so that leftovers can be told."""
-    state = tmp_path / "state"
-    state.mkdir(exist_ok=True)
-    return subprocess.Popen(
-        [FMIRUN, *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "TMPDIR": str(state)},
-    )
-
-
-def fmirun(tmp_path: Path, *arguments: object) -> tuple[int, str, str]:
-    """Return the exit status, standard output and standard error, and see that nothing is left."""
-    command = start(tmp_path, *arguments)
-    output, errors = command.communicate(timeout=50)
-    assert leftovers(tmp_path) == []
-    return command.returncode, output, errors
-
-
-def leftovers(tmp_path: Path) -> list[str]:
-    """Return the processes and folders of this test's runs that are still there."""
-    state = str(tmp_path / "state")
-    processes = [
-        str(process.info["cmdline"])
-        for process in psutil.process_iter(["cmdline"])
-        if any(state in argument for argument in process.info["cmdline"] or [])
-    ]
-    return processes + [str(path) for path in (tmp_path / "state").iterdir()]
 
 
 def test_ranks_run_with_their_arguments_and_the_table_tells_of_each(tmp_path: Path, program: Program) -> None:

@@ -17,7 +17,7 @@ def test_the_table_has_a_row_a_rank_in_order_and_the_sums() -> None:
         "rank  cold start ms  duration ms  billed ms  memory MB  samples/s  exit",
         "   0             41         1000       1042   250/1769        410  ok",
         "   1           warm         2000       2001   300/1769        395  Timeout",
-        " all                                   3043                   805",
+        " sum                                   3043                   805",
     ]
 
 

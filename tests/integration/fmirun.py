@@ -1,0 +1,42 @@
+"""The fmirun command, run as a user runs it, and a look for what it leaves behind."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+
+COMMAND = Path(sys.executable).with_name("fmirun")
+
+
+def start(tmp_path: Path, *arguments: object) -> "subprocess.Popen[str]":
+    """Start the command with a temporary directory of its own, so that leftovers can be told."""
+    state = tmp_path / "state"
+    state.mkdir(exist_ok=True)
+    return subprocess.Popen(
+        [COMMAND, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(state)},
+    )
+
+
+def fmirun(tmp_path: Path, *arguments: object) -> tuple[int, str, str]:
+    """Return the exit status, standard output and standard error, and see that nothing is left."""
+    command = start(tmp_path, *arguments)
+    output, errors = command.communicate(timeout=50)
+    assert leftovers(tmp_path) == []
+    return command.returncode, output, errors
+
+
+def leftovers(tmp_path: Path) -> list[str]:
+    """Return the processes and folders of this test's runs that are still there."""
+    state = str(tmp_path / "state")
+    processes = [
+        str(process.info["cmdline"])
+        for process in psutil.process_iter(["cmdline"])
+        if any(state in argument for argument in process.info["cmdline"] or [])
+    ]
+    return processes + [str(path) for path in (tmp_path / "state").iterdir()]

@@ -1,0 +1,151 @@
+"""The examples, run from the README's commands, and what they say when something is wrong with their input."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from inference import partition
+from tests.integration.fmirun import fmirun, start
+
+EXAMPLES = Path(__file__).resolve().parent.parent.parent / "examples"
+
+
+def test_reduce_sums_over_the_ranks(tmp_path: Path) -> None:
+    status, output, errors = fmirun(tmp_path, "-n", 5, EXAMPLES / "reduce.py")
+    assert status == 0, errors
+    assert output == "[0] 5 ranks: 1 + 2 + ... + 5 = 15, and of the lists: [5.0, 5.0]\n"
+
+
+def test_monte_carlo_finds_pi(tmp_path: Path) -> None:
+    status, output, errors = fmirun(tmp_path, "-n", 3, EXAMPLES / "monte_carlo.py")
+    assert status == 0, errors
+    assert re.search(r"3\.1[34]\d*", output)
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    """A copy of the examples whose configuration a test may change."""
+    return Path(shutil.copytree(EXAMPLES, tmp_path / "program"))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [("max_timeout", "soon", "max_timeout"), ("port", -5, "port"), ("enabled", "perhaps", "enabled")],
+)
+def test_a_wrong_configuration_is_named(tmp_path: Path, program: Path, key: str, value: object, said: str) -> None:
+    configuration = json.loads((program / "fmi.json").read_text())
+    configuration["backends"]["Direct"][key] = value
+    (program / "fmi.json").write_text(json.dumps(configuration))
+    status, _, errors = fmirun(tmp_path, "-n", 2, program / "reduce.py")
+    assert status == 1
+    last = errors.splitlines()[-1]
+    assert re.match(r"fmirun: rank [01] failed: ConfigError: ", last)
+    assert said in last
+    assert str(value) in last
+
+
+@pytest.mark.parametrize(
+    ("trouble", "cause"),
+    [
+        ("os.kill(os.getpid(), 9)", "ProcessEnded: signal: killed"),
+        ("raise ValueError('broken')", "ValueError: broken"),
+    ],
+)
+def test_a_rank_lost_in_a_collective_is_named_and_the_others_notice_at_once(
+    tmp_path: Path, program: Path, trouble: str, cause: str
+) -> None:
+    (program / "lost.py").write_text(f"""
+import os, fmi
+rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+comm = fmi.Communicator(rank, size, "fmi.json", "lost")
+comm.barrier()
+if rank == 2:
+    {trouble}
+comm.allreduce(1, fmi.func(fmi.op.sum), fmi.types(fmi.datatypes.int))
+""")
+    status, _, errors = fmirun(tmp_path, "-n", 4, program / "lost.py")
+    assert status == 1
+    assert f"fmirun: rank 2 failed: {cause}" in errors.splitlines()[-1]
+    victims = re.findall(r"then rank (\d): PeerLostError: .*rank 2", errors)
+    assert sorted(victims) == ["0", "1", "3"], errors
+    assert "Stopped" not in errors
+
+
+@pytest.fixture(scope="module")
+def partitions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three small partitions of held-out galaxies."""
+    folder = tmp_path_factory.mktemp("partitions")
+    partition.write_all(folder, partitions=3, galaxies=60)
+    return folder
+
+
+def cosmic_ai(tmp_path: Path, data: Path) -> tuple[int, str, str]:
+    return fmirun(
+        tmp_path,
+        *("-n", 2, "--preload", "torch", "--data", data, "--results", tmp_path / "results"),
+        *("--batch-size", 16, EXAMPLES / "cosmic_ai.py"),
+    )
+
+
+def test_cosmic_ai_ends_with_the_reduced_metrics_and_the_published_files(tmp_path: Path, partitions: Path) -> None:
+    status, output, errors = cosmic_ai(tmp_path, partitions)
+    assert status == 0, errors
+    results = tmp_path / "results"
+    combined = json.loads((results / "combined_data.json").read_text())
+    assert [entry["rank"] for entry in combined] == [0, 1]
+    assert [entry["num_batches"] for entry in combined] == [4, 2]
+    assert {entry["batch_size"] for entry in combined} == {16}
+    for entry in combined:
+        assert {"total_cpu_time (seconds)", "execution_time (seconds/batch)", "sample_persec"} <= entry.keys()
+    reduced = json.loads((results / "ResultsReduce.json").read_text())
+    assert reduced["total_time"] > 0
+    assert 0 < reduced["mae"] < 0.05
+    assert (results / "inference.png").read_bytes().startswith(b"\x89PNG")
+    assert len((results / "objects" / "redshifts.ecsv").read_text().splitlines()) > 60
+    assert re.search(r"galaxies +60", output)
+    assert "samples/s" in errors
+
+
+def truncated(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def foreign(path: Path) -> None:
+    torch.save({"not": "a data set"}, path)
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [truncated, foreign, empty])
+def test_a_damaged_partition_ends_the_run_with_its_rank_and_key(
+    tmp_path: Path, partitions: Path, damage: Callable[[Path], None]
+) -> None:
+    data = Path(shutil.copytree(partitions, tmp_path / "data"))
+    damage(data / "2.pt")
+    status, _, errors = cosmic_ai(tmp_path, data)
+    assert status == 1
+    assert re.search(r"fmirun: rank 1 failed: PartitionError: .*data/2\.pt", errors.splitlines()[-1]), errors
+    assert not (tmp_path / "results").exists()
+
+
+def test_ctrl_c_in_the_middle_of_a_collective_ends_the_run(tmp_path: Path, program: Path) -> None:
+    (program / "waits.py").write_text("""
+import os, fmi
+rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+comm = fmi.Communicator(rank, size, "fmi.json", "waits")
+print("waiting", flush=True)
+comm.recv(1 - rank, fmi.types(fmi.datatypes.int))
+""")
+    with start(tmp_path, "-n", 2, program / "waits.py") as command:
+        assert command.stdout is not None
+        assert "waiting" in command.stdout.readline()
+        command.send_signal(2)
+        command.communicate(timeout=20)
+    assert command.returncode == 130
