@@ -32,14 +32,16 @@ UNDESCRIBED = 255
 """In place of the number of dimensions: no axis lengths follow."""
 MAX_DIMENSIONS = 32
 
-_DTYPES: tuple[np.dtype[Any], ...] = (
+ELEMENT_TYPES: tuple[np.dtype[Any], ...] = (
     *(np.dtype(f"int{bits}") for bits in (8, 16, 32, 64)),
     *(np.dtype(f"uint{bits}") for bits in (8, 16, 32, 64)),
     *(np.dtype(f"float{bits}") for bits in (16, 32, 64)),
     *(np.dtype(f"complex{bits}") for bits in (64, 128)),
     np.dtype(bool),
 )
-_DTYPE_CODES = {dtype: code for code, dtype in enumerate(_DTYPES, 1)}
+"""The elements that can travel, in native byte order; a header names one by its place here, from 1."""
+
+_DTYPE_CODES = {dtype: code for code, dtype in enumerate(ELEMENT_TYPES, 1)}
 
 
 class FrameError(ValueError):
@@ -188,14 +190,14 @@ def decode_header(data: bytes | bytearray | memoryview) -> Header:
         )
     if dimensions != UNDESCRIBED and dimensions > MAX_DIMENSIONS:
         raise FrameError(f"an array of {dimensions} dimensions was announced, at most {MAX_DIMENSIONS} are allowed")
-    if dtype > len(_DTYPES):
+    if dtype > len(ELEMENT_TYPES):
         raise FrameError(f"an unknown element type was announced: {dtype}")
     try:
         shape = None if dimensions == UNDESCRIBED else ()
         call = Call(
             Operation(operation),
             sequence,
-            _DTYPES[dtype - 1] if dtype else None,
+            ELEMENT_TYPES[dtype - 1] if dtype else None,
             count,
             root,
             operator,

@@ -19,13 +19,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fmi_shim.frames import ELEMENT_TYPES
 from fmi_shim.operators import Array, Combine, Operator, ReduceFunction, builtin_combine
 
 INT32 = np.dtype(np.int32)
 FLOAT64 = np.dtype(np.float64)
-
-ARRAY_KINDS = "biufc"
-"""numpy's kinds of the array elements that can travel: bool, integers, floats and complex, in native byte order."""
 
 _INT32_LIMITS = (-(2**31), 2**31 - 1)
 
@@ -277,7 +275,7 @@ def as_array(value: object, name: str = "value") -> tuple[Array, Form]:
             f"{name} is {_short(value)}: without fmi.types it must be a numpy array or a torch CPU tensor; "
             "numbers and lists need fmi.types(fmi.datatypes.int | double | int_list | double_list, count)"
         )
-    if value.dtype.kind not in ARRAY_KINDS or not value.dtype.isnative or value.dtype.itemsize > 16:
+    if value.dtype not in ELEMENT_TYPES:
         raise TypeError(f"{name} has elements of {value.dtype}, allowed are native bool, int, float and complex")
     return np.ascontiguousarray(value).reshape(value.shape), Form(value.dtype, value.shape, None, tensor)
 

@@ -68,9 +68,9 @@ class FramedChannel(DirectChannel):
     _signature: bytes
 
     def begin(self, call: Call) -> None:
-        """Make the call the one that messages are compared with."""
-        self._call = call
-        self._signature = signature(call)
+        """Make the call the one that messages are compared with, unless a connected rank has failed meanwhile."""
+        self._expect(call)
+        self._watch.look()
 
     def send(self, buffer: Array, dst: int) -> None:
         """Send a header and all of `buffer` with one system call where it fits."""
@@ -104,7 +104,7 @@ class FramedChannel(DirectChannel):
         announced = None if dtype is None else math.prod(whole) * dtype.itemsize
         if announced != found.length or math.prod(shape) != found.call.count or found.length > MAX_ANNOUNCED_BYTES:
             raise MismatchError(f"{self._purpose}: rank {src} announced {found.length} bytes for shape {list(whole)}")
-        self.begin(replace(found.call, shape=shape))
+        self._expect(replace(found.call, shape=shape))
         buffer = np.empty(whole, dtype)
         self._move(None, [], source, [octets(buffer)])
         return buffer
@@ -116,6 +116,10 @@ class FramedChannel(DirectChannel):
     def close(self) -> None:
         """Say goodbye to every connected rank, then close."""
         self._leave(goodbye_frame())
+
+    def _expect(self, call: Call) -> None:
+        self._call = call
+        self._signature = signature(call)
 
     def _message(self, buffer: Array) -> Buffers:
         payload = octets(buffer)

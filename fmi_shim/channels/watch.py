@@ -19,7 +19,7 @@ class Watch:
     Parameters
     ----------
     on_hangup
-        Called with the descriptor of a watched connection that ended while others were waited for.
+        Called with the descriptor of a watched connection that ended while it was not waited for.
     """
 
     def __init__(self, on_hangup: Callable[[int], None]) -> None:
@@ -37,6 +37,11 @@ class Watch:
         if descriptor in self._watched:
             self._watched.discard(descriptor)
             self._poll.unregister(descriptor)
+
+    def look(self) -> None:
+        """Report the watched connections that have ended by now, without waiting."""
+        for descriptor, _ in self._poll.poll(0):
+            self._on_hangup(descriptor)
 
     def wait(self, interest: Interest, timeout: float | None) -> set[int]:
         """Wait until a descriptor of `interest` is ready for its events; return the ready ones.

@@ -240,6 +240,20 @@ def chain_of_waits(comm: fmi.Communicator, rank: int, size: int) -> None:
     comm.recv(rank + 1, INT)
 
 
+def die_while_another_is_awaited(comm: fmi.Communicator, rank: int, size: int) -> None:
+    """Rank 1 is known to rank 0 alone, and dies; rank 2 waits at the rendezvous server for rank 1."""
+    if rank == 0:
+        comm.send(0, 2, INT)
+        comm.send(0, 1, INT)
+        comm.recv(2, INT)
+    elif rank == 1:
+        comm.recv(0, INT)
+        os.kill(os.getpid(), signal.SIGKILL)
+    else:
+        comm.recv(0, INT)
+        comm.recv(1, INT)
+
+
 def never_come(comm: fmi.Communicator, rank: int, size: int, absent: int) -> None:
     if rank != absent:
         comm.barrier()
@@ -276,10 +290,12 @@ def raise_in_custom_function(comm: fmi.Communicator, rank: int, size: int) -> fl
             raise ZeroDivisionError("in the custom function")
         return left + right
 
+    comm.barrier()
     return comm.allreduce(1.0, fmi.func(fmi.op.custom, fragile, True, True), DOUBLE)
 
 
 def overflow(comm: fmi.Communicator, rank: int, size: int) -> int:
+    comm.barrier()
     return comm.allreduce(2**30, fmi.func(fmi.op.sum), INT)
 
 
@@ -292,7 +308,8 @@ def mismatched(comm: fmi.Communicator, rank: int, size: int, how: str) -> Any:
         "type": (lambda: comm.allreduce(1, total, INT), lambda: comm.allreduce(1.0, total, DOUBLE)),
         "count": (lambda: comm.allreduce([1], total, ints(1)), lambda: comm.allreduce([1, 2], total, ints(2))),
         "operator": (lambda: comm.allreduce(1, total, INT), lambda: comm.allreduce(1, fmi.func(fmi.op.max), INT)),
-        "root": (lambda: comm.gather(1, 0, INT), lambda: comm.gather(1, 1, INT)),
+        "root": (lambda: comm.bcast(1, 0, INT) and comm.barrier(), lambda: comm.bcast(1, 1, INT) and comm.barrier()),
+        "two receivers": (lambda: comm.gather(1, 0, INT), lambda: comm.gather(1, 1, INT)),
         "shape": (lambda: comm.allreduce(np.ones((2, 3)), total), lambda: comm.allreduce(np.ones((3, 2)), total)),
         "dimensions": (lambda: comm.allreduce(np.ones((2, 3)), total), lambda: comm.allreduce(np.ones(6), total)),
         "described": (lambda: comm.allreduce(np.ones(1), total), lambda: comm.allreduce(1.0, total, DOUBLE)),

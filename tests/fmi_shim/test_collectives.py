@@ -1,0 +1,281 @@
+"""The schedules alone, over queues between threads: who sends what to whom, in which order, combined how.
+
+Elements are strings, and combining two writes ``(left right)``: a result tells its own story.
+"""
+
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fmi_shim.collectives import allreduce, barrier, bcast, gather, reduce, scan, scatter
+from fmi_shim.collectives.tree import position
+from fmi_shim.frames import Call
+from fmi_shim.operators import Array
+
+Message = tuple[int, int, list[Any]]
+
+
+class QueueChannel:
+    """One rank's end of a world in memory; a message is kept in `sent` as (source, destination, elements)."""
+
+    full_duplex = True
+
+    def __init__(self, rank: int, size: int, world: "QueueWorld") -> None:
+        self.rank, self.size, self.world = rank, size, world
+
+    def begin(self, call: Call) -> None: ...
+
+    def send(self, buffer: Array, dst: int) -> None:
+        self.world.sent.append((self.rank, dst, buffer.ravel().tolist()))
+        self.world.queues[self.rank, dst].put(buffer.copy())
+
+    def recv(self, buffer: Array, src: int) -> None:
+        message = self.world.queues[src, self.rank].get(timeout=10)
+        assert message.size == buffer.size
+        buffer[...] = message.reshape(buffer.shape)
+
+    def recv_new(self, src: int, parts: int | None = None) -> Array:
+        return self.world.queues[src, self.rank].get(timeout=10)
+
+    def sendrecv(self, outgoing: Array, incoming: Array, peer: int) -> None:
+        self.send(outgoing, peer)
+        self.recv(incoming, peer)
+
+    def fail(self, error: BaseException) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class QueueWorld:
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.queues = {(a, b): queue.SimpleQueue[Array]() for a in range(size) for b in range(size)}
+        self.sent: list[Message] = []
+
+    def run(self, schedule: Callable[[QueueChannel], Any]) -> list[Any]:
+        """Run `schedule` on all ranks; nothing may be left over in the queues."""
+        results: list[Any] = [None] * self.size
+        failures: list[BaseException] = []
+
+        def rank(number: int) -> None:
+            try:
+                results[number] = schedule(QueueChannel(number, self.size, self))
+            except BaseException as error:  # noqa: BLE001 - raised again below
+                failures.append(error)
+
+        threads = [threading.Thread(target=rank, args=(number,)) for number in range(self.size)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if failures:
+            raise failures[0]
+        assert all(q.empty() for q in self.queues.values())
+        return results
+
+
+def tell(left: Array, right: Array, out: Array) -> None:
+    out[...] = np.array([f"({a} {b})" for a, b in zip(left.tolist(), right.tolist(), strict=True)], object)
+
+
+def own(rank: int, count: int = 1) -> Array:
+    return np.array([f"{rank}{chr(97 + i)}" if count > 1 else f"{rank}" for i in range(count)], object)
+
+
+def tree(values: list[str]) -> str:
+    while len(values) > 1:
+        values = [
+            f"({' '.join(values[i : i + 2])})" if i + 1 < len(values) else values[i] for i in range(0, len(values), 2)
+        ]
+    return values[0]
+
+
+def chained(values: list[str]) -> str:
+    story = values[0]
+    for value in values[1:]:
+        story = f"({story} {value})"
+    return story
+
+
+def leaves(story: str) -> list[int]:
+    return sorted(int(word) for word in story.replace("(", " ").replace(")", " ").split())
+
+
+def unordered(story: str) -> Any:
+    """The story as sets of two, in which left and right do not matter."""
+    stack: list[list[Any]] = [[]]
+    for word in story.replace("(", " ( ").replace(")", " ) ").split():
+        if word == "(":
+            stack.append([])
+        elif word == ")":
+            pair = frozenset(stack.pop())
+            stack[-1].append(pair)
+        else:
+            stack[-1].append(word)
+    return stack[0][0]
+
+
+sizes = st.integers(1, 20)
+few = settings(max_examples=25, deadline=None)
+
+
+@given(st.integers(1, 200), st.data())
+def test_the_tree_has_every_rank_once_and_children_know_their_parents(size: int, data: st.DataObject) -> None:
+    root = data.draw(st.integers(0, size - 1))
+    places = [position(rank, size, root) for rank in range(size)]
+    assert places[root].parent is None
+    assert places[root].subtree == size
+    children = [child for place in places for child in place.children]
+    assert sorted(child.rank for child in children) == [rank for rank in range(size) if rank != root]
+    for rank, place in enumerate(places):
+        for child in place.children:
+            assert places[child.rank].parent == rank
+            assert places[child.rank].subtree == child.subtree
+            assert places[child.rank].virtual == place.virtual + child.offset
+
+
+@few
+@given(sizes, st.data())
+def test_bcast_reaches_every_rank_with_one_message_each(size: int, data: st.DataObject) -> None:
+    root = data.draw(st.integers(0, size - 1))
+    world = QueueWorld(size)
+    results = world.run(
+        lambda c: bcast.binomial(c, own(root) if c.rank == root else np.empty(1, object), root).tolist()
+    )
+    assert results == [[str(root)]] * size
+    assert len(world.sent) == size - 1
+
+
+def test_bcast_goes_to_the_farthest_child_first() -> None:
+    world = QueueWorld(8)
+    world.run(lambda c: bcast.binomial(c, own(3) if c.rank == 3 else None, 3))
+    assert [dst for src, dst, _ in world.sent if src == 3] == [7, 5, 4]
+
+
+@few
+@given(sizes, st.integers(1, 3), st.data())
+def test_gather_and_scatter_move_blocks_in_rotated_order(size: int, count: int, data: st.DataObject) -> None:
+    root = data.draw(st.integers(0, size - 1))
+    everything = np.concatenate([own(rank, count) for rank in range(size)])
+    world = QueueWorld(size)
+    gathered = world.run(lambda c: gather.binomial(c, own(c.rank, count), root))
+    assert gathered[root].tolist() == everything.tolist()
+    assert all(result is None for rank, result in enumerate(gathered) if rank != root)
+    scattering = QueueWorld(size)
+    scattered = scattering.run(
+        lambda c: scatter.binomial(c, everything if c.rank == root else None, np.empty(count, object), root).tolist()
+    )
+    assert scattered == [own(rank, count).tolist() for rank in range(size)]
+    for src, dst, elements in world.sent:
+        ranks = [(src + i) % size for i in range(len(elements) // count)]
+        assert elements == np.concatenate([own(rank, count) for rank in ranks]).tolist()
+        assert (dst, src, elements) in scattering.sent
+    assert len(world.sent) == len(scattering.sent) == size - 1
+
+
+@few
+@given(sizes, st.data())
+def test_reduce_follows_fmis_tree_own_value_first(size: int, data: st.DataObject) -> None:
+    root = data.draw(st.integers(0, size - 1))
+    results = QueueWorld(size).run(lambda c: reduce.binomial(c, own(c.rank), root, tell))
+    ranks = [str((root + i) % size) for i in range(size)]
+    assert [None if r is None else r.tolist() for r in results] == [
+        [tree(ranks)] if rank == root else None for rank in range(size)
+    ]
+
+
+@few
+@given(sizes, st.data())
+def test_left_to_right_reduce_is_strictly_in_rank_order(size: int, data: st.DataObject) -> None:
+    root = data.draw(st.integers(0, size - 1))
+    results = QueueWorld(size).run(lambda c: reduce.left_to_right(c, own(c.rank), root, tell))
+    assert results[root].tolist() == [chained([str(rank) for rank in range(size)])]
+
+
+@few
+@given(sizes)
+def test_left_to_right_allreduce_gives_all_ranks_the_chain(size: int) -> None:
+    results = QueueWorld(size).run(lambda c: allreduce.left_to_right(c, own(c.rank), tell).tolist())
+    assert results == [[chained([str(rank) for rank in range(size)])]] * size
+
+
+@pytest.mark.parametrize(
+    ("size", "stories"),
+    [
+        (1, ["0"]),
+        (2, ["(0 1)", "(1 0)"]),
+        (3, ["((0 2) 1)", "(1 (0 2))", "((0 2) 1)"]),
+        (4, ["((0 1) (2 3))", "((1 0) (3 2))", "((2 3) (0 1))", "((3 2) (1 0))"]),
+        (6, ["(((0 4) (1 5)) (2 3))", "(((1 5) (0 4)) (3 2))", "((2 3) ((0 4) (1 5)))", "((3 2) ((1 5) (0 4)))"]),
+    ],
+)
+def test_allreduce_doubles_as_fmi_does(size: int, stories: list[str]) -> None:
+    results = QueueWorld(size).run(lambda c: allreduce.recursive_doubling(c, own(c.rank), tell).tolist())
+    assert results[: len(stories)] == [[story] for story in stories]
+
+
+@few
+@given(sizes, st.integers(0, 9))
+def test_halving_combines_every_element_in_the_tree_of_doubling(size: int, count: int) -> None:
+    values = lambda rank: np.array([str(rank)] * count, object)  # noqa: E731
+    doubled = QueueWorld(size).run(lambda c: allreduce.recursive_doubling(c, values(c.rank), tell).tolist())
+    world = QueueWorld(size)
+    halved = world.run(lambda c: allreduce.reduce_scatter_allgather(c, values(c.rank), tell).tolist())
+    assert all(story == halved[0] for story in halved)
+    assert [unordered(story) for story in halved[0]] == [unordered(story) for story in doubled[0]]
+    if size & (size - 1) == 0:
+        for rank in range(size):
+            sent = sum(len(elements) for source, _, elements in world.sent if source == rank)
+            assert sent <= 2 * (count - count // size) + 2 * size.bit_length()
+
+
+@few
+@given(sizes)
+def test_scan_gives_each_rank_what_came_up_to_it(size: int) -> None:
+    def sweep(c: QueueChannel) -> list[str]:
+        buffer = own(c.rank)
+        scan.up_and_down_sweep(c, buffer, tell)
+        return buffer.tolist()
+
+    def chain(c: QueueChannel) -> list[str]:
+        buffer = own(c.rank)
+        scan.chain(c, buffer, tell)
+        return buffer.tolist()
+
+    for rank, (story,) in enumerate(QueueWorld(size).run(sweep)):
+        assert leaves(story) == list(range(rank + 1))
+    assert QueueWorld(size).run(chain) == [[chained([str(r) for r in range(rank + 1)])] for rank in range(size)]
+
+
+def test_scan_sweeps_as_fmi_does() -> None:
+    def sweep(c: QueueChannel) -> str:
+        buffer = own(c.rank)
+        scan.up_and_down_sweep(c, buffer, tell)
+        return str(buffer[0])
+
+    assert QueueWorld(6).run(sweep) == [
+        "0",
+        "(1 0)",
+        "(2 (1 0))",
+        "((3 2) (1 0))",
+        "(4 ((3 2) (1 0)))",
+        "((5 4) ((3 2) (1 0)))",
+    ]
+
+
+@pytest.mark.parametrize("size", range(1, 10))
+def test_nobody_leaves_a_barrier_before_all_have_come(size: int) -> None:
+    come = []
+
+    def enter(c: QueueChannel) -> int:
+        come.append(c.rank)
+        barrier.one_byte_allreduce(c)
+        return len(come)
+
+    assert QueueWorld(size).run(enter) == [size] * size

@@ -1,0 +1,208 @@
+"""Ranks that die, come late, leave or do something else: who is told what."""
+
+import signal
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+
+import fmi_shim as fmi
+from fmi_shim.errors import (
+    BrokenCommunicatorError,
+    FmiError,
+    MismatchError,
+    PeerFailedError,
+    PeerLostError,
+    PeerOverflowError,
+    PeerTimeoutError,
+    RendezvousError,
+)
+from tests.fmi_shim import programs
+from tests.fmi_shim.programs import INT
+from tests.fmi_shim.world import Outcome, World
+
+FOR_EVER = 0
+"""As max_timeout: whoever ends all the same was told, and did not run into a deadline."""
+
+
+def failed_with(outcome: Outcome, error: type[FmiError], origin: int | None) -> str:
+    assert type(outcome.error) is error, outcome
+    assert isinstance(outcome.error, FmiError)
+    assert outcome.error.origin == origin, outcome
+    return str(outcome.error)
+
+
+@pytest.mark.parametrize("victim", [0, 1, 3])
+def test_a_killed_rank_is_noticed_at_once_by_all_others(world: World, victim: int) -> None:
+    outcomes = world.run(programs.die_before_second_call, 5, victim, max_timeout=FOR_EVER)
+    assert outcomes[victim].exit_code == -signal.SIGKILL
+    for rank, outcome in enumerate(outcomes):
+        if rank != victim:
+            assert f"lost rank {victim}" in failed_with(outcome, PeerLostError, victim)
+
+
+def test_a_killed_rank_is_noticed_down_a_chain_of_ranks_that_wait_for_each_other(world: World) -> None:
+    outcomes = world.run(programs.chain_of_waits, 5, max_timeout=FOR_EVER)
+    for rank, outcome in enumerate(outcomes[:4]):
+        text = failed_with(outcome, PeerLostError, 4)
+        assert "rank 3 in send" in text
+        assert "lost rank 4, whose connection was closed" in text
+        assert text.endswith(f"(told by rank {rank + 1})") is (rank < 3)
+
+
+def test_a_rank_that_waits_at_the_rendezvous_server_notices_a_death_among_those_it_knows(world: World) -> None:
+    outcomes = world.run(programs.die_while_another_is_awaited, 3, max_timeout=FOR_EVER)
+    for rank in (0, 2):
+        failed_with(outcomes[rank], PeerLostError, 1)
+
+
+def test_in_raw_mode_a_killed_rank_is_noticed_too(world: World) -> None:
+    outcomes = world.run(programs.die_before_second_call, 4, 3, framed=False, max_timeout=FOR_EVER)
+    for outcome in outcomes[:3]:
+        assert isinstance(outcome.error, PeerLostError)
+
+
+def test_a_rank_that_never_comes_is_named_after_max_timeout(world: World) -> None:
+    outcomes = world.run(programs.never_come, 2, 1, max_timeout=300)
+    text = failed_with(outcomes[0], PeerTimeoutError, 1)
+    assert text.startswith("rank 0 in barrier (call 0, 1 x uint8): rank 1 did not come to the rendezvous server")
+    assert "within 0.3 s" in text
+    assert outcomes[0].seconds >= 0.3
+
+
+def test_a_late_rank_is_named_and_told_when_it_comes(world: World, tmp_path: Path) -> None:
+    outcomes = world.run(programs.come_late, 3, 1, tmp_path / "waited", max_timeout=300)
+    for outcome in outcomes:
+        assert isinstance(outcome.error, PeerTimeoutError), outcomes
+        assert "for 0.3 s" in outcome.error.message
+    assert outcomes[1].error.teller in (0, 2)
+
+
+def test_two_ranks_that_wait_for_each_other_are_told_of_each_other(world: World) -> None:
+    outcomes = world.run(programs.mismatched, 2, "two receivers", max_timeout=300)
+    for outcome in outcomes:
+        assert isinstance(outcome.error, PeerTimeoutError)
+        assert "in another call" in str(outcome.error)
+
+
+def test_a_rank_that_leaves_early_is_named_and_has_itself_no_error(world: World) -> None:
+    outcomes = world.run(programs.leave_early, 4, 2, max_timeout=FOR_EVER)
+    assert outcomes[2].value == "left in peace"
+    for rank in (0, 1, 3):
+        assert "rank 2 has left" in failed_with(outcomes[rank], PeerLostError, 2)
+
+
+def test_an_exception_in_a_ranks_own_code_ends_the_others_waiting(world: World) -> None:
+    outcomes = world.run(programs.raise_in_own_code, 4, 0, max_timeout=FOR_EVER)
+    assert isinstance(outcomes[0].error, RuntimeError)
+    for outcome in outcomes[1:]:
+        failed_with(outcome, PeerLostError, 0)
+
+
+def test_an_exception_in_a_custom_function_is_told_with_its_text(world: World) -> None:
+    outcomes = world.run(programs.raise_in_custom_function, 4, max_timeout=FOR_EVER)
+    assert isinstance(outcomes[1].error, ZeroDivisionError)
+    text = failed_with(outcomes[3], PeerFailedError, 1)  # rank 3 waits for rank 1's half; 0 and 2 may do without
+    assert "rank 1 in allreduce" in text
+    assert "raised ZeroDivisionError: in the custom function" in text
+
+
+@pytest.mark.parametrize("size", [2, 3, 4, 5])
+def test_a_sum_that_leaves_int32_is_an_overflow_error_on_every_rank(world: World, size: int) -> None:
+    for outcome in world.run(programs.overflow, size, max_timeout=FOR_EVER):
+        assert isinstance(outcome.error, OverflowError)
+        assert "leaves int32" in str(outcome.error)
+        assert isinstance(outcome.error, PeerOverflowError) or "sum of 1073741824 and" in str(outcome.error)
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("operation", ["allreduce (call 1, 1 x int32, operator sum)", "barrier (call 1, 1 x uint8)"]),
+        ("type", ["1 x int32", "1 x float64"]),
+        ("count", ["1 x int32", "2 x int32"]),
+        ("operator", ["operator sum", "operator max"]),
+        ("shape", ["shape [2, 3]", "shape [3, 2]", "same on all ranks"]),
+        ("dimensions", ["6 x float64", "an array of "]),
+        ("described", ["typed values", "an array of "]),
+    ],
+)
+def test_ranks_in_different_calls_are_both_told_both_calls(world: World, how: str, words: list[str]) -> None:
+    outcomes = world.run(programs.mismatched, 2, how, max_timeout=FOR_EVER)
+    for outcome in outcomes:
+        assert isinstance(outcome.error, MismatchError), outcome
+        text = str(outcome.error)
+        assert "rank 0" in text
+        assert "rank 1" in text
+        assert all(word in text for word in words), text
+
+
+@pytest.mark.parametrize("how", ["direction", "open type", "order", "root"])
+def test_calls_that_do_not_meet_at_once_are_told_at_the_next(world: World, how: str) -> None:
+    outcomes = world.run(programs.errors_of_two_calls, 2, how, max_timeout=FOR_EVER)
+    found = [error for outcome in outcomes for error in outcome.value if isinstance(error, MismatchError)]
+    assert found, outcomes
+
+
+def test_after_an_error_every_further_call_is_refused_with_the_first_cause(world: World) -> None:
+    for outcome in world.run(programs.errors_of_two_calls, 2, "operation", max_timeout=FOR_EVER):
+        first, second = outcome.value
+        assert isinstance(first, MismatchError)
+        assert isinstance(second, BrokenCommunicatorError)
+        assert "barrier (call 1, 1 x uint8) refused, the communicator ended with MismatchError" in str(second)
+
+
+def test_ctrl_c_works_in_the_middle_of_a_receive_and_the_other_rank_is_told(world: World) -> None:
+    outcomes = world.run(programs.interrupted, 2, max_timeout=FOR_EVER)
+    assert isinstance(outcomes[0].error, KeyboardInterrupt)
+    assert "rank 0 in send" in failed_with(outcomes[1], PeerFailedError, 0)
+    assert "KeyboardInterrupt" in str(outcomes[1].error)
+
+
+def test_two_processes_with_the_same_rank_are_told(world: World) -> None:
+    outcomes = world.run(programs.sum_of_ranks, [(0, 2), (0, 2)], max_timeout=FOR_EVER)
+    for outcome in outcomes:
+        assert "two processes run as rank 0" in failed_with(outcome, MismatchError, None)
+
+
+def test_different_world_sizes_are_told(world: World) -> None:
+    outcomes = world.run(programs.sum_of_ranks, [(0, 2), (1, 3)], max_timeout=FOR_EVER)
+    for outcome in outcomes:
+        assert "with 2" in str(outcome.error)
+        assert "with 3" in str(outcome.error)
+
+
+def test_no_rendezvous_server_is_told_at_once(world: World) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        world.address = f"127.0.0.1:{free.getsockname()[1]}"
+    comm = fmi.Communicator(0, 2, world.config(), "name")
+    with pytest.raises(
+        RendezvousError, match=f"no rendezvous server at {world.address}: .*; start one with fmi-rendez"
+    ):
+        comm.recv(1, INT)
+
+
+@pytest.mark.parametrize(
+    ("reply", "message"),
+    [(b"", "left before the peer came"), (b"HTTP/1.1 400 Bad Request", "is no rendezvous server of protocol v1")],
+)
+def test_a_foreign_or_dying_server_is_told(world: World, reply: bytes, message: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        world.address = f"127.0.0.1:{listener.getsockname()[1]}"
+        comm = fmi.Communicator(0, 2, world.config(max_timeout=20_000), "name")
+        listener.settimeout(20)
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(100)
+                connection.sendall(reply)
+
+        server = threading.Thread(target=serve)
+        server.start()
+        try:
+            with pytest.raises(RendezvousError, match=message):
+                comm.recv(1, INT)
+        finally:
+            server.join()

@@ -1,0 +1,133 @@
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+import fmi_shim as fmi
+from fmi_shim.payload import form_of, pack, pack_template
+
+int32s = st.integers(-(2**31), 2**31 - 1)
+doubles = st.floats(allow_nan=False)
+arrays = hnp.arrays(
+    hnp.integer_dtypes(endianness="=") | hnp.floating_dtypes(endianness="=", sizes=(16, 32, 64)) | hnp.boolean_dtypes(),
+    hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4),
+)
+
+
+@given(st.lists(int32s))
+def test_a_list_of_ints_is_c_int32_and_comes_back_as_it_was(values: list[int]) -> None:
+    payload = pack(values, fmi.types(fmi.datatypes.int_list, len(values)))
+    assert payload.flat.tobytes() == b"".join(value.to_bytes(4, "little", signed=True) for value in values)
+    restored = payload.restore()
+    assert restored == values
+    assert all(type(value) is int for value in restored)
+
+
+@given(st.lists(doubles | st.integers(-(2**53), 2**53)))
+def test_a_list_of_doubles_is_float64_and_comes_back_as_floats(values: list[float]) -> None:
+    payload = pack(values, fmi.types(fmi.datatypes.double_list, len(values)))
+    assert payload.flat.dtype == np.float64
+    assert payload.restore() == values
+    assert all(type(value) is float for value in payload.restore())
+
+
+@pytest.mark.parametrize(
+    ("value", "datatype", "expected"),
+    [
+        (5, fmi.datatypes.int, 5),
+        (True, fmi.datatypes.int, 1),
+        (np.int64(-7), fmi.datatypes.int, -7),
+        (2, fmi.datatypes.double, 2.0),
+        (np.float32(0.5), fmi.datatypes.double, 0.5),
+        (np.array(3.0), fmi.datatypes.double, 3.0),
+    ],
+)
+def test_numbers_of_python_and_numpy_are_one_value(value: object, datatype: fmi.datatypes, expected: float) -> None:
+    restored = pack(value, fmi.types(datatype)).restore()
+    assert restored == expected
+    assert type(restored) is type(expected)
+
+
+@pytest.mark.parametrize("value", [(1, 2), np.array([1, 2]), range(1, 3)])
+def test_any_sequence_of_numbers_is_a_list(value: object) -> None:
+    assert pack(value, fmi.types(fmi.datatypes.int_list, 2)).restore() == [1, 2]
+
+
+@pytest.mark.parametrize("value", ["12", b"12", bytearray(8), memoryview(b"12"), {1: 2, 3: 4}, {1, 2}, iter([1, 2])])
+def test_what_only_looks_like_a_list_is_refused(value: object) -> None:
+    with pytest.raises(TypeError, match="needs a list of numbers"):
+        pack(value, fmi.types(fmi.datatypes.int_list, 2))
+
+
+@pytest.mark.parametrize("value", [2**31, -(2**31) - 1])
+def test_an_int_outside_int32_overflows(value: int) -> None:
+    with pytest.raises(OverflowError, match=str(value)):
+        pack(value, fmi.types(fmi.datatypes.int))
+    with pytest.raises(OverflowError, match=str(value)):
+        pack([0, value], fmi.types(fmi.datatypes.int_list, 2))
+
+
+@given(arrays)
+def test_an_array_travels_in_its_own_memory_and_comes_back_itself(value: np.ndarray[Any, Any]) -> None:
+    payload = pack(value, None)
+    assert payload.flat.ndim == 1
+    assert payload.restore() is value
+    assert np.shares_memory(payload.flat, value) or value.size == 0
+    private = payload.private()
+    assert not np.shares_memory(private.flat, value)
+    assert private.restore().shape == value.shape
+    assert private.restore().tobytes() == value.tobytes()
+
+
+def test_an_array_that_is_not_contiguous_is_copied_once() -> None:
+    value = np.arange(12.0).reshape(3, 4).T
+    assert pack(value, None).flat.tolist() == value.reshape(-1).tolist()
+
+
+def test_a_tensor_shares_its_memory_and_comes_back_as_a_tensor() -> None:
+    torch = pytest.importorskip("torch")
+    tensor = torch.arange(6, dtype=torch.int64).reshape(2, 3)
+    payload = pack(tensor, None)
+    payload.flat[0] = 42
+    assert tensor[0, 0] == 42
+    assert payload.restore() is tensor
+    assert torch.equal(payload.private().restore(), tensor)
+    assert pack(torch.ones(3, requires_grad=True), None).flat.tolist() == [1.0] * 3
+
+
+def test_a_tensor_that_numpy_has_no_type_for_is_refused() -> None:
+    torch = pytest.importorskip("torch")
+    with pytest.raises(TypeError, match=r"tensor of torch\.bfloat16 without a numpy equal"):
+        pack(torch.ones(2, dtype=torch.bfloat16), None)
+    with pytest.raises(TypeError, match=r"tensor on meta, allowed is a CPU tensor"):
+        pack(torch.ones(2, device="meta"), None)
+
+
+@pytest.mark.parametrize("dtype", ["U1", "S1", "O", "datetime64[s]", ">f8", "g"])
+def test_elements_that_are_no_native_numbers_are_refused(dtype: str) -> None:
+    with pytest.raises(TypeError, match="allowed are native bool, int, float and complex"):
+        pack(np.zeros(2, dtype), None)
+
+
+def test_an_array_to_fill_must_be_contiguous_and_writable() -> None:
+    frozen = np.zeros(3)
+    frozen.flags.writeable = False
+    for template in (frozen, np.zeros((3, 3))[:, 1]):
+        with pytest.raises(ValueError, match="must be C-contiguous and writable"):
+            pack_template(template)
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "expected"), [((6,), 3, (2,)), ((4, 5), 2, (2, 5)), ((0,), 3, (0,)), ((3, 0), 3, (1, 0))]
+)
+def test_slices_are_cut_along_the_first_axis(shape: tuple[int, ...], size: int, expected: tuple[int, ...]) -> None:
+    assert pack(np.zeros(shape), None).form.slice(size).shape == expected
+
+
+def test_a_typed_slice_counts_the_whole_list() -> None:
+    assert form_of(fmi.types(fmi.datatypes.int_list, 12)).slice(4).count == 3
+    with pytest.raises(ValueError, match="10 element"):
+        form_of(fmi.types(fmi.datatypes.int_list, 10)).slice(4)
