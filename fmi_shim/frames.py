@@ -39,9 +39,10 @@ ELEMENT_TYPES: tuple[np.dtype[Any], ...] = (
     *(np.dtype(f"complex{bits}") for bits in (64, 128)),
     np.dtype(bool),
 )
-"""The elements that can travel, in native byte order; a header names one by its place here, from 1."""
+"""The elements that can travel, in native byte order."""
 
-_DTYPE_CODES = {dtype: code for code, dtype in enumerate(ELEMENT_TYPES, 1)}
+ELEMENT_CODES = {dtype: code for code, dtype in enumerate(ELEMENT_TYPES, 1)}
+"""What a header holds in place of an element type."""
 
 
 class FrameError(ValueError):
@@ -135,7 +136,7 @@ def signature(call: Call, kind: Kind = Kind.data) -> bytes:
         _VERSION,
         kind,
         call.operation,
-        0 if call.dtype is None else _DTYPE_CODES[call.dtype],
+        0 if call.dtype is None else ELEMENT_CODES[call.dtype],
         call.operator,
         UNDESCRIBED if call.shape is None else len(call.shape),
         call.root,

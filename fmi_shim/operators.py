@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -85,6 +86,7 @@ class ReduceFunction:
         return self.operator.value | self.commutative << 4 | self.associative << 5
 
 
+@functools.cache
 def builtin_combine(operator: Operator, dtype: np.dtype[Any]) -> Combine:
     """Return the in-place combination of two arrays of `dtype` by an operator other than ``custom``.
 

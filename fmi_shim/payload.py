@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fmi_shim.frames import ELEMENT_TYPES
+from fmi_shim.frames import ELEMENT_CODES
 from fmi_shim.operators import Array, Combine, Operator, ReduceFunction, builtin_combine
 
 INT32 = np.dtype(np.int32)
@@ -275,9 +275,10 @@ def as_array(value: object, name: str = "value") -> tuple[Array, Form]:
             f"{name} is {_short(value)}: without fmi.types it must be a numpy array or a torch CPU tensor; "
             "numbers and lists need fmi.types(fmi.datatypes.int | double | int_list | double_list, count)"
         )
-    if value.dtype not in ELEMENT_TYPES:
+    if value.dtype not in ELEMENT_CODES:
         raise TypeError(f"{name} has elements of {value.dtype}, allowed are native bool, int, float and complex")
-    return np.ascontiguousarray(value).reshape(value.shape), Form(value.dtype, value.shape, None, tensor)
+    form = Form(value.dtype, value.shape, None, tensor)
+    return value if value.flags.c_contiguous else np.ascontiguousarray(value), form
 
 
 def is_tensor(value: object) -> bool:

@@ -24,6 +24,11 @@ Buffers = list[memoryview]
 """Bytes that are still to be moved, see `advance`."""
 
 
+_YIELDS = 5
+"""How often a transfer offers the processor to others and looks again before it sleeps. Where ranks share cores, the
+awaited one then runs at once: an 8-byte allreduce at N = 4 on 2 cores took 0.18 ms instead of 0.30 ms."""
+
+
 class DirectChannel:
     """Raw messages over direct connections. Implements `Channel`.
 
@@ -118,6 +123,7 @@ class DirectChannel:
 
         `on_received` is told the number of bytes after every successful read.
         """
+        yields = 0
         advance(incoming, 0)
         while outgoing or incoming:
             interest: dict[int, int] = {}
@@ -144,7 +150,12 @@ class DirectChannel:
                     advance(incoming, received)
                     if on_received is not None:
                         on_received(received)
-            if interest:
+            if not interest:
+                continue
+            if yields < _YIELDS:
+                yields += 1
+                os.sched_yield()
+            else:
                 self._wait(interest)
 
     def _wait(self, interest: dict[int, int]) -> None:
