@@ -63,9 +63,7 @@ async def _serve(host: str, port: int) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until SIGINT or SIGTERM; return 0, or 2 when the address cannot be bound."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(
-        level=logging.INFO if options.verbose else logging.ERROR, format="%(levelname)s %(message)s"
-    )
+    logging.basicConfig(level=logging.INFO if options.verbose else logging.ERROR, format="%(levelname)s %(message)s")
     try:
         asyncio.run(_serve(options.host, options.port))
     except OSError as error:
