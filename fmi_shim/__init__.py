@@ -6,8 +6,8 @@ The names are those of the original Python module, so that ``import fmi`` may me
 """
 
 from fmi_shim.communicator import Communicator, Hint
+from fmi_shim.forms import Datatype, TypeDescriptor
 from fmi_shim.operators import Operator, ReduceFunction
-from fmi_shim.payload import Datatype, TypeDescriptor
 
 types = TypeDescriptor
 datatypes = Datatype

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fmi_shim.payload import TypeDescriptor
+from fmi_shim.forms import TypeDescriptor
 
 
 def require_integer(name: str, value: object, lowest: int, highest: int) -> None:

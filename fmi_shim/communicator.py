@@ -17,9 +17,10 @@ from fmi_shim.channels.framed import FramedChannel
 from fmi_shim.collectives import allreduce, barrier, bcast, gather, reduce, scan, scatter
 from fmi_shim.config import load_direct
 from fmi_shim.errors import BrokenCommunicatorError
+from fmi_shim.forms import Form, TypeDescriptor, form_of
 from fmi_shim.frames import Call, Operation
 from fmi_shim.operators import Array, Combine, ReduceFunction
-from fmi_shim.payload import Form, Payload, TypeDescriptor, combine_of, form_of, pack, pack_template
+from fmi_shim.payload import Payload, combine_of, pack, pack_template
 from rendezvous.protocol import pair_name
 
 Result = TypeVar("Result")

@@ -1,14 +1,11 @@
-"""Values of a program to contiguous buffers and back: ``fmi.types``, numpy arrays, torch CPU tensors.
+"""Values of a program to contiguous buffers and back: numbers, lists, numpy arrays, torch CPU tensors.
 
-Inside this package every payload is a one-dimensional C-contiguous numpy array, and a `Form` remembers what
-it was and what the result must become.
+Inside this package every payload is a C-contiguous numpy array, one-dimensional where its form is known.
 """
 
 from __future__ import annotations
 
 import array
-import enum
-import math
 import numbers
 import operator
 import sys
@@ -19,125 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fmi_shim.forms import INT32, Datatype, Form, TypeDescriptor, form_of, wrap
 from fmi_shim.frames import ELEMENT_CODES
 from fmi_shim.operators import Array, Combine, Operator, ReduceFunction, builtin_combine
 
-INT32 = np.dtype(np.int32)
-FLOAT64 = np.dtype(np.float64)
-
 _INT32_LIMITS = (-(2**31), 2**31 - 1)
-
-
-class Datatype(enum.Enum):
-    """``fmi.datatypes``: C int32 and float64, and lists of them."""
-
-    int = 1
-    double = 2
-    int_list = 3
-    double_list = 4
-
-
-@dataclass(frozen=True, slots=True)
-class TypeDescriptor:
-    """``fmi.types``: what a value is, so that both ends agree on its bytes.
-
-    Parameters
-    ----------
-    datatype
-        One of ``fmi.datatypes``.
-    count
-        Number of elements of a list; left out for ``int`` and ``double``.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If `datatype` is none of ``fmi.datatypes``, or `count` is missing, negative or out of place.
-    """
-
-    datatype: Datatype
-    count: int = -1
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.datatype, Datatype):
-            raise TypeError(f"datatype is {self.datatype!r}, allowed are {', '.join(map(str, Datatype))}")
-        if not isinstance(self.count, int) or isinstance(self.count, bool):
-            raise TypeError(f"count is {self.count!r}, allowed is a whole number")
-        if self.is_list and self.count < 0:
-            raise ValueError(f"{self.datatype} needs the number of elements, e.g. fmi.types({self.datatype}, 2)")
-        if not self.is_list:
-            if self.count not in (-1, 1):
-                raise ValueError(f"count is {self.count}, but {self.datatype} is one value")
-            object.__setattr__(self, "count", 1)
-
-    @property
-    def is_list(self) -> bool:
-        """Whether values are lists."""
-        return self.datatype in (Datatype.int_list, Datatype.double_list)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The element type on the wire, in native byte order."""
-        return INT32 if self.datatype in (Datatype.int, Datatype.int_list) else FLOAT64
-
-
-@dataclass(frozen=True, slots=True)
-class Form:
-    """What a payload was before it became a flat array.
-
-    Attributes
-    ----------
-    dtype
-        Element type.
-    shape
-        Shape of an array, or ``(count,)``.
-    descriptor
-        The ``fmi.types`` of the call, None for an array.
-    tensor
-        Whether the value was a torch tensor.
-    """
-
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-    descriptor: TypeDescriptor | None = None
-    tensor: bool = False
-
-    @property
-    def count(self) -> int:
-        """Number of elements."""
-        return math.prod(self.shape)
-
-    @property
-    def described_shape(self) -> tuple[int, ...] | None:
-        """The shape where messages carry it: for arrays; typed values have their count on both sides."""
-        return self.shape if self.descriptor is None else None
-
-    def slice(self, size: int) -> Form:
-        """Return the form of one of `size` equal slices along the first axis.
-
-        Raises
-        ------
-        ValueError
-            If there is no such axis, or its length is not divisible by `size`.
-        """
-        if self.descriptor is not None and not self.descriptor.is_list:
-            raise ValueError(f"t is {self.descriptor.datatype}, scatter needs a list: int_list or double_list")
-        if not self.shape or self.shape[0] % size:
-            raise ValueError(f"{self.shape[0] if self.shape else 'one'} element(s) cannot be scattered to {size} ranks")
-        shape = (self.shape[0] // size, *self.shape[1:])
-        descriptor = self.descriptor and TypeDescriptor(self.descriptor.datatype, shape[0])
-        return Form(self.dtype, shape, descriptor, self.tensor)
-
-    def restore(self, flat: Array) -> Any:
-        """Return the program's kind of value around `flat`; arrays and tensors share its memory (no copy)."""
-        if self.descriptor is None:
-            return _wrap(flat.reshape(self.shape), self.tensor)
-        return flat.tolist() if self.descriptor.is_list else flat[0].item()
-
-    def restore_parts(self, flat: Array) -> Any:
-        """Return parts of this form's shape, joined along the first axis; for typed values a flat list."""
-        if self.descriptor is not None:
-            return flat.tolist()
-        return _wrap(flat.reshape((-1, *self.shape[1:])), self.tensor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,11 +84,6 @@ def pack_template(template: object) -> Payload:
     if not isinstance(memory, np.ndarray) or not memory.flags.c_contiguous or not memory.flags.writeable:
         raise ValueError("value is an array to fill, which must be C-contiguous and writable")
     return Payload(shaped.reshape(-1), form, template)
-
-
-def form_of(descriptor: TypeDescriptor) -> Form:
-    """Return the form of values of type `descriptor`."""
-    return Form(descriptor.dtype, (descriptor.count,), descriptor)
 
 
 def pack_typed(value: object, descriptor: TypeDescriptor, name: str = "value") -> Array:
@@ -297,10 +175,6 @@ def _tensor_memory(tensor: Any, name: str) -> NDArray[Any]:
     return memory
 
 
-def _wrap(shaped: Array, tensor: bool) -> Any:
-    return sys.modules["torch"].from_numpy(shaped) if tensor else shaped
-
-
 def combine_of(function: ReduceFunction, form: Form) -> Combine:
     """Return how `function` combines two flat payloads of `form`.
 
@@ -327,7 +201,7 @@ def combine_of(function: ReduceFunction, form: Form) -> Combine:
         return combine_elements
 
     def combine_arrays(left: Array, right: Array, out: Array) -> None:
-        given = (_wrap(left.reshape(form.shape), form.tensor), _wrap(right.reshape(form.shape), form.tensor))
+        given = (wrap(left.reshape(form.shape), form.tensor), wrap(right.reshape(form.shape), form.tensor))
         result, result_form = as_array(call(*given), "the custom function's result")
         if result_form.shape != form.shape or result_form.dtype != form.dtype:
             raise TypeError(

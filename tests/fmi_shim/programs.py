@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-import time
 from collections.abc import Callable, Iterable
 from functools import reduce as fold
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -222,125 +219,6 @@ def big_exchange(comm: fmi.Communicator, rank: int, size: int, count: int) -> tu
     return float(total.min()), float(total.max())
 
 
-def die_before_second_call(comm: fmi.Communicator, rank: int, size: int, victim: int) -> None:
-    comm.barrier()
-    if rank == victim:
-        os.kill(os.getpid(), signal.SIGKILL)
-    comm.barrier()
-
-
-def chain_of_waits(comm: fmi.Communicator, rank: int, size: int) -> None:
-    """Rank 0 waits for 1, which waits for 2, ... and the last one, which none but its neighbour knows, dies."""
-    if rank > 0:
-        comm.send(rank, rank - 1, INT)
-    if rank < size - 1:
-        comm.recv(rank + 1, INT)
-    if rank == size - 1:
-        os.kill(os.getpid(), signal.SIGKILL)
-    comm.recv(rank + 1, INT)
-
-
-def die_while_another_is_awaited(comm: fmi.Communicator, rank: int, size: int) -> None:
-    """Rank 1 is known to rank 0 alone, and dies; rank 2 waits at the rendezvous server for rank 1."""
-    if rank == 0:
-        comm.send(0, 2, INT)
-        comm.send(0, 1, INT)
-        comm.recv(2, INT)
-    elif rank == 1:
-        comm.recv(0, INT)
-        os.kill(os.getpid(), signal.SIGKILL)
-    else:
-        comm.recv(0, INT)
-        comm.recv(1, INT)
-
-
-def never_come(comm: fmi.Communicator, rank: int, size: int, absent: int) -> None:
-    if rank != absent:
-        comm.barrier()
-
-
-def come_late(comm: fmi.Communicator, rank: int, size: int, late: int, waited: Path) -> None:
-    """The late rank takes part in the second barrier only once another one has given up."""
-    comm.barrier()
-    if rank == late:
-        wait_for(waited)
-    try:
-        comm.barrier()
-    finally:
-        waited.touch()
-
-
-def leave_early(comm: fmi.Communicator, rank: int, size: int, leaver: int) -> str:
-    comm.barrier()
-    if rank != leaver:
-        comm.barrier()
-    return "left in peace"
-
-
-def raise_in_own_code(comm: fmi.Communicator, rank: int, size: int, culprit: int) -> None:
-    comm.barrier()
-    if rank == culprit:
-        raise RuntimeError("a bug of the program")
-    comm.barrier()
-
-
-def raise_in_custom_function(comm: fmi.Communicator, rank: int, size: int) -> float:
-    def fragile(left: float, right: float) -> float:
-        if rank == 1:
-            raise ZeroDivisionError("in the custom function")
-        return left + right
-
-    comm.barrier()
-    return comm.allreduce(1.0, fmi.func(fmi.op.custom, fragile, True, True), DOUBLE)
-
-
-def overflow(comm: fmi.Communicator, rank: int, size: int) -> int:
-    comm.barrier()
-    return comm.allreduce(2**30, fmi.func(fmi.op.sum), INT)
-
-
-def mismatched(comm: fmi.Communicator, rank: int, size: int, how: str) -> Any:
-    """Two ranks make calls that do not fit."""
-    total = fmi.func(fmi.op.sum)
-    comm.barrier()
-    calls: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
-        "operation": (lambda: comm.allreduce(1, total, INT), comm.barrier),
-        "type": (lambda: comm.allreduce(1, total, INT), lambda: comm.allreduce(1.0, total, DOUBLE)),
-        "count": (lambda: comm.allreduce([1], total, ints(1)), lambda: comm.allreduce([1, 2], total, ints(2))),
-        "operator": (lambda: comm.allreduce(1, total, INT), lambda: comm.allreduce(1, fmi.func(fmi.op.max), INT)),
-        "root": (lambda: comm.bcast(1, 0, INT) and comm.barrier(), lambda: comm.bcast(1, 1, INT) and comm.barrier()),
-        "two receivers": (lambda: comm.gather(1, 0, INT), lambda: comm.gather(1, 1, INT)),
-        "shape": (lambda: comm.allreduce(np.ones((2, 3)), total), lambda: comm.allreduce(np.ones((3, 2)), total)),
-        "dimensions": (lambda: comm.allreduce(np.ones((2, 3)), total), lambda: comm.allreduce(np.ones(6), total)),
-        "described": (lambda: comm.allreduce(np.ones(1), total), lambda: comm.allreduce(1.0, total, DOUBLE)),
-        "direction": (lambda: comm.send(1, 1, INT) or comm.barrier(), lambda: comm.send(1, 0, INT) or comm.barrier()),
-        "open type": (lambda: comm.bcast([1, 2], 0, ints(2)) and comm.barrier(), lambda: comm.bcast(None, 0)),
-        "order": (lambda: comm.send(1, 1, INT) or comm.barrier(), lambda: comm.barrier() or comm.recv(0, INT)),
-    }
-    return calls[how][rank]()
-
-
-def errors_of_two_calls(comm: fmi.Communicator, rank: int, size: int, how: str) -> list[BaseException | None]:
-    errors: list[BaseException | None] = []
-    for call in (lambda: mismatched(comm, rank, size, how), comm.barrier):
-        try:
-            call()
-        except Exception as error:  # noqa: BLE001 - the error is the result
-            errors.append(error)
-        else:
-            errors.append(None)
-    return errors
-
-
-def interrupted(comm: fmi.Communicator, rank: int, size: int) -> None:
-    """Rank 0 gets a Ctrl-C in the middle of a receive that would never end."""
-    comm.barrier()
-    if rank == 0:
-        signal.setitimer(signal.ITIMER_REAL, 0.05)
-        signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
-    comm.recv(1 - rank, INT)
-
-
 def wrong_arguments(comm: fmi.Communicator, rank: int, size: int) -> tuple[list[tuple[str, str]], int]:
     """Make every wrong call; return the errors, and a sum that shows that nothing was sent."""
     total = fmi.func(fmi.op.sum)
@@ -401,8 +279,3 @@ def closed(comm: fmi.Communicator, rank: int, size: int) -> str:
     except FmiError as error:
         return f"{type(error).__name__}: {error}"
     return "no error"
-
-
-def wait_for(path: Path) -> None:
-    while not path.exists():
-        time.sleep(0.001)

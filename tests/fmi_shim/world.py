@@ -22,7 +22,7 @@ Program = Callable[..., Any]
 """A module-level function of communicator, rank, world size and further arguments: what a rank runs."""
 
 _PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(["numpy", "fmi_shim", "tests.fmi_shim.programs"])
+_PROCESSES.set_forkserver_preload(["numpy", "fmi_shim", "tests.fmi_shim.programs", "tests.fmi_shim.failing_programs"])
 
 
 @contextmanager
@@ -80,7 +80,7 @@ class World:
         max_timeout: int = 20_000,
         limit: float = 50.0,
     ) -> list[Outcome]:
-        """Run `program(comm, rank, size, *arguments)` on every rank; return the outcomes in the order of the ranks.
+        """Run `program(comm, rank, size, *arguments)` on every rank; return the outcomes by rank.
 
         `ranks` is the world size, or the (rank, world size) that each process is told.
         """

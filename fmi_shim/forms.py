@@ -1,0 +1,138 @@
+"""What a payload is: ``fmi.datatypes``, ``fmi.types``, and the form that a result must come back in."""
+
+from __future__ import annotations
+
+import enum
+import math
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fmi_shim.operators import Array
+
+INT32 = np.dtype(np.int32)
+FLOAT64 = np.dtype(np.float64)
+
+
+class Datatype(enum.Enum):
+    """``fmi.datatypes``: C int32 and float64, and lists of them."""
+
+    int = 1
+    double = 2
+    int_list = 3
+    double_list = 4
+
+
+@dataclass(frozen=True, slots=True)
+class TypeDescriptor:
+    """``fmi.types``: what a value is, so that both ends agree on its bytes.
+
+    Parameters
+    ----------
+    datatype
+        One of ``fmi.datatypes``.
+    count
+        Number of elements of a list; left out for ``int`` and ``double``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `datatype` is none of ``fmi.datatypes``, or `count` is missing, negative or out of place.
+    """
+
+    datatype: Datatype
+    count: int = -1
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.datatype, Datatype):
+            raise TypeError(f"datatype is {self.datatype!r}, allowed are {', '.join(map(str, Datatype))}")
+        if not isinstance(self.count, int) or isinstance(self.count, bool):
+            raise TypeError(f"count is {self.count!r}, allowed is a whole number")
+        if self.is_list and self.count < 0:
+            raise ValueError(f"{self.datatype} needs the number of elements, e.g. fmi.types({self.datatype}, 2)")
+        if not self.is_list:
+            if self.count not in (-1, 1):
+                raise ValueError(f"count is {self.count}, but {self.datatype} is one value")
+            object.__setattr__(self, "count", 1)
+
+    @property
+    def is_list(self) -> bool:
+        """Whether values are lists."""
+        return self.datatype in (Datatype.int_list, Datatype.double_list)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The element type on the wire, in native byte order."""
+        return INT32 if self.datatype in (Datatype.int, Datatype.int_list) else FLOAT64
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What a payload was before it became a flat array.
+
+    Attributes
+    ----------
+    dtype
+        Element type.
+    shape
+        Shape of an array, or ``(count,)``.
+    descriptor
+        The ``fmi.types`` of the call, None for an array.
+    tensor
+        Whether the value was a torch tensor.
+    """
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    descriptor: TypeDescriptor | None = None
+    tensor: bool = False
+
+    @property
+    def count(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def described_shape(self) -> tuple[int, ...] | None:
+        """The shape where messages carry it: for arrays; typed values have their count on both sides."""
+        return self.shape if self.descriptor is None else None
+
+    def slice(self, size: int) -> Form:
+        """Return the form of one of `size` equal slices along the first axis.
+
+        Raises
+        ------
+        ValueError
+            If there is no such axis, or its length is not divisible by `size`.
+        """
+        if self.descriptor is not None and not self.descriptor.is_list:
+            raise ValueError(f"t is {self.descriptor.datatype}, scatter needs a list: int_list or double_list")
+        if not self.shape or self.shape[0] % size:
+            raise ValueError(f"{self.shape[0] if self.shape else 'one'} element(s) cannot be scattered to {size} ranks")
+        shape = (self.shape[0] // size, *self.shape[1:])
+        descriptor = self.descriptor and TypeDescriptor(self.descriptor.datatype, shape[0])
+        return Form(self.dtype, shape, descriptor, self.tensor)
+
+    def restore(self, flat: Array) -> Any:
+        """Return the program's kind of value around `flat`; arrays and tensors share its memory (no copy)."""
+        if self.descriptor is None:
+            return wrap(flat.reshape(self.shape), self.tensor)
+        return flat.tolist() if self.descriptor.is_list else flat[0].item()
+
+    def restore_parts(self, flat: Array) -> Any:
+        """Return parts of this form's shape, joined along the first axis; for typed values a flat list."""
+        if self.descriptor is not None:
+            return flat.tolist()
+        return wrap(flat.reshape((-1, *self.shape[1:])), self.tensor)
+
+
+def form_of(descriptor: TypeDescriptor) -> Form:
+    """Return the form of values of type `descriptor`."""
+    return Form(descriptor.dtype, (descriptor.count,), descriptor)
+
+
+def wrap(shaped: Array, tensor: bool) -> Any:
+    """Return a tensor around the memory of `shaped` if `tensor` is true, else `shaped` itself."""
+    return sys.modules["torch"].from_numpy(shaped) if tensor else shaped
