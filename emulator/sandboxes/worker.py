@@ -7,6 +7,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from emulator.sandboxes.messages import Spawn
@@ -16,7 +17,7 @@ from emulator.sandboxes.runtime_client import serve
 _PR_SET_PDEATHSIG = 1
 
 
-def run_worker(spawn: Spawn, output: int, zygote_pid: int) -> None:
+def run_worker(spawn: Spawn, output: int, zygote_pid: int, visible: Sequence[Path]) -> None:
     """Become the sandbox that `spawn` describes; never returns.
 
     Parameters
@@ -27,6 +28,8 @@ def run_worker(spawn: Spawn, output: int, zygote_pid: int) -> None:
         Descriptor that becomes standard output and error.
     zygote_pid
         The parent: when it dies, so does this process.
+    visible
+        What can be seen under /tmp even when that is private.
     """
     status = 1
     try:
@@ -36,7 +39,7 @@ def run_worker(spawn: Spawn, output: int, zygote_pid: int) -> None:
         _redirect(output)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         _replace_environment(spawn)
-        _shut_in(spawn)
+        _shut_in(spawn, visible)
         status = serve(Path(spawn.task_root))
     except SystemExit as error:
         status = error.code if isinstance(error.code, int) else int(error.code is not None)
@@ -71,10 +74,9 @@ def _replace_environment(spawn: Spawn) -> None:
     time.tzset()
 
 
-def _shut_in(spawn: Spawn) -> None:
-    keep = [Path(entry) for entry in (spawn.task_root, sys.prefix, sys.base_prefix, *sys.path) if entry]
+def _shut_in(spawn: Spawn, visible: Sequence[Path]) -> None:
     try:
-        mount_private_tmp(spawn.ephemeral_storage_bytes, keep)
+        mount_private_tmp(spawn.ephemeral_storage_bytes, [Path(spawn.task_root), *visible])
     except PrivateTmpUnavailableError as error:
         # The next best: a directory of its own, removed with the cloud's state.
         own = Path(spawn.task_root).parent / "tmp" / spawn.sandbox_id

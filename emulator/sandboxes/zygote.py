@@ -24,6 +24,7 @@ import psutil
 
 import fmi_shim  # noqa: F401 - for all workers to share
 from emulator.limits import REGION
+from emulator.sandboxes.import_paths import import_paths
 from emulator.sandboxes.memory import MemoryGauge
 from emulator.sandboxes.messages import Decoder, Exited, Kill, Message, Spawn, Started, encode
 from emulator.sandboxes.worker import run_worker
@@ -59,6 +60,7 @@ class Zygote:
         self._descriptors: list[int] = []
         self._workers: dict[int, _Worker] = {}
         self._next_watch = 0.0
+        self._visible = import_paths()
 
     def run(self) -> None:
         """Serve until the endpoint is gone, then end every worker."""
@@ -107,7 +109,7 @@ class Zygote:
         if pid == 0:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            run_worker(spawn, output, zygote_pid)
+            run_worker(spawn, output, zygote_pid, self._visible)
         os.close(output)
         # The child does the same: whoever comes first, the group exists before anybody signals it.
         with contextlib.suppress(PermissionError, ProcessLookupError):
