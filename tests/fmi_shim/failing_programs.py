@@ -15,8 +15,14 @@ import fmi_shim as fmi
 from tests.fmi_shim.programs import DOUBLE, INT, ints
 
 
-def die_before_second_call(comm: fmi.Communicator, rank: int, size: int, victim: int) -> None:
+def connect_all(comm: fmi.Communicator) -> None:
+    """Open all connections of a barrier on all ranks: whoever leaves the second one knows that all left the first."""
     comm.barrier()
+    comm.barrier()
+
+
+def die_before_second_call(comm: fmi.Communicator, rank: int, size: int, victim: int) -> None:
+    connect_all(comm)
     if rank == victim:
         os.kill(os.getpid(), signal.SIGKILL)
     comm.barrier()
@@ -65,14 +71,14 @@ def come_late(comm: fmi.Communicator, rank: int, size: int, late: int, given_up:
 
 
 def leave_early(comm: fmi.Communicator, rank: int, size: int, leaver: int) -> str:
-    comm.barrier()
+    connect_all(comm)
     if rank != leaver:
         comm.barrier()
     return "left in peace"
 
 
 def raise_in_own_code(comm: fmi.Communicator, rank: int, size: int, culprit: int) -> None:
-    comm.barrier()
+    connect_all(comm)
     if rank == culprit:
         raise RuntimeError("a bug of the program")
     comm.barrier()
@@ -84,12 +90,12 @@ def raise_in_custom_function(comm: fmi.Communicator, rank: int, size: int) -> fl
             raise ZeroDivisionError("in the custom function")
         return left + right
 
-    comm.barrier()
+    connect_all(comm)
     return comm.allreduce(1.0, fmi.func(fmi.op.custom, fragile, True, True), DOUBLE)
 
 
 def overflow(comm: fmi.Communicator, rank: int, size: int) -> int:
-    comm.barrier()
+    connect_all(comm)
     return comm.allreduce(2**30, fmi.func(fmi.op.sum), INT)
 
 
