@@ -14,7 +14,7 @@ from fmi_shim.arguments import require_integer, require_peer, require_rank, requ
 from fmi_shim.channels.base import Channel
 from fmi_shim.channels.direct import DirectChannel
 from fmi_shim.channels.framed import FramedChannel
-from fmi_shim.collectives import allreduce, barrier, bcast, gather, reduce, scan, scatter
+from fmi_shim.collectives import select
 from fmi_shim.config import load_direct
 from fmi_shim.errors import BrokenCommunicatorError
 from fmi_shim.forms import Form, TypeDescriptor, form_of
@@ -119,7 +119,7 @@ class Communicator:
 
     def barrier(self) -> None:
         """Wait until all ranks have come here."""
-        self._perform(Call(Operation.barrier, self._collectives, _BYTE, 1), barrier.one_byte_allreduce)
+        self._perform(Call(Operation.barrier, self._collectives, _BYTE, 1), select.barrier)
 
     def send(self, value: object, dst: int, t: TypeDescriptor | None = None) -> None:
         """Send `value` to rank `dst`, which must `recv` it. Arrays are not copied."""
@@ -150,7 +150,7 @@ class Communicator:
         require_rank("root", root, self._size)
         payload = pack(value, t) if self._rank == root else self._target(value, t)
         call = self._collective(Operation.bcast, _form(payload), root)
-        received = self._perform(call, lambda channel: bcast.binomial(channel, _flat(payload), root))
+        received = self._perform(call, lambda channel: select.bcast(channel, _flat(payload), root))
         return received if payload is None else payload.restore()
 
     def gather(self, value: object, root: int, t: TypeDescriptor | None = None) -> Any:
@@ -161,7 +161,7 @@ class Communicator:
         require_rank("root", root, self._size)
         payload = pack(value, t)
         call = self._collective(Operation.gather, payload.form, root)
-        parts = self._perform(call, lambda channel: gather.binomial(channel, payload.flat, root))
+        parts = self._perform(call, lambda channel: select.gather(channel, payload.flat, root))
         return payload.form.restore_parts(payload.flat[:0] if parts is None else parts)
 
     def scatter(self, value: object, root: int, t: TypeDescriptor | None = None) -> Any:
@@ -180,32 +180,29 @@ class Communicator:
         else:
             own = self._target(value, None)
         call = self._collective(Operation.scatter, _form(own), root)
-        received = self._perform(call, lambda channel: scatter.binomial(channel, _flat(whole), _flat(own), root))
+        received = self._perform(call, lambda channel: select.scatter(channel, _flat(whole), _flat(own), root))
         return received if own is None else own.restore()
 
     def reduce(self, value: object, root: int, f: ReduceFunction, t: TypeDescriptor | None = None) -> Any:
         """Return the combination of all ranks' values on the root, None elsewhere. One copy of an array."""
         require_rank("root", root, self._size)
         payload, combine = self._reducible(value, f, t)
-        schedule = reduce.left_to_right if f.left_to_right else reduce.binomial
         call = self._collective(Operation.reduce, payload.form, root, f)
-        result = self._perform(call, lambda channel: schedule(channel, payload.flat, root, combine))
+        result = self._perform(call, lambda channel: select.reduce(channel, payload.flat, root, f, combine))
         return None if result is None else payload.form.restore(result)
 
     def allreduce(self, value: object, f: ReduceFunction, t: TypeDescriptor | None = None) -> Any:
         """Return the combination of all ranks' values on every rank. One copy of an array."""
         payload, combine = self._reducible(value, f, t)
-        schedule = allreduce.choose(f, payload.flat.nbytes, self._size, self._channel.full_duplex)
         call = self._collective(Operation.allreduce, payload.form, 0, f)
-        result = self._perform(call, lambda channel: schedule(channel, payload.flat, combine))
+        result = self._perform(call, lambda channel: select.allreduce(channel, payload.flat, f, combine))
         return payload.form.restore(result)
 
     def scan(self, value: object, f: ReduceFunction, t: TypeDescriptor | None = None) -> Any:
         """Return the combination of the values of all ranks up to this one, itself included. One copy of an array."""
         payload, combine = self._reducible(value, f, t)
-        schedule = scan.chain if f.left_to_right else scan.up_and_down_sweep
         call = self._collective(Operation.scan, payload.form, 0, f)
-        self._perform(call, lambda channel: schedule(channel, payload.flat, combine))
+        self._perform(call, lambda channel: select.scan(channel, payload.flat, f, combine))
         return payload.restore()
 
     def _reducible(self, value: object, f: ReduceFunction, t: TypeDescriptor | None) -> tuple[Payload, Combine]:
