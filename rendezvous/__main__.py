@@ -1,74 +1,95 @@
-"""``fmi-rendezvous``: the pairing server as a program of its own."""
+"""``fmi-rendezvous``: the rendezvous server as a program of its own."""
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import errno
 import logging
+import resource
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
-from rendezvous.protocol import DEFAULT_PORT
+from rendezvous.health import HealthEndpoint
+from rendezvous.json_log import JsonFormatter
+from rendezvous.options import OptionError, Options, parse
 from rendezvous.server import RendezvousServer
 
 _CANNOT_BIND = {
-    errno.EADDRINUSE: "is in use: stop the other server or choose another --port",
-    errno.EACCES: "needs privileges: choose a --port above 1023",
-    errno.EADDRNOTAVAIL: "is no address of this machine: choose another --host",
+    errno.EADDRINUSE: "is in use: stop the other server or choose another --{what}port",
+    errno.EACCES: "needs privileges: choose a --{what}port above 1023",
+    errno.EADDRNOTAVAIL: "is no address of this machine: choose another --{what}host",
 }
 
 
-def _port(text: str) -> int:
-    port = int(text)
-    if not 0 <= port <= 65535:
-        raise argparse.ArgumentTypeError(f"a port is between 0 and 65535, not {port}")
-    return port
+class _BindError(Exception):
+    """An address cannot be listened on."""
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="fmi-rendezvous",
-        description="Pair FMI ranks by name, so that they can open direct TCP connections "
-        "(TCPunch protocol, version 1).",
-        epilog="Ranks find the server by backends.Direct.host and .port of fmi.json, or by "
-        "FMI_RENDEZVOUS=HOST:PORT in their environment. SIGINT and SIGTERM end the server; connections "
-        "between ranks are not affected.",
-    )
-    parser.add_argument(
-        "--host",
-        default="127.0.0.1",
-        help="IPv4 address to bind to (default: %(default)s, this machine only)",
-    )
-    parser.add_argument(
-        "--port", default=DEFAULT_PORT, type=_port, help="TCP port, 0 for a free one (default: %(default)s)"
-    )
-    parser.add_argument("--verbose", action="store_true", help="log every refused client to standard error")
-    return parser
-
-
-async def _serve(host: str, port: int) -> None:
+async def _serve(options: Options) -> None:
     stop = asyncio.Event()
+    hurry = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    server = RendezvousServer(host, port)
-    await server.start()
-    print(f"fmi-rendezvous listens on {server.host}:{server.port}", flush=True)
-    await stop.wait()
-    await server.close()
+
+    def on_signal(immediately: bool) -> None:
+        if immediately or stop.is_set():
+            hurry.set()
+        stop.set()
+
+    loop.add_signal_handler(signal.SIGTERM, on_signal, False)
+    loop.add_signal_handler(signal.SIGINT, on_signal, True)
+    server = RendezvousServer(options.host, options.port, limits=options.limits, secret=options.secret, tls=options.tls)
+    health = HealthEndpoint(server, options.health_host, options.health_port)
+    await _bind(server.start, options.host, options.port, what="")
+    try:
+        await _bind(health.start, options.health_host, options.health_port, what="health-")
+        print(f"fmi-rendezvous listens on {server.host}:{server.port}")
+        print(f"health and metrics are on http://{health.host}:{health.port}", flush=True)
+        await stop.wait()
+        draining = loop.create_task(server.drain(options.drain_seconds))
+        hurrying = loop.create_task(hurry.wait())
+        await asyncio.wait([draining, hurrying], return_when=asyncio.FIRST_COMPLETED)
+        draining.cancel()
+        hurrying.cancel()
+        await asyncio.gather(draining, hurrying, return_exceptions=True)
+    finally:
+        await health.close()
+        await server.close()
+
+
+async def _bind(start: Callable[[], Awaitable[None]], host: str, port: int, what: str) -> None:
+    try:
+        await start()
+    except OSError as error:
+        reason = _CANNOT_BIND.get(error.errno or 0, f"cannot be bound: {error.strerror or error}")
+        raise _BindError(f"{host}:{port} {reason.format(what=what)}") from error
+
+
+def _log_to_stderr(level: str) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter())
+    logging.basicConfig(level=level.upper(), handlers=[handler])
+
+
+def _raise_descriptor_limit() -> None:
+    """Take as many descriptors as this process may have: each client needs one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (ValueError, OSError):  # macOS says "unlimited" and means less
+            logging.getLogger(__name__).info("descriptor limit stays", extra={"fields": {"limit": soft}})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until SIGINT or SIGTERM; return 0, or 2 when the address cannot be bound."""
-    options = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO if options.verbose else logging.ERROR, format="%(levelname)s %(message)s")
+    """Serve until SIGINT or SIGTERM; return 0, or 2 when the server cannot be started as it is told to."""
     try:
-        asyncio.run(_serve(options.host, options.port))
-    except OSError as error:
-        reason = _CANNOT_BIND.get(error.errno or 0, f"cannot be bound: {error.strerror or error}")
-        print(f"fmi-rendezvous: {options.host}:{options.port} {reason}", file=sys.stderr)
+        options = parse(arguments)
+        _log_to_stderr(options.log_level)
+        _raise_descriptor_limit()
+        asyncio.run(_serve(options))
+    except (OptionError, _BindError) as error:
+        print(f"fmi-rendezvous: {error}", file=sys.stderr)
         return 2
     return 0
 

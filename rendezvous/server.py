@@ -1,33 +1,46 @@
-"""The asyncio shell around the registry: sockets in, addresses out."""
+"""The asyncio shell around the registries: sockets in, addresses out."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import logging
 import socket
+import ssl
+import uuid
+from collections import Counter
 
-from rendezvous.protocol import DEFAULT_PORT, Endpoint, ProtocolError, encode_record
+from rendezvous.control import Extension
+from rendezvous.deadlines import Deadlines
+from rendezvous.limits import Limits
+from rendezvous.name_client import NameClient
+from rendezvous.protocol import DEFAULT_PORT, Endpoint
+from rendezvous.protocol.extension import MIN_SECRET_BYTES, decode_hello
 from rendezvous.registry import Registry
+from rendezvous.tally import Refused, Tally
 
 _log = logging.getLogger(__name__)
 
-SILENCE_SECONDS = 30.0
-"""A client that has not sent a name by then is disconnected; one that has may wait as long as it lives."""
-
-PUNCHING_SECONDS = 120.0
-"""How long a paired client's connection is kept, since its NAT mapping must last while it punches."""
-
 _BACKLOG = 4096
+_ACCEPTS_AT_ONCE = 64
+_ACCEPT_PAUSE_SECONDS = 0.1
+_TICK_SECONDS = 0.005
+"""Deadlines are looked at no more often than this, all that are reached at once."""
+
+_OUT_OF_DESCRIPTORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 _KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
-"""Finds out within a minute about a waiter whose machine vanished without a word, where the options exist."""
+"""Finds out within a minute about a waiter whose machine vanished without a word, where the options exist.
+Set on the listening socket, from which accepted ones inherit them."""
 
 
 class RendezvousServer:
-    """Pairs clients that send the same name (TCPunch, version 1).
+    """Pairs clients that send the same name (TCPunch), and ranks of a job (our extension), on one port.
 
     It runs in the event loop that starts it, holds no thread and no state outside itself, and no client can
-    hold up another: each has a connection, a timer and at most 99 bytes of its own.
+    hold up another. Clients of TCPunch cost no task and no stream: they have a socket, a deadline and at
+    most 141 bytes of their own.
 
     Parameters
     ----------
@@ -35,8 +48,18 @@ class RendezvousServer:
         IPv4 address to bind to. The loopback default keeps strangers out.
     port
         TCP port; 0 takes a free one, which `port` then tells.
-    silence_seconds, punching_seconds
-        The two limits on a connection's life, see `SILENCE_SECONDS` and `PUNCHING_SECONDS`.
+    limits
+        How much is given to whom.
+    secret
+        What ranks must know, at least 16 bytes; empty to let in anybody. With a secret, clients of TCPunch,
+        which know of none, are refused.
+    tls
+        Certificate and key for the extension's control connections.
+
+    Raises
+    ------
+    ValueError
+        If the secret is shorter.
     """
 
     def __init__(
@@ -44,16 +67,27 @@ class RendezvousServer:
         host: str = "127.0.0.1",
         port: int = DEFAULT_PORT,
         *,
-        silence_seconds: float = SILENCE_SECONDS,
-        punching_seconds: float = PUNCHING_SECONDS,
+        limits: Limits = Limits(),  # noqa: B008 - frozen
+        secret: bytes = b"",
+        tls: ssl.SSLContext | None = None,
     ) -> None:
+        if secret and len(secret) < MIN_SECRET_BYTES:
+            raise ValueError(f"the secret has {len(secret)} bytes; take {MIN_SECRET_BYTES} or more, at random")
         self.host = host
         self.port = port
-        self.silence_seconds = silence_seconds
-        self.punching_seconds = punching_seconds
-        self.registry: Registry[_ClientConnection] = Registry()
-        self.connections: set[_ClientConnection] = set()
-        self._listener: asyncio.Server | None = None
+        self.limits = limits
+        self.tally = Tally()
+        self.registry: Registry[NameClient] = Registry()
+        self.draining = False
+        self.secret_asked = bool(secret)
+        self._secret = secret
+        self._tls = tls
+        self._clients: set[NameClient] = set()
+        self._addresses: Counter[str] = Counter()
+        self._deadlines: Deadlines[NameClient | uuid.UUID] = Deadlines()
+        self._tick: asyncio.TimerHandle | None = None
+        self._listener: socket.socket | None = None
+        self._emptied = asyncio.Event()
 
     async def start(self) -> None:
         """Bind and listen; from its return on, clients can connect.
@@ -63,81 +97,166 @@ class RendezvousServer:
         OSError
             If the address cannot be bound, e.g. ``EADDRINUSE``.
         """
-        self._listener = await asyncio.get_running_loop().create_server(
-            lambda: _ClientConnection(self), self.host, self.port, family=socket.AF_INET, backlog=_BACKLOG
-        )
-        self.host, self.port = self._listener.sockets[0].getsockname()[:2]
-        _log.info("rendezvous server listens on %s:%d", self.host, self.port)
+        self._loop = asyncio.get_running_loop()
+        self.extension = Extension(self.limits, self.tally, self.registry, self._secret, self._tls)
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            _keep_alive(listener)
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            listener.setblocking(False)
+            listener.bind((self.host, self.port))
+            listener.listen(_BACKLOG)
+        except OSError:
+            listener.close()
+            raise
+        self._listener = listener
+        self.host, self.port = listener.getsockname()
+        self._loop.add_reader(listener, self._accept)
+        _log.info("listening", extra={"fields": {"host": self.host, "port": self.port}})
+
+    async def drain(self, seconds: float) -> None:
+        """End gracefully: take nobody in, send the waiting away, let punching and relayed pairs finish.
+
+        Parameters
+        ----------
+        seconds
+            After which even those are ended.
+        """
+        self.draining = True
+        self._stop_listening()
+        for client in tuple(self._clients):
+            if not client.punching:
+                client.turn_away()
+        self.extension.disconnect_ranks()
+        if self.connections:
+            with contextlib.suppress(TimeoutError):  # whoever is not done by now is ended
+                await asyncio.wait_for(self._emptied.wait(), seconds)
+        await self.close()
 
     async def close(self) -> None:
         """Stop listening and disconnect every client."""
-        if self._listener is None:
+        if not hasattr(self, "extension"):
             return
-        self._listener.close()
-        for connection in tuple(self.connections):
-            connection.disconnect()
-        await self._listener.wait_closed()
-        self._listener = None
+        self._stop_listening()
+        for client in tuple(self._clients):
+            client.close()
+        await self.extension.close()
+        if self._tick is not None:
+            self._tick.cancel()
 
     @property
     def waiting(self) -> int:
-        """Number of clients that wait for a partner."""
-        return len(self.registry)
+        """Number of clients and ranks that are known and not yet paired, and of waits that may be resumed."""
+        return len(self.registry) + self.registry.remembered + len(self.extension.jobs)
 
+    @property
+    def connections(self) -> int:
+        """Number of open connections."""
+        return self._addresses.total()
 
-class _ClientConnection(asyncio.Protocol):
-    """One client, from its accept to its end: silent, then waiting, then paired."""
+    def clock(self) -> float:
+        """Return the event loop's time."""
+        return self._loop.time()
 
-    def __init__(self, server: RendezvousServer) -> None:
-        self._server = server
-        self._loop = asyncio.get_running_loop()
-        self._paired = False
-        self._named = False
+    def expire_at(self, item: NameClient | uuid.UUID, at: float) -> None:
+        """Have `item` expire then."""
+        self._deadlines.set(item, at)
+        if self._tick is None or at < self._tick.when() - _TICK_SECONDS:
+            self._schedule(at)
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - asyncio types it as the base class
-        self._transport = transport
-        _keep_alive(transport.get_extra_info("socket"))
-        self._endpoint = Endpoint(*transport.get_extra_info("peername")[:2])
-        self._limit = self._loop.call_later(self._server.silence_seconds, self.disconnect)
-        self._server.connections.add(self)
+    def full(self) -> bool:
+        """Return whether nobody else may wait."""
+        return self.extension.full()
 
-    def data_received(self, data: bytes) -> None:
-        if self._paired:
-            return  # version 1 has nothing more to say; the bytes are dropped, the timer ends the connection
-        try:
-            pair = self._server.registry.receive(self, data)
-        except ProtocolError as error:
-            _log.warning("%s is disconnected: %s", self._endpoint, error)
-            self.disconnect()
+    def speaks_extension(self, client: NameClient, hello: bytes) -> None:
+        """Take over the socket of a client that has sent a hello."""
+        found = decode_hello(hello)
+        self._forget(client)
+        self.extension.take(client.connection, client.endpoint, found, lambda: self._release(client.endpoint.host))
+
+    def waits_raw(self, name: bytes) -> None:
+        """Tell ranks that await a peer which waits under a name instead."""
+        if len(self.extension.jobs):
+            self.extension.deliver(self.extension.jobs.came_raw(name))
+
+    def closed(self, client: NameClient) -> None:
+        """Forget a connection that ends."""
+        self._forget(client)
+        self._release(client.endpoint.host)
+
+    def _forget(self, client: NameClient) -> None:
+        self._loop.remove_reader(client.connection)
+        self._deadlines.drop(client)
+        self._clients.discard(client)
+
+    def _release(self, address: str) -> None:
+        self._addresses[address] -= 1
+        if not self._addresses[address]:
+            del self._addresses[address]
+            if not self._addresses:
+                self._emptied.set()
+
+    def _accept(self) -> None:
+        assert self._listener is not None  # noqa: S101 - called while it is registered
+        for _ in range(_ACCEPTS_AT_ONCE):
+            try:
+                connection, address = self._listener.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except ConnectionAbortedError:
+                continue
+            except OSError as error:
+                if error.errno not in _OUT_OF_DESCRIPTORS:
+                    raise
+                _log.error("cannot accept", extra={"fields": {"why": str(error), "connections": self.connections}})
+                self._loop.remove_reader(self._listener)
+                self._loop.call_later(_ACCEPT_PAUSE_SECONDS, self._accept_again)
+                return
+            self._admit(connection, Endpoint(*address))
+
+    def _accept_again(self) -> None:
+        if self._listener is not None:
+            self._loop.add_reader(self._listener, self._accept)
+
+    def _admit(self, connection: socket.socket, endpoint: Endpoint) -> None:
+        self.tally.connections += 1
+        if self._addresses[endpoint.host] >= self.limits.connections_per_address:
+            self.tally.refused[Refused.address_limit] += 1
+            connection.close()
             return
-        if not self._named:
-            self._named = True
-            self._limit.cancel()
-            self._transport.write(encode_record(self._endpoint))
-        if pair is not None:
-            pair.first.introduce(pair.second)
-            pair.second.introduce(pair.first)
+        self._addresses[endpoint.host] += 1
+        self._emptied.clear()
+        connection.setblocking(False)
+        client = NameClient(self, connection, endpoint)
+        self._clients.add(client)
+        self._loop.add_reader(connection, client.readable)
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._limit.cancel()
-        self._server.registry.leave(self)
-        self._server.connections.discard(self)
+    def _stop_listening(self) -> None:
+        if self._listener is not None:
+            self._loop.remove_reader(self._listener)
+            self._listener.close()
+            self._listener = None
 
-    def introduce(self, partner: _ClientConnection) -> None:
-        """Tell this client where its partner is, and let it punch."""
-        self._paired = True
-        self._transport.write(encode_record(partner._endpoint))
-        self._limit = self._loop.call_later(self._server.punching_seconds, self.disconnect)
+    def _schedule(self, at: float) -> None:
+        if self._tick is not None:
+            self._tick.cancel()
+        self._tick = self._loop.call_at(max(at, self.clock() + _TICK_SECONDS), self._expire)
 
-    def disconnect(self) -> None:
-        """Leave the registry at once and close the connection without waiting for the other side."""
-        self._server.registry.leave(self)
-        self._transport.abort()
+    def _expire(self) -> None:
+        self._tick = None
+        for item in self._deadlines.reached(self.clock()):
+            if isinstance(item, uuid.UUID):
+                self.registry.forget(item)
+            else:
+                item.expired()
+        at = self._deadlines.next()
+        if at is not None:
+            self._schedule(at)
 
 
-def _keep_alive(connection: socket.socket) -> None:
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+def _keep_alive(listener: socket.socket) -> None:
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _KEEPALIVE.items():
         if hasattr(socket, name):
-            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+            listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

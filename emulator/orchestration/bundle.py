@@ -34,7 +34,10 @@ def function_archive() -> bytes:
     shim, pairing = _folder("fmi_shim"), _folder("rendezvous")
     members = {path.name: path for path in _folder("emulator.functions").glob("*.py") if path.name != "__init__.py"}
     members |= {f"fmi_shim/{path.relative_to(shim).as_posix()}": path for path in shim.rglob("*.py")}
-    members |= {f"rendezvous/{name}": pairing / name for name in ("__init__.py", "protocol.py")}
+    members |= {
+        f"rendezvous/{path.relative_to(pairing).as_posix()}": path
+        for path in [pairing / "__init__.py", *(pairing / "protocol").glob("*.py")]
+    }
     members["fmi.py"] = shim / "dropin" / "fmi.py"
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:

@@ -4,9 +4,11 @@ import asyncio
 import socket
 import struct
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
+from rendezvous.limits import Limits
 from rendezvous.protocol import Endpoint, decode_record
 from rendezvous.server import RendezvousServer
 
@@ -14,9 +16,9 @@ Reader, Writer = asyncio.StreamReader, asyncio.StreamWriter
 Scenario = Callable[[RendezvousServer], Awaitable[None]]
 
 
-def with_server(scenario: Scenario, **limits: float) -> None:
+def with_server(scenario: Scenario, **limits: Any) -> None:
     async def run() -> None:
-        server = RendezvousServer(port=0, **limits)
+        server = RendezvousServer(port=0, limits=Limits(**limits))
         await server.start()
         try:
             await asyncio.wait_for(scenario(server), 20)

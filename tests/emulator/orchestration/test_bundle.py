@@ -20,7 +20,7 @@ def test_the_functions_archive_is_enough_for_import_fmi(tmp_path: Path) -> None:
     with zipfile.ZipFile(io.BytesIO(function_archive())) as archive:
         names = archive.namelist()
         archive.extractall(tmp_path / "task")
-    assert {"initialize.py", "execute.py", "summarize.py", "fmi.py", "rendezvous/protocol.py"} <= set(names)
+    assert {"initialize.py", "execute.py", "summarize.py", "fmi.py", "rendezvous/protocol/extension.py"} <= set(names)
     assert not [name for name in names if name.startswith(("emulator/", "inference/"))]
     check = f"""
 import sys

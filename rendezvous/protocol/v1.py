@@ -1,4 +1,4 @@
-"""TCPunch's wire protocol, version 1, without any I/O: what is said between a rank and the server.
+"""TCPunch's wire protocol, version 1, without any I/O.
 
 A client opens a TCP connection, sends a *pairing name* as raw bytes (at most 99, no terminator, no length),
 and reads two records of 8 bytes: its own public address, then, once a partner has sent the same name, the
@@ -11,35 +11,17 @@ with.
 
 from __future__ import annotations
 
-import ipaddress
-import struct
-from dataclasses import dataclass
+from rendezvous.protocol.endpoints import ADDRESS_BYTES, Endpoint, ProtocolError, decode_endpoint
 
-DEFAULT_PORT = 10000
 MAX_NAME_BYTES = 99
 
-_RECORD = struct.Struct("!4sH2x")
-RECORD_BYTES = _RECORD.size
-
-
-class ProtocolError(ValueError):
-    """The other side sent what version 1 of the protocol does not allow."""
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """An IPv4 address and a TCP port, in the host's own notation."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
+_PADDING = bytes(2)
+RECORD_BYTES = ADDRESS_BYTES + len(_PADDING)
 
 
 def encode_record(endpoint: Endpoint) -> bytes:
     """Return the 8 bytes that announce `endpoint`; the padding is zeroed."""
-    return _RECORD.pack(ipaddress.IPv4Address(endpoint.host).packed, endpoint.port)
+    return endpoint.encode() + _PADDING
 
 
 def decode_record(record: bytes) -> Endpoint:
@@ -52,10 +34,7 @@ def decode_record(record: bytes) -> Endpoint:
     """
     if len(record) != RECORD_BYTES:
         raise ProtocolError(f"an address record has {RECORD_BYTES} bytes, {len(record)} came")
-    address, port = _RECORD.unpack(record)
-    if port == 0:
-        raise ProtocolError(f"the record {record.hex()} names port 0")
-    return Endpoint(str(ipaddress.IPv4Address(address)), port)
+    return decode_endpoint(record[:ADDRESS_BYTES])
 
 
 def pair_name(comm_name: str, sender: int, receiver: int) -> bytes:

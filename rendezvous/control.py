@@ -1,0 +1,260 @@
+"""The extension's connections: control, probe and relay."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import socket
+import ssl
+from collections.abc import Callable
+
+from rendezvous.jobs import Delivery, Jobs
+from rendezvous.limits import Limits
+from rendezvous.name_client import NameClient
+from rendezvous.protocol import Endpoint, ProtocolError
+from rendezvous.protocol.extension import (
+    TICKET_BYTES,
+    Challenge,
+    Demand,
+    Hello,
+    Proof,
+    Purpose,
+    same_proof,
+)
+from rendezvous.protocol.messages import (
+    Abort,
+    Announce,
+    Decoder,
+    Introduction,
+    Message,
+    Reason,
+    Refusal,
+    Register,
+    Welcome,
+    Withdraw,
+    encode,
+)
+from rendezvous.registry import Registry
+from rendezvous.relay import RelayClient, Relays
+from rendezvous.tally import Refused, Tally
+
+_log = logging.getLogger(__name__)
+
+_MAX_UNSENT_BYTES = 1 << 18
+
+
+class Extension:
+    """The server's side of the extension.
+
+    Parameters
+    ----------
+    limits, tally
+        The server's.
+    registry
+        The other dialects' waiters.
+    secret
+        What ranks must know; empty if nothing.
+    tls
+        Certificate and key, None to speak in the clear.
+    """
+
+    def __init__(
+        self, limits: Limits, tally: Tally, registry: Registry[NameClient], secret: bytes, tls: ssl.SSLContext | None
+    ) -> None:
+        self.limits = limits
+        self.tally = tally
+        self.secret = secret
+        self.relays = Relays(limits, tally)
+        self.jobs: Jobs[_ControlConnection] = Jobs(relaying=limits.relays > 0, raw_names=registry)
+        self.connections: set[_ControlConnection] = set()
+        self._registry = registry
+        self._tls = tls
+        self._handshakes: set[asyncio.Task[None]] = set()
+        self._probes: set[_Probe] = set()
+
+    def take(self, connection: socket.socket, endpoint: Endpoint, hello: Hello, ended: Callable[[], None]) -> None:
+        """Take over the socket of a client that has said hello; `ended` is called once it is closed."""
+        if hello.purpose is Purpose.control:
+            task = asyncio.get_running_loop().create_task(self._challenge(connection, endpoint, hello.token, ended))
+            self._handshakes.add(task)
+            task.add_done_callback(self._handshakes.discard)
+            return
+        if hello.purpose is Purpose.relay and (leg := self.jobs.leg(hello.token)) is not None:
+            self.relays.join(leg, RelayClient(connection, ended))
+            return
+        deliveries = self.jobs.probed(hello.token, endpoint) if hello.purpose is Purpose.probe else None
+        if deliveries is None:
+            self.tally.refused[Refused.secret] += 1
+            connection.close()
+            ended()
+            return
+        self._probes.add(_Probe(connection, self.limits.punching_seconds, ended, self._probes.discard))
+        self.deliver(deliveries)
+
+    def full(self) -> bool:
+        """Return whether no other rank may register."""
+        return len(self._registry) + self._registry.remembered + len(self.jobs) >= self.limits.waiters
+
+    def deliver(self, deliveries: list[Delivery[_ControlConnection]]) -> None:
+        """Send messages to whom they are for."""
+        for delivery in deliveries:
+            self.tally.introductions += isinstance(delivery.message, Introduction)
+            delivery.client.send(delivery.message)
+
+    def disconnect_ranks(self) -> None:
+        """Close all control connections, so that ranks find their next server."""
+        for connection in tuple(self.connections):
+            connection.disconnect()
+
+    async def close(self) -> None:
+        """Close all connections."""
+        for task in tuple(self._handshakes):
+            task.cancel()
+        await asyncio.gather(*self._handshakes, return_exceptions=True)
+        self.disconnect_ranks()
+        self.relays.close()
+        for probe in tuple(self._probes):
+            probe.close()
+
+    async def _challenge(
+        self, connection: socket.socket, endpoint: Endpoint, client_nonce: bytes, ended: Callable[[], None]
+    ) -> None:
+        demand = Demand.nothing
+        demand |= Demand.secret if self.secret else Demand.nothing
+        demand |= Demand.tls if self._tls else Demand.nothing
+        challenge = Challenge(demand, secrets.token_bytes(TICKET_BYTES))
+        proof = Proof(self.secret, client_nonce, challenge.nonce)
+        try:
+            # 38 bytes fit into an empty socket buffer. They go before the TLS layer reads anything.
+            connection.send(challenge.encode())
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: _ControlConnection(self, endpoint, proof, ended),
+                connection,
+                ssl=self._tls,
+                ssl_handshake_timeout=self.limits.silence_seconds if self._tls else None,
+            )
+        except (OSError, asyncio.CancelledError) as error:
+            _log.info("no control connection", extra={"fields": {"client": str(endpoint), "why": str(error)}})
+            connection.close()
+            ended()
+
+
+class _ControlConnection(asyncio.Protocol):
+    """One rank, from its challenge to its end."""
+
+    def __init__(self, extension: Extension, endpoint: Endpoint, proof: Proof, ended: Callable[[], None]) -> None:
+        self._extension = extension
+        self._endpoint = endpoint
+        self._proof = proof
+        self._ended = ended
+        self._decoder = Decoder()
+        self._registered = False
+        self._loop = asyncio.get_running_loop()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - asyncio types it as the base class
+        self._transport = transport
+        self._limit = self._loop.call_later(self._extension.limits.silence_seconds, self.disconnect)
+        self._extension.connections.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for message in self._decoder.feed(data):
+                if self._transport.is_closing():
+                    return
+                self._take(message)
+        except ProtocolError as error:
+            self._extension.tally.refused[Refused.protocol] += 1
+            _log.info("rank refused", extra={"fields": {"client": str(self._endpoint), "why": str(error)}})
+            self.disconnect()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._limit.cancel()
+        self._extension.jobs.leave(self)
+        self._extension.connections.discard(self)
+        self._ended()
+
+    def send(self, message: Message) -> None:
+        """Send a message; after a refusal the connection ends."""
+        if self._transport.is_closing():
+            return
+        self._transport.write(encode(message))
+        if isinstance(message, Refusal):
+            self._transport.close()
+        elif self._transport.get_write_buffer_size() > _MAX_UNSENT_BYTES:
+            self._extension.tally.refused[Refused.slow_reader] += 1
+            self.disconnect()
+
+    def disconnect(self) -> None:
+        """Leave the job at once and close the connection without waiting for the other side."""
+        self._extension.jobs.leave(self)
+        self._transport.abort()
+
+    def _take(self, message: Message) -> None:
+        extension, jobs = self._extension, self._extension.jobs
+        self._limit.cancel()
+        # A rank that is not heard of for so long comes again when it needs to.
+        self._limit = self._loop.call_later(extension.limits.waiting_seconds, self.disconnect)
+        match message:
+            case Register() if not self._registered:
+                self._register(message)
+            case Announce():
+                extension.deliver(jobs.announce(self, message))
+            case Withdraw(peer):
+                jobs.withdraw(self, peer)
+            case Abort():
+                extension.tally.aborts += 1
+                extension.deliver(jobs.abort(self, message))
+            case _:
+                raise ProtocolError(f"a rank does not send {type(message).__name__} now")
+
+    def _register(self, message: Register) -> None:
+        registration = message.registration
+        if not same_proof(message.proof, self._proof.of_client(registration.encode())):
+            self._extension.tally.refused[Refused.secret] += 1
+            text = "the rendezvous server asks for its secret: set FMI_RENDEZVOUS_SECRET alike for server and ranks"
+            self.send(Refusal(Reason.forbidden, text))
+            return
+        if self._extension.full():
+            self._extension.tally.refused[Refused.waiter_limit] += 1
+            self.send(Refusal(Reason.busy, "the rendezvous server has as many waiting ranks as it may have"))
+            return
+        self._registered = True
+        self.send(Welcome(self._endpoint, self._proof.of_server()))
+        self._extension.deliver(self._extension.jobs.register(self, registration, self._endpoint))
+
+
+class _Probe:
+    """A connection that does nothing but hold a NAT's mapping, until either side ends it."""
+
+    def __init__(
+        self,
+        connection: socket.socket,
+        seconds: float,
+        ended: Callable[[], None],
+        discard: Callable[[_Probe], None],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._connection = connection
+        self._ended = ended
+        self._discard = discard
+        self._limit = self._loop.call_later(seconds, self.close)
+        self._loop.add_reader(connection, self._readable)
+
+    def close(self) -> None:
+        self._limit.cancel()
+        self._loop.remove_reader(self._connection)
+        self._connection.close()
+        self._discard(self)
+        self._ended()
+
+    def _readable(self) -> None:
+        try:
+            if self._connection.recv(1):
+                return
+        except BlockingIOError:
+            return
+        except OSError:
+            pass  # reset: as good as closed
+        self.close()

@@ -1,0 +1,300 @@
+"""Which ranks of which jobs are there, and whom they want to meet: the extension's state, without sockets.
+
+Every method takes what a rank did and returns what is to be delivered to whom.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Container, Hashable
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from rendezvous.protocol import Endpoint, ProtocolError
+from rendezvous.protocol.extension import TICKET_BYTES
+from rendezvous.protocol.messages import (
+    MAX_WORLD_SIZE,
+    Abort,
+    Announce,
+    Introduction,
+    Message,
+    ProbeRequest,
+    Reason,
+    Refusal,
+    Registration,
+)
+
+Client = TypeVar("Client", bound=Hashable)
+
+NO_TICKET = bytes(TICKET_BYTES)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery(Generic[Client]):
+    """A message and who gets it. After a `Refusal` the client is to be disconnected."""
+
+    client: Client
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """One rank's end of a relayed connection; `job` is of no meaning outside."""
+
+    job: Hashable
+    rank: int
+    peer: int
+
+    def other(self) -> Leg:
+        """Return the peer's end."""
+        return Leg(self.job, self.peer, self.rank)
+
+
+@dataclass(slots=True)
+class _Announcement:
+    """A rank listens for a peer; `public` is None until a probe has told the port's public address."""
+
+    port: int
+    public: Endpoint | None = None
+    probe: bytes = b""
+    relay: bytes = b""
+
+
+@dataclass(slots=True)
+class _Member(Generic[Client]):
+    client: Client
+    registration: Registration
+    observed: Endpoint
+    announcements: dict[int, _Announcement] = field(default_factory=dict)
+
+    @property
+    def translated(self) -> bool:
+        """Whether a NAT is on the way: then only a probe can tell a port's public address."""
+        return self.observed != self.registration.local
+
+
+@dataclass(slots=True)
+class _Job(Generic[Client]):
+    key: tuple[str, str]
+    world_size: int
+    members: dict[int, _Member[Client]] = field(default_factory=dict)
+    abort: Abort | None = None
+
+
+class Jobs(Generic[Client]):
+    """Registered ranks by job and communicator name; ranks of different jobs never learn of each other.
+
+    Parameters
+    ----------
+    relaying
+        Whether introductions carry tickets for the relay.
+    raw_names
+        Pairing names under which clients of version 1 wait at the moment.
+    new_ticket
+        Makes tickets, which must be impossible to guess.
+    """
+
+    def __init__(
+        self,
+        relaying: bool = True,
+        raw_names: Container[bytes] = (),
+        new_ticket: Callable[[], bytes] = lambda: secrets.token_bytes(TICKET_BYTES),
+    ) -> None:
+        self._relaying = relaying
+        self._raw_names = raw_names
+        self._new_ticket = new_ticket
+        self._jobs: dict[tuple[str, str], _Job[Client]] = {}
+        self._homes: dict[Client, tuple[_Job[Client], _Member[Client]]] = {}
+        self._probes: dict[bytes, tuple[Client, int]] = {}
+        self._legs: dict[bytes, Leg] = {}
+
+    def __len__(self) -> int:
+        """Return the number of registered ranks."""
+        return len(self._homes)
+
+    @property
+    def count(self) -> int:
+        """Number of jobs."""
+        return len(self._jobs)
+
+    def register(self, client: Client, registration: Registration, observed: Endpoint) -> list[Delivery[Client]]:
+        """Take a rank in, or refuse it and whomever it is in conflict with.
+
+        A rank that comes back, known by its instance, takes the place of its former connection.
+        """
+        key = (registration.job, registration.comm_name)
+        job = self._jobs.setdefault(key, _Job(key, registration.world_size))
+        if job.world_size != registration.world_size:
+            other = min(job.members)
+            return self._refuse_all(
+                job,
+                client,
+                f"rank {other} was started with {job.world_size} ranks, rank {registration.rank} with "
+                f"{registration.world_size}: all must have the same number",
+            )
+        former = job.members.get(registration.rank)
+        if former is not None and former.registration.instance != registration.instance:
+            text = f"two processes run as rank {registration.rank}: each rank must be started once, or give FMI_JOB"
+            return [self._refuse(former.client, text), Delivery(client, Refusal(Reason.mismatch, text))]
+        if former is not None:
+            self.leave(former.client)
+            self._jobs[key] = job
+        member = _Member(client, registration, observed)
+        job.members[registration.rank] = member
+        self._homes[client] = (job, member)
+        return [] if job.abort is None else [Delivery(client, job.abort)]
+
+    def announce(self, client: Client, announce: Announce) -> list[Delivery[Client]]:
+        """Take note that a rank listens for a peer; introduce them if both do.
+
+        Raises
+        ------
+        ProtocolError
+            If the client is not registered, or there can be no such peer.
+        """
+        job, member = self._home(client)
+        rank, peer = member.registration.rank, announce.peer
+        if peer == rank or peer >= job.world_size:
+            raise ProtocolError(f"rank {rank} of {job.world_size} cannot meet rank {peer}")
+        name = f"{member.registration.comm_name}{max(rank, peer)}_{min(rank, peer)}"
+        if not member.registration.job and name.encode() in self._raw_names:
+            return [self._refuse(client, _raw_peer(rank, peer))]
+        self.withdraw(client, peer)
+        announcement = _Announcement(announce.port)
+        member.announcements[peer] = announcement
+        if not member.translated:
+            announcement.public = Endpoint(member.observed.host, announce.port)
+            return self._introduce(job, member, peer)
+        announcement.probe = self._new_ticket()
+        self._probes[announcement.probe] = (client, peer)
+        return [Delivery(client, ProbeRequest(peer, announcement.probe))]
+
+    def probed(self, ticket: bytes, observed: Endpoint) -> list[Delivery[Client]] | None:
+        """Take the public address of an announced port; None if there is no such ticket."""
+        found = self._probes.get(ticket)
+        if found is None:
+            return None
+        client, peer = found
+        job, member = self._homes[client]
+        member.announcements[peer].public = observed
+        return self._introduce(job, member, peer)
+
+    def withdraw(self, client: Client, peer: int) -> None:
+        """Forget that a rank listens for a peer.
+
+        Raises
+        ------
+        ProtocolError
+            If the client is not registered.
+        """
+        announcement = self._home(client)[1].announcements.pop(peer, None)
+        if announcement is not None:
+            self._probes.pop(announcement.probe, None)
+            self._legs.pop(announcement.relay, None)
+
+    def leg(self, ticket: bytes) -> Leg | None:
+        """Return which end of which relayed connection a ticket is for."""
+        return self._legs.get(ticket)
+
+    def abort(self, client: Client, abort: Abort) -> list[Delivery[Client]]:
+        """Pass a rank's abort on to all others of its communicator; the first one is remembered for those to come.
+
+        Raises
+        ------
+        ProtocolError
+            If the client is not registered, or speaks in another rank's name.
+        """
+        job, member = self._home(client)
+        if abort.teller != member.registration.rank:
+            raise ProtocolError(f"rank {member.registration.rank} sent an abort of rank {abort.teller}")
+        if job.abort is not None:
+            return []
+        job.abort = abort
+        return [Delivery(other.client, abort) for other in job.members.values() if other is not member]
+
+    def leave(self, client: Client) -> None:
+        """Forget a client whose connection is gone, with all it has announced."""
+        home = self._homes.get(client)
+        if home is None:
+            return
+        job, member = home
+        for peer in tuple(member.announcements):
+            self.withdraw(client, peer)
+        del self._homes[client]
+        del job.members[member.registration.rank]
+        if not job.members:
+            del self._jobs[job.key]
+
+    def came_raw(self, name: bytes) -> list[Delivery[Client]]:
+        """Take note that a client of version 1 waits under a name; refuse ranks without a job that await it.
+
+        It was started in raw mode, and they would wait for each other for ever.
+        """
+        rest, _, low = name.decode(errors="replace").rpartition("_")
+        deliveries = []
+        for digits in range(1, len(str(MAX_WORLD_SIZE)) + 1):
+            job, high = self._jobs.get(("", rest[:-digits])), rest[-digits:]
+            if job is None or not _is_rank(low) or not _is_rank(high):
+                continue
+            for rank, peer in ((int(high), int(low)), (int(low), int(high))):
+                member = job.members.get(rank)
+                if member is not None and peer in member.announcements:
+                    deliveries.append(self._refuse(member.client, _raw_peer(rank, peer)))
+        return deliveries
+
+    def _home(self, client: Client) -> tuple[_Job[Client], _Member[Client]]:
+        home = self._homes.get(client)
+        if home is None:
+            raise ProtocolError("a rank must register before anything else")
+        return home
+
+    def _introduce(self, job: _Job[Client], member: _Member[Client], peer: int) -> list[Delivery[Client]]:
+        other = job.members.get(peer)
+        if other is None:
+            return []
+        own = member.announcements[peer]
+        theirs = other.announcements.get(member.registration.rank)
+        if own.public is None or theirs is None or theirs.public is None:
+            return []
+        return [
+            self._introduction(job, member, own, other, theirs, theirs.public),
+            self._introduction(job, other, theirs, member, own, own.public),
+        ]
+
+    def _introduction(
+        self,
+        job: _Job[Client],
+        member: _Member[Client],
+        own: _Announcement,
+        other: _Member[Client],
+        theirs: _Announcement,
+        public: Endpoint,
+    ) -> Delivery[Client]:
+        peer = other.registration.rank
+        local = Endpoint(other.registration.local.host, theirs.port)
+        # Behind one NAT the public address leads nowhere with most routers, and the local one is a shorter way.
+        endpoints = (local, public) if member.observed.host == public.host and local != public else (public,)
+        if self._relaying and not own.relay:
+            own.relay = self._new_ticket()
+            self._legs[own.relay] = Leg(job.key, member.registration.rank, peer)
+        return Delivery(member.client, Introduction(peer, endpoints, own.relay or NO_TICKET))
+
+    def _refuse(self, client: Client, text: str) -> Delivery[Client]:
+        self.leave(client)
+        return Delivery(client, Refusal(Reason.mismatch, text))
+
+    def _refuse_all(self, job: _Job[Client], newcomer: Client, text: str) -> list[Delivery[Client]]:
+        everybody = [self._refuse(member.client, text) for member in tuple(job.members.values())]
+        return [*everybody, Delivery(newcomer, Refusal(Reason.mismatch, text))]
+
+
+def _raw_peer(rank: int, peer: int) -> str:
+    """Return what a rank is told whose peer speaks version 1."""
+    return (
+        f"rank {peer} at the rendezvous server does not run in framed mode as rank {rank} does: "
+        "set FMI_FRAMED or backends.Direct.framed alike on all ranks"
+    )
+
+
+def _is_rank(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= len(str(MAX_WORLD_SIZE))

@@ -1,0 +1,69 @@
+"""What a server counts, as Prometheus metrics and as JSON for a health check."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+
+from rendezvous.server import RendezvousServer
+from rendezvous.tally import Refused
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class ServerCollector:
+    """Reads a server's figures when they are asked for, so that counting costs the server an addition."""
+
+    def __init__(self, server: RendezvousServer) -> None:
+        self._server = server
+
+    def collect(self) -> Iterator[Metric]:
+        """Give the metrics as they are now."""
+        server, tally, extension = self._server, self._server.tally, self._server.extension
+        yield _gauge("connections", "Open connections", server.connections)
+        yield _gauge("waiting_clients", "TCPunch clients that wait for a partner", len(server.registry))
+        yield _gauge("ranks", "Ranks registered over the extension", len(extension.jobs))
+        yield _gauge("jobs", "Jobs with a registered rank", extension.jobs.count)
+        yield _gauge("running_relays", "Pairs relayed now", len(extension.relays))
+        yield _gauge("draining", "1 while the server takes nobody in any more", int(server.draining))
+        yield _counter("accepted_connections", "Connections accepted", tally.connections)
+        yield _counter("pairings", "Pairs of TCPunch clients", tally.pairings)
+        yield _counter("introductions", "Ranks told of a peer over the extension", tally.introductions)
+        yield _counter("timeouts", "Clients whose partner did not come in time", tally.timeouts)
+        yield _counter("aborts", "Aborts of ranks, passed on", tally.aborts)
+        yield _counter("relays", "Pairs relayed", tally.relays)
+        yield _counter("relayed_bytes", "Bytes relayed, both directions", tally.relayed_bytes)
+        refused = CounterMetricFamily("fmi_rendezvous_refused", "Connections ended, by reason", labels=["reason"])
+        for reason in Refused:
+            refused.add_metric([reason.value], tally.refused[reason])
+        yield refused
+
+
+def prometheus_text(server: RendezvousServer) -> bytes:
+    """Return all metrics in Prometheus' text format."""
+    registry = CollectorRegistry()
+    registry.register(ServerCollector(server))
+    return generate_latest(registry)
+
+
+def health(server: RendezvousServer) -> dict[str, str | int]:
+    """Return what a health check is told: a status, and counts without names or addresses."""
+    return {
+        "status": "draining" if server.draining else "ok",
+        "connections": server.connections,
+        "waiting": server.waiting,
+        "pairings": server.tally.pairings,
+        "introductions": server.tally.introductions,
+        "relays": len(server.extension.relays),
+    }
+
+
+def _gauge(name: str, help_text: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"fmi_rendezvous_{name}", help_text, value=value)
+
+
+def _counter(name: str, help_text: str, value: float) -> Metric:
+    return CounterMetricFamily(f"fmi_rendezvous_{name}", help_text, value=value)

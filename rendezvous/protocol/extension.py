@@ -1,0 +1,157 @@
+"""The dialect of our own ranks: one connection a rank, for as long as it looks for others.
+
+A connection begins with a hello of 141 bytes, as many as a request of TCPunch's version 2, so that a server
+of either original kind answers at once and is recognised by its answer. It begins with NUL, as no name does.
+
+*Control*. The server answers with a challenge of 38 bytes. If that announces TLS, both sides switch to it
+now. Then messages go both ways, each a length (u16), a kind (u8) and a body, in network order: the rank
+registers; the server welcomes or refuses it. To meet a peer, a rank announces a port that it listens on. If
+the server sees it behind a NAT, it asks for a *probe*: a second connection from that very port, from which
+it learns the port's public address. Once both ranks have announced themselves to each other, each is told
+the other's addresses, and a ticket for the relay. Announcements stand until withdrawn, so that a rank that
+lost its connection, or the whole server, may register and announce again.
+
+*Probe* and *relay* connections carry a ticket in their hello. A probe is kept, silent, while it is needed to
+hold the NAT's mapping. A relay connection is joined with the peer's: from then on, bytes are passed on.
+
+*Secret*. With a shared secret a rank proves that it knows it, by an HMAC over both sides' nonces and the
+registration; the server proves the same in its welcome. Nothing else is said before.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import hmac
+import struct
+from dataclasses import dataclass
+
+from rendezvous.protocol.endpoints import ProtocolError
+from rendezvous.protocol.v2 import REQUEST_BYTES
+
+MAGIC = b"\0FMI"
+VERSION = 1
+HELLO_BYTES = REQUEST_BYTES
+TICKET_BYTES = 32
+"""Length of a nonce and of a ticket, both random."""
+PROOF_BYTES = hashlib.sha256().digest_size
+NO_PROOF = bytes(PROOF_BYTES)
+MIN_SECRET_BYTES = 16
+"""A shorter secret could be found by trying: every challenge with its proof is a sample to try on."""
+
+_HELLO = struct.Struct(f"!4sBB{TICKET_BYTES}s{HELLO_BYTES - TICKET_BYTES - 6}x")
+_CHALLENGE = struct.Struct(f"!4sBB{TICKET_BYTES}s")
+CHALLENGE_BYTES = _CHALLENGE.size
+
+
+class Purpose(enum.IntEnum):
+    """What a connection is for."""
+
+    control = 0
+    probe = 1
+    relay = 2
+
+
+class Demand(enum.IntFlag):
+    """What the server asks of a rank before it may register."""
+
+    nothing = 0
+    secret = 1
+    tls = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """How a connection begins. `token` is the rank's nonce on a control connection, otherwise a ticket."""
+
+    purpose: Purpose
+    token: bytes
+
+    def encode(self) -> bytes:
+        """Return the 141 bytes of this hello."""
+        return _HELLO.pack(MAGIC, VERSION, self.purpose, self.token)
+
+
+def decode_hello(data: bytes) -> Hello:
+    """Return the hello in 141 bytes.
+
+    Raises
+    ------
+    ProtocolError
+        If it is none, or of another version.
+    """
+    if len(data) != HELLO_BYTES:
+        raise ProtocolError(f"a hello has {HELLO_BYTES} bytes, {len(data)} came")
+    magic, version, purpose, token = _HELLO.unpack(data)
+    if magic != MAGIC or version != VERSION:
+        raise ProtocolError(f"expected a hello of version {VERSION}, {data[:6].hex()} came")
+    try:
+        return Hello(Purpose(purpose), token)
+    except ValueError:
+        raise ProtocolError(f"a hello has no purpose {purpose}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """The server's answer to a control hello. Its own version comes first, so that any client can tell it."""
+
+    demand: Demand
+    nonce: bytes
+
+    def encode(self) -> bytes:
+        """Return the 38 bytes of this challenge."""
+        return _CHALLENGE.pack(MAGIC, VERSION, self.demand, self.nonce)
+
+
+def decode_challenge(data: bytes) -> Challenge | None:
+    """Return the challenge in `data`; None as long as it is incomplete.
+
+    Raises
+    ------
+    ProtocolError
+        As soon as `data` cannot become one of this version: the server is of another kind.
+    """
+    if data[:5] != (MAGIC + bytes([VERSION]))[: len(data)] or len(data) > CHALLENGE_BYTES:
+        raise ProtocolError(f"expected a challenge of version {VERSION}, {data[:16].hex()} came")
+    if len(data) < CHALLENGE_BYTES:
+        return None
+    _, _, demand, nonce = _CHALLENGE.unpack(data)
+    if demand & ~(Demand.secret | Demand.tls):
+        raise ProtocolError(f"the server demands {demand:#x}, which is not known here")
+    return Challenge(Demand(demand), nonce)
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """Makes the two proofs that both ends of a connection know the secret.
+
+    Parameters
+    ----------
+    secret
+        What both know; empty if none is asked for, and then the proofs are zeros.
+    client_nonce, server_nonce
+        What each of them chose for this connection, so that no proof can be used twice.
+    """
+
+    secret: bytes
+    client_nonce: bytes
+    server_nonce: bytes
+
+    def of_client(self, registration: bytes) -> bytes:
+        """Return the rank's proof, which holds for this registration alone."""
+        return self._digest(b"rank", registration)
+
+    def of_server(self) -> bytes:
+        """Return the server's proof."""
+        return self._digest(b"server", b"")
+
+    def _digest(self, who: bytes, what: bytes) -> bytes:
+        if not self.secret:
+            return NO_PROOF
+        text = b"fmi-rendezvous " + who + b"\0" + self.client_nonce + self.server_nonce + what
+        return hmac.digest(self.secret, text, "sha256")
+
+
+def same_proof(one: bytes, other: bytes) -> bool:
+    """Compare in a time that does not tell where they differ."""
+    return hmac.compare_digest(one, other)

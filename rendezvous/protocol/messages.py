@@ -1,0 +1,262 @@
+"""The extension's messages on a control connection; how they follow each other is told in `extension`."""
+
+from __future__ import annotations
+
+import enum
+import struct
+from dataclasses import dataclass
+from typing import ClassVar, TypeAlias
+
+from rendezvous.protocol.endpoints import ADDRESS_BYTES, Endpoint, ProtocolError, decode_endpoint
+from rendezvous.protocol.extension import PROOF_BYTES, TICKET_BYTES
+from rendezvous.protocol.v1 import MAX_NAME_BYTES
+
+MAX_JOB_BYTES = 64
+MAX_WORLD_SIZE = 65_536
+MAX_ENDPOINTS = 2
+MAX_TEXT_BYTES = 1000
+INSTANCE_BYTES = 16
+
+_HEADER = struct.Struct("!HB")
+_REGISTER = struct.Struct(f"!II{INSTANCE_BYTES}s{ADDRESS_BYTES}sBB")
+_ANNOUNCE = struct.Struct("!IH")
+_PEER = struct.Struct("!I")
+_ABORT = struct.Struct("!IIB")
+MAX_BODY_BYTES = _ABORT.size + MAX_TEXT_BYTES
+
+
+class Reason(enum.IntEnum):
+    """Why a rank is refused."""
+
+    mismatch = 1
+    """Another rank of its job disagrees with it: an error in how the job was started."""
+    forbidden = 2
+    """It does not know the secret."""
+    busy = 3
+    """A limit of the server is reached."""
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """Which rank of which job, and where it is on its own side of a NAT.
+
+    Attributes
+    ----------
+    job
+        Keeps runs apart that use the same communicator name; may be empty.
+    comm_name, rank, world_size
+        As given to the communicator.
+    instance
+        16 random bytes of this communicator: tells a rank that comes back from a second one.
+    local
+        The rank's end of the control connection, as it sees it itself.
+    """
+
+    job: str
+    comm_name: str
+    rank: int
+    world_size: int
+    instance: bytes
+    local: Endpoint
+
+    def encode(self) -> bytes:
+        """Return the bytes of this registration, over which the proof is made."""
+        job, name = self.job.encode(), self.comm_name.encode()
+        fixed = _REGISTER.pack(self.rank, self.world_size, self.instance, self.local.encode(), len(job), len(name))
+        return fixed + job + name
+
+
+@dataclass(frozen=True, slots=True)
+class Register:
+    """Rank to server: who it is, with the proof that it knows the secret."""
+
+    kind: ClassVar[int] = 1
+    registration: Registration
+    proof: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """Server to rank: it is registered; the server's own proof, and the rank's public address."""
+
+    kind: ClassVar[int] = 2
+    observed: Endpoint
+    proof: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """Rank to server: it wants to meet `peer` and listens for it on `port`."""
+
+    kind: ClassVar[int] = 3
+    peer: int
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeRequest:
+    """Server to rank: open a probe connection with this ticket from the port announced for `peer`."""
+
+    kind: ClassVar[int] = 4
+    peer: int
+    ticket: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Introduction:
+    """Server to rank: where `peer` may be reached, the likeliest address first, and a ticket for the relay.
+
+    The ticket is zeros where the server relays nothing.
+    """
+
+    kind: ClassVar[int] = 5
+    peer: int
+    endpoints: tuple[Endpoint, ...]
+    ticket: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    """Rank to server: it has met `peer`, or waits for it no longer."""
+
+    kind: ClassVar[int] = 6
+    peer: int
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """Both ways: rank `teller` gives up because of something that began at rank `origin`.
+
+    The server passes it on to all other ranks of the communicator, also to those that register later, and
+    does not look at `code`.
+    """
+
+    kind: ClassVar[int] = 7
+    teller: int
+    origin: int
+    code: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Server to rank: why it is sent away; the connection is closed."""
+
+    kind: ClassVar[int] = 8
+    reason: Reason
+    text: str
+
+
+Message: TypeAlias = Register | Welcome | Announce | ProbeRequest | Introduction | Withdraw | Abort | Refusal
+
+
+def encode(message: Message) -> bytes:
+    """Return the bytes of a message, header included."""
+    body = _body(message)
+    return _HEADER.pack(len(body), message.kind) + body
+
+
+def _body(message: Message) -> bytes:
+    match message:
+        case Register(registration, proof):
+            return proof + registration.encode()
+        case Welcome(observed, proof):
+            return observed.encode() + proof
+        case Announce(peer, port):
+            return _ANNOUNCE.pack(peer, port)
+        case ProbeRequest(peer, ticket):
+            return _PEER.pack(peer) + ticket
+        case Introduction(peer, endpoints, ticket):
+            return _PEER.pack(peer) + ticket + b"".join(endpoint.encode() for endpoint in endpoints)
+        case Withdraw(peer):
+            return _PEER.pack(peer)
+        case Abort(teller, origin, code, text):
+            return _ABORT.pack(teller, origin, code) + _text(text)
+        case Refusal(reason, text):
+            return bytes([reason]) + _text(text)
+
+
+def _text(text: str) -> bytes:
+    return text.encode(errors="replace")[:MAX_TEXT_BYTES]
+
+
+class Decoder:
+    """Cuts what comes from the other side into messages."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[Message]:
+        """Take bytes; return the messages that are complete by now.
+
+        Raises
+        ------
+        ProtocolError
+            If they are no messages.
+        """
+        self._buffer += data
+        messages = []
+        while len(self._buffer) >= _HEADER.size:
+            length, kind = _HEADER.unpack_from(self._buffer)
+            if length > MAX_BODY_BYTES:
+                raise ProtocolError(f"a message has at most {MAX_BODY_BYTES} bytes, {length} are announced")
+            end = _HEADER.size + length
+            if len(self._buffer) < end:
+                break
+            body = bytes(self._buffer[_HEADER.size : end])
+            del self._buffer[:end]
+            messages.append(_decode(kind, body))
+        return messages
+
+
+def _decode(kind: int, body: bytes) -> Message:
+    try:
+        return _decoded(kind, body)
+    except (struct.error, ValueError) as error:
+        raise ProtocolError(f"the message {body[:40].hex()} of kind {kind} is none: {error}") from None
+
+
+def _decoded(kind: int, body: bytes) -> Message:
+    if kind == Register.kind:
+        return Register(_registration(body[PROOF_BYTES:]), body[:PROOF_BYTES])
+    if kind == Welcome.kind:
+        return Welcome(decode_endpoint(body[:ADDRESS_BYTES]), _exactly(body[ADDRESS_BYTES:], PROOF_BYTES))
+    if kind == Announce.kind:
+        peer, port = _ANNOUNCE.unpack(body)
+        if port == 0:
+            raise ProtocolError("port 0 cannot be listened on")
+        return Announce(peer, port)
+    if kind == ProbeRequest.kind:
+        return ProbeRequest(_PEER.unpack_from(body)[0], _exactly(body[_PEER.size :], TICKET_BYTES))
+    if kind == Introduction.kind:
+        ticket, addresses = body[_PEER.size : _PEER.size + TICKET_BYTES], body[_PEER.size + TICKET_BYTES :]
+        if not addresses or len(addresses) > MAX_ENDPOINTS * ADDRESS_BYTES:
+            raise ProtocolError(f"expected 1 to {MAX_ENDPOINTS} addresses, {len(addresses)} bytes came")
+        starts = range(0, len(addresses), ADDRESS_BYTES)
+        endpoints = tuple(decode_endpoint(addresses[start : start + ADDRESS_BYTES]) for start in starts)
+        return Introduction(_PEER.unpack_from(body)[0], endpoints, ticket)
+    if kind == Withdraw.kind:
+        return Withdraw(*_PEER.unpack(body))
+    if kind == Abort.kind:
+        teller, origin, code = _ABORT.unpack_from(body)
+        return Abort(teller, origin, code, body[_ABORT.size :].decode(errors="replace"))
+    if kind == Refusal.kind:
+        return Refusal(Reason(_exactly(body[:1], 1)[0]), body[1:].decode(errors="replace"))
+    raise ProtocolError("there is no such kind")
+
+
+def _registration(body: bytes) -> Registration:
+    rank, world_size, instance, local, job_bytes, name_bytes = _REGISTER.unpack_from(body)
+    strings = _exactly(body[_REGISTER.size :], job_bytes + name_bytes)
+    if job_bytes > MAX_JOB_BYTES or name_bytes > MAX_NAME_BYTES:
+        raise ProtocolError(f"a job has at most {MAX_JOB_BYTES} bytes, a communicator {MAX_NAME_BYTES}")
+    if not 0 <= rank < world_size <= MAX_WORLD_SIZE:
+        raise ProtocolError(f"rank {rank} of {world_size}; ranks are below the world size, at most {MAX_WORLD_SIZE}")
+    job, name = strings[:job_bytes].decode(), strings[job_bytes:].decode()
+    return Registration(job, name, rank, world_size, instance, decode_endpoint(local))
+
+
+def _exactly(data: bytes, length: int) -> bytes:
+    if len(data) != length:
+        raise ProtocolError(f"{length} bytes were expected, {len(data)} came")
+    return data

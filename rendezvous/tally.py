@@ -1,0 +1,53 @@
+"""What a server counts. Reading it into metrics is left to whoever wants them."""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter
+from dataclasses import dataclass, field
+
+
+class Refused(enum.Enum):
+    """Why a connection was ended by the server."""
+
+    address_limit = "address_limit"
+    waiter_limit = "waiter_limit"
+    protocol = "protocol"
+    silence = "silence"
+    secret = "secret"  # noqa: S105 - the name of a reason
+    relay_limit = "relay_limit"
+    slow_reader = "slow_reader"
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts since the start of the server.
+
+    Attributes
+    ----------
+    connections
+        Accepted.
+    pairings
+        Pairs of clients of either TCPunch version.
+    introductions
+        Ranks told of a peer over the extension.
+    timeouts
+        Clients whose partner did not come in time.
+    aborts
+        Aborts passed on.
+    relays
+        Pairs relayed.
+    relayed_bytes
+        Both directions together.
+    refused
+        Connections ended, by reason.
+    """
+
+    connections: int = 0
+    pairings: int = 0
+    introductions: int = 0
+    timeouts: int = 0
+    aborts: int = 0
+    relays: int = 0
+    relayed_bytes: int = 0
+    refused: Counter[Refused] = field(default_factory=Counter)
