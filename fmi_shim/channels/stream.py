@@ -9,6 +9,9 @@ import numpy as np
 
 from fmi_shim.operators import Array
 
+Buffers = list[memoryview]
+"""Bytes that are still to be moved, see `advance`."""
+
 _DRAIN_BYTES = 1 << 16
 _DRAIN_READS = 64
 
@@ -90,7 +93,7 @@ def octets(buffer: Array) -> memoryview:
     return buffer.reshape(-1).view(np.uint8).data
 
 
-def advance(buffers: list[memoryview], moved: int) -> None:
+def advance(buffers: Buffers, moved: int) -> None:
     """Drop the first `moved` bytes from `buffers`."""
     while buffers and moved >= len(buffers[0]):
         moved -= len(buffers[0])

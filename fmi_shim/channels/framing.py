@@ -1,0 +1,256 @@
+"""Messages that say what they are, over any way of moving bytes between two ranks.
+
+Every message has a header (see `fmi_shim.frames`) which is compared with the call that waits for it, so that
+ranks in different calls are told of each other.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+
+from fmi_shim.channels.stream import Buffers, octets
+from fmi_shim.errors import (
+    FmiError,
+    MismatchError,
+    PeerFailedError,
+    PeerLostError,
+    PeerOverflowError,
+    PeerTimeoutError,
+)
+from fmi_shim.frames import (
+    HEADER_BYTES,
+    MAX_ABORT_BYTES,
+    Abort,
+    Call,
+    FrameError,
+    Header,
+    Kind,
+    Reason,
+    decode_abort,
+    decode_header,
+    decode_shape,
+    header,
+    signature,
+)
+from fmi_shim.operators import Array
+
+MAX_ANNOUNCED_BYTES = 1 << 34
+"""Largest array that a header may announce to a rank that does not know its size. Memory is touched only as
+bytes arrive, so that a lie costs address space alone."""
+
+_ERRORS: dict[Reason, type[FmiError]] = {
+    Reason.lost: PeerLostError,
+    Reason.timeout: PeerTimeoutError,
+    Reason.mismatch: MismatchError,
+    Reason.overflow: PeerOverflowError,
+    Reason.failed: PeerFailedError,
+}
+
+
+class Link(Protocol):
+    """The way to one rank and back.
+
+    Attributes
+    ----------
+    peer
+        Rank at the other end.
+    ended
+        Whether that rank sends and receives no more.
+    """
+
+    peer: int
+    ended: bool
+
+
+L = TypeVar("L", bound=Link)
+
+
+class Framing(ABC, Generic[L]):
+    """The messages of `Channel`, with headers. What moves the bytes is a subclass's."""
+
+    rank: int
+    size: int
+    full_duplex = True
+
+    _call: Call
+    _signature: bytes
+
+    @abstractmethod
+    def _link(self, peer: int) -> L:
+        """Return the way to rank `peer`, opened now if there is none."""
+
+    @abstractmethod
+    def _move(
+        self,
+        target: L | None,
+        outgoing: Buffers,
+        source: L | None,
+        incoming: Buffers,
+        on_received: Callable[[int], None] | None = None,
+    ) -> None:
+        """Send and receive at the same time until both lists of buffers are used up.
+
+        `on_received` is told the number of bytes after every successful read.
+        """
+
+    def send(self, buffer: Array, dst: int) -> None:
+        """Send a header and all of `buffer` at once where it fits."""
+        self._move(self._target(dst), self._message(buffer), None, [])
+
+    def recv(self, buffer: Array, src: int) -> None:
+        """Fill `buffer` with the payload of a message of the running call."""
+        source = self._link(src)
+        incoming, judge = self._expected(source, octets(buffer))
+        self._move(None, [], source, incoming, judge)
+
+    def sendrecv(self, outgoing: Array, incoming: Array, peer: int) -> None:
+        """Send and receive at the same time."""
+        link = self._target(peer)
+        buffers, judge = self._expected(link, octets(incoming))
+        self._move(link, self._message(outgoing), link, buffers, judge)
+
+    def recv_new(self, src: int, parts: int | None = None) -> Array:
+        """Allocate what the header announces, and fill it."""
+        source = self._link(src)
+        buffer = self._announced(source, parts)
+        self._move(None, [], source, [octets(buffer)])
+        return buffer
+
+    @property
+    def _purpose(self) -> str:
+        return f"rank {self.rank} in {self._call}"
+
+    def _expect(self, call: Call) -> None:
+        self._call = call
+        self._signature = signature(call)
+
+    def _message(self, buffer: Array) -> Buffers:
+        payload = octets(buffer)
+        return [memoryview(header(self._signature, len(payload), self._call.shape)), payload]
+
+    def _announced(self, source: L, parts: int | None = None) -> Array:
+        """Read a header that only the sender could know, and return an array for what it announces."""
+        found = self._accept(source, self._read(source, HEADER_BYTES), b"")
+        if found.dimensions is None:
+            raise MismatchError(
+                f"rank {source.peer} sent typed values in {found.call}, but {self._purpose} has no fmi.types: "
+                "give the same descriptor on all ranks, or arrays on all",
+                origin=self.rank,
+            )
+        shape = decode_shape(self._read(source, 8 * found.dimensions))
+        whole = shape if parts is None else (parts, *shape)
+        dtype = found.call.dtype
+        announced = None if dtype is None else math.prod(whole) * dtype.itemsize
+        if announced != found.length or math.prod(shape) != found.call.count or found.length > MAX_ANNOUNCED_BYTES:
+            raise MismatchError(
+                f"{self._purpose}: rank {source.peer} announced {found.length} bytes for shape {list(whole)}"
+            )
+        self._expect(replace(found.call, shape=shape))
+        return np.empty(whole, dtype)
+
+    def _expected(self, source: L, payload: memoryview) -> tuple[Buffers, Callable[[int], None]]:
+        """Return the buffers for the message that the running call expects, and who judges it as it comes.
+
+        Header and payload are read together where possible; nothing is done with the payload before the
+        header has proved right.
+        """
+        expected = header(self._signature, len(payload), self._call.shape)
+        head = bytearray(len(expected))
+        total = 0
+
+        def judge(received: int) -> None:
+            nonlocal total
+            before, total = total, total + received
+            if before >= len(expected) or total < HEADER_BYTES:
+                return
+            seen = min(total, len(expected))
+            if head[:seen] != expected[:seen]:
+                raise self._unlike(source, head[:seen], expected, bytes(payload[: total - seen]))
+
+        return [memoryview(head), payload], judge
+
+    def _unlike(self, source: L, head: bytes | bytearray, expected: bytes, payload: bytes) -> MismatchError:
+        """Raise what the header in `head` means, or return the error for one that differs in the shape alone."""
+        self._accept(source, head, payload)
+        return MismatchError(
+            f"rank {source.peer} sent {_described(head)} where rank {self.rank} in {self._call} "
+            f"expected {_described(expected)}: types and shapes must be the same on all ranks",
+            origin=self.rank,
+        )
+
+    def _accept(self, source: L, head: bytes | bytearray, payload: bytes) -> Header:
+        """Return the header in `head` if it belongs to the running call, and raise what it means otherwise.
+
+        Parameters
+        ----------
+        source
+            Where it came from.
+        head
+            The first bytes that came, at least a header's.
+        payload
+            What came after them.
+        """
+        try:
+            found = decode_header(head)
+            if found.kind is Kind.abort:
+                rest = bytes(head[HEADER_BYTES:]) + payload
+                rest += self._read(source, max(0, min(found.length, MAX_ABORT_BYTES) - len(rest)))
+                told = self._told(source.peer, decode_abort(rest[: found.length]))
+        except FrameError as error:
+            raise MismatchError(f"{self._purpose}: rank {source.peer} sent no valid frame: {error}") from None
+        if found.kind is Kind.abort:
+            raise told
+        if found.kind is Kind.goodbye:
+            raise self._left(source.peer)
+        if not self._call.accepts(found.call):
+            raise MismatchError(
+                f"rank {source.peer} is in {found.call} while rank {self.rank} is in {self._call}: "
+                "all ranks must make the same calls with the same arguments in the same order",
+                origin=self.rank,
+            )
+        return found
+
+    def _read(self, source: L, count: int) -> bytearray:
+        data = bytearray(count)
+        if count:
+            self._move(None, [], source, [memoryview(data)])
+        return data
+
+    def _target(self, dst: int) -> L:
+        """Return the way to a rank that is to be sent to."""
+        target = self._link(dst)
+        if target.ended:
+            raise self._left(dst)
+        return target
+
+    def _left(self, peer: int) -> FmiError:
+        return PeerLostError(
+            f"{self._purpose}: rank {peer} has left: its program ended, or closed the communicator, too early",
+            origin=peer,
+        )
+
+    def _told(self, teller: int, abort: Abort) -> FmiError:
+        return _ERRORS[abort.reason](abort.text, abort.origin, teller)
+
+    def _as_abort(self, error: BaseException) -> Abort:
+        if isinstance(error, FmiError):
+            reason = next((reason for reason, kind in _ERRORS.items() if type(error) is kind), Reason.failed)
+            return Abort(reason, self.rank if error.origin is None else error.origin, error.message)
+        reason = Reason.overflow if isinstance(error, OverflowError) else Reason.failed
+        text = f"{self._purpose} raised {type(error).__name__}: {error}".rstrip(": ")
+        return Abort(reason, self.rank, text)
+
+
+def _described(head: bytes | bytearray) -> str:
+    dimensions = decode_header(head).dimensions
+    if dimensions is None:
+        return "typed values"
+    axes = head[HEADER_BYTES : HEADER_BYTES + 8 * dimensions]
+    complete = len(axes) == 8 * dimensions
+    return f"an array of shape {list(decode_shape(axes))}" if complete else f"an array of {dimensions} dimensions"
