@@ -58,7 +58,7 @@ class Kind(enum.IntEnum):
 
 
 class Operation(enum.IntEnum):
-    """The call that a message belongs to."""
+    """The call that a message belongs to; ``attach`` is how ranks come to share memory."""
 
     send = 1
     bcast = 2
@@ -68,6 +68,7 @@ class Operation(enum.IntEnum):
     allreduce = 6
     scan = 7
     barrier = 8
+    attach = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,9 +251,14 @@ MAX_ABORT_BYTES = _ABORT.size + _MAX_ABORT_TEXT
 _NO_CALL = Call(Operation.barrier, 0, None, 0)
 
 
+def abort_payload(abort: Abort) -> bytes:
+    """Return what an abort says, at most `MAX_ABORT_BYTES`."""
+    return _ABORT.pack(abort.reason, abort.origin) + abort.text.encode(errors="replace")[:_MAX_ABORT_TEXT]
+
+
 def abort_frame(abort: Abort) -> bytes:
     """Return the whole frame that carries `abort`."""
-    payload = _ABORT.pack(abort.reason, abort.origin) + abort.text.encode(errors="replace")[:_MAX_ABORT_TEXT]
+    payload = abort_payload(abort)
     return header(signature(_NO_CALL, Kind.abort), len(payload)) + payload
 
 
