@@ -39,11 +39,25 @@ class Channel(Protocol):
         that shape, and the result has a first axis more.
         """
 
-    def sendrecv(self, outgoing: Array, incoming: Array, peer: int) -> None:
-        """Exchange a message with rank `peer`: FMI's order where the channel is not full duplex."""
+    def sendrecv(self, outgoing: Array, dst: int, incoming: Array, src: int) -> None:
+        """Send to rank `dst` and receive from rank `src`.
+
+        With one peer for both it is FMI's exchange, in FMI's order where the channel is not full duplex; with
+        two, both messages move at the same time on every channel, so that rings do not lock.
+        """
 
     def fail(self, error: BaseException) -> None:
         """Tell the other ranks, where the channel can, that this rank gives up because of `error`; then close."""
 
     def close(self) -> None:
         """Leave in peace. Closing twice is no matter."""
+
+
+def opened_first(rank: int, one: int, other: int) -> bool:
+    """Return whether `rank` opens its connection to `one` before that to `other`.
+
+    Two ranks open a connection together, so that around a ring, where each waits for the next, nobody would
+    come to open anything. When all go by the higher rank of a pair, then by the lower one, the first pair of
+    all that are missing is never kept waiting.
+    """
+    return (max(rank, one), min(rank, one)) <= (max(rank, other), min(rank, other))

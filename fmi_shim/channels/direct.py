@@ -5,8 +5,9 @@ A rank of the C++ library may be at the other end. `framed.FramedChannel` adds h
 
 from __future__ import annotations
 
+from fmi_shim.channels.base import opened_first
 from fmi_shim.channels.connections import Connections
-from fmi_shim.channels.stream import octets
+from fmi_shim.channels.stream import Stream, octets
 from fmi_shim.frames import Call
 from fmi_shim.operators import Array
 from rendezvous.protocol import pair_name
@@ -26,13 +27,11 @@ class DirectChannel(Connections):
 
     def send(self, buffer: Array, dst: int) -> None:
         """Send all of `buffer`, raw."""
-        stream = self._stream(dst, pair_name(self.comm_name, self.rank, dst))
-        self._move(stream, [octets(buffer)], None, [])
+        self._move(self._outlet(dst), [octets(buffer)], None, [])
 
     def recv(self, buffer: Array, src: int) -> None:
         """Fill `buffer` with as many raw bytes."""
-        stream = self._stream(src, pair_name(self.comm_name, src, self.rank))
-        self._move(None, [], stream, [octets(buffer)])
+        self._move(None, [], self._inlet(src), [octets(buffer)])
 
     def recv_new(self, src: int, parts: int | None = None) -> Array:
         """Refuse: raw bytes do not tell what they are."""
@@ -40,15 +39,32 @@ class DirectChannel(Connections):
             "without a header (framed mode) a message does not tell its type: give fmi.types, or an array to fill"
         )
 
-    def sendrecv(self, outgoing: Array, incoming: Array, peer: int) -> None:
-        """Receive, then send, at the lower rank; the other way round at the higher one."""
+    def sendrecv(self, outgoing: Array, dst: int, incoming: Array, src: int) -> None:
+        """Receive, then send, at the lower rank of a pair; the other way round at the higher one."""
         # This is also why FMI pairs an exchange under higher_lower.
-        if self.rank < peer:
-            self.recv(incoming, peer)
-            self.send(outgoing, peer)
+        if dst != src:
+            target, source = self._two_streams(dst, src)
+            self._move(target, [octets(outgoing)], source, [octets(incoming)])
+        elif self.rank < src:
+            self.recv(incoming, src)
+            self.send(outgoing, dst)
         else:
-            self.send(outgoing, peer)
-            self.recv(incoming, peer)
+            self.send(outgoing, dst)
+            self.recv(incoming, src)
+
+    def _outlet(self, dst: int) -> Stream:
+        return self._stream(dst, pair_name(self.comm_name, self.rank, dst))
+
+    def _inlet(self, src: int) -> Stream:
+        return self._stream(src, pair_name(self.comm_name, src, self.rank))
+
+    def _two_streams(self, dst: int, src: int) -> tuple[Stream, Stream]:
+        """Return the ways to `dst` and from `src`, opened in an order that all ranks of a ring agree upon."""
+        if opened_first(self.rank, dst, src):
+            target = self._outlet(dst)
+            return target, self._inlet(src)
+        source = self._inlet(src)
+        return self._outlet(dst), source
 
     def fail(self, error: BaseException) -> None:
         """Close: without frames there is no way to tell why."""

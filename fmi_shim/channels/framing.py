@@ -14,6 +14,7 @@ from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
+from fmi_shim.channels.base import opened_first
 from fmi_shim.channels.stream import Buffers, octets
 from fmi_shim.errors import (
     FmiError,
@@ -71,7 +72,7 @@ class Link(Protocol):
 L = TypeVar("L", bound=Link)
 
 
-class Framing(ABC, Generic[L]):
+class Framing(Generic[L], ABC):
     """The messages of `Channel`, with headers. What moves the bytes is a subclass's."""
 
     rank: int
@@ -109,11 +110,14 @@ class Framing(ABC, Generic[L]):
         incoming, judge = self._expected(source, octets(buffer))
         self._move(None, [], source, incoming, judge)
 
-    def sendrecv(self, outgoing: Array, incoming: Array, peer: int) -> None:
+    def sendrecv(self, outgoing: Array, dst: int, incoming: Array, src: int) -> None:
         """Send and receive at the same time."""
-        link = self._target(peer)
-        buffers, judge = self._expected(link, octets(incoming))
-        self._move(link, self._message(outgoing), link, buffers, judge)
+        if not opened_first(self.rank, dst, src):
+            self._link(src)
+        target = self._target(dst)
+        source = self._link(src)
+        buffers, judge = self._expected(source, octets(incoming))
+        self._move(target, self._message(outgoing), source, buffers, judge)
 
     def recv_new(self, src: int, parts: int | None = None) -> Array:
         """Allocate what the header announces, and fill it."""

@@ -42,7 +42,8 @@ def recursive_doubling(channel: Channel, buffer: Array, combine: Combine) -> Arr
     def exchange(core: int) -> None:
         distance = 1
         while distance < core:
-            channel.sendrecv(buffer, received, channel.rank ^ distance)
+            peer = channel.rank ^ distance
+            channel.sendrecv(buffer, peer, received, peer)
             combine(buffer, received, buffer)
             distance *= 2
 
@@ -69,7 +70,7 @@ def reduce_scatter_allgather(channel: Channel, buffer: Array, combine: Combine) 
             middle = (start + stop + 1) // 2
             keep, give = ((start, middle), (middle, stop)) if channel.rank < peer else ((middle, stop), (start, middle))
             incoming = received[: keep[1] - keep[0]]
-            channel.sendrecv(buffer[give[0] : give[1]], incoming, peer)
+            channel.sendrecv(buffer[give[0] : give[1]], peer, incoming, peer)
             own = buffer[keep[0] : keep[1]]
             combine(own, incoming, own)
             given_away.append(give)
@@ -77,8 +78,8 @@ def reduce_scatter_allgather(channel: Channel, buffer: Array, combine: Combine) 
             distance *= 2
         while distance > 1:
             distance //= 2
-            give = given_away.pop()
-            channel.sendrecv(buffer[start:stop], buffer[give[0] : give[1]], channel.rank ^ distance)
+            peer, give = channel.rank ^ distance, given_away.pop()
+            channel.sendrecv(buffer[start:stop], peer, buffer[give[0] : give[1]], peer)
             start, stop = min(start, give[0]), max(stop, give[1])
 
     return _on_power_of_two(channel, buffer, received, combine, exchange)

@@ -43,9 +43,9 @@ class QueueChannel:
     def recv_new(self, src: int, parts: int | None = None) -> Array:
         return self.world.queues[src, self.rank].get(timeout=10)
 
-    def sendrecv(self, outgoing: Array, incoming: Array, peer: int) -> None:
-        self.send(outgoing, peer)
-        self.recv(incoming, peer)
+    def sendrecv(self, outgoing: Array, dst: int, incoming: Array, src: int) -> None:
+        self.send(outgoing, dst)
+        self.recv(incoming, src)
 
     def fail(self, error: BaseException) -> None: ...
 
