@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from emulator.limits import ASYNC_RETRY_DELAYS_S
 from emulator.sandboxes.process import ProcessSandboxes
 from rendezvous.server import RendezvousServer
 
@@ -32,6 +33,8 @@ class LocalCloud:
         The endpoint's port; 0 takes a free one.
     preload
         Modules that functions find imported already, such as ``torch``.
+    retry_delays_s
+        Waits before an asynchronous invocation that failed is tried again, seconds.
 
     Attributes
     ----------
@@ -41,7 +44,10 @@ class LocalCloud:
         ``host:port`` for ``FMI_RENDEZVOUS``.
     """
 
-    def __init__(self, port: int = 0, preload: Sequence[str] = ()) -> None:
+    def __init__(
+        self, port: int = 0, preload: Sequence[str] = (), retry_delays_s: Sequence[float] = ASYNC_RETRY_DELAYS_S
+    ) -> None:
+        self._retry_delays_s = retry_delays_s
         self._port = port
         self._preload = preload
         self.endpoint_url = ""
@@ -94,7 +100,7 @@ class LocalCloud:
         # Moto takes as long to import as the zygote takes to get ready: on two cores, the one hides the other.
         from emulator.endpoint.app import Endpoint
 
-        self._endpoint = Endpoint(self._state, self._sandboxes, _LOOPBACK, self._port)
+        self._endpoint = Endpoint(self._state, self._sandboxes, _LOOPBACK, self._port, self._retry_delays_s)
         self._rendezvous = RendezvousServer(_LOOPBACK, 0)
         try:
             self.endpoint_url = await self._endpoint.start()

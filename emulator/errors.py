@@ -1,6 +1,8 @@
 """Every error the emulator raises on purpose."""
 
+from collections.abc import Mapping
 from http import HTTPStatus
+from types import MappingProxyType
 
 
 class EmulatorError(Exception):
@@ -31,10 +33,15 @@ class ApiError(EmulatorError):
         The HTTP status that AWS answers with.
     message
         The text for the caller.
+    details
+        What else AWS's answer has.
     """
 
-    def __init__(self, code: str, status: HTTPStatus, message: str) -> None:
+    def __init__(
+        self, code: str, status: HTTPStatus, message: str, details: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         super().__init__(message)
+        self.details = details
         self.code = code
         self.status = status
         self.message = message

@@ -5,6 +5,7 @@ MIB = 1024 * 1024
 # The synchronous limit is 6 MB; the service allows for its own envelope on top.
 SYNC_PAYLOAD_BYTES = 6 * MIB + 100
 RESPONSE_BYTES = 6 * MIB + 100
+ASYNC_PAYLOAD_BYTES = MIB
 
 TIMEOUT_S = range(1, 901)
 DEFAULT_TIMEOUT_S = 3
@@ -13,8 +14,13 @@ DEFAULT_MEMORY_MB = 128
 EPHEMERAL_STORAGE_MB = range(512, 10_241)
 DEFAULT_EPHEMERAL_STORAGE_MB = 512
 CONCURRENT_EXECUTIONS = 1000
+# Reservations must leave so many for the functions without one.
+UNRESERVED_EXECUTIONS = 100
 MB_PER_VCPU = 1769
 MAX_VCPUS = 6
+
+# An event whose function failed is tried again after these waits.
+ASYNC_RETRY_DELAYS_S = (60.0, 120.0)
 
 # The init phase is cut off after ten seconds.
 INIT_S = 10.0

@@ -2,6 +2,7 @@
 
 import errno
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 
 from aiohttp import web
@@ -11,9 +12,12 @@ from emulator.endpoint.moto_bridge import MotoBridge
 from emulator.errors import PortInUseError
 from emulator.lambda_service.functions import FunctionRegistry
 from emulator.lambda_service.invocations import LambdaService
+from emulator.lambda_service.warm_pool import WarmPool
 from emulator.sandboxes.base import SandboxFactory
 
 _BACKLOG = 1024
+# AWS names no time; sandboxes have been seen to be kept for five to fifteen minutes.
+_IDLE_S = 300.0
 # For answers under way; their functions have been ended by then.
 _SHUTDOWN_S = 0.5
 
@@ -29,9 +33,14 @@ class Endpoint:
         Where functions run.
     host, port
         Where to listen; port 0 takes a free one.
+    retry_delays_s
+        Waits before a failed event is tried again, seconds.
     """
 
-    def __init__(self, state: Path, sandboxes: SandboxFactory, host: str, port: int) -> None:
+    def __init__(
+        self, state: Path, sandboxes: SandboxFactory, host: str, port: int, retry_delays_s: Sequence[float]
+    ) -> None:
+        self._retry_delays_s = retry_delays_s
         self._state = state
         self._sandboxes = sandboxes
         self._host = host
@@ -52,7 +61,8 @@ class Endpoint:
         # Functions are told this address, so it must be known before the first of them starts.
         url = f"http://{self._host}:{listener.getsockname()[1]}"
         functions = FunctionRegistry(self._state / "functions")
-        self._service = LambdaService(functions, self._sandboxes, self.moto, url)
+        pool = WarmPool(self._sandboxes, self.moto, url, _IDLE_S)
+        self._service = LambdaService(functions, pool, self._retry_delays_s)
         # Bodies are limited where they are read, each by its own limit.
         app = web.Application(client_max_size=2**63)
         app.add_routes(LambdaApi(functions, self._service, self.moto.read_object).routes())

@@ -1,12 +1,11 @@
-"""The functions that exist, and what a new one may be configured with."""
+"""The functions that exist, with their versions and aliases."""
 
 import base64
 import hashlib
 import re
 import shutil
 import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
@@ -15,143 +14,95 @@ from typing import Any
 from emulator import limits
 from emulator.errors import ApiError
 from emulator.lambda_service.code import unpack
+from emulator.lambda_service.function_spec import FunctionSpec, invalid
 
-_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+LATEST = "$LATEST"
 # arn:aws:lambda:region:account:function:name, account:function:name, function:name or name, each with :qualifier
 _REFERENCE = re.compile(
-    r"(?:(?:arn:aws:lambda:[a-z0-9-]+:)?\d{12}:function:|function:)?(?P<name>[A-Za-z0-9_-]+)(?::(?P<qualifier>[A-Za-z0-9$_-]+))?"
+    r"(?:(?:arn:aws:lambda:[a-z0-9-]+:)?\d{12}:function:|function:)?"
+    r"(?P<name>[A-Za-z0-9_-]+)(?::(?P<qualifier>[A-Za-z0-9$_-]+))?"
 )
-_RUNTIME = re.compile(r"python3\.\d+")
-
-
-@dataclass(frozen=True)
-class FunctionSpec:
-    """What CreateFunction is asked for.
-
-    Parameters
-    ----------
-    name, handler, runtime, role, description
-        As in the API.
-    timeout_s
-        Longest time of an invocation, seconds.
-    memory_mb
-        Memory, MB.
-    ephemeral_storage_mb
-        Size of /tmp, MB.
-    environment
-        The function's own variables.
-    """
-
-    name: str
-    handler: str
-    runtime: str
-    role: str
-    description: str = ""
-    timeout_s: int = limits.DEFAULT_TIMEOUT_S
-    memory_mb: int = limits.DEFAULT_MEMORY_MB
-    ephemeral_storage_mb: int = limits.DEFAULT_EPHEMERAL_STORAGE_MB
-    environment: Mapping[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def from_api(cls, request: Mapping[str, Any]) -> "FunctionSpec":
-        """Check a CreateFunction request.
-
-        Raises
-        ------
-        ApiError
-            When a value is missing or not allowed, naming it, as AWS does.
-        """
-        spec = cls(
-            name=_text(request, "FunctionName"),
-            handler=_text(request, "Handler"),
-            runtime=_text(request, "Runtime"),
-            role=_text(request, "Role"),
-            description=str(request.get("Description", "")),
-            timeout_s=_within(request, "Timeout", limits.DEFAULT_TIMEOUT_S, limits.TIMEOUT_S),
-            memory_mb=_within(request, "MemorySize", limits.DEFAULT_MEMORY_MB, limits.MEMORY_MB),
-            ephemeral_storage_mb=_within(
-                request.get("EphemeralStorage", {}),
-                "Size",
-                limits.DEFAULT_EPHEMERAL_STORAGE_MB,
-                limits.EPHEMERAL_STORAGE_MB,
-            ),
-            environment=request.get("Environment", {}).get("Variables", {}),
-        )
-        if not _NAME.fullmatch(spec.name):
-            raise invalid(f"FunctionName: expected 1 to 64 letters, digits, - or _, got {spec.name!r}")
-        if not _RUNTIME.fullmatch(spec.runtime):
-            raise invalid(f"Runtime: expected python3.N, the only one emulated, got {spec.runtime!r}")
-        if request.get("PackageType", "Zip") != "Zip":
-            raise invalid("PackageType: Image needs a container sandbox, which this emulator does not have; use Zip")
-        return spec
+_ALIAS = re.compile(r"(?!\d+$)[A-Za-z0-9_-]{1,128}")
 
 
 @dataclass(frozen=True)
 class Function:
-    """A function that exists.
+    """A function as it is at one time; a change makes a new one.
 
     Parameters
     ----------
     spec
-        What it was created with.
+        What it is configured with.
     code_root
         The folder with its code.
     code_sha256
         SHA-256 of its archive, base64.
     code_size
         Size of its archive, bytes.
+    version
+        ``$LATEST`` or the number it was published under.
     """
 
     spec: FunctionSpec
     code_root: Path
     code_sha256: str
     code_size: int
+    version: str = LATEST
     revision_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     last_modified: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property
     def arn(self) -> str:
-        """The function's Amazon resource name."""
-        return function_arn(self.spec.name)
+        """The function's Amazon resource name, with the version when one was published."""
+        plain = function_arn(self.spec.name)
+        return plain if self.version == LATEST else f"{plain}:{self.version}"
 
     def to_api(self) -> dict[str, Any]:
         """Return the FunctionConfiguration of the API."""
         return {
-            "FunctionName": self.spec.name,
+            **self.spec.to_api(),
             "FunctionArn": self.arn,
-            "Runtime": self.spec.runtime,
-            "Role": self.spec.role,
-            "Handler": self.spec.handler,
             "CodeSize": self.code_size,
             "CodeSha256": self.code_sha256,
-            "Description": self.spec.description,
-            "Timeout": self.spec.timeout_s,
-            "MemorySize": self.spec.memory_mb,
             "LastModified": self.last_modified.strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "+0000",
-            "Version": "$LATEST",
-            "Environment": {"Variables": dict(self.spec.environment)},
+            "Version": self.version,
             "TracingConfig": {"Mode": "PassThrough"},
             "RevisionId": self.revision_id,
             "State": "Active",
             "LastUpdateStatus": "Successful",
-            "PackageType": "Zip",
             "Architectures": ["x86_64"],
-            "EphemeralStorage": {"Size": self.spec.ephemeral_storage_mb},
         }
+
+
+@dataclass
+class _Entry:
+    """All there is under one name."""
+
+    latest: Function
+    versions: dict[str, Function] = field(default_factory=dict)
+    aliases: dict[str, str] = field(default_factory=dict)
+    reserved_concurrency: int | None = None
+
+    @property
+    def functions(self) -> list[Function]:
+        return [self.latest, *self.versions.values()]
 
 
 class FunctionRegistry:
     """The functions that exist, by name.
 
+    Every method that is given a reference takes a name, a partial ARN or an ARN, and raises `ApiError` when there is
+    no such function.
+
     Parameters
     ----------
     folder
-        Where code is unpacked.
+        Where code is unpacked. It stays until the function is deleted: a version may be running it.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._functions: dict[str, Function] = {}
+        self._entries: dict[str, _Entry] = {}
 
     def create(self, spec: FunctionSpec, archive: bytes) -> Function:
         """Add a function.
@@ -161,56 +112,155 @@ class FunctionRegistry:
         ApiError
             When there is one of that name, or the archive is refused.
         """
-        if spec.name in self._functions:
+        if spec.name in self._entries:
             raise ApiError("ResourceConflictException", HTTPStatus.CONFLICT, f"Function already exist: {spec.name}")
-        code_root = self._folder / f"{spec.name}-{uuid.uuid4().hex[:8]}"
+        function = Function(spec, *self._store(spec.name, archive))
+        self._entries[spec.name] = _Entry(function)
+        return function
+
+    def get(self, reference: str, qualifier: str | None = None) -> Function:
+        """Return the function that a reference and a version or alias mean.
+
+        Raises
+        ------
+        ApiError
+            When there is none, or the reference has another qualifier.
+        """
+        entry, name, named = self._find(reference)
+        if qualifier is not None and named not in (None, qualifier):
+            raise invalid(
+                f"The derived qualifier from the function name does not match the specified qualifier {named}"
+            )
+        qualifier = qualifier or named or LATEST
+        version = entry.aliases.get(qualifier, qualifier)
+        function = entry.latest if version == LATEST else entry.versions.get(version)
+        if function is None:
+            raise _not_found(f"{function_arn(name)}:{qualifier}")
+        return function
+
+    def update_code(self, reference: str, archive: bytes) -> Function:
+        """Give a function new code; return it as it is now."""
+        entry, name, _ = self._find(reference)
+        code_root, digest, size = self._store(name, archive)
+        entry.latest = _changed(entry.latest, code_root=code_root, code_sha256=digest, code_size=size)
+        return entry.latest
+
+    def update_configuration(self, reference: str, request: dict[str, Any]) -> Function:
+        """Change a function's settings; return it as it is now."""
+        entry, _, _ = self._find(reference)
+        entry.latest = _changed(entry.latest, spec=entry.latest.spec.updated(request))
+        return entry.latest
+
+    def publish(self, reference: str) -> Function:
+        """Freeze the function as its next version; an unchanged one is not published twice."""
+        entry, _, _ = self._find(reference)
+        newest = next(reversed(entry.versions.values()), None)
+        if newest is not None and (newest.spec, newest.code_sha256) == (entry.latest.spec, entry.latest.code_sha256):
+            return newest
+        version = str(len(entry.versions) + 1)
+        entry.versions[version] = replace(entry.latest, version=version, revision_id=str(uuid.uuid4()))
+        return entry.versions[version]
+
+    def set_alias(self, reference: str, alias: str, version: str, *, new: bool) -> dict[str, Any]:
+        """Let a name stand for a version; return the AliasConfiguration of the API.
+
+        Raises
+        ------
+        ApiError
+            When the version does not exist, or the alias does although it is new, or the other way round.
+        """
+        entry, name, _ = self._find(reference)
+        if not isinstance(alias, str) or not _ALIAS.fullmatch(alias):
+            raise invalid(f"Name: expected letters, digits, - or _ and no mere number, got {alias!r}")
+        if new and alias in entry.aliases:
+            message = f"Alias already exists: {function_arn(name)}:{alias}"
+            raise ApiError("ResourceConflictException", HTTPStatus.CONFLICT, message)
+        if not new and alias not in entry.aliases:
+            raise _not_found(f"{function_arn(name)}:{alias}")
+        self.get(name, version)
+        entry.aliases[alias] = version
+        return self.alias(reference, alias)
+
+    def alias(self, reference: str, alias: str) -> dict[str, Any]:
+        """Return the AliasConfiguration of an alias."""
+        entry, name, _ = self._find(reference)
+        if alias not in entry.aliases:
+            raise _not_found(f"{function_arn(name)}:{alias}")
+        return {
+            "AliasArn": f"{function_arn(name)}:{alias}",
+            "Name": alias,
+            "FunctionVersion": entry.aliases[alias],
+            "Description": "",
+        }
+
+    def delete_alias(self, reference: str, alias: str) -> None:
+        """Forget an alias, if there is one."""
+        entry, _, _ = self._find(reference)
+        entry.aliases.pop(alias, None)
+
+    def reserve(self, reference: str, concurrency: int | None) -> None:
+        """Set a function's reserved concurrency, or take the reservation back with None.
+
+        Raises
+        ------
+        ApiError
+            When fewer than 100 executions would be left for the functions without a reservation, as on AWS.
+        """
+        entry, _, _ = self._find(reference)
+        others = sum(other.reserved_concurrency or 0 for other in self._entries.values() if other is not entry)
+        left = limits.CONCURRENT_EXECUTIONS - others - (concurrency or 0)
+        if concurrency is not None and (concurrency < 0 or left < limits.UNRESERVED_EXECUTIONS):
+            raise invalid(
+                "Specified ReservedConcurrentExecutions for function decreases account's "
+                f"UnreservedConcurrentExecution below its minimum value of [{limits.UNRESERVED_EXECUTIONS}]."
+            )
+        entry.reserved_concurrency = concurrency
+
+    def reserved(self, name: str) -> int | None:
+        """Return a function's reserved concurrency, None when it has none or is gone."""
+        entry = self._entries.get(name)
+        return None if entry is None else entry.reserved_concurrency
+
+    def unreserved(self) -> int:
+        """Return how many executions the functions without a reservation share."""
+        reserved = sum(entry.reserved_concurrency or 0 for entry in self._entries.values())
+        return limits.CONCURRENT_EXECUTIONS - reserved
+
+    def delete(self, reference: str) -> list[Function]:
+        """Remove a function with all its versions; return what they were."""
+        entry, name, _ = self._find(reference)
+        del self._entries[name]
+        for function in entry.functions:
+            shutil.rmtree(function.code_root, ignore_errors=True)
+        return entry.functions
+
+    def all(self) -> list[Function]:
+        """Return every function's latest state, by name."""
+        return [self._entries[name].latest for name in sorted(self._entries)]
+
+    def versions(self, reference: str) -> list[Function]:
+        """Return a function's latest state and its versions."""
+        return self._find(reference)[0].functions
+
+    def _find(self, reference: str) -> tuple[_Entry, str, str | None]:
+        match = _REFERENCE.fullmatch(reference)
+        if match is None:
+            raise invalid(f"FunctionName: expected a name or an ARN, got {reference!r}")
+        name: str = match["name"]
+        if name not in self._entries:
+            raise _not_found(function_arn(name))
+        return self._entries[name], name, match["qualifier"]
+
+    def _store(self, name: str, archive: bytes) -> tuple[Path, str, int]:
+        """Unpack an archive into a folder of its own; return the folder, the archive's SHA-256 and its size."""
+        code_root = self._folder / f"{name}-{uuid.uuid4().hex[:8]}"
         code_root.mkdir(parents=True)
         try:
             unpack(archive, code_root)
         except ApiError:
             shutil.rmtree(code_root)
             raise
-        digest = base64.b64encode(hashlib.sha256(archive).digest()).decode()
-        function = Function(spec, code_root, digest, len(archive))
-        self._functions[spec.name] = function
-        return function
-
-    def get(self, reference: str) -> Function:
-        """Return the function that a name, partial ARN or ARN refers to.
-
-        Raises
-        ------
-        ApiError
-            When there is none, or it is asked for in a version other than ``$LATEST``.
-        """
-        match = _REFERENCE.fullmatch(reference)
-        if match is None:
-            raise invalid(f"FunctionName: expected a name or an ARN, got {reference!r}")
-        function = self._functions.get(match["name"])
-        if function is None or match["qualifier"] not in (None, "$LATEST"):
-            raise ApiError(
-                "ResourceNotFoundException",
-                HTTPStatus.NOT_FOUND,
-                f"Function not found: {function_arn(reference)}",
-            )
-        return function
-
-    def delete(self, reference: str) -> Function:
-        """Remove a function and its code; return what it was.
-
-        Raises
-        ------
-        ApiError
-            When there is none of that name.
-        """
-        function = self.get(reference)
-        del self._functions[function.spec.name]
-        shutil.rmtree(function.code_root, ignore_errors=True)
-        return function
-
-    def all(self) -> list[Function]:
-        """Return every function, by name."""
-        return [self._functions[name] for name in sorted(self._functions)]
+        return code_root, base64.b64encode(hashlib.sha256(archive).digest()).decode(), len(archive)
 
 
 def function_arn(name: str) -> str:
@@ -218,20 +268,9 @@ def function_arn(name: str) -> str:
     return f"arn:aws:lambda:{limits.REGION}:{limits.ACCOUNT_ID}:function:{name}"
 
 
-def invalid(message: str) -> ApiError:
-    """Return AWS's error for a value that is not allowed."""
-    return ApiError("InvalidParameterValueException", HTTPStatus.BAD_REQUEST, message)
+def _changed(function: Function, **changes: Any) -> Function:
+    return replace(function, **changes, revision_id=str(uuid.uuid4()), last_modified=datetime.now(UTC))
 
 
-def _text(request: Mapping[str, Any], key: str) -> str:
-    value = request.get(key)
-    if not isinstance(value, str) or not value:
-        raise invalid(f"{key}: expected a text that is not empty, got {value!r}")
-    return value
-
-
-def _within(request: Mapping[str, Any], key: str, default: int, allowed: range) -> int:
-    value = request.get(key, default)
-    if not isinstance(value, int) or value not in allowed:
-        raise invalid(f"{key}: expected a whole number from {allowed[0]} to {allowed[-1]}, got {value!r}")
-    return value
+def _not_found(arn: str) -> ApiError:
+    return ApiError("ResourceNotFoundException", HTTPStatus.NOT_FOUND, f"Function not found: {arn}")

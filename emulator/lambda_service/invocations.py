@@ -1,23 +1,23 @@
-"""Invocations: admission, a warm or cold sandbox, the handler's time, the answer and the log lines."""
+"""Invocations: admission, a warm or cold environment, the answer and the log lines."""
 
 import asyncio
 import json
 import math
-import signal
 import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Any
 
 from emulator import limits, log_lines
 from emulator.errors import ApiError
-from emulator.lambda_service.environment import function_environment
+from emulator.lambda_service.admission import Admission
+from emulator.lambda_service.execution import execute
 from emulator.lambda_service.functions import Function, FunctionRegistry
-from emulator.lambda_service.runtime_api import Answer, Invocation, RuntimeApi, error_payload
-from emulator.lambda_service.sandbox_log import LogSink, SandboxLog
-from emulator.sandboxes.base import Sandbox, SandboxExit, SandboxFactory, SandboxSpec
+from emulator.lambda_service.warm_pool import WarmPool
+
+# AWS's longest wait between two tries of a throttled event.
+_LONGEST_BACKOFF_S = 300.0
 
 
 @dataclass(frozen=True)
@@ -34,30 +34,15 @@ class InvocationResult:
         True when the function did not succeed.
     log_tail
         The last 4 KB of its log.
+    version
+        The version that ran.
     """
 
     request_id: str
     payload: bytes
     is_error: bool
     log_tail: bytes
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    answer: Answer
-    status: str | None = None
-    error_type: str | None = None
-    log_line: str | None = None
-
-
-@dataclass(frozen=True)
-class _Environment:
-    """A sandbox with what belongs to it."""
-
-    function: Function
-    sandbox: Sandbox
-    runtime: RuntimeApi
-    log: SandboxLog
+    version: str
 
 
 class LambdaService:
@@ -67,31 +52,28 @@ class LambdaService:
     ----------
     functions
         The functions that exist.
-    sandboxes
+    pool
         Where they run.
-    sink
-        Where their logs go.
-    endpoint_url
-        The AWS endpoint that functions see.
+    retry_delays_s
+        Waits before an event is tried again, seconds; AWS waits one minute and then two.
     """
 
-    def __init__(
-        self, functions: FunctionRegistry, sandboxes: SandboxFactory, sink: LogSink, endpoint_url: str
-    ) -> None:
+    def __init__(self, functions: FunctionRegistry, pool: WarmPool, retry_delays_s: Sequence[float]) -> None:
         self._functions = functions
-        self._sandboxes = sandboxes
-        self._sink = sink
-        self._endpoint_url = endpoint_url
-        self._idle: dict[str, list[_Environment]] = {}
-        self._running = 0
+        self._pool = pool
+        self._retry_delays_s = retry_delays_s
+        self._admission = Admission(functions)
+        self._events: set[asyncio.Task[None]] = set()
 
-    async def invoke(self, reference: str, payload: bytes) -> InvocationResult:
+    async def invoke(self, reference: str, qualifier: str | None, payload: bytes) -> InvocationResult:
         """Run a function once and wait for its end.
 
         Parameters
         ----------
         reference
             The function's name or ARN.
+        qualifier
+            A version or alias, or None.
         payload
             The event, JSON; empty for ``{}``.
 
@@ -100,45 +82,73 @@ class LambdaService:
         ApiError
             When the call is refused: no such function, payload too large or no JSON, too many at once.
         """
-        function = self._functions.get(reference)
-        event = _checked_event(payload)
-        if self._running >= limits.CONCURRENT_EXECUTIONS:
-            raise ApiError(
-                "TooManyRequestsException",
-                HTTPStatus.TOO_MANY_REQUESTS,
-                f"Rate Exceeded: {limits.CONCURRENT_EXECUTIONS} executions are running, the account's limit",
-            )
-        self._running += 1
-        try:
-            return await self._run(function, event)
-        finally:
-            self._running -= 1
+        function = self._functions.get(reference, qualifier)
+        event = _checked_event(payload, limits.SYNC_PAYLOAD_BYTES, "RequestResponse")
+        with self._admission.admitted(function.spec.name):
+            return await self._run(function, event, str(uuid.uuid4()))
+
+    def enqueue(self, reference: str, qualifier: str | None, payload: bytes) -> str:
+        """Accept an event and run the function with it later: again after an error, twice at most, as AWS does.
+
+        Returns
+        -------
+        str
+            The request id, the same for every attempt.
+
+        Raises
+        ------
+        ApiError
+            When the call is refused: no such function, payload too large or no JSON.
+        """
+        function = self._functions.get(reference, qualifier)
+        event = _checked_event(payload, limits.ASYNC_PAYLOAD_BYTES, "Event")
+        request_id = str(uuid.uuid4())
+        task = asyncio.ensure_future(self._run_event(function, event, request_id))
+        self._events.add(task)
+        task.add_done_callback(self._events.discard)
+        return request_id
 
     async def discard(self, function: Function) -> None:
-        """End the warm sandboxes of a function that is gone."""
-        for environment in self._idle.pop(function.revision_id, []):
-            await self._end(environment)
+        """End the warm sandboxes of a function that has changed or is gone."""
+        await self._pool.discard(function)
 
     async def close(self) -> None:
-        """End every warm sandbox."""
-        for environments in self._idle.values():
-            for environment in environments:
-                await self._end(environment)
-        self._idle.clear()
+        """Drop the events that wait, and end every warm sandbox."""
+        for task in self._events:
+            task.cancel()
+        await asyncio.gather(*self._events, return_exceptions=True)
+        await self._pool.close()
 
-    async def _run(self, function: Function, event: bytes) -> InvocationResult:
-        request_id = str(uuid.uuid4())
-        environment = self._take_warm(function)
+    async def _run_event(self, function: Function, event: bytes, request_id: str) -> None:
+        for delay_s in (*self._retry_delays_s, None):
+            result = await self._run_when_admitted(function, event, request_id)
+            if not result.is_error or delay_s is None:
+                return
+            await asyncio.sleep(delay_s)
+
+    async def _run_when_admitted(self, function: Function, event: bytes, request_id: str) -> InvocationResult:
+        """Run an event as soon as there is room: a throttled event waits in its queue."""
+        backoff_s = 1.0
+        while True:
+            try:
+                with self._admission.admitted(function.spec.name):
+                    return await self._run(function, event, request_id)
+            except ApiError:
+                await asyncio.sleep(backoff_s)
+                backoff_s = min(2 * backoff_s, _LONGEST_BACKOFF_S)
+
+    async def _run(self, function: Function, event: bytes, request_id: str) -> InvocationResult:
+        environment = self._pool.take(function)
         init_ms = None
         if environment is None:
             began = time.perf_counter()
-            environment = await self._cold_start(function)
+            environment = await self._pool.cold_start(function)
             init_ms = (time.perf_counter() - began) * 1000
         log = environment.log
         log.start_tail()
-        log.write_line(log_lines.start_line(request_id))
+        log.write_line(log_lines.start_line(request_id, function.version))
         began = time.perf_counter()
-        outcome = await _handle(environment, request_id, event)
+        outcome = await execute(environment, request_id, event)
         duration_ms = (time.perf_counter() - began) * 1000
         environment.sandbox.drain_output()
         peak_bytes = environment.sandbox.peak_memory()
@@ -156,98 +166,20 @@ class LambdaService:
         )
         log.write_line(report.line())
         if outcome.status is None and not environment.sandbox.exited.done():
-            self._idle.setdefault(function.revision_id, []).append(environment)
+            self._pool.put_back(environment)
         else:
-            await self._end(environment)
-        return InvocationResult(request_id, outcome.answer.payload, outcome.answer.is_error, log.tail())
-
-    def _take_warm(self, function: Function) -> _Environment | None:
-        warm = self._idle.get(function.revision_id, [])
-        while warm:
-            environment = warm.pop()
-            if not environment.sandbox.exited.done():
-                return environment
-        return None
-
-    async def _cold_start(self, function: Function) -> _Environment:
-        runtime = RuntimeApi()
-        address = await runtime.start()
-        stream = f"{datetime.now(UTC):%Y/%m/%d}/[$LATEST]{uuid.uuid4().hex}"
-        group = f"/aws/lambda/{function.spec.name}"
-        log = SandboxLog(self._sink, group, stream)
-        spec = SandboxSpec(
-            sandbox_id=uuid.uuid4().hex,
-            environment=function_environment(function, group, stream, address, self._endpoint_url),
-            task_root=function.code_root,
-            memory_bytes=function.spec.memory_mb * limits.MIB,
-            ephemeral_storage_bytes=function.spec.ephemeral_storage_mb * limits.MIB,
+            await self._pool.end(environment)
+        return InvocationResult(
+            request_id, outcome.answer.payload, outcome.answer.is_error, log.tail(), function.version
         )
-        sandbox = await self._sandboxes.create(spec, log.write)
-        # An init that takes longer goes on within the invocation's time, as on AWS.
-        await _first(runtime.ready, sandbox.exited, limits.INIT_S)
-        return _Environment(function, sandbox, runtime, log)
-
-    async def _end(self, environment: _Environment) -> None:
-        environment.sandbox.kill()
-        await environment.sandbox.exited
-        await environment.runtime.close()
 
 
-async def _handle(environment: _Environment, request_id: str, event: bytes) -> _Outcome:
-    """Give the sandbox the event and wait for its answer, its end or the timeout."""
-    runtime, sandbox, timeout = environment.runtime, environment.sandbox, environment.function.spec.timeout_s
-    if not runtime.ready.done() or runtime.ready.result() is None:
-        deadline_ms = int((time.time() + timeout) * 1000)
-        answer = runtime.send(Invocation(request_id, event, environment.function.arn, deadline_ms))
-        await _first(answer, sandbox.exited, timeout)
-        if answer.done():
-            return _Outcome(answer.result())
-    if runtime.ready.done() and (failed_init := runtime.ready.result()) is not None:
-        await sandbox.exited
-        return _Outcome(_with_request_id(failed_init, request_id), "error", "Runtime.InitError")
-    if sandbox.exited.done():
-        return _exit_outcome(request_id, sandbox.exited.result())
-    sandbox.kill()
-    await sandbox.exited
-    message = f"Task timed out after {timeout:.2f} seconds"
-    return _Outcome(
-        Answer(error_payload("", "Sandbox.Timedout", f"RequestId: {request_id} Error: {message}"), is_error=True),
-        "timeout",
-        log_line=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}"[:-3] + f"Z {request_id} {message}",
-    )
-
-
-async def _first(one: "asyncio.Future[Any]", other: "asyncio.Future[Any]", timeout_s: float) -> None:
-    await asyncio.wait({one, other}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-
-
-def _exit_outcome(request_id: str, end: SandboxExit) -> _Outcome:
-    if end.signal is not None:
-        reason = f"signal: {(signal.strsignal(end.signal) or str(end.signal)).lower()}"
-    else:
-        reason = f"exit status {end.exit_status}"
-    message = f"RequestId: {request_id} Error: Runtime exited with error: {reason}"
-    kind = "Runtime.OutOfMemory" if end.out_of_memory else "Runtime.ExitError"
-    return _Outcome(
-        Answer(error_payload("", "Runtime.ExitError", message), is_error=True),
-        "error",
-        kind,
-        f"{message}\nRuntime.ExitError",
-    )
-
-
-def _with_request_id(answer: Answer, request_id: str) -> Answer:
-    body = json.loads(answer.payload)
-    return Answer(json.dumps({**body, "requestId": request_id}).encode(), answer.is_error)
-
-
-def _checked_event(payload: bytes) -> bytes:
-    if len(payload) > limits.SYNC_PAYLOAD_BYTES:
+def _checked_event(payload: bytes, limit: int, kind: str) -> bytes:
+    if len(payload) > limit:
         raise ApiError(
             "RequestTooLargeException",
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            f"{len(payload)} byte payload is too large for the RequestResponse invocation type "
-            f"(limit {limits.SYNC_PAYLOAD_BYTES} bytes)",
+            f"{len(payload)} byte payload is too large for the {kind} invocation type (limit {limit} bytes)",
         )
     try:
         json.loads(payload or b"{}")

@@ -3,6 +3,7 @@
 Protocol: https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
 """
 
+import gc
 import http.client
 import importlib
 import json
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 _API = "/2018-06-01/runtime"
+_NO_HEADERS: dict[str, str] = {}
 Handler = Callable[[Any, "LambdaContext"], Any]
 
 
@@ -58,7 +60,9 @@ def serve(task_root: Path) -> int:
     try:
         handler = _load_handler(os.environ["_HANDLER"])
     except Exception as error:  # noqa: BLE001 - any failure of the user's module is the init error to report
-        _report_error(connection, f"{_API}/init/error", error)
+        body, headers = _described(error)
+        _flush()
+        _post(connection, f"{_API}/init/error", body, headers)
         return 1
     while True:
         _serve_one(connection, handler)
@@ -81,25 +85,29 @@ def _serve_one(connection: http.client.HTTPConnection, handler: Handler) -> None
         answer.headers["Lambda-Runtime-Invoked-Function-Arn"],
         int(answer.headers["Lambda-Runtime-Deadline-Ms"]),
     )
+    path, headers = f"{_API}/invocation/{request_id}/response", _NO_HEADERS
     # sys.exit in a handler ends the runtime, as it does on AWS; every other error is the function's answer.
     try:
         result = json.dumps(handler(json.loads(body), context)).encode()
     except Exception as error:  # noqa: BLE001 - whatever the handler raises is its answer
-        _report_error(connection, f"{_API}/invocation/{request_id}/error", error, request_id)
-        return
+        path = f"{_API}/invocation/{request_id}/error"
+        result, headers = _described(error, request_id)
+    # What the handler has left in reference cycles, such as a script's open connections, ends before the answer
+    # does: other ranks that wait for this one must notice now, and not with the next invocation.
+    gc.collect()
     _flush()
-    _post(connection, f"{_API}/invocation/{request_id}/response", result, {})
+    _post(connection, path, result, headers)
 
 
-def _report_error(connection: http.client.HTTPConnection, path: str, error: Exception, request_id: str = "") -> None:
+def _described(error: Exception, request_id: str = "") -> tuple[bytes, dict[str, str]]:
+    """Log an error as Lambda does; return the answer's body and headers."""
     # The first frame is this file's; it would tell the user nothing.
     own_frames = error.__traceback__.tb_next if error.__traceback__ else None
     frames = traceback.format_tb(own_frames)
     kind = type(error).__name__
     print(f"[ERROR] {kind}: {error}\nTraceback (most recent call last):\n{''.join(frames)}", end="", flush=True)
-    _flush()
     body = {"errorMessage": str(error), "errorType": kind, "requestId": request_id, "stackTrace": frames}
-    _post(connection, path, json.dumps(body).encode(), {"Lambda-Runtime-Function-Error-Type": f"Runtime.{kind}"})
+    return json.dumps(body).encode(), {"Lambda-Runtime-Function-Error-Type": f"Runtime.{kind}"}
 
 
 def _post(connection: http.client.HTTPConnection, path: str, body: bytes, headers: dict[str, str]) -> None:

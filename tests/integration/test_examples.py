@@ -61,6 +61,10 @@ def test_a_rank_lost_in_a_collective_is_named_and_the_others_notice_at_once(
 ) -> None:
     (program / "lost.py").write_text(f"""
 import os, fmi
+
+def helper():
+    'A function refers to the globals, so that they are a reference cycle.'
+
 rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 comm = fmi.Communicator(rank, size, "fmi.json", "lost")
 comm.barrier()
