@@ -5,9 +5,10 @@ The names are those of the original Python module, so that ``import fmi`` may me
 `fmi_shim.errors`.
 """
 
-from fmi_shim.communicator import Communicator, Hint
+from fmi_shim.communicator import Communicator
 from fmi_shim.forms import Datatype, TypeDescriptor
 from fmi_shim.operators import Operator, ReduceFunction
+from fmi_shim.policy import Hint
 
 types = TypeDescriptor
 datatypes = Datatype

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import os
 import weakref
 from collections.abc import Callable
@@ -12,27 +11,20 @@ import numpy as np
 
 from fmi_shim.arguments import require_integer, require_peer, require_rank, require_type
 from fmi_shim.channels.base import Channel
-from fmi_shim.channels.direct import DirectChannel
-from fmi_shim.channels.framed import FramedChannel
+from fmi_shim.channels.enabled import EnabledChannels
 from fmi_shim.collectives import select
-from fmi_shim.config import load_direct
+from fmi_shim.config import load
 from fmi_shim.errors import BrokenCommunicatorError
 from fmi_shim.forms import Form, TypeDescriptor, form_of
 from fmi_shim.frames import Call, Operation
 from fmi_shim.operators import Array, Combine, ReduceFunction
 from fmi_shim.payload import Payload, combine_of, pack, pack_template
+from fmi_shim.policy import Hint
 from rendezvous.protocol import pair_name
 
 Result = TypeVar("Result")
 
 _BYTE = np.dtype(np.uint8)
-
-
-class Hint(enum.Enum):
-    """``fmi.hints``: what the choice of a channel should favour."""
-
-    fast = 1
-    cheap = 2
 
 
 def _form(payload: Payload | None) -> Form | None:
@@ -94,22 +86,22 @@ class Communicator:
         if not isinstance(comm_name, str):
             raise TypeError(f"comm_name is {comm_name!r}, allowed is a string")
         pair_name(comm_name, num_peers - 1, num_peers - 1)  # the longest name this communicator may need
-        config = load_direct(config_path)
-        channel_type = FramedChannel if config.framed else DirectChannel
+        config = load(config_path)
         self._rank = peer_id
         self._size = num_peers
         self._framed = config.framed
-        self._channel: Channel = channel_type(peer_id, num_peers, comm_name, config)
+        self._channels = EnabledChannels(peer_id, num_peers, comm_name, config, faas_memory)
         self._collectives = 0
         self._sent = [0] * num_peers
         self._received = [0] * num_peers
         self._failure: BaseException | None = None
-        self._finalizer = weakref.finalize(self, self._channel.close)
+        self._finalizer = weakref.finalize(self, self._channels.close)
 
     def hint(self, hint: Hint) -> None:
-        """Say whether a fast or a cheap channel is wanted; with Direct alone the choice is always Direct."""
+        """Say, on all ranks alike, whether the fastest or the cheapest enabled channel is wanted from now on."""
         if not isinstance(hint, Hint):
             raise TypeError(f"hint is {hint!r}, allowed are fmi.hints.fast and fmi.hints.cheap")
+        self._channels.hint = hint
 
     def close(self) -> None:
         """Leave the communicator in peace; the end of the program does the same. Further calls raise."""
@@ -239,17 +231,18 @@ class Communicator:
         return Call(operation, self._collectives, form.dtype, form.count, root, code, form.described_shape)
 
     def _perform(self, call: Call, schedule: Callable[[Channel], Result]) -> Result:
-        """Run an operation on the channel; whatever goes wrong in it is the end of the communicator."""
+        """Run an operation on a channel; whatever goes wrong in it is the end of the communicator."""
         if self._failure is not None:
             cause = f"{type(self._failure).__name__}: {self._failure}"
             raise BrokenCommunicatorError(f"{call} refused, the communicator ended with {cause}") from self._failure
         try:
-            self._channel.begin(call)
-            result = schedule(self._channel)
+            channel = self._channels.choose(call)
+            channel.begin(call)
+            result = schedule(channel)
         except BaseException as error:  # a Ctrl-C in the middle leaves the messages out of step, too
             self._failure = error
             self._finalizer.detach()
-            self._channel.fail(error)
+            self._channels.fail(error)
             raise
         if call.operation is not Operation.send:
             self._collectives += 1

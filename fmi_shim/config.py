@@ -1,4 +1,4 @@
-"""``fmi.json``: the part of the published configuration that the channels here read.
+"""``fmi.json``: the published configuration, typed.
 
 Numbers may be JSON numbers or strings, booleans may be ``true`` or ``"true"``; keys that are not known are
 ignored, as FMI does. The environment overrides the file: ``FMI_RENDEZVOUS=host:port`` the server's address,
@@ -10,16 +10,23 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
+from fmi_shim.cost.model import DirectModel, Formulas, FunctionModel, Model, RedisModel, S3Model
 from fmi_shim.errors import ConfigError
+from fmi_shim.sections import Section, is_integer
 from rendezvous.protocol import DEFAULT_PORT
 
 RENDEZVOUS_VARIABLE = "FMI_RENDEZVOUS"
 FRAMED_VARIABLE = "FMI_FRAMED"
 
 _DEFAULT_MAX_TIMEOUT_MS = 1000  # config/fmi.json of FMI
+_LONGEST_MS = 2**31 - 1
+_FROM_BACKENDS = ("timeout", "max_timeout", "full_duplex")
+
+Parameters = TypeVar("Parameters", FunctionModel, DirectModel, RedisModel, S3Model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,34 +50,172 @@ class DirectConfig:
     framed: bool
 
 
-def load_direct(path: str | os.PathLike[str], environment: Mapping[str, str] = os.environ) -> DirectConfig:
-    """Read the Direct channel's settings from the file at `path` and from `environment`.
+@dataclass(frozen=True, slots=True)
+class ObjectConfig:
+    """Settings that the object channels share.
+
+    Attributes
+    ----------
+    poll
+        Longest pause between two looks for an object in seconds. (``timeout``, milliseconds, in the file; FMI
+        pauses so long each time.)
+    max_timeout
+        Longest wait for an object in seconds, None to wait for ever. (Milliseconds in the file, 0 for ever.)
+    framed
+        Whether objects begin with a header. All ranks must agree.
+    """
+
+    poll: float
+    max_timeout: float | None
+    framed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class S3Config(ObjectConfig):
+    """Settings of the S3 channel: the bucket, which must exist, and its region."""
+
+    bucket_name: str
+    region: str
+
+
+@dataclass(frozen=True, slots=True)
+class RedisConfig(ObjectConfig):
+    """Settings of the Redis channel: the server's address."""
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All of ``fmi.json``.
+
+    Attributes
+    ----------
+    direct, redis, s3
+        The enabled channels' settings, None for those that are not.
+    model
+        What the choice between them goes by.
+    framed
+        Whether messages carry headers, on every channel.
+    """
+
+    direct: DirectConfig | None
+    redis: RedisConfig | None
+    s3: S3Config | None
+    model: Model
+    framed: bool
+
+
+def load(path: str | os.PathLike[str], environment: Mapping[str, str] = os.environ) -> Config:
+    """Read the file at `path`, and `environment`.
 
     Raises
     ------
     ConfigError
         If the file cannot be read, is no JSON object, has a value of a wrong type (the message names key,
-        value and what is allowed), or does not enable the Direct channel.
+        value and what is allowed), enables no channel, or enables channels of which only some are framed.
     """
-    root = _Section(_read(Path(path)), "", str(path))
-    direct = root.section("backends").section("Direct")
-    if not direct.boolean("enabled", default=False):
+    root = Section(_read(Path(path)), "", str(path))
+    backends = root.section("backends")
+    direct, redis, s3 = _direct(backends, environment), _redis(backends), _s3(backends)
+    if environment.get(FRAMED_VARIABLE):
+        framed = Section(dict(environment), "", "environment").boolean(FRAMED_VARIABLE, default=False)
+        direct = direct and replace(direct, framed=framed)
+        redis = redis and replace(redis, framed=framed)
+        s3 = s3 and replace(s3, framed=framed)
+    modes = {channel.framed for channel in (direct, redis, s3) if channel is not None}
+    if not modes:
         raise ConfigError(
-            f"{path}: backends.Direct.enabled is not true, and Direct is the channel this version has: "
-            'write {"backends": {"Direct": {"enabled": true, "host": "127.0.0.1", "port": 10000}}}'
+            f"{path}: none of backends.Direct.enabled, backends.Redis.enabled and backends.S3.enabled is true: "
+            'write e.g. {"backends": {"Direct": {"enabled": true, "host": "127.0.0.1", "port": 10000}}}'
         )
-    root.section("model").section("Direct").boolean("resolve_host_dns", default=True)
-    host = direct.text("host", default="127.0.0.1")
-    port = direct.integer("port", default=DEFAULT_PORT, lowest=1, highest=65535)
-    milliseconds = direct.integer("max_timeout", default=_DEFAULT_MAX_TIMEOUT_MS, lowest=0, highest=2**31 - 1)
-    framed = direct.boolean("framed", default=False)
+    if len(modes) > 1:
+        raise ConfigError(f"{path}: framed is true for some of the enabled backends only, allowed is all or none")
+    return Config(direct, redis, s3, _model(root.section("model"), direct, redis, s3), modes.pop())
 
-    override = _Section(dict(environment), "", "environment")
+
+def _direct(backends: Section, environment: Mapping[str, str]) -> DirectConfig | None:
+    section = backends.section("Direct")
+    if not section.boolean("enabled", default=False):
+        return None
+    host = section.text("host", default="127.0.0.1")
+    port = section.integer("port", default=DEFAULT_PORT, lowest=1, highest=65535)
     if environment.get(RENDEZVOUS_VARIABLE):
         host, port = _host_and_port(environment[RENDEZVOUS_VARIABLE])
-    if environment.get(FRAMED_VARIABLE):
-        framed = override.boolean(FRAMED_VARIABLE, default=framed)
-    return DirectConfig(host, port, milliseconds / 1000 if milliseconds else None, framed)
+    return DirectConfig(host, port, _max_timeout(section), section.boolean("framed", default=False))
+
+
+def _redis(backends: Section) -> RedisConfig | None:
+    section = backends.section("Redis")
+    if not section.boolean("enabled", default=False):
+        return None
+    return RedisConfig(
+        poll=_poll(section, RedisModel().timeout),
+        max_timeout=_max_timeout(section),
+        framed=section.boolean("framed", default=False),
+        host=section.text("host", default="127.0.0.1"),
+        port=section.integer("port", default=6379, lowest=1, highest=65535),
+    )
+
+
+def _s3(backends: Section) -> S3Config | None:
+    section = backends.section("S3")
+    if not section.boolean("enabled", default=False):
+        return None
+    return S3Config(
+        poll=_poll(section, S3Model().timeout),
+        max_timeout=_max_timeout(section),
+        framed=section.boolean("framed", default=False),
+        bucket_name=section.text("bucket_name", default=""),
+        region=section.text("s3_region", default="us-east-1"),
+    )
+
+
+def _poll(section: Section, default: int) -> float:
+    return section.integer("timeout", default, lowest=1, highest=_LONGEST_MS) / 1000
+
+
+def _max_timeout(section: Section) -> float | None:
+    milliseconds = section.integer("max_timeout", _DEFAULT_MAX_TIMEOUT_MS, lowest=0, highest=_LONGEST_MS)
+    return milliseconds / 1000 if milliseconds else None
+
+
+def _model(section: Section, direct: DirectConfig | None, redis: RedisConfig | None, s3: S3Config | None) -> Model:
+    """Return the model's parameters, with the published value where one is left out."""
+    published = Model()
+    formulas = section.one_of("formulas", [known.value for known in Formulas], published.formulas.value)
+    section.section("Direct").boolean("resolve_host_dns", default=True)
+    model = Model(
+        Formulas(formulas),
+        _parameters(section.section("FaaS"), published.function),
+        _parameters(section.section("Direct"), published.direct),
+        _parameters(section.section("Redis"), published.redis),
+        _parameters(section.section("S3"), published.s3),
+    )
+    if direct is not None:
+        model = replace(model, direct=replace(model.direct, full_duplex=direct.framed))
+    if redis is not None:
+        model = replace(model, redis=replace(model.redis, timeout=round(redis.poll * 1000)))
+    if s3 is not None:
+        longest = round((s3.max_timeout or 0) * 1000)
+        model = replace(model, s3=replace(model.s3, timeout=round(s3.poll * 1000), max_timeout=longest))
+    return model
+
+
+def _parameters(section: Section, published: Parameters) -> Parameters:
+    read: dict[str, Any] = {}
+    for field in fields(published):
+        default = getattr(published, field.name)
+        if field.name in _FROM_BACKENDS:
+            continue
+        if isinstance(default, bool):
+            read[field.name] = section.boolean(field.name, default)
+        elif isinstance(default, int):
+            read[field.name] = section.integer(field.name, default, lowest=1, highest=_LONGEST_MS)
+        else:
+            read[field.name] = section.number(field.name, default, above_zero=field.name.startswith("bandwidth"))
+    return replace(published, **read)
 
 
 def _read(path: Path) -> object:
@@ -84,54 +229,6 @@ def _read(path: Path) -> object:
 
 def _host_and_port(text: str) -> tuple[str, int]:
     host, separator, port = text.rpartition(":")
-    if not separator or not host or not _is_integer(port) or not 1 <= int(port) <= 65535:
+    if not separator or not host or not is_integer(port) or not 1 <= int(port) <= 65535:
         raise ConfigError(f"environment: {RENDEZVOUS_VARIABLE} is {text!r}, allowed is host:port, e.g. 127.0.0.1:10000")
     return host, int(port)
-
-
-def _is_integer(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) <= 10
-
-
-class _Section:
-    """A JSON object whose values are read by type, with their full names in the errors."""
-
-    def __init__(self, value: object, name: str, source: str) -> None:
-        if not isinstance(value, dict):
-            raise ConfigError(f"{source}: {name or 'the configuration'} is {value!r}, allowed is a JSON object")
-        self._values: dict[str, object] = value
-        self._name = name
-        self._source = source
-
-    def section(self, key: str) -> _Section:
-        return _Section(self._values.get(key, {}), self._full(key), self._source)
-
-    def text(self, key: str, default: str) -> str:
-        value = self._values.get(key, default)
-        if not isinstance(value, str) or not value:
-            raise self._wrong(key, value, "a non-empty string")
-        return value
-
-    def integer(self, key: str, default: int, lowest: int, highest: int) -> int:
-        value = self._values.get(key, default)
-        if isinstance(value, str) and _is_integer(value.strip()):
-            value = int(value)
-        if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= highest:
-            raise self._wrong(key, value, f"a whole number from {lowest} to {highest}, or the same as a string")
-        return value
-
-    def boolean(self, key: str, default: bool) -> bool:
-        value = self._values.get(key, default)
-        if isinstance(value, str):
-            value = {"true": True, "1": True, "false": False, "0": False}.get(value.strip().lower(), value)
-        if not isinstance(value, bool):
-            raise self._wrong(key, value, 'true, false, "true" or "false"')
-        return value
-
-    def _full(self, key: str) -> str:
-        return f"{self._name}.{key}" if self._name else key
-
-    def _wrong(self, key: str, value: object, allowed: str) -> ConfigError:
-        shown = repr(value)
-        shown = shown if len(shown) <= 80 else shown[:77] + "..."
-        return ConfigError(f"{self._source}: {self._full(key)} is {shown}, allowed is {allowed}")

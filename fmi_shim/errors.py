@@ -40,6 +40,10 @@ class RendezvousError(FmiError, ConnectionError):
     """The rendezvous server cannot be reached, broke off or spoke another protocol."""
 
 
+class StoreError(FmiError, ConnectionError):
+    """S3 or Redis cannot be reached, or refused a request."""
+
+
 class PeerTimeoutError(FmiError, TimeoutError):
     """A rank did not come, or did not go on, within ``max_timeout``."""
 

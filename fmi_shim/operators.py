@@ -86,6 +86,11 @@ class ReduceFunction:
         return self.operator.value | self.commutative << 4 | self.associative << 5
 
 
+def keeps_order(code: int) -> bool:
+    """Whether the function with this `ReduceFunction.code` combines strictly in the order of the ranks."""
+    return code != 0 and code >> 4 != 3
+
+
 @functools.cache
 def builtin_combine(operator: Operator, dtype: np.dtype[Any]) -> Combine:
     """Return the in-place combination of two arrays of `dtype` by an operator other than ``custom``.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from fmi_shim.channels.base import Channel
+from fmi_shim.channels.objects import ObjectChannel
 from fmi_shim.collectives import allreduce as allreduces
 from fmi_shim.collectives import barrier as barriers
 from fmi_shim.collectives import bcast as bcasts
 from fmi_shim.collectives import gather as gathers
+from fmi_shim.collectives import objects
 from fmi_shim.collectives import reduce as reduces
 from fmi_shim.collectives import scan as scans
 from fmi_shim.collectives import scatter as scatters
@@ -15,37 +17,53 @@ from fmi_shim.operators import Array, Combine, ReduceFunction
 
 def barrier(channel: Channel) -> None:
     """Let no rank go on before all have come."""
-    barriers.one_byte_allreduce(channel)
+    if isinstance(channel, ObjectChannel):
+        objects.barrier(channel)
+    else:
+        barriers.one_byte_allreduce(channel)
 
 
 def bcast(channel: Channel, buffer: Array | None, root: int) -> Array:
     """Return the root's `buffer`, received into `buffer` elsewhere, or into a new array where that is None."""
+    if isinstance(channel, ObjectChannel):
+        return objects.bcast(channel, buffer, root)
     return bcasts.binomial(channel, buffer, root)
 
 
 def gather(channel: Channel, part: Array, root: int) -> Array | None:
     """Return the ranks' equal `part` in rank order at the root, None elsewhere."""
+    if isinstance(channel, ObjectChannel):
+        return objects.gather(channel, part, root)
     return gathers.binomial(channel, part, root)
 
 
 def scatter(channel: Channel, whole: Array | None, own: Array | None, root: int) -> Array:
     """Return this rank's slice of the root's `whole`, received into `own`, or into a new array where that is None."""
+    if isinstance(channel, ObjectChannel):
+        return objects.scatter(channel, whole, own, root)
     return scatters.binomial(channel, whole, own, root)
 
 
 def reduce(channel: Channel, buffer: Array, root: int, function: ReduceFunction, combine: Combine) -> Array | None:
     """Return all ranks' `buffer` combined at the root, None elsewhere; `buffer` is used up."""
+    if isinstance(channel, ObjectChannel):
+        return objects.reduce(channel, buffer, root, function, combine)
     schedule = reduces.left_to_right if function.left_to_right else reduces.binomial
     return schedule(channel, buffer, root, combine)
 
 
 def allreduce(channel: Channel, buffer: Array, function: ReduceFunction, combine: Combine) -> Array:
     """Return all ranks' `buffer` combined, at all; `buffer` is used up."""
+    if isinstance(channel, ObjectChannel):
+        return objects.allreduce(channel, buffer, function, combine)
     schedule = allreduces.choose(function, buffer.nbytes, channel.size, channel.full_duplex)
     return schedule(channel, buffer, combine)
 
 
 def scan(channel: Channel, buffer: Array, function: ReduceFunction, combine: Combine) -> None:
     """Leave in `buffer` the combination of those of all ranks up to this one."""
-    schedule = scans.chain if function.left_to_right else scans.up_and_down_sweep
-    schedule(channel, buffer, combine)
+    if isinstance(channel, ObjectChannel):
+        objects.scan(channel, buffer, function, combine)
+    else:
+        schedule = scans.chain if function.left_to_right else scans.up_and_down_sweep
+        schedule(channel, buffer, combine)

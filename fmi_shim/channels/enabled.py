@@ -1,0 +1,88 @@
+"""The channels of one communicator: chosen per operation, opened when first chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fmi_shim.channels.base import Channel
+from fmi_shim.channels.direct import DirectChannel
+from fmi_shim.channels.framed import FramedChannel
+from fmi_shim.channels.objects import ObjectChannel
+from fmi_shim.channels.redis import RedisStore
+from fmi_shim.channels.s3 import S3Store
+from fmi_shim.config import Config
+from fmi_shim.cost.model import ChannelName, Pattern, Task
+from fmi_shim.frames import Call, Operation
+from fmi_shim.operators import keeps_order
+from fmi_shim.policy import Hint, choose
+
+_ONE_SIDED = (Operation.send, Operation.bcast, Operation.scatter)
+
+
+class EnabledChannels:
+    """What ``fmi.json`` enables.
+
+    Parameters
+    ----------
+    rank, size
+        This rank and the number of ranks.
+    comm_name
+        Name of the communicator, the same on all ranks.
+    config
+        The configuration.
+    memory_mib
+        Memory of the function, MiB.
+
+    Attributes
+    ----------
+    hint
+        What the choice favours.
+    """
+
+    def __init__(self, rank: int, size: int, comm_name: str, config: Config, memory_mib: int) -> None:
+        self.hint = Hint.cheap
+        self._size = size
+        self._model = config.model
+        self._memory_mib = memory_mib
+        self._open: dict[ChannelName, Callable[[], Channel]] = {}
+        self._opened: dict[ChannelName, Channel] = {}
+        direct, redis, s3 = config.direct, config.redis, config.s3
+        if direct is not None:
+            message_channel = FramedChannel if direct.framed else DirectChannel
+            self._open[ChannelName.Direct] = lambda: message_channel(rank, size, comm_name, direct)
+        if redis is not None:
+            self._open[ChannelName.Redis] = lambda: ObjectChannel(rank, size, comm_name, RedisStore(redis), redis)
+        if s3 is not None:
+            self._open[ChannelName.S3] = lambda: ObjectChannel(rank, size, comm_name, S3Store(s3), s3)
+        self._names = tuple(self._open)
+
+    def choose(self, call: Call) -> Channel:
+        """Return the channel for `call`, opened now if it was not.
+
+        All ranks must come to the same choice. Of an array that only its sender may know, in a ``send``,
+        ``bcast`` or ``scatter`` without ``fmi.types``, the size is therefore taken for zero.
+        """
+        name = self._names[0]
+        if len(self._names) > 1:
+            task = Task(Pattern.of(call.operation), _known_bytes(call), self._size, keeps_order(call.operator))
+            name = choose(self._names, task, self._model, self._memory_mib, self.hint)
+        if name not in self._opened:
+            self._opened[name] = self._open[name]()
+        return self._opened[name]
+
+    def fail(self, error: BaseException) -> None:
+        """Tell the other ranks, where a channel can, and close all channels."""
+        for channel in self._opened.values():
+            channel.fail(error)
+
+    def close(self) -> None:
+        """Leave all channels in peace."""
+        for channel in self._opened.values():
+            channel.close()
+
+
+def _known_bytes(call: Call) -> int:
+    """Return the size that every rank knows."""
+    if call.dtype is None or (call.shape is not None and call.operation in _ONE_SIDED):
+        return 0
+    return call.count * call.dtype.itemsize

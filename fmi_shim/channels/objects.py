@@ -1,0 +1,402 @@
+"""Channels through a store of named objects, S3 or Redis: one object a message, found by polling.
+
+Names and contents are FMI's (src/comm/ClientServer.cpp), so that a rank of the C++ library may be in the
+world: ``comm_name + writer + "_" + label + "_" + number``, the raw payload, and in framed mode, between
+ranks of ours, `frames`' header before it.
+
+Deletion. FMI deletes a rank's objects when its communicator ends, read or not: a rank that leaves right
+after a reduce or a barrier makes the others wait for what is gone. Here a rank that closes writes
+``comm_name + rank + "_left"`` and deletes its messages once every rank that may still read from it has
+written that too; the mark itself it deletes once the ranks it has read from have deleted theirs, which
+says that they have seen it. Both waits end after ``max_timeout``, at most `LONGEST_FAREWELL` seconds, for
+a rank that was killed, failed or is of the C++ library never writes the mark. A rank that fails deletes
+its objects at once. Nothing but names that this rank has written is ever deleted.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from fmi_shim.channels.stream import octets
+from fmi_shim.config import ObjectConfig
+from fmi_shim.errors import MismatchError, PeerTimeoutError, StoreError
+from fmi_shim.frames import HEADER_BYTES, Call, FrameError, decode_header, decode_shape, header, signature
+from fmi_shim.operators import Array
+
+LONGEST_FAREWELL = 60.0
+"""Seconds that a closing rank waits for its readers when ``max_timeout`` is longer, or for ever."""
+
+FIRST_PAUSE = 1 / 16
+"""The first pause between two looks, as a part of the longest one."""
+
+Content = bytes | memoryview
+
+
+def pauses(longest: float) -> Iterator[float]:
+    """Yield the seconds between looks: doubled each time, from a sixteenth of `longest` up to `longest`.
+
+    FMI sleeps ``timeout`` each time. Doubling up to it finds early what is nearly there, for four more requests.
+    """
+    pause = longest * FIRST_PAUSE
+    while True:
+        yield pause
+        pause = min(2 * pause, longest)
+
+
+class Store(Protocol):
+    """Where objects are kept. An object is written whole or not at all, and is seen by all once it is written.
+
+    Every method raises `StoreError` when the store refuses or cannot be reached.
+
+    Attributes
+    ----------
+    name
+        What to call the store in errors.
+    """
+
+    name: str
+
+    def put(self, objects: Mapping[str, Content]) -> list[str]:
+        """Write objects under new keys; return the keys that exist already, which are left as they are."""
+
+    def get(self, keys: Sequence[str]) -> list[bytes | None]:
+        """Return the content under each key, None where there is none."""
+
+    def keys(self, prefix: str) -> set[str]:
+        """Return all keys that begin with `prefix`."""
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Delete the objects under `keys`, where there are any."""
+
+    def close(self) -> None:
+        """Close connections."""
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """What an object is called.
+
+    Attributes
+    ----------
+    writer
+        The rank that writes it.
+    label
+        ``bcast``, ``barrier``, ``reduce``, ``scan``, or the receiver's rank.
+    number
+        How many of the kind came before, from 0.
+    """
+
+    writer: int
+    label: str
+    number: int
+
+    def key(self, comm_name: str) -> str:
+        """Return the name in the store."""
+        return f"{comm_name}{self.writer}_{self.label}_{self.number}"
+
+
+class ObjectChannel:
+    """Messages as objects in a store. Implements `Channel`; `collectives.objects` makes use of the rest.
+
+    A message is copied once where it is received, and in framed mode once where it is sent.
+
+    Parameters
+    ----------
+    rank, size
+        This rank and the number of ranks.
+    comm_name
+        Name of the communicator, the same on all ranks.
+    store
+        Where the objects are.
+    config
+        How long to wait, and whether objects have headers.
+    """
+
+    full_duplex = True
+
+    def __init__(self, rank: int, size: int, comm_name: str, store: Store, config: ObjectConfig) -> None:
+        self.rank = rank
+        self.size = size
+        self.comm_name = comm_name
+        self.others = [other for other in range(size) if other != rank]
+        self._store = store
+        self._config = config
+        self._turns: Counter[str] = Counter()
+        self._written: list[str] = []
+        self._readers: set[int] = set()
+        self._last_read: dict[int, str] = {}
+        self._call: Call
+        self._closed = False
+        self._process = os.getpid()
+
+    def begin(self, call: Call) -> None:
+        """Make the call the one that objects are written for and compared with."""
+        self._call = call
+
+    def send(self, buffer: Array, dst: int) -> None:
+        """Write one object."""
+        self.put({self.outgoing(dst): buffer}, [dst])
+
+    def recv(self, buffer: Array, src: int) -> None:
+        """Wait for one object and copy it into `buffer`."""
+        (found,) = self.get([self.incoming(src)], buffer)
+        buffer[...] = found.reshape(buffer.shape)
+
+    def recv_new(self, src: int, parts: int | None = None) -> Array:
+        """Return an array made from one object with a header."""
+        return self.get_new(self.incoming(src), parts)
+
+    def sendrecv(self, outgoing: Array, dst: int, incoming: Array, src: int) -> None:
+        """Write, then read."""
+        self.send(outgoing, dst)
+        self.recv(incoming, src)
+
+    def outgoing(self, dst: int) -> Name:
+        """Return the name of the next message to rank `dst`."""
+        return Name(self.rank, str(dst), self.turn(f"to {dst}"))
+
+    def incoming(self, src: int) -> Name:
+        """Return the name of the next message from rank `src`."""
+        return Name(src, str(self.rank), self.turn(f"from {src}"))
+
+    def turn(self, kind: str) -> int:
+        """Return how many of `kind` there were before; every rank counts every call, whether it writes or not."""
+        self._turns[kind] += 1
+        return self._turns[kind] - 1
+
+    def put(self, objects: Mapping[Name, Array], readers: Iterable[int]) -> None:
+        """Write objects that `readers` will read; without readers nothing is written.
+
+        Raises
+        ------
+        MismatchError
+            If there is such an object already.
+        """
+        for_ranks = set(readers)
+        if not for_ranks:
+            return
+        contents = {name.key(self.comm_name): self._content(buffer) for name, buffer in objects.items()}
+        there = self._store.put(contents)
+        self._written += [key for key in contents if key not in there]
+        self._readers |= for_ranks
+        if there:
+            raise MismatchError(
+                f"{self._purpose}: {there[0]!r} is in {self._store.name} already: left by a run that was killed, or "
+                f"written by a second process with rank {self.rank}, or by another communicator whose name and rank "
+                "read alike; delete it, or take another comm_name",
+                origin=self.rank,
+            )
+
+    def get(self, names: Sequence[Name], like: Array) -> list[Array]:
+        """Wait for objects; return them as flat read-only arrays of the type and size of `like`, without copying.
+
+        Raises
+        ------
+        PeerTimeoutError
+            If no object came for ``max_timeout``.
+        MismatchError
+            If one is not what the running call expects.
+        """
+        return [self._payload(name, content, like) for name, content in self._wait_for(names).items()]
+
+    def get_new(self, name: Name, parts: int | None = None) -> Array:
+        """Wait for an object; return it as what its header says it is (see `Channel.recv_new`)."""
+        if not self._config.framed:
+            raise TypeError(
+                "without a header (framed mode) a message does not tell its type: give fmi.types, or an array to fill"
+            )
+        content = self._wait_for([name])[name]
+        found, shape = self._header(name, content)
+        if shape is None or found.dtype is None:
+            raise MismatchError(
+                f"rank {name.writer} sent typed values in {found}, but {self._purpose} has no fmi.types: "
+                "give the same descriptor on all ranks, or arrays on all",
+                origin=self.rank,
+            )
+        start = HEADER_BYTES + 8 * len(shape)
+        whole = shape if parts is None else (parts, *shape)
+        if math.prod(whole) * found.dtype.itemsize != len(content) - start or math.prod(shape) != found.count:
+            raise MismatchError(f"{self._purpose}: {self._where(name)} announces shape {list(whole)} in {found}")
+        self._call = replace(found, shape=shape)
+        return _array(content, start, found.dtype).reshape(whole).copy()
+
+    def meet(self, names: Sequence[Name]) -> None:
+        """Wait until all of `names` exist, by listing, as FMI's barrier does.
+
+        Raises
+        ------
+        PeerTimeoutError
+            If none came for ``max_timeout``.
+        """
+        missing = {name.key(self.comm_name): name for name in names}
+        patience = _Patience(self._config.poll, self._config.max_timeout)
+        while True:
+            came = missing.keys() & self._store.keys(self.comm_name)
+            for key in came:
+                self._note_read(missing.pop(key))
+            if not missing:
+                return
+            if not patience.pause(restart=bool(came)):
+                raise self._late(list(missing.values()))
+
+    def fail(self, error: BaseException) -> None:
+        """Delete what this rank has written, and close; the others' waiting ends by ``max_timeout``."""
+        if self._closed or os.getpid() != self._process:
+            return
+        self._closed = True
+        try:
+            self._delete_written()
+            self._store.close()
+        except StoreError as trouble:
+            error.add_note(f"objects of {self.comm_name!r} may be left behind: {trouble}")
+
+    def close(self) -> None:
+        """Wait for the readers, delete what this rank has written, and close (see the module's text).
+
+        Takes one write and from two listings on, none where this rank wrote and read nothing.
+        """
+        if self._closed or os.getpid() != self._process:  # a forked child must not delete its parent's objects
+            return
+        self._closed = True
+        try:
+            if self._written or self._last_read:
+                self._part()
+        finally:
+            self._delete_written()
+            self._store.close()
+
+    def _part(self) -> None:
+        left = self._left(self.rank)
+        self._store.put({left: b""})
+        try:
+            readers = {self._left(rank) for rank in self._readers}
+            self._look_until(lambda keys: readers <= keys, needed=bool(readers))
+            self._delete_written()
+            read = set(self._last_read.values())
+            self._look_until(lambda keys: not read & keys, needed=bool(read))
+        finally:
+            self._store.delete([left])
+
+    def _left(self, rank: int) -> str:
+        return f"{self.comm_name}{rank}_left"
+
+    def _look_until(self, done: Callable[[set[str]], bool], needed: bool) -> None:
+        longest = LONGEST_FAREWELL if self._config.max_timeout is None else self._config.max_timeout
+        patience = _Patience(self._config.poll, min(longest, LONGEST_FAREWELL))
+        while needed and not done(self._store.keys(self.comm_name)) and patience.pause():
+            pass
+
+    def _delete_written(self) -> None:
+        keys, self._written = self._written, []
+        if keys:
+            self._store.delete(keys)
+
+    def _wait_for(self, names: Sequence[Name]) -> dict[Name, bytes]:
+        found: dict[Name, bytes] = {}
+        missing = list(names)
+        patience = _Patience(self._config.poll, self._config.max_timeout)
+        while missing:
+            contents = self._store.get([name.key(self.comm_name) for name in missing])
+            came = {name: content for name, content in zip(missing, contents, strict=True) if content is not None}
+            for name in came:
+                self._note_read(name)
+            found |= came
+            missing = [name for name in missing if name not in came]
+            if missing and not patience.pause(restart=bool(came)):
+                raise self._late(missing)
+        return {name: found[name] for name in names}
+
+    def _note_read(self, name: Name) -> None:
+        if name.writer != self.rank:
+            self._last_read[name.writer] = name.key(self.comm_name)
+
+    def _late(self, missing: Sequence[Name]) -> PeerTimeoutError:
+        first = missing[0]
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        return PeerTimeoutError(
+            f"{self._purpose}: {self._where(first)}{more} did not come for {self._config.max_timeout:g} s: "
+            f"rank {first.writer} is late, stopped, left, or in another call; raise max_timeout (ms, 0 for ever) "
+            "if it needs longer",
+            origin=first.writer,
+        )
+
+    def _content(self, buffer: Array) -> Content:
+        payload = octets(buffer)
+        if not self._config.framed:
+            return payload
+        return b"".join((header(signature(self._call), len(payload), self._call.shape), payload))
+
+    def _payload(self, name: Name, content: bytes, like: Array) -> Array:
+        expected = header(signature(self._call), like.nbytes, self._call.shape) if self._config.framed else b""
+        if not content.startswith(expected):
+            found, shape = self._header(name, content)
+            raise MismatchError(
+                f"rank {name.writer} sent {replace(found, shape=shape)} where {self._purpose} expected "
+                f"{like.nbytes} bytes: types and shapes must be the same on all ranks",
+                origin=self.rank,
+            )
+        if len(content) != len(expected) + like.nbytes:
+            raise MismatchError(
+                f"{self._purpose}: {self._where(name)} of rank {name.writer} has {len(content) - len(expected)} bytes, "
+                f"expected are {like.nbytes}: types and counts must be the same on all ranks",
+                origin=self.rank,
+            )
+        return _array(content, len(expected), like.dtype)
+
+    def _header(self, name: Name, content: bytes) -> tuple[Call, tuple[int, ...] | None]:
+        """Return the call in an object's header, which the running call must accept, and its shape."""
+        try:
+            found = decode_header(content)
+        except FrameError as error:
+            raise MismatchError(f"{self._purpose}: {self._where(name)} has no valid header: {error}") from None
+        if not self._call.accepts(found.call):
+            raise MismatchError(
+                f"rank {name.writer} is in {found.call} while rank {self.rank} is in {self._call}: "
+                "all ranks must make the same calls with the same arguments in the same order",
+                origin=self.rank,
+            )
+        if found.dimensions is None:
+            return found.call, None
+        return found.call, decode_shape(content[HEADER_BYTES : HEADER_BYTES + 8 * found.dimensions])
+
+    @property
+    def _purpose(self) -> str:
+        return f"rank {self.rank} in {self._call}"
+
+    def _where(self, name: Name) -> str:
+        return f"{name.key(self.comm_name)!r} in {self._store.name}"
+
+
+def _array(content: bytes, start: int, dtype: np.dtype[np.generic]) -> Array:
+    return np.frombuffer(content, dtype, offset=start) if len(content) > start else np.empty(0, dtype)
+
+
+class _Patience:
+    """Pauses that double, until `longest` seconds have passed since the last restart; None is for ever."""
+
+    def __init__(self, poll: float, longest: float | None) -> None:
+        self._poll = poll
+        self._longest = longest
+        self._restart()
+
+    def pause(self, restart: bool = False) -> bool:
+        """Sleep; return False, at once, when the time is over."""
+        if restart:
+            self._restart()
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            return False
+        time.sleep(min(next(self._pauses), left))
+        return True
+
+    def _restart(self) -> None:
+        self._pauses = pauses(self._poll)
+        self._deadline = math.inf if self._longest is None else time.monotonic() + self._longest
