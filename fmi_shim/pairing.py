@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from fmi_shim.errors import PeerTimeoutError, RendezvousError
 from fmi_shim.handshake import Hello
+from fmi_shim.persistence import Persistence, ServerLostError, call_server
 from fmi_shim.punching import Deadline, Punch, Wait, reusable_socket
 from rendezvous.protocol import Endpoint, ProtocolError, Replies
 
@@ -48,22 +49,35 @@ class Appointment:
 def connect(appointment: Appointment, wait: Wait) -> socket.socket:
     """Return a non-blocking TCP connection to the peer.
 
+    A server that answered and then went away is asked again, since it may have been restarted.
+
     Raises
     ------
     RendezvousError
-        If the server cannot be reached or breaks off.
+        If the server cannot be reached, or is none.
     PeerTimeoutError
         If the peer does not come, or cannot be reached, in time.
     MismatchError
         If the rank that came is not the one expected.
     """
     deadline = Deadline(appointment.max_timeout)
-    with _call_server(appointment.server, deadline) as control, reusable_socket(_port(control)) as listener:
+    persistence = Persistence(deadline)
+    while True:
+        try:
+            return _connect_once(appointment, wait, deadline, persistence)
+        except ServerLostError as lost:
+            persistence.pause(lost, wait)
+
+
+def _connect_once(appointment: Appointment, wait: Wait, deadline: Deadline, persistence: Persistence) -> socket.socket:
+    with call_server(appointment.server, deadline) as control, reusable_socket(_port(control)) as listener:
+        control.setblocking(False)
         listener.setblocking(False)
         listener.listen()
-        target = _await_peer(control, appointment, wait, deadline)
-        punch = Punch(appointment.peer, target, appointment.purpose, appointment.hello, listener, wait, deadline)
-        return punch.run()
+        target = _await_peer(control, appointment, wait, deadline, persistence)
+        punch = Punch(appointment.peer, appointment.purpose, appointment.hello, listener, wait, deadline)
+        punch.aim([target])
+        return punch.run().connection
 
 
 def _port(connection: socket.socket) -> int:
@@ -71,23 +85,9 @@ def _port(connection: socket.socket) -> int:
     return port
 
 
-def _call_server(server: Endpoint, deadline: Deadline) -> socket.socket:
-    """Return a connection to the server from a port that can be shared."""
-    control = reusable_socket(0)
-    try:
-        control.settimeout(deadline.remaining())
-        control.connect((server.host, server.port))
-    except OSError as error:
-        control.close()
-        raise RendezvousError(
-            f"no rendezvous server at {server}: {error.strerror or error}; "
-            "start one with fmi-rendezvous, or name it in fmi.json or FMI_RENDEZVOUS=host:port"
-        ) from error
-    control.setblocking(False)
-    return control
-
-
-def _await_peer(control: socket.socket, appointment: Appointment, wait: Wait, deadline: Deadline) -> Endpoint:
+def _await_peer(
+    control: socket.socket, appointment: Appointment, wait: Wait, deadline: Deadline, persistence: Persistence
+) -> Endpoint:
     """Send the pairing name, which fits any socket buffer at once, and wait for the peer's endpoint."""
     replies = Replies()
     try:
@@ -97,14 +97,16 @@ def _await_peer(control: socket.socket, appointment: Appointment, wait: Wait, de
                 break
             data = control.recv(64)
             replies.feed(data)
+            if replies.own is not None:
+                persistence.answered()
             if replies.peer is not None:
                 return replies.peer
             if not data:
-                raise RendezvousError(f"the rendezvous server {appointment.server} left before the peer came")
+                raise ServerLostError(f"the rendezvous server {appointment.server} left before the peer came")
     except ProtocolError as error:
         raise RendezvousError(f"{appointment.server} is no rendezvous server of protocol v1: {error}") from error
     except (ConnectionResetError, BrokenPipeError) as error:
-        raise RendezvousError(f"the rendezvous server {appointment.server} broke off: {error}") from error
+        raise ServerLostError(f"the rendezvous server {appointment.server} broke off: {error}") from error
     raise PeerTimeoutError(
         f"{appointment.purpose}: rank {appointment.peer} did not come to the rendezvous server "
         f"{appointment.server} within {appointment.max_timeout:g} s (pairing name "

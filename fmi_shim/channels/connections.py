@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import socket
 from collections.abc import Callable
 
 from fmi_shim import pairing
@@ -53,13 +54,14 @@ class Connections:
         """Return the connection to `peer`, opened now if there is none."""
         stream = self._streams.get(peer)
         if stream is None:
-            appointment = pairing.Appointment(
-                self._server, name, peer, self._purpose, self._hello(peer), self._max_timeout
-            )
-            stream = Stream(pairing.connect(appointment, self._watch.wait), peer)
+            stream = Stream(self._connect(peer, name), peer)
             self._streams[peer] = stream
             self._by_descriptor[stream.descriptor] = stream
         return stream
+
+    def _connect(self, peer: int, name: bytes) -> socket.socket:
+        appointment = pairing.Appointment(self._server, name, peer, self._purpose, self._hello(peer), self._max_timeout)
+        return pairing.connect(appointment, self._watch.wait)
 
     def _move(
         self,

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 
+from fmi_shim.access import read_access
 from fmi_shim.channels.connections import Connections
 from fmi_shim.channels.framing import Framing
 from fmi_shim.channels.stream import Stream
+from fmi_shim.config import DirectConfig
+from fmi_shim.control_link import ForeignServerError
 from fmi_shim.errors import FmiError
-from fmi_shim.frames import Abort, Call, abort_frame, farewell, goodbye_frame
+from fmi_shim.frames import Abort, Call, Reason, abort_frame, farewell, goodbye_frame
 from fmi_shim.handshake import Hello
-from rendezvous.protocol import pair_name
+from fmi_shim.rendezvous_client import RendezvousClient
+from rendezvous.protocol import messages, pair_name
 
 
 class FramedChannel(Connections, Framing[Stream]):
@@ -21,14 +26,23 @@ class FramedChannel(Connections, Framing[Stream]):
     connected rank's end, told or not, and passes the first error on to all ranks it is connected to.
     """
 
+    def __init__(self, rank: int, size: int, comm_name: str, config: DirectConfig) -> None:
+        super().__init__(rank, size, comm_name, config)
+        self._client: RendezvousClient | None = RendezvousClient(
+            self._server, read_access(), comm_name, rank, size, self._told_by_server
+        )
+
     def begin(self, call: Call) -> None:
         """Make the call the one that messages are compared with, unless a connected rank has failed meanwhile."""
         self._expect(call)
         self._watch.look()
 
     def fail(self, error: BaseException) -> None:
-        """Tell every connected rank of the error, then close."""
-        self._leave(abort_frame(self._as_abort(error)))
+        """Tell every connected rank of the error, and the others through the rendezvous server; then close."""
+        abort = self._as_abort(error)
+        if self._client is not None and os.getpid() == self._process:
+            self._client.abort(messages.Abort(self.rank, abort.origin, abort.reason, abort.text))
+        self._leave(abort_frame(abort))
 
     def close(self) -> None:
         """Say goodbye to every connected rank, then close."""
@@ -36,6 +50,21 @@ class FramedChannel(Connections, Framing[Stream]):
 
     def _hello(self, peer: int) -> Hello | None:
         return Hello(self.comm_name, self.size, self.rank, peer)
+
+    def _connect(self, peer: int, name: bytes) -> socket.socket:
+        if self._client is not None:
+            hello = Hello(self.comm_name, self.size, self.rank, peer)
+            try:
+                return self._client.meet(hello, self._purpose, self._watch.wait, self._max_timeout)
+            except ForeignServerError:
+                if self._client.demanding:
+                    raise
+                self._client = None  # a server of the original kind pairs framed ranks, too
+        return super()._connect(peer, name)
+
+    def _told_by_server(self, abort: messages.Abort) -> FmiError:
+        reason = Reason(abort.code) if abort.code in {*Reason} else Reason.failed
+        return self._told(abort.teller, Abort(reason, abort.origin, abort.text))
 
     def _link(self, peer: int) -> Stream:
         # Named alike whoever sends first, so that two ranks in different calls meet and are told so.
@@ -71,3 +100,5 @@ class FramedChannel(Connections, Framing[Stream]):
                     with contextlib.suppress(OSError):
                         stream.socket.send(last_frame)
         self._close_streams()
+        if self._client is not None:
+            self._client.close()

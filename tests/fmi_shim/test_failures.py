@@ -1,5 +1,6 @@
 """Ranks that die, come late, leave or do something else: who is told what."""
 
+import contextlib
 import signal
 import socket
 import threading
@@ -191,13 +192,17 @@ def test_a_foreign_or_dying_server_is_told(world: World, reply: bytes, message: 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         world.address = f"127.0.0.1:{listener.getsockname()[1]}"
         comm = fmi.Communicator(0, 2, world.config(max_timeout=20_000), "name")
-        listener.settimeout(20)
+        listener.settimeout(0.05)
+        told = threading.Event()
 
         def serve() -> None:
-            connection, _ = listener.accept()
-            with connection:
-                connection.recv(100)
-                connection.sendall(reply)
+            while not told.is_set():
+                with contextlib.suppress(TimeoutError):
+                    connection, _ = listener.accept()
+                    with connection:
+                        connection.settimeout(20)
+                        connection.recv(1000)
+                        connection.sendall(reply)
 
         server = threading.Thread(target=serve)
         server.start()
@@ -205,4 +210,5 @@ def test_a_foreign_or_dying_server_is_told(world: World, reply: bytes, message: 
             with pytest.raises(RendezvousError, match=message):
                 comm.recv(1, INT)
         finally:
+            told.set()
             server.join()
