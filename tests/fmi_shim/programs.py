@@ -87,8 +87,13 @@ def doubling_order(values: list[Any], rank: int, f: Callable[[Any, Any], Any]) -
     return seen_from(rank if rank < core else rank - core, 0, core)
 
 
-def every_typed_operation(comm: fmi.Communicator, rank: int, size: int) -> list[tuple[str, Any, Any]]:
-    """Do everything the API has with typed values; return what came, beside what plain Python says."""
+def every_typed_operation(
+    comm: fmi.Communicator, rank: int, size: int, one_view: bool = False
+) -> list[tuple[str, Any, Any]]:
+    """Do everything the API has with typed values; return what came, beside what plain Python says.
+
+    `one_view` is for channels on which an allreduce gives rank 0's result to all, to the bit.
+    """
     results: list[tuple[str, Any, Any]] = []
     columns = list(zip(*(typed_values(r) for r in range(size)), strict=True))
     for column in columns:
@@ -111,7 +116,7 @@ def every_typed_operation(comm: fmi.Communicator, rank: int, size: int) -> list[
                 results.append(
                     (f"reduce {f} {t} {root}", comm.reduce(own, root, f, t), expected if rank == root else None)
                 )
-            expected = left_to_right if f.left_to_right else doubling_order(values, rank, combine)
+            expected = left_to_right if f.left_to_right else doubling_order(values, 0 if one_view else rank, combine)
             results.append((f"allreduce {f} {t}", comm.allreduce(own, f, t), expected))
             if f.operator is not fmi.op.custom or f.left_to_right:
                 results.append((f"scan {f} {t}", comm.scan(own, f, t), fold(combine, values[: rank + 1])))

@@ -56,19 +56,32 @@ class World:
         host:port of the rendezvous server.
     folder
         Where to write fmi.json.
+    backends
+        What fmi.json says of other channels to enable instead of Direct, but for ``max_timeout`` and ``framed``.
+    environment
+        Variables for the ranks.
     """
 
-    def __init__(self, address: str, folder: Path) -> None:
+    def __init__(
+        self,
+        address: str,
+        folder: Path,
+        backends: dict[str, dict[str, object]] | None = None,
+        environment: dict[str, str] | None = None,
+    ) -> None:
         self.address = address
         self.folder = folder
+        self.backends = backends
+        self.environment = environment or {}
         self._runs = 0
 
     def config(self, framed: bool = True, max_timeout: int = 20_000) -> Path:
         """Write an fmi.json; `max_timeout` in ms."""
         host, _, port = self.address.rpartition(":")
-        direct = {"enabled": True, "host": host, "port": port, "max_timeout": max_timeout, "framed": framed}
+        backends = self.backends or {"Direct": {"host": host, "port": port}}
+        rest = {"enabled": True, "max_timeout": max_timeout, "framed": framed}
         path = self.folder / f"fmi-{framed}-{max_timeout}.json"
-        path.write_text(json.dumps({"backends": {"Direct": direct}}))
+        path.write_text(json.dumps({"backends": {name: known | rest for name, known in backends.items()}}))
         return path
 
     def run(
@@ -93,7 +106,8 @@ class World:
         try:
             for rank, size in told:
                 ours, theirs = _PROCESSES.Pipe(duplex=False)
-                process = _PROCESSES.Process(target=_rank, args=(theirs, rank, size, config, name, program, arguments))
+                job = _Job(rank, size, config, name, self.environment, program, arguments)
+                process = _PROCESSES.Process(target=_rank, args=(theirs, job))
                 process.start()
                 theirs.close()
                 processes.append(process)
@@ -114,16 +128,26 @@ class World:
         return [outcome.value for outcome in outcomes]
 
 
-def _rank(
-    result: Connection, rank: int, size: int, config: Path, name: str, program: Program, arguments: tuple[object, ...]
-) -> None:
+@dataclass(frozen=True)
+class _Job:
+    rank: int
+    size: int
+    config: Path
+    name: str
+    environment: dict[str, str]
+    program: Program
+    arguments: tuple[object, ...]
+
+
+def _rank(result: Connection, job: _Job) -> None:
     for variable in ("FMI_RENDEZVOUS", "FMI_FRAMED"):
         os.environ.pop(variable, None)
+    os.environ.update(job.environment)
     start = time.monotonic()
     comm = None
     try:
-        comm = fmi.Communicator(rank, size, config, name)
-        value = program(comm, rank, size, *arguments)
+        comm = fmi.Communicator(job.rank, job.size, job.config, job.name)
+        value = job.program(comm, job.rank, job.size, *job.arguments)
     except BaseException as error:  # noqa: BLE001 - whatever ends a rank is its outcome
         result.send(Outcome(error=error, seconds=time.monotonic() - start))
     else:
