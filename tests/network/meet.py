@@ -1,0 +1,88 @@
+"""A rank that meets another one, repeatedly if asked to, and tells how: ``meet.py SERVER NAME RANK TIMES MODE``."""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+import socket
+import sys
+import time
+
+from fmi_shim import pairing
+from fmi_shim.access import read_access
+from fmi_shim.channels.watch import Watch
+from fmi_shim.errors import FmiError
+from fmi_shim.handshake import Hello
+from fmi_shim.rendezvous_client import RendezvousClient
+from rendezvous.protocol import Endpoint
+from rendezvous.protocol.messages import Abort
+
+_MAX_TIMEOUT = 30.0
+_TOKEN_BYTES = 16
+
+
+class Relayed(logging.Handler):
+    """Counts the reports of relayed connections."""
+
+    count = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Count one."""
+        self.count += "through the relay" in record.getMessage()
+
+
+def _aborted(abort: Abort) -> FmiError:
+    return FmiError(abort.text)
+
+
+def _meet(server: Endpoint, name: str, rank: int, framed: bool) -> socket.socket:
+    wait = Watch(lambda _: None).wait
+    peer = 1 - rank
+    if not framed:
+        return pairing.connect(
+            pairing.Appointment(server, name.encode(), peer, f"rank {rank}", None, _MAX_TIMEOUT), wait
+        )
+    client = RendezvousClient(server, read_access(), name, rank, 2, _aborted)
+    try:
+        return client.meet(Hello(name, 2, rank, peer), f"rank {rank}", wait, _MAX_TIMEOUT)
+    finally:
+        client.close()
+
+
+def _exchange(connection: socket.socket) -> None:
+    """Prove that bytes go both ways: each end gets its own token back."""
+    connection.settimeout(_MAX_TIMEOUT)
+    token = secrets.token_bytes(_TOKEN_BYTES)
+    connection.sendall(token)
+    connection.sendall(_receive(connection))
+    assert _receive(connection) == token
+
+
+def _receive(connection: socket.socket) -> bytes:
+    data = b""
+    while len(data) < _TOKEN_BYTES:
+        part = connection.recv(_TOKEN_BYTES - len(data))
+        assert part, "the connection ended"
+        data += part
+    return data
+
+
+def main() -> None:
+    """Meet, and print what came of it as JSON."""
+    address, name, rank, times, mode = sys.argv[1:]
+    host, _, port = address.rpartition(":")
+    relayed = Relayed()
+    logging.getLogger("fmi_shim").addHandler(relayed)
+    seconds, peers = [], []
+    for i in range(int(times)):
+        began = time.monotonic()
+        with _meet(Endpoint(host, int(port)), f"{name}-{i}-", int(rank), mode == "framed") as connection:
+            seconds.append(time.monotonic() - began)
+            peers.append(connection.getpeername()[0])
+            _exchange(connection)
+    print(json.dumps({"seconds": seconds, "peers": sorted(set(peers)), "relayed": relayed.count}))
+
+
+if __name__ == "__main__":
+    main()
