@@ -106,10 +106,10 @@ class Terms:
     def moved(self, objects: int, size: float, ranks: int) -> float:
         """Return how long each of `ranks` takes to write or to read `objects` of `size` at the same time.
 
-        ``ceil(k / at_once) request + k n / min(k flow, card, all_flows / ranks)``.
+        ``max(1, ceil(k / at_once)) request + k n / min(k flow, card, all_flows / ranks)``.
         """
         rate = min(objects * self.flow, FUNCTION_BYTES_PER_SECOND, self.all_flows / ranks)
-        return math.ceil(objects / self.at_once) * self.request + objects * size / rate
+        return max(1, math.ceil(objects / self.at_once)) * self.request + objects * size / rate
 
     def found(self, ready: float) -> tuple[int, float]:
         """Return how many looks find nothing, and when the first begins that finds what is there from `ready` on.

@@ -1,0 +1,131 @@
+"""``python -m fmi_shim``: which channel would be chosen, and why, as a table."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+
+from fmi_shim.config import load
+from fmi_shim.cost.model import ChannelName, Estimate, Formulas, Model, Pattern, Task
+from fmi_shim.errors import ConfigError
+from fmi_shim.policy import Hint, choose, estimates
+
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
+
+_DESCRIPTION = """\
+Print which channel FMI operations would take, and why: the model's latency and price for each channel, for every
+operation, world size and payload asked for. The chosen channel has an asterisk. Without --config, the parameters are
+those that FMI was published with; nothing is connected to and nothing is paid."""
+
+_EPILOG = """\
+Models:
+  corrected  the published formulas with their mistakes mended: one unit, all ranks' time charged, the schedules'
+             real messages, the limits of a function's network card, polls paid for (the default)
+  compat     the published formulas exactly, which add milliseconds to seconds: what the C++ library would choose
+
+Example: python -m fmi_shim -o allreduce bcast -n 2 16 128 -s 8 64KiB 16MiB --hint fast --memory 2048"""
+
+
+def table(
+    channels: tuple[ChannelName, ...], tasks: Sequence[Task], model: Model, memory_mib: int, hint: Hint
+) -> list[str]:
+    """Return the lines of the table, one for each of `tasks`; see `fmi_shim.policy.choose` for the parameters."""
+    unit = "ms" if model.formulas is Formulas.corrected else "FMI's mixture of ms and s"
+    lines = [
+        f"{model.formulas.value} model, {hint.name} wanted, {memory_mib} MiB a function; "
+        f"latency in {unit}, price of 1000 operations in USD",
+        f"{'operation':<10}{'N':>6}{'bytes':>13}"
+        + "".join(f"  {name.value + ' latency':>15}{'price':>12} " for name in channels)
+        + "  choice",
+    ]
+    for task in tasks:
+        said = estimates(channels, task, model, memory_mib)
+        chosen = choose(channels, task, model, memory_mib, hint)
+        cells = "".join(_cell(said[name], model, name is chosen) for name in channels)
+        left = f"{task.pattern.name:<10}{task.ranks:>6}{task.size_bytes:>13}"
+        lines.append(f"{left}{cells}  {chosen.value}: {_reason(said, chosen, hint)}")
+    return lines
+
+
+def _cell(estimate: Estimate, model: Model, chosen: bool) -> str:
+    latency = estimate.latency * 1000 if model.formulas is Formulas.corrected else estimate.latency
+    return f"  {latency:>15.2f} {estimate.price * 1000:>11.5f}{'*' if chosen else ' '}"
+
+
+def _reason(said: dict[ChannelName, Estimate], chosen: ChannelName, hint: Hint) -> str:
+    value = {name: each.latency if hint is Hint.fast else each.price for name, each in said.items()}
+    others = [name for name in value if name is not chosen]
+    if not others:
+        return "the only one"
+    second = min(others, key=lambda name: value[name])
+    comparison = "faster" if hint is Hint.fast else "cheaper"
+    mostly = "its time" if said[chosen].function_usd >= said[chosen].channel_usd else "requests and servers"
+    why = "" if hint is Hint.fast else f", paid mostly for {mostly}"
+    return f"{value[second] / value[chosen]:.1f} times {comparison} than {second.value}{why}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the table; return the exit status."""
+    options = _parser().parse_args(arguments)
+    channels, model = tuple(ChannelName), Model()
+    if options.config is not None:
+        try:
+            config = load(options.config)
+        except ConfigError as error:
+            print(f"fmi_shim: {error}", file=sys.stderr)
+            return 2
+        enabled = {ChannelName.Direct: config.direct, ChannelName.Redis: config.redis, ChannelName.S3: config.s3}
+        channels, model = tuple(name for name in channels if enabled[name] is not None), config.model
+    if options.model is not None:
+        model = replace(model, formulas=Formulas[options.model])
+    tasks = [
+        Task(Pattern[operation], size, ranks, options.left_to_right)
+        for operation in options.operations
+        for ranks in options.ranks
+        for size in options.sizes
+    ]
+    print("\n".join(table(channels, tasks, model, options.memory, Hint[options.hint])))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "python -m fmi_shim",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    patterns = [pattern.name for pattern in Pattern]
+    add = parser.add_argument
+    add("-o", "--operations", nargs="+", choices=patterns, default=["allreduce"], metavar="OPERATION",
+        help=f"{', '.join(patterns)} (default: allreduce)")  # fmt: skip
+    add("-n", "--ranks", nargs="+", type=_ranks, default=[2, 4, 16, 128], metavar="N",
+        help="world sizes (default: 2 4 16 128)")  # fmt: skip
+    add("-s", "--sizes", nargs="+", type=_size, default=[8, 2**16, 2**20, 2**24], metavar="SIZE",
+        help="bytes of one rank's payload: 8, 64KiB, 1M (default: 8 64KiB 1MiB 16MiB)")  # fmt: skip
+    add("--hint", choices=[hint.name for hint in Hint], default="cheap", help="what is wanted (default: cheap)")
+    add("--memory", type=_ranks, default=128, metavar="MIB", help="memory of a function (default: 128)")
+    add("--model", choices=[known.value for known in Formulas], help="which formulas (default: the configuration's)")
+    add("--config", metavar="FMI_JSON", help="take enabled channels and parameters from this file")
+    add("--left-to-right", action="store_true", help="the function has to be evaluated in the order of the ranks")
+    return parser
+
+
+def _ranks(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 < int(text) < 2**31:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 2")
+    return int(text)
+
+
+def _size(text: str) -> int:
+    match = re.fullmatch(r"(\d{1,12})\s*([KMG]?)(?:i?B)?", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: 8, 64KiB, 1M")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
