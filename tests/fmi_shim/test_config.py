@@ -20,10 +20,14 @@ PUBLISHED = {
 }
 
 
-def load(tmp_path: Path, content: object, **environment: str) -> DirectConfig:
+def loaded(tmp_path: Path, content: object, **environment: str) -> config.Config:
     path = tmp_path / "fmi.json"
     path.write_text(content if isinstance(content, str) else json.dumps(content))
-    direct = config.load(path, environment).direct
+    return config.load(path, environment)
+
+
+def load(tmp_path: Path, content: object, **environment: str) -> DirectConfig:
+    direct = loaded(tmp_path, content, **environment).direct
     assert direct is not None
     return direct
 
@@ -109,20 +113,69 @@ def test_a_wrong_framed_variable_is_told(tmp_path: Path) -> None:
         load(tmp_path, direct(), FMI_FRAMED="maybe")
 
 
+def test_settings_are_read_as_published(tmp_path: Path) -> None:
+    read = loaded(
+        tmp_path,
+        {
+            "backends": {
+                "S3": {"enabled": "true", "bucket_name": "b", "s3_region": "eu-west-1", "timeout": "50"},
+                "Redis": {"enabled": True, "host": "h", "port": "6380", "timeout": 2, "max_timeout": 0},
+            },
+            "model": {
+                "FaaS": {"gib_second_price": "0.5"},
+                "S3": {"overhead": 7},
+                "Redis": {
+                    "bandwidth_single": "3.5",
+                    "requests_per_hour": "10",
+                    "include_infrastructure_costs": "false",
+                },
+            },
+        },
+        FMI_FRAMED="1",
+    )
+    assert read.direct is None
+    assert read.s3 == config.S3Config(0.05, 1.0, True, "b", "eu-west-1")
+    assert read.redis == config.RedisConfig(0.002, None, True, "h", 6380)
+    assert read.framed
+    assert (read.model.s3.overhead, read.model.s3.timeout, read.model.s3.max_timeout) == (7.0, 50, 1000)
+    assert (read.model.redis.bandwidth_single, read.model.redis.requests_per_hour) == (3.5, 10)
+    assert not read.model.redis.include_infrastructure_costs
+    assert read.model.function.gib_second_price == 0.5
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"backends": {"S3": {"enabled": True}}}, "backends.S3.bucket_name is '', allowed is a non-empty string"),
+        ({"backends": {"Redis": {"enabled": True, "timeout": 0}}}, "backends.Redis.timeout is 0, allowed is a whole"),
+        ({"backends": {"Redis": {"enabled": True}}, "model": {"formulas": "x"}}, "model.formulas is 'x', allowed is"),
+        ({"backends": {"Redis": {"enabled": True}}, "model": {"S3": {"bandwidth": 0}}}, "allowed is a number above 0"),
+        ({"backends": {"Redis": {"enabled": True}}, "model": {"S3": {"overhead": -1}}}, "allowed is a number from 0"),
+        ({"backends": {"Redis": {"enabled": True}}, "model": {"S3": {"overhead": "a"}}}, "model.S3.overhead is 'a'"),
+        ({"backends": {"Redis": {"enabled": True}, "Direct": {"enabled": True, "framed": True}}}, "all or none"),
+    ],
+)
+def test_wrong_settings_are_told(tmp_path: Path, content: object, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        loaded(tmp_path, content)
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=8,
 )
-keys = st.sampled_from(["enabled", "host", "port", "max_timeout", "framed", "other"])
+backends = st.sampled_from(["Direct", "Redis", "S3"])
+keys = st.sampled_from(["enabled", "host", "port", "max_timeout", "framed", "bucket_name", "timeout", "other"])
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(json_values | st.builds(lambda d: {"backends": {"Direct": d}}, st.dictionaries(keys, json_values)))
+@given(json_values | st.builds(lambda name, d: {"backends": {name: d}}, backends, st.dictionaries(keys, json_values)))
 def test_any_json_is_a_configuration_or_a_config_error(tmp_path: Path, content: object) -> None:
     try:
-        read = load(tmp_path, content)
+        read = loaded(tmp_path, content)
     except ConfigError:
         return
-    assert 1 <= read.port <= 65535
-    assert read.host
+    for server in (read.direct, read.redis):
+        assert server is None or (server.host and 1 <= server.port <= 65535)
+    assert read.s3 is None or read.s3.bucket_name

@@ -1,0 +1,361 @@
+"""What S3 and Redis share, over a store in memory: names, contents, waiting, deletion, order of combination."""
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import fmi_shim as fmi
+from fmi_shim.channels.objects import ObjectChannel, pauses
+from fmi_shim.collectives import allreduce, objects, reduce, scan
+from fmi_shim.config import ObjectConfig
+from fmi_shim.errors import MismatchError, PeerTimeoutError
+from fmi_shim.frames import Call, Operation
+from fmi_shim.operators import Array
+from tests.fmi_shim.test_collectives import QueueWorld, few, own, sizes, tell
+
+SUM = fmi.func(fmi.op.sum)
+ORDERED = fmi.func(fmi.op.custom, tell, False, True)
+STORY = np.dtype("U120")
+
+
+class MemoryStore:
+    """A store that remembers who was asked for what."""
+
+    name = "the memory store"
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+        self.read: set[str] = set()
+        self.deleted: list[str] = []
+        self.closed = 0
+        self._lock = threading.Lock()
+
+    def put(self, objects: Mapping[str, bytes | memoryview]) -> list[str]:
+        with self._lock:
+            there = [key for key in objects if key in self.objects]
+            self.objects |= {key: bytes(content) for key, content in objects.items() if key not in there}
+            return there
+
+    def get(self, keys: Sequence[str]) -> list[bytes | None]:
+        with self._lock:
+            self.read.update(keys)
+            return [self.objects.get(key) for key in keys]
+
+    def keys(self, prefix: str) -> set[str]:
+        with self._lock:
+            return {key for key in self.objects if key.startswith(prefix)}
+
+    def delete(self, keys: Sequence[str]) -> None:
+        with self._lock:
+            self.deleted += keys
+            for key in keys:
+                self.objects.pop(key, None)
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def channel(
+    store: MemoryStore, rank: int, size: int, name: str = "Test", longest: float | None = 10.0, framed: bool = False
+) -> ObjectChannel:
+    opened = ObjectChannel(rank, size, name, store, ObjectConfig(0.002, longest, framed))
+    opened.begin(Call(Operation.send, 0, np.dtype(float), 1))
+    return opened
+
+
+def run(store: MemoryStore, size: int, schedule: Callable[[ObjectChannel], Any], **settings: Any) -> list[Any]:
+    """Run `schedule` and then close on `size` ranks, each in a thread."""
+    results: list[Any] = [None] * size
+
+    def rank(number: int) -> None:
+        opened = channel(store, number, size, **settings)
+        try:
+            results[number] = schedule(opened)
+        except Exception as error:  # noqa: BLE001 - the error is the result
+            results[number] = error
+            opened.fail(error)
+        opened.close()
+
+    threads = [threading.Thread(target=rank, args=(number,)) for number in range(size)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
+
+
+def story(rank: int) -> Array:
+    return own(rank).astype(STORY)
+
+
+@few
+@given(sizes, st.data())
+def test_reduce_combines_in_the_tree_of_the_message_passing_one(size: int, data: st.DataObject) -> None:
+    root = data.draw(st.integers(0, size - 1))
+    results = run(MemoryStore(), size, lambda c: objects.reduce(c, story(c.rank), root, SUM, tell))
+    expected = QueueWorld(size).run(lambda c: reduce.binomial(c, own(c.rank), root, tell))
+    assert results[root].tolist() == expected[root].tolist()
+    assert all(result is None for rank, result in enumerate(results) if rank != root)
+
+
+@few
+@given(sizes, st.data())
+def test_ordered_reduce_is_strictly_by_rank(size: int, data: st.DataObject) -> None:
+    root = data.draw(st.integers(0, size - 1))
+    results = run(MemoryStore(), size, lambda c: objects.reduce(c, story(c.rank), root, ORDERED, tell))
+    expected = QueueWorld(size).run(lambda c: reduce.left_to_right(c, own(c.rank), root, tell))
+    assert results[root].tolist() == expected[root].tolist()
+
+
+@few
+@given(sizes, st.booleans())
+def test_allreduce_gives_all_what_message_passing_gives_rank_0(size: int, ordered: bool) -> None:
+    function, schedule = (ORDERED, allreduce.left_to_right) if ordered else (SUM, allreduce.recursive_doubling)
+    results = run(MemoryStore(), size, lambda c: objects.allreduce(c, story(c.rank), function, tell).tolist())
+    expected = QueueWorld(size).run(lambda c: schedule(c, own(c.rank), tell).tolist())
+    assert results == [expected[0]] * size
+
+
+@few
+@given(sizes, st.booleans())
+def test_scan_combines_as_the_message_passing_one(size: int, ordered: bool) -> None:
+    def ours(c: ObjectChannel) -> list[str]:
+        buffer = story(c.rank)
+        objects.scan(c, buffer, ORDERED if ordered else SUM, tell)
+        return buffer.tolist()
+
+    def theirs(c: Any) -> list[str]:
+        buffer = own(c.rank)
+        (scan.chain if ordered else scan.up_and_down_sweep)(c, buffer, tell)
+        return buffer.tolist()
+
+    assert run(MemoryStore(), size, ours) == QueueWorld(size).run(theirs)
+
+
+def two_calls_of_each(c: ObjectChannel) -> None:
+    for _ in range(2):
+        value = np.array([c.rank + 0.5])
+        add = lambda left, right, out: np.add(left, right, out=out)  # noqa: E731
+        objects.bcast(c, value, 1)
+        objects.reduce(c, value.copy(), 2, SUM, add)
+        objects.allreduce(c, value.copy(), SUM, add)
+        objects.scan(c, value.copy(), SUM, add)
+        objects.gather(c, value, 0)
+        objects.scatter(c, np.arange(3.0) if c.rank == 1 else None, value, 1)
+        objects.barrier(c)
+
+
+class KeepingStore(MemoryStore):
+    """Forgets nothing, so that what was written can be looked at."""
+
+    def delete(self, keys: Sequence[str]) -> None:
+        self.deleted += keys
+
+
+def test_names_and_contents_are_fmis() -> None:
+    store = KeepingStore()
+    run(store, 3, two_calls_of_each, longest=0.05)
+    # bcast, also of the allreduce; reduce to 2, then to 0; scans; gather to 0; scatter from 1
+    expected = {f"Test1_bcast_{n}" for n in (0, 2)} | {f"Test0_bcast_{n}" for n in (1, 3)}
+    expected |= {f"Test{rank}_reduce_{n}" for n in (0, 2) for rank in (0, 1)}
+    expected |= {f"Test{rank}_reduce_{n}" for n in (1, 3) for rank in (1, 2)}
+    expected |= {f"Test{rank}_scan_{n}" for n in (0, 1) for rank in (0, 1)}
+    expected |= {"Test2_0_0", "Test2_0_1", "Test1_2_0", "Test1_2_1"}
+    expected |= {f"Test1_0_{n}" for n in range(4)}  # rank 1 sends to 0 in the gather and in the scatter
+    expected |= {f"Test{rank}_barrier_{n}" for n in (0, 1) for rank in range(3)}
+    assert store.objects.keys() == expected | {f"Test{rank}_left" for rank in range(3)}
+    assert store.objects["Test1_bcast_0"] == np.array([1.5]).tobytes()
+    assert store.objects["Test0_barrier_0"] == b"1"
+    assert set(store.deleted) == store.objects.keys()
+
+
+def test_every_object_is_gone_at_the_end() -> None:
+    store = MemoryStore()
+    assert run(store, 3, two_calls_of_each) == [None] * 3
+    assert store.objects == {}
+    assert store.closed == 3
+
+
+@pytest.mark.parametrize("framed", [True, False])
+def test_other_communicators_are_neither_read_nor_deleted(framed: bool) -> None:
+    store = MemoryStore()
+    names = ["Test", "Test1", "Tes", "Test-", ""]
+    foreign = {f"{name}{rank}_barrier_0": b"x" for name in names[1:] for rank in range(3, 9)}
+    foreign |= {"Test0_barrier_00": b"x", "xTest0_barrier_0": b"x", "Test1_bcast_9": b"x", "unrelated": b"x"}
+    store.objects |= foreign
+    assert run(store, 3, two_calls_of_each, framed=framed) == [None] * 3
+    assert store.objects == foreign
+    assert not foreign.keys() & (store.read | set(store.deleted))
+
+
+def test_two_communicators_whose_names_begin_alike_do_not_meet() -> None:
+    store = MemoryStore()
+    counts = []
+
+    def both(name: str) -> None:
+        counts.append(run(store, 2, lambda c: objects.barrier(c) or c.rank, name=name))
+
+    threads = [threading.Thread(target=both, args=(name,)) for name in ("Test", "Test_", "Test1x")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert counts == [[0, 1]] * 3
+    assert store.objects == {}
+
+
+def test_a_writer_waits_with_deleting_until_its_readers_leave() -> None:
+    store = MemoryStore()
+    closing = threading.Event()
+
+    def late_reader(c: ObjectChannel) -> float:
+        value = np.array([float(c.rank)])
+        if c.rank == 0:
+            c.send(value, 1)
+            objects.bcast(c, value, 0)
+            closing.set()
+        else:
+            closing.wait(10)
+            while "Test0_left" not in store.objects:  # rank 0 is in close
+                time.sleep(0.001)
+            c.recv(value, 0)
+            objects.bcast(c, value, 0)
+        return float(value[0])
+
+    assert run(store, 2, late_reader) == [0.0, 0.0]
+    assert store.objects == {}
+
+
+def test_a_barrier_holds_for_those_who_look_last() -> None:
+    store = MemoryStore()
+    for _ in range(20):
+        assert run(store, 4, lambda c: objects.barrier(c)) == [None] * 4
+        assert store.objects == {}
+
+
+def test_a_writer_whose_reader_never_comes_gives_up_and_deletes() -> None:
+    store = MemoryStore()
+    opened = channel(store, 0, 2, longest=0.02)
+    opened.send(np.ones(1), 1)
+    opened.close()
+    opened.close()
+    assert store.objects == {}
+    assert store.closed == 1
+
+
+def test_who_wrote_and_read_nothing_leaves_at_once() -> None:
+    store = MemoryStore()
+    channel(store, 0, 2, longest=None).close()
+    assert store.deleted == []
+    assert run(store, 1, two_calls_of_one) == [None]
+    assert store.deleted == []
+
+
+def two_calls_of_one(c: ObjectChannel) -> None:
+    for _ in range(2):
+        value = np.array([1.0])
+        objects.bcast(c, value, 0)
+        assert objects.gather(c, value, 0) is not None
+        objects.scatter(c, value, value, 0)
+        objects.scan(c, value, SUM, tell)
+        objects.barrier(c)
+
+
+def test_a_failed_ranks_objects_are_deleted_at_once() -> None:
+    store = MemoryStore()
+    opened = channel(store, 0, 3, longest=None)
+    opened.send(np.ones(1), 1)
+    opened.fail(RuntimeError("its program"))
+    assert store.objects == {}
+    assert store.closed == 1
+    opened.close()
+    assert store.closed == 1
+
+
+def test_what_does_not_come_is_named() -> None:
+    opened = channel(MemoryStore(), 2, 4, longest=0.01)
+    opened.begin(Call(Operation.reduce, 7, np.dtype(float), 1, 2, SUM.code))
+    with pytest.raises(PeerTimeoutError) as caught:
+        objects.reduce(opened, np.ones(1), 2, SUM, tell)
+    assert str(caught.value).startswith(
+        "rank 2 in reduce (call 7, 1 x float64, root 2, operator sum): 'Test0_reduce_0' in the memory store "
+        "(and 2 more) did not come for 0.01 s: rank 0 is late, stopped, left, or in another call; raise max_timeout"
+    )
+    assert caught.value.origin == 0
+    with pytest.raises(PeerTimeoutError, match=r"'Test0_barrier_0' in the memory store \(and 2 more\) did not come"):
+        objects.barrier(opened)
+
+
+def test_an_object_that_is_there_already_is_not_overwritten() -> None:
+    store = MemoryStore()
+    store.objects["Test0_bcast_0"] = b"of an earlier run"
+    opened = channel(store, 0, 2)
+    with pytest.raises(MismatchError, match="'Test0_bcast_0' is in the memory store already: left by a run that was"):
+        objects.bcast(opened, np.ones(1), 0)
+    opened.fail(RuntimeError())
+    assert store.objects == {"Test0_bcast_0": b"of an earlier run"}
+
+
+@pytest.mark.parametrize(("sent", "message"), [(2, "has 16 bytes, expected are 8"), (0, "has 0 bytes, expected are 8")])
+def test_a_raw_object_of_another_size_is_told(sent: int, message: str) -> None:
+    results = run(
+        MemoryStore(), 2, lambda c: c.send(np.ones(sent), 1) if c.rank == 0 else c.recv(np.ones(1), 0), longest=0.1
+    )
+    assert isinstance(results[1], MismatchError)
+    assert message in str(results[1])
+
+
+def test_a_framed_object_tells_its_call_and_type() -> None:
+    def differing(c: ObjectChannel) -> None:
+        dtype = np.dtype(float if c.rank == 0 else np.int64)
+        c.begin(Call(Operation.bcast, 3, dtype, 1, 0))
+        objects.bcast(c, np.zeros(1, dtype), 0)
+
+    results = run(MemoryStore(), 2, differing, longest=0.1, framed=True)
+    assert isinstance(results[1], MismatchError)
+    assert str(results[1]).startswith(
+        "rank 0 is in bcast (call 3, 1 x float64, root 0) while rank 1 is in bcast (call 3, 1 x int64, root 0)"
+    )
+
+
+def test_a_framed_array_of_another_shape_is_told() -> None:
+    def differing(c: ObjectChannel) -> None:
+        shape = (2, 3) if c.rank == 0 else (3, 2)
+        c.begin(Call(Operation.bcast, 0, np.dtype(float), 6, 0, 0, shape))
+        objects.bcast(c, np.zeros(6), 0)
+
+    results = run(MemoryStore(), 2, differing, longest=0.1, framed=True)
+    assert "rank 0 sent bcast (call 0, 6 x float64, root 0, shape [2, 3]) where rank 1" in str(results[1])
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 7, b"x" * 32, b"x" * 100])
+def test_a_framed_reader_refuses_what_has_no_header(content: bytes) -> None:
+    store = MemoryStore()
+    store.objects["Test0_1_0"] = content
+    with pytest.raises(MismatchError, match="'Test0_1_0' in the memory store has no valid header"):
+        channel(store, 1, 2, framed=True).recv(np.ones(1), 0)
+    with pytest.raises(MismatchError, match="has no valid header"):
+        store.objects["Test0_1_1"] = content
+        opened = channel(store, 1, 2, framed=True)
+        opened.turn("from 0")
+        opened.recv_new(0)
+
+
+def test_without_headers_an_object_does_not_tell_its_type() -> None:
+    with pytest.raises(TypeError, match="without a header"):
+        channel(MemoryStore(), 1, 2).recv_new(0)
+
+
+@given(st.floats(1e-4, 10))
+def test_pauses_double_up_to_the_longest(longest: float) -> None:
+    first = list(itertools.islice(pauses(longest), 8))
+    assert first[0] == pytest.approx(longest / 16)
+    assert [b / a for a, b in itertools.pairwise(first)][:4] == pytest.approx([2] * 4)
+    assert first[4:] == pytest.approx([longest] * 4)
