@@ -1,3 +1,5 @@
+import uuid
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -47,54 +49,90 @@ def test_a_client_whose_name_grows_too_long_is_forgotten() -> None:
 
 
 class RegistryAgainstModel(RuleBasedStateMachine):
-    """The model is a list of (client, name) in the order of coming; the first with the same name is the partner."""
+    """The model is a list of (client, name) of those alive, in the order of coming: the first of a name is the partner.
+
+    Tokens of waits are kept beside it: what a client of version 2 that comes back may resume.
+    """
 
     clients = Bundle("clients")
+    names = st.sampled_from([b"a", b"aa", b"b", b"x" * 99])
 
     def __init__(self) -> None:
         super().__init__()
         self.registry: Registry[int] = Registry()
         self.waiting: list[tuple[int, bytes]] = []
+        self.tokens: dict[uuid.UUID, tuple[int | None, bytes, float]] = {}
         self.born = 0
 
-    @rule(target=clients, name=st.sampled_from([b"a", b"aa", b"b", b"x" * 99]))
-    def come(self, name: bytes) -> int:
+    def newborn(self) -> int:
         self.born += 1
-        self.hear(self.born, name)
         return self.born
+
+    @rule(target=clients, name=names)
+    def come(self, name: bytes) -> int:
+        client = self.newborn()
+        self.settle(client, name, self.registry.receive(client, name))
+        return client
+
+    @rule(target=clients, name=names, draw=st.data(), resume=st.booleans())
+    def request(self, name: bytes, draw: st.DataObject, resume: bool) -> int:
+        client, now = self.newborn(), float(self.born)
+        token = draw.draw(st.sampled_from(sorted(self.tokens))) if resume and self.tokens else None
+        fresh = uuid.UUID(int=client)
+        live = token is not None and self.tokens[token][1] == name
+        before = self.tokens[token] if token is not None and live else (None, name, now)
+        admission = self.registry.request(client, name, token, fresh, now)
+        assert admission.token == (token if live else fresh)
+        assert admission.since == before[2]
+        assert admission.replaced == before[0]
+        self.waiting = [waiter for waiter in self.waiting if waiter[0] != admission.replaced]
+        self.tokens[admission.token] = (client, name, admission.since)
+        self.settle(client, name, admission.pair)
+        return client
 
     @rule(client=clients, more=st.sampled_from([b"a", b"b"]))
     def say_more(self, client: int, more: bytes) -> None:
         so_far = dict(self.waiting).get(client)
-        if so_far is None:
-            return  # paired or gone: the server passes nothing on
+        if so_far is None or any(owner == client for owner, _, _ in self.tokens.values()):
+            return  # paired, gone or of version 2: the server passes nothing on
+        self.waiting.remove((client, so_far))
         if len(so_far + more) > 99:
             with pytest.raises(ProtocolError):
                 self.registry.receive(client, more)
-            self.waiting.remove((client, so_far))
-            return
-        self.waiting.remove((client, so_far))
-        self.hear(client, more, so_far)
+        else:
+            self.settle(client, so_far + more, self.registry.receive(client, more))
 
     @rule(client=consumes(clients))
     def go(self, client: int) -> None:
-        self.registry.leave(client)
+        token = self.registry.leave(client)
+        owned = [found for found, (owner, _, _) in self.tokens.items() if owner == client]
+        assert owned == ([] if token is None else [token])
+        if token is not None:
+            self.tokens[token] = (None, *self.tokens[token][1:])
         self.waiting = [waiter for waiter in self.waiting if waiter[0] != client]
 
-    def hear(self, client: int, data: bytes, so_far: bytes = b"") -> None:
-        partner = next((waiter for waiter in self.waiting if waiter[1] == so_far + data), None)
-        pair = self.registry.receive(client, data)
-        if partner is None:
-            assert pair is None
-            self.waiting.append((client, so_far + data))
-        else:
-            assert pair == Pair(partner[0], client)
-            self.waiting.remove(partner)
+    @rule(draw=st.data())
+    def forget(self, draw: st.DataObject) -> None:
+        if self.tokens:
+            token = draw.draw(st.sampled_from(sorted(self.tokens)))
+            self.registry.forget(token)
+            if self.tokens[token][0] is None:
+                del self.tokens[token]
+
+    def settle(self, client: int, name: bytes, pair: Pair[int] | None) -> None:
+        """Compare what came of an arrival with the model, whose five lines these are."""
+        partner = next((waiter for waiter in self.waiting if waiter[1] == name), None)
+        assert pair == (None if partner is None else Pair(partner[0], client))
+        self.waiting = [waiter for waiter in self.waiting if waiter != partner] + [(client, name)] * (partner is None)
+        done = set() if pair is None else {pair.first, pair.second}
+        self.tokens = {token: wait for token, wait in self.tokens.items() if wait[0] not in done}
 
     @invariant()
-    def nobody_alive_is_forgotten(self) -> None:
+    def nobody_alive_is_forgotten_and_nobody_else_remembered(self) -> None:
         assert len(self.registry) == len(self.waiting)
+        assert all(name in self.registry for _, name in self.waiting)
+        assert self.registry.remembered == sum(owner is None for owner, _, _ in self.tokens.values())
 
 
-RegistryAgainstModel.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+RegistryAgainstModel.TestCase.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)
 TestRegistryAgainstModel = RegistryAgainstModel.TestCase

@@ -1,0 +1,257 @@
+"""Jobs, ranks and whom they are introduced to."""
+
+from collections.abc import Iterator
+from itertools import count
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+
+from rendezvous.jobs import NO_TICKET, Delivery, Jobs, Leg
+from rendezvous.protocol import Endpoint, ProtocolError
+from rendezvous.protocol.messages import (
+    Abort,
+    Announce,
+    Introduction,
+    ProbeRequest,
+    Reason,
+    Refusal,
+    Registration,
+)
+
+
+def tickets() -> Iterator[bytes]:
+    return (number.to_bytes(32, "big") for number in count(1))
+
+
+def jobs(relaying: bool = False, raw_names: frozenset[bytes] = frozenset()) -> Jobs[str]:
+    source = tickets()
+    return Jobs(relaying, raw_names, lambda: next(source))
+
+
+def registration(
+    rank: int, size: int = 4, job: str = "", comm: str = "comm", instance: int = 0, local: str = "192.0.2.1"
+) -> Registration:
+    return Registration(job, comm, rank, size, bytes([rank, instance]) * 8, Endpoint(local, 1000 + rank))
+
+
+def join(jobs: Jobs[str], client: str, rank: int, observed: str = "", **more: object) -> list[Delivery[str]]:
+    known = registration(rank, **more)  # type: ignore[arg-type] # passed through
+    return jobs.register(client, known, Endpoint(observed, 7) if observed else known.local)
+
+
+def introduction(client: str, peer: int, *endpoints: tuple[str, int], ticket: bytes = NO_TICKET) -> Delivery[str]:
+    return Delivery(client, Introduction(peer, tuple(Endpoint(*endpoint) for endpoint in endpoints), ticket))
+
+
+def test_two_ranks_that_announce_themselves_to_each_other_are_introduced() -> None:
+    known = jobs()
+    assert join(known, "a", 0) == join(known, "b", 1, local="192.0.2.9") == []
+    assert known.announce("a", Announce(1, 50)) == []
+    assert known.announce("b", Announce(2, 60)) == []
+    assert known.announce("b", Announce(0, 61)) == [
+        introduction("b", 0, ("192.0.2.1", 50)),
+        introduction("a", 1, ("192.0.2.9", 61)),
+    ]
+
+
+def test_behind_a_nat_the_public_port_is_probed_and_the_same_nat_is_seen() -> None:
+    known = jobs()
+    join(known, "a", 0, observed="203.0.113.1", local="10.0.0.1")
+    join(known, "b", 1, observed="203.0.113.1", local="10.0.0.2")
+    join(known, "c", 2, local="203.0.113.9")
+    (request,) = known.announce("a", Announce(1, 50))
+    assert isinstance(request.message, ProbeRequest)
+    (other,) = known.announce("b", Announce(0, 60))
+    assert isinstance(other.message, ProbeRequest)
+    assert known.probed(request.message.ticket, Endpoint("203.0.113.1", 5000)) == []
+    assert known.probed(other.message.ticket, Endpoint("203.0.113.1", 6000)) == [
+        introduction("b", 0, ("10.0.0.1", 50), ("203.0.113.1", 5000)),
+        introduction("a", 1, ("10.0.0.2", 60), ("203.0.113.1", 6000)),
+    ]
+    known.announce("c", Announce(0, 70))
+    (request,) = known.announce("a", Announce(2, 51))
+    assert isinstance(request.message, ProbeRequest)
+    assert known.probed(request.message.ticket, Endpoint("203.0.113.1", 5001)) == [
+        introduction("a", 2, ("203.0.113.9", 70)),
+        introduction("c", 0, ("203.0.113.1", 5001)),  # no local address for one who is not there
+    ]
+    assert known.probed(b"guessed", Endpoint("203.0.113.1", 1)) is None
+
+
+def test_announcements_stand_until_withdrawn_so_that_a_rank_may_come_back() -> None:
+    known = jobs()
+    join(known, "a", 0)
+    join(known, "b", 1)
+    known.announce("a", Announce(1, 50))
+    known.announce("b", Announce(0, 60))
+    assert join(known, "b again", 1) == []
+    assert len(known) == 2
+    assert len(known.announce("b again", Announce(0, 60))) == 2
+    known.withdraw("a", 1)
+    assert known.announce("b again", Announce(0, 60)) == []
+
+
+def test_tickets_lead_to_the_two_ends_of_a_relay_until_withdrawn() -> None:
+    known = jobs(relaying=True)
+    join(known, "a", 0)
+    join(known, "b", 1)
+    known.announce("a", Announce(1, 50))
+    to_b, to_a = (delivery.message for delivery in known.announce("b", Announce(0, 60)))
+    assert isinstance(to_a, Introduction)
+    assert isinstance(to_b, Introduction)
+    one, other = known.leg(to_a.ticket), known.leg(to_b.ticket)
+    assert one == Leg(("", "comm"), 0, 1)
+    assert other == one.other()
+    assert known.leg(NO_TICKET) is None
+    known.withdraw("a", 1)
+    assert known.leg(to_a.ticket) is None
+    known.leave("b")
+    assert known.leg(to_b.ticket) is None
+
+
+def test_an_abort_reaches_all_others_and_those_that_come_later_once() -> None:
+    known = jobs()
+    for rank, client in enumerate("abc"):
+        join(known, client, rank)
+    abort = Abort(0, 2, 1, "lost rank 2")
+    assert known.abort("a", abort) == [Delivery("b", abort), Delivery("c", abort)]
+    assert known.abort("b", Abort(1, 2, 1, "told")) == []
+    assert join(known, "d", 3) == [Delivery("d", abort)]
+    for client in "abcd":
+        known.leave(client)
+    assert join(known, "next run", 0) == []
+
+
+def test_two_processes_of_one_rank_are_both_told_and_sent_away() -> None:
+    known = jobs()
+    join(known, "a", 0)
+    told = join(known, "b", 0, instance=1)
+    assert [delivery.client for delivery in told] == ["a", "b"]
+    assert all(
+        isinstance(delivery.message, Refusal)
+        and delivery.message.reason is Reason.mismatch
+        and "two processes run as rank 0" in delivery.message.text
+        for delivery in told
+    )
+    assert len(known) == known.count == 0
+
+
+def test_ranks_with_another_world_size_are_everybodys_error() -> None:
+    known = jobs()
+    join(known, "a", 0)
+    join(known, "b", 1)
+    told = join(known, "c", 2, size=3)
+    assert [delivery.client for delivery in told] == ["a", "b", "c"]
+    assert "with 4 ranks, rank 2 with 3" in str(told[0].message)
+
+
+def test_a_peer_that_waits_in_raw_mode_is_told_whoever_comes_first() -> None:
+    known = jobs(raw_names=frozenset({b"comm2_1"}))
+    join(known, "a", 1)
+    (refusal,) = known.announce("a", Announce(2, 50))
+    assert "rank 2 at the rendezvous server does not run in framed mode as rank 1 does" in str(refusal.message)
+
+    known = jobs()
+    join(known, "a", 1)
+    join(known, "in a job", 1, job="job")
+    known.announce("a", Announce(2, 50))
+    known.announce("in a job", Announce(2, 50))
+    for unrelated in (b"comm3_1", b"comm2_", b"_1", b"2_1", b"\xff\xfe_1", b"comm999999_1"):
+        assert known.came_raw(unrelated) == []
+    assert [delivery.client for delivery in known.came_raw(b"comm2_1")] == ["a"]
+
+
+@pytest.mark.parametrize("peer", [1, 4, 2**32 - 1])
+def test_a_peer_that_cannot_be_is_a_protocol_error(peer: int) -> None:
+    known = jobs()
+    join(known, "a", 1)
+    with pytest.raises(ProtocolError):
+        known.announce("a", Announce(peer, 50))
+
+
+def test_whoever_has_not_registered_is_told_nothing() -> None:
+    known = jobs()
+    join(known, "a", 1)
+    for act in (
+        lambda: known.announce("stranger", Announce(1, 50)),
+        lambda: known.withdraw("stranger", 1),
+        lambda: known.abort("stranger", Abort(1, 1, 1, "")),
+        lambda: known.abort("a", Abort(2, 1, 1, "in another's name")),
+    ):
+        with pytest.raises(ProtocolError):
+            act()
+
+
+class JobsAgainstModel(RuleBasedStateMachine):
+    """The model is the set of (job, from rank, to rank, port) announced by those alive.
+
+    Two are introduced if, and only if, each has announced itself to the other in the same job.
+    """
+
+    clients = Bundle("clients")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.jobs: Jobs[int] = Jobs(relaying=False)
+        self.alive: dict[int, tuple[str, int]] = {}
+        self.announced: dict[tuple[str, int, int], int] = {}
+        self.born = 0
+
+    @rule(target=clients, job=st.sampled_from("xy"), rank=st.integers(0, 3), instance=st.integers(0, 1))
+    def register(self, job: str, rank: int, instance: int) -> int:
+        self.born += 1
+        known = Registration(job, "comm", rank, 4, bytes([instance] * 16), Endpoint("192.0.2.1", 1))
+        former = next((client for client, home in self.alive.items() if home == (job, rank)), None)
+        delivered = self.jobs.register(self.born, known, known.local)
+        if former is not None:
+            self.depart(former)
+        if delivered:  # another process of the same rank was there: both are sent away
+            assert [delivery.client for delivery in delivered] == [former, self.born]
+        else:
+            self.alive[self.born] = (job, rank)
+        return self.born
+
+    @rule(client=clients, peer=st.integers(0, 3), port=st.integers(1, 65535))
+    def announce(self, client: int, peer: int, port: int) -> None:
+        if client not in self.alive or self.alive[client][1] == peer:
+            with pytest.raises(ProtocolError):
+                self.jobs.announce(client, Announce(peer, port))
+            return
+        job, rank = self.alive[client]
+        self.announced[job, rank, peer] = port
+        delivered = {delivery.client: delivery.message for delivery in self.jobs.announce(client, Announce(peer, port))}
+        theirs = self.announced.get((job, peer, rank))
+        if theirs is None:
+            assert delivered == {}
+            return
+        other = next(found for found, home in self.alive.items() if home == (job, peer))
+        assert delivered == {
+            client: Introduction(peer, (Endpoint("192.0.2.1", theirs),), NO_TICKET),
+            other: Introduction(rank, (Endpoint("192.0.2.1", port),), NO_TICKET),
+        }
+
+    @rule(client=clients, peer=st.integers(0, 3))
+    def withdraw(self, client: int, peer: int) -> None:
+        if client in self.alive:
+            self.jobs.withdraw(client, peer)
+            self.announced.pop((*self.alive[client], peer), None)
+
+    @rule(client=consumes(clients))
+    def leave(self, client: int) -> None:
+        self.jobs.leave(client)
+        self.depart(client)
+
+    def depart(self, client: int) -> None:
+        home = self.alive.pop(client, None)
+        self.announced = {key: port for key, port in self.announced.items() if key[:2] != home}
+
+    @invariant()
+    def nobody_alive_is_forgotten(self) -> None:
+        assert len(self.jobs) == len(self.alive)
+        assert self.jobs.count == len({job for job, _ in self.alive.values()})
+
+
+JobsAgainstModel.TestCase.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)
+TestJobsAgainstModel = JobsAgainstModel.TestCase

@@ -1,0 +1,129 @@
+"""The extension's bytes."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rendezvous.protocol import Endpoint, ProtocolError
+from rendezvous.protocol.extension import (
+    HELLO_BYTES,
+    NO_PROOF,
+    Challenge,
+    Demand,
+    Hello,
+    Proof,
+    Purpose,
+    decode_challenge,
+    decode_hello,
+)
+from rendezvous.protocol.messages import (
+    MAX_JOB_BYTES,
+    Abort,
+    Announce,
+    Decoder,
+    Introduction,
+    Message,
+    ProbeRequest,
+    Reason,
+    Refusal,
+    Register,
+    Registration,
+    Welcome,
+    Withdraw,
+    encode,
+)
+
+u32 = st.integers(0, 2**32 - 1)
+ports = st.integers(1, 65535)
+tickets = st.binary(min_size=32, max_size=32)
+endpoints = st.builds(Endpoint, st.ip_addresses(v=4).map(str), ports)
+texts = st.text(st.characters(blacklist_categories=("Cs",)), max_size=200)
+registrations = st.integers(1, 65536).flatmap(
+    lambda size: st.builds(
+        Registration,
+        st.text(st.characters(codec="ascii"), max_size=MAX_JOB_BYTES),
+        st.text(st.characters(codec="ascii"), max_size=99),
+        st.integers(0, size - 1),
+        st.just(size),
+        st.binary(min_size=16, max_size=16),
+        endpoints,
+    )
+)
+messages: st.SearchStrategy[Message] = st.one_of(
+    st.builds(Register, registrations, tickets),
+    st.builds(Welcome, endpoints, tickets),
+    st.builds(Announce, u32, ports),
+    st.builds(ProbeRequest, u32, tickets),
+    st.builds(Introduction, u32, st.lists(endpoints, min_size=1, max_size=2).map(tuple), tickets),
+    st.builds(Withdraw, u32),
+    st.builds(Abort, u32, u32, st.integers(0, 255), texts),
+    st.builds(Refusal, st.sampled_from(Reason), texts),
+)
+
+
+@given(st.lists(messages, max_size=5), st.integers(1, 50))
+def test_messages_come_through_however_they_are_cut(sent: list[Message], piece: int) -> None:
+    data = b"".join(encode(message) for message in sent)
+    decoder = Decoder()
+    received = []
+    for start in range(0, len(data), piece):
+        received += decoder.feed(data[start : start + piece])
+    assert received == sent
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_messages_or_a_protocol_error(data: bytes) -> None:
+    try:
+        found = Decoder().feed(data)
+    except ProtocolError:
+        return
+    assert data.startswith(b"".join(encode(message) for message in found)) or any(
+        isinstance(message, Abort | Refusal) for message in found
+    )
+
+
+@given(messages, st.integers(3, 100), st.integers(0, 255))
+def test_a_damaged_message_is_another_one_or_a_protocol_error(message: Message, place: int, value: int) -> None:
+    data = bytearray(encode(message))
+    data[place % len(data)] = value
+    try:
+        Decoder().feed(bytes(data))
+    except ProtocolError as error:
+        assert str(error)
+
+
+def test_a_message_that_announces_too_much_is_refused_before_it_comes() -> None:
+    with pytest.raises(ProtocolError, match="at most"):
+        Decoder().feed(b"\xff\xff\x01")
+
+
+def test_a_hello_has_the_size_of_a_version_2_request_and_begins_as_no_name_does() -> None:
+    hello = Hello(Purpose.relay, bytes(range(32)))
+    assert len(hello.encode()) == HELLO_BYTES == 141
+    assert hello.encode()[:6] == b"\0FMI\x01\x02"
+    assert decode_hello(hello.encode()) == hello
+
+
+@given(st.binary(max_size=60))
+def test_a_challenge_is_known_by_its_first_bytes(data: bytes) -> None:
+    whole = Challenge(Demand.secret | Demand.tls, bytes(range(32))).encode()
+    for end in range(len(whole)):
+        assert decode_challenge(whole[:end]) is None
+    assert decode_challenge(whole) == Challenge(Demand.secret | Demand.tls, bytes(range(32)))
+    if not whole.startswith(data[:5]):
+        with pytest.raises(ProtocolError):
+            decode_challenge(data)
+
+
+def test_a_proof_holds_for_one_secret_one_connection_one_direction_and_one_registration() -> None:
+    proof = Proof(b"correct horse battery staple", b"c" * 32, b"s" * 32)
+    others = [
+        Proof(b"correct horse battery stable", b"c" * 32, b"s" * 32).of_client(b"registration"),
+        Proof(b"correct horse battery staple", b"C" * 32, b"s" * 32).of_client(b"registration"),
+        Proof(b"correct horse battery staple", b"c" * 32, b"S" * 32).of_client(b"registration"),
+        proof.of_client(b"another"),
+        proof.of_server(),
+    ]
+    assert proof.of_client(b"registration") not in others
+    assert len(set(others)) == len(others)
+    assert Proof(b"", b"c" * 32, b"s" * 32).of_client(b"registration") == NO_PROOF

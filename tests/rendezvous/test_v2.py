@@ -1,0 +1,244 @@
+"""TCPunch's version 2, byte for byte."""
+
+import asyncio
+import uuid
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rendezvous.protocol import Endpoint, ProtocolError
+from rendezvous.protocol.v2 import (
+    REQUEST_BYTES,
+    RESPONSE_BYTES,
+    Request,
+    Response,
+    Status,
+    decode_request,
+    decode_response,
+)
+from rendezvous.server import RendezvousServer
+from tests.rendezvous.test_server import Reader, Writer, client, own_endpoint, until, with_server
+
+TOKEN = uuid.UUID("550e8400-e29b-41d4-a716-446655440000")
+RECORDED_REQUEST = b"Test1_0" + bytes(93) + b"550e8400-e29b-41d4-a716-446655440000\0" + bytes(4)
+RECORDED_PAIRED = bytes.fromhex("01 c0a80102 2710 cb007115 c351") + b"550e8400-e29b-41d4-a716-446655440000\0"
+RECORDED_ERROR = bytes.fromhex("03 00000000 0000 00000000 0000") + b"00000000-0000-0000-0000-000000000000\0"
+
+names = st.text(st.characters(blacklist_characters="\0", blacklist_categories=("Cs",)), min_size=1, max_size=24)
+endpoints = st.builds(Endpoint, st.ip_addresses(v=4).map(str), st.integers(1, 65535))
+
+
+def test_the_sizes_are_those_of_the_original() -> None:
+    assert (REQUEST_BYTES, RESPONSE_BYTES) == (141, 50)
+
+
+def test_a_recorded_request_is_understood_and_made() -> None:
+    assert decode_request(RECORDED_REQUEST) == Request(b"Test1_0", TOKEN)
+    assert Request(b"Test1_0", TOKEN).encode() == RECORDED_REQUEST
+    assert decode_request(RECORDED_REQUEST[:137] + b"\xff\xff\xff\xff") == Request(b"Test1_0", TOKEN)
+
+
+def test_recorded_responses_are_made_and_understood() -> None:
+    paired = Response(Status.paired, Endpoint("192.168.1.2", 10000), Endpoint("203.0.113.21", 50001), TOKEN)
+    assert paired.encode() == RECORDED_PAIRED
+    assert decode_response(RECORDED_PAIRED) == paired
+    assert Response(Status.error).encode() == RECORDED_ERROR
+    assert decode_response(RECORDED_ERROR) == Response(Status.error)
+
+
+@given(names, st.none() | st.uuids())
+def test_requests_come_through(name: str, token: uuid.UUID | None) -> None:
+    request = Request(name.encode(), token)
+    assert decode_request(request.encode()) == request
+
+
+@given(st.sampled_from(Status), st.none() | endpoints, st.none() | endpoints, st.uuids())
+def test_responses_come_through(status: Status, own: Endpoint | None, peer: Endpoint | None, token: uuid.UUID) -> None:
+    response = Response(status, own, peer, token)
+    assert decode_response(response.encode()) == response
+
+
+@given(st.binary(max_size=160) | st.binary(min_size=141, max_size=141) | st.binary(min_size=50, max_size=50))
+def test_any_bytes_are_a_message_or_a_protocol_error(data: bytes) -> None:
+    for decode, size in ((decode_request, 141), (decode_response, 50)):
+        try:
+            decode(data)
+        except ProtocolError:
+            continue
+        assert len(data) == size
+
+
+async def response(reader: Reader) -> Response:
+    return decode_response(await reader.readexactly(RESPONSE_BYTES))
+
+
+async def requested(server: RendezvousServer, name: bytes, token: uuid.UUID | None = None) -> tuple[Reader, Writer]:
+    return await client(server, Request(name, token).encode())
+
+
+def test_a_whole_exchange_byte_for_byte() -> None:
+    async def scenario(server: RendezvousServer) -> None:
+        first_reader, first = await client(server, b"Test1_0" + bytes(134))
+        waiting = await first_reader.readexactly(50)
+        own = own_endpoint(first).encode()
+        assert waiting[:13] == b"\0" + own + bytes(6)
+        token = waiting[13:]
+        assert str(uuid.UUID(token[:36].decode())).encode() + b"\0" == token
+
+        second_reader, second = await client(server, b"Test1_0" + bytes(134))
+        paired = await second_reader.readexactly(50)
+        assert paired[:13] == b"\1" + own_endpoint(second).encode() + own
+        assert await first_reader.readexactly(50) == b"\1" + own + own_endpoint(second).encode() + token
+        first.close()
+        second.close()
+        assert await first_reader.read() == b""
+
+    with_server(scenario)
+
+
+@pytest.mark.parametrize("cut", [1, 3, 7, 8, 100, 137, 140])
+def test_a_request_in_pieces_is_put_together_wherever_it_is_cut(cut: int) -> None:
+    async def scenario(server: RendezvousServer) -> None:
+        whole = Request(b"Test1_0").encode()
+        reader, writer = await client(server, whole[:cut])
+        await until(lambda: server.connections == 1)
+        await asyncio.sleep(0)
+        writer.write(whole[cut:])
+        assert (await response(reader)).status is Status.waiting
+        writer.close()
+
+    with_server(scenario)
+
+
+def test_versions_1_and_2_pair_with_each_other() -> None:
+    async def scenario(server: RendezvousServer) -> None:
+        old_reader, old = await client(server, b"Test1_0")
+        new_reader, new = await requested(server, b"Test1_0")
+        assert (await response(new_reader)).peer == own_endpoint(old)
+        assert (await old_reader.readexactly(16))[8:14] == own_endpoint(new).encode()
+        old.close()
+        new.close()
+
+    with_server(scenario)
+
+
+def test_a_client_that_comes_back_with_its_token_goes_on_waiting_and_meets_whoever_came() -> None:
+    async def scenario(server: RendezvousServer) -> None:
+        reader, writer = await requested(server, b"name")
+        token = (await response(reader)).token
+        writer.close()
+        await until(lambda: server.connections == 0)
+
+        partner_reader, partner = await requested(server, b"name")
+        assert (await response(partner_reader)).status is Status.waiting  # nobody alive was there
+
+        reader, writer = await requested(server, b"name", token)
+        resumed = await response(reader)
+        assert (resumed.status, resumed.peer, resumed.token) == (Status.paired, own_endpoint(partner), token)
+        assert (await response(partner_reader)).peer == own_endpoint(writer)
+        writer.close()
+        partner.close()
+
+    with_server(scenario)
+
+
+def test_a_client_that_comes_back_before_its_old_connection_is_known_dead_takes_its_place() -> None:
+    async def scenario(server: RendezvousServer) -> None:
+        old_reader, old = await requested(server, b"name")
+        token = (await response(old_reader)).token
+        reader, writer = await requested(server, b"name", token)
+        assert (await response(reader)) == Response(Status.waiting, own_endpoint(writer), None, token)
+        assert await old_reader.read() == b""
+        assert server.waiting == 1
+        old.close()
+        writer.close()
+
+    with_server(scenario)
+
+
+def test_a_token_of_no_wait_begins_a_new_one() -> None:
+    async def scenario(server: RendezvousServer) -> None:
+        reader, writer = await requested(server, b"name", TOKEN)
+        assert (await response(reader)).status is Status.waiting
+        other_reader, other = await requested(server, b"other", (TOKEN))
+        assert (await response(other_reader)).token != TOKEN
+        writer.close()
+        other.close()
+
+    with_server(scenario)
+
+
+def test_a_wait_that_is_too_long_is_told_and_its_token_forgotten() -> None:
+    async def scenario(server: RendezvousServer) -> None:
+        reader, writer = await requested(server, b"name")
+        first = await response(reader)
+        assert await response(reader) == Response(Status.timeout, own_endpoint(writer), None, first.token)
+        assert await reader.read() == b""
+        assert server.waiting == 0
+        reader, writer = await requested(server, b"name", first.token)
+        assert (await response(reader)).token != first.token
+        writer.close()
+
+    with_server(scenario, waiting_seconds=0.1)
+
+
+def test_a_wait_is_not_prolonged_by_coming_back() -> None:
+    async def scenario(server: RendezvousServer) -> None:
+        reader, writer = await requested(server, b"name")
+        token = (await response(reader)).token
+        began = server.clock()
+        while True:
+            writer.close()
+            reader, writer = await requested(server, b"name", token)
+            if (await response(reader)).token != token:
+                break
+            assert server.clock() < began + 10
+        writer.close()
+
+    with_server(scenario, waiting_seconds=0.2)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        bytes(141),
+        b"x" * 100 + bytes(41),
+        b"\xff\xfe" + bytes(139),
+        b"name" + bytes(96) + b"no UUID" + bytes(34),
+    ],
+    ids=["no name", "name of 100 bytes", "no UTF-8", "no UUID"],
+)
+def test_a_wrong_request_is_answered_with_the_error_status_and_the_end(wrong: bytes) -> None:
+    async def scenario(server: RendezvousServer) -> None:
+        reader, writer = await client(server, wrong)
+        assert await reader.read() == RECORDED_ERROR
+        writer.close()
+
+    with_server(scenario)
+
+
+def test_the_server_that_ends_tells_the_waiting_to_come_again() -> None:
+    async def scenario(server: RendezvousServer) -> None:
+        reader, writer = await requested(server, b"name")
+        await response(reader)
+        await server.drain(5)
+        assert (await response(reader)).status is Status.timeout
+        assert await reader.read() == b""
+        writer.close()
+
+    with_server(scenario)
+
+
+def test_limits_are_answered_with_the_error_status() -> None:
+    async def scenario(server: RendezvousServer) -> None:
+        reader, writer = await requested(server, b"name")
+        await response(reader)
+        other_reader, other = await requested(server, b"other")
+        assert await other_reader.read() == RECORDED_ERROR
+        writer.close()
+        other.close()
+
+    limits: dict[str, Any] = {"waiters": 1}
+    with_server(scenario, **limits)
