@@ -2,7 +2,8 @@
 
 Numbers may be JSON numbers or strings, booleans may be ``true`` or ``"true"``; keys that are not known are
 ignored, as FMI does. The environment overrides the file: ``FMI_RENDEZVOUS=host:port`` the server's address,
-so that a script with a hard-wired host runs locally, and ``FMI_FRAMED=1|0`` the framed mode.
+so that a script with a hard-wired host runs locally, ``FMI_FRAMED=1|0`` the framed mode, and ``FMI_CHANNEL=shm`` all
+channels: the ranks share memory on one host.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from rendezvous.protocol import DEFAULT_PORT
 
 RENDEZVOUS_VARIABLE = "FMI_RENDEZVOUS"
 FRAMED_VARIABLE = "FMI_FRAMED"
+CHANNEL_VARIABLE = "FMI_CHANNEL"
 
 _DEFAULT_MAX_TIMEOUT_MS = 1000  # config/fmi.json of FMI
 _LONGEST_MS = 2**31 - 1
@@ -98,6 +100,9 @@ class Config:
         What the choice between them goes by.
     framed
         Whether messages carry headers, on every channel.
+    shared_memory
+        Whether ``FMI_CHANNEL=shm`` in the environment puts shared memory, where ranks meet as `direct` says, in the
+        place of all other channels.
     """
 
     direct: DirectConfig | None
@@ -105,6 +110,7 @@ class Config:
     s3: S3Config | None
     model: Model
     framed: bool
+    shared_memory: bool
 
 
 def load(path: str | os.PathLike[str], environment: Mapping[str, str] = os.environ) -> Config:
@@ -132,7 +138,18 @@ def load(path: str | os.PathLike[str], environment: Mapping[str, str] = os.envir
         )
     if len(modes) > 1:
         raise ConfigError(f"{path}: framed is true for some of the enabled backends only, allowed is all or none")
-    return Config(direct, redis, s3, _model(root.section("model"), direct, redis, s3), modes.pop())
+    model = _model(root.section("model"), direct, redis, s3)
+    shared_memory = _shared_memory(environment)
+    if shared_memory and direct is None:
+        raise ConfigError(f"{path}: {CHANNEL_VARIABLE} is shm, for which backends.Direct must say where the ranks meet")
+    return Config(direct, redis, s3, model, modes.pop() or shared_memory, shared_memory)
+
+
+def _shared_memory(environment: Mapping[str, str]) -> bool:
+    channel = environment.get(CHANNEL_VARIABLE, "")
+    if channel not in ("", "shm"):
+        raise ConfigError(f"environment: {CHANNEL_VARIABLE} is {channel!r}, allowed is shm, or nothing")
+    return channel == "shm"
 
 
 def _direct(backends: Section, environment: Mapping[str, str]) -> DirectConfig | None:

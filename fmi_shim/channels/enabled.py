@@ -10,6 +10,7 @@ from fmi_shim.channels.framed import FramedChannel
 from fmi_shim.channels.objects import ObjectChannel
 from fmi_shim.channels.redis import RedisStore
 from fmi_shim.channels.s3 import S3Store
+from fmi_shim.channels.shared_memory import SharedMemoryChannel
 from fmi_shim.config import Config
 from fmi_shim.cost.model import ChannelName, Pattern, Task
 from fmi_shim.frames import Call, Operation
@@ -55,6 +56,9 @@ class EnabledChannels:
         if s3 is not None:
             self._open[ChannelName.S3] = lambda: ObjectChannel(rank, size, comm_name, S3Store(s3), s3)
         self._names = tuple(self._open)
+        if config.shared_memory and direct is not None:
+            self._names = (ChannelName.Direct,)
+            self._open[ChannelName.Direct] = lambda: SharedMemoryChannel(rank, size, comm_name, direct)
 
     def choose(self, call: Call) -> Channel:
         """Return the channel for `call`, opened now if it was not.

@@ -7,7 +7,7 @@ ranks in different calls are told of each other.
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Generic, Protocol, TypeVar
@@ -72,7 +72,7 @@ class Link(Protocol):
 L = TypeVar("L", bound=Link)
 
 
-class Framing(Generic[L], ABC):
+class Framing(Generic[L]):
     """The messages of `Channel`, with headers. What moves the bytes is a subclass's."""
 
     rank: int

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from fmi_shim.channels.base import Channel
 from fmi_shim.channels.objects import ObjectChannel
 from fmi_shim.collectives import allreduce as allreduces
 from fmi_shim.collectives import barrier as barriers
 from fmi_shim.collectives import bcast as bcasts
 from fmi_shim.collectives import gather as gathers
-from fmi_shim.collectives import objects
+from fmi_shim.collectives import in_segment, objects
 from fmi_shim.collectives import reduce as reduces
 from fmi_shim.collectives import scan as scans
 from fmi_shim.collectives import scatter as scatters
-from fmi_shim.operators import Array, Combine, ReduceFunction
+from fmi_shim.collectives.in_segment import SegmentChannel
+from fmi_shim.operators import Array, Combine, Operator, ReduceFunction
 
 
 def barrier(channel: Channel) -> None:
     """Let no rank go on before all have come."""
     if isinstance(channel, ObjectChannel):
         objects.barrier(channel)
+    elif isinstance(channel, SegmentChannel):
+        in_segment.barrier(channel)
     else:
         barriers.one_byte_allreduce(channel)
 
@@ -27,6 +32,8 @@ def bcast(channel: Channel, buffer: Array | None, root: int) -> Array:
     """Return the root's `buffer`, received into `buffer` elsewhere, or into a new array where that is None."""
     if isinstance(channel, ObjectChannel):
         return objects.bcast(channel, buffer, root)
+    if isinstance(channel, SegmentChannel):
+        return in_segment.bcast(channel, buffer, root)
     return bcasts.binomial(channel, buffer, root)
 
 
@@ -48,6 +55,8 @@ def reduce(channel: Channel, buffer: Array, root: int, function: ReduceFunction,
     """Return all ranks' `buffer` combined at the root, None elsewhere; `buffer` is used up."""
     if isinstance(channel, ObjectChannel):
         return objects.reduce(channel, buffer, root, function, combine)
+    if isinstance(channel, SegmentChannel):
+        return _reduce_in_segment(channel, buffer, root, function, combine)
     schedule = reduces.left_to_right if function.left_to_right else reduces.binomial
     return schedule(channel, buffer, root, combine)
 
@@ -56,6 +65,8 @@ def allreduce(channel: Channel, buffer: Array, function: ReduceFunction, combine
     """Return all ranks' `buffer` combined, at all; `buffer` is used up."""
     if isinstance(channel, ObjectChannel):
         return objects.allreduce(channel, buffer, function, combine)
+    if isinstance(channel, SegmentChannel):
+        return _allreduce_in_segment(channel, buffer, function, combine)
     schedule = allreduces.choose(function, buffer.nbytes, channel.size, channel.full_duplex)
     return schedule(channel, buffer, combine)
 
@@ -67,3 +78,21 @@ def scan(channel: Channel, buffer: Array, function: ReduceFunction, combine: Com
     else:
         schedule = scans.chain if function.left_to_right else scans.up_and_down_sweep
         schedule(channel, buffer, combine)
+
+
+def _reduce_in_segment(
+    channel: SegmentChannel, buffer: Array, root: int, function: ReduceFunction, combine: Combine
+) -> Array | None:
+    # Of a custom function only whole arrays are known to make sense; and all ranks' results must be the same.
+    if function.operator is Operator.custom:
+        return reduces.left_to_right(channel, buffer, root, combine)
+    result = np.empty_like(buffer) if channel.rank == root else None
+    in_segment.reduce(channel, buffer, result, root, combine)
+    return result
+
+
+def _allreduce_in_segment(channel: SegmentChannel, buffer: Array, function: ReduceFunction, combine: Combine) -> Array:
+    if function.operator is Operator.custom:
+        return allreduces.left_to_right(channel, buffer, combine)
+    in_segment.allreduce(channel, buffer, buffer, combine)
+    return buffer

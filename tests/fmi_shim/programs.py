@@ -88,11 +88,12 @@ def doubling_order(values: list[Any], rank: int, f: Callable[[Any, Any], Any]) -
 
 
 def every_typed_operation(
-    comm: fmi.Communicator, rank: int, size: int, one_view: bool = False
+    comm: fmi.Communicator, rank: int, size: int, one_view: bool = False, in_order: bool = False
 ) -> list[tuple[str, Any, Any]]:
     """Do everything the API has with typed values; return what came, beside what plain Python says.
 
-    `one_view` is for channels on which an allreduce gives rank 0's result to all, to the bit.
+    `one_view` is for channels on which an allreduce gives rank 0's result to all, to the bit; `in_order` for those that
+    combine from left to right always.
     """
     results: list[tuple[str, Any, Any]] = []
     columns = list(zip(*(typed_values(r) for r in range(size)), strict=True))
@@ -112,11 +113,13 @@ def every_typed_operation(
             combine = element_wise(plain)
             left_to_right = fold(combine, values)
             for root in range(size):
-                expected = left_to_right if f.left_to_right else tree_order(values, root, combine)
+                ordered = f.left_to_right or in_order
+                expected = left_to_right if ordered else tree_order(values, root, combine)
                 results.append(
                     (f"reduce {f} {t} {root}", comm.reduce(own, root, f, t), expected if rank == root else None)
                 )
-            expected = left_to_right if f.left_to_right else doubling_order(values, 0 if one_view else rank, combine)
+            ordered = f.left_to_right or in_order
+            expected = left_to_right if ordered else doubling_order(values, 0 if one_view else rank, combine)
             results.append((f"allreduce {f} {t}", comm.allreduce(own, f, t), expected))
             if f.operator is not fmi.op.custom or f.left_to_right:
                 results.append((f"scan {f} {t}", comm.scan(own, f, t), fold(combine, values[: rank + 1])))

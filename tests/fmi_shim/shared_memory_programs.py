@@ -1,0 +1,155 @@
+"""What the ranks of the shared-memory tests run. Nothing of the test tools is imported here, as in `programs`."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import signal
+import threading
+import time
+from functools import reduce as fold
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import fmi_shim as fmi
+from fmi_shim.shared_memory import segment
+from tests.fmi_shim.programs import DOUBLE, INT, ints
+
+SUM = fmi.func(fmi.op.sum)
+
+
+def large_payloads(comm: fmi.Communicator, rank: int, size: int) -> list[str]:
+    """Move arrays around the limits of slots, blocks and shares; return the names of what came out wrong."""
+    wrong: list[str] = []
+    for count in (1, 8191, 8192, 8193, 131_071, 131_072, 131_073, 700_001):
+        arrays = [np.arange(count, dtype=np.float64) + r for r in range(size)]
+        expected = fold(np.add, arrays)
+        own = arrays[rank].copy()
+        if not np.array_equal(comm.allreduce(own, SUM), expected):
+            wrong.append(f"allreduce {count}")
+        for root in (0, size - 1):
+            reduced = comm.reduce(own, root, SUM)
+            if rank == root and not np.array_equal(reduced, expected):
+                wrong.append(f"reduce {count} {root}")
+            if not np.array_equal(comm.bcast(own if rank == root else None, root), arrays[root]):
+                wrong.append(f"bcast {count} {root}")
+            gathered = comm.gather(own, root)
+            if rank == root and not np.array_equal(gathered, np.concatenate(arrays)):
+                wrong.append(f"gather {count} {root}")
+        if not np.array_equal(own, arrays[rank]):
+            wrong.append(f"own {count}")
+    return wrong
+
+
+def mixture(comm: fmi.Communicator, rank: int, size: int, calls: int) -> list[str]:
+    """Make calls in an order that chance decides, alike on all ranks; return the names of what came out wrong."""
+    chance = random.Random(7)  # noqa: S311 - nothing is secret here
+    wrong: list[str] = []
+    for number in range(calls):
+        operation = chance.choice(["allreduce", "reduce", "bcast", "barrier", "send", "gather", "scatter", "scan"])
+        count = chance.choice([1, 2, 100, 9000, 150_000])
+        root, other = chance.sample(range(size), 2)
+        arrays = [np.full(count, number * 10 + r, np.int64) for r in range(size)]
+        own, total = arrays[rank], fold(np.add, arrays)
+        got: Any = None
+        expected: Any = None
+        if operation == "allreduce":
+            got, expected = comm.allreduce(own, SUM), total
+        elif operation == "reduce":
+            got, expected = comm.reduce(own, root, SUM), total if rank == root else None
+        elif operation == "bcast":
+            got, expected = comm.bcast(own if rank == root else None, root), arrays[root]
+        elif operation == "gather":
+            got, expected = comm.gather(own, root), np.concatenate(arrays) if rank == root else own[:0]
+        elif operation == "scatter":
+            got, expected = comm.scatter(np.concatenate(arrays) if rank == root else None, root), own
+        elif operation == "scan":
+            got, expected = comm.scan(own, SUM), fold(np.add, arrays[: rank + 1])
+        elif operation == "send" and rank == root:
+            comm.send(own, other)
+        elif operation == "send" and rank == other:
+            got, expected = comm.recv(root), arrays[root]
+        elif operation == "barrier":
+            comm.barrier()
+        if not np.array_equal(got, expected):
+            wrong.append(f"call {number}: {operation} of {count}, root {root}: {got}, not {expected}")
+    return wrong
+
+
+def sums_of_thirds(comm: fmi.Communicator, rank: int, size: int) -> list[bytes]:
+    """Return the bits of sums that no two orders agree upon."""
+    return [comm.allreduce(np.arange(1, count + 1) / (3.0 + rank), SUM).tobytes() for count in (1, 100, 9000, 400_000)]
+
+
+def names_in_use(comm: fmi.Communicator, rank: int, size: int) -> list[str]:
+    """Return the names that this run's segment still has."""
+    comm.barrier()
+    mapped = Path("/proc/self/maps").read_text()
+    return [path.name for path in Path("/dev/shm").glob("fmi-*") if f"{path}\n" in mapped]
+
+
+def die(comm: fmi.Communicator, rank: int, size: int, victim: int, moment: str) -> None:
+    """The victim is killed at a moment while all others depend on it."""
+    data = np.ones(1_000_000)
+    comm.barrier()
+    if rank == victim:
+        if moment == "asleep":
+            time.sleep(0.1)  # the others' polling ends, and they sleep
+        if moment == "in a large allreduce":
+            threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        else:
+            os.kill(os.getpid(), signal.SIGKILL)
+    if moment == "in a receive":
+        comm.recv(victim, DOUBLE)
+    while True:
+        comm.allreduce(data, SUM)
+
+
+def die_all_together(comm: fmi.Communicator, rank: int, size: int) -> None:
+    comm.barrier()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def two_receivers(comm: fmi.Communicator, rank: int, size: int) -> None:
+    comm.barrier()
+    comm.recv(1 - rank, INT)
+
+
+def raise_in_custom_function(comm: fmi.Communicator, rank: int, size: int) -> float:
+    def fragile(left: float, right: float) -> float:
+        raise ZeroDivisionError("in the custom function")
+
+    return comm.allreduce(1.0, fmi.func(fmi.op.custom, fragile, True, True), DOUBLE)
+
+
+def overflow(comm: fmi.Communicator, rank: int, size: int, count: int) -> list[int]:
+    return comm.allreduce([2**30] * count, SUM, ints(count))
+
+
+def processor_time_of_a_wait(comm: fmi.Communicator, rank: int, size: int) -> tuple[float, float]:
+    comm.barrier()
+    if rank == 1:
+        time.sleep(0.5)
+    start, used = time.monotonic(), time.process_time()
+    comm.barrier()
+    return time.monotonic() - start, time.process_time() - used
+
+
+def see_another_folder(comm: fmi.Communicator, rank: int, size: int, blind: int) -> None:
+    """One rank looks where there is nothing, as in a container with a /dev/shm of its own."""
+    if rank == blind:
+        segment._FOLDER = Path("/nonexistent")
+    comm.barrier()
+
+
+def reserve_too_much(comm: fmi.Communicator, rank: int, size: int) -> None:
+    """The file may not grow to the segment's size, as on a full /dev/shm."""
+
+    def full(descriptor: int, start: int, length: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    os.posix_fallocate = full
+    comm.barrier()
