@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable
 from functools import reduce as fold
 from typing import Any
@@ -287,3 +288,20 @@ def closed(comm: fmi.Communicator, rank: int, size: int) -> str:
     except FmiError as error:
         return f"{type(error).__name__}: {error}"
     return "no error"
+
+
+def channels_by_hint(comm: fmi.Communicator, rank: int, size: int) -> tuple[list[list[str]], int]:
+    """Sum with each hint; return which channels were open after the fast one and after the cheap one, and a sum."""
+    opened = []
+    for hint in (fmi.hints.fast, fmi.hints.cheap):
+        comm.hint(hint)
+        total = sum_of_ranks(comm, rank, size)
+        opened.append(sorted(name.value for name in comm._channels._opened))
+    return opened, total
+
+
+def leave_after_writing(comm: fmi.Communicator, rank: int, size: int) -> int | None:
+    """All but the root have nothing more to do after their write; the root comes late."""
+    if rank == 0:
+        time.sleep(0.2)
+    return comm.reduce(rank, 0, fmi.func(fmi.op.sum), INT)
