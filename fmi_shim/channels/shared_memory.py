@@ -24,8 +24,10 @@ from fmi_shim.shared_memory.segment import Segment
 from fmi_shim.shared_memory.semaphores import Semaphore
 from rendezvous.protocol import pair_name
 
+_SPINS = 100
+"""How often a waiting rank looks before it offers the processor to others, where each rank may have one of its own."""
 _POLL_SECONDS = 1e-3
-"""How long a waiting rank looks again and again, offering the processor to others in between, before it sleeps."""
+"""How long it then looks again and again, offering the processor in between, before it sleeps."""
 _NAP_SECONDS = 0.02
 """How long a sleep without a post lasts: then the rank looks whether the awaited one lives, and anyone has failed."""
 _SHORT_NAP_SECONDS = 0.001
@@ -98,6 +100,7 @@ class SharedMemoryChannel(Framing[LanePair], SegmentChannel):
         self._config = config
         self._max_timeout = config.max_timeout
         self._process = os.getpid()
+        self._spins = _SPINS if size <= len(os.sched_getaffinity(0)) else 0
         self._segment: Segment | None = None
         self._links: dict[int, LanePair] = {}
         self._debtors: list[LanePair] = []
@@ -224,6 +227,10 @@ class SharedMemoryChannel(Framing[LanePair], SegmentChannel):
 
     def _wait(self, ends: Sequence[Inlet | Outlet], peer: int) -> None:
         """Wait until one of `ends`, which lead to or come from `peer`, may go on."""
+        for _ in range(self._spins):
+            for end in ends:
+                if end.poll():
+                    return
         start = time.monotonic()
         while time.monotonic() - start < _POLL_SECONDS:
             os.sched_yield()

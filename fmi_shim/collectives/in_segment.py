@@ -19,7 +19,7 @@ import numpy as np
 from fmi_shim.channels.base import Channel
 from fmi_shim.operators import Array, Combine
 
-SMALL_BYTES = 1 << 14
+SMALL_BYTES = 1 << 16
 """Up to this size rank 0 combines alone, since sharing the work needs a second round of signals."""
 
 
@@ -135,8 +135,8 @@ def allreduce(channel: SegmentChannel, buffer: Array, out: Array, combine: Combi
     """Combine into every rank's `out`, which may be `buffer`.
 
     Small payloads: one copy in, rank 0 combines, one copy out. Cost: ``n * (2 * beta + (p - 1) * gamma) + 2 *
-    (p - 1) * alpha``. Large ones: one copy in, each rank combines its share of each slot, one copy out.
-    Cost: ``n * (2 * beta + (1 - 1/p) * gamma)``, plus ``2 * (p - 1) * alpha`` a slot and twice more.
+    (p - 1) * alpha``. Large ones: one copy in of all but the rank's share, which it combines, one copy out.
+    Cost: ``n * ((2 - 1/p) * beta + (1 - 1/p) * gamma)``, plus ``2 * (p - 1) * alpha`` a slot and twice more.
     """
     if buffer.nbytes > SMALL_BYTES:
         _pipeline(channel, buffer, out, combine)
@@ -175,11 +175,16 @@ def _pipeline(channel: SegmentChannel, buffer: Array, out: Array | None, combine
             out[start:stop] = results[half, : stop - start]
         if step < len(parts):
             start, stop = parts[step]
-            slots[half, channel.rank, : stop - start] = buffer[start:stop]
+            first, last = share(stop - start, channel.rank, channel.size, buffer.itemsize)
+            slot = slots[half, channel.rank]
+            slot[:first] = buffer[start : start + first]
+            slot[last : stop - start] = buffer[start + last : stop]
         if 1 <= step <= len(parts):
             start, stop = parts[step - 1]
             first, last = share(stop - start, channel.rank, channel.size, buffer.itemsize)
-            _fold([*slots[1 - half, :, first:last]], results[1 - half, first:last], combine)
+            operands = [*slots[1 - half, :, first:last]]
+            operands[channel.rank] = buffer[start + first : start + last]
+            _fold(operands, results[1 - half, first:last], combine)
 
 
 def share(elements: int, rank: int, size: int, itemsize: int) -> tuple[int, int]:
