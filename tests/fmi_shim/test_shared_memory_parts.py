@@ -1,0 +1,137 @@
+"""Layout, semaphores and lanes by themselves."""
+
+import itertools
+import mmap
+import multiprocessing
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fmi_shim.shared_memory.lanes import Inlet, Outlet
+from fmi_shim.shared_memory.layout import ABORT, BLOCKS, GATE, LINE, PAGE, Layout, layout_for
+from fmi_shim.shared_memory.semaphores import Semaphore
+
+linux = pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="POSIX semaphores in shared memory: Linux")
+
+
+@given(st.integers(1, 256))
+def test_everything_has_a_place_of_its_own(size: int) -> None:
+    plan = layout_for(size)
+    spans = [(GATE, GATE + LINE), (ABORT, PAGE)]
+    spans += [(plan.farewell(rank), plan.farewell(rank) + LINE) for rank in range(size)]
+    few = range(0, size, max(1, size // 8))
+    spans += [(plan.lane_of(src, dst), plan.lane_of(src, dst) + plan.lane) for src in few for dst in few]
+    spans += [(plan.slots, plan.results), (plan.results, plan.total)]
+    spans.sort()
+    assert all(before[1] <= after[0] for before, after in itertools.pairwise(spans))
+    assert all(start % LINE == 0 for start, _ in spans)
+    assert plan.lane_of(size - 1, size - 1) + plan.lane <= plan.slots
+    assert plan.slot % PAGE == 0
+
+
+@given(st.integers(1, 256))
+def test_a_segment_has_a_bounded_size(size: int) -> None:
+    assert layout_for(size).total <= max(48 << 20, size * size * 5000 + (20 << 20))
+    assert layout_for(16).total <= 40 << 20
+
+
+@given(st.integers(1, 256))
+def test_a_signal_of_any_call_fits_a_block(size: int) -> None:
+    assert layout_for(size).block >= 8 + 32 + 8 * 32
+
+
+def lane() -> tuple[mmap.mmap, Layout, Outlet, Inlet]:
+    plan = Layout(2, 64, PAGE)
+    memory = mmap.mmap(-1, plan.total)
+    for offset in (0, LINE):
+        Semaphore(memory, plan.lane_of(0, 1) + offset).initialise()
+    return memory, plan, Outlet(memory, plan, 0, 1), Inlet(memory, plan, 0, 1)
+
+
+def pieces(data: bytes, cuts: list[int]) -> Iterator[bytes]:
+    start = 0
+    for cut in sorted({min(cut, len(data)) for cut in cuts} | {len(data)}):
+        yield data[start:cut]
+        start = cut
+
+
+@linux
+@settings(deadline=None)
+@given(st.binary(max_size=2000), st.lists(st.integers(0, 2000)), st.lists(st.integers(0, 2000)))
+def test_a_lane_hands_bytes_on_in_order_however_they_are_cut(data: bytes, sent: list[int], read: list[int]) -> None:
+    _, _, outlet, inlet = lane()
+    outgoing = [memoryview(piece) for piece in pieces(data, sent) if piece]
+    parts = [bytearray(len(piece)) for piece in pieces(data, read)]
+    incoming = [memoryview(part) for part in parts if part]
+    while outgoing or incoming:
+        assert outlet.push(outgoing) + inlet.pull(incoming) > 0
+    assert b"".join(parts) == data
+
+
+@linux
+def test_a_full_lane_takes_no_more_until_half_of_it_was_read() -> None:
+    _, _, outlet, inlet = lane()
+    for number in range(BLOCKS):
+        assert outlet.poll()
+        outlet.put((1).to_bytes(8, "little") + bytes([number]))
+    assert not outlet.poll()
+    assert not outlet.sleep(0.001)
+    for number in range(BLOCKS // 2):
+        assert not outlet.poll()
+        assert inlet.poll()
+        assert inlet.take((1).to_bytes(8, "little") + bytes([number]))
+    assert outlet.poll()
+
+
+@linux
+def test_an_unexpected_block_is_left_to_be_read() -> None:
+    _, _, outlet, inlet = lane()
+    outlet.put((3).to_bytes(8, "little") + b"abc")
+    assert inlet.poll()
+    assert not inlet.take((3).to_bytes(8, "little") + b"abd")
+    found = bytearray(3)
+    assert inlet.pull([memoryview(found)]) == 3
+    assert found == b"abc"
+
+
+def _answer(memory: mmap.mmap, turns: int) -> None:
+    ping, pong = Semaphore(memory, 0), Semaphore(memory, LINE)
+    for _ in range(turns):
+        while not ping.wait(1.0):
+            pass
+        number = int.from_bytes(memory[PAGE : PAGE + 8], "little")
+        memory[PAGE : PAGE + 8] = (number + 1).to_bytes(8, "little")
+        pong.post()
+
+
+@linux
+def test_what_was_written_before_a_post_is_seen_after_the_wait() -> None:
+    memory = mmap.mmap(-1, 2 * PAGE)
+    ping, pong = Semaphore(memory, 0), Semaphore(memory, LINE)
+    ping.initialise()
+    pong.initialise()
+    other = multiprocessing.get_context("fork").Process(target=_answer, args=(memory, 2000))
+    other.start()
+    for turn in range(2000):
+        memory[PAGE : PAGE + 8] = (7 * turn).to_bytes(8, "little")
+        ping.post()
+        while not pong.wait(1.0):
+            assert other.is_alive()
+        assert int.from_bytes(memory[PAGE : PAGE + 8], "little") == 7 * turn + 1
+    other.join()
+    assert other.exitcode == 0
+
+
+@linux
+def test_a_semaphore_without_a_post_lets_nobody_through() -> None:
+    memory = mmap.mmap(-1, PAGE)
+    semaphore = Semaphore(memory, 0)
+    semaphore.initialise(1)
+    assert semaphore.try_wait()
+    assert not semaphore.try_wait()
+    assert not semaphore.wait(0.001)
+    semaphore.post()
+    assert semaphore.wait(0.001)
