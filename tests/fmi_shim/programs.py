@@ -89,17 +89,24 @@ def doubling_order(values: list[Any], rank: int, f: Callable[[Any, Any], Any]) -
 
 
 def every_typed_operation(
-    comm: fmi.Communicator, rank: int, size: int, one_view: bool = False, in_order: bool = False
+    comm: fmi.Communicator,
+    rank: int,
+    size: int,
+    one_view: bool = False,
+    in_order: bool = False,
+    kinds: Iterable[fmi.datatypes] = tuple(fmi.datatypes),
 ) -> list[tuple[str, Any, Any]]:
     """Do everything the API has with typed values; return what came, beside what plain Python says.
 
     `one_view` is for channels on which an allreduce gives rank 0's result to all, to the bit; `in_order` for those that
-    combine from left to right always.
+    combine from left to right always; `kinds` are the types to do it with.
     """
     results: list[tuple[str, Any, Any]] = []
     columns = list(zip(*(typed_values(r) for r in range(size)), strict=True))
     for column in columns:
         values, t = [value for value, _ in column], column[0][1]
+        if t.datatype not in kinds:
+            continue
         own = values[rank]
         for root in range(size):
             everything = [element for value in values for element in (value if t.is_list else [value])]

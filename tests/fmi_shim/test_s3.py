@@ -1,0 +1,156 @@
+"""The S3 channel on moto's S3, with real ranks over HTTP."""
+
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from moto.core import DEFAULT_ACCOUNT_ID
+from moto.s3.models import s3_backends
+from moto.server import ThreadedMotoServer
+
+import fmi_shim as fmi
+from fmi_shim.channels.s3 import S3Store
+from fmi_shim.config import S3Config
+from fmi_shim.errors import ConfigError, PeerTimeoutError, StoreError
+from tests.fmi_shim import failing_programs, programs
+from tests.fmi_shim.world import World
+
+BUCKET = "exchange"
+
+
+@pytest.fixture(scope="module")
+def access() -> Iterator[dict[str, str]]:
+    """A server of our own, and the variables by which boto3 finds it."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "of-the-test",
+        "AWS_SECRET_ACCESS_KEY": "of-the-test",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    server.stop()
+
+
+@pytest.fixture
+def bucket(access: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The bucket, empty; this process's boto3 finds it, too."""
+    for name, value in access.items():
+        monkeypatch.setenv(name, value)
+    found = boto3.resource("s3", region_name="us-east-1").create_bucket(Bucket=BUCKET)
+    yield found
+    found.objects.delete()
+
+
+@pytest.fixture
+def s3_world(access: dict[str, str], bucket: Any, tmp_path: Path) -> World:
+    return World("", tmp_path, {"S3": {"bucket_name": BUCKET, "timeout": 50}}, access)
+
+
+def keys(bucket: Any) -> list[str]:
+    return [found.key for found in bucket.objects.all()]
+
+
+EVERY = tuple(fmi.datatypes)
+
+
+@pytest.mark.parametrize(
+    ("size", "kinds", "framed"),
+    [
+        (1, EVERY, True),
+        (2, EVERY, False),
+        (3, [fmi.datatypes.int_list], True),
+        (4, [fmi.datatypes.double_list], False),
+        (5, [fmi.datatypes.int], True),
+    ],
+)
+def test_every_operation_operator_and_root_gives_what_plain_python_gives(
+    s3_world: World, bucket: Any, size: int, kinds: list[fmi.datatypes], framed: bool
+) -> None:
+    assert s3_world.values(programs.every_typed_operation, size, True, False, kinds, framed=framed) == [[]] * size
+    assert keys(bucket) == []
+
+
+def test_arrays_of_any_shape_go_through_every_operation(s3_world: World, bucket: Any) -> None:
+    assert s3_world.values(programs.every_array_operation, 2, True) == [[]] * 2
+    assert keys(bucket) == []
+
+
+def test_megabytes_go_through(s3_world: World) -> None:
+    assert s3_world.values(programs.big_exchange, 2, 1_000_000) == [(1.0, 1.0)] * 2
+
+
+def test_ranks_that_leave_after_writing_are_read_all_the_same(s3_world: World, bucket: Any) -> None:
+    assert s3_world.values(programs.leave_after_writing, 3) == [3, None, None]
+    assert keys(bucket) == []
+
+
+def test_only_own_objects_are_deleted(s3_world: World, bucket: Any) -> None:
+    foreign = ["data/partition_0.npy", f"{s3_world.folder.name}-11_barrier_0", "zz"]
+    for key in foreign:
+        bucket.put_object(Key=key, Body=b"x")
+    assert s3_world.values(programs.sum_of_ranks, 2) == [1, 1]
+    assert keys(bucket) == sorted(foreign)
+
+
+def test_a_killed_rank_is_named_by_those_who_wait(s3_world: World) -> None:
+    first, _ = s3_world.run(failing_programs.die_before_second_call, 2, 1, max_timeout=1500)
+    assert isinstance(first.error, PeerTimeoutError)
+    assert "rank 0 in barrier (call 2, 1 x uint8): " in str(first.error)
+    assert "1_barrier_2' in S3 bucket 'exchange' did not come for 1.5 s: rank 1" in str(first.error)
+
+
+def store(bucket_name: str = BUCKET) -> S3Store:
+    return S3Store(S3Config(0.02, 1.0, False, bucket_name, "us-east-1"))
+
+
+@pytest.mark.usefixtures("bucket")
+def test_the_store_does_not_overwrite() -> None:
+    opened = store()
+    assert opened.put({"old": memoryview(b"first"), "empty": b""}) == []
+    assert opened.put({"old": b"second", "new": b"n"}) == ["old"]
+    assert opened.get(["old", "missing", "empty", "new"]) == [b"first", None, b"", b"n"]
+    opened.close()
+
+
+@pytest.mark.usefixtures("bucket")
+def test_the_store_lists_and_deletes_past_a_page() -> None:
+    names = [f"many{i:04}" for i in range(1005)]
+    for name in [*names, "other"]:  # past HTTP, which would take seconds
+        s3_backends[DEFAULT_ACCOUNT_ID]["aws"].put_object(BUCKET, name, b"x")
+    opened = store()
+    assert opened.keys("many") == set(names)
+    opened.delete([*names, "missing"])
+    assert opened.keys("") == {"other"}
+
+
+@pytest.mark.usefixtures("bucket")
+def test_a_bucket_that_is_not_there_is_named() -> None:
+    opened = store("no-such-bucket")
+    for request, action in (
+        (lambda: opened.get(["key"]), "read"),
+        (lambda: opened.put({"key": b""}), "write"),
+        (lambda: opened.keys("key"), "list"),
+        (lambda: opened.delete(["key"]), "delete"),
+    ):
+        with pytest.raises(StoreError, match=f"S3 bucket 'no-such-bucket': cannot {action} 'key': .*NoSuchBucket"):
+            request()
+
+
+def test_an_endpoint_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, access: dict[str, str]) -> None:
+    for name, value in (access | {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(StoreError, match="cannot read 'key': Could not connect to the endpoint URL"):
+        store().get(["key"])
+
+
+def test_a_missing_client_library_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    with pytest.raises(ConfigError, match=r"S3 is enabled and chosen, but .*: pip install boto3"):
+        store()
