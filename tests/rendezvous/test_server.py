@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 import struct
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -16,9 +17,9 @@ Reader, Writer = asyncio.StreamReader, asyncio.StreamWriter
 Scenario = Callable[[RendezvousServer], Awaitable[None]]
 
 
-def with_server(scenario: Scenario, **limits: Any) -> None:
+def with_server(scenario: Scenario, secret: bytes = b"", tls: ssl.SSLContext | None = None, **limits: Any) -> None:
     async def run() -> None:
-        server = RendezvousServer(port=0, limits=Limits(**limits))
+        server = RendezvousServer(port=0, limits=Limits(**limits), secret=secret, tls=tls)
         await server.start()
         try:
             await asyncio.wait_for(scenario(server), 20)

@@ -1,0 +1,343 @@
+"""The extension on real sockets: who gets in, what is relayed, and what it costs at most."""
+
+import asyncio
+import secrets
+import ssl
+from pathlib import Path
+
+import pytest
+
+from rendezvous.protocol import Endpoint
+from rendezvous.protocol.extension import (
+    CHALLENGE_BYTES,
+    Challenge,
+    Demand,
+    Hello,
+    Proof,
+    Purpose,
+    decode_challenge,
+)
+from rendezvous.protocol.messages import (
+    Abort,
+    Announce,
+    Decoder,
+    Introduction,
+    Message,
+    Reason,
+    Refusal,
+    Register,
+    Registration,
+    Welcome,
+    Withdraw,
+    encode,
+)
+from rendezvous.protocol.v2 import Request, Status, decode_response
+from rendezvous.server import RendezvousServer
+from rendezvous.tally import Refused
+from tests.certificates import loopback_certificate
+from tests.rendezvous.test_server import Reader, Writer, client, own_endpoint, until, with_server
+
+SECRET = b"correct horse battery staple"
+
+
+class Rank:
+    """A rank's end of a control connection."""
+
+    def __init__(self, reader: Reader, writer: Writer, challenge: Challenge, nonce: bytes) -> None:
+        self.reader = reader
+        self.writer = writer
+        self.challenge = challenge
+        self.nonce = nonce
+        self._decoder = Decoder()
+        self._messages: list[Message] = []
+
+    @classmethod
+    async def connect(cls, server: RendezvousServer) -> "Rank":
+        nonce = secrets.token_bytes(32)
+        reader, writer = await client(server, Hello(Purpose.control, nonce).encode())
+        challenge = decode_challenge(await reader.readexactly(CHALLENGE_BYTES))
+        assert challenge is not None
+        return cls(reader, writer, challenge, nonce)
+
+    @classmethod
+    async def registered(cls, server: RendezvousServer, rank: int, job: str = "", secret: bytes = b"") -> "Rank":
+        self = await cls.connect(server)
+        self.register(rank, job, secret)
+        assert isinstance(await self.receive(), Welcome)
+        return self
+
+    def register(self, rank: int, job: str = "", secret: bytes = b"") -> Proof:
+        registration = Registration(job, "comm", rank, 4, secrets.token_bytes(16), own_endpoint(self.writer))
+        proof = Proof(secret, self.nonce, self.challenge.nonce)
+        self.send(Register(registration, proof.of_client(registration.encode())))
+        return proof
+
+    def send(self, message: Message) -> None:
+        self.writer.write(encode(message))
+
+    async def receive(self) -> Message:
+        while not self._messages:
+            data = await self.reader.read(4096)
+            assert data, "the server closed the connection"
+            self._messages = self._decoder.feed(data)
+        return self._messages.pop(0)
+
+    async def ended(self) -> bool:
+        try:
+            return not self._messages and await self.reader.read() == b""
+        except ConnectionError:
+            return True
+
+    async def introduction(self) -> Introduction:
+        message = await self.receive()
+        assert isinstance(message, Introduction)
+        return message
+
+
+async def introduced(server: RendezvousServer) -> tuple[Rank, Rank, bytes, bytes]:
+    """Two ranks that have announced themselves to each other, and their relay tickets."""
+    first, second = await Rank.registered(server, 0), await Rank.registered(server, 1)
+    first.send(Announce(1, 50_001))
+    second.send(Announce(0, 50_002))
+    to_second, to_first = await first.introduction(), await second.introduction()
+    assert to_second.endpoints == (Endpoint("127.0.0.1", 50_002),)
+    assert to_first.endpoints == (Endpoint("127.0.0.1", 50_001),)
+    return first, second, to_second.ticket, to_first.ticket
+
+
+async def relayed(
+    server: RendezvousServer,
+) -> tuple[tuple[Reader, Writer], tuple[Reader, Writer], tuple[Rank, Rank]]:
+    """The two ends of a relayed connection, and the ranks, whose control connections must live as long."""
+    first, second, one, other = await introduced(server)
+    return (
+        await client(server, Hello(Purpose.relay, one).encode()),
+        await client(server, Hello(Purpose.relay, other).encode()),
+        (first, second),
+    )
+
+
+def test_ranks_of_different_jobs_never_meet() -> None:
+    async def scenario(server: RendezvousServer) -> None:
+        ranks = [await Rank.registered(server, rank, job) for job in ("x", "y") for rank in (0, 1)]
+        ranks[0].send(Announce(1, 1000))
+        ranks[3].send(Announce(0, 2000))
+        ranks[1].send(Announce(0, 3000))
+        assert (await ranks[0].introduction()).endpoints == (Endpoint("127.0.0.1", 3000),)
+        assert (await ranks[1].introduction()).endpoints == (Endpoint("127.0.0.1", 1000),)
+        ranks[2].send(Announce(1, 4000))
+        assert (await ranks[3].introduction()).endpoints == (Endpoint("127.0.0.1", 4000),)
+        for rank in ranks:
+            rank.writer.close()
+
+    with_server(scenario)
+
+
+def test_an_abort_is_passed_on_to_all_others() -> None:
+    async def scenario(server: RendezvousServer) -> None:
+        ranks = [await Rank.registered(server, rank) for rank in range(3)]
+        abort = Abort(1, 3, 2, "rank 1 gave up")
+        ranks[1].send(abort)
+        assert await ranks[0].receive() == await ranks[2].receive() == abort
+        late = await Rank.registered(server, 3)
+        assert await late.receive() == abort
+
+    with_server(scenario)
+
+
+def test_with_a_secret_whoever_knows_it_gets_in_and_the_server_proves_that_it_knows_it_too() -> None:
+    async def scenario(server: RendezvousServer) -> None:
+        rank = await Rank.connect(server)
+        assert rank.challenge.demand is Demand.secret
+        proof = rank.register(0, secret=SECRET)
+        assert await rank.receive() == Welcome(own_endpoint(rank.writer), proof.of_server())
+
+    with_server(scenario, secret=SECRET)
+
+
+def test_without_the_secret_nothing_is_learned(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(server: RendezvousServer) -> None:
+        member = await Rank.registered(server, 0, "hush", SECRET)
+        member.send(Announce(1, 50_001))
+        for secret in (b"", b"correct horse battery stable"):
+            stranger = await Rank.connect(server)
+            stranger.register(1, "hush", secret)
+            refusal = await stranger.receive()
+            assert isinstance(refusal, Refusal)
+            assert refusal.reason is Reason.forbidden
+            assert "hush" not in refusal.text
+            assert await stranger.ended()
+        for message in (Announce(0, 50_002), Withdraw(0), Abort(1, 1, 1, "")):
+            stranger = await Rank.connect(server)
+            stranger.send(message)
+            assert await stranger.ended()
+        for purpose in (Purpose.probe, Purpose.relay):
+            reader, _ = await client(server, Hello(purpose, bytes(32)).encode())
+            assert await reader.read() == b""
+        reader, _ = await client(server, b"comm1_0")
+        assert await reader.read() == b""
+        reader, _ = await client(server, Request(b"comm1_0").encode())
+        assert decode_response(await reader.read()).status is Status.error
+        assert server.tally.refused[Refused.secret] == 6
+        assert SECRET.decode() not in caplog.text
+
+    with caplog.at_level("DEBUG"):
+        with_server(scenario, secret=SECRET)
+
+
+def test_a_proof_of_another_connection_is_worth_nothing() -> None:
+    async def scenario(server: RendezvousServer) -> None:
+        overheard, thief = await Rank.connect(server), await Rank.connect(server)
+        registration = Registration("", "comm", 0, 4, bytes(16), own_endpoint(thief.writer))
+        proof = Proof(SECRET, overheard.nonce, overheard.challenge.nonce)
+        thief.send(Register(registration, proof.of_client(registration.encode())))
+        assert isinstance(await thief.receive(), Refusal)
+
+    with_server(scenario, secret=SECRET)
+
+
+def test_a_short_secret_is_refused() -> None:
+    with pytest.raises(ValueError, match="16 or more"):
+        RendezvousServer(port=0, secret=b"sesame")
+
+
+def test_relayed_bytes_arrive_whole_in_both_directions_and_the_end_is_passed_on() -> None:
+    async def scenario(server: RendezvousServer) -> None:
+        (one_reader, one), (other_reader, other), _ranks = await relayed(server)
+        there, back = secrets.token_bytes(3_000_000), secrets.token_bytes(2_000_000)
+        one.write(there)
+        other.write(back)
+        assert await asyncio.gather(other_reader.readexactly(len(there)), one_reader.readexactly(len(back))) == [
+            there,
+            back,
+        ]
+        one.write_eof()
+        assert await other_reader.read() == b""
+        other.write(b"still open in this direction")
+        other.write_eof()
+        assert await one_reader.read() == b"still open in this direction"
+        await until(lambda: len(server.extension.relays) == 0)
+        assert server.tally.relayed_bytes == len(there) + len(back) + 28
+
+    with_server(scenario)
+
+
+def test_what_is_said_before_the_other_end_has_come_is_not_lost() -> None:
+    async def scenario(server: RendezvousServer) -> None:
+        *_ranks, one, other = await introduced(server)
+        _, early = await client(server, Hello(Purpose.relay, one).encode() + b"early")
+        reader, _ = await client(server, Hello(Purpose.relay, other).encode())
+        assert await reader.readexactly(5) == b"early"
+        early.close()
+
+    with_server(scenario)
+
+
+def test_a_slow_reader_slows_its_writer_down_and_nobody_else() -> None:
+    async def scenario(server: RendezvousServer) -> None:
+        (_, one), (other_reader, _other), _ranks = await relayed(server)
+        one.write(bytes(50_000_000))
+        moved = -1
+        while moved != server.tally.relayed_bytes:  # until everything on the way is full
+            moved = server.tally.relayed_bytes
+            await asyncio.sleep(0.05)
+        assert moved < 40_000_000
+        a_reader, a = await client(server, b"name")
+        _, b = await client(server, b"name")
+        assert len(await a_reader.readexactly(16)) == 16
+        assert await other_reader.readexactly(50_000_000) == bytes(50_000_000)
+        a.close()
+        b.close()
+
+    with_server(scenario)
+
+
+def test_a_relay_has_a_bandwidth_and_a_lifetime() -> None:
+    async def scenario(server: RendezvousServer) -> None:
+        (_, one), (other_reader, _other), _ranks = await relayed(server)
+        began = server.clock()
+        one.write(bytes(400_000))
+        await other_reader.readexactly(400_000)
+        # 0.1 s of bandwidth may go at once, and the last chunk is paid for after it was passed on.
+        assert server.clock() - began >= (400_000 - 131_072) / 1_000_000 - 0.1
+        assert await other_reader.read() == b""
+        assert server.clock() - began >= 0.5
+
+    with_server(scenario, relay_bytes_per_second=1_000_000, relay_seconds=0.6)
+
+
+def test_relays_have_a_limit_and_may_be_switched_off() -> None:
+    async def limited(server: RendezvousServer) -> None:
+        _held = await relayed(server)
+        await until(lambda: len(server.extension.relays) == 1)
+        third, fourth = await Rank.registered(server, 2), await Rank.registered(server, 3)
+        third.send(Announce(3, 50_001))
+        fourth.send(Announce(2, 50_002))
+        for rank in (third, fourth):
+            reader, _ = await client(server, Hello(Purpose.relay, (await rank.introduction()).ticket).encode())
+        assert await reader.read() == b""
+        await until(lambda: server.tally.refused[Refused.relay_limit] == 2)
+
+    async def switched_off(server: RendezvousServer) -> None:
+        *_ranks, one, other = await introduced(server)
+        assert one == other == bytes(32)
+
+    with_server(limited, relays=1)
+    with_server(switched_off, relays=0)
+
+
+def test_connections_of_one_address_and_ranks_in_all_have_a_limit() -> None:
+    async def addresses(server: RendezvousServer) -> None:
+        ranks = [await Rank.registered(server, rank) for rank in range(3)]
+        reader, _ = await client(server, b"one too many")
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await reader.readexactly(1)
+        ranks[0].writer.close()
+        await until(lambda: server.connections == 2)
+        await Rank.registered(server, 0)
+
+    async def waiters(server: RendezvousServer) -> None:
+        _first = await Rank.registered(server, 0)
+        other = await Rank.connect(server)
+        other.register(1)
+        refusal = await other.receive()
+        assert isinstance(refusal, Refusal)
+        assert refusal.reason is Reason.busy
+
+    with_server(addresses, connections_per_address=3)
+    with_server(waiters, waiters=1)
+
+
+def test_silent_ranks_and_ranks_that_talk_nonsense_are_disconnected() -> None:
+    async def scenario(server: RendezvousServer) -> None:
+        silent = await Rank.connect(server)
+        for nonsense in (b"\xff" * 50, encode(Welcome(Endpoint("1.2.3.4", 5), bytes(32))), encode(Announce(1, 1))):
+            rank = await Rank.connect(server)
+            rank.writer.write(nonsense)
+            assert await rank.ended()
+        twice = await Rank.registered(server, 0)
+        twice.register(0)
+        assert await twice.ended()
+        assert await silent.ended()
+        await until(lambda: server.connections == 0)
+
+    with_server(scenario, silence_seconds=0.2)
+
+
+def test_with_a_certificate_the_control_connection_is_encrypted(tmp_path: Path) -> None:
+    certificate = loopback_certificate(tmp_path)
+
+    async def scenario(server: RendezvousServer) -> None:
+        rank = await Rank.connect(server)
+        assert rank.challenge.demand is Demand.tls
+        await rank.writer.start_tls(ssl.create_default_context(cafile=certificate), server_hostname="127.0.0.1")
+        rank.register(0)
+        assert isinstance(await rank.receive(), Welcome)
+        plain = await Rank.connect(server)
+        plain.register(1)
+        assert await plain.ended()
+        rank.writer.close()
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    with_server(scenario, tls=context)
