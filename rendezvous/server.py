@@ -186,7 +186,7 @@ class RendezvousServer:
         self._release(client.endpoint.host)
 
     def _forget(self, client: NameClient) -> None:
-        self._loop.remove_reader(client.connection)
+        self._loop.remove_reader(client.connection.fileno())
         self._deadlines.drop(client)
         self._clients.discard(client)
 
@@ -230,7 +230,8 @@ class RendezvousServer:
         connection.setblocking(False)
         client = NameClient(self, connection, endpoint)
         self._clients.add(client)
-        self._loop.add_reader(connection, client.readable)
+        # By descriptor: asyncio would write a socket's description for an error message that nobody sees.
+        self._loop.add_reader(connection.fileno(), client.readable)
 
     def _stop_listening(self) -> None:
         if self._listener is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 
 DEFAULT_PORT = 10000
 
@@ -28,7 +29,12 @@ class Endpoint:
 
     def encode(self) -> bytes:
         """Return ``struct in_addr`` and ``in_port_t``, 6 bytes in network order."""
-        return _ADDRESS.pack(ipaddress.IPv4Address(self.host).packed, self.port)
+        return _ADDRESS.pack(_packed(self.host), self.port)
+
+
+@lru_cache(maxsize=4096)
+def _packed(host: str) -> bytes:
+    return ipaddress.IPv4Address(host).packed
 
 
 def decode_endpoint(data: bytes) -> Endpoint:
