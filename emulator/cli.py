@@ -18,6 +18,7 @@ from emulator.orchestration.backend import local_backend
 from emulator.orchestration.job import Job, RunOutcome
 from emulator.orchestration.launch import EXECUTE_TMP_MB, run, uploads
 from emulator.orchestration.log_tail import RankLine
+from emulator.report.relays import relayed_pair, relays_line
 from emulator.report.run_summary import cost_line, run_cost, run_table
 
 # What shells and mpirun use: 1 a failed rank, 2 a command that cannot be, 128 + n ended by signal n.
@@ -115,11 +116,20 @@ def _run_job(job: Job, preload: Sequence[str]) -> int:
     with LocalCloud(preload=preload) as cloud:
         backend = local_backend(cloud.endpoint_url, cloud.rendezvous, job.world_size, cloud.stop_functions)
         width = len(str(job.world_size - 1))
-        outcome = run(job, files, backend, lambda line: _print_line(line, width))
+        relayed: set[tuple[int, int]] = set()
+
+        def on_line(line: RankLine) -> None:
+            _print_line(line, width)
+            if (pair := relayed_pair(line.text)) is not None:
+                relayed.add(pair)
+
+        outcome = run(job, files, backend, on_line)
         s3_requests = cloud.s3_requests()
     _say(run_table(outcome))
     reports = [*(rank.report for rank in outcome.ranks), *outcome.others]
     _say(cost_line(run_cost(reports, EXECUTE_TMP_MB, s3_requests)))
+    if relayed:
+        _say(relays_line(relayed))
     _say(f"{job.world_size} ranks in {time.perf_counter() - began:.2f} s on this machine")
     if outcome.failures:
         _say_failures(outcome)

@@ -4,6 +4,7 @@ import base64
 import json
 import re
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
@@ -111,6 +112,8 @@ def _deploy(job: Job, backend: Backend) -> None:
     environment = {
         "FMI_RENDEZVOUS": backend.rendezvous,
         "FMI_FRAMED": "1",
+        # Two runs at one rendezvous server never meet, whatever their communicators are called.
+        "FMI_JOB": uuid.uuid4().hex,
         "OMP_NUM_THREADS": str(vcpus(job.memory_mb)),
     }
     sizes = {
