@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import os
-import weakref
-from collections.abc import Callable
-from typing import Any, TypeVar
-
-import numpy as np
+from typing import Any
 
 from fmi_shim.arguments import require_integer, require_peer, require_rank, require_type
 from fmi_shim.channels.base import Channel
-from fmi_shim.channels.enabled import EnabledChannels
 from fmi_shim.collectives import select
 from fmi_shim.config import load
-from fmi_shim.errors import BrokenCommunicatorError
 from fmi_shim.forms import Form, TypeDescriptor, form_of
-from fmi_shim.frames import Call, Operation
+from fmi_shim.frames import Operation
+from fmi_shim.membership import Membership
 from fmi_shim.operators import Array, Combine, ReduceFunction
-from fmi_shim.payload import Payload, combine_of, pack, pack_template
-from fmi_shim.policy import Hint
+from fmi_shim.payload import Payload, combine_of, pack, pack_out, pack_template
+from fmi_shim.requests import Request
 from rendezvous.protocol import pair_name
-
-Result = TypeVar("Result")
-
-_BYTE = np.dtype(np.uint8)
 
 
 def _form(payload: Payload | None) -> Form | None:
@@ -43,13 +34,25 @@ def _receive(channel: Channel, buffer: Array | None, src: int) -> Array:
     return buffer
 
 
-class Communicator:
+def _result(flat: Array, form: Form, out: Payload | None) -> Any:
+    """Return the program's kind of value of `form`, in `out` where there is one."""
+    if out is None:
+        return form.restore(flat)
+    if flat is not out.flat:
+        out.flat[...] = flat
+    return out.restore()
+
+
+class Communicator(Membership):
     """A group of ranks that exchange messages and do collectives.
 
     Values are numbers or lists with a type descriptor ``t`` (``fmi.types``), as in the original, or, where
     ``t`` is left out, numpy arrays and torch CPU tensors of any numeric type and shape, which come back as
-    what they were. A rank blocks until its part of an operation is done, or fails with an error that names
-    the rank at fault (see `fmi_shim.errors`); after that the communicator refuses further calls.
+    what they were, and other buffers (bytes, bytearray, memoryview, array.array), of which new arrays are made.
+    ``out``, where there is one, is an array that the result is put into and that is returned; it may be the
+    value itself. A rank blocks until its part of an operation is done, or fails with an error that names
+    the rank at fault (see `fmi_shim.errors`); after that the communicator refuses further calls. In a ``with``
+    statement it is closed at the end, and an exception in the block is told to the other ranks.
 
     Parameters
     ----------
@@ -86,52 +89,63 @@ class Communicator:
         if not isinstance(comm_name, str):
             raise TypeError(f"comm_name is {comm_name!r}, allowed is a string")
         pair_name(comm_name, num_peers - 1, num_peers - 1)  # the longest name this communicator may need
-        config = load(config_path)
-        self._rank = peer_id
-        self._size = num_peers
-        self._framed = config.framed
-        self._channels = EnabledChannels(peer_id, num_peers, comm_name, config, faas_memory)
-        self._collectives = 0
-        self._sent = [0] * num_peers
-        self._received = [0] * num_peers
-        self._failure: BaseException | None = None
-        self._finalizer = weakref.finalize(self, self._channels.close)
-
-    def hint(self, hint: Hint) -> None:
-        """Say, on all ranks alike, whether the fastest or the cheapest enabled channel is wanted from now on."""
-        if not isinstance(hint, Hint):
-            raise TypeError(f"hint is {hint!r}, allowed are fmi.hints.fast and fmi.hints.cheap")
-        self._channels.hint = hint
-
-    def close(self) -> None:
-        """Leave the communicator in peace; the end of the program does the same. Further calls raise."""
-        if self._failure is None:
-            self._failure = BrokenCommunicatorError("the communicator was closed")
-        self._finalizer()
+        self._join(peer_id, num_peers, load(config_path), comm_name, faas_memory)
 
     def barrier(self) -> None:
         """Wait until all ranks have come here."""
-        self._perform(Call(Operation.barrier, self._collectives, _BYTE, 1), select.barrier)
+        self._calls.perform(self._calls.barrier(), select.barrier)
 
     def send(self, value: object, dst: int, t: TypeDescriptor | None = None) -> None:
         """Send `value` to rank `dst`, which must `recv` it. Arrays are not copied."""
         require_peer("dst", dst, self._rank, self._size)
         payload = pack(value, t)
-        self._perform(
-            self._message(self._rank, self._sent[dst], payload.form), lambda channel: channel.send(payload.flat, dst)
-        )
-        self._sent[dst] += 1
+        call = self._calls.sending(dst, payload.form)
+        self._calls.perform(call, lambda channel: channel.send(payload.flat, dst))
 
-    def recv(self, src: int, t: TypeDescriptor | None = None) -> Any:
-        """Return the next value that rank `src` sends; without `t` it is a numpy array, in framed mode only."""
+    def recv(self, src: int, t: TypeDescriptor | None = None, out: object = None) -> Any:
+        """Return the next value that rank `src` sends.
+
+        Without `t` it is an array: `out`, or a new one where that is left out (framed mode only).
+        """
         require_peer("src", src, self._rank, self._size)
-        target = self._target(None, t)
-        received = self._perform(
-            self._message(src, self._received[src], _form(target)),
-            lambda channel: _receive(channel, _flat(target), src),
-        )
-        self._received[src] += 1
+        target = self._target(out, t, "out")
+        call = self._calls.receiving(src, _form(target))
+        received = self._calls.perform(call, lambda channel: _receive(channel, _flat(target), src))
         return received if target is None else target.restore()
+
+    def isend(self, value: object, dst: int, t: TypeDescriptor | None = None) -> Request:
+        """Begin to send `value` to rank `dst`, and go on; an array must not change until the request is done."""
+        require_peer("dst", dst, self._rank, self._size)
+        payload = pack(value, t)
+        return Request(self._calls, self._calls.sending(dst, payload.form), payload, dst, receives=False)
+
+    def irecv(self, src: int, t: TypeDescriptor | None = None, out: object = None) -> Request:
+        """Begin to receive from rank `src`, and go on: a value of type `t`, or an array into `out`."""
+        require_peer("src", src, self._rank, self._size)
+        if t is None and out is None:
+            raise TypeError("t and out are left out: irecv needs fmi.types, or an array to fill")
+        target = self._target(out, t, "out")
+        assert target is not None  # noqa: S101 - one of the two was given
+        return Request(self._calls, self._calls.receiving(src, target.form), target, src, receives=True)
+
+    def sendrecv(self, value: object, dst: int, src: int, t: TypeDescriptor | None = None, out: object = None) -> Any:
+        """Send `value` to rank `dst`, and return what rank `src` sends; both move at the same time.
+
+        What comes has the type and shape of `value`, or with an array `out` its type and shape.
+        """
+        require_peer("dst", dst, self._rank, self._size)
+        require_peer("src", src, self._rank, self._size)
+        payload = pack(value, t)
+        if out is not None and t is None:
+            target = pack_template(out, "out")
+        else:
+            target = pack_out(out, payload.form) or Payload.empty(payload.form)
+        if target.overlaps(payload):
+            payload = payload.private()
+        incoming = Request(self._calls, self._calls.receiving(src, target.form), target, src, receives=True)
+        outgoing = Request(self._calls, self._calls.sending(dst, payload.form), payload, dst, receives=False)
+        outgoing.wait()
+        return incoming.wait()
 
     def bcast(self, value: object, root: int, t: TypeDescriptor | None = None) -> Any:
         """Return the root's `value` on every rank. No copies.
@@ -140,110 +154,153 @@ class Communicator:
         or None for a new one (framed mode only).
         """
         require_rank("root", root, self._size)
-        payload = pack(value, t) if self._rank == root else self._target(value, t)
-        call = self._collective(Operation.bcast, _form(payload), root)
-        received = self._perform(call, lambda channel: select.bcast(channel, _flat(payload), root))
+        payload = pack(value, t) if self._rank == root else self._target(value, t, "value")
+        call = self._calls.collective(Operation.bcast, _form(payload), root)
+        received = self._calls.perform(call, lambda channel: select.bcast(channel, _flat(payload), root))
         return received if payload is None else payload.restore()
 
-    def gather(self, value: object, root: int, t: TypeDescriptor | None = None) -> Any:
+    def gather(self, value: object, root: int, t: TypeDescriptor | None = None, out: object = None) -> Any:
         """Return all ranks' values on the root, in rank order as one flat list; elsewhere an empty list.
 
         Arrays, of one shape on all ranks, are joined along the first axis; elsewhere the result has no rows.
         """
         require_rank("root", root, self._size)
         payload = pack(value, t)
-        call = self._collective(Operation.gather, payload.form, root)
-        parts = self._perform(call, lambda channel: select.gather(channel, payload.flat, root))
-        return payload.form.restore_parts(payload.flat[:0] if parts is None else parts)
+        whole = payload.form.joined(self._size)
+        place = pack_out(out, whole) if self._rank == root else None
+        call = self._calls.collective(Operation.gather, payload.form, root)
+        parts = self._calls.perform(call, lambda channel: select.gather(channel, payload.flat, root))
+        return payload.form.joined(0).restore(payload.flat[:0]) if parts is None else _result(parts, whole, place)
 
-    def scatter(self, value: object, root: int, t: TypeDescriptor | None = None) -> Any:
+    def allgather(self, value: object, t: TypeDescriptor | None = None, out: object = None) -> Any:
+        """Return all ranks' values on every rank, joined as in `gather`. One copy of the own part."""
+        payload = pack(value, t)
+        whole = payload.form.joined(self._size)
+        place = pack_out(out, whole) or Payload.empty(whole)
+        call = self._calls.collective(Operation.allgather, payload.form)
+        parts = place.flat.reshape(self._size, -1)
+        parts[self._rank] = payload.flat
+        self._calls.perform(call, lambda channel: select.allgather(channel, parts))
+        return place.restore()
+
+    def scatter(self, value: object, root: int, t: TypeDescriptor | None = None, out: object = None) -> Any:
         """Return this rank's slice of the root's `value`, whose length all ranks must divide evenly.
 
         ``t`` counts the whole list. An array is cut along its first axis; other ranks give an array to
-        fill, which is returned, or None for a new one (framed mode only).
+        fill, which is returned, as `value` or as `out`, or None for a new one (framed mode only).
         """
         require_rank("root", root, self._size)
         whole = pack(value, t) if self._rank == root else None
         own: Payload | None
         if whole is not None:
-            own = Payload.empty(whole.form.slice(self._size))
+            form = whole.form.slice(self._size)
+            own = pack_out(out, form) or Payload.empty(form)
         elif t is not None:
-            own = Payload.empty(form_of(require_type(t)).slice(self._size))
+            form = form_of(require_type(t)).slice(self._size)
+            own = pack_out(out, form) or Payload.empty(form)
         else:
-            own = self._target(value, None)
-        call = self._collective(Operation.scatter, _form(own), root)
-        received = self._perform(call, lambda channel: select.scatter(channel, _flat(whole), _flat(own), root))
+            own = self._target(value if out is None else out, None, "value" if out is None else "out")
+        call = self._calls.collective(Operation.scatter, _form(own), root)
+        received = self._calls.perform(call, lambda channel: select.scatter(channel, _flat(whole), _flat(own), root))
         return received if own is None else own.restore()
 
-    def reduce(self, value: object, root: int, f: ReduceFunction, t: TypeDescriptor | None = None) -> Any:
-        """Return the combination of all ranks' values on the root, None elsewhere. One copy of an array."""
+    def alltoall(self, value: object, t: TypeDescriptor | None = None, out: object = None) -> Any:
+        """Return what all ranks have for this one: slice i of the result is slice ``rank`` of rank i's `value`.
+
+        Values are cut as in `scatter`; ``t`` counts the whole list. One copy of the own slice, and of
+        everything where `out` is the value itself.
+        """
+        payload = pack(value, t)
+        payload.form.slice(self._size)
+        place = pack_out(out, payload.form) or Payload.empty(payload.form)
+        if place.overlaps(payload):
+            payload = payload.private()
+        call = self._calls.collective(Operation.alltoall, payload.form)
+        slices = [part.flat.reshape(self._size, -1) for part in (payload, place)]
+        self._calls.perform(call, lambda channel: select.alltoall(channel, *slices))
+        return place.restore()
+
+    def reduce(
+        self, value: object, root: int, f: ReduceFunction, t: TypeDescriptor | None = None, out: object = None
+    ) -> Any:
+        """Return the combination of all ranks' values on the root, None elsewhere.
+
+        One copy of an array, none where the root's `out` is its value.
+        """
         require_rank("root", root, self._size)
         payload, combine = self._reducible(value, f, t)
-        call = self._collective(Operation.reduce, payload.form, root, f)
-        result = self._perform(call, lambda channel: select.reduce(channel, payload.flat, root, f, combine))
-        return None if result is None else payload.form.restore(result)
+        place = pack_out(out, payload.form) if self._rank == root else None
+        payload = payload.private(place)
+        call = self._calls.collective(Operation.reduce, payload.form, root, f)
+        result = self._calls.perform(call, lambda channel: select.reduce(channel, payload.flat, root, f, combine))
+        return None if result is None else _result(result, payload.form, place)
 
-    def allreduce(self, value: object, f: ReduceFunction, t: TypeDescriptor | None = None) -> Any:
-        """Return the combination of all ranks' values on every rank. One copy of an array."""
-        payload, combine = self._reducible(value, f, t)
-        call = self._collective(Operation.allreduce, payload.form, 0, f)
-        result = self._perform(call, lambda channel: select.allreduce(channel, payload.flat, f, combine))
-        return payload.form.restore(result)
+    def allreduce(self, value: object, f: ReduceFunction, t: TypeDescriptor | None = None, out: object = None) -> Any:
+        """Return the combination of all ranks' values on every rank.
 
-    def scan(self, value: object, f: ReduceFunction, t: TypeDescriptor | None = None) -> Any:
-        """Return the combination of the values of all ranks up to this one, itself included. One copy of an array."""
+        One copy of an array, none where `out` is the value.
+        """
         payload, combine = self._reducible(value, f, t)
-        call = self._collective(Operation.scan, payload.form, 0, f)
-        self._perform(call, lambda channel: select.scan(channel, payload.flat, f, combine))
+        place = pack_out(out, payload.form)
+        payload = payload.private(place)
+        call = self._calls.collective(Operation.allreduce, payload.form, 0, f)
+        result = self._calls.perform(call, lambda channel: select.allreduce(channel, payload.flat, f, combine))
+        return _result(result, payload.form, place)
+
+    def reduce_scatter(
+        self, value: object, f: ReduceFunction, t: TypeDescriptor | None = None, out: object = None
+    ) -> Any:
+        """Return this rank's slice of the combination of all ranks' values, cut as in `scatter`.
+
+        ``t`` counts the whole list. One copy of an array.
+        """
+        payload, combine = self._reducible(value, f, t)
+        form = payload.form.slice(self._size)
+        own = pack_out(out, form) or Payload.empty(form)
+        payload = payload.private()
+        call = self._calls.collective(Operation.reduce_scatter, payload.form, 0, f)
+        slices = payload.flat.reshape(self._size, -1)
+        self._calls.perform(call, lambda channel: select.reduce_scatter(channel, slices, own.flat, f, combine))
+        return own.restore()
+
+    def scan(self, value: object, f: ReduceFunction, t: TypeDescriptor | None = None, out: object = None) -> Any:
+        """Return the combination of the values of all ranks up to this one, itself included.
+
+        One copy of an array, none where `out` is the value.
+        """
+        payload, combine = self._reducible(value, f, t)
+        place = pack_out(out, payload.form)
+        payload = payload.private(place)
+        call = self._calls.collective(Operation.scan, payload.form, 0, f)
+        self._calls.perform(call, lambda channel: select.scan(channel, payload.flat, f, combine))
         return payload.restore()
 
+    def exscan(self, value: object, f: ReduceFunction, t: TypeDescriptor | None = None, out: object = None) -> Any:
+        """Return the combination of the values of all ranks below this one; None on rank 0. One copy of an array."""
+        payload, combine = self._reducible(value, f, t)
+        prefix = pack_out(out, payload.form) or Payload.empty(payload.form)
+        payload = payload.private()
+        call = self._calls.collective(Operation.exscan, payload.form, 0, f)
+        self._calls.perform(call, lambda channel: select.exscan(channel, payload.flat, prefix.flat, f, combine))
+        return prefix.restore() if self._rank else None
+
     def _reducible(self, value: object, f: ReduceFunction, t: TypeDescriptor | None) -> tuple[Payload, Combine]:
-        """Return `value` as memory that a reduction may overwrite, and how two of its kind are combined."""
+        """Return `value` as a payload, and how two of its kind are combined."""
         if not isinstance(f, ReduceFunction):
             raise TypeError(f"f is {f!r}, allowed is fmi.func(...)")
-        payload = pack(value, t).private()
+        payload = pack(value, t)
         return payload, combine_of(f, payload.form)
 
-    def _target(self, template: object, t: TypeDescriptor | None) -> Payload | None:
+    def _target(self, template: object, t: TypeDescriptor | None, name: str) -> Payload | None:
         """Return where to receive a value; None when only the sender knows its type."""
         if t is not None:
-            return Payload.empty(form_of(require_type(t)))
+            form = form_of(require_type(t))
+            return (pack_out(template, form) if name == "out" else None) or Payload.empty(form)
         if template is not None:
-            return pack_template(template)
-        if not self._framed:
+            return pack_template(template, name)
+        if not self._config.framed:
             raise TypeError(
-                "value is None and t is left out: only in framed mode does a message tell its type; "
+                f"{name} is None and t is left out: only in framed mode does a message tell its type; "
                 "give fmi.types, or an array to fill"
             )
         return None
-
-    def _message(self, sender: int, sequence: int, form: Form | None) -> Call:
-        if form is None:
-            return Call(Operation.send, sequence, None, 0, sender)
-        return Call(Operation.send, sequence, form.dtype, form.count, sender, 0, form.described_shape)
-
-    def _collective(
-        self, operation: Operation, form: Form | None, root: int = 0, f: ReduceFunction | None = None
-    ) -> Call:
-        if form is None:
-            return Call(operation, self._collectives, None, 0, root)
-        code = 0 if f is None else f.code
-        return Call(operation, self._collectives, form.dtype, form.count, root, code, form.described_shape)
-
-    def _perform(self, call: Call, schedule: Callable[[Channel], Result]) -> Result:
-        """Run an operation on a channel; whatever goes wrong in it is the end of the communicator."""
-        if self._failure is not None:
-            cause = f"{type(self._failure).__name__}: {self._failure}"
-            raise BrokenCommunicatorError(f"{call} refused, the communicator ended with {cause}") from self._failure
-        try:
-            channel = self._channels.choose(call)
-            channel.begin(call)
-            result = schedule(channel)
-        except BaseException as error:  # a Ctrl-C in the middle leaves the messages out of step, too
-            self._failure = error
-            self._finalizer.detach()
-            self._channels.fail(error)
-            raise
-        if call.operation is not Operation.send:
-            self._collectives += 1
-        return result

@@ -108,9 +108,11 @@ class Form:
             If there is no such axis, or its length is not divisible by `size`.
         """
         if self.descriptor is not None and not self.descriptor.is_list:
-            raise ValueError(f"t is {self.descriptor.datatype}, scatter needs a list: int_list or double_list")
+            raise ValueError(f"t is {self.descriptor.datatype}, to be cut it must be a list: int_list or double_list")
         if not self.shape or self.shape[0] % size:
-            raise ValueError(f"{self.shape[0] if self.shape else 'one'} element(s) cannot be scattered to {size} ranks")
+            raise ValueError(
+                f"{self.shape[0] if self.shape else 'one'} element(s) cannot be cut into equal slices for {size} ranks"
+            )
         shape = (self.shape[0] // size, *self.shape[1:])
         descriptor = self.descriptor and TypeDescriptor(self.descriptor.datatype, shape[0])
         return Form(self.dtype, shape, descriptor, self.tensor)
@@ -121,11 +123,14 @@ class Form:
             return wrap(flat.reshape(self.shape), self.tensor)
         return flat.tolist() if self.descriptor.is_list else flat[0].item()
 
-    def restore_parts(self, flat: Array) -> Any:
-        """Return parts of this form's shape, joined along the first axis; for typed values a flat list."""
-        if self.descriptor is not None:
-            return flat.tolist()
-        return wrap(flat.reshape((-1, *self.shape[1:])), self.tensor)
+    def joined(self, parts: int) -> Form:
+        """Return the form of so many parts of this form, joined along the first axis; of typed values a flat list."""
+        shape = (parts * self.shape[0], *self.shape[1:]) if self.shape else (parts,)
+        descriptor = self.descriptor
+        if descriptor is not None:
+            is_int = descriptor.dtype == INT32
+            descriptor = TypeDescriptor(Datatype.int_list if is_int else Datatype.double_list, shape[0])
+        return Form(self.dtype, shape, descriptor, self.tensor)
 
 
 def form_of(descriptor: TypeDescriptor) -> Form:

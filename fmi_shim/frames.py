@@ -68,6 +68,10 @@ class Operation(enum.IntEnum):
     allreduce = 6
     scan = 7
     barrier = 8
+    allgather = 9
+    alltoall = 10
+    reduce_scatter = 11
+    exscan = 12
     attach = 64
 
 

@@ -1,4 +1,4 @@
-"""Values of a program to contiguous buffers and back: numbers, lists, numpy arrays, torch CPU tensors.
+"""Values of a program to contiguous buffers and back: numbers, lists, numpy arrays, torch CPU tensors, buffers.
 
 Inside this package every payload is a C-contiguous numpy array, one-dimensional where its form is known.
 """
@@ -46,9 +46,20 @@ class Payload:
         """Return an uninitialised payload to receive into."""
         return Payload(np.empty(form.count, form.dtype), form)
 
-    def private(self) -> Payload:
-        """Return this payload in memory that may be overwritten (one copy of an array, none of typed values)."""
-        return self if self.origin is None else Payload(self.flat.copy(), self.form)
+    def private(self, out: Payload | None = None) -> Payload:
+        """Return this payload in memory that may be overwritten: `out`'s, if given.
+
+        One copy of an array, none where it is in `out` already, and none of typed values.
+        """
+        if out is None:
+            return self if self.origin is None else Payload(self.flat.copy(), self.form)
+        if self.flat.ctypes.data != out.flat.ctypes.data:
+            out.flat[...] = self.flat
+        return out
+
+    def overlaps(self, other: Payload) -> bool:
+        """Whether the two may share memory."""
+        return np.may_share_memory(self.flat, other.flat)
 
     def restore(self) -> Any:
         """Return the program's kind of value; an array that was handed in comes back itself."""
@@ -71,7 +82,7 @@ def pack(value: object, t: TypeDescriptor | None) -> Payload:
     return Payload(pack_typed(value, t), form_of(t))
 
 
-def pack_template(template: object) -> Payload:
+def pack_template(template: object, name: str = "value") -> Payload:
     """Return the memory of an array that a message is to be received into.
 
     Raises
@@ -79,11 +90,31 @@ def pack_template(template: object) -> Payload:
     TypeError, ValueError
         If it is no array, or its memory is not contiguous or not writable.
     """
-    shaped, form = as_array(template)
-    memory = _tensor_memory(template, "value") if form.tensor else template
-    if not isinstance(memory, np.ndarray) or not memory.flags.c_contiguous or not memory.flags.writeable:
-        raise ValueError("value is an array to fill, which must be C-contiguous and writable")
-    return Payload(shaped.reshape(-1), form, template)
+    memory, form = _memory(template, name)
+    if isinstance(template, np.generic) or not memory.flags.c_contiguous or not memory.flags.writeable:
+        raise ValueError(f"{name} is an array to fill, which must be C-contiguous and writable")
+    return Payload(memory.reshape(-1), form, template)
+
+
+def pack_out(out: object, form: Form) -> Payload | None:
+    """Return the memory that a result of `form` is to be put into, None if there is none.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `out` is no writable contiguous array of the result's type and shape, or goes with ``fmi.types``.
+    """
+    if out is None:
+        return None
+    if form.descriptor is not None:
+        raise TypeError("out is given together with t: it is for arrays, typed values come back as new ones")
+    place = pack_template(out, "out")
+    if (place.form.dtype, place.form.shape) != (form.dtype, form.shape):
+        raise ValueError(
+            f"out is {place.form.dtype}{list(place.form.shape)}, allowed is what the result is: "
+            f"{form.dtype}{list(form.shape)}"
+        )
+    return place
 
 
 def pack_typed(value: object, descriptor: TypeDescriptor, name: str = "value") -> Array:
@@ -141,22 +172,34 @@ def as_array(value: object, name: str = "value") -> tuple[Array, Form]:
     Raises
     ------
     TypeError
-        If `value` is neither a numpy array nor a torch tensor on the CPU, or its elements are no numbers.
+        If `value` is no numpy array, torch tensor on the CPU or other buffer (PEP 3118), or its elements are
+        no numbers.
     """
-    tensor = is_tensor(value)
-    if tensor:
-        value = _tensor_memory(value, name)
+    memory, form = _memory(value, name)
+    return memory if memory.flags.c_contiguous else np.ascontiguousarray(memory), form
+
+
+def _memory(value: object, name: str) -> tuple[Array, Form]:
+    """Return the array that shares the memory of `value`, and its form."""
+    tensor = False
+    if isinstance(value, np.ndarray):
+        memory = value
+    elif tensor := is_tensor(value):
+        memory = _tensor_memory(value, name)
     elif isinstance(value, np.generic):
-        value = np.asarray(value)  # what numpy's functions make of arrays without dimensions
-    if not isinstance(value, np.ndarray):
-        raise TypeError(
-            f"{name} is {_short(value)}: without fmi.types it must be a numpy array or a torch CPU tensor; "
-            "numbers and lists need fmi.types(fmi.datatypes.int | double | int_list | double_list, count)"
-        )
-    if value.dtype not in ELEMENT_CODES:
-        raise TypeError(f"{name} has elements of {value.dtype}, allowed are native bool, int, float and complex")
-    form = Form(value.dtype, value.shape, None, tensor)
-    return value if value.flags.c_contiguous else np.ascontiguousarray(value), form
+        memory = np.asarray(value)  # what numpy's functions make of arrays without dimensions
+    else:
+        try:
+            memory = np.asarray(memoryview(value))  # type: ignore[arg-type] # the TypeError is the check
+        except (TypeError, ValueError):  # no buffer, or one whose format numpy does not know
+            raise TypeError(
+                f"{name} is {_short(value)}: without fmi.types it must be a numpy array, a torch CPU tensor or another "
+                "buffer of numbers; numbers and lists need fmi.types(fmi.datatypes.int | double | int_list | "
+                "double_list, count)"
+            ) from None
+    if memory.dtype not in ELEMENT_CODES:
+        raise TypeError(f"{name} has elements of {memory.dtype}, allowed are native bool, int, float and complex")
+    return memory, Form(memory.dtype, memory.shape, None, tensor)
 
 
 def is_tensor(value: object) -> bool:
@@ -184,8 +227,8 @@ def combine_of(function: ReduceFunction, form: Form) -> Combine:
         If the operator has no meaning for the element type.
     """
     if function.operator is not Operator.custom:
-        kind = form.dtype.kind
-        if kind == "b" or (kind == "c" and function.operator in (Operator.max, Operator.min)):
+        ordering = function.operator in (Operator.max, Operator.min)
+        if (form.dtype.kind == "b" and not ordering) or (form.dtype.kind == "c" and ordering):
             raise TypeError(f"{function.operator} is not defined for elements of {form.dtype}")
         return builtin_combine(function.operator, form.dtype)
     call = function.function

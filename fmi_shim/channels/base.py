@@ -8,6 +8,19 @@ from fmi_shim.frames import Call
 from fmi_shim.operators import Array
 
 
+class Pending(Protocol):
+    """A message that was posted.
+
+    Attributes
+    ----------
+    done
+        Whether all of it was sent or received.
+    """
+
+    @property
+    def done(self) -> bool: ...  # noqa: D102 - see above
+
+
 class Channel(Protocol):
     """Moves C-contiguous arrays between ranks, in order for each pair and direction.
 
@@ -45,6 +58,15 @@ class Channel(Protocol):
         With one peer for both it is FMI's exchange, in FMI's order where the channel is not full duplex; with
         two, both messages move at the same time on every channel, so that rings do not lock.
         """
+
+    def isend(self, buffer: Array, dst: int) -> Pending:
+        """Begin to send `buffer`, which must not be changed until it is done; blocks for nobody."""
+
+    def irecv(self, buffer: Array, src: int) -> Pending:
+        """Begin to fill `buffer` with the next message of rank `src`; blocks for nobody."""
+
+    def progress(self, pending: Pending, wait: bool) -> bool:
+        """Move what was posted, until `pending` is done if `wait` is true; return whether it is."""
 
     def fail(self, error: BaseException) -> None:
         """Tell the other ranks, where the channel can, that this rank gives up because of `error`; then close."""

@@ -5,8 +5,8 @@ A rank of the C++ library may be at the other end. `framed.FramedChannel` adds h
 
 from __future__ import annotations
 
-from fmi_shim.channels.base import opened_first
 from fmi_shim.channels.connections import Connections
+from fmi_shim.channels.posting import Transfer
 from fmi_shim.channels.stream import Stream, octets
 from fmi_shim.frames import Call
 from fmi_shim.operators import Array
@@ -27,11 +27,11 @@ class DirectChannel(Connections):
 
     def send(self, buffer: Array, dst: int) -> None:
         """Send all of `buffer`, raw."""
-        self._move(self._outlet(dst), [octets(buffer)], None, [])
+        self._move(self._stream(dst, self._name_to(dst)), [octets(buffer)], None, [])
 
     def recv(self, buffer: Array, src: int) -> None:
         """Fill `buffer` with as many raw bytes."""
-        self._move(None, [], self._inlet(src), [octets(buffer)])
+        self._move(None, [], self._stream(src, self._name_from(src)), [octets(buffer)])
 
     def recv_new(self, src: int, parts: int | None = None) -> Array:
         """Refuse: raw bytes do not tell what they are."""
@@ -43,8 +43,8 @@ class DirectChannel(Connections):
         """Receive, then send, at the lower rank of a pair; the other way round at the higher one."""
         # This is also why FMI pairs an exchange under higher_lower.
         if dst != src:
-            target, source = self._two_streams(dst, src)
-            self._move(target, [octets(outgoing)], source, [octets(incoming)])
+            self._open({dst: self._name_to(dst), src: self._name_from(src)})
+            self._move(self._streams[dst], [octets(outgoing)], self._streams[src], [octets(incoming)])
         elif self.rank < src:
             self.recv(incoming, src)
             self.send(outgoing, dst)
@@ -52,19 +52,19 @@ class DirectChannel(Connections):
             self.send(outgoing, dst)
             self.recv(incoming, src)
 
-    def _outlet(self, dst: int) -> Stream:
-        return self._stream(dst, pair_name(self.comm_name, self.rank, dst))
+    def isend(self, buffer: Array, dst: int) -> Transfer[Stream]:
+        """Begin to send all of `buffer`, raw. Both ends of a first message must be posted, or neither."""
+        return self._post(Transfer(dst, True, lambda stream: ([octets(buffer)], None)))
 
-    def _inlet(self, src: int) -> Stream:
-        return self._stream(src, pair_name(self.comm_name, src, self.rank))
+    def irecv(self, buffer: Array, src: int) -> Transfer[Stream]:
+        """Begin to fill `buffer` with as many raw bytes. Both ends of a first message must be posted, or neither."""
+        return self._post(Transfer(src, False, lambda stream: ([octets(buffer)], None)))
 
-    def _two_streams(self, dst: int, src: int) -> tuple[Stream, Stream]:
-        """Return the ways to `dst` and from `src`, opened in an order that all ranks of a ring agree upon."""
-        if opened_first(self.rank, dst, src):
-            target = self._outlet(dst)
-            return target, self._inlet(src)
-        source = self._inlet(src)
-        return self._outlet(dst), source
+    def _name_to(self, dst: int) -> bytes:
+        return pair_name(self.comm_name, self.rank, dst)
+
+    def _name_from(self, src: int) -> bytes:
+        return pair_name(self.comm_name, src, self.rank)
 
     def fail(self, error: BaseException) -> None:
         """Close: without frames there is no way to tell why."""

@@ -16,7 +16,7 @@ from fmi_shim.errors import FmiError
 from fmi_shim.frames import Abort, Call, Reason, abort_frame, farewell, goodbye_frame
 from fmi_shim.handshake import Hello
 from fmi_shim.rendezvous_client import RendezvousClient
-from rendezvous.protocol import messages, pair_name
+from rendezvous.protocol import messages
 
 
 class FramedChannel(Connections, Framing[Stream]):
@@ -51,28 +51,28 @@ class FramedChannel(Connections, Framing[Stream]):
     def _hello(self, peer: int) -> Hello | None:
         return Hello(self.comm_name, self.size, self.rank, peer)
 
-    def _connect(self, peer: int, name: bytes) -> socket.socket:
+    def _connect(self, peer: int, name: bytes, max_timeout: float | None) -> socket.socket:
         if self._client is not None:
             hello = Hello(self.comm_name, self.size, self.rank, peer)
             try:
-                return self._client.meet(hello, self._purpose, self._watch.wait, self._max_timeout)
+                return self._client.meet(hello, self._purpose, self._watch.wait, max_timeout)
             except ForeignServerError:
                 if self._client.demanding:
                     raise
                 self._client = None  # a server of the original kind pairs framed ranks, too
-        return super()._connect(peer, name)
+        return super()._connect(peer, name, max_timeout)
 
     def _told_by_server(self, abort: messages.Abort) -> FmiError:
         reason = Reason(abort.code) if abort.code in {*Reason} else Reason.failed
         return self._told(abort.teller, Abort(reason, abort.origin, abort.text))
 
     def _link(self, peer: int) -> Stream:
-        # Named alike whoever sends first, so that two ranks in different calls meet and are told so.
         stream = self._streams.get(peer)
-        if stream is None:
-            stream = self._stream(peer, pair_name(self.comm_name, max(self.rank, peer), min(self.rank, peer)))
-            self._watch.add(stream.descriptor)
-        return stream
+        # Named alike whoever sends first, so that two ranks in different calls meet and are told so.
+        return self._stream(peer, self._name(peer)) if stream is None else stream
+
+    def _opened(self, stream: Stream) -> None:
+        self._watch.add(stream.descriptor)
 
     def _hung_up(self, descriptor: int) -> None:
         """Find out how a connection ended that is not waited for: in peace, or as everybody's error."""

@@ -15,6 +15,7 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 
 from fmi_shim.channels.base import opened_first
+from fmi_shim.channels.posting import OnReceived, Transfer
 from fmi_shim.channels.stream import Buffers, octets
 from fmi_shim.errors import (
     FmiError,
@@ -93,12 +94,13 @@ class Framing(Generic[L]):
         outgoing: Buffers,
         source: L | None,
         incoming: Buffers,
-        on_received: Callable[[int], None] | None = None,
+        on_received: OnReceived | None = None,
     ) -> None:
-        """Send and receive at the same time until both lists of buffers are used up.
+        """Send and receive at the same time until both lists of buffers are used up."""
 
-        `on_received` is told the number of bytes after every successful read.
-        """
+    @abstractmethod
+    def _post(self, transfer: Transfer[L]) -> Transfer[L]:
+        """Begin a transfer, as far as it goes without waiting."""
 
     def send(self, buffer: Array, dst: int) -> None:
         """Send a header and all of `buffer` at once where it fits."""
@@ -125,6 +127,24 @@ class Framing(Generic[L]):
         buffer = self._announced(source, parts)
         self._move(None, [], source, [octets(buffer)])
         return buffer
+
+    def isend(self, buffer: Array, dst: int) -> Transfer[L]:
+        """Begin to send a header and all of `buffer`."""
+        message = self._message(buffer)
+        return self._post(Transfer(dst, True, lambda link: (message, None)))
+
+    def irecv(self, buffer: Array, src: int) -> Transfer[L]:
+        """Begin to fill `buffer` with the payload of a message of the running call."""
+        call = self._call
+
+        def attach(link: L) -> tuple[Buffers, OnReceived | None]:
+            running = self._call
+            self._expect(call)
+            expected = self._expected(link, octets(buffer))
+            self._expect(running)
+            return expected
+
+        return self._post(Transfer(src, False, attach))
 
     @property
     def _purpose(self) -> str:
@@ -164,7 +184,8 @@ class Framing(Generic[L]):
         Header and payload are read together where possible; nothing is done with the payload before the
         header has proved right.
         """
-        expected = header(self._signature, len(payload), self._call.shape)
+        call = self._call
+        expected = header(self._signature, len(payload), call.shape)
         head = bytearray(len(expected))
         total = 0
 
@@ -175,6 +196,7 @@ class Framing(Generic[L]):
                 return
             seen = min(total, len(expected))
             if head[:seen] != expected[:seen]:
+                self._expect(call)  # another one may run while a posted message comes
                 raise self._unlike(source, head[:seen], expected, bytes(payload[: total - seen]))
 
         return [memoryview(head), payload], judge

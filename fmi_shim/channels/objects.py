@@ -25,6 +25,7 @@ from typing import Protocol
 
 import numpy as np
 
+from fmi_shim.channels.base import Pending
 from fmi_shim.channels.stream import octets
 from fmi_shim.config import ObjectConfig
 from fmi_shim.errors import MismatchError, PeerTimeoutError, StoreError
@@ -103,6 +104,15 @@ class Name:
         return f"{comm_name}{self.writer}_{self.label}_{self.number}"
 
 
+@dataclass(slots=True)
+class _Posted:
+    """A message that was posted; see `Pending`."""
+
+    names: list[Name]
+    buffer: Array
+    done: bool = False
+
+
 class ObjectChannel:
     """Messages as objects in a store. Implements `Channel`; `collectives.objects` makes use of the rest.
 
@@ -158,6 +168,27 @@ class ObjectChannel:
         """Write, then read."""
         self.send(outgoing, dst)
         self.recv(incoming, src)
+
+    def isend(self, buffer: Array, dst: int) -> Pending:
+        """Write one object, which is all there is to it."""
+        self.send(buffer, dst)
+        return _Posted([], buffer, done=True)
+
+    def irecv(self, buffer: Array, src: int) -> Pending:
+        """Note which object is to be read."""
+        return _Posted([self.incoming(src)], buffer)
+
+    def progress(self, pending: Pending, wait: bool) -> bool:
+        """Read the object, waiting for it if `wait` is true; return whether it was there."""
+        assert isinstance(pending, _Posted)  # noqa: S101 - made by this channel
+        if not pending.done and (wait or self._there(pending.names)):
+            (found,) = self.get(pending.names, pending.buffer)
+            pending.buffer[...] = found.reshape(pending.buffer.shape)
+            pending.done = True
+        return pending.done
+
+    def _there(self, names: Sequence[Name]) -> bool:
+        return None not in self._store.get([name.key(self.comm_name) for name in names])
 
     def outgoing(self, dst: int) -> Name:
         """Return the name of the next message to rank `dst`."""

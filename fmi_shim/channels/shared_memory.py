@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from fmi_shim.channels.base import Pending
 from fmi_shim.channels.framing import Framing
+from fmi_shim.channels.posting import OnReceived, Posts, Transfer
 from fmi_shim.channels.stream import Buffers, advance
 from fmi_shim.collectives.in_segment import SegmentChannel
 from fmi_shim.config import DirectConfig
@@ -104,6 +106,7 @@ class SharedMemoryChannel(Framing[LanePair], SegmentChannel):
         self._segment: Segment | None = None
         self._links: dict[int, LanePair] = {}
         self._debtors: list[LanePair] = []
+        self._posts: Posts[LanePair] = Posts()
         self._views: dict[np.dtype[Any], tuple[Array, Array]] = {}
 
     def begin(self, call: Call) -> None:
@@ -142,6 +145,7 @@ class SharedMemoryChannel(Framing[LanePair], SegmentChannel):
 
     def signal(self, dst: int) -> None:
         """Send the running call's header and nothing else."""
+        self._let_pass(dst, sends=True)
         outlet = self._links[dst].outlet
         if not outlet.ready:
             self._wait((outlet,), dst)
@@ -176,6 +180,7 @@ class SharedMemoryChannel(Framing[LanePair], SegmentChannel):
         link.owed.clear()
 
     def _take(self, link: LanePair, block: bytes) -> None:
+        self._let_pass(link.peer, sends=False)
         inlet = link.inlet
         if not inlet.poll():
             self._wait((inlet,), link.peer)
@@ -203,27 +208,62 @@ class SharedMemoryChannel(Framing[LanePair], SegmentChannel):
         outgoing: Buffers,
         source: LanePair | None,
         incoming: Buffers,
-        on_received: Callable[[int], None] | None = None,
+        on_received: OnReceived | None = None,
     ) -> None:
-        """Send and receive at the same time until both lists of buffers are used up."""
+        """Send and receive at the same time until both lists of buffers are used up; posted messages go first."""
         advance(incoming, 0)
         while outgoing or incoming:
-            moved = 0
+            moved = bool(self._posts) and self._posts.advance(self._links, self._move_posted)
+            ends: list[Inlet | Outlet] = []
+            peer = -1
             if target is not None and outgoing:
-                moved = target.outlet.push(outgoing)
+                if not self._posts.hold(target.peer, sends=True):
+                    moved |= target.outlet.push(outgoing) > 0
+                ends, peer = [target.outlet], target.peer
             if source is not None and incoming:
-                received = source.inlet.pull(incoming)
-                moved += received
-                if received and on_received is not None:
-                    on_received(received)
-            if moved:
-                continue
-            if target is not None and outgoing and source is not None and incoming:
-                self._wait((target.outlet, source.inlet), source.peer)
-            elif target is not None and outgoing:
-                self._wait((target.outlet,), target.peer)
-            elif source is not None:
-                self._wait((source.inlet,), source.peer)
+                if not self._posts.hold(source.peer, sends=False):
+                    moved |= self._pull(source, incoming, on_received)
+                ends, peer = [*ends, source.inlet], source.peer
+            if not moved:
+                self._wait([*self._posted_ends(), *ends], peer)
+
+    def _pull(self, source: LanePair, incoming: Buffers, on_received: OnReceived | None) -> bool:
+        received = source.inlet.pull(incoming)
+        if received and on_received is not None:
+            on_received(received)
+        return received > 0
+
+    def _post(self, transfer: Transfer[LanePair]) -> Transfer[LanePair]:
+        self._posts.add(transfer)
+        self._posts.advance(self._links, self._move_posted)
+        return transfer
+
+    def progress(self, pending: Pending, wait: bool) -> bool:
+        """Move what was posted, until `pending` is done if `wait` is true; return whether it is."""
+        assert isinstance(pending, Transfer)  # noqa: S101 - made by this channel
+        moved = self._posts.advance(self._links, self._move_posted)
+        while wait and not pending.done:
+            if not moved:
+                self._wait(self._posted_ends(), pending.peer)
+            moved = self._posts.advance(self._links, self._move_posted)
+        return pending.done
+
+    def _move_posted(self, transfer: Transfer[LanePair], link: LanePair) -> bool:
+        if transfer.sends:
+            return link.outlet.push(transfer.buffers) > 0
+        if link.owed:
+            self._pay(link)
+        return self._pull(link, transfer.buffers, transfer.on_received)
+
+    def _posted_ends(self) -> list[Inlet | Outlet]:
+        """Return the ends that posted messages wait for."""
+        return [link.outlet if sends else link.inlet for link, sends in self._posts.lanes()]
+
+    def _let_pass(self, peer: int, sends: bool) -> None:
+        """Wait until the posted messages that have to go first are through."""
+        while self._posts and self._posts.hold(peer, sends):
+            if not self._posts.advance(self._links, self._move_posted):
+                self._wait(self._posted_ends(), peer)
 
     def _wait(self, ends: Sequence[Inlet | Outlet], peer: int) -> None:
         """Wait until one of `ends`, which lead to or come from `peer`, may go on."""
@@ -299,4 +339,5 @@ class SharedMemoryChannel(Framing[LanePair], SegmentChannel):
         self._segment = None
         self._links.clear()
         self._debtors.clear()
+        self._posts.clear()
         self._views.clear()

@@ -87,6 +87,15 @@ def scatter(channel: ObjectChannel, whole: Array | None, own: Array | None, root
     return own
 
 
+def alltoall(channel: ObjectChannel, outgoing: Array, incoming: Array) -> None:
+    """Write all slices, then read all. Cost: ``alpha_w + alpha_r + 2 * p * n * beta`` for slices of n bytes."""
+    channel.put({channel.outgoing(rank): outgoing[rank] for rank in channel.others}, channel.others)
+    found = channel.get([channel.incoming(rank) for rank in channel.others], incoming[0])
+    for rank, part in zip(channel.others, found, strict=True):
+        incoming[rank] = part
+    incoming[channel.rank] = outgoing[channel.rank]
+
+
 def reduce(
     channel: ObjectChannel, buffer: Array, root: int, function: ReduceFunction, combine: Combine
 ) -> Array | None:

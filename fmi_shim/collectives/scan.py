@@ -1,4 +1,4 @@
-"""To every rank the combination of all payloads up to its own (inclusive prefix)."""
+"""To every rank the combination of all payloads up to its own: inclusive prefix, and exclusive without its own."""
 
 from __future__ import annotations
 
@@ -45,6 +45,47 @@ def chain(channel: Channel, buffer: Array, combine: Combine) -> None:
         channel.recv(received, channel.rank - 1)
         combine(received, buffer, buffer)
     if channel.rank + 1 < channel.size:
+        channel.send(buffer, channel.rank + 1)
+
+
+def exclusive_doubling(channel: Channel, buffer: Array, prefix: Array, combine: Combine) -> None:
+    """Leave in `prefix` what lies below this rank, by exchanging what blocks of 1, 2, 4, ... ranks come to.
+
+    Operands keep the order of the ranks, so that an associative function need not commute. `buffer` is used
+    up; rank 0's `prefix` is left alone. Cost: ``ceil(lg p) * (alpha + n * beta + 2 * n * gamma)``. One more
+    buffer.
+    """
+    received = np.empty_like(buffer)
+    found = False
+    distance = 1
+    while distance < channel.size:
+        peer = channel.rank ^ distance
+        distance *= 2
+        if peer >= channel.size:
+            continue
+        channel.sendrecv(buffer, peer, received, peer)
+        if peer > channel.rank:
+            combine(buffer, received, buffer)
+            continue
+        if found:
+            combine(received, prefix, prefix)
+        else:
+            prefix[...] = received
+            found = True
+        combine(received, buffer, buffer)
+
+
+def exclusive_chain(channel: Channel, buffer: Array, prefix: Array, combine: Combine) -> None:
+    """Receive `prefix`, and hand f(prefix, own) on to the next rank: strictly from left to right.
+
+    `buffer` is used up; rank 0's `prefix` is left alone. Cost: ``(p - 1) * (alpha + n * beta + n * gamma)``
+    for the last rank.
+    """
+    if channel.rank > 0:
+        channel.recv(prefix, channel.rank - 1)
+    if channel.rank + 1 < channel.size:
+        if channel.rank > 0:
+            combine(prefix, buffer, buffer)
         channel.send(buffer, channel.rank + 1)
 
 

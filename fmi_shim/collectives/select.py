@@ -6,12 +6,15 @@ import numpy as np
 
 from fmi_shim.channels.base import Channel
 from fmi_shim.channels.objects import ObjectChannel
+from fmi_shim.collectives import allgather as allgathers
 from fmi_shim.collectives import allreduce as allreduces
+from fmi_shim.collectives import alltoall as alltoalls
 from fmi_shim.collectives import barrier as barriers
 from fmi_shim.collectives import bcast as bcasts
 from fmi_shim.collectives import gather as gathers
 from fmi_shim.collectives import in_segment, objects
 from fmi_shim.collectives import reduce as reduces
+from fmi_shim.collectives import reduce_scatter as reduce_scatters
 from fmi_shim.collectives import scan as scans
 from fmi_shim.collectives import scatter as scatters
 from fmi_shim.collectives.in_segment import SegmentChannel
@@ -96,3 +99,37 @@ def _allreduce_in_segment(channel: SegmentChannel, buffer: Array, function: Redu
         return allreduces.left_to_right(channel, buffer, combine)
     in_segment.allreduce(channel, buffer, buffer, combine)
     return buffer
+
+
+def exscan(channel: Channel, buffer: Array, prefix: Array, function: ReduceFunction, combine: Combine) -> None:
+    """Leave in `prefix` the combination of all ranks below this one; `buffer` is used up."""
+    schedule = scans.exclusive_doubling if function.associative else scans.exclusive_chain
+    schedule(channel, buffer, prefix, combine)
+
+
+def allgather(channel: Channel, parts: Array) -> None:
+    """Fill `parts`, shape (p, n), in which each rank's own row is there."""
+    if isinstance(channel, ObjectChannel):
+        everything = objects.gather(channel, parts[channel.rank], 0)
+        parts[...] = objects.bcast(channel, parts if everything is None else everything, 0).reshape(parts.shape)
+    elif parts.nbytes >= allgathers.LARGE_BYTES and channel.full_duplex:
+        allgathers.ring(channel, list(parts))
+    else:
+        allgathers.bruck(channel, parts)
+
+
+def alltoall(channel: Channel, outgoing: Array, incoming: Array) -> None:
+    """Send row i of `outgoing` to rank i, and receive row i of `incoming` from it."""
+    if isinstance(channel, ObjectChannel):
+        objects.alltoall(channel, outgoing, incoming)
+    else:
+        alltoalls.pairwise(channel, outgoing, incoming)
+
+
+def reduce_scatter(channel: Channel, slices: Array, own: Array, function: ReduceFunction, combine: Combine) -> None:
+    """Leave in `own` this rank's row of all ranks' `slices` combined; `slices` is used up."""
+    if isinstance(channel, ObjectChannel):
+        whole = objects.reduce(channel, slices.reshape(-1), 0, function, combine)
+        objects.scatter(channel, whole, own, 0)
+    else:
+        reduce_scatters.choose(function, channel.size)(channel, slices, own, combine)

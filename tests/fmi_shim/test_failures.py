@@ -151,7 +151,7 @@ def test_after_an_error_every_further_call_is_refused_with_the_first_cause(world
         first, second = outcome.value
         assert isinstance(first, MismatchError)
         assert isinstance(second, BrokenCommunicatorError)
-        assert "barrier (call 1, 1 x uint8) refused, the communicator ended with MismatchError" in str(second)
+        assert "barrier (call 2, 1 x uint8) refused, the communicator ended with MismatchError" in str(second)
 
 
 def test_ctrl_c_works_in_the_middle_of_a_receive_and_the_other_rank_is_told(world: World) -> None:

@@ -1,0 +1,40 @@
+"""Every rank's payload to all."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fmi_shim.channels.base import Channel
+from fmi_shim.operators import Array
+
+LARGE_BYTES = 1 << 16
+"""From this size of the whole result on it pays to do without the copies, though there are more messages."""
+
+
+def bruck(channel: Channel, parts: Array) -> None:
+    """Fill `parts`, shape (p, n), whose own row is there, by sending twice as many rows each round.
+
+    (J. Bruck et al., "Efficient Algorithms for All-to-All Communications in Multiport Message-Passing
+    Systems", 1997.) Cost: ``ceil(lg p) * alpha + (p - 1) * n * beta``; one more buffer of p rows, and one
+    copy of everything, to bring rotated order back to rank order.
+    """
+    rank, size = channel.rank, channel.size
+    rotated = np.empty_like(parts)
+    rotated[0] = parts[rank]
+    known = 1
+    while known < size:
+        step = min(known, size - known)
+        channel.sendrecv(rotated[:step], (rank - known) % size, rotated[known : known + step], (rank + known) % size)
+        known += step
+    parts[...] = np.roll(rotated, rank, axis=0)
+
+
+def ring(channel: Channel, blocks: list[Array]) -> None:
+    """Fill `blocks`, of which rank i's own is the i-th, by handing on around the ring what came last.
+
+    Blocks may differ in length. Cost: ``(p - 1) * (alpha + n * beta)`` for blocks of n bytes; no copies.
+    """
+    rank, size = channel.rank, channel.size
+    for step in range(size - 1):
+        outgoing, incoming = blocks[(rank - step) % size], blocks[(rank - step - 1) % size]
+        channel.sendrecv(outgoing, (rank + 1) % size, incoming, (rank - 1) % size)

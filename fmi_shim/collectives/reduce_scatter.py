@@ -1,0 +1,69 @@
+"""Every rank's payload combined, and a slice of the result to each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from fmi_shim.channels.base import Channel
+from fmi_shim.collectives import reduce, scatter
+from fmi_shim.operators import Array, Combine, Operator, ReduceFunction
+
+Schedule = Callable[[Channel, Array, Array, Combine], None]
+"""``schedule(channel, slices, own, combine)``: `slices`, shape (p, n), is used up; `own` gets the result's slice."""
+
+
+def choose(function: ReduceFunction, size: int) -> Schedule:
+    """Return the algorithm on `size` ranks; sum, prod, max and min do not feel in which order they combine."""
+    if function.left_to_right:
+        return left_to_right
+    if function.operator is Operator.custom:
+        return whole
+    return pairwise if size & (size - 1) else halving
+
+
+def halving(channel: Channel, slices: Array, own: Array, combine: Combine) -> None:
+    """Exchange half of what is left at the distances p/2, p/4, ..., 1; p is a power of two.
+
+    The combination must commute. Cost: ``lg p * alpha + (1 - 1/p) * n * (beta + gamma)`` for a payload of n
+    bytes; one more buffer of half the size, and one copy of the own slice.
+    """
+    rank, distance = channel.rank, channel.size // 2
+    received = np.empty((max(1, distance), *slices.shape[1:]), slices.dtype)
+    while distance:
+        first = rank & -(2 * distance)  # where the block of slices begins that this rank still has a part in
+        keep, give = first + (rank & distance), first + (~rank & distance)
+        channel.sendrecv(slices[give : give + distance], rank ^ distance, received[:distance], rank ^ distance)
+        kept = slices[keep : keep + distance]
+        combine(kept.reshape(-1), received[:distance].reshape(-1), kept.reshape(-1))
+        distance //= 2
+    own[...] = slices[rank]
+
+
+def pairwise(channel: Channel, slices: Array, own: Array, combine: Combine) -> None:
+    """Send each rank its slice, and combine those that come, for any p.
+
+    The combination must commute. Cost: ``(p - 1) * alpha + (1 - 1/p) * n * (beta + gamma)`` for a payload of
+    n bytes; one more slice, and one copy of the own one.
+    """
+    rank, size = channel.rank, channel.size
+    received = np.empty_like(own)
+    own[...] = slices[rank]
+    for step in range(1, size):
+        to, source = (rank + step) % size, (rank - step) % size
+        channel.sendrecv(slices[to], to, received, source)
+        combine(own, received, own)
+
+
+def left_to_right(channel: Channel, slices: Array, own: Array, combine: Combine) -> None:
+    """Combine strictly in rank order at rank 0 and scatter the result; costs `reduce.left_to_right` and a scatter."""
+    scatter.binomial(channel, reduce.left_to_right(channel, slices.reshape(-1), 0, combine), own, 0)
+
+
+def whole(channel: Channel, slices: Array, own: Array, combine: Combine) -> None:
+    """Combine whole payloads in FMI's tree at rank 0 and scatter the result; costs `reduce.binomial` and a scatter.
+
+    For a custom function of arrays, which wants to see them whole.
+    """
+    scatter.binomial(channel, reduce.binomial(channel, slices.reshape(-1), 0, combine), own, 0)

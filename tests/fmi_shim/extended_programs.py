@@ -1,0 +1,203 @@
+"""What goes beyond FMI's operations. Nothing of the test tools is imported here, as in `programs`."""
+
+from __future__ import annotations
+
+import array
+from collections.abc import Callable
+from functools import reduce as fold
+from typing import Any
+
+import numpy as np
+
+import fmi_shim as fmi
+from tests.fmi_shim.programs import INT, doubles, element_wise, functions, ints, typed_values
+
+SUM = fmi.func(fmi.op.sum)
+
+
+def every_typed_operation(comm: fmi.Communicator, rank: int, size: int) -> list[tuple[str, Any, Any]]:
+    """Do every operation with typed values; return what differs from what plain Python says."""
+    results: list[tuple[str, Any, Any]] = []
+    for column in zip(*(typed_values(r) for r in range(size)), strict=True):
+        values, t = [value for value, _ in column], column[0][1]
+        own = values[rank]
+        everything = [element for value in values for element in (value if t.is_list else [value])]
+        results.append((f"allgather {t}", comm.allgather(own, t), everything))
+        results.append((f"sendrecv {t}", ring(comm, rank, size, own, t), values[(rank - 1) % size]))
+        if t.is_list:
+            whole = fmi.types(t.datatype, t.count * size)
+            wide = [[r + i for i in range(t.count * size)] for r in range(size)]
+            wide = [[float(v) for v in row] if t.datatype is fmi.datatypes.double_list else row for row in wide]
+            own_slice = slice(rank * t.count, (rank + 1) * t.count)
+            turned = [element for row in wide for element in row[own_slice]]
+            results.append((f"alltoall {t}", comm.alltoall(wide[rank], whole), turned))
+            for f, plain in functions():
+                if f.operator is not fmi.op.custom or f.left_to_right:
+                    expected = fold(element_wise(plain), wide)[own_slice]
+                    if f.operator is not fmi.op.prod:
+                        results.append((f"reduce_scatter {f}", comm.reduce_scatter(wide[rank], f, whole), expected))
+        for f, plain in functions():
+            if f.operator is not fmi.op.custom or not f.associative:
+                expected = fold(element_wise(plain), values[:rank]) if rank else None
+                results.append((f"exscan {f} {t}", comm.exscan(own, f, t), expected))
+    return [(name, got, expected) for name, got, expected in results if got != expected]
+
+
+def ring(comm: fmi.Communicator, rank: int, size: int, value: Any, t: fmi.types | None = None) -> Any:
+    """Hand a value to the next rank; return the one before's."""
+    return value if size == 1 else comm.sendrecv(value, (rank + 1) % size, (rank - 1) % size, t)
+
+
+def every_array_operation(comm: fmi.Communicator, rank: int, size: int) -> list[str]:
+    """Do every operation with arrays of many types; return the names of what came out wrong."""
+    kinds = [
+        ("float64", (3,)),
+        ("uint8", (2, 3)),
+        ("complex64", (2,)),
+        ("float16", (1, 2)),
+        ("int64", (0,)),
+        ("float32", (9001,)),
+        ("uint64", (40, 7)),
+    ]
+    return [text for dtype, shape in kinds for text in operations_on(comm, rank, size, dtype, shape)]
+
+
+def operations_on(comm: fmi.Communicator, rank: int, size: int, dtype: str, shape: tuple[int, ...]) -> list[str]:
+    """Do every operation with and without `out`, and in place."""
+    wrong: list[str] = []
+
+    def check(name: str, got: Any, expected: Any) -> None:
+        same = isinstance(got, np.ndarray) and got.dtype == expected.dtype and got.shape == expected.shape
+        if not same or not np.array_equal(got, expected):
+            wrong.append(f"{name} {dtype}{shape}: {got!r}, not {expected!r}")
+
+    base = np.arange(np.prod(shape, dtype=int)).reshape(shape) % 5
+    arrays = [np.asarray(base + r, dtype) for r in range(size)]
+    wides = [np.concatenate([a + r for r in range(size)]).astype(dtype) for a in arrays]
+    own, wide, before = arrays[rank], wides[rank], arrays[(rank - 1) % size]
+    rows = slice(rank * shape[0], (rank + 1) * shape[0])
+    last = size - 1
+    total = fold(np.add, arrays).astype(dtype)
+    below = fold(np.add, [np.zeros_like(own), *arrays[:rank]]).astype(dtype)
+    upto = (below + own).astype(dtype)
+    joined = np.concatenate(arrays)
+    turned = np.concatenate([w[rows] for w in wides])
+    summed = fold(np.add, wides).astype(dtype)[rows]
+    second = wides[-1][rows]
+    add = fmi.func(fmi.op.custom, np.add, True, True)
+    take_right = fmi.func(fmi.op.custom, lambda left, right: right, False, True)
+    calls: list[tuple[str, Callable[[Any], Any], Any]] = [
+        ("allgather", lambda out: comm.allgather(own, out=out), joined),
+        ("alltoall", lambda out: comm.alltoall(wide, out=out), turned),
+        ("reduce_scatter", lambda out: comm.reduce_scatter(wide, SUM, out=out), summed),
+        ("reduce_scatter custom", lambda out: comm.reduce_scatter(wide, add, out=out), summed),
+        ("reduce_scatter ordered", lambda out: comm.reduce_scatter(wide, take_right, out=out), second),
+        ("allreduce", lambda out: comm.allreduce(own, SUM, out=out), total),
+        ("scan", lambda out: comm.scan(own, SUM, out=out), upto),
+        ("exscan", lambda out: comm.exscan(own, SUM, out=out), below if rank else None),
+        ("exscan ordered", lambda out: comm.exscan(own, take_right, out=out), before if rank else None),
+        ("reduce", lambda out: comm.reduce(own, last, SUM, out=out), total if rank == last else None),
+        ("gather", lambda out: comm.gather(own, last, out=out), joined if rank == last else joined[:0]),
+    ]
+    for name, call, expected in calls:
+        result = call(None)
+        if expected is None:
+            wrong += [] if result is None and call(own.copy()) is None else [f"{name} returned {result!r}"]
+            continue
+        check(name, result, expected)
+        place = np.zeros_like(expected)
+        returned = call(place)
+        wrong += [] if returned is place or name == "gather" else [f"{name} returned another array than out"]
+        check(f"{name} in out", returned, expected)
+    in_place: list[tuple[str, Callable[[Any], Any], Any, Any]] = [
+        ("allreduce", lambda a: comm.allreduce(a, SUM, out=a), own, total),
+        ("scan", lambda a: comm.scan(a, SUM, out=a), own, upto),
+        ("alltoall", lambda a: comm.alltoall(a, out=a), wide, turned),
+    ]
+    if size > 1:
+        next_, previous = (rank + 1) % size, (rank - 1) % size
+        in_place.append(("sendrecv", lambda a: comm.sendrecv(a, next_, previous, out=a), own, before))
+    for name, call, given, expected in in_place:
+        memory = given.copy()
+        call(memory)
+        check(f"{name} in place", memory, expected)
+    check("own value", own, np.asarray(base + rank, dtype))
+    return wrong
+
+
+def buffers(comm: fmi.Communicator, rank: int, size: int) -> dict[str, Any]:
+    """Hand in what has a buffer and is no array."""
+    filled = bytearray(3) if rank else bytearray(b"abc")
+    comm.bcast(filled, 0)
+    doubled = array.array("d", [1.5, rank])
+    comm.allreduce(doubled, SUM, out=doubled)
+    flags = comm.allreduce(np.array([rank == 0, True, False]), fmi.func(fmi.op.max))
+    return {
+        "filled": bytes(filled),
+        "joined": comm.allgather(b"xy" if rank else b"ab").tobytes(),
+        "in place": doubled.tolist(),
+        "view": comm.allreduce(memoryview(array.array("q", [rank, 2])), SUM).tolist(),
+        "or": flags.tolist(),
+    }
+
+
+def ring_of_requests(comm: fmi.Communicator, rank: int, size: int, count: int) -> list[bool]:
+    """Post everything before the first connection is open, then wait; messages larger than any socket buffer."""
+    after, before = (rank + 1) % size, (rank - 1) % size
+    own = np.full(count, float(rank))
+    coming = [np.empty(count), np.empty(count)]
+    requests = [comm.irecv(before, out=place) for place in coming]
+    requests += [comm.isend(own, after), comm.isend(own + 0.5, after)]
+    results = [request.wait() for request in reversed(requests)]
+    again = requests[0].wait() is coming[0] and requests[0].test()
+    return [bool((coming[0] == before).all()), bool((coming[1] == before + 0.5).all()), results[0] is None, again]
+
+
+def blocking_beside_posted(comm: fmi.Communicator, rank: int, size: int, count: int) -> list[float]:
+    """The two classics: isend, then a blocking receive; and irecv, then a blocking send."""
+    after, before = (rank + 1) % size, (rank - 1) % size
+    sent = comm.isend([float(rank)] * count, after, doubles(count))
+    first = comm.recv(before, doubles(count))
+    sent.wait()
+    coming = comm.irecv(before, doubles(count))
+    comm.send([rank + 0.5] * count, after, doubles(count))
+    return [first[-1], coming.wait()[-1]]
+
+
+def tested_until_done(comm: fmi.Communicator, rank: int, size: int) -> tuple[bool, int]:
+    if rank == 0:
+        request = comm.irecv(1, INT)
+        early = request.test()
+        comm.send(1, 1, INT)
+        while not request.test():
+            pass
+        return early, request.wait()
+    comm.recv(0, INT) if comm.isend(0, 0, INT) is None else None
+    comm.recv(0, INT)
+    return False, 0
+
+
+def rows_and_columns(comm: fmi.Communicator, rank: int, size: int) -> dict[str, Any]:
+    """Split six ranks into rows and columns, one of the rows backwards, and that row again."""
+    row = comm.split(rank // 3, key=-rank if rank < 3 else rank)
+    column = comm.split(rank % 3 if rank != 5 else None)
+    result: dict[str, Any] = {
+        "row": (row.rank, row.size, row.allgather(rank, INT)),
+        "column": None if column is None else (column.rank, column.size, column.allreduce(rank, SUM, INT)),
+        "whole": comm.allreduce(rank, SUM, INT),
+    }
+    part = row.split(row.rank // 2)
+    with part:
+        result["part"] = part.allgather([rank], ints(1))
+    row.close()
+    result["whole again"] = comm.allreduce(rank, SUM, INT)
+    return result
+
+
+def raise_in_with_block(comm: fmi.Communicator, rank: int, size: int) -> None:
+    with comm:
+        comm.barrier()
+        comm.barrier()
+        if rank == 1:
+            raise LookupError("no such galaxy")
+        comm.barrier()

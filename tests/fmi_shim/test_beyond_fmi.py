@@ -1,0 +1,98 @@
+"""The operations that FMI does not have, on real processes and sockets, against plain Python and numpy."""
+
+import pytest
+
+import fmi_shim as fmi
+from fmi_shim.errors import PeerFailedError
+from tests.fmi_shim import extended_programs as programs
+from tests.fmi_shim.world import World
+
+
+@pytest.mark.parametrize("framed", [True, False], ids=["framed", "raw"])
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5])
+def test_every_operation_gives_what_plain_python_gives(world: World, size: int, framed: bool) -> None:
+    assert world.values(programs.every_typed_operation, size, framed=framed) == [[]] * size
+
+
+@pytest.mark.parametrize("framed", [True, False], ids=["framed", "raw"])
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+def test_arrays_come_back_new_in_out_and_in_place(world: World, size: int, framed: bool) -> None:
+    assert world.values(programs.every_array_operation, size, framed=framed) == [[]] * size
+
+
+def test_any_buffer_of_numbers_is_an_array(world: World) -> None:
+    for result in world.values(programs.buffers, 2):
+        assert result == {
+            "filled": b"abc", "joined": b"abxy", "in place": [3.0, 1.0], "view": [1, 4], "or": [True, True, False],
+        }  # fmt: skip
+
+
+@pytest.mark.parametrize("framed", [True, False], ids=["framed", "raw"])
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_posted_messages_go_around_a_ring_that_no_connection_joins_yet(world: World, size: int, framed: bool) -> None:
+    assert world.values(programs.ring_of_requests, size, 1_000_000, framed=framed) == [[True] * 4] * size
+
+
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_posted_messages_move_while_a_blocking_call_waits(world: World, size: int) -> None:
+    values = world.values(programs.blocking_beside_posted, size, 500_000)
+    assert values == [[(rank - 1) % size, (rank - 1) % size + 0.5] for rank in range(size)]
+
+
+def test_a_request_can_be_tested(world: World) -> None:
+    early, value = world.values(programs.tested_until_done, 2)[0]
+    assert value == 0
+    assert isinstance(early, bool)
+
+
+def test_splitting_gives_communicators_of_each_colour_in_the_order_of_the_keys(world: World) -> None:
+    results = world.values(programs.rows_and_columns, 6)
+    assert [result["row"] for result in results] == [
+        *[(place, 3, [2, 1, 0]) for place in (2, 1, 0)],
+        *[(place, 3, [3, 4, 5]) for place in (0, 1, 2)],
+    ]
+    assert [result["column"] for result in results] == [
+        (0, 2, 3), (0, 2, 5), (0, 1, 2), (1, 2, 3), (1, 2, 5), None,
+    ]  # fmt: skip
+    assert [result["part"] for result in results] == [[0], [2, 1], [2, 1], [3, 4], [3, 4], [5]]
+    assert {result["whole"] for result in results} == {result["whole again"] for result in results} == {15}
+
+
+def test_an_exception_in_a_with_block_is_told_with_its_text(world: World) -> None:
+    outcomes = world.run(programs.raise_in_with_block, 3, max_timeout=0)
+    assert isinstance(outcomes[1].error, LookupError)
+    for outcome in (outcomes[0], outcomes[2]):
+        assert isinstance(outcome.error, PeerFailedError)
+        assert "raised LookupError: no such galaxy" in str(outcome.error)
+
+
+def test_rank_and_size_are_properties(world: World) -> None:
+    with fmi.Communicator(2, 5, world.config(), "name") as comm:
+        assert (comm.rank, comm.size) == (2, 5)
+
+
+def test_wrong_arguments_raise_before_anything_is_sent(world: World) -> None:
+    import numpy as np
+
+    comm = fmi.Communicator(0, 2, world.config(), "name")
+    total, readonly = fmi.func(fmi.op.sum), np.ones(2)
+    readonly.flags.writeable = False
+    wrong = [
+        (lambda: comm.sendrecv(np.ones(2), 0, 1), ValueError, "dst is 0, which is this rank itself"),
+        (lambda: comm.sendrecv(np.ones(2), 1, 2), ValueError, "src is 2, allowed is 0 to 1"),
+        (lambda: comm.irecv(1), TypeError, "t and out are left out: irecv needs fmi.types, or an array to fill"),
+        (lambda: comm.recv(1, out=readonly), ValueError, "out is an array to fill, which must be C-contiguous"),
+        (lambda: comm.allreduce(np.ones(2), total, out=np.ones(3)), ValueError, r"out is float64\[3\], allowed is .*"),
+        (lambda: comm.allgather(np.ones(2), out=np.ones(2)), ValueError, r"allowed is .*float64\[4\]"),
+        (lambda: comm.reduce(1, 0, total, fmi.types(fmi.datatypes.int), out=np.ones(1)), TypeError, "out is given tog"),
+        (lambda: comm.alltoall(np.ones(3)), ValueError, r"3 element\(s\) cannot be cut into equal slices for 2 ranks"),
+        (lambda: comm.reduce_scatter(np.ones(()), total), ValueError, "one element.s. cannot be cut"),
+        (lambda: comm.split("red"), TypeError, "colour is 'red', allowed is a whole number"),
+        (lambda: comm.split(-1), ValueError, "colour is -1, allowed is 0 to"),
+        (lambda: comm.split(1, key=2**31), ValueError, "key is 2147483648, allowed is -2147483648 to"),
+        (lambda: comm.exscan(np.ones(2), np.add), TypeError, r"f is .*allowed is fmi.func"),
+        (lambda: comm.allreduce(b"12", fmi.func(fmi.op.custom)), TypeError, "function is None"),
+    ]
+    for call, error, message in wrong:
+        with pytest.raises(error, match=message):
+            call()
