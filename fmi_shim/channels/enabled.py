@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 from fmi_shim.channels.base import Channel
@@ -81,8 +82,9 @@ class EnabledChannels:
 
     def close(self) -> None:
         """Leave all channels in peace."""
-        for channel in self._opened.values():
-            channel.close()
+        with contextlib.ExitStack() as leaving:  # all, even if one fails
+            for channel in self._opened.values():
+                leaving.callback(channel.close)
 
 
 def _known_bytes(call: Call) -> int:

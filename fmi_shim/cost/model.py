@@ -23,6 +23,9 @@ class Formulas(enum.Enum):
     corrected = "corrected"
 
 
+_NEAREST = {"exscan": "scan", "reduce_scatter": "allreduce"}
+
+
 class Pattern(enum.Enum):
     """Who sends to whom: FMI's operations, as far as its models know them."""
 
@@ -38,8 +41,8 @@ class Pattern(enum.Enum):
 
     @classmethod
     def of(cls, operation: Operation) -> Pattern:
-        """Return the pattern of an operation; one that the models do not know is taken for an allgather."""
-        return cls.__members__.get(operation.name, cls.allgather)
+        """Return the pattern of an operation, for one that the models do not know that of its nearest."""
+        return cls.__members__.get(_NEAREST.get(operation.name, operation.name), cls.allgather)
 
 
 @dataclass(frozen=True, slots=True)
