@@ -20,6 +20,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -71,8 +72,8 @@ class Store(Protocol):
     def get(self, keys: Sequence[str]) -> list[bytes | None]:
         """Return the content under each key, None where there is none."""
 
-    def keys(self, prefix: str) -> set[str]:
-        """Return all keys that begin with `prefix`."""
+    def present(self, keys: AbstractSet[str], prefix: str) -> set[str]:
+        """Return those of `keys`, which all begin with `prefix`, that exist, without reading them."""
 
     def delete(self, keys: Sequence[str]) -> None:
         """Delete the objects under `keys`, where there are any."""
@@ -260,7 +261,7 @@ class ObjectChannel:
         return _array(content, start, found.dtype).reshape(whole).copy()
 
     def meet(self, names: Sequence[Name]) -> None:
-        """Wait until all of `names` exist, by listing, as FMI's barrier does.
+        """Wait until all of `names` exist, without reading them, as FMI's barrier does.
 
         Raises
         ------
@@ -270,7 +271,7 @@ class ObjectChannel:
         missing = {name.key(self.comm_name): name for name in names}
         patience = _Patience(self._config.poll, self._config.max_timeout)
         while True:
-            came = missing.keys() & self._store.keys(self.comm_name)
+            came = self._store.present(missing.keys(), self.comm_name)
             for key in came:
                 self._note_read(missing.pop(key))
             if not missing:
@@ -292,7 +293,7 @@ class ObjectChannel:
     def close(self) -> None:
         """Wait for the readers, delete what this rank has written, and close (see the module's text).
 
-        Takes one write and from two listings on, none where this rank wrote and read nothing.
+        Takes one write and from two looks (on S3 listings) on, none where this rank wrote and read nothing.
         """
         if self._closed or os.getpid() != self._process:  # a forked child must not delete its parent's objects
             return
@@ -309,20 +310,20 @@ class ObjectChannel:
         self._store.put({left: b""})
         try:
             readers = {self._left(rank) for rank in self._readers}
-            self._look_until(lambda keys: readers <= keys, needed=bool(readers))
+            self._look_until(lambda: self._store.present(readers, self.comm_name) == readers, needed=bool(readers))
             self._delete_written()
             read = set(self._last_read.values())
-            self._look_until(lambda keys: not read & keys, needed=bool(read))
+            self._look_until(lambda: not self._store.present(read, self.comm_name), needed=bool(read))
         finally:
             self._store.delete([left])
 
     def _left(self, rank: int) -> str:
         return f"{self.comm_name}{rank}_left"
 
-    def _look_until(self, done: Callable[[set[str]], bool], needed: bool) -> None:
+    def _look_until(self, done: Callable[[], bool], needed: bool) -> None:
         longest = LONGEST_FAREWELL if self._config.max_timeout is None else self._config.max_timeout
         patience = _Patience(self._config.poll, min(longest, LONGEST_FAREWELL))
-        while needed and not done(self._store.keys(self.comm_name)) and patience.pause():
+        while needed and not done() and patience.pause():
             pass
 
     def _delete_written(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from typing import cast
 
@@ -56,11 +57,13 @@ class RedisStore:
         with self._told("read", keys):
             return cast("list[bytes | None]", self._client.mget(keys))  # typed as if it might be asynchronous
 
-    def keys(self, prefix: str) -> set[str]:
-        """List with SCAN, which unlike FMI's KEYS does not stop the server; see `Store`."""
-        with self._told("list", [prefix]):
-            found = self._client.scan_iter(_literally(prefix) + "*", _AT_ONCE)
-            return {key.decode(errors="replace") for key in found}
+    def present(self, keys: AbstractSet[str], prefix: str) -> set[str]:
+        """Ask with EXISTS in one pipeline: unlike FMI's KEYS it does not go through the whole server; see `Store`."""
+        with self._told("look for", sorted(keys)), self._client.pipeline(transaction=False) as pipeline:
+            asked = list(keys)
+            for key in asked:
+                pipeline.exists(key)
+            return {key for key, there in zip(asked, pipeline.execute(), strict=True) if there}
 
     def delete(self, keys: Sequence[str]) -> None:
         """Delete with DEL; see `Store`."""
@@ -78,8 +81,3 @@ class RedisStore:
             yield
         except self._error as error:
             raise StoreError(f"{self.name}: cannot {action} {next(iter(keys))!r}: {error}") from error
-
-
-def _literally(text: str) -> str:
-    """Return a pattern for SCAN that matches `text` alone."""
-    return "".join(f"\\{character}" if character in "*?[\\" else character for character in text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any, TypeVar
@@ -57,11 +58,11 @@ class S3Store:
         """Read objects, one GetObject each; see `Store`."""
         return self._each(self._get, keys)
 
-    def keys(self, prefix: str) -> set[str]:
-        """List, one ListObjectsV2 for every 1000 keys; see `Store`."""
+    def present(self, keys: AbstractSet[str], prefix: str) -> set[str]:
+        """List, one ListObjectsV2 for every 1000 objects with `prefix`; see `Store`."""
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
         try:
-            return {found["Key"] for page in pages for found in page.get("Contents", ())}
+            return {found["Key"] for page in pages for found in page.get("Contents", ()) if found["Key"] in keys}
         except self._errors as error:
             raise self._refused("list", prefix, error) from error
 

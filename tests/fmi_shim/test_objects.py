@@ -4,6 +4,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import numpy as np
@@ -48,9 +49,10 @@ class MemoryStore:
             self.read.update(keys)
             return [self.objects.get(key) for key in keys]
 
-    def keys(self, prefix: str) -> set[str]:
+    def present(self, keys: AbstractSet[str], prefix: str) -> set[str]:
+        assert all(key.startswith(prefix) for key in keys)
         with self._lock:
-            return {key for key in self.objects if key.startswith(prefix)}
+            return keys & self.objects.keys()
 
     def delete(self, keys: Sequence[str]) -> None:
         with self._lock:

@@ -125,9 +125,9 @@ def test_the_store_lists_and_deletes_past_a_page() -> None:
     for name in [*names, "other"]:  # past HTTP, which would take seconds
         s3_backends[DEFAULT_ACCOUNT_ID]["aws"].put_object(BUCKET, name, b"x")
     opened = store()
-    assert opened.keys("many") == set(names)
+    assert opened.present({*names, "manyfold"}, "many") == set(names)
     opened.delete([*names, "missing"])
-    assert opened.keys("") == {"other"}
+    assert opened.present({"other", names[0], names[-1]}, "") == {"other"}
 
 
 @pytest.mark.usefixtures("bucket")
@@ -136,7 +136,7 @@ def test_a_bucket_that_is_not_there_is_named() -> None:
     for request, action in (
         (lambda: opened.get(["key"]), "read"),
         (lambda: opened.put({"key": b""}), "write"),
-        (lambda: opened.keys("key"), "list"),
+        (lambda: opened.present({"key"}, "key"), "list"),
         (lambda: opened.delete(["key"]), "delete"),
     ):
         with pytest.raises(StoreError, match=f"S3 bucket 'no-such-bucket': cannot {action} 'key': .*NoSuchBucket"):
