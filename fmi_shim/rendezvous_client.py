@@ -162,11 +162,10 @@ def report_relayed(rank: int, peer: int, server: str) -> None:
     """Warn that two ranks are connected through the relay; the emulator's summary looks for this line."""
     _log.warning(
         "rank %d and rank %d are connected through the relay of the rendezvous server %s: "
-        "no direct connection came about within %g s",
+        "no direct connection came about",
         rank,
         peer,
         server,
-        DIRECT_SECONDS,
     )
 
 
@@ -239,13 +238,18 @@ class _Meeting:
             case Introduction(peer, endpoints, ticket) if peer == self.punch.peer:
                 self.punch.aim(endpoints)
                 self.relay_ticket = ticket
-                self.relay_at = time.monotonic() + DIRECT_SECONDS if any(ticket) else None
+                self.relay_at = time.monotonic() + self._direct_seconds() if any(ticket) else None
             case ProbeRequest(peer, ticket) if peer == self.punch.peer:
                 self._probe(ticket)
             case Abort():
                 raise self.on_abort(message)
             case _:
                 pass  # about a meeting that is over
+
+    def _direct_seconds(self) -> float:
+        """Return how long only a direct connection is tried: of a short time left, half is the relay's."""
+        remaining = self.deadline.remaining()
+        return DIRECT_SECONDS if remaining is None else min(DIRECT_SECONDS, remaining / 2)
 
     def _probe(self, ticket: bytes) -> None:
         """Show the server the public address of the port that the peer is to connect to."""

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from fmi_shim import pairing
 from fmi_shim.access import Access, read_access
 from fmi_shim.channels.watch import Watch
 from fmi_shim.control_link import ControlLink
@@ -190,6 +191,21 @@ def test_a_server_restarted_in_the_middle_of_a_run_hurts_nobody(away: float) -> 
                     assert_connected(known, newcomer)
         for client in clients:
             client.close()
+
+
+def test_in_raw_mode_too_a_waiting_rank_finds_the_server_that_was_restarted() -> None:
+    def meet_raw(rank: int) -> socket.socket:
+        appointment = pairing.Appointment(server.endpoint, b"raw1_0", 1 - rank, f"rank {rank}", None, 20.0)
+        return pairing.connect(appointment, Watch(lambda _: None).wait)
+
+    with running() as server, ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(meet_raw, 0)
+        server.wait_for("waiting", 1)
+        time.sleep(0.1)  # so that it has been answered, and knows that there is a server
+        server.kill()
+        server.start()
+        with meet_raw(1) as one, waiting.result() as other:
+            assert_connected(one, other)
 
 
 def test_with_secret_and_certificate_on_both_sides_ranks_meet(tmp_path: Path) -> None:

@@ -73,6 +73,25 @@ def test_two_clients_of_a_name_learn_their_own_and_each_others_address() -> None
     with_server(scenario)
 
 
+def test_a_recorded_exchange_of_version_1_byte_for_byte() -> None:
+    """What the C++ client's sockets carry: the name alone one way, two C structs the other way, and nothing else."""
+
+    async def scenario(server: RendezvousServer) -> None:
+        first_reader, first = await client(server, b"Test1_0")
+        own = socket.inet_aton("127.0.0.1") + struct.pack("!H", own_endpoint(first).port) + b"\0\0"
+        assert await first_reader.readexactly(8) == own
+        second_reader, second = await client(server, b"Test1_0")
+        theirs = socket.inet_aton("127.0.0.1") + struct.pack("!H", own_endpoint(second).port) + b"\0\0"
+        assert await second_reader.readexactly(16) == theirs + own
+        assert await first_reader.readexactly(8) == theirs
+        for reader, writer in ((first_reader, first), (second_reader, second)):
+            writer.write_eof()
+            assert await reader.read() == b""
+            writer.close()
+
+    with_server(scenario)
+
+
 def test_a_name_in_pieces_is_put_together() -> None:
     async def scenario(server: RendezvousServer) -> None:
         reader, writer = await client(server, b"Te")
