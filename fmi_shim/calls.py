@@ -9,7 +9,7 @@ import numpy as np
 
 from fmi_shim.channels.base import Channel
 from fmi_shim.channels.enabled import EnabledChannels
-from fmi_shim.errors import BrokenCommunicatorError
+from fmi_shim.errors import BrokenCommunicatorError, FmiError
 from fmi_shim.forms import Form
 from fmi_shim.frames import Call, Operation
 from fmi_shim.operators import ReduceFunction
@@ -104,6 +104,15 @@ class Calls:
         """Tell the other ranks of `error`, and refuse all further calls."""
         if self._failure is None:
             self._failure = error
+            self._channels.fail(error)
+
+    def abandon(self, error: BaseException) -> None:
+        """Tell the other ranks that the program raised `error` outside of any call, and refuse all further calls."""
+        if self._failure is None:
+            self._failure = error
+            if not isinstance(error, FmiError):
+                what = f"{type(error).__name__}: {error}".rstrip(": ")
+                error = FmiError(f"rank {self._rank} raised {what}, in its own code between two calls", self._rank)
             self._channels.fail(error)
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import enum
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,8 @@ _SIGNATURE = struct.Struct("<2sBBBBBBiIQ")
 _LENGTH = struct.Struct("<Q")
 HEADER_BYTES = _HEADER.size
 SIGNATURE_BYTES = _SIGNATURE.size
+KIND_AT = 3
+"""Where in a header its kind is."""
 
 UNDESCRIBED = 255
 """In place of the number of dimensions: no axis lengths follow."""
@@ -55,6 +57,10 @@ class Kind(enum.IntEnum):
     data = 1
     abort = 2
     goodbye = 3
+    posted = 4
+    """Data whose sender goes on meanwhile (``isend``)."""
+    waiting = 5
+    """Nothing but the sender's call, in which it waits for the receiver; see `waiting_frame`."""
 
 
 class Operation(enum.IntEnum):
@@ -283,6 +289,15 @@ def decode_abort(payload: bytes | bytearray | memoryview) -> Abort:
         raise FrameError(f"an abort with the unknown reason {reason} came") from None
 
 
+def waiting_frame(call: Call, received: int) -> bytes:
+    """Return the whole frame which says that its sender waits for the receiver's next message.
+
+    In place of the payload's length it holds how many messages have come from the receiver so far. When
+    those are all that the receiver has sent, and it waits for a message itself, none will ever come.
+    """
+    return header(signature(replace(call, shape=None), Kind.waiting), received)
+
+
 def goodbye_frame() -> bytes:
     """Return the whole frame with which a rank leaves in peace."""
     return header(signature(_NO_CALL, Kind.goodbye), 0)
@@ -300,5 +315,5 @@ def farewell(data: memoryview) -> Abort | Kind | None:
             return None
         if found.kind is Kind.goodbye:
             return Kind.goodbye
-        data = data[end:]
+        data = data[HEADER_BYTES if found.kind is Kind.waiting else end :]
     return None

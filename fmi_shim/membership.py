@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import sys
 import weakref
 from types import TracebackType
 from typing import Self
@@ -18,6 +20,19 @@ from fmi_shim.frames import Operation
 from fmi_shim.policy import Hint
 from rendezvous.protocol import pair_name
 
+_members: weakref.WeakSet[Calls] = weakref.WeakSet()
+
+
+@atexit.register
+def _leave_all() -> None:
+    """Leave at the end of the program; if an exception ended it, tell that to the other ranks."""
+    error = getattr(sys, "last_value", None)  # of the exception that was printed last, which a script does not survive
+    for calls in list(_members):
+        if isinstance(error, BaseException) and not hasattr(sys, "ps1"):
+            calls.abandon(error)
+        else:
+            calls.close()
+
 
 class Membership:
     """What a rank is in a communicator, and how it comes and goes."""
@@ -33,6 +48,8 @@ class Membership:
         self._channels = EnabledChannels(rank, size, name, config, memory_mib)
         self._calls = Calls(rank, size, self._channels)
         self._finalizer = weakref.finalize(self, self._calls.close)
+        self._finalizer.atexit = False  # `_leave_all` knows how the program ended
+        _members.add(self._calls)
 
     @property
     def rank(self) -> int:
@@ -62,7 +79,7 @@ class Membership:
     ) -> None:
         """Leave in peace; after an exception in the block, tell it to the other ranks first."""
         if error is not None:
-            self._calls.fail(error)
+            self._calls.abandon(error)
         self.close()
 
     def split(self, colour: int | None, key: int = 0) -> Self | None:

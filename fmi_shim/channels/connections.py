@@ -26,6 +26,9 @@ awaited one then runs at once: an 8-byte allreduce at N = 4 on 2 cores took 0.18
 _TURN_SECONDS = 2.0
 """How long each of several connections that are to be opened is tried, before the next one has its turn."""
 
+_SUSPICION_SECONDS = 0.2
+"""After this time without a byte a rank begins to ask whether it and the other one wait for each other."""
+
 
 class Connections:
     """Direct connections to other ranks, and bytes moved through them.
@@ -191,13 +194,23 @@ class Connections:
         return yields
 
     def _wait(self, interest: dict[int, int]) -> None:
-        if not self._watch.wait(list(interest.items()), self._max_timeout):
+        waits = list(interest.items())
+        patience = self._max_timeout
+        if patience is None or patience > _SUSPICION_SECONDS:
+            if self._watch.wait(waits, _SUSPICION_SECONDS):
+                return
+            self._suspect(interest)
+            patience = None if patience is None else patience - _SUSPICION_SECONDS
+        if not self._watch.wait(waits, patience):
             peers = " and ".join(f"rank {self._by_descriptor[descriptor].peer}" for descriptor in interest)
             raise PeerTimeoutError(
                 f"{self._purpose}: nothing came from or went to {peers} for {self._max_timeout:g} s: it is late, "
                 "stopped, or in another call; raise backends.Direct.max_timeout (ms, 0 for ever) if it needs longer",
                 origin=self._by_descriptor[next(iter(interest))].peer,
             )
+
+    def _suspect(self, interest: dict[int, int]) -> None:
+        """Look whether this will ever end, where that can be known."""
 
     @property
     def _purpose(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
 
 from fmi_shim.access import read_access
@@ -12,11 +13,26 @@ from fmi_shim.channels.framing import Framing
 from fmi_shim.channels.stream import Stream
 from fmi_shim.config import DirectConfig
 from fmi_shim.control_link import ForeignServerError
-from fmi_shim.errors import FmiError
-from fmi_shim.frames import Abort, Call, Reason, abort_frame, farewell, goodbye_frame
+from fmi_shim.errors import FmiError, MismatchError
+from fmi_shim.frames import (
+    HEADER_BYTES,
+    Abort,
+    Call,
+    FrameError,
+    Kind,
+    Reason,
+    abort_frame,
+    decode_header,
+    farewell,
+    goodbye_frame,
+    waiting_frame,
+)
 from fmi_shim.handshake import Hello
 from fmi_shim.rendezvous_client import RendezvousClient
 from rendezvous.protocol import messages
+
+_STILL_SECONDS = 0.05
+"""How long nothing may move for two ranks that send to each other to be taken for stuck."""
 
 
 class FramedChannel(Connections, Framing[Stream]):
@@ -74,6 +90,43 @@ class FramedChannel(Connections, Framing[Stream]):
     def _opened(self, stream: Stream) -> None:
         self._watch.add(stream.descriptor)
 
+    def _suspect(self, interest: dict[int, int]) -> None:
+        """Where one rank is waited for, look whether it sends, too, or let it know that it is waited for."""
+        if len(interest) > 1:
+            return
+        ((descriptor, events),) = interest.items()
+        stream = self._by_descriptor[descriptor]
+        if events == select.POLLOUT:
+            before = stream.coming()
+            if not self._watch.wait([(descriptor, events)], _STILL_SECONDS) and before == stream.coming():
+                self._require_receiver(stream, *before)
+        elif events == select.POLLIN and not stream.in_message and not self._posts:
+            with contextlib.suppress(OSError):  # broken, which the next use will tell
+                stream.socket.send(waiting_frame(self._call, stream.received))
+
+    def _require_receiver(self, stream: Stream, head: bytes, count: int) -> None:
+        """Raise if the rank that is sent to is in the middle of a message to this one, for which it blocks."""
+        if len(head) < HEADER_BYTES:
+            return
+        try:
+            found = decode_header(head)
+        except FrameError:
+            return  # told when it is received
+        if found.kind is Kind.data and count < HEADER_BYTES + 8 * (found.dimensions or 0) + found.length:
+            raise self._deadlock(stream, found.call, "send to each other, and neither receives")
+
+    def _noted(self, source: Stream, call: Call, received: int, blocking: bool) -> None:
+        """Raise if `source` and this rank wait for each other."""
+        if blocking and received == source.sent:
+            raise self._deadlock(source, call, "wait for a message of each other, and neither sends")
+
+    def _deadlock(self, stream: Stream, call: Call, what: str) -> MismatchError:
+        return MismatchError(
+            f"rank {stream.peer} in {call} and rank {self.rank} in {self._call} {what}: "
+            "make matching calls, or use sendrecv or isend",
+            origin=self.rank,
+        )
+
     def _hung_up(self, descriptor: int) -> None:
         """Find out how a connection ended that is not waited for: in peace, or as everybody's error."""
         stream = self._by_descriptor[descriptor]
@@ -89,7 +142,14 @@ class FramedChannel(Connections, Framing[Stream]):
         """Look for the reason among what came before the connection broke."""
         stream.drain()
         end = farewell(stream.backlog)
-        return self._told(stream.peer, end) if isinstance(end, Abort) else self._ended(stream)
+        if isinstance(end, Abort):
+            return self._told(stream.peer, end)
+        if stream.in_message:
+            try:
+                self._require_receiver(stream, bytes(stream.backlog[:HEADER_BYTES]), len(stream.backlog))
+            except MismatchError as deadlock:  # the other rank found out first, and had no way to tell
+                return deadlock
+        return self._ended(stream)
 
     def _leave(self, last_frame: bytes) -> None:
         """Send a last frame wherever a message is not half sent, then close."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Generic, Protocol, TypeVar
 
@@ -27,6 +26,7 @@ from fmi_shim.errors import (
 )
 from fmi_shim.frames import (
     HEADER_BYTES,
+    KIND_AT,
     MAX_ABORT_BYTES,
     Abort,
     Call,
@@ -64,10 +64,17 @@ class Link(Protocol):
         Rank at the other end.
     ended
         Whether that rank sends and receives no more.
+    sent, received
+        Number of messages that were begun in each direction.
     """
 
     peer: int
     ended: bool
+    sent: int
+    received: int
+
+    def push_back(self, data: bytes) -> None:
+        """Have `data`, which was read too early, read again."""
 
 
 L = TypeVar("L", bound=Link)
@@ -104,7 +111,9 @@ class Framing(Generic[L]):
 
     def send(self, buffer: Array, dst: int) -> None:
         """Send a header and all of `buffer` at once where it fits."""
-        self._move(self._target(dst), self._message(buffer), None, [])
+        target = self._target(dst)
+        target.sent += 1
+        self._move(target, self._message(buffer), None, [])
 
     def recv(self, buffer: Array, src: int) -> None:
         """Fill `buffer` with the payload of a message of the running call."""
@@ -119,6 +128,7 @@ class Framing(Generic[L]):
         target = self._target(dst)
         source = self._link(src)
         buffers, judge = self._expected(source, octets(incoming))
+        target.sent += 1
         self._move(target, self._message(outgoing), source, buffers, judge)
 
     def recv_new(self, src: int, parts: int | None = None) -> Array:
@@ -130,8 +140,13 @@ class Framing(Generic[L]):
 
     def isend(self, buffer: Array, dst: int) -> Transfer[L]:
         """Begin to send a header and all of `buffer`."""
-        message = self._message(buffer)
-        return self._post(Transfer(dst, True, lambda link: (message, None)))
+        message = self._message(buffer, Kind.posted)
+
+        def attach(link: L) -> tuple[Buffers, OnReceived | None]:
+            link.sent += 1
+            return message, None
+
+        return self._post(Transfer(dst, True, attach))
 
     def irecv(self, buffer: Array, src: int) -> Transfer[L]:
         """Begin to fill `buffer` with the payload of a message of the running call."""
@@ -140,7 +155,7 @@ class Framing(Generic[L]):
         def attach(link: L) -> tuple[Buffers, OnReceived | None]:
             running = self._call
             self._expect(call)
-            expected = self._expected(link, octets(buffer))
+            expected = self._expected(link, octets(buffer), blocking=False)
             self._expect(running)
             return expected
 
@@ -154,13 +169,18 @@ class Framing(Generic[L]):
         self._call = call
         self._signature = signature(call)
 
-    def _message(self, buffer: Array) -> Buffers:
+    def _message(self, buffer: Array, kind: Kind = Kind.data) -> Buffers:
         payload = octets(buffer)
-        return [memoryview(header(self._signature, len(payload), self._call.shape)), payload]
+        head = self._signature if kind is Kind.data else signature(self._call, kind)
+        return [memoryview(header(head, len(payload), self._call.shape)), payload]
 
     def _announced(self, source: L, parts: int | None = None) -> Array:
         """Read a header that only the sender could know, and return an array for what it announces."""
         found = self._accept(source, self._read(source, HEADER_BYTES), b"")
+        while found.kind is Kind.waiting:
+            self._noted(source, found.call, found.length, blocking=True)
+            found = self._accept(source, self._read(source, HEADER_BYTES), b"")
+        source.received += 1
         if found.dimensions is None:
             raise MismatchError(
                 f"rank {source.peer} sent typed values in {found.call}, but {self._purpose} has no fmi.types: "
@@ -178,16 +198,17 @@ class Framing(Generic[L]):
         self._expect(replace(found.call, shape=shape))
         return np.empty(whole, dtype)
 
-    def _expected(self, source: L, payload: memoryview) -> tuple[Buffers, Callable[[int], None]]:
+    def _expected(self, source: L, payload: memoryview, blocking: bool = True) -> tuple[Buffers, OnReceived]:
         """Return the buffers for the message that the running call expects, and who judges it as it comes.
 
         Header and payload are read together where possible; nothing is done with the payload before the
-        header has proved right.
+        header has proved right. `blocking` says whether the rank does nothing else meanwhile.
         """
         call = self._call
         expected = header(self._signature, len(payload), call.shape)
         head = bytearray(len(expected))
         total = 0
+        buffers = [memoryview(head), payload]
 
         def judge(received: int) -> None:
             nonlocal total
@@ -195,11 +216,22 @@ class Framing(Generic[L]):
             if before >= len(expected) or total < HEADER_BYTES:
                 return
             seen = min(total, len(expected))
+            if before < HEADER_BYTES:
+                if head[KIND_AT] == Kind.waiting:
+                    note = decode_header(head)
+                    self._noted(source, note.call, note.length, blocking)
+                    source.push_back(bytes(head[HEADER_BYTES:seen]) + bytes(payload[: total - seen]))
+                    buffers[:] = [memoryview(head), payload]
+                    total = 0
+                    return
+                source.received += 1
+                if head[KIND_AT] == Kind.posted:
+                    head[KIND_AT] = Kind.data
             if head[:seen] != expected[:seen]:
                 self._expect(call)  # another one may run while a posted message comes
                 raise self._unlike(source, head[:seen], expected, bytes(payload[: total - seen]))
 
-        return [memoryview(head), payload], judge
+        return buffers, judge
 
     def _unlike(self, source: L, head: bytes | bytearray, expected: bytes, payload: bytes) -> MismatchError:
         """Raise what the header in `head` means, or return the error for one that differs in the shape alone."""
@@ -234,6 +266,8 @@ class Framing(Generic[L]):
             raise told
         if found.kind is Kind.goodbye:
             raise self._left(source.peer)
+        if found.kind is Kind.waiting:
+            return found
         if not self._call.accepts(found.call):
             raise MismatchError(
                 f"rank {source.peer} is in {found.call} while rank {self.rank} is in {self._call}: "
@@ -241,6 +275,9 @@ class Framing(Generic[L]):
                 origin=self.rank,
             )
         return found
+
+    def _noted(self, source: L, call: Call, received: int, blocking: bool) -> None:
+        """Take note that `source` waits in `call`, and has got so many messages from this rank."""
 
     def _read(self, source: L, count: int) -> bytearray:
         data = bytearray(count)

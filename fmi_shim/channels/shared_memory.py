@@ -50,11 +50,13 @@ class LanePair:
         The ends of the two lanes that are this rank's.
     owed
         Blocks that must come next, before anything that is to be received.
+    sent, received
+        Number of messages that were begun in each direction.
     ended
         Always False: that the other end left is seen only when it is waited for.
     """
 
-    __slots__ = ("ended", "inlet", "outlet", "owed", "peer")
+    __slots__ = ("ended", "inlet", "outlet", "owed", "peer", "received", "sent")
 
     def __init__(self, segment: Segment, rank: int, peer: int) -> None:
         self.peer = peer
@@ -62,6 +64,11 @@ class LanePair:
         self.inlet = Inlet(segment.memory, segment.layout, peer, rank)
         self.owed: list[bytes] = []
         self.ended = False
+        self.sent = 0
+        self.received = 0
+
+    def push_back(self, data: bytes) -> None:
+        """Have no use for it: through lanes nobody says that it waits."""
 
 
 class SharedMemoryChannel(Framing[LanePair], SegmentChannel):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import socket
+import sys
+import termios
 from collections.abc import Sequence
 
 import numpy as np
 
+from fmi_shim.frames import HEADER_BYTES
 from fmi_shim.operators import Array
 
 Buffers = list[memoryview]
@@ -31,9 +35,11 @@ class Stream:
         Whether the other end closed and everything it sent is in `backlog`.
     in_message
         Whether a message was begun and not sent to its end, so that nothing else may be sent.
+    sent, received
+        Number of messages that were begun in each direction, in framed mode.
     """
 
-    __slots__ = ("backlog", "descriptor", "ended", "in_message", "peer", "socket")
+    __slots__ = ("backlog", "descriptor", "ended", "in_message", "peer", "received", "sent", "socket")
 
     def __init__(self, connection: socket.socket, peer: int) -> None:
         self.socket = connection
@@ -42,6 +48,8 @@ class Stream:
         self.backlog = memoryview(b"")
         self.ended = False
         self.in_message = False
+        self.sent = 0
+        self.received = 0
 
     def read_into(self, buffers: Sequence[memoryview]) -> int:
         """Fill `buffers` with what is there; return the number of bytes, 0 at the end of the stream.
@@ -63,6 +71,19 @@ class Stream:
             taken += len(part)
         return taken
 
+    def push_back(self, data: bytes) -> None:
+        """Have `data`, which was read too early, read again."""
+        self.backlog = memoryview(data + bytes(self.backlog))
+
+    def coming(self) -> tuple[bytes, int]:
+        """Return the first bytes that wait to be read, at most a header's, and how many there are in all."""
+        try:
+            first = self.socket.recv(HEADER_BYTES, socket.MSG_PEEK)
+        except OSError:  # nothing there, or broken, which the next use will tell
+            return b"", 0
+        count = fcntl.ioctl(self.descriptor, termios.FIONREAD, bytes(4))
+        return first, int.from_bytes(count, sys.byteorder)
+
     def drain(self) -> None:
         """Read everything up to the end, or until nothing more is there, into the backlog."""
         collected = bytearray(self.backlog)
@@ -77,10 +98,14 @@ class Stream:
         self.backlog = memoryview(bytes(collected))
 
     def close(self) -> None:
-        """Close without resetting: unread bytes would make the kernel discard what was sent last."""
+        """Close without resetting: unread bytes would make the kernel discard what was sent last.
+
+        After half a message there is no last word to be saved, and a rank that still sends must not be led to
+        believe that it is heard.
+        """
         try:
             self.socket.shutdown(socket.SHUT_WR)
-            for _ in range(_DRAIN_READS):
+            for _ in range(0 if self.in_message else _DRAIN_READS):
                 if not self.socket.recv(_DRAIN_BYTES):
                     break
         except OSError:

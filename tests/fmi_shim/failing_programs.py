@@ -110,6 +110,10 @@ def mismatched(comm: fmi.Communicator, rank: int, size: int, how: str) -> Any:
         "operator": (lambda: comm.allreduce(1, total, INT), lambda: comm.allreduce(1, fmi.func(fmi.op.max), INT)),
         "root": (lambda: comm.bcast(1, 0, INT) and comm.barrier(), lambda: comm.bcast(1, 1, INT) and comm.barrier()),
         "two receivers": (lambda: comm.gather(1, 0, INT), lambda: comm.gather(1, 1, INT)),
+        "two recvs": (lambda: comm.recv(1, INT), lambda: comm.recv(0, INT)),
+        "recv of anything": (lambda: comm.recv(1), lambda: comm.recv(0)),
+        "two sends": (lambda: comm.send(np.ones(3_000_000), 1), lambda: comm.send(np.ones(3_000_000), 0)),
+        "two roots": (lambda: comm.bcast(np.ones(3_000_000), 0), lambda: comm.bcast(np.ones(3_000_000), 1)),
         "shape": (lambda: comm.allreduce(np.ones((2, 3)), total), lambda: comm.allreduce(np.ones((3, 2)), total)),
         "dimensions": (lambda: comm.allreduce(np.ones((2, 3)), total), lambda: comm.allreduce(np.ones(6), total)),
         "described": (lambda: comm.allreduce(np.ones(1), total), lambda: comm.allreduce(1.0, total, DOUBLE)),
@@ -118,6 +122,20 @@ def mismatched(comm: fmi.Communicator, rank: int, size: int, how: str) -> Any:
         "order": (lambda: comm.send(1, 1, INT) or comm.barrier(), lambda: comm.barrier() or comm.recv(0, INT)),
     }
     return calls[how][rank]()
+
+
+def patience(comm: fmi.Communicator, rank: int, size: int) -> int:
+    """Let the other rank wait, which says so after a while; then wait oneself, with its notes still on the way."""
+    comm.barrier()
+    peer, received = 1 - rank, 0
+    for turn in range(3):
+        if rank == turn % 2:
+            time.sleep(0.5)
+            comm.send(np.arange(turn + 1), peer)
+        else:
+            received = comm.recv(peer).size if turn else comm.recv(peer, out=np.empty(1, np.int64)).size
+    comm.barrier()
+    return received
 
 
 def errors_of_two_calls(comm: fmi.Communicator, rank: int, size: int, how: str) -> list[BaseException | None]:

@@ -3,6 +3,8 @@
 import contextlib
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -80,11 +82,30 @@ def test_a_late_rank_is_named_and_told_when_it_comes(world: World, tmp_path: Pat
     assert outcomes[1].error.teller == 0
 
 
-def test_two_ranks_that_wait_for_each_other_are_told_of_each_other(world: World) -> None:
-    outcomes = world.run(failing_programs.mismatched, 2, "two receivers", max_timeout=300)
-    for outcome in outcomes:
-        assert isinstance(outcome.error, PeerTimeoutError)
-        assert "in another call" in str(outcome.error)
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        (
+            "two receivers",
+            ["gather (call 1, 1 x int32, root 0)", "gather (call 1, 1 x int32, root 1)", "neither sends"],
+        ),
+        ("two recvs", ["send (call 0, 1 x int32, from rank 0)", "send (call 0, 1 x int32, from rank 1)"]),
+        ("recv of anything", ["send (call 0, values of any type, from rank 0)", "neither sends"]),
+        ("two sends", ["send (call 0, 3000000 x float64, from rank 0", "from rank 1", "neither receives"]),
+        ("two roots", ["bcast (call 1, 3000000 x float64, root 0", "root 1", "neither receives"]),
+    ],
+)
+def test_two_ranks_that_wait_for_each_other_are_told_of_each_other(world: World, how: str, words: list[str]) -> None:
+    for outcome in world.run(failing_programs.mismatched, 2, how, max_timeout=FOR_EVER):
+        assert isinstance(outcome.error, MismatchError), outcome
+        text = str(outcome.error)
+        assert "rank 0 in" in text
+        assert "rank 1 in" in text
+        assert all(word in text for word in words), text
+
+
+def test_a_rank_that_is_waited_for_long_is_not_taken_for_stuck(world: World) -> None:
+    assert world.values(failing_programs.patience, 2) == [2, 3]
 
 
 def test_a_rank_that_leaves_early_is_named_and_has_itself_no_error(world: World) -> None:
@@ -99,6 +120,25 @@ def test_an_exception_in_a_ranks_own_code_ends_the_others_waiting(world: World) 
     assert isinstance(outcomes[0].error, RuntimeError)
     for outcome in outcomes[1:]:
         failed_with(outcome, PeerLostError, 0)
+
+
+def test_an_exception_that_ends_a_script_is_told_with_its_text(world: World) -> None:
+    script = (
+        "import sys, fmi_shim as fmi\n"
+        "rank = int(sys.argv[1])\n"
+        "comm = fmi.Communicator(rank, 2, sys.argv[2], 'crash-')\n"
+        "comm.barrier()\n"
+        "if rank: raise LookupError('no such galaxy')\n"
+        "comm.barrier()\n"
+    )
+    command = [sys.executable, "-c", script]
+    config = str(world.config(max_timeout=FOR_EVER))
+    ranks = [subprocess.Popen([*command, str(rank), config], stderr=subprocess.PIPE, text=True) for rank in range(2)]
+    told, raised = (rank.communicate(timeout=50)[1].splitlines()[-1] for rank in ranks)
+    assert raised == "LookupError: no such galaxy"
+    assert told.startswith(
+        "fmi_shim.errors.PeerFailedError: rank 1 raised LookupError: no such galaxy, in its own code between two calls"
+    )
 
 
 def test_an_exception_in_a_custom_function_is_told_with_its_text(world: World) -> None:
