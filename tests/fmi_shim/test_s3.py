@@ -100,10 +100,10 @@ def test_only_own_objects_are_deleted(s3_world: World, bucket: Any) -> None:
 
 
 def test_a_killed_rank_is_named_by_those_who_wait(s3_world: World) -> None:
-    first, _ = s3_world.run(failing_programs.die_before_second_call, 2, 1, max_timeout=1500)
+    first, _ = s3_world.run(failing_programs.die_before_second_call, 2, 1, max_timeout=4000)
     assert isinstance(first.error, PeerTimeoutError)
     assert "rank 0 in barrier (call 2, 1 x uint8): " in str(first.error)
-    assert "1_barrier_2' in S3 bucket 'exchange' did not come for 1.5 s: rank 1" in str(first.error)
+    assert "1_barrier_2' in S3 bucket 'exchange' did not come for 4 s: rank 1" in str(first.error)
 
 
 def store(bucket_name: str = BUCKET) -> S3Store:
