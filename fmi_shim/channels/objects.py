@@ -17,16 +17,15 @@ from __future__ import annotations
 
 import math
 import os
-import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 
 from fmi_shim.channels.base import Pending
+from fmi_shim.channels.patience import Patience
+from fmi_shim.channels.store import Content, Name, Store
 from fmi_shim.channels.stream import octets
 from fmi_shim.config import ObjectConfig
 from fmi_shim.errors import MismatchError, PeerTimeoutError, StoreError
@@ -35,74 +34,6 @@ from fmi_shim.operators import Array
 
 LONGEST_FAREWELL = 60.0
 """Seconds that a closing rank waits for its readers when ``max_timeout`` is longer, or for ever."""
-
-FIRST_PAUSE = 1 / 16
-"""The first pause between two looks, as a part of the longest one."""
-
-Content = bytes | memoryview
-
-
-def pauses(longest: float) -> Iterator[float]:
-    """Yield the seconds between looks: doubled each time, from a sixteenth of `longest` up to `longest`.
-
-    FMI sleeps ``timeout`` each time. Doubling up to it finds early what is nearly there, for four more requests.
-    """
-    pause = longest * FIRST_PAUSE
-    while True:
-        yield pause
-        pause = min(2 * pause, longest)
-
-
-class Store(Protocol):
-    """Where objects are kept. An object is written whole or not at all, and is seen by all once it is written.
-
-    Every method raises `StoreError` when the store refuses or cannot be reached.
-
-    Attributes
-    ----------
-    name
-        What to call the store in errors.
-    """
-
-    name: str
-
-    def put(self, objects: Mapping[str, Content]) -> list[str]:
-        """Write objects under new keys; return the keys that exist already, which are left as they are."""
-
-    def get(self, keys: Sequence[str]) -> list[bytes | None]:
-        """Return the content under each key, None where there is none."""
-
-    def present(self, keys: AbstractSet[str], prefix: str) -> set[str]:
-        """Return those of `keys`, which all begin with `prefix`, that exist, without reading them."""
-
-    def delete(self, keys: Sequence[str]) -> None:
-        """Delete the objects under `keys`, where there are any."""
-
-    def close(self) -> None:
-        """Close connections."""
-
-
-@dataclass(frozen=True, slots=True)
-class Name:
-    """What an object is called.
-
-    Attributes
-    ----------
-    writer
-        The rank that writes it.
-    label
-        ``bcast``, ``barrier``, ``reduce``, ``scan``, or the receiver's rank.
-    number
-        How many of the kind came before, from 0.
-    """
-
-    writer: int
-    label: str
-    number: int
-
-    def key(self, comm_name: str) -> str:
-        """Return the name in the store."""
-        return f"{comm_name}{self.writer}_{self.label}_{self.number}"
 
 
 @dataclass(slots=True)
@@ -269,7 +200,7 @@ class ObjectChannel:
             If none came for ``max_timeout``.
         """
         missing = {name.key(self.comm_name): name for name in names}
-        patience = _Patience(self._config.poll, self._config.max_timeout)
+        patience = Patience(self._config.poll, self._config.max_timeout)
         while True:
             came = self._store.present(missing.keys(), self.comm_name)
             for key in came:
@@ -322,7 +253,7 @@ class ObjectChannel:
 
     def _look_until(self, done: Callable[[], bool], needed: bool) -> None:
         longest = LONGEST_FAREWELL if self._config.max_timeout is None else self._config.max_timeout
-        patience = _Patience(self._config.poll, min(longest, LONGEST_FAREWELL))
+        patience = Patience(self._config.poll, min(longest, LONGEST_FAREWELL))
         while needed and not done() and patience.pause():
             pass
 
@@ -334,7 +265,7 @@ class ObjectChannel:
     def _wait_for(self, names: Sequence[Name]) -> dict[Name, bytes]:
         found: dict[Name, bytes] = {}
         missing = list(names)
-        patience = _Patience(self._config.poll, self._config.max_timeout)
+        patience = Patience(self._config.poll, self._config.max_timeout)
         while missing:
             contents = self._store.get([name.key(self.comm_name) for name in missing])
             came = {name: content for name, content in zip(missing, contents, strict=True) if content is not None}
@@ -409,26 +340,3 @@ class ObjectChannel:
 
 def _array(content: bytes, start: int, dtype: np.dtype[np.generic]) -> Array:
     return np.frombuffer(content, dtype, offset=start) if len(content) > start else np.empty(0, dtype)
-
-
-class _Patience:
-    """Pauses that double, until `longest` seconds have passed since the last restart; None is for ever."""
-
-    def __init__(self, poll: float, longest: float | None) -> None:
-        self._poll = poll
-        self._longest = longest
-        self._restart()
-
-    def pause(self, restart: bool = False) -> bool:
-        """Sleep; return False, at once, when the time is over."""
-        if restart:
-            self._restart()
-        left = self._deadline - time.monotonic()
-        if left <= 0:
-            return False
-        time.sleep(min(next(self._pauses), left))
-        return True
-
-    def _restart(self) -> None:
-        self._pauses = pauses(self._poll)
-        self._deadline = math.inf if self._longest is None else time.monotonic() + self._longest

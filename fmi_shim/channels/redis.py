@@ -7,7 +7,7 @@ from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from typing import cast
 
-from fmi_shim.channels.objects import Content
+from fmi_shim.channels.store import Content
 from fmi_shim.config import RedisConfig
 from fmi_shim.errors import ConfigError, StoreError
 

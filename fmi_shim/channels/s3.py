@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any, TypeVar
 
-from fmi_shim.channels.objects import Content
+from fmi_shim.channels.store import Content
 from fmi_shim.config import S3Config
 from fmi_shim.errors import ConfigError, StoreError
 

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from fmi_shim.channels.objects import Name, ObjectChannel
+from fmi_shim.channels.objects import ObjectChannel
+from fmi_shim.channels.store import Name
 from fmi_shim.operators import Array, Combine, ReduceFunction
 
 _ARRIVED = np.frombuffer(b"1", np.uint8)

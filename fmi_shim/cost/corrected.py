@@ -7,7 +7,7 @@ All times are seconds and all sizes bytes inside. p ranks, payload n. What is as
 - A function's network card moves `FUNCTION_BYTES_PER_SECOND` in all, whatever a channel could do; this is
   what a root that reads p - 1 payloads, and Direct's published 400 MB/s, run into.
 - ``overhead`` is the time of a message of one byte: on the object channels half of it the write, half the read.
-- A reader of objects looks at the times of `channels.objects.pauses`; a look that finds nothing is a request.
+- A reader of objects looks at the times of `channels.patience.pauses`; a look that finds nothing is a request.
 - A listing costs as much as a write (S3's price list: "PUT, COPY, POST, LIST").
 - A server's hour is shared by ``requests_per_hour`` operations; FMI charges the share for each message.
 """
@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from fmi_shim.channels.objects import FIRST_PAUSE
+from fmi_shim.channels.patience import FIRST_PAUSE
 from fmi_shim.cost.model import ChannelName, DirectModel, Estimate, Model, Pattern, RedisModel, S3Model, Task
 
 FUNCTION_BYTES_PER_SECOND = 75e6

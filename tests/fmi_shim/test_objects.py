@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fmi_shim as fmi
-from fmi_shim.channels.objects import ObjectChannel, pauses
+from fmi_shim.channels.objects import ObjectChannel
+from fmi_shim.channels.patience import pauses
 from fmi_shim.collectives import allreduce, objects, reduce, scan
 from fmi_shim.config import ObjectConfig
 from fmi_shim.errors import MismatchError, PeerTimeoutError

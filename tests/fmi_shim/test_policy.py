@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fmi_shim.__main__ import main
-from fmi_shim.channels.objects import pauses
+from fmi_shim.channels.patience import pauses
 from fmi_shim.cost import compat, corrected
 from fmi_shim.cost.model import ChannelName, DirectModel, Formulas, FunctionModel, Model, Pattern, Task
 from fmi_shim.frames import Operation
