@@ -324,6 +324,15 @@ def test_silent_ranks_and_ranks_that_talk_nonsense_are_disconnected() -> None:
     with_server(scenario, silence_seconds=0.2)
 
 
+def test_a_rank_that_is_not_heard_of_for_long_is_disconnected() -> None:
+    async def scenario(server: RendezvousServer) -> None:
+        rank = await Rank.registered(server, 0)
+        assert await rank.ended()
+        assert server.waiting == 0
+
+    with_server(scenario, waiting_seconds=0.1)
+
+
 def test_with_a_certificate_the_control_connection_is_encrypted(tmp_path: Path) -> None:
     certificate = loopback_certificate(tmp_path)
 

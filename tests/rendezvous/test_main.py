@@ -105,6 +105,22 @@ def test_a_second_sigterm_ends_at_once() -> None:
             client.close()
 
 
+def test_a_server_that_runs_out_of_descriptors_goes_on_once_there_are_some_again() -> None:
+    command = f"ulimit -n 40; exec {sys.executable} -m rendezvous --port 0"
+    with subprocess.Popen(["sh", "-c", command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            server = Server(process)
+            crowd = [socket.create_connection(server.address, timeout=20) for _ in range(60)]
+            assert process.stderr is not None
+            assert json.loads(process.stderr.readline())["message"] == "cannot accept"
+            for client in crowd:
+                client.close()
+            for client in paired(server):
+                client.close()
+        finally:
+            process.kill()
+
+
 def test_health_and_metrics_tell_counts_and_no_names() -> None:
     with running() as server:
         clients = [*paired(server), server.client(b"lonely")]
