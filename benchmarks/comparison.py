@@ -26,7 +26,7 @@ from benchmarks import comparison_plot
 OPERATIONS = ("allreduce", "reduce", "bcast", "barrier")
 SIZES = (8, 1 << 10, 8 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20, 16 << 20, 64 << 20)
 WORLDS = (2, 4, 8, 16)
-SHORT_SIZES = (8, 64 << 10, 1 << 20, 16 << 20)
+SHORT_SIZES = (8, 64 << 10, 1 << 20)
 SHORT_WORLDS = (2, 4, 16)
 OURS = ("direct", "shm")
 PEERS = ("mpi", "gloo")

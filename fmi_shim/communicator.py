@@ -230,9 +230,11 @@ class Communicator(Membership):
         require_rank("root", root, self._size)
         payload, combine = self._reducible(value, f, t)
         place = pack_out(out, payload.form) if self._rank == root else None
-        payload = payload.private(place)
+        payload, spare = payload.with_spare(place)
         call = self._calls.collective(Operation.reduce, payload.form, root, f)
-        result = self._calls.perform(call, lambda channel: select.reduce(channel, payload.flat, root, f, combine))
+        result = self._calls.perform(
+            call, lambda channel: select.reduce(channel, payload.flat, spare, root, f, combine)
+        )
         return None if result is None else _result(result, payload.form, place)
 
     def allreduce(self, value: object, f: ReduceFunction, t: TypeDescriptor | None = None, out: object = None) -> Any:
@@ -242,9 +244,9 @@ class Communicator(Membership):
         """
         payload, combine = self._reducible(value, f, t)
         place = pack_out(out, payload.form)
-        payload = payload.private(place)
+        payload, spare = payload.with_spare(place)
         call = self._calls.collective(Operation.allreduce, payload.form, 0, f)
-        result = self._calls.perform(call, lambda channel: select.allreduce(channel, payload.flat, f, combine))
+        result = self._calls.perform(call, lambda channel: select.allreduce(channel, payload.flat, spare, f, combine))
         return _result(result, payload.form, place)
 
     def reduce_scatter(

@@ -57,6 +57,17 @@ class Payload:
             out.flat[...] = self.flat
         return out
 
+    def with_spare(self, out: Payload | None) -> tuple[Payload, Array | None]:
+        """Return this payload and memory of its kind that may be overwritten, None where there is none yet.
+
+        That is `out`'s, or that of typed values. It is the payload's own where the two overlap, after a copy unless
+        they are the same.
+        """
+        if out is None:
+            return self, self.flat if self.origin is None else None
+        payload = self.private(out) if self.overlaps(out) else self
+        return payload, out.flat
+
     def overlaps(self, other: Payload) -> bool:
         """Whether the two may share memory."""
         return np.may_share_memory(self.flat, other.flat)

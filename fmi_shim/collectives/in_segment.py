@@ -56,7 +56,11 @@ class SegmentChannel(Channel, ABC):
 
 
 def barrier(channel: SegmentChannel) -> None:
-    """Rank 0 hears from all, then tells all. Cost: ``2 * (p - 1) * alpha``."""
+    """Rank 0 hears from all, then tells all; two ranks tell each other. Cost: ``2 * (p - 1) * alpha``, or ``alpha``."""
+    if channel.size == 2:
+        channel.signal(1 - channel.rank)
+        channel.await_signal(1 - channel.rank)
+        return
     _collect(channel, 0)
     _release(channel, 0)
 

@@ -54,22 +54,43 @@ def scatter(channel: Channel, whole: Array | None, own: Array | None, root: int)
     return scatters.binomial(channel, whole, own, root)
 
 
-def reduce(channel: Channel, buffer: Array, root: int, function: ReduceFunction, combine: Combine) -> Array | None:
-    """Return all ranks' `buffer` combined at the root, None elsewhere; `buffer` is used up."""
+def reduce(
+    channel: Channel, buffer: Array, spare: Array | None, root: int, function: ReduceFunction, combine: Combine
+) -> Array | None:
+    """Return all ranks' `buffer` combined at the root, None elsewhere; `spare` as in `allreduce`."""
+    if isinstance(channel, SegmentChannel) and function.operator is not Operator.custom:
+        result = None
+        if channel.rank == root:
+            result = np.empty_like(buffer) if spare is None or spare is buffer else spare
+        in_segment.reduce(channel, buffer, result, root, combine)
+        return result
+    buffer = _disposable(buffer, spare)
     if isinstance(channel, ObjectChannel):
         return objects.reduce(channel, buffer, root, function, combine)
     if isinstance(channel, SegmentChannel):
-        return _reduce_in_segment(channel, buffer, root, function, combine)
+        return reduces.left_to_right(channel, buffer, root, combine)
     schedule = reduces.left_to_right if function.left_to_right else reduces.binomial
     return schedule(channel, buffer, root, combine)
 
 
-def allreduce(channel: Channel, buffer: Array, function: ReduceFunction, combine: Combine) -> Array:
-    """Return all ranks' `buffer` combined, at all; `buffer` is used up."""
+def allreduce(
+    channel: Channel, buffer: Array, spare: Array | None, function: ReduceFunction, combine: Combine
+) -> Array:
+    """Return all ranks' `buffer` combined, at all.
+
+    `buffer` is left alone unless it is `spare`: memory of the same type and size that may be overwritten, taken anew
+    where that is None. Most channels copy into it first; in a segment the result alone is written there. There, of a
+    custom function only whole arrays are known to make sense, and all ranks' results must be the same.
+    """
+    if isinstance(channel, SegmentChannel) and function.operator is not Operator.custom:
+        result = np.empty_like(buffer) if spare is None else spare
+        in_segment.allreduce(channel, buffer, result, combine)
+        return result
+    buffer = _disposable(buffer, spare)
     if isinstance(channel, ObjectChannel):
         return objects.allreduce(channel, buffer, function, combine)
     if isinstance(channel, SegmentChannel):
-        return _allreduce_in_segment(channel, buffer, function, combine)
+        return allreduces.left_to_right(channel, buffer, combine)
     schedule = allreduces.choose(function, buffer.nbytes, channel.size, channel.full_duplex)
     return schedule(channel, buffer, combine)
 
@@ -81,24 +102,6 @@ def scan(channel: Channel, buffer: Array, function: ReduceFunction, combine: Com
     else:
         schedule = scans.chain if function.left_to_right else scans.up_and_down_sweep
         schedule(channel, buffer, combine)
-
-
-def _reduce_in_segment(
-    channel: SegmentChannel, buffer: Array, root: int, function: ReduceFunction, combine: Combine
-) -> Array | None:
-    # Of a custom function only whole arrays are known to make sense; and all ranks' results must be the same.
-    if function.operator is Operator.custom:
-        return reduces.left_to_right(channel, buffer, root, combine)
-    result = np.empty_like(buffer) if channel.rank == root else None
-    in_segment.reduce(channel, buffer, result, root, combine)
-    return result
-
-
-def _allreduce_in_segment(channel: SegmentChannel, buffer: Array, function: ReduceFunction, combine: Combine) -> Array:
-    if function.operator is Operator.custom:
-        return allreduces.left_to_right(channel, buffer, combine)
-    in_segment.allreduce(channel, buffer, buffer, combine)
-    return buffer
 
 
 def exscan(channel: Channel, buffer: Array, prefix: Array, function: ReduceFunction, combine: Combine) -> None:
@@ -133,3 +136,12 @@ def reduce_scatter(channel: Channel, slices: Array, own: Array, function: Reduce
         objects.scatter(channel, whole, own, 0)
     else:
         reduce_scatters.choose(function, channel.size)(channel, slices, own, combine)
+
+
+def _disposable(buffer: Array, spare: Array | None) -> Array:
+    """Return memory with the content of `buffer` that may be overwritten: `spare`, where there is one."""
+    if spare is None:
+        return buffer.copy()
+    if spare is not buffer:
+        spare[...] = buffer
+    return spare
