@@ -137,10 +137,11 @@ class Connections:
         advance(incoming, 0)
         while outgoing or incoming:
             interest: dict[int, int] = {}
-            moved = bool(self._posts) and self._advance_posted(interest)
-            if target is not None and outgoing and not self._posts.hold(target.peer, sends=True):
+            posted = bool(self._posts)
+            moved = posted and self._advance_posted(interest)
+            if target is not None and outgoing and not (posted and self._posts.hold(target.peer, sends=True)):
                 moved |= self._send_some(target, outgoing, interest)
-            if source is not None and incoming and not self._posts.hold(source.peer, sends=False):
+            if source is not None and incoming and not (posted and self._posts.hold(source.peer, sends=False)):
                 moved |= self._receive_some(source, incoming, on_received, interest)
             if not moved:
                 yields = self._pause(interest, yields)

@@ -7,9 +7,6 @@ import numpy as np
 from fmi_shim.channels.base import Channel
 from fmi_shim.operators import Array
 
-LARGE_BYTES = 1 << 16
-"""From this size of the whole result on it pays to do without the copies, though there are more messages."""
-
 
 def bruck(channel: Channel, parts: Array) -> None:
     """Fill `parts`, shape (p, n), whose own row is there, by sending twice as many rows each round.

@@ -7,12 +7,9 @@ from collections.abc import Callable
 import numpy as np
 
 from fmi_shim.channels.base import Channel
-from fmi_shim.collectives import bcast, reduce
+from fmi_shim.collectives import bcast, reduce, segments
+from fmi_shim.collectives.switch_points import SWITCH_POINTS
 from fmi_shim.operators import Array, Combine, Operator, ReduceFunction
-
-LARGE_BYTES = 1 << 17
-"""From this size on it pays to halve the buffer instead of sending it whole each round: measured over loopback on 2
-cores with N = 2, 4, 8, where 64 KiB are faster whole and 256 KiB are faster halved."""
 
 Schedule = Callable[[Channel, Array, Combine], Array]
 
@@ -25,7 +22,7 @@ def choose(function: ReduceFunction, size_bytes: int, size: int, full_duplex: bo
     """
     if function.left_to_right:
         return left_to_right
-    if size_bytes >= LARGE_BYTES and size > 2 and full_duplex and function.operator is not Operator.custom:
+    if size_bytes >= SWITCH_POINTS.allreduce and size > 1 and full_duplex and function.operator is not Operator.custom:
         return reduce_scatter_allgather
     return recursive_doubling
 
@@ -55,11 +52,11 @@ def reduce_scatter_allgather(channel: Channel, buffer: Array, combine: Combine) 
 
     An element goes through the same tree of combinations as in `recursive_doubling`, so that a commutative
     f gives the same bits. Cost for p = 2^k: ``2 * lg p * alpha + (1 - 1/p) * n * (2 * beta + gamma)``;
-    other p as in `recursive_doubling`. One more buffer, of half
-    the size for p = 2^k. Needs a full-duplex channel.
+    other p as in `recursive_doubling`. Pieces are combined in segments as they come. One more segment, for
+    p = 2^k; another p takes a whole buffer. Needs a full-duplex channel.
     """
     power_of_two = channel.size & (channel.size - 1) == 0
-    received = np.empty((buffer.size + 1) // 2 if power_of_two else buffer.size, buffer.dtype)
+    received = np.empty(0 if power_of_two else buffer.size, buffer.dtype)
 
     def exchange(core: int) -> None:
         start, stop = 0, buffer.size
@@ -69,10 +66,7 @@ def reduce_scatter_allgather(channel: Channel, buffer: Array, combine: Combine) 
             peer = channel.rank ^ distance
             middle = (start + stop + 1) // 2
             keep, give = ((start, middle), (middle, stop)) if channel.rank < peer else ((middle, stop), (start, middle))
-            incoming = received[: keep[1] - keep[0]]
-            channel.sendrecv(buffer[give[0] : give[1]], peer, incoming, peer)
-            own = buffer[keep[0] : keep[1]]
-            combine(own, incoming, own)
+            segments.exchange(channel, buffer[slice(*give)], buffer[slice(*keep)], peer, combine)
             given_away.append(give)
             start, stop = keep
             distance *= 2

@@ -18,6 +18,7 @@ from fmi_shim.collectives import reduce_scatter as reduce_scatters
 from fmi_shim.collectives import scan as scans
 from fmi_shim.collectives import scatter as scatters
 from fmi_shim.collectives.in_segment import SegmentChannel
+from fmi_shim.collectives.switch_points import SWITCH_POINTS
 from fmi_shim.operators import Array, Combine, Operator, ReduceFunction
 
 
@@ -69,7 +70,7 @@ def reduce(
         return objects.reduce(channel, buffer, root, function, combine)
     if isinstance(channel, SegmentChannel):
         return reduces.left_to_right(channel, buffer, root, combine)
-    schedule = reduces.left_to_right if function.left_to_right else reduces.binomial
+    schedule = reduces.choose(function, buffer.nbytes, channel.full_duplex)
     return schedule(channel, buffer, root, combine)
 
 
@@ -115,7 +116,7 @@ def allgather(channel: Channel, parts: Array) -> None:
     if isinstance(channel, ObjectChannel):
         everything = objects.gather(channel, parts[channel.rank], 0)
         parts[...] = objects.bcast(channel, parts if everything is None else everything, 0).reshape(parts.shape)
-    elif parts.nbytes >= allgathers.LARGE_BYTES and channel.full_duplex:
+    elif parts.nbytes >= SWITCH_POINTS.allgather and channel.full_duplex:
         allgathers.ring(channel, list(parts))
     else:
         allgathers.bruck(channel, parts)

@@ -13,7 +13,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fmi_shim.collectives import allreduce, barrier, bcast, gather, reduce, scan, scatter
+from fmi_shim.collectives import (
+    allgather,
+    allreduce,
+    alltoall,
+    barrier,
+    bcast,
+    gather,
+    reduce,
+    reduce_scatter,
+    scan,
+    scatter,
+    segments,
+)
 from fmi_shim.collectives.tree import position
 from fmi_shim.frames import Call
 from fmi_shim.operators import Array
@@ -188,6 +200,81 @@ def test_reduce_follows_fmis_tree_own_value_first(size: int, data: st.DataObject
     assert [None if r is None else r.tolist() for r in results] == [
         [tree(ranks)] if rank == root else None for rank in range(size)
     ]
+
+
+@few
+@given(sizes, st.integers(0, 7), st.data())
+def test_pipelined_reduce_combines_every_element_in_the_tree_of_the_whole(
+    size: int, count: int, data: st.DataObject
+) -> None:
+    root = data.draw(st.integers(0, size - 1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(segments, "SEGMENT_BYTES", 16)  # two elements
+        results = QueueWorld(size).run(lambda c: reduce.pipelined(c, own(c.rank, count), root, tell))
+    whole = QueueWorld(size).run(lambda c: reduce.binomial(c, own(c.rank, count), root, tell))
+    assert [None if r is None else r.tolist() for r in results] == [None if r is None else r.tolist() for r in whole]
+
+
+@few
+@given(sizes, st.integers(1, 3))
+def test_allgather_gives_all_ranks_everything_in_rank_order(size: int, count: int) -> None:
+    def filled(c: QueueChannel, schedule: Callable[[QueueChannel, Array], None]) -> list[str]:
+        parts = np.empty((size, count), object)
+        parts[c.rank] = own(c.rank, count)
+        schedule(c, parts)
+        return parts.ravel().tolist()
+
+    everything = [element for rank in range(size) for element in own(rank, count).tolist()]
+    doubling, ring = QueueWorld(size), QueueWorld(size)
+    assert doubling.run(lambda c: filled(c, allgather.bruck)) == [everything] * size
+    assert ring.run(lambda c: filled(c, lambda c, parts: allgather.ring(c, list(parts)))) == [everything] * size
+    assert len(doubling.sent) == size * (size - 1).bit_length()
+    assert len(ring.sent) == size * (size - 1)
+
+
+@few
+@given(sizes)
+def test_alltoall_exchanges_each_slice_once(size: int) -> None:
+    def turned(c: QueueChannel) -> list[str]:
+        incoming = np.empty((size, 1), object)
+        alltoall.pairwise(c, np.array([[f"{c.rank}>{to}"] for to in range(size)], object), incoming)
+        return incoming.ravel().tolist()
+
+    world = QueueWorld(size)
+    assert world.run(turned) == [[f"{source}>{rank}" for source in range(size)] for rank in range(size)]
+    assert len(world.sent) == size * (size - 1)
+
+
+@few
+@given(sizes)
+def test_reduce_scatter_combines_all_of_each_slice(size: int) -> None:
+    def slice_of(c: QueueChannel, schedule: reduce_scatter.Schedule) -> str:
+        mine = np.empty(1, object)
+        schedule(c, np.array([[str(c.rank)] for _ in range(size)], object), mine, tell)
+        return mine[0]
+
+    schedules = [reduce_scatter.pairwise, reduce_scatter.whole]
+    schedules += [] if size & (size - 1) else [reduce_scatter.halving]
+    for schedule in schedules:
+        for story in QueueWorld(size).run(lambda c, schedule=schedule: slice_of(c, schedule)):
+            assert leaves(story) == list(range(size))
+    ordered = QueueWorld(size).run(lambda c: slice_of(c, reduce_scatter.left_to_right))
+    assert ordered == [chained([str(rank) for rank in range(size)])] * size
+
+
+@few
+@given(sizes)
+def test_exclusive_scans_give_what_lies_below_in_the_order_of_the_ranks(size: int) -> None:
+    def prefix(c: QueueChannel, schedule: Callable[..., None]) -> str:
+        below = np.array(["untouched"], object)
+        schedule(c, own(c.rank), below, tell)
+        return below[0]
+
+    for rank, story in enumerate(QueueWorld(size).run(lambda c: prefix(c, scan.exclusive_doubling))):
+        told = story.replace("(", "").replace(")", "")
+        assert told == (" ".join(str(r) for r in range(rank)) if rank else "untouched")
+    chain = QueueWorld(size).run(lambda c: prefix(c, scan.exclusive_chain))
+    assert chain == ["untouched", *(chained([str(r) for r in range(rank)]) for rank in range(1, size))]
 
 
 @few

@@ -77,7 +77,7 @@ def test_wrong_arguments_raise_before_anything_is_sent(world: World) -> None:
             "OverflowError: value holds -2147483649, which is outside int32",
             "TypeError: value is ['1'] (list), Datatype.double_list needs numbers of float64",
             "TypeError: value is 5 (int), Datatype.int_list needs a list of numbers",
-            "TypeError: value is 1 (int): without fmi.types it must be a numpy array, a torch CPU tensor or another buffer",
+            "TypeError: value is 1 (int): without fmi.types it must be a numpy array, a torch CPU tensor",
             "TypeError: f is <built-in function max>, allowed is fmi.func(...)",
             "TypeError: t is <class 'int'>, allowed is fmi.types(...), or nothing for arrays",
             "TypeError: value has elements of <U1, allowed are native bool, int, float and complex",

@@ -1,0 +1,58 @@
+"""From which size on an operation takes the schedule for large payloads: one table, measured, and to be overridden.
+
+``FMI_SWITCH_POINTS=allreduce=65536,reduce=1048576`` in the environment of all ranks alike sets entries in
+bytes; ``python -m benchmarks.collectives`` shows what it does to the times.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+
+from fmi_shim.errors import ConfigError
+
+SWITCH_VARIABLE = "FMI_SWITCH_POINTS"
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchPoints:
+    """Sizes in bytes, measured over loopback on 2 cores with N = 2, 4, 8.
+
+    Attributes
+    ----------
+    allreduce
+        One rank's payload, from which on it is halved instead of sent whole each round.
+    reduce
+        One rank's payload, from which on segments of it follow each other up the tree.
+    allgather
+        All payloads together, from which on they go around a ring without copies instead of doubling.
+    """
+
+    allreduce: int = 1 << 17
+    reduce: int = 1 << 19
+    allgather: int = 1 << 16
+
+
+def load_switch_points(environment: Mapping[str, str]) -> SwitchPoints:
+    """Return the table with what `environment` overrides.
+
+    Raises
+    ------
+    ConfigError
+        If an entry is unknown or no size.
+    """
+    names = [field.name for field in fields(SwitchPoints)]
+    table = SwitchPoints()
+    for entry in filter(None, environment.get(SWITCH_VARIABLE, "").split(",")):
+        name, _, size = entry.partition("=")
+        if name.strip() not in names or not (size.strip().isascii() and size.strip().isdigit() and len(size) < 20):
+            raise ConfigError(
+                f"environment: {SWITCH_VARIABLE} has the entry {entry[:80]!r}, allowed are {', '.join(names)}, "
+                "each with '=' and a size in bytes"
+            )
+        table = replace(table, **{name.strip(): int(size)})
+    return table
+
+
+SWITCH_POINTS = load_switch_points(os.environ)
