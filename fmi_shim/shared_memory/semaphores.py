@@ -23,7 +23,7 @@ AVAILABLE = sys.platform == "linux"
 _Storage = ctypes.c_char * _BYTES
 _post: Any = _HELD.sem_post
 _try_wait: Any = _HELD.sem_trywait
-_timed_wait: Any = _FREED.sem_timedwait
+_timed_wait: Any = getattr(_FREED, "sem_timedwait", None)  # macOS has none; see AVAILABLE
 
 
 class _Timespec(ctypes.Structure):
