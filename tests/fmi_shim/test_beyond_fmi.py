@@ -1,5 +1,8 @@
 """The operations that FMI does not have, on real processes and sockets, against plain Python and numpy."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 
 import fmi_shim as fmi
@@ -72,8 +75,6 @@ def test_rank_and_size_are_properties(world: World) -> None:
 
 
 def test_wrong_arguments_raise_before_anything_is_sent(world: World) -> None:
-    import numpy as np
-
     comm = fmi.Communicator(0, 2, world.config(), "name")
     total, readonly = fmi.func(fmi.op.sum), np.ones(2)
     readonly.flags.writeable = False
@@ -96,3 +97,12 @@ def test_wrong_arguments_raise_before_anything_is_sent(world: World) -> None:
     for call, error, message in wrong:
         with pytest.raises(error, match=message):
             call()
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="POSIX semaphores in shared memory: Linux")
+@pytest.mark.parametrize("size", [2, 3])
+def test_all_of_it_goes_through_shared_memory_too(rendezvous_address: str, tmp_path: Path, size: int) -> None:
+    world = World(rendezvous_address, tmp_path, environment={"FMI_CHANNEL": "shm"})
+    assert world.values(programs.every_typed_operation, size) == [[]] * size
+    assert world.values(programs.every_array_operation, size) == [[]] * size
+    assert world.values(programs.ring_of_requests, size, 300_000) == [[True] * 4] * size
