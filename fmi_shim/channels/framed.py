@@ -132,7 +132,7 @@ class FramedChannel(Connections, Framing[Stream]):
         stream = self._by_descriptor[descriptor]
         self._watch.remove(descriptor)
         stream.drain()
-        end = farewell(stream.backlog)
+        end = farewell(stream.backlog[self._posts.rest(stream.peer) :])
         if isinstance(end, Abort):
             raise self._told(stream.peer, end)
         if end is None:
@@ -141,7 +141,7 @@ class FramedChannel(Connections, Framing[Stream]):
     def _broken(self, stream: Stream) -> FmiError:
         """Look for the reason among what came before the connection broke."""
         stream.drain()
-        end = farewell(stream.backlog)
+        end = farewell(stream.backlog[self._posts.rest(stream.peer) :])
         if isinstance(end, Abort):
             return self._told(stream.peer, end)
         if stream.in_message:

@@ -79,6 +79,11 @@ class Posts(Generic[L]):
         """Whether posted messages have to go first."""
         return any((transfer.peer, transfer.sends) == (peer, sends) for transfer in self._transfers)
 
+    def rest(self, peer: int) -> int:
+        """Return how many bytes the message that is coming from `peer` still lacks."""
+        coming = (t for t in self._transfers if t.peer == peer and not t.sends and t.link is not None)
+        return sum(len(part) for transfer in coming for part in transfer.buffers)
+
     def lanes(self) -> list[tuple[L, bool]]:
         """Return the open links that messages are on, each with whether they are sent."""
         found = {(t.peer, t.sends): (t.link, t.sends) for t in self._transfers if t.link is not None}
