@@ -68,6 +68,7 @@ def helper():
 rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 comm = fmi.Communicator(rank, size, "fmi.json", "lost")
 comm.barrier()
+comm.barrier()  # by then all ranks are connected, and can be told
 if rank == 2:
     {trouble}
 comm.allreduce(1, fmi.func(fmi.op.sum), fmi.types(fmi.datatypes.int))
