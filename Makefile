@@ -3,7 +3,7 @@
 #   make demo    the main job: redshifts of real galaxies over four emulated Lambdas
 #   make test    all tests
 #   make lint    formatting, style, types, and the house's import rules
-#   make bench   the figures of the README's table
+#   make bench   the figures of the README's table, and collectives beside gloo and OpenMPI
 #   make clean   remove what the other targets made
 #
 # PYTHON chooses the interpreter of a new .venv: make test PYTHON=python3.13
@@ -34,6 +34,8 @@ lint: $(VENV)/dev.stamp
 
 bench: $(VENV)/dev.stamp
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.rendezvous_load --scale 0.1
+	$(BIN)/python -m benchmarks.comparison --short
 
 clean:
 	rm -rf $(VENV) build dist $(RESULTS) *.egg-info .mypy_cache .ruff_cache .import_linter_cache .hypothesis
