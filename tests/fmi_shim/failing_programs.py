@@ -99,6 +99,18 @@ def overflow(comm: fmi.Communicator, rank: int, size: int) -> int:
     return comm.allreduce(2**30, fmi.func(fmi.op.sum), INT)
 
 
+MISMATCHES = [
+    ("operation", ["allreduce (call 1, 1 x int32, operator sum)", "barrier (call 1, 1 x uint8)"]),
+    ("type", ["1 x int32", "1 x float64"]),
+    ("count", ["1 x int32", "2 x int32"]),
+    ("operator", ["operator sum", "operator max"]),
+    ("shape", ["shape [2, 3]", "shape [3, 2]", "same on all ranks"]),
+    ("dimensions", ["6 x float64", "an array of "]),
+    ("described", ["typed values", "an array of "]),
+]
+"""How the ranks of `mismatched` differ, and what each of them must be told."""
+
+
 def mismatched(comm: fmi.Communicator, rank: int, size: int, how: str) -> Any:
     """Two ranks make calls that do not fit."""
     total = fmi.func(fmi.op.sum)

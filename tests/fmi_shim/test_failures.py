@@ -157,18 +157,7 @@ def test_a_sum_that_leaves_int32_is_an_overflow_error_on_every_rank(world: World
         assert isinstance(outcome.error, PeerOverflowError) or "sum of 1073741824 and" in str(outcome.error)
 
 
-@pytest.mark.parametrize(
-    ("how", "words"),
-    [
-        ("operation", ["allreduce (call 1, 1 x int32, operator sum)", "barrier (call 1, 1 x uint8)"]),
-        ("type", ["1 x int32", "1 x float64"]),
-        ("count", ["1 x int32", "2 x int32"]),
-        ("operator", ["operator sum", "operator max"]),
-        ("shape", ["shape [2, 3]", "shape [3, 2]", "same on all ranks"]),
-        ("dimensions", ["6 x float64", "an array of "]),
-        ("described", ["typed values", "an array of "]),
-    ],
-)
+@pytest.mark.parametrize(("how", "words"), failing_programs.MISMATCHES)
 def test_ranks_in_different_calls_are_both_told_both_calls(world: World, how: str, words: list[str]) -> None:
     outcomes = world.run(failing_programs.mismatched, 2, how, max_timeout=FOR_EVER)
     for outcome in outcomes:
