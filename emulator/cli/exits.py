@@ -1,0 +1,54 @@
+"""How a command ends: its exit status, one line for each failure on purpose, tidiness under Ctrl-C and SIGTERM."""
+
+import gc
+import signal
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from emulator.errors import EmulatorError
+
+# What shells and mpirun use: 1 a failed rank, 2 a command that cannot be, 128 + n ended by signal n.
+FAILED, UNUSABLE = 1, 2
+
+
+def guarded(command: str, body: Callable[[], int]) -> int:
+    """Run a command; a failure on purpose is one line, and SIGTERM ends it as tidily as Ctrl-C.
+
+    Parameters
+    ----------
+    command
+        What the user has called it.
+    body
+        Does it, and returns the exit status.
+    """
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        return body()
+    except (EmulatorError, BotoCoreError, ClientError) as error:
+        say(f"{command}: {error}")
+        return UNUSABLE
+    except KeyboardInterrupt:
+        say(f"{command}: interrupted")
+        return 128 + signal.SIGINT
+    except _TerminatedError:
+        say(f"{command}: terminated")
+        return 128 + signal.SIGTERM
+    finally:
+        # The interpreter's last collections over all that moto is made of would take 0.4 s and free nothing.
+        gc.freeze()
+
+
+def say(text: str) -> None:
+    """Tell the user, on standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+class _TerminatedError(BaseException):
+    """SIGTERM came."""
+
+
+def _terminate(*_: object) -> NoReturn:
+    raise _TerminatedError

@@ -1,0 +1,43 @@
+"""``fmi-emulator serve``: the local cloud for other programs."""
+
+import argparse
+import signal
+from typing import TYPE_CHECKING
+
+from emulator import limits
+from emulator.cli import arguments
+from emulator.cli.exits import say
+from emulator.cloud import LocalCloud
+
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction
+
+_DEFAULT_PORT = 4566
+
+
+def add_parser(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "serve",
+        help="keep an endpoint running until Ctrl-C",
+        description="Serve Lambda, S3, CloudWatch Logs and what else moto has, with a rendezvous server, until Ctrl-C.",
+    )
+    parser.add_argument(
+        "--port",
+        type=arguments.port,
+        default=_DEFAULT_PORT,
+        help="port on 127.0.0.1 (default %(default)s; 0: a free one)",
+    )
+    parser.add_argument("--preload", action="append", default=[], metavar="MODULE", help=arguments.PRELOAD_HELP)
+    parser.set_defaults(run=_serve)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    with LocalCloud(options.port, options.preload) as cloud:
+        print(f"export AWS_ENDPOINT_URL={cloud.endpoint_url}")
+        print("export AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local")
+        print(f"export AWS_DEFAULT_REGION={limits.REGION}")
+        print(f"export FMI_RENDEZVOUS={cloud.rendezvous}", flush=True)
+        say("ready; Ctrl-C ends it")
+        signal.pause()
+    return 0
