@@ -27,8 +27,8 @@ class SandboxLog:
 
     def __init__(self, sink: LogSink, group: str, stream: str) -> None:
         self._sink = sink
-        self._group = group
-        self._stream = stream
+        self.group = group
+        self.stream = stream
         self._partial = b""
         self._tail: deque[bytes] = deque()
         self._tail_bytes = 0
@@ -71,4 +71,4 @@ class SandboxLog:
         # CloudWatch Logs refuses empty events.
         messages = [piece.decode(errors="backslashreplace") for piece in pieces if piece.strip()]
         if messages:
-            self._sink.append(self._group, self._stream, messages)
+            self._sink.append(self.group, self.stream, messages)

@@ -82,10 +82,19 @@ class WarmPool:
             memory_bytes=function.spec.memory_mb * limits.MIB,
             ephemeral_storage_bytes=function.spec.ephemeral_storage_mb * limits.MIB,
         )
-        sandbox = await self._sandboxes.create(spec, log.write)
-        # An init that takes longer goes on within the invocation's time, as on AWS.
-        await first_of(runtime.ready, sandbox.exited, limits.INIT_S)
-        return ExecutionEnvironment(function, sandbox, runtime, log)
+        try:
+            sandbox = await self._sandboxes.create(spec, log.write)
+        except BaseException:
+            await runtime.close()
+            raise
+        environment = ExecutionEnvironment(function, sandbox, runtime, log)
+        try:
+            # An init that takes longer goes on within the invocation's time, as on AWS.
+            await first_of(runtime.ready, sandbox.exited, limits.INIT_S)
+        except asyncio.CancelledError:
+            await asyncio.shield(self.end(environment))
+            raise
+        return environment
 
     async def end(self, environment: ExecutionEnvironment) -> None:
         """End an environment and wait until it is gone."""

@@ -131,7 +131,11 @@ class ProcessSandboxes:
             self._send(encode(order), write_end)
         finally:
             os.close(write_end)
-        await sandbox.started
+        try:
+            await asyncio.shield(sandbox.started)
+        except asyncio.CancelledError:
+            sandbox.kill()
+            raise
         return sandbox
 
     def kill_all(self) -> None:

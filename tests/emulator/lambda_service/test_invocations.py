@@ -1,0 +1,99 @@
+"""Invocations from inside the emulator: what is remembered of them, and what ends when nobody waits any more."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import psutil
+import pytest
+
+from emulator.errors import ApiError
+from emulator.lambda_service.history import InvocationStatus
+from tests.emulator.lambda_service.conftest import Service
+
+WithService = Callable[[Callable[[Service], Coroutine[Any, Any, None]]], None]
+TELLS_ITS_PIDS_AND_SLEEPS = """
+    import os, subprocess, time
+    child = subprocess.Popen(["sleep", "1000"])
+    def handler(event, context):
+        print("pids", os.getpid(), child.pid)
+        time.sleep(1000)
+"""
+
+
+async def pids_told(running: Service) -> list[int]:
+    while not (told := [line for line in running.log.kept if line.startswith("pids ")]):
+        await asyncio.sleep(0.01)
+    return [int(pid) for pid in told[0].split()[1:]]
+
+
+async def until_gone(pids: list[int]) -> None:
+    while any(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in pids):
+        await asyncio.sleep(0.01)
+
+
+def test_a_call_that_is_cancelled_ends_its_sandbox_with_all_its_processes(with_service: WithService) -> None:
+    async def body(running: Service) -> None:
+        running.deploy("f", TELLS_ITS_PIDS_AND_SLEEPS)
+        call = asyncio.create_task(running.service.invoke("f", None, b"{}"))
+        pids = await pids_told(running)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        await until_gone(pids)
+        assert [record.status for record in running.service.recent()] == [InvocationStatus.STOPPED]
+
+    with_service(body)
+
+
+def test_a_call_that_is_cancelled_during_its_cold_start_leaves_nothing(with_service: WithService) -> None:
+    async def body(running: Service) -> None:
+        running.deploy("f", "import os, time\nprint('pids', os.getpid(), flush=True)\ntime.sleep(1000)")
+        call = asyncio.create_task(running.service.invoke("f", None, b"{}"))
+        pids = await pids_told(running)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        await until_gone(pids)
+        early = asyncio.create_task(running.service.invoke("f", None, b"{}"))
+        await asyncio.sleep(0)
+        early.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await early
+
+    with_service(body)
+
+
+def test_what_is_remembered_tells_cold_from_warm_and_how_each_ended(with_service: WithService) -> None:
+    async def body(running: Service) -> None:
+        running.deploy("f", "def handler(event, context): return 1 / event['RANK']", MemorySize=256)
+        await running.service.invoke("f", None, b'{"RANK": 1, "WORLD_SIZE": "2"}')
+        await running.service.invoke("f", None, b'{"RANK": 0}')
+        running.functions.reserve("f", 0)
+        with pytest.raises(ApiError):
+            await running.service.invoke("f", None, b"{}")
+        cold, warm, throttled = running.service.recent()
+        assert (cold.status, cold.cold, cold.rank, cold.world_size) == (InvocationStatus.SUCCEEDED, True, 1, 2)
+        assert (warm.status, warm.cold, warm.error_type) == (InvocationStatus.FAILED, False, "ZeroDivisionError")
+        assert (throttled.status, throttled.error_type) == (InvocationStatus.THROTTLED, "TooManyRequestsException")
+        assert (cold.log_group, cold.log_stream) == ("/aws/lambda/f", warm.log_stream)
+        assert cold.memory_mb == 256
+        assert cold.peak_memory_mb is not None
+        assert throttled.started is None
+        for record in (cold, warm):
+            assert record.started is not None
+            assert record.ended is not None
+            assert record.received <= record.started <= record.ended
+
+    with_service(body)
+
+
+@pytest.mark.parametrize("payload", [b"{", b"NaN", b'{"x": -Infinity}', b"\xff", b"[" * 100_000])
+def test_what_is_no_json_is_refused(with_service: WithService, payload: bytes) -> None:
+    async def body(running: Service) -> None:
+        running.deploy("f", "def handler(event, context): pass")
+        with pytest.raises(ApiError) as refused:
+            await running.service.invoke("f", None, payload)
+        assert (refused.value.code, refused.value.status) == ("InvalidRequestContentException", 400)
+
+    with_service(body)
