@@ -12,6 +12,11 @@ def world_size(text: str) -> int:
     return _within(text, range(1, limits.CONCURRENT_EXECUTIONS + 1))
 
 
+def rank(text: str) -> int:
+    """Read a rank."""
+    return _within(text, range(limits.CONCURRENT_EXECUTIONS))
+
+
 def memory_mb(text: str) -> int:
     """Read a function's memory, MB."""
     return _within(text, limits.MEMORY_MB)

@@ -1,6 +1,7 @@
 """How a command ends: its exit status, one line for each failure on purpose, tidiness under Ctrl-C and SIGTERM."""
 
 import gc
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -36,6 +37,10 @@ def guarded(command: str, body: Callable[[], int]) -> int:
     except _TerminatedError:
         say(f"{command}: terminated")
         return 128 + signal.SIGTERM
+    except BrokenPipeError:
+        # Whoever read the output has seen enough, such as `head`; what is left unwritten must not fail again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     finally:
         # The interpreter's last collections over all that moto is made of would take 0.4 s and free nothing.
         gc.freeze()

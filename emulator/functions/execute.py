@@ -12,6 +12,7 @@ from typing import Any
 import boto3
 
 MARKER = "fmi-rank:"
+TRACE_MARKER = "fmi-trace:"
 
 
 class ScriptExit(Exception):  # noqa: N818 - its name is what the user reads in the answer

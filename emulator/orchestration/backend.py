@@ -4,18 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import boto3
-from botocore.config import Config
-
-from emulator.limits import ACCOUNT_ID, REGION
+from emulator.limits import ACCOUNT_ID
+from emulator.orchestration.connection import Connection, local_session
 
 if TYPE_CHECKING:
     from types_boto3_lambda.client import LambdaClient
     from types_boto3_logs.client import CloudWatchLogsClient
     from types_boto3_s3.client import S3Client
-
-# Longer than Lambda's longest timeout with a cold start before it: the endpoint always answers first.
-_READ_TIMEOUT_S = 960
 
 
 @dataclass(frozen=True)
@@ -59,21 +54,11 @@ def local_backend(endpoint_url: str, rendezvous: str, world_size: int, stop_func
     stop_functions
         Ends the emulator's running functions.
     """
-    session = boto3.Session(
-        region_name=REGION,
-        aws_access_key_id="local",
-        aws_secret_access_key="local",  # noqa: S106 - the local endpoint checks no credentials
-    )
-    # A repeated Invoke would run a rank twice.
-    config = Config(
-        max_pool_connections=world_size + 1,
-        read_timeout=_READ_TIMEOUT_S,
-        retries={"total_max_attempts": 1},
-    )
+    connection = Connection(local_session(), endpoint_url)
     return Backend(
-        s3=session.client("s3", endpoint_url=endpoint_url, config=config),
-        functions=session.client("lambda", endpoint_url=endpoint_url, config=config),
-        logs=session.client("logs", endpoint_url=endpoint_url, config=config),
+        s3=connection.client("s3"),
+        functions=connection.client("lambda", world_size + 1),
+        logs=connection.client("logs"),
         bucket="fmi",
         role=f"arn:aws:iam::{ACCOUNT_ID}:role/fmi",
         rendezvous=rendezvous,

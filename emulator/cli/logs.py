@@ -1,0 +1,97 @@
+"""``fmi-emulator logs``: what a function, or a run of a state machine, has written."""
+
+import argparse
+import re
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from emulator.cli import arguments
+from emulator.orchestration.connection import AWS, connect
+from emulator.orchestration.log_sources import find_source
+from emulator.rank_lines import Kind, LogLine
+
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction
+
+_POLL_S = 0.3
+# On AWS a line is seen some seconds after it was written.
+_HOLD_MS = 3000
+# START and END lines, and the marks that tell the rank, say nothing that is not said otherwise.
+_SHOWN = {Kind.OUTPUT, Kind.REPORT}
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_DESCRIPTION = """\
+Print the log of a Lambda function, or of all functions of a state machine's execution.
+
+Lines are prefixed with [rank] where the log tells the rank: the execute function names it in its first line, here and
+on AWS alike. START and END lines are left out; a REPORT line closes each invocation.
+"""
+_EXAMPLES = """\
+examples:
+  fmi-emulator logs fmi-execute
+  fmi-emulator logs fmi-execute --follow --rank 3
+  fmi-emulator logs arn:aws:states:us-east-1:123456789012:execution:pipeline:first
+  fmi-emulator logs cosmic-executor --since 5m --endpoint-url aws
+
+`aws logs tail /aws/lambda/fmi-execute --follow` reads the same log. Ctrl-C ends --follow.
+"""
+
+
+def add_parser(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "logs",
+        help="print what a function or a run has written",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("name", help="a function, a log group (/aws/lambda/NAME), or the ARN of an execution")
+    parser.add_argument("-f", "--follow", action="store_true", help="go on with what is written from now on")
+    parser.add_argument("--rank", type=arguments.rank, metavar="R", help="this rank's lines alone")
+    parser.add_argument("--since", type=_ago, metavar="AGO", help="only what is not older, such as 30s, 5m, 2h or 1d")
+    parser.add_argument(
+        "--endpoint-url",
+        metavar="URL",
+        help=f"default: AWS_ENDPOINT_URL, or else http://127.0.0.1:4566; `{AWS}` means AWS itself",
+    )
+    parser.set_defaults(run=_logs)
+
+
+def _logs(options: argparse.Namespace) -> int:
+    since_ms = 0 if options.since is None else int((datetime.now(UTC) - options.since).timestamp() * 1000)
+    source = find_source(connect(options.endpoint_url), options.name, since_ms)
+    _print(source.fetch(), options.rank)
+    while options.follow:
+        # What was written before it was over is fetched once more.
+        is_over = source.is_over()
+        _print(source.fetch(), options.rank)
+        _print(source.overdue(time.time() * 1000 - _HOLD_MS), options.rank)
+        if is_over:
+            break
+        time.sleep(_POLL_S)
+    _print(source.overdue(), options.rank)
+    return 0
+
+
+def _print(lines: Sequence[LogLine], rank: int | None) -> None:
+    for line in lines:
+        if line.kind in _SHOWN and rank in (None, line.rank):
+            print(_prefixed(line))
+    sys.stdout.flush()
+
+
+def _prefixed(line: LogLine) -> str:
+    if line.rank is None:
+        return line.text
+    width = len(str((line.world_size or 1) - 1))
+    return f"[{line.rank:>{width}}] {line.text}"
+
+
+def _ago(text: str) -> timedelta:
+    match = re.fullmatch(r"(\d{1,9})([smhd])", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"expected a number with s, m, h or d, such as 5m, got {text!r}")
+    return timedelta(**{_UNITS[match[2]]: int(match[1])})
