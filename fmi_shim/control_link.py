@@ -7,9 +7,9 @@ import ssl
 from collections.abc import Callable
 
 from fmi_shim.access import Access
+from fmi_shim.deadline import Deadline
 from fmi_shim.errors import ConfigError, MismatchError, RendezvousError
 from fmi_shim.persistence import ServerLostError, call_server
-from fmi_shim.punching import Deadline
 from rendezvous.protocol import Endpoint, ProtocolError
 from rendezvous.protocol.extension import (
     CHALLENGE_BYTES,

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import select
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from fmi_shim.attempts import reusable_socket
+from fmi_shim.deadline import Deadline
 from fmi_shim.errors import PeerTimeoutError, RendezvousError
 from fmi_shim.handshake import Hello
 from fmi_shim.persistence import Persistence, ServerLostError, call_server
-from fmi_shim.punching import Deadline, Punch, Wait, reusable_socket
+from fmi_shim.punching import Punch, Wait
 from rendezvous.protocol import Endpoint, ProtocolError, Replies
 
 
@@ -31,7 +34,7 @@ class Appointment:
     peer
         Rank at the other end, for the errors.
     purpose
-        What this rank is doing, for the errors.
+        Tells what this rank is doing, for the errors.
     hello
         What this rank says first in framed mode; None sends nothing that the original FMI would not send.
     max_timeout
@@ -41,7 +44,7 @@ class Appointment:
     server: Endpoint
     name: bytes
     peer: int
-    purpose: str
+    purpose: Callable[[], str]
     hello: Hello | None
     max_timeout: float | None
 
@@ -108,7 +111,7 @@ def _await_peer(
     except (ConnectionResetError, BrokenPipeError) as error:
         raise ServerLostError(f"the rendezvous server {appointment.server} broke off: {error}") from error
     raise PeerTimeoutError(
-        f"{appointment.purpose}: rank {appointment.peer} did not come to the rendezvous server "
+        f"{appointment.purpose()}: rank {appointment.peer} did not come to the rendezvous server "
         f"{appointment.server} within {appointment.max_timeout:g} s (pairing name "
         f"{appointment.name.decode()!r}): was it started, with the same communicator name and world size?",
         origin=appointment.peer,

@@ -6,8 +6,10 @@ import random
 import socket
 import time
 
+from fmi_shim.attempts import reusable_socket
+from fmi_shim.deadline import Deadline
 from fmi_shim.errors import RendezvousError
-from fmi_shim.punching import Deadline, Wait, reusable_socket
+from fmi_shim.punching import Wait
 from rendezvous.protocol import Endpoint
 
 _FIRST_PAUSE_SECONDS = 0.05

@@ -10,58 +10,21 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import random
 import select
 import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from fmi_shim.attempts import Attempt
 from fmi_shim.channels.watch import Interest
+from fmi_shim.deadline import Deadline
 from fmi_shim.errors import MismatchError, PeerTimeoutError
 from fmi_shim.handshake import HELLO_BYTES, Hello, NoHelloError, decode_hello
 from rendezvous.protocol import Endpoint
 
-_RETRY_SECONDS = 0.02
-"""Mean pause between two tries; each is drawn anew, so that two ends do not miss each other in step."""
-_TRY_SECONDS = 1.5
-"""A SYN that a NAT swallowed is given up after this time and sent again from a new socket."""
-
 Wait = Callable[[Interest, float | None], set[int]]
 """Waits for sockets, as `Watch.wait` does."""
-
-
-class Deadline:
-    """An instant by which a wait must be over; None seconds never come to an end."""
-
-    def __init__(self, seconds: float | None) -> None:
-        self.seconds = seconds
-        self._end = None if seconds is None else time.monotonic() + seconds
-
-    def remaining(self) -> float | None:
-        """Return the seconds left, at least 0, or None."""
-        return None if self._end is None else max(0.0, self._end - time.monotonic())
-
-    @property
-    def passed(self) -> bool:
-        """Whether the instant is over."""
-        return self._end is not None and time.monotonic() >= self._end
-
-
-def reusable_socket(port: int, host: str = "") -> socket.socket:
-    """Return a socket on local `port`, which others of this process may share; 0 takes a free one.
-
-    `host` is the local address to bind to, all of them by default.
-    """
-    fresh = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    try:
-        fresh.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        fresh.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        fresh.bind((host, port))
-    except OSError:
-        fresh.close()
-        raise
-    return fresh
 
 
 @dataclass(slots=True)
@@ -72,26 +35,6 @@ class _Candidate:
     endpoint: Endpoint
     relayed: bool
     heard: bytes = b""
-
-
-@dataclass(slots=True)
-class _Attempt:
-    """Tries to connect to one address, one after another, each on a new socket."""
-
-    target: Endpoint
-    socket: socket.socket | None = None
-    next_event: float = 0.0
-    """When the running try is given up or, between tries, when the next one begins."""
-
-    def abandon(self) -> None:
-        if self.socket is not None:
-            self.socket.close()
-            self.socket = None
-
-    def pause(self, seconds: float) -> None:
-        """Give up, and try again after about so long: drawn anew, lest two ends miss each other in step."""
-        self.abandon()
-        self.next_event = time.monotonic() + seconds * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +54,7 @@ class Punch:
     peer
         Rank at the other end, for the errors.
     purpose
-        What this rank is doing, for the errors.
+        Tells what this rank is doing, for the errors.
     hello
         What this rank says first in framed mode; None takes the first connection and sends nothing, as the
         original.
@@ -122,20 +65,20 @@ class Punch:
     """
 
     peer: int
-    purpose: str
+    purpose: Callable[[], str]
     hello: Hello | None
     listener: socket.socket
     wait: Wait
     deadline: Deadline
-    _attempts: list[_Attempt] = field(default_factory=list)
+    _attempts: list[Attempt] = field(default_factory=list)
     _candidates: dict[int, _Candidate] = field(default_factory=dict)
-    _last_error: int = 0
 
     def aim(self, targets: Sequence[Endpoint]) -> None:
         """Try to connect to these addresses from now on, to all at the same time."""
         for attempt in self._attempts:
             attempt.abandon()
-        self._attempts = [_Attempt(target) for target in targets]
+        local = Endpoint(*self.listener.getsockname())
+        self._attempts = [Attempt(target, local) for target in targets]
 
     @property
     def aimed(self) -> bool:
@@ -195,11 +138,10 @@ class Punch:
             return self._agreed(next(iter(self._candidates.values()))), set()
         ready = self.wait([*also, *self._interest()], self._patience(until))
         if not ready and self.deadline.passed:
-            raise PeerTimeoutError(f"{self.purpose}: {self._timeout_text()}", origin=self.peer)
+            raise PeerTimeoutError(f"{self.purpose()}: {self._timeout_text()}", origin=self.peer)
         for attempt in self._attempts:
-            if attempt.socket is not None and attempt.socket.fileno() in ready:
-                code = attempt.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-                self._refused(attempt, code) if code else self._connected(attempt)
+            if attempt.running is not None and attempt.running.fileno() in ready:
+                self._welcome(attempt.finish(), attempt.target)
         if self.listener.fileno() in ready:
             self._accept()
         for descriptor in ready.intersection(self._candidates):
@@ -223,7 +165,7 @@ class Punch:
         interest = [(self.listener.fileno(), select.POLLIN)]
         interest += [(descriptor, select.POLLIN) for descriptor in self._candidates]
         interest += [
-            (attempt.socket.fileno(), select.POLLOUT) for attempt in self._attempts if attempt.socket is not None
+            (attempt.running.fileno(), select.POLLOUT) for attempt in self._attempts if attempt.running is not None
         ]
         return interest
 
@@ -237,34 +179,14 @@ class Punch:
         """Begin tries to connect, and give fruitless ones up, when their time has come."""
         now = time.monotonic()
         for attempt in self._attempts:
-            if now < attempt.next_event:
-                continue
-            attempt.abandon()
-            attempt.next_event = now + _TRY_SECONDS
-            if any(candidate.endpoint == attempt.target for candidate in self._candidates.values()):
-                continue  # connected; it is up to the handshake now
-            self._begin(attempt)
+            # Once connected, it is up to the handshake.
+            if attempt.due(now) and all(known.endpoint != attempt.target for known in self._candidates.values()):
+                self._welcome(attempt.begin(), attempt.target)
 
-    def _begin(self, attempt: _Attempt) -> None:
-        host, port = self.listener.getsockname()
-        attempt.socket = reusable_socket(port, host)
-        attempt.socket.setblocking(False)
-        code = attempt.socket.connect_ex((attempt.target.host, attempt.target.port))
-        if code == 0:
-            self._connected(attempt)
-        elif code != errno.EINPROGRESS:
-            self._refused(attempt, code)
-
-    def _refused(self, attempt: _Attempt, code: int) -> None:
-        self._last_error = code
-        attempt.pause(_RETRY_SECONDS)
-
-    def _connected(self, attempt: _Attempt) -> None:
-        assert attempt.socket is not None  # noqa: S101 - only called on a running try
-        connection, attempt.socket = attempt.socket, None
-        self._welcome(connection, attempt.target)
-
-    def _welcome(self, connection: socket.socket, endpoint: Endpoint, relayed: bool = False) -> None:
+    def _welcome(self, connection: socket.socket | None, endpoint: Endpoint, relayed: bool = False) -> None:
+        """Take a connection, if there is one, for a candidate."""
+        if connection is None:
+            return
         connection.setblocking(False)
         self._candidates[connection.fileno()] = _Candidate(connection, endpoint, relayed)
         hello = self.hello
@@ -314,13 +236,13 @@ class Punch:
         candidate.connection.close()
         for attempt in self._attempts:
             if attempt.target == candidate.endpoint:
-                attempt.pause(_RETRY_SECONDS)
+                attempt.pause()
 
     def _timeout_text(self) -> str:
         limit = f"within {self.deadline.seconds:g} s"
         at = " or ".join(str(attempt.target) for attempt in self._attempts)
         if self._candidates:
             return f"rank {self.peer} at {at} was reached but said nothing {limit}: is it stopped?"
-        code = self._last_error
+        code = next((attempt.last_error for attempt in self._attempts if attempt.last_error), 0)
         why = f" (last error: {errno.errorcode.get(code, code)})" if code else ""
         return f"no direct connection to rank {self.peer} at {at} {limit}{why}: ended, or firewalled?"

@@ -19,11 +19,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from fmi_shim.access import Access
+from fmi_shim.attempts import reusable_socket
 from fmi_shim.control_link import ControlLink
+from fmi_shim.deadline import Deadline
 from fmi_shim.errors import FmiError, PeerTimeoutError
 from fmi_shim.handshake import Hello
 from fmi_shim.persistence import Persistence, ServerLostError, call_server
-from fmi_shim.punching import Connected, Deadline, Punch, Wait, reusable_socket
+from fmi_shim.punching import Connected, Punch, Wait
 from rendezvous.protocol import Endpoint, extension
 from rendezvous.protocol.extension import Purpose
 from rendezvous.protocol.messages import (
@@ -77,13 +79,13 @@ class RendezvousClient:
         self._link: ControlLink | None = None
         self._known = False
 
-    def meet(self, hello: Hello, purpose: str, wait: Wait, max_timeout: float | None) -> socket.socket:
+    def meet(self, hello: Hello, purpose: Callable[[], str], wait: Wait, max_timeout: float | None) -> socket.socket:
         """Return a non-blocking connection to the rank that `hello` is for.
 
         Parameters
         ----------
         purpose
-            What this rank is doing, for the errors.
+            Tells what this rank is doing, for the errors.
         wait
             How to wait, as `Watch.wait` does.
         max_timeout
@@ -285,7 +287,7 @@ class _Meeting:
     def _absent(self) -> PeerTimeoutError:
         punch = self.punch
         return PeerTimeoutError(
-            f"{punch.purpose}: rank {punch.peer} did not come to the rendezvous server {self._link.server} "
+            f"{punch.purpose()}: rank {punch.peer} did not come to the rendezvous server {self._link.server} "
             f"within {self.deadline.seconds:g} s: was it started, with the same communicator name, world size and "
             "FMI_JOB?",
             origin=punch.peer,

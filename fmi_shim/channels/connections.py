@@ -13,10 +13,10 @@ from fmi_shim.channels.posting import OnReceived, Posts, Transfer
 from fmi_shim.channels.stream import Buffers, Stream, advance
 from fmi_shim.channels.watch import Watch
 from fmi_shim.config import DirectConfig
+from fmi_shim.deadline import Deadline
 from fmi_shim.errors import FmiError, PeerLostError, PeerTimeoutError
 from fmi_shim.frames import Call
 from fmi_shim.handshake import Hello
-from fmi_shim.punching import Deadline
 from rendezvous.protocol import Endpoint, pair_name
 
 _YIELDS = 5
@@ -98,7 +98,9 @@ class Connections:
         """Do what a new connection needs."""
 
     def _connect(self, peer: int, name: bytes, max_timeout: float | None) -> socket.socket:
-        appointment = pairing.Appointment(self._server, name, peer, self._purpose, self._hello(peer), max_timeout)
+        appointment = pairing.Appointment(
+            self._server, name, peer, lambda: self._purpose, self._hello(peer), max_timeout
+        )
         return pairing.connect(appointment, self._watch.wait)
 
     def _post(self, transfer: Transfer[Stream]) -> Transfer[Stream]:

@@ -71,7 +71,7 @@ class FramedChannel(Connections, Framing[Stream]):
         if self._client is not None:
             hello = Hello(self.comm_name, self.size, self.rank, peer)
             try:
-                return self._client.meet(hello, self._purpose, self._watch.wait, max_timeout)
+                return self._client.meet(hello, lambda: self._purpose, self._watch.wait, max_timeout)
             except ForeignServerError:
                 if self._client.demanding:
                     raise

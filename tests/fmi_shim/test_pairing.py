@@ -26,7 +26,7 @@ def meet(
     server: Endpoint, name: str, rank: int, framed: bool = True, max_timeout: float | None = 20.0
 ) -> socket.socket:
     hello = Hello(name, 2, rank, 1 - rank) if framed else None
-    appointment = pairing.Appointment(server, name.encode(), 1 - rank, f"rank {rank}", hello, max_timeout)
+    appointment = pairing.Appointment(server, name.encode(), 1 - rank, lambda: f"rank {rank}", hello, max_timeout)
     return pairing.connect(appointment, Watch(lambda _: None).wait)
 
 

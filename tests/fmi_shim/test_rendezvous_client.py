@@ -19,9 +19,9 @@ from fmi_shim import pairing
 from fmi_shim.access import Access, read_access
 from fmi_shim.channels.watch import Watch
 from fmi_shim.control_link import ControlLink
+from fmi_shim.deadline import Deadline
 from fmi_shim.errors import ConfigError, FmiError, MismatchError, PeerTimeoutError, RendezvousError
 from fmi_shim.handshake import Hello
-from fmi_shim.punching import Deadline
 from fmi_shim.rendezvous_client import RendezvousClient
 from rendezvous.protocol import Endpoint
 from rendezvous.protocol.extension import HELLO_BYTES, Challenge, Demand
@@ -94,7 +94,7 @@ def rank_of(server: Server, rank: int, size: int = 2, comm: str = "comm", access
 def meet(
     client: RendezvousClient, rank: int, peer: int, size: int = 2, comm: str = "comm", max_timeout: float | None = 20.0
 ) -> socket.socket:
-    return client.meet(Hello(comm, size, rank, peer), f"rank {rank}", Watch(lambda _: None).wait, max_timeout)
+    return client.meet(Hello(comm, size, rank, peer), lambda: f"rank {rank}", Watch(lambda _: None).wait, max_timeout)
 
 
 def assert_connected(one: socket.socket, other: socket.socket) -> None:
@@ -195,7 +195,7 @@ def test_a_server_restarted_in_the_middle_of_a_run_hurts_nobody(away: float) -> 
 
 def test_in_raw_mode_too_a_waiting_rank_finds_the_server_that_was_restarted() -> None:
     def meet_raw(rank: int) -> socket.socket:
-        appointment = pairing.Appointment(server.endpoint, b"raw1_0", 1 - rank, f"rank {rank}", None, 20.0)
+        appointment = pairing.Appointment(server.endpoint, b"raw1_0", 1 - rank, lambda: f"rank {rank}", None, 20.0)
         return pairing.connect(appointment, Watch(lambda _: None).wait)
 
     with running() as server, ThreadPoolExecutor(1) as pool:

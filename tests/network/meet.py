@@ -41,11 +41,11 @@ def _meet(server: Endpoint, name: str, rank: int, framed: bool) -> socket.socket
     peer = 1 - rank
     if not framed:
         return pairing.connect(
-            pairing.Appointment(server, name.encode(), peer, f"rank {rank}", None, _MAX_TIMEOUT), wait
+            pairing.Appointment(server, name.encode(), peer, lambda: f"rank {rank}", None, _MAX_TIMEOUT), wait
         )
     client = RendezvousClient(server, read_access(), name, rank, 2, _aborted)
     try:
-        return client.meet(Hello(name, 2, rank, peer), f"rank {rank}", wait, _MAX_TIMEOUT)
+        return client.meet(Hello(name, 2, rank, peer), lambda: f"rank {rank}", wait, _MAX_TIMEOUT)
     finally:
         client.close()
 
