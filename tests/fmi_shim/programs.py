@@ -312,3 +312,10 @@ def leave_after_writing(comm: fmi.Communicator, rank: int, size: int) -> int | N
     if rank == 0:
         time.sleep(0.2)
     return comm.reduce(rank, 0, fmi.func(fmi.op.sum), INT)
+
+
+def sum_and_connections(comm: fmi.Communicator, rank: int, size: int) -> tuple[int, int]:
+    """Sum the ranks; return the sum, and how many other ranks this one is connected to."""
+    total = sum_of_ranks(comm, rank, size)
+    (channel,) = comm._channels._opened.values()
+    return total, len(channel._streams)  # type: ignore[attr-defined] # a Direct channel
