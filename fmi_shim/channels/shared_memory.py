@@ -163,6 +163,9 @@ class SharedMemoryChannel(Framing[LanePair], SegmentChannel):
         link = self._links[src]
         if link.owed:
             self._pay(link)
+        self._let_pass(src, sends=False)
+        if not link.inlet.poll():
+            self._wait((link.inlet,), src)
         self._take(link, self._block)
 
     def await_announcement(self, src: int) -> Array:
@@ -170,7 +173,8 @@ class SharedMemoryChannel(Framing[LanePair], SegmentChannel):
         return self._announced(self._link(src))
 
     def owe(self, src: int, signals: int) -> None:
-        """Leave signals of the running call for later."""
+        """Leave signals of the running call for later; messages that were posted before come before them."""
+        self._let_pass(src, sends=False)
         link = self._links[src]
         link.owed += [self._block] * signals
         self._debtors.append(link)
@@ -182,16 +186,18 @@ class SharedMemoryChannel(Framing[LanePair], SegmentChannel):
         self._debtors.clear()
 
     def _pay(self, link: LanePair) -> None:
-        for block in link.owed:
-            self._take(link, block)
-        link.owed.clear()
+        while not self._paid(link):
+            self._wait((link.inlet,), link.peer)
+
+    def _paid(self, link: LanePair) -> bool:
+        """Take what has come of the blocks that must come first; return whether that is all of them."""
+        while link.owed and link.inlet.poll():
+            self._take(link, link.owed.pop(0))
+        return not link.owed
 
     def _take(self, link: LanePair, block: bytes) -> None:
-        self._let_pass(link.peer, sends=False)
-        inlet = link.inlet
-        if not inlet.poll():
-            self._wait((inlet,), link.peer)
-        if not inlet.take(block):
+        """Take the next block, which has come, and must be `block`."""
+        if not link.inlet.take(block):
             head = self._read(link, HEADER_BYTES)
             found = self._accept(link, head, b"")
             head += self._read(link, 8 * (found.dimensions or 0))
@@ -258,9 +264,7 @@ class SharedMemoryChannel(Framing[LanePair], SegmentChannel):
     def _move_posted(self, transfer: Transfer[LanePair], link: LanePair) -> bool:
         if transfer.sends:
             return link.outlet.push(transfer.buffers) > 0
-        if link.owed:
-            self._pay(link)
-        return self._pull(link, transfer.buffers, transfer.on_received)
+        return self._paid(link) and self._pull(link, transfer.buffers, transfer.on_received)
 
     def _posted_ends(self) -> list[Inlet | Outlet]:
         """Return the ends that posted messages wait for."""

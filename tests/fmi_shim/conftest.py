@@ -1,9 +1,17 @@
+import logging
+import shutil
+import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import boto3
 import pytest
+from moto.server import ThreadedMotoServer
 
 from tests.fmi_shim.world import World, rendezvous_server
+
+BUCKET = "exchange"
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +23,73 @@ def rendezvous_address() -> Iterator[str]:
 @pytest.fixture
 def world(rendezvous_address: str, tmp_path: Path) -> World:
     return World(rendezvous_address, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def s3_access() -> Iterator[dict[str, str]]:
+    """An S3 server of our own with an empty bucket, and the variables by which boto3 finds it."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    access = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "of-the-test",
+        "AWS_SECRET_ACCESS_KEY": "of-the-test",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in access.items():
+            patch.setenv(name, value)
+        boto3.client("s3", region_name="us-east-1").create_bucket(Bucket=BUCKET)
+    yield access
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def redis_port() -> Iterator[int]:
+    """A Redis server of our own, which keeps nothing on disk."""
+    redis = pytest.importorskip("redis")
+    if shutil.which("redis-server") is None:
+        pytest.skip("redis-server is missing: as root, apt-get install redis-server (as .ci/run does)")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    command = ["redis-server", "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--appendonly", "no"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
+        try:
+            client = redis.Redis(port=port, retry=redis.retry.Retry(redis.backoff.ConstantBackoff(0.02), 500))
+            client.ping()
+            client.close()
+            yield port
+        finally:
+            server.terminate()
+
+
+def world_on(channel: str, request: pytest.FixtureRequest, folder: Path) -> World:
+    """Return where ranks run that use `channel` alone; skips where there is none."""
+    if channel == "s3":
+        backends: dict[str, dict[str, object]] = {"S3": {"bucket_name": BUCKET, "timeout": 50}}
+        return World("", folder, backends, request.getfixturevalue("s3_access"))
+    if channel == "redis":
+        port = request.getfixturevalue("redis_port")
+        return World("", folder, {"Redis": {"host": "127.0.0.1", "port": port, "timeout": 1}})
+    if channel == "shm" and not Path("/dev/shm").is_dir():
+        pytest.skip("POSIX semaphores in shared memory: Linux")
+    environment = {"FMI_CHANNEL": "shm"} if channel == "shm" else {}
+    return World(request.getfixturevalue("rendezvous_address"), folder, environment=environment)
+
+
+@pytest.fixture
+def s3_world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
+    return world_on("s3", request, tmp_path)
+
+
+@pytest.fixture
+def redis_world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
+    return world_on("redis", request, tmp_path)
+
+
+@pytest.fixture
+def shm_world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
+    return world_on("shm", request, tmp_path)

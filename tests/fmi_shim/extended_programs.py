@@ -10,42 +10,9 @@ from typing import Any
 import numpy as np
 
 import fmi_shim as fmi
-from tests.fmi_shim.programs import INT, doubles, element_wise, functions, ints, typed_values
+from tests.fmi_shim.programs import INT, doubles, ints
 
 SUM = fmi.func(fmi.op.sum)
-
-
-def every_typed_operation(comm: fmi.Communicator, rank: int, size: int) -> list[tuple[str, Any, Any]]:
-    """Do every operation with typed values; return what differs from what plain Python says."""
-    results: list[tuple[str, Any, Any]] = []
-    for column in zip(*(typed_values(r) for r in range(size)), strict=True):
-        values, t = [value for value, _ in column], column[0][1]
-        own = values[rank]
-        everything = [element for value in values for element in (value if t.is_list else [value])]
-        results.append((f"allgather {t}", comm.allgather(own, t), everything))
-        results.append((f"sendrecv {t}", ring(comm, rank, size, own, t), values[(rank - 1) % size]))
-        if t.is_list:
-            whole = fmi.types(t.datatype, t.count * size)
-            wide = [[r + i for i in range(t.count * size)] for r in range(size)]
-            wide = [[float(v) for v in row] if t.datatype is fmi.datatypes.double_list else row for row in wide]
-            own_slice = slice(rank * t.count, (rank + 1) * t.count)
-            turned = [element for row in wide for element in row[own_slice]]
-            results.append((f"alltoall {t}", comm.alltoall(wide[rank], whole), turned))
-            for f, plain in functions():
-                if f.operator is not fmi.op.custom or f.left_to_right:
-                    expected = fold(element_wise(plain), wide)[own_slice]
-                    if f.operator is not fmi.op.prod:
-                        results.append((f"reduce_scatter {f}", comm.reduce_scatter(wide[rank], f, whole), expected))
-        for f, plain in functions():
-            if f.operator is not fmi.op.custom or not f.associative:
-                expected = fold(element_wise(plain), values[:rank]) if rank else None
-                results.append((f"exscan {f} {t}", comm.exscan(own, f, t), expected))
-    return [(name, got, expected) for name, got, expected in results if got != expected]
-
-
-def ring(comm: fmi.Communicator, rank: int, size: int, value: Any, t: fmi.types | None = None) -> Any:
-    """Hand a value to the next rank; return the one before's."""
-    return value if size == 1 else comm.sendrecv(value, (rank + 1) % size, (rank - 1) % size, t)
 
 
 def every_array_operation(comm: fmi.Communicator, rank: int, size: int) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import reduce as fold
 from typing import Any
 
@@ -25,125 +25,8 @@ def doubles(count: int) -> fmi.types:
     return fmi.types(fmi.datatypes.double_list, count)
 
 
-def double_and_add(left: Any, right: Any) -> Any:
-    """Neither commutative nor associative in truth, so that every order has its own result."""
-    return 2 * left + right
-
-
 def subtract(left: Any, right: Any) -> Any:
     return left - right
-
-
-def typed_values(rank: int) -> list[tuple[Any, fmi.types]]:
-    """One value of every type; doubles are small dyadic fractions, so that every order of sums is exact."""
-    return [
-        (rank % 3 + 1, INT),
-        (rank * 0.25 - 1.0, DOUBLE),
-        ([rank - 2, 1, -rank], ints(3)),
-        ([rank * 0.5, -1.0, 2.0, float(-rank)], doubles(4)),
-    ]
-
-
-BUILTINS = {
-    fmi.op.sum: lambda a, b: a + b,
-    fmi.op.prod: lambda a, b: a * b,
-    fmi.op.max: max,
-    fmi.op.min: min,
-}
-CUSTOM_FLAGS = [(True, True), (True, False), (False, True), (False, False)]
-
-
-def functions() -> Iterable[tuple[fmi.func, Callable[[Any, Any], Any]]]:
-    """Every operator, and a custom one with each pair of flags, with what it does in plain Python."""
-    for operator, plain in BUILTINS.items():
-        yield fmi.func(operator), plain
-    for commutative, associative in CUSTOM_FLAGS:
-        yield fmi.func(fmi.op.custom, double_and_add, commutative, associative), double_and_add
-
-
-def element_wise(plain: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    return lambda a, b: [plain(x, y) for x, y in zip(a, b, strict=True)] if isinstance(a, list) else plain(a, b)
-
-
-def tree_order(values: list[Any], root: int, f: Callable[[Any, Any], Any]) -> Any:
-    """Reduce as FMI's tree does, told in the simplest way: neighbours at distance 1, then 2, then 4 are combined."""
-    rotated = values[root:] + values[:root]
-    while len(rotated) > 1:
-        rotated = [fold(f, rotated[i : i + 2]) for i in range(0, len(rotated), 2)]
-    return rotated[0]
-
-
-def doubling_order(values: list[Any], rank: int, f: Callable[[Any, Any], Any]) -> Any:
-    """Allreduce as FMI does: ranks past the largest power of two are folded in, then a tree seen from `rank`."""
-    core = 1 << (len(values).bit_length() - 1)
-    folded = [fold(f, values[i::core]) for i in range(core)]
-
-    def seen_from(own: int, low: int, high: int) -> Any:
-        if high - low == 1:
-            return folded[low]
-        middle = (low + high) // 2
-        first, second = ((low, middle), (middle, high)) if own < middle else ((middle, high), (low, middle))
-        return f(seen_from(own, *first), seen_from(own ^ (middle - low), *second))
-
-    return seen_from(rank if rank < core else rank - core, 0, core)
-
-
-def every_typed_operation(
-    comm: fmi.Communicator,
-    rank: int,
-    size: int,
-    one_view: bool = False,
-    in_order: bool = False,
-    kinds: Iterable[fmi.datatypes] = tuple(fmi.datatypes),
-) -> list[tuple[str, Any, Any]]:
-    """Do everything the API has with typed values; return what came, beside what plain Python says.
-
-    `one_view` is for channels on which an allreduce gives rank 0's result to all, to the bit; `in_order` for those that
-    combine from left to right always; `kinds` are the types to do it with.
-    """
-    results: list[tuple[str, Any, Any]] = []
-    columns = list(zip(*(typed_values(r) for r in range(size)), strict=True))
-    for column in columns:
-        values, t = [value for value, _ in column], column[0][1]
-        if t.datatype not in kinds:
-            continue
-        own = values[rank]
-        for root in range(size):
-            everything = [element for value in values for element in (value if t.is_list else [value])]
-            results.append((f"bcast {t} {root}", comm.bcast(own if rank == root else None, root, t), values[root]))
-            results.append((f"gather {t} {root}", comm.gather(own, root, t), everything if rank == root else []))
-            if t.is_list:
-                whole = fmi.types(t.datatype, t.count * size)
-                slice_ = everything[rank * t.count : (rank + 1) * t.count]
-                scattered = comm.scatter(everything if rank == root else None, root, whole)
-                results.append((f"scatter {t} {root}", scattered, slice_))
-        for f, plain in functions():
-            combine = element_wise(plain)
-            left_to_right = fold(combine, values)
-            for root in range(size):
-                ordered = f.left_to_right or in_order
-                expected = left_to_right if ordered else tree_order(values, root, combine)
-                results.append(
-                    (f"reduce {f} {t} {root}", comm.reduce(own, root, f, t), expected if rank == root else None)
-                )
-            ordered = f.left_to_right or in_order
-            expected = left_to_right if ordered else doubling_order(values, 0 if one_view else rank, combine)
-            results.append((f"allreduce {f} {t}", comm.allreduce(own, f, t), expected))
-            if f.operator is not fmi.op.custom or f.left_to_right:
-                results.append((f"scan {f} {t}", comm.scan(own, f, t), fold(combine, values[: rank + 1])))
-        if size > 1:
-            to, source = (rank + 1) % size, (rank - 1) % size
-            if rank % 2 == 0:
-                comm.send(own, to, t)
-                received = comm.recv(source, t)
-            else:
-                received = comm.recv(source, t)
-                comm.send(own, to, t)
-            results.append((f"send {t}", received, values[source]))
-        comm.barrier()
-    return [
-        (name, got, expected) for name, got, expected in results if got != expected or type(got) is not type(expected)
-    ]
 
 
 def every_array_operation(comm: fmi.Communicator, rank: int, size: int, framed: bool) -> list[str]:

@@ -12,12 +12,6 @@ from tests.fmi_shim.world import World
 
 
 @pytest.mark.parametrize("framed", [True, False], ids=["framed", "raw"])
-@pytest.mark.parametrize("size", [1, 2, 3, 4, 5])
-def test_every_operation_gives_what_plain_python_gives(world: World, size: int, framed: bool) -> None:
-    assert world.values(programs.every_typed_operation, size, framed=framed) == [[]] * size
-
-
-@pytest.mark.parametrize("framed", [True, False], ids=["framed", "raw"])
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
 def test_arrays_come_back_new_in_out_and_in_place(world: World, size: int, framed: bool) -> None:
     assert world.values(programs.every_array_operation, size, framed=framed) == [[]] * size
@@ -103,6 +97,5 @@ def test_wrong_arguments_raise_before_anything_is_sent(world: World) -> None:
 @pytest.mark.parametrize("size", [2, 3])
 def test_all_of_it_goes_through_shared_memory_too(rendezvous_address: str, tmp_path: Path, size: int) -> None:
     world = World(rendezvous_address, tmp_path, environment={"FMI_CHANNEL": "shm"})
-    assert world.values(programs.every_typed_operation, size) == [[]] * size
     assert world.values(programs.every_array_operation, size) == [[]] * size
     assert world.values(programs.ring_of_requests, size, 300_000) == [[True] * 4] * size

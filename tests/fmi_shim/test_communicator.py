@@ -13,15 +13,6 @@ from tests.fmi_shim.world import World
 
 
 @pytest.mark.parametrize("framed", [True, False], ids=["framed", "raw"])
-@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 6, 7, 8, 9])
-def test_every_operation_type_operator_and_root_gives_what_plain_python_gives(
-    world: World, size: int, framed: bool
-) -> None:
-    wrong = world.values(programs.every_typed_operation, size, framed=framed)
-    assert wrong == [[]] * size
-
-
-@pytest.mark.parametrize("framed", [True, False], ids=["framed", "raw"])
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 7])
 def test_arrays_of_any_shape_go_through_every_operation(world: World, size: int, framed: bool) -> None:
     assert world.values(programs.every_array_operation, size, framed, framed=framed) == [[]] * size

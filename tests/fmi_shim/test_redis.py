@@ -1,8 +1,6 @@
 """The Redis channel on a real server, with real ranks, and beside a rank that knows FMI's names alone."""
 
-import shutil
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -21,48 +19,12 @@ from tests.fmi_shim.world import World
 
 redis = pytest.importorskip("redis")
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("redis-server") is None,
-    reason="redis-server is missing: as root, apt-get install redis-server (as .ci/run does)",
-)
-
-
-@pytest.fixture(scope="module")
-def port() -> Iterator[int]:
-    """A server of our own, which keeps nothing on disk."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        number: int = free.getsockname()[1]
-    command = ["redis-server", "--bind", "127.0.0.1", "--port", str(number), "--save", "", "--appendonly", "no"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
-        try:
-            client = redis.Redis(port=number, retry=redis.retry.Retry(redis.backoff.ConstantBackoff(0.02), 500))
-            client.ping()
-            client.close()
-            yield number
-        finally:
-            server.terminate()
-
 
 @pytest.fixture
-def client(port: int) -> Iterator[redis.Redis]:
-    with redis.Redis(port=port) as connection:
+def client(redis_port: int) -> Iterator[redis.Redis]:
+    with redis.Redis(port=redis_port) as connection:
         connection.flushall()
         yield connection
-
-
-@pytest.fixture
-def redis_world(port: int, tmp_path: Path) -> World:
-    return World("", tmp_path, {"Redis": {"host": "127.0.0.1", "port": port, "timeout": 1}})
-
-
-@pytest.mark.parametrize("framed", [True, False], ids=["framed", "raw"])
-@pytest.mark.parametrize("size", [1, 2, 3, 4, 5])
-def test_every_operation_type_operator_and_root_gives_what_plain_python_gives(
-    redis_world: World, client: redis.Redis, size: int, framed: bool
-) -> None:
-    assert redis_world.values(programs.every_typed_operation, size, True, framed=framed) == [[]] * size
-    assert client.keys() == []
 
 
 @pytest.mark.parametrize("framed", [True, False], ids=["framed", "raw"])
@@ -141,12 +103,12 @@ def test_a_name_is_taken_literally(redis_world: World, client: redis.Redis, tmp_
 
 
 def test_fast_takes_direct_and_cheap_takes_redis(
-    rendezvous_address: str, port: int, client: redis.Redis, tmp_path: Path
+    rendezvous_address: str, redis_port: int, client: redis.Redis, tmp_path: Path
 ) -> None:
     host, _, rendezvous_port = rendezvous_address.rpartition(":")
     backends: dict[str, dict[str, object]] = {
         "Direct": {"host": host, "port": rendezvous_port},
-        "Redis": {"port": port},
+        "Redis": {"port": redis_port},
         "S3": {"bucket_name": "never-opened"},
     }
     world = World(rendezvous_address, tmp_path, backends)

@@ -1,80 +1,35 @@
 """The S3 channel on moto's S3, with real ranks over HTTP."""
 
-import logging
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.s3.models import s3_backends
-from moto.server import ThreadedMotoServer
 
-import fmi_shim as fmi
 from fmi_shim.channels.s3 import S3Store
 from fmi_shim.config import S3Config
 from fmi_shim.errors import ConfigError, PeerTimeoutError, StoreError
 from tests.fmi_shim import failing_programs, programs
+from tests.fmi_shim.conftest import BUCKET
 from tests.fmi_shim.world import World
-
-BUCKET = "exchange"
-
-
-@pytest.fixture(scope="module")
-def access() -> Iterator[dict[str, str]]:
-    """A server of our own, and the variables by which boto3 finds it."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "of-the-test",
-        "AWS_SECRET_ACCESS_KEY": "of-the-test",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
-    server.stop()
 
 
 @pytest.fixture
-def bucket(access: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def bucket(s3_access: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The bucket, empty; this process's boto3 finds it, too."""
-    for name, value in access.items():
+    for name, value in s3_access.items():
         monkeypatch.setenv(name, value)
-    found = boto3.resource("s3", region_name="us-east-1").create_bucket(Bucket=BUCKET)
+    found = boto3.resource("s3", region_name="us-east-1").Bucket(BUCKET)
+    found.objects.delete()
     yield found
     found.objects.delete()
 
 
-@pytest.fixture
-def s3_world(access: dict[str, str], bucket: Any, tmp_path: Path) -> World:
-    return World("", tmp_path, {"S3": {"bucket_name": BUCKET, "timeout": 50}}, access)
-
-
 def keys(bucket: Any) -> list[str]:
     return [found.key for found in bucket.objects.all()]
-
-
-EVERY = tuple(fmi.datatypes)
-
-
-@pytest.mark.parametrize(
-    ("size", "kinds", "framed"),
-    [
-        (1, EVERY, True),
-        (2, EVERY, False),
-        (3, [fmi.datatypes.int_list], True),
-        (4, [fmi.datatypes.double_list], False),
-        (5, [fmi.datatypes.int], True),
-    ],
-)
-def test_every_operation_operator_and_root_gives_what_plain_python_gives(
-    s3_world: World, bucket: Any, size: int, kinds: list[fmi.datatypes], framed: bool
-) -> None:
-    assert s3_world.values(programs.every_typed_operation, size, True, False, kinds, framed=framed) == [[]] * size
-    assert keys(bucket) == []
 
 
 def test_arrays_of_any_shape_go_through_every_operation(s3_world: World, bucket: Any) -> None:
@@ -143,8 +98,8 @@ def test_a_bucket_that_is_not_there_is_named() -> None:
             request()
 
 
-def test_an_endpoint_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, access: dict[str, str]) -> None:
-    for name, value in (access | {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}).items():
+def test_an_endpoint_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, s3_access: dict[str, str]) -> None:
+    for name, value in (s3_access | {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}).items():
         monkeypatch.setenv(name, value)
     with pytest.raises(StoreError, match="cannot read 'key': Could not connect to the endpoint URL"):
         store().get(["key"])

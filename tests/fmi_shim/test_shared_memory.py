@@ -39,11 +39,6 @@ def failed_with(outcome: Outcome, error: type[FmiError], origin: int | None) -> 
     return str(outcome.error)
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 6])
-def test_every_operation_type_operator_and_root_gives_what_plain_python_gives(world: World, size: int) -> None:
-    assert world.values(programs.every_typed_operation, size, False, True) == [[]] * size
-
-
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 6])
 def test_arrays_of_any_shape_go_through_every_operation(world: World, size: int) -> None:
     assert world.values(programs.every_array_operation, size, True) == [[]] * size

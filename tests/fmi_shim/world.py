@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -22,7 +23,7 @@ Program = Callable[..., Any]
 """A module-level function of communicator, rank, world size and further arguments: what a rank runs."""
 
 _PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(["numpy", "fmi_shim", "tests.fmi_shim.programs", "tests.fmi_shim.failing_programs"])
+_PROCESSES.set_forkserver_preload(["numpy", "fmi_shim", "tests.fmi_shim.matrix", "tests.fmi_shim.failing_programs"])
 
 
 @contextmanager
@@ -97,26 +98,48 @@ class World:
 
         `ranks` is the world size, or the (rank, world size) that each process is told.
         """
-        self._runs += 1
         told = [(rank, ranks) for rank in range(ranks)] if isinstance(ranks, int) else ranks
-        config = self.config(framed, max_timeout)
-        name = f"{self.folder.name}-{self._runs}-"
         processes: list[BaseProcess] = []
-        ends: list[Connection] = []
         try:
-            for rank, size in told:
-                ours, theirs = _PROCESSES.Pipe(duplex=False)
-                job = _Job(rank, size, config, name, self.environment, program, arguments)
-                process = _PROCESSES.Process(target=_rank, args=(theirs, job))
-                process.start()
-                theirs.close()
-                processes.append(process)
-                ends.append(ours)
+            processes, ends = self._start(told, framed, max_timeout, program, arguments)
             return _outcomes(processes, ends, time.monotonic() + limit)
         finally:
             for process in processes:
                 process.kill()
                 process.join()
+
+    def _start(
+        self,
+        told: Sequence[tuple[int, int]],
+        framed: bool,
+        max_timeout: int,
+        program: Program,
+        arguments: tuple[object, ...],
+    ) -> tuple[list[BaseProcess], list[Connection]]:
+        """Start a process for each (rank, world size) and return them, with the ends where their outcomes come."""
+        self._runs += 1
+        name = f"{self.folder.name}-{self._runs}-"
+        config = self.config(framed, max_timeout)
+        processes: list[BaseProcess] = []
+        ends: list[Connection] = []
+        for rank, size in told:
+            ours, theirs = _PROCESSES.Pipe()
+            job = _Job(rank, size, config, name, self.environment, program, arguments)
+            process = _PROCESSES.Process(target=_rank, args=(theirs, job))
+            process.start()
+            theirs.close()
+            processes.append(process)
+            ends.append(ours)
+        return processes, ends
+
+    @contextmanager
+    def opened(self, size: int, framed: bool = True, max_timeout: int = 20_000) -> Iterator[OpenWorld]:
+        """Keep the ranks of one communicator for many programs."""
+        world = OpenWorld(self, size, framed, max_timeout)
+        try:
+            yield world
+        finally:
+            world.close()
 
     def values(self, program: Program, size: int, *arguments: object, framed: bool = True) -> list[Any]:
         """Run `program` on `size` ranks, none of which may fail; return their values."""
@@ -126,6 +149,61 @@ class World:
                 raise outcome.error
             assert outcome.exit_code == 0
         return [outcome.value for outcome in outcomes]
+
+
+class OpenWorld:
+    """Ranks that run one program after another on the same communicator, until one of them fails.
+
+    Parameters
+    ----------
+    world
+        Where the processes come from.
+    size, framed, max_timeout
+        See `World.run`.
+    """
+
+    def __init__(self, world: World, size: int, framed: bool, max_timeout: int) -> None:
+        self.size = size
+        self._start = lambda: world._start([(rank, size) for rank in range(size)], framed, max_timeout, _serve, ())
+        self._processes: list[BaseProcess] = []
+        self._ends: list[Connection] = []
+
+    def values(self, program: Program, *arguments: object) -> list[Any]:
+        """Run `program` on all ranks, none of which may fail; return their values. After a failure all begin anew."""
+        if not self._processes:
+            self._processes, self._ends = self._start()
+        for end in self._ends:
+            end.send((program, arguments))
+        outcomes = _received(self._ends, time.monotonic() + 50)
+        errors = [outcome.error for outcome in outcomes if outcome.error is not None]
+        if errors:
+            self._end(kill=True)
+            raise errors[0]
+        return [outcome.value for outcome in outcomes]
+
+    def close(self) -> None:
+        """Have all ranks close their communicators and end."""
+        self._end(kill=False)
+
+    def _end(self, kill: bool) -> None:
+        for process, end in zip(self._processes, self._ends, strict=True):
+            if kill:
+                process.kill()
+            end.close()
+        for process in self._processes:
+            process.join()
+        self._processes, self._ends = [], []
+
+
+def _serve(comm: fmi.Communicator, rank: int, size: int, jobs: Connection) -> None:
+    """Run what comes, until nothing more does."""
+    while True:
+        try:
+            program, arguments = jobs.recv()
+        except EOFError:
+            comm.close()
+            return
+        jobs.send(Outcome(program(comm, rank, size, *arguments)))
 
 
 @dataclass(frozen=True)
@@ -147,15 +225,25 @@ def _rank(result: Connection, job: _Job) -> None:
     comm = None
     try:
         comm = fmi.Communicator(job.rank, job.size, job.config, job.name)
-        value = job.program(comm, job.rank, job.size, *job.arguments)
+        arguments = (result,) if job.program is _serve else job.arguments
+        value = job.program(comm, job.rank, job.size, *arguments)
     except BaseException as error:  # noqa: BLE001 - whatever ends a rank is its outcome
         result.send(Outcome(error=error, seconds=time.monotonic() - start))
     else:
-        result.send(Outcome(value, seconds=time.monotonic() - start))
+        with contextlib.suppress(BrokenPipeError):  # an open world was closed: nobody wants to know
+            result.send(Outcome(value, seconds=time.monotonic() - start))
 
 
 def _outcomes(processes: list[BaseProcess], ends: list[Connection], deadline: float) -> list[Outcome]:
-    outcomes: list[Outcome | None] = [None] * len(processes)
+    done = []
+    for outcome, process in zip(_received(ends, deadline), processes, strict=True):
+        process.join(max(0.0, deadline - time.monotonic()))
+        done.append(Outcome(outcome.value, outcome.error, outcome.seconds, process.exitcode))
+    return done
+
+
+def _received(ends: list[Connection], deadline: float) -> list[Outcome]:
+    outcomes = [Outcome()] * len(ends)
     missing = dict(zip(ends, range(len(ends)), strict=True))
     while missing:
         ready = wait(list(missing), max(0.0, deadline - time.monotonic()))
@@ -163,13 +251,6 @@ def _outcomes(processes: list[BaseProcess], ends: list[Connection], deadline: fl
         for end in ready:
             assert isinstance(end, Connection)
             index = missing.pop(end)
-            try:
+            with contextlib.suppress(EOFError):  # ended without a word
                 outcomes[index] = end.recv()
-            except EOFError:
-                outcomes[index] = Outcome()
-    done = []
-    for outcome, process in zip(outcomes, processes, strict=True):
-        process.join(max(0.0, deadline - time.monotonic()))
-        assert outcome is not None
-        done.append(Outcome(outcome.value, outcome.error, outcome.seconds, process.exitcode))
-    return done
+    return outcomes

@@ -1,0 +1,329 @@
+"""One specification of all operations for all channels: a step, how it is called, and what plain Python says of it.
+
+Nothing of the test tools is imported here, as in `programs`: ranks run it.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import reduce as fold
+from typing import Any
+
+import numpy as np
+
+import fmi_shim as fmi
+
+Plain = Callable[[Any, Any], Any]
+
+
+class Kind(enum.Enum):
+    """What the ranks hand in."""
+
+    int = fmi.datatypes.int
+    double = fmi.datatypes.double
+    int_list = fmi.datatypes.int_list
+    double_list = fmi.datatypes.double_list
+
+    @property
+    def is_list(self) -> bool:
+        return self in (Kind.int_list, Kind.double_list)
+
+
+class Form(enum.Enum):
+    """How it is handed in: with ``fmi.types``, or as an array, into a new one, another one or itself."""
+
+    typed = 0
+    array = 1
+    out = 2
+    in_place = 3
+
+
+class Function(enum.Enum):
+    """``fmi.op``, and custom functions by their flags: commutative, associative."""
+
+    sum = 0
+    prod = 1
+    max = 2
+    min = 3
+    custom_both = (True, True)
+    custom_commutative = (True, False)
+    custom_associative = (False, True)
+    custom_neither = (False, False)
+
+    @property
+    def left_to_right(self) -> bool:
+        return isinstance(self.value, tuple) and self is not Function.custom_both
+
+
+class Order(enum.Enum):
+    """In which order a channel combines what it may combine in any."""
+
+    fmi = 0
+    """FMI's, which each rank of an allreduce sees from its own place."""
+    rank_0 = 1
+    """FMI's, and all ranks of an allreduce have what rank 0 sees."""
+    own = 2
+    """One of its own, of which nothing is required."""
+
+
+class Operation(enum.Enum):
+    """What is called; `in_turn` sends around a ring that begins at the root, `posted` uses isend and irecv."""
+
+    barrier = enum.auto()
+    in_turn = enum.auto()
+    sendrecv = enum.auto()
+    posted = enum.auto()
+    bcast = enum.auto()
+    gather = enum.auto()
+    scatter = enum.auto()
+    allgather = enum.auto()
+    alltoall = enum.auto()
+    reduce = enum.auto()
+    allreduce = enum.auto()
+    scan = enum.auto()
+    exscan = enum.auto()
+    reduce_scatter = enum.auto()
+    split = enum.auto()
+
+    @property
+    def takes_root(self) -> bool:
+        return self.name in ("in_turn", "bcast", "gather", "scatter", "reduce")
+
+    @property
+    def takes_function(self) -> bool:
+        return self.name in ("reduce", "allreduce", "scan", "exscan", "reduce_scatter")
+
+    @property
+    def takes_lists(self) -> bool:
+        return self.name in ("scatter", "alltoall", "reduce_scatter")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One call of every rank; `seed` decides about the values, `count` is the length of a list."""
+
+    operation: Operation
+    kind: Kind = Kind.int
+    function: Function = Function.sum
+    root: int = 0
+    count: int = 3
+    seed: int = 0
+    form: Form = Form.typed
+
+    def values(self, size: int, wide: bool = False) -> list[Any]:
+        """Return every rank's value: halves and integers from -2 to 2, so that all combinations of 16 are exact."""
+        count = self.count * (size if wide else 1)
+        scale = 1 if self.kind in (Kind.int, Kind.int_list) else 0.5
+        rows = [[((self.seed + 7 * r + 3 * i) * 5 // 3 % 5 - 2) * scale for i in range(count)] for r in range(size)]
+        return rows if self.kind.is_list else [row[0] for row in rows]
+
+    def types(self, count: int) -> fmi.types:
+        return fmi.types(self.kind.value, count) if self.kind.is_list else fmi.types(self.kind.value)
+
+
+def steps(size: int) -> Iterator[Step]:
+    """Yield every operation with every type, every function and every root."""
+    yield Step(Operation.barrier)
+    for operation in Operation:
+        for kind in Kind:
+            if operation is not Operation.barrier and (kind.is_list or not operation.takes_lists):
+                for function in Function if operation.takes_function else (Function.sum,):
+                    for root in range(size if operation.takes_root else 1):
+                        yield Step(operation, kind, function, root, seed=root)
+
+
+def every_step(comm: fmi.Communicator, rank: int, size: int, todo: Sequence[Step], order: Order) -> list[Any]:
+    """Do all of it; return what came, arrays as lists."""
+    return [_plain(_do(comm, rank, size, step, order)) for step in todo]
+
+
+def expected(step: Step, size: int, order: Order) -> list[Any]:
+    """Return what every rank must get, told in the simplest way."""
+    values, ranks = step.values(size), range(size)
+    f = _element_wise(_function(step, order)[1])
+    joined = [element for value in values for element in (value if step.kind.is_list else [value])]
+    wide = step.values(size, wide=True) if step.operation.takes_lists else []
+    slices = [slice(rank * step.count, (rank + 1) * step.count) for rank in ranks]
+    at_root = lambda value, other: [value if rank == step.root else other for rank in ranks]  # noqa: E731
+    match step.operation:
+        case Operation.barrier:
+            return [None] * size
+        case Operation.in_turn | Operation.sendrecv | Operation.posted:
+            return [values[rank - 1] for rank in ranks]
+        case Operation.bcast:
+            return [values[step.root]] * size
+        case Operation.gather:
+            return at_root(joined, [])
+        case Operation.scatter:
+            return [wide[step.root][slices[rank]] for rank in ranks]
+        case Operation.allgather:
+            return [joined] * size
+        case Operation.alltoall:
+            return [[element for row in wide for element in row[slices[rank]]] for rank in ranks]
+        case Operation.reduce if step.function.left_to_right:
+            return at_root(fold(f, values), None)
+        case Operation.reduce:
+            return at_root(_tree(values[step.root :] + values[: step.root], f), None)
+        case Operation.allreduce if step.function.left_to_right:
+            return [fold(f, values)] * size
+        case Operation.allreduce:
+            return [_doubling(values, 0 if order is Order.rank_0 else rank, f) for rank in ranks]
+        case Operation.scan if step.function.left_to_right:
+            return [fold(f, values[: rank + 1]) for rank in ranks]
+        case Operation.scan:
+            return [_sweep(values[: rank + 1], f) for rank in ranks]
+        case Operation.exscan:
+            return [fold(f, values[:rank]) if rank else None for rank in ranks]
+        case Operation.reduce_scatter:
+            return [fold(f, wide)[slices[rank]] for rank in ranks]
+        case Operation.split:
+            return [[len(ranks[rank % 2 :: 2]), fold(_element_wise(_add), values[rank % 2 :: 2])] for rank in ranks]
+
+
+def _tree(values: list[Any], f: Plain) -> Any:
+    """Combine as FMI's tree does: neighbours at distance 1, then 2, then 4, f(own, received)."""
+    while len(values) > 1:
+        values = [fold(f, values[i : i + 2]) for i in range(0, len(values), 2)]
+    return values[0]
+
+
+def _doubling(values: list[Any], rank: int, f: Plain) -> Any:
+    """Allreduce as FMI does: ranks past the largest power of two are folded in, then a tree seen from `rank`."""
+    core = 1 << (len(values).bit_length() - 1)
+    folded = [fold(f, values[i::core]) for i in range(core)]
+
+    def seen_from(own: int, low: int, high: int) -> Any:
+        if high - low == 1:
+            return folded[low]
+        middle = (low + high) // 2
+        first, second = ((low, middle), (middle, high)) if own < middle else ((middle, high), (low, middle))
+        return f(seen_from(own, *first), seen_from(own ^ (middle - low), *second))
+
+    return seen_from(rank if rank < core else rank - core, 0, core)
+
+
+def _sweep(values: list[Any], f: Plain) -> Any:
+    """Scan as FMI does: the last block of a power of two in a tree, f(later, earlier), then with all before it."""
+    block = len(values) & -len(values)
+    last = _tree(values[len(values) - block :][::-1], f)
+    return last if block == len(values) else f(last, _sweep(values[: len(values) - block], f))
+
+
+def _add(left: Any, right: Any) -> Any:
+    return left + right
+
+
+def _multiply(left: Any, right: Any) -> Any:
+    return left * right
+
+
+def _double_and_add(left: Any, right: Any) -> Any:
+    """Neither commutative nor associative in truth, so that every order has its own result."""
+    return 2 * left + right
+
+
+def _right(left: Any, right: Any) -> Any:
+    """Associative in truth."""
+    return right
+
+
+def _larger(left: Any, right: Any) -> Any:
+    """Commutative and associative in truth."""
+    return np.maximum(left, right) if isinstance(left, np.ndarray) else max(left, right)
+
+
+def _function(step: Step, order: Order) -> tuple[fmi.func, Plain]:
+    """Return the step's function and what it does; where no order is required its flags are the truth."""
+    builtin = {Function.sum: _add, Function.prod: _multiply, Function.max: max, Function.min: min}
+    if step.function in builtin:
+        return fmi.func(fmi.op[step.function.name]), builtin[step.function]
+    plain = _double_and_add
+    in_order = (Operation.reduce, Operation.allreduce, Operation.scan)
+    if step.function is Function.custom_both and (order is Order.own or step.operation not in in_order):
+        plain = _larger
+    elif step.function is Function.custom_associative and step.operation is Operation.exscan:
+        plain = _right
+    return fmi.func(fmi.op.custom, plain, *step.function.value), plain
+
+
+def _element_wise(plain: Plain) -> Plain:
+    return lambda a, b: [plain(x, y) for x, y in zip(a, b, strict=True)] if isinstance(a, list) else plain(a, b)
+
+
+def _plain(result: Any) -> Any:
+    return result.tolist() if isinstance(result, np.ndarray | np.generic) else result
+
+
+def _do(comm: fmi.Communicator, rank: int, size: int, step: Step, order: Order) -> Any:
+    if step.operation is Operation.split:
+        return _split(comm, rank, size, step)
+    value: Any = step.values(size, step.operation.takes_lists)[rank]
+    if step.operation is Operation.barrier or step.form is Form.typed:
+        count = step.count * (size if step.operation.takes_lists else 1)
+        return _call(comm, rank, size, step, order, value, {"t": step.types(count)})
+    given = np.array(value, np.int32 if step.kind in (Kind.int, Kind.int_list) else np.float64)
+    result = _call(comm, rank, size, step, order, given, {})
+    if step.form is Form.array:
+        return result
+    place = None
+    if size > 1 and isinstance(result, np.ndarray) and step.operation not in _WITHOUT_OUT:
+        itself = step.form is Form.in_place and step.operation in _IN_PLACE
+        place = given if itself else np.empty_like(result)
+    again = _call(comm, rank, size, step, order, given, {} if place is None else {"out": place})
+    return again if place is None or again is place or not again.size else f"{again!r} is not the out that was given"
+
+
+_WITHOUT_OUT = (Operation.bcast, Operation.in_turn, Operation.posted)
+_IN_PLACE = (Operation.allreduce, Operation.scan, Operation.alltoall, Operation.sendrecv)
+
+
+def _call(
+    comm: fmi.Communicator, rank: int, size: int, step: Step, order: Order, value: Any, how: dict[str, Any]
+) -> Any:
+    method = getattr(comm, step.operation.name, None)
+    match step.operation:
+        case Operation.barrier:
+            return comm.barrier()
+        case Operation.in_turn | Operation.sendrecv | Operation.posted:
+            return _around(comm, rank, size, step, value, how)
+        case Operation.bcast:
+            return comm.bcast(value if "t" in how or rank == step.root else np.empty_like(value), step.root, **how)
+        case Operation.scatter if "t" not in how:
+            how.setdefault("out", np.empty(step.count, value.dtype))
+            return comm.scatter(value if rank == step.root else None, step.root, **how)
+        case Operation.reduce:
+            return comm.reduce(value, step.root, _function(step, order)[0], **how)
+        case Operation.gather | Operation.scatter:
+            return method(value, step.root, **how)
+        case Operation.allgather | Operation.alltoall:
+            return method(value, **how)
+        case _:
+            return method(value, _function(step, order)[0], **how)
+
+
+def _around(comm: fmi.Communicator, rank: int, size: int, step: Step, value: Any, how: dict[str, Any]) -> Any:
+    """Hand a value to the next rank around a ring, and return the one before's."""
+    after, before = (rank + 1) % size, (rank - 1) % size
+    if size == 1:
+        return value
+    if step.operation is Operation.sendrecv:
+        return comm.sendrecv(value, after, before, **how)
+    into = how if "t" in how else {"out": np.empty_like(value)}
+    if step.operation is Operation.posted:
+        coming, going = comm.irecv(before, **into), comm.isend(value, after, **how)
+        going.wait()
+        return coming.wait()
+    if rank == step.root:
+        comm.send(value, after, **how)
+    received = comm.recv(before, **into)
+    if rank != step.root:
+        comm.send(value, after, **how)
+    return received
+
+
+def _split(comm: fmi.Communicator, rank: int, size: int, step: Step) -> list[Any]:
+    with comm.split(rank % 2) as part:
+        value = step.values(size)[rank]
+        return [part.size, part.allreduce(value, fmi.func(fmi.op.sum), step.types(step.count))]
