@@ -4,7 +4,8 @@ import contextlib
 import socket
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from tests.fmi_shim.programs import DOUBLE, INT, doubles, ints
 from tests.fmi_shim.world import World
 
 SUM = fmi.func(fmi.op.sum)
+IN_ORDER = fmi.func(fmi.op.custom, lambda a, b: a + b, True, False)
 SUBTRACT = fmi.func(fmi.op.custom, lambda a, b: a - b, False, False)
 
 
@@ -129,124 +131,206 @@ def i32(*values: int) -> bytes:
     return np.array(values, "<i4").tobytes()
 
 
-def f64(*values: float) -> bytes:
-    return np.array(values, "<f8").tobytes()
+SCHEDULES: dict[int, dict[str, str]] = {
+    2: {
+        "bcast 0": "0>1:all",
+        "bcast 1": "1>0:all",
+        "reduce 0": "1>0:1",
+        "reduce 1": "0>1:0",
+        "gather 0": "1>0:1",
+        "gather 1": "0>1:0",
+        "scatter 0": "0>1:1",
+        "scatter 1": "1>0:0",
+        "allreduce": "1>0:1 0>1:0",
+        "barrier": "1>0 0>1",
+        "ordered reduce 0": "1>0:1",
+        "ordered reduce 1": "0>1:0",
+        "ordered allreduce": "1>0:1 0>1:all",
+        "scan": "0>1:0",
+        "ordered scan": "0>1:0",
+    },
+    3: {
+        "bcast 0": "0>2:all 0>1:all",
+        "bcast 1": "1>0:all 1>2:all",
+        "bcast 2": "2>1:all 2>0:all",
+        "reduce 0": "1>0:1 2>0:2",
+        "reduce 1": "2>1:2 0>1:0",
+        "reduce 2": "0>2:0 1>2:1",
+        "gather 0": "1>0:1 2>0:2",
+        "gather 2": "0>2:0 1>2:1",
+        "scatter 0": "0>2:2 0>1:1",
+        "scatter 1": "1>0:0 1>2:2",
+        "allreduce": "2>0:2 1>0:1 0>1:02 0>2:all",
+        "barrier": "2>0 1>0 0>1 0>2",
+        "ordered reduce 1": "2>1:2 0>1:0",
+        "ordered allreduce": "1>0:1 2>0:2 0>2:all 0>1:all",
+        "scan": "0>1:0 1>2:01",
+        "ordered scan": "0>1:0 1>2:01",
+    },
+    4: {
+        "bcast 0": "0>2:all 2>3:all 0>1:all",
+        "bcast 1": "1>3:all 3>0:all 1>2:all",
+        "reduce 0": "1>0:1 3>2:3 2>0:23",
+        "reduce 3": "0>3:0 2>1:2 1>3:12",
+        "gather 0": "1>0:1 3>2:3 2>0:23",
+        "gather 1": "2>1:2 0>3:0 3>1:30",
+        "scatter 0": "0>2:23 2>3:3 0>1:1",
+        "scatter 1": "1>3:30 3>0:0 1>2:2",
+        "allreduce": "1>0:1 0>1:0 3>2:3 2>3:2 2>0:23 0>2:01 3>1:23 1>3:01",
+        "barrier": "1>0 0>1 3>2 2>3 2>0 0>2 3>1 1>3",
+        "ordered reduce 2": "3>2:3 1>0:1 0>2:01",
+        "ordered allreduce": "1>0:1 3>2:3 2>0:23 0>2:all 2>3:all 0>1:all",
+        "scan": "0>1:0 2>3:2 1>3:01 1>2:01",
+        "ordered scan": "0>1:0 1>2:01 2>3:012",
+    },
+    5: {
+        "bcast 0": "0>4:all 0>2:all 2>3:all 0>1:all",
+        "bcast 2": "2>1:all 2>4:all 4>0:all 2>3:all",
+        "reduce 0": "1>0:1 3>2:3 2>0:23 4>0:4",
+        "reduce 4": "0>4:0 2>1:2 1>4:12 3>4:3",
+        "gather 0": "1>0:1 3>2:3 2>0:23 4>0:4",
+        "gather 3": "4>3:4 1>0:1 0>3:01 2>3:2",
+        "scatter 0": "0>4:4 0>2:23 2>3:3 0>1:1",
+        "scatter 3": "3>2:2 3>0:01 0>1:1 3>4:4",
+        "allreduce": "4>0:4 1>0:1 0>1:04 3>2:3 2>3:2 2>0:23 0>2:014 3>1:23 1>3:014 0>4:all",
+        "barrier": "4>0 1>0 0>1 3>2 2>3 2>0 0>2 3>1 1>3 0>4",
+        "ordered reduce 0": "1>0:1 3>2:3 2>0:23 4>0:4",
+        "ordered allreduce": "1>0:1 3>2:3 2>0:23 4>0:4 0>4:all 0>2:all 2>3:all 0>1:all",
+        "scan": "0>1:0 2>3:2 1>3:01 1>2:01 3>4:0123",
+        "ordered scan": "0>1:0 1>2:01 2>3:012 3>4:0123",
+    },
+}
+"""Contract 4.4 worked by hand: who sends to whom, and of which ranks' values, in the order of each rank. What a gather
+or a scatter sends is these ranks' blocks, in this order; what a reduction sends is their sum."""
 
 
-def test_at_n_2_every_operation_is_raw_native_bytes_in_fmis_order_seen_from_rank_1(world: World) -> None:
+def value(rank: int) -> list[int]:
+    """Sums of these tell whose they are."""
+    return [10**rank, -(10**rank)]
+
+
+def summed(ranks: Iterable[int]) -> list[int]:
+    return [sum(column) for column in zip(*map(value, ranks), strict=True)]
+
+
+def joined(ranks: Iterable[int]) -> list[int]:
+    return [number for rank in ranks for number in value(rank)]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A key of `SCHEDULES`."""
+
+    operation: str
+    root: int | None
+    ordered: bool
+
+    @classmethod
+    def of(cls, name: str) -> "Entry":
+        words = name.removeprefix("ordered ").split()
+        return cls(words[0], int(words[1]) if len(words) > 1 else None, name.startswith("ordered "))
+
+    def call(self, comm: fmi.Communicator, rank: int, size: int) -> Any:
+        function = IN_ORDER if self.ordered else SUM
+        match self.operation:
+            case "bcast":
+                return comm.bcast(value(7) if rank == self.root else None, self.root, ints(2))
+            case "reduce":
+                return comm.reduce(value(rank), self.root, function, ints(2))
+            case "gather":
+                return comm.gather(value(rank), self.root, ints(2))
+            case "scatter":
+                return comm.scatter(joined(range(size)) if rank == self.root else None, self.root, ints(2 * size))
+            case "allreduce":
+                return comm.allreduce(value(rank), function, ints(2))
+            case "scan":
+                return comm.scan(value(rank), function, ints(2))
+            case _:
+                return comm.barrier()
+
+    def result(self, rank: int, size: int) -> Any:
+        """Return what `call` must return."""
+        match self.operation:
+            case "bcast":
+                return value(7)
+            case "reduce":
+                return summed(range(size)) if rank == self.root else None
+            case "gather":
+                return joined(range(size)) if rank == self.root else []
+            case "scatter":
+                return value(rank)
+            case "allreduce":
+                return summed(range(size))
+            case "scan":
+                return summed(range(rank + 1))
+            case _:
+                return None
+
+    def content(self, ranks: str, size: int) -> bytes:
+        """Return the bytes of a message; an ordered reduction gathers, then broadcasts the result."""
+        if self.operation == "barrier":
+            return b"\1"
+        if self.operation == "bcast":
+            return i32(*value(7))
+        if ranks == "all":
+            return i32(*summed(range(size)))
+        blocks = self.operation in ("gather", "scatter") or (self.ordered and self.operation != "scan")
+        return i32(*(joined if blocks else summed)(map(int, ranks)))
+
+
+@pytest.mark.parametrize(("size", "rank"), [(size, rank) for size in SCHEDULES for rank in range(size)])
+def test_any_rank_may_be_a_cpp_rank_that_sends_and_gets_the_bytes_of_fmis_schedules(
+    world: World, size: int, rank: int
+) -> None:
+    schedules = {Entry.of(name): schedule.split() for name, schedule in SCHEDULES[size].items()}
+    results: dict[int, list[Any]] = {}
+
+    def ours(comm: fmi.Communicator, own: int) -> None:
+        results[own] = [entry.call(comm, own, size) for entry in schedules]
+
+    with cpp_rank_beside(world, ours, rank, size) as double:
+        for entry, messages in schedules.items():
+            for message in messages:
+                source, to, ranks = int(message[0]), int(message[2]), message[4:]
+                if source == rank:
+                    double.send(entry.content(ranks, size), to)
+                elif to == rank:
+                    expected = entry.content(ranks, size)
+                    came = double.recv(len(expected), source)
+                    assert came == expected or entry.operation == "barrier", (entry, message)
+    assert results == {own: [entry.result(own, size) for entry in schedules] for own in range(size) if own != rank}
+
+
+def test_numbers_are_little_endian_int32_and_float64(world: World) -> None:
     results: list[Any] = []
 
     def ours(comm: fmi.Communicator, rank: int) -> None:
         comm.send(42, 1, INT)
         comm.send([1.5, 2.5], 1, doubles(2))
         results.append(comm.recv(1, ints(3)))
-        results.append(comm.bcast([7, 8], 0, ints(2)))
-        results.append(comm.bcast(None, 1, DOUBLE))
-        results.append(comm.gather([1, 2], 0, ints(2)))
-        results.append(comm.gather(5, 1, INT))
-        results.append(comm.scatter([1, 2, 3, 4], 0, ints(4)))
-        results.append(comm.scatter(None, 1, ints(4)))
-        results.append(comm.reduce(10, 0, SUM, INT))
-        results.append(comm.reduce(10, 1, SUM, INT))
+        results.append(comm.recv(1, DOUBLE))
         results.append(comm.reduce(10, 0, SUBTRACT, INT))
-        results.append(comm.allreduce([1.0, 2.0], SUM, doubles(2)))
-        results.append(comm.allreduce(1.0, SUBTRACT, DOUBLE))
-        results.append(comm.scan(3, SUM, INT))
-        results.append(comm.scan(3, SUBTRACT, INT))
-        comm.barrier()
+        results.append(comm.scan(3.0, SUBTRACT, DOUBLE))
 
     with cpp_rank_beside(world, ours, 1, 2) as peer:
-        assert peer.recv(4, 0) == i32(42)
-        assert peer.recv(16, 0) == f64(1.5, 2.5)
+        assert peer.recv(4, 0) == b"\x2a\0\0\0"
+        assert peer.recv(16, 0) == struct.pack("<2d", 1.5, 2.5)
         peer.send(i32(1, -2, 3), 0)
-        assert peer.recv(8, 0) == i32(7, 8)
-        peer.send(f64(0.25), 0)
-        peer.send(i32(3, 4), 0)  # gather to 0
-        assert peer.recv(4, 0) == i32(5)  # gather to 1
-        assert peer.recv(8, 0) == i32(3, 4)  # scatter from 0
-        peer.send(i32(10, 20), 0)  # scatter from 1
-        peer.send(i32(32), 0)  # reduce to 0
-        assert peer.recv(4, 0) == i32(10)  # reduce to 1
-        peer.send(i32(4), 0)  # left-to-right reduce to 0: a gather
-        peer.send(f64(10.0, 20.0), 0)  # allreduce: the higher rank sends first
-        assert peer.recv(16, 0) == f64(1.0, 2.0)
-        peer.send(f64(0.5), 0)  # left-to-right allreduce: gather to 0, then bcast
-        assert peer.recv(8, 0) == f64(0.5)
-        assert peer.recv(4, 0) == i32(3)  # scan
-        assert peer.recv(4, 0) == i32(3)  # left-to-right scan
-        peer.send(b"\x01", 0)  # barrier: an allreduce of one byte
-        assert len(peer.recv(1, 0)) == 1
-    assert results == [
-        [1, -2, 3], [7, 8], 0.25, [1, 2, 3, 4], [], [1, 2], [10, 20], 42, None, 6, [11.0, 22.0], 0.5, 3, 3,
-    ]  # fmt: skip
+        peer.send(struct.pack("<d", 0.25), 0)
+        peer.send(i32(4), 0)
+        assert peer.recv(8, 0) == struct.pack("<d", 3.0)
+    assert results == [[1, -2, 3], 0.25, 6, 3.0]
 
 
-def test_at_n_2_an_exchange_is_received_first_by_the_lower_rank(world: World) -> None:
-    results: list[Any] = []
+def test_a_message_is_there_before_anybody_asks_for_it(world: World) -> None:
+    """In an exchange the lower rank receives first, and the higher one sends without having received anything."""
 
     def ours(comm: fmi.Communicator, rank: int) -> None:
-        results.append(comm.allreduce([1, 2], SUM, ints(2)))
-        results.append(comm.scan(5, SUM, INT))
-        comm.barrier()
+        assert comm.allreduce([1, 2], SUM, ints(2)) == [11, 22]
 
     with cpp_rank_beside(world, ours, 0, 2) as lower:
-        assert lower.recv(8, 1) == i32(1, 2)  # rank 1 sends without having received anything
+        assert lower.recv(8, 1) == i32(1, 2)
         lower.send(i32(10, 20), 1)
-        lower.send(i32(1), 1)
-        assert len(lower.recv(1, 1)) == 1
-        lower.send(b"\x01", 1)
-    assert results == [[11, 22], 6]
-
-
-@pytest.mark.parametrize("size", [3, 4, 5])
-def test_the_last_rank_of_a_larger_world_may_be_a_cpp_rank(world: World, size: int) -> None:
-    """Rank N - 1 seen alone: a leaf of the trees at root 0, folded into N - 1 - 2^k when N is no power of two."""
-    results: dict[int, list[Any]] = {}
-    last = size - 1
-    core = 4 if size >= 4 else 2
-
-    def ours(comm: fmi.Communicator, rank: int) -> None:
-        results[rank] = [
-            comm.allreduce(2**rank, SUM, INT),
-            comm.bcast(99 if rank == 0 else None, 0, INT),
-            comm.reduce(2**rank, 0, SUM, INT),
-            comm.gather(rank, 0, INT),
-            comm.scatter(list(range(size)) if rank == 0 else None, 0, ints(size)),
-        ]
-
-    parent = last & (last - 1)
-    with cpp_rank_beside(world, ours, last, size) as leaf:
-        if last >= core:
-            leaf.send(i32(2**last), last - core)
-            assert leaf.recv(4, last - core) == i32(2**size - 1)
-        else:
-            leaf.send(i32(8), 2)
-            assert leaf.recv(4, 2) == i32(4)
-            leaf.send(i32(12), 1)
-            assert leaf.recv(4, 1) == i32(3)
-        assert leaf.recv(4, parent) == i32(99)
-        leaf.send(i32(2**last), parent)
-        leaf.send(i32(last), parent)
-        assert leaf.recv(4, parent) == i32(last)
-    for rank in range(last):
-        everything = (2**size - 1, list(range(size))) if rank == 0 else (None, [])
-        assert results[rank] == [2**size - 1, 99, everything[0], everything[1], [rank]]
-
-
-def test_blocks_of_a_subtree_travel_in_rotated_order(world: World) -> None:
-    """N = 4, root 1: rank 3 (virtually 2) passes on its own block and rank 0's (virtually 3), in this order."""
-    results: dict[int, list[Any]] = {}
-
-    def ours(comm: fmi.Communicator, rank: int) -> None:
-        gathered = comm.gather([rank, rank * 10], 1, ints(2))
-        results[rank] = [gathered, comm.scatter([0, 1, 2, 3] if rank == 1 else None, 1, ints(4))]
-
-    with cpp_rank_beside(world, ours, 3, 4) as inner:
-        assert inner.recv(8, 0) == i32(0, 0)
-        inner.send(i32(3, 30, 0, 0), 1)
-        assert inner.recv(8, 1) == i32(3, 0)
-        inner.send(i32(0), 0)
-    assert results == {0: [[], [0]], 1: [[0, 0, 1, 10, 2, 20, 3, 30], [1]], 2: [[], [2]]}
 
 
 def test_a_framed_rank_tells_that_the_other_one_is_not_framed(world: World) -> None:
