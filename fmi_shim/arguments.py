@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fmi_shim.forms import TypeDescriptor
+from fmi_shim.operators import ReduceFunction
 
 
 def require_integer(name: str, value: object, lowest: int, highest: int) -> None:
@@ -30,3 +31,10 @@ def require_type(t: object) -> TypeDescriptor:
     if not isinstance(t, TypeDescriptor):
         raise TypeError(f"t is {t!r}, allowed is fmi.types(...), or nothing for arrays")
     return t
+
+
+def require_function(f: object) -> ReduceFunction:
+    """Return `f` if it is a function that reduces."""
+    if not isinstance(f, ReduceFunction):
+        raise TypeError(f"f is {f!r}, allowed is fmi.func(...)")
+    return f

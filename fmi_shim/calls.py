@@ -1,22 +1,50 @@
-"""The calls a rank makes in one communicator: numbered, carried out one by one, and over at the first failure."""
+"""The calls a rank makes in one communicator: planned once, numbered, carried out, and over at the first failure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
+import functools
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from fmi_shim.channels.base import Channel
 from fmi_shim.channels.enabled import EnabledChannels
+from fmi_shim.collectives import select
 from fmi_shim.errors import BrokenCommunicatorError, FmiError
-from fmi_shim.forms import Form
+from fmi_shim.forms import Form, array_form
 from fmi_shim.frames import Call, Operation
 from fmi_shim.operators import ReduceFunction
+from fmi_shim.payload import combine_of
+from fmi_shim.policy import Hint
 
-Result = TypeVar("Result")
+_BYTE = array_form(np.dtype(np.uint8), (1,))
+_DIFFERENT_PLANS = 256
+"""So many are remembered; then all are forgotten, and those that come again are made anew."""
 
-_BYTE = np.dtype(np.uint8)
+
+@dataclass(slots=True, eq=False)
+class Plan:
+    """What is the same each time that a rank makes a call with the same arguments: found once, then looked up.
+
+    Attributes
+    ----------
+    call
+        What the other ranks must call, too.
+    channel
+        The way that it takes.
+    schedule
+        Carries it out, given this time's buffers: `select.schedule`.
+    numbers
+        The calls' numbers: those of the collectives, or of the messages from one rank to another.
+    """
+
+    call: Call
+    channel: Channel
+    schedule: Callable[..., Any]
+    numbers: Iterator[int]
 
 
 class Calls:
@@ -33,69 +61,100 @@ class Calls:
     def __init__(self, rank: int, size: int, channels: EnabledChannels) -> None:
         self._rank = rank
         self._channels = channels
-        self._collectives = 0
-        self._sent = [0] * size
-        self._received = [0] * size
+        self._collectives = itertools.count()
+        self._sent = [itertools.count() for _ in range(size)]
+        self._received = [itertools.count() for _ in range(size)]
+        self._plans: dict[object, Plan] = {}
         self._failure: BaseException | None = None
 
+    @property
+    def hint(self) -> Hint:
+        """What the choice of channels favours."""
+        return self._channels.hint
+
+    @hint.setter
+    def hint(self, hint: Hint) -> None:
+        self._channels.hint = hint
+        self._plans.clear()
+
     def collective(
-        self, operation: Operation, form: Form | None, root: int = 0, f: ReduceFunction | None = None
-    ) -> Call:
-        """Return, and count, the next call of all ranks together; without a form the root decides what travels."""
-        sequence = self._collectives
-        self._collectives += 1
-        if form is None:
-            return Call(operation, sequence, None, 0, root)
-        code = 0 if f is None else f.code
-        return Call(operation, sequence, form.dtype, form.count, root, code, form.described_shape)
-
-    def barrier(self) -> Call:
-        """Return, and count, the next call of all ranks, a barrier: it is one byte."""
-        sequence = self._collectives
-        self._collectives += 1
-        return Call(Operation.barrier, sequence, _BYTE, 1)
-
-    def sending(self, dst: int, form: Form) -> Call:
-        """Return, and count, the call that sends the next message to rank `dst`."""
-        sequence = self._sent[dst]
-        self._sent[dst] += 1
-        return Call(Operation.send, sequence, form.dtype, form.count, self._rank, 0, form.described_shape)
-
-    def receiving(self, src: int, form: Form | None) -> Call:
-        """Return, and count, the call that receives the next message from `src`; without a form that rank decides."""
-        sequence = self._received[src]
-        self._received[src] += 1
-        if form is None:
-            return Call(Operation.send, sequence, None, 0, src)
-        return Call(Operation.send, sequence, form.dtype, form.count, src, 0, form.described_shape)
-
-    def channel(self, call: Call) -> Channel:
-        """Return the channel that `call` takes.
+        self, operation: Operation, form: Form | None = _BYTE, root: int = 0, f: ReduceFunction | None = None
+    ) -> Plan:
+        """Return the plan of a call of all ranks together; without a form the root decides what travels.
 
         Raises
         ------
+        TypeError
+            If `f` has no meaning for the element type.
         BrokenCommunicatorError
             If an earlier call failed, or the communicator was closed.
         """
-        if self._failure is not None:
-            cause = f"{type(self._failure).__name__}: {self._failure}"
-            raise BrokenCommunicatorError(f"{call} refused, the communicator ended with {cause}") from self._failure
+        key = (operation, form, root, f)
+        known = self._plans.get(key)
+        if known is not None:
+            return known
+        combine = None if f is None or form is None else combine_of(f, form)
+        return self._plan(
+            key,
+            _call(operation, form, root, 0 if f is None else f.code),
+            self._collectives,
+            lambda channel, call: select.schedule(channel, call, f, combine),
+        )
+
+    def sending(self, dst: int, form: Form, posted: bool = False) -> Plan:
+        """Return the plan of a message to rank `dst`."""
+        key = ("to", form, dst, posted)
+        return self._plans.get(key) or self._plan(
+            key,
+            _call(Operation.send, form, self._rank),
+            self._sent[dst],
+            lambda channel, call: functools.partial(channel.isend if posted else channel.send, dst=dst),
+        )
+
+    def receiving(self, src: int, form: Form | None, posted: bool = False) -> Plan:
+        """Return the plan of a message from rank `src`; without a form that rank decides."""
+        key = ("from", form, src, posted)
+        return self._plans.get(key) or self._plan(
+            key,
+            _call(Operation.send, form, src),
+            self._received[src],
+            lambda channel, call: (
+                functools.partial(channel.irecv, src=src) if posted else functools.partial(_receive, channel, src=src)
+            ),
+        )
+
+    def _plan(
+        self, key: object, call: Call, numbers: Iterator[int], prepare: Callable[[Channel, Call], Callable[..., Any]]
+    ) -> Plan:
+        self._require_whole(call, numbers)
         try:
-            return self._channels.choose(call)
+            channel = self._channels.choose(call)
         except BaseException as error:
             self.fail(error)
             raise
+        plan = Plan(call, channel, prepare(channel, call), numbers)
+        if len(self._plans) >= _DIFFERENT_PLANS:
+            self._plans.clear()
+        self._plans[key] = plan
+        return plan
 
-    def perform(self, call: Call, schedule: Callable[[Channel], Result], channel: Channel | None = None) -> Result:
-        """Run `schedule` for `call`; whatever goes wrong in it is the end of the communicator.
+    def _require_whole(self, call: Call, numbers: Iterator[int]) -> None:
+        if self._failure is None:
+            return
+        cause = f"{type(self._failure).__name__}: {self._failure}"
+        refused = call.numbered(next(numbers))
+        raise BrokenCommunicatorError(f"{refused} refused, the communicator ended with {cause}") from self._failure
 
-        Takes `channel` if the call began on it, and raises what `channel` raises.
+    def run(self, plan: Plan, *buffers: Any) -> Any:
+        """Carry `plan` out; whatever goes wrong in it is the end of the communicator.
+
+        Raises what the channel raises.
         """
-        chosen = self.channel(call)
-        channel = channel or chosen
+        if self._failure is not None:
+            self._require_whole(plan.call, plan.numbers)
         try:
-            channel.begin(call)
-            return schedule(channel)
+            plan.channel.begin(plan.call, next(plan.numbers))
+            return plan.schedule(*buffers)
         except BaseException as error:  # a Ctrl-C in the middle leaves the messages out of step, too
             self.fail(error)
             raise
@@ -120,3 +179,19 @@ class Calls:
         if self._failure is None:
             self._failure = BrokenCommunicatorError("the communicator was closed")
             self._channels.close()
+
+
+def _call(operation: Operation, form: Form | None, root: int, operator: int = 0) -> Call:
+    if form is None:
+        return Call(operation, 0, None, 0, root)
+    if operation is Operation.barrier:
+        return Call(operation, 0, form.dtype, form.count)
+    return Call(operation, 0, form.dtype, form.count, root, operator, form.described_shape)
+
+
+def _receive(channel: Channel, buffer: Any, src: int) -> Any:
+    """Return rank `src`'s next message, in `buffer` where there is one."""
+    if buffer is None:
+        return channel.recv_new(src)
+    channel.recv(buffer, src)
+    return buffer

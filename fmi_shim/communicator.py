@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from fmi_shim.arguments import require_integer, require_peer, require_rank, require_type
-from fmi_shim.channels.base import Channel
-from fmi_shim.collectives import select
+from fmi_shim.arguments import require_function, require_integer, require_peer, require_rank, require_type
 from fmi_shim.config import load
 from fmi_shim.forms import Form, TypeDescriptor, form_of
 from fmi_shim.frames import Operation
 from fmi_shim.membership import Membership
-from fmi_shim.operators import Array, Combine, ReduceFunction
-from fmi_shim.payload import Payload, combine_of, pack, pack_out, pack_template
+from fmi_shim.operators import Array, ReduceFunction
+from fmi_shim.payload import Payload, pack, pack_out, pack_template
 from fmi_shim.requests import Request
 from rendezvous.protocol import pair_name
 
@@ -24,23 +22,6 @@ def _form(payload: Payload | None) -> Form | None:
 
 def _flat(payload: Payload | None) -> Array | None:
     return None if payload is None else payload.flat
-
-
-def _receive(channel: Channel, buffer: Array | None, src: int) -> Array:
-    """Return rank `src`'s next message, in `buffer` where there is one."""
-    if buffer is None:
-        return channel.recv_new(src)
-    channel.recv(buffer, src)
-    return buffer
-
-
-def _result(flat: Array, form: Form, out: Payload | None) -> Any:
-    """Return the program's kind of value of `form`, in `out` where there is one."""
-    if out is None:
-        return form.restore(flat)
-    if flat is not out.flat:
-        out.flat[...] = flat
-    return out.restore()
 
 
 class Communicator(Membership):
@@ -93,14 +74,13 @@ class Communicator(Membership):
 
     def barrier(self) -> None:
         """Wait until all ranks have come here."""
-        self._calls.perform(self._calls.barrier(), select.barrier)
+        self._calls.run(self._calls.collective(Operation.barrier))
 
     def send(self, value: object, dst: int, t: TypeDescriptor | None = None) -> None:
         """Send `value` to rank `dst`, which must `recv` it. Arrays are not copied."""
         require_peer("dst", dst, self._rank, self._size)
         payload = pack(value, t)
-        call = self._calls.sending(dst, payload.form)
-        self._calls.perform(call, lambda channel: channel.send(payload.flat, dst))
+        self._calls.run(self._calls.sending(dst, payload.form), payload.flat)
 
     def recv(self, src: int, t: TypeDescriptor | None = None, out: object = None) -> Any:
         """Return the next value that rank `src` sends.
@@ -109,15 +89,14 @@ class Communicator(Membership):
         """
         require_peer("src", src, self._rank, self._size)
         target = self._target(out, t, "out")
-        call = self._calls.receiving(src, _form(target))
-        received = self._calls.perform(call, lambda channel: _receive(channel, _flat(target), src))
+        received = self._calls.run(self._calls.receiving(src, _form(target)), _flat(target))
         return received if target is None else target.restore()
 
     def isend(self, value: object, dst: int, t: TypeDescriptor | None = None) -> Request:
         """Begin to send `value` to rank `dst`, and go on; an array must not change until the request is done."""
         require_peer("dst", dst, self._rank, self._size)
         payload = pack(value, t)
-        return Request(self._calls, self._calls.sending(dst, payload.form), payload, dst, receives=False)
+        return Request(self._calls, self._calls.sending(dst, payload.form, posted=True), payload, receives=False)
 
     def irecv(self, src: int, t: TypeDescriptor | None = None, out: object = None) -> Request:
         """Begin to receive from rank `src`, and go on: a value of type `t`, or an array into `out`."""
@@ -126,12 +105,13 @@ class Communicator(Membership):
             raise TypeError("t and out are left out: irecv needs fmi.types, or an array to fill")
         target = self._target(out, t, "out")
         assert target is not None  # noqa: S101 - one of the two was given
-        return Request(self._calls, self._calls.receiving(src, target.form), target, src, receives=True)
+        return Request(self._calls, self._calls.receiving(src, target.form, posted=True), target, receives=True)
 
     def sendrecv(self, value: object, dst: int, src: int, t: TypeDescriptor | None = None, out: object = None) -> Any:
         """Send `value` to rank `dst`, and return what rank `src` sends; both move at the same time.
 
         What comes has the type and shape of `value`, or with an array `out` its type and shape.
+        One copy where the two overlap, else none.
         """
         require_peer("dst", dst, self._rank, self._size)
         require_peer("src", src, self._rank, self._size)
@@ -140,10 +120,9 @@ class Communicator(Membership):
             target = pack_template(out, "out")
         else:
             target = pack_out(out, payload.form) or Payload.empty(payload.form)
-        if target.overlaps(payload):
-            payload = payload.private()
-        incoming = Request(self._calls, self._calls.receiving(src, target.form), target, src, receives=True)
-        outgoing = Request(self._calls, self._calls.sending(dst, payload.form), payload, dst, receives=False)
+        payload = payload.apart(target)
+        incoming = Request(self._calls, self._calls.receiving(src, target.form, posted=True), target, receives=True)
+        outgoing = Request(self._calls, self._calls.sending(dst, payload.form, posted=True), payload, receives=False)
         outgoing.wait()
         return incoming.wait()
 
@@ -155,8 +134,7 @@ class Communicator(Membership):
         """
         require_rank("root", root, self._size)
         payload = pack(value, t) if self._rank == root else self._target(value, t, "value")
-        call = self._calls.collective(Operation.bcast, _form(payload), root)
-        received = self._calls.perform(call, lambda channel: select.bcast(channel, _flat(payload), root))
+        received = self._calls.run(self._calls.collective(Operation.bcast, _form(payload), root), _flat(payload))
         return received if payload is None else payload.restore()
 
     def gather(self, value: object, root: int, t: TypeDescriptor | None = None, out: object = None) -> Any:
@@ -166,21 +144,23 @@ class Communicator(Membership):
         """
         require_rank("root", root, self._size)
         payload = pack(value, t)
+        plan = self._calls.collective(Operation.gather, payload.form, root)
+        if self._rank != root:
+            self._calls.run(plan, payload.flat, None)
+            return payload.form.joined(0).restore(payload.flat[:0])
         whole = payload.form.joined(self._size)
-        place = pack_out(out, whole) if self._rank == root else None
-        call = self._calls.collective(Operation.gather, payload.form, root)
-        parts = self._calls.perform(call, lambda channel: select.gather(channel, payload.flat, root))
-        return payload.form.joined(0).restore(payload.flat[:0]) if parts is None else _result(parts, whole, place)
+        place = pack_out(out, whole)
+        parts = self._calls.run(plan, payload.flat, _flat(place))
+        return whole.restore(parts) if place is None else place.restore()
 
     def allgather(self, value: object, t: TypeDescriptor | None = None, out: object = None) -> Any:
         """Return all ranks' values on every rank, joined as in `gather`. One copy of the own part."""
         payload = pack(value, t)
         whole = payload.form.joined(self._size)
         place = pack_out(out, whole) or Payload.empty(whole)
-        call = self._calls.collective(Operation.allgather, payload.form)
         parts = place.flat.reshape(self._size, -1)
         parts[self._rank] = payload.flat
-        self._calls.perform(call, lambda channel: select.allgather(channel, parts))
+        self._calls.run(self._calls.collective(Operation.allgather, payload.form), parts)
         return place.restore()
 
     def scatter(self, value: object, root: int, t: TypeDescriptor | None = None, out: object = None) -> Any:
@@ -192,16 +172,13 @@ class Communicator(Membership):
         require_rank("root", root, self._size)
         whole = pack(value, t) if self._rank == root else None
         own: Payload | None
-        if whole is not None:
-            form = whole.form.slice(self._size)
-            own = pack_out(out, form) or Payload.empty(form)
-        elif t is not None:
-            form = form_of(require_type(t)).slice(self._size)
+        if whole is not None or t is not None:
+            form = (whole.form if whole is not None else form_of(require_type(t))).slice(self._size)
             own = pack_out(out, form) or Payload.empty(form)
         else:
             own = self._target(value if out is None else out, None, "value" if out is None else "out")
-        call = self._calls.collective(Operation.scatter, _form(own), root)
-        received = self._calls.perform(call, lambda channel: select.scatter(channel, _flat(whole), _flat(own), root))
+        plan = self._calls.collective(Operation.scatter, _form(own), root)
+        received = self._calls.run(plan, _flat(whole), _flat(own))
         return received if own is None else own.restore()
 
     def alltoall(self, value: object, t: TypeDescriptor | None = None, out: object = None) -> Any:
@@ -213,11 +190,9 @@ class Communicator(Membership):
         payload = pack(value, t)
         payload.form.slice(self._size)
         place = pack_out(out, payload.form) or Payload.empty(payload.form)
-        if place.overlaps(payload):
-            payload = payload.private()
-        call = self._calls.collective(Operation.alltoall, payload.form)
-        slices = [part.flat.reshape(self._size, -1) for part in (payload, place)]
-        self._calls.perform(call, lambda channel: select.alltoall(channel, *slices))
+        payload = payload.apart(place)
+        outgoing, incoming = (part.flat.reshape(self._size, -1) for part in (payload, place))
+        self._calls.run(self._calls.collective(Operation.alltoall, payload.form), outgoing, incoming)
         return place.restore()
 
     def reduce(
@@ -228,26 +203,20 @@ class Communicator(Membership):
         One copy of an array, none where the root's `out` is its value.
         """
         require_rank("root", root, self._size)
-        payload, combine = self._reducible(value, f, t)
-        place = pack_out(out, payload.form) if self._rank == root else None
-        payload, spare = payload.with_spare(place)
-        call = self._calls.collective(Operation.reduce, payload.form, root, f)
-        result = self._calls.perform(
-            call, lambda channel: select.reduce(channel, payload.flat, spare, root, f, combine)
-        )
-        return None if result is None else _result(result, payload.form, place)
+        payload = pack(value, t)
+        plan = self._calls.collective(Operation.reduce, payload.form, root, require_function(f))
+        place = _place(payload, out if self._rank == root else None)
+        result = self._calls.run(plan, payload.flat, place)
+        return None if self._rank != root else _result(result, payload.form, out)
 
     def allreduce(self, value: object, f: ReduceFunction, t: TypeDescriptor | None = None, out: object = None) -> Any:
         """Return the combination of all ranks' values on every rank.
 
         One copy of an array, none where `out` is the value.
         """
-        payload, combine = self._reducible(value, f, t)
-        place = pack_out(out, payload.form)
-        payload, spare = payload.with_spare(place)
-        call = self._calls.collective(Operation.allreduce, payload.form, 0, f)
-        result = self._calls.perform(call, lambda channel: select.allreduce(channel, payload.flat, spare, f, combine))
-        return _result(result, payload.form, place)
+        payload = pack(value, t)
+        plan = self._calls.collective(Operation.allreduce, payload.form, 0, require_function(f))
+        return _result(self._calls.run(plan, payload.flat, _place(payload, out)), payload.form, out)
 
     def reduce_scatter(
         self, value: object, f: ReduceFunction, t: TypeDescriptor | None = None, out: object = None
@@ -256,13 +225,11 @@ class Communicator(Membership):
 
         ``t`` counts the whole list. One copy of an array.
         """
-        payload, combine = self._reducible(value, f, t)
+        payload = pack(value, t)
+        plan = self._calls.collective(Operation.reduce_scatter, payload.form, 0, require_function(f))
         form = payload.form.slice(self._size)
         own = pack_out(out, form) or Payload.empty(form)
-        payload = payload.private()
-        call = self._calls.collective(Operation.reduce_scatter, payload.form, 0, f)
-        slices = payload.flat.reshape(self._size, -1)
-        self._calls.perform(call, lambda channel: select.reduce_scatter(channel, slices, own.flat, f, combine))
+        self._calls.run(plan, payload.flat, payload.spare, own.flat)
         return own.restore()
 
     def scan(self, value: object, f: ReduceFunction, t: TypeDescriptor | None = None, out: object = None) -> Any:
@@ -270,28 +237,17 @@ class Communicator(Membership):
 
         One copy of an array, none where `out` is the value.
         """
-        payload, combine = self._reducible(value, f, t)
-        place = pack_out(out, payload.form)
-        payload = payload.private(place)
-        call = self._calls.collective(Operation.scan, payload.form, 0, f)
-        self._calls.perform(call, lambda channel: select.scan(channel, payload.flat, f, combine))
-        return payload.restore()
+        payload = pack(value, t)
+        plan = self._calls.collective(Operation.scan, payload.form, 0, require_function(f))
+        return _result(self._calls.run(plan, payload.flat, _place(payload, out)), payload.form, out)
 
     def exscan(self, value: object, f: ReduceFunction, t: TypeDescriptor | None = None, out: object = None) -> Any:
         """Return the combination of the values of all ranks below this one; None on rank 0. One copy of an array."""
-        payload, combine = self._reducible(value, f, t)
-        prefix = pack_out(out, payload.form) or Payload.empty(payload.form)
-        payload = payload.private()
-        call = self._calls.collective(Operation.exscan, payload.form, 0, f)
-        self._calls.perform(call, lambda channel: select.exscan(channel, payload.flat, prefix.flat, f, combine))
-        return prefix.restore() if self._rank else None
-
-    def _reducible(self, value: object, f: ReduceFunction, t: TypeDescriptor | None) -> tuple[Payload, Combine]:
-        """Return `value` as a payload, and how two of its kind are combined."""
-        if not isinstance(f, ReduceFunction):
-            raise TypeError(f"f is {f!r}, allowed is fmi.func(...)")
         payload = pack(value, t)
-        return payload, combine_of(f, payload.form)
+        plan = self._calls.collective(Operation.exscan, payload.form, 0, require_function(f))
+        prefix = pack_out(out, payload.form) or Payload.empty(payload.form)
+        self._calls.run(plan, payload.flat, payload.spare, prefix.flat)
+        return prefix.restore() if self._rank else None
 
     def _target(self, template: object, t: TypeDescriptor | None, name: str) -> Payload | None:
         """Return where to receive a value; None when only the sender knows its type."""
@@ -306,3 +262,16 @@ class Communicator(Membership):
                 "give fmi.types, or an array to fill"
             )
         return None
+
+
+def _place(payload: Payload, out: object) -> Array | None:
+    """Return the memory for a result of the payload's form, its own where that may be used up; None for new memory."""
+    place = pack_out(out, payload.form)
+    if place is None:
+        return payload.spare
+    return payload.flat if out is payload.origin else place.flat
+
+
+def _result(flat: Array, form: Form, out: object) -> Any:
+    """Return the program's kind of value, `out` where it was given one, which then holds it."""
+    return form.restore(flat) if out is None else out

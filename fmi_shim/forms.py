@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 import math
 import sys
 from dataclasses import dataclass
@@ -68,9 +69,9 @@ class TypeDescriptor:
         return INT32 if self.datatype in (Datatype.int, Datatype.int_list) else FLOAT64
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Form:
-    """What a payload was before it became a flat array.
+    """What a payload was before it became a flat array. Made by `array_form` and `form_of`, one object for each form.
 
     Attributes
     ----------
@@ -114,8 +115,9 @@ class Form:
                 f"{self.shape[0] if self.shape else 'one'} element(s) cannot be cut into equal slices for {size} ranks"
             )
         shape = (self.shape[0] // size, *self.shape[1:])
-        descriptor = self.descriptor and TypeDescriptor(self.descriptor.datatype, shape[0])
-        return Form(self.dtype, shape, descriptor, self.tensor)
+        if self.descriptor is not None:
+            return form_of(TypeDescriptor(self.descriptor.datatype, shape[0]))
+        return array_form(self.dtype, shape, self.tensor)
 
     def restore(self, flat: Array) -> Any:
         """Return the program's kind of value around `flat`; arrays and tensors share its memory (no copy)."""
@@ -126,13 +128,22 @@ class Form:
     def joined(self, parts: int) -> Form:
         """Return the form of so many parts of this form, joined along the first axis; of typed values a flat list."""
         shape = (parts * self.shape[0], *self.shape[1:]) if self.shape else (parts,)
-        descriptor = self.descriptor
-        if descriptor is not None:
-            is_int = descriptor.dtype == INT32
-            descriptor = TypeDescriptor(Datatype.int_list if is_int else Datatype.double_list, shape[0])
-        return Form(self.dtype, shape, descriptor, self.tensor)
+        if self.descriptor is not None:
+            return form_of(TypeDescriptor(Datatype.int_list if self.dtype == INT32 else Datatype.double_list, shape[0]))
+        return array_form(self.dtype, shape, self.tensor)
 
 
+_DIFFERENT_FORMS = 4096
+"""So many are remembered; one that comes again later is made anew."""
+
+
+@functools.lru_cache(_DIFFERENT_FORMS)
+def array_form(dtype: np.dtype[Any], shape: tuple[int, ...], tensor: bool = False) -> Form:
+    """Return the form of arrays, or tensors, of this element type and shape."""
+    return Form(dtype, shape, None, tensor)
+
+
+@functools.lru_cache(_DIFFERENT_FORMS)
 def form_of(descriptor: TypeDescriptor) -> Form:
     """Return the form of values of type `descriptor`."""
     return Form(descriptor.dtype, (descriptor.count,), descriptor)

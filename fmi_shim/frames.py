@@ -125,6 +125,10 @@ class Call:
             details.append(f"shape {list(self.shape)}")
         return f"{self.operation.name} ({', '.join(details)})"
 
+    def numbered(self, sequence: int) -> Call:
+        """Return this call with another number."""
+        return Call(self.operation, sequence, self.dtype, self.count, self.root, self.operator, self.shape)
+
     def accepts(self, sent: Call) -> bool:
         """Whether a message of `sent` may answer this call; an open type takes whatever the sender has.
 

@@ -13,9 +13,8 @@ import numpy as np
 from fmi_shim.arguments import require_integer
 from fmi_shim.calls import Calls
 from fmi_shim.channels.enabled import EnabledChannels
-from fmi_shim.collectives import select
 from fmi_shim.config import Config
-from fmi_shim.forms import Form
+from fmi_shim.forms import array_form
 from fmi_shim.frames import Operation
 from fmi_shim.policy import Hint
 from rendezvous.protocol import pair_name
@@ -45,8 +44,7 @@ class Membership:
         self._name = name
         self._memory_mib = memory_mib
         self._splits = 0
-        self._channels = EnabledChannels(rank, size, name, config, memory_mib)
-        self._calls = Calls(rank, size, self._channels)
+        self._calls = Calls(rank, size, EnabledChannels(rank, size, name, config, memory_mib))
         self._finalizer = weakref.finalize(self, self._calls.close)
         self._finalizer.atexit = False  # `_leave_all` knows how the program ended
         _members.add(self._calls)
@@ -65,7 +63,7 @@ class Membership:
         """Say, on all ranks alike, whether the fastest or the cheapest enabled channel is wanted from now on."""
         if not isinstance(hint, Hint):
             raise TypeError(f"hint is {hint!r}, allowed are fmi.hints.fast and fmi.hints.cheap")
-        self._channels.hint = hint
+        self._calls.hint = hint
 
     def close(self) -> None:
         """Leave the communicator in peace; the end of the program does the same. Further calls raise."""
@@ -96,8 +94,8 @@ class Membership:
         pair_name(name, self._size - 1, self._size - 1)
         choices = np.empty((self._size, 2), np.int64)
         choices[self._rank] = -1 if colour is None else colour, key
-        call = self._calls.collective(Operation.allgather, Form(choices.dtype, (2,)))
-        self._calls.perform(call, lambda channel: select.allgather(channel, choices))
+        plan = self._calls.collective(Operation.allgather, array_form(choices.dtype, (2,)))
+        self._calls.run(plan, choices)
         self._splits += 1
         if colour is None:
             return None
@@ -105,5 +103,5 @@ class Membership:
         part = type(self).__new__(type(self))
         place = members.index((key, self._rank))
         part._join(place, len(members), self._config, name, self._memory_mib)  # noqa: SLF001 - a new one of this class
-        part.hint(self._channels.hint)
+        part.hint(self._calls.hint)
         return part

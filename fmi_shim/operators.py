@@ -46,7 +46,7 @@ class ReduceFunction:
         type.
     """
 
-    __slots__ = ("associative", "commutative", "function", "operator")
+    __slots__ = ("_identity", "associative", "commutative", "function", "operator")
 
     def __init__(
         self,
@@ -69,6 +69,15 @@ class ReduceFunction:
         self.function = function
         self.commutative = operator is not Operator.custom or bool(commutative)
         self.associative = operator is not Operator.custom or bool(associative)
+        self._identity = hash((operator, function, self.commutative, self.associative))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ReduceFunction):
+            return NotImplemented
+        return (self.function, self.code) == (other.function, other.code)
+
+    def __hash__(self) -> int:
+        return self._identity
 
     def __repr__(self) -> str:
         if self.operator is not Operator.custom:

@@ -10,21 +10,19 @@ import numbers
 import operator
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fmi_shim.forms import INT32, Datatype, Form, TypeDescriptor, form_of, wrap
+from fmi_shim.forms import INT32, Datatype, Form, TypeDescriptor, array_form, form_of, wrap
 from fmi_shim.frames import ELEMENT_CODES
 from fmi_shim.operators import Array, Combine, Operator, ReduceFunction, builtin_combine
 
 _INT32_LIMITS = (-(2**31), 2**31 - 1)
 
 
-@dataclass(frozen=True, slots=True)
-class Payload:
+class Payload(NamedTuple):
     """A flat buffer and what it stands for.
 
     Attributes
@@ -46,31 +44,14 @@ class Payload:
         """Return an uninitialised payload to receive into."""
         return Payload(np.empty(form.count, form.dtype), form)
 
-    def private(self, out: Payload | None = None) -> Payload:
-        """Return this payload in memory that may be overwritten: `out`'s, if given.
+    @property
+    def spare(self) -> Array | None:
+        """The flat buffer where a schedule may use it up: that of typed values, no array of the program's."""
+        return self.flat if self.origin is None else None
 
-        One copy of an array, none where it is in `out` already, and none of typed values.
-        """
-        if out is None:
-            return self if self.origin is None else Payload(self.flat.copy(), self.form)
-        if self.flat.ctypes.data != out.flat.ctypes.data:
-            out.flat[...] = self.flat
-        return out
-
-    def with_spare(self, out: Payload | None) -> tuple[Payload, Array | None]:
-        """Return this payload and memory of its kind that may be overwritten, None where there is none yet.
-
-        That is `out`'s, or that of typed values. It is the payload's own where the two overlap, after a copy unless
-        they are the same.
-        """
-        if out is None:
-            return self, self.flat if self.origin is None else None
-        payload = self.private(out) if self.overlaps(out) else self
-        return payload, out.flat
-
-    def overlaps(self, other: Payload) -> bool:
-        """Whether the two may share memory."""
-        return np.may_share_memory(self.flat, other.flat)
+    def apart(self, other: Payload) -> Payload:
+        """Return this payload, in memory of its own where it overlaps `other` (one copy)."""
+        return Payload(self.flat.copy(), self.form) if np.may_share_memory(self.flat, other.flat) else self
 
     def restore(self) -> Any:
         """Return the program's kind of value; an array that was handed in comes back itself."""
@@ -87,7 +68,7 @@ def pack(value: object, t: TypeDescriptor | None) -> Payload:
     """
     if t is None:
         shaped, form = as_array(value)
-        return Payload(shaped.reshape(-1), form, value)
+        return Payload(shaped if shaped.ndim == 1 else shaped.reshape(-1), form, value)
     if not isinstance(t, TypeDescriptor):
         raise TypeError(f"t is {t!r}, allowed is fmi.types(...), or nothing for arrays")
     return Payload(pack_typed(value, t), form_of(t))
@@ -102,9 +83,10 @@ def pack_template(template: object, name: str = "value") -> Payload:
         If it is no array, or its memory is not contiguous or not writable.
     """
     memory, form = _memory(template, name)
-    if isinstance(template, np.generic) or not memory.flags.c_contiguous or not memory.flags.writeable:
+    flags = memory.flags
+    if isinstance(template, np.generic) or not flags.c_contiguous or not flags.writeable:
         raise ValueError(f"{name} is an array to fill, which must be C-contiguous and writable")
-    return Payload(memory.reshape(-1), form, template)
+    return Payload(memory if memory.ndim == 1 else memory.reshape(-1), form, template)
 
 
 def pack_out(out: object, form: Form) -> Payload | None:
@@ -120,7 +102,7 @@ def pack_out(out: object, form: Form) -> Payload | None:
     if form.descriptor is not None:
         raise TypeError("out is given together with t: it is for arrays, typed values come back as new ones")
     place = pack_template(out, "out")
-    if (place.form.dtype, place.form.shape) != (form.dtype, form.shape):
+    if place.form is not form and (place.form.dtype, place.form.shape) != (form.dtype, form.shape):
         raise ValueError(
             f"out is {place.form.dtype}{list(place.form.shape)}, allowed is what the result is: "
             f"{form.dtype}{list(form.shape)}"
@@ -208,9 +190,10 @@ def _memory(value: object, name: str) -> tuple[Array, Form]:
                 "buffer of numbers; numbers and lists need fmi.types(fmi.datatypes.int | double | int_list | "
                 "double_list, count)"
             ) from None
-    if memory.dtype not in ELEMENT_CODES:
-        raise TypeError(f"{name} has elements of {memory.dtype}, allowed are native bool, int, float and complex")
-    return memory, Form(memory.dtype, memory.shape, None, tensor)
+    form = array_form(memory.dtype, memory.shape, tensor)
+    if form.dtype not in ELEMENT_CODES:
+        raise TypeError(f"{name} has elements of {form.dtype}, allowed are native bool, int, float and complex")
+    return memory, form
 
 
 def is_tensor(value: object) -> bool:

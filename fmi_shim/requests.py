@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
 from typing import Any
 
-from fmi_shim.calls import Calls
-from fmi_shim.channels.base import Channel, Pending
-from fmi_shim.frames import Call
+from fmi_shim.calls import Calls, Plan
+from fmi_shim.channels.base import Pending
 from fmi_shim.payload import Payload
 
 
@@ -18,17 +19,15 @@ class Request:
     the communicator is closed.
     """
 
-    __slots__ = ("_call", "_calls", "_channel", "_payload", "_pending", "_receives")
+    __slots__ = ("_calls", "_pending", "_plan", "_receives", "_result")
 
-    def __init__(self, calls: Calls, call: Call, payload: Payload, peer: int, receives: bool) -> None:
+    def __init__(self, calls: Calls, plan: Plan, payload: Payload, receives: bool) -> None:
         self._calls = calls
-        self._call = call
-        self._payload = payload  # keeps the memory alive, too
+        self._result = payload  # keeps the memory alive, too
         self._receives = receives
-        self._channel: Channel = calls.channel(call)
-        flat = payload.flat
-        post = (lambda c: c.irecv(flat, peer)) if receives else (lambda c: c.isend(flat, peer))
-        self._pending: Pending = calls.perform(call, post, self._channel)
+        post = replace(plan, numbers=itertools.repeat(next(plan.numbers)))  # it is one call, however often it goes on
+        self._pending: Pending = calls.run(post, payload.flat)
+        self._plan = replace(post, schedule=plan.channel.progress)
 
     def wait(self) -> Any:
         """Wait until the message has gone or come; return what was received, None for a message sent.
@@ -36,7 +35,7 @@ class Request:
         Waiting again returns the same. What goes wrong is raised as in a blocking call.
         """
         self._progress(wait=True)
-        return self._payload.restore() if self._receives else None
+        return self._result.restore() if self._receives else None
 
     def test(self) -> bool:
         """Move what can be moved without waiting, and return whether the message has gone or come.
@@ -46,6 +45,4 @@ class Request:
         return self._progress(wait=False)
 
     def _progress(self, wait: bool) -> bool:
-        if self._pending.done:
-            return True
-        return self._calls.perform(self._call, lambda channel: channel.progress(self._pending, wait), self._channel)
+        return self._pending.done or bool(self._calls.run(self._plan, self._pending, wait))

@@ -36,8 +36,8 @@ class Channel(Protocol):
     size: int
     full_duplex: bool
 
-    def begin(self, call: Call) -> None:
-        """Announce the call that the following messages belong to."""
+    def begin(self, call: Call, sequence: int) -> None:
+        """Announce the call, and its number, that the following messages belong to."""
 
     def send(self, buffer: Array, dst: int) -> None:
         """Send all of `buffer` to rank `dst`; it may be changed on return."""

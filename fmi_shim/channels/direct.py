@@ -21,9 +21,9 @@ class DirectChannel(Connections):
 
     full_duplex = False
 
-    def begin(self, call: Call) -> None:
+    def begin(self, call: Call, sequence: int) -> None:
         """Remember the call, for the errors."""
-        self._call = call
+        self._call = call.numbered(sequence)
 
     def send(self, buffer: Array, dst: int) -> None:
         """Send all of `buffer`, raw."""

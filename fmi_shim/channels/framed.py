@@ -48,9 +48,9 @@ class FramedChannel(Connections, Framing[Stream]):
             self._server, read_access(), comm_name, rank, size, self._told_by_server
         )
 
-    def begin(self, call: Call) -> None:
+    def begin(self, call: Call, sequence: int) -> None:
         """Make the call the one that messages are compared with, unless a connected rank has failed meanwhile."""
-        self._expect(call)
+        self._expect(call.numbered(sequence))
         self._watch.look()
 
     def fail(self, error: BaseException) -> None:

@@ -79,9 +79,9 @@ class ObjectChannel:
         self._closed = False
         self._process = os.getpid()
 
-    def begin(self, call: Call) -> None:
+    def begin(self, call: Call, sequence: int) -> None:
         """Make the call the one that objects are written for and compared with."""
-        self._call = call
+        self._call = call.numbered(sequence)
 
     def send(self, buffer: Array, dst: int) -> None:
         """Write one object."""

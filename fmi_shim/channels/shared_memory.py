@@ -116,9 +116,9 @@ class SharedMemoryChannel(Framing[LanePair], SegmentChannel):
         self._posts: Posts[LanePair] = Posts()
         self._views: dict[np.dtype[Any], tuple[Array, Array]] = {}
 
-    def begin(self, call: Call) -> None:
+    def begin(self, call: Call, sequence: int) -> None:
         """Make the call the one that messages are compared with, unless a rank has failed meanwhile."""
-        self._expect(call)
+        self._expect(call.numbered(sequence))
         if self._segment is None:
             self._attach(meet(self.rank, self.size, self.comm_name, self._config))
         self._look()

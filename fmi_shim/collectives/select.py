@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 from fmi_shim.channels.base import Channel
@@ -19,7 +23,23 @@ from fmi_shim.collectives import scan as scans
 from fmi_shim.collectives import scatter as scatters
 from fmi_shim.collectives.in_segment import SegmentChannel
 from fmi_shim.collectives.switch_points import SWITCH_POINTS
+from fmi_shim.frames import Call, Operation
 from fmi_shim.operators import Array, Combine, Operator, ReduceFunction
+
+
+def schedule(
+    channel: Channel, call: Call, function: ReduceFunction | None, combine: Combine | None
+) -> Callable[..., Any]:
+    """Return what carries `call` out on `channel`, given the buffers: a function below with the rest filled in.
+
+    It is made once, and run each time that the rank makes the call.
+    """
+    rest: dict[str, Any] = {}
+    if call.operation in (Operation.bcast, Operation.gather, Operation.scatter, Operation.reduce):
+        rest["root"] = call.root
+    if function is not None:
+        rest |= {"function": function, "combine": combine}
+    return functools.partial(_FUNCTIONS[call.operation], channel, **rest)
 
 
 def barrier(channel: Channel) -> None:
@@ -41,11 +61,13 @@ def bcast(channel: Channel, buffer: Array | None, root: int) -> Array:
     return bcasts.binomial(channel, buffer, root)
 
 
-def gather(channel: Channel, part: Array, root: int) -> Array | None:
-    """Return the ranks' equal `part` in rank order at the root, None elsewhere."""
+def gather(channel: Channel, part: Array, whole: Array | None, root: int) -> Array | None:
+    """Return the ranks' equal `part` in rank order at the root, in `whole` where there is one; None elsewhere."""
     if isinstance(channel, ObjectChannel):
-        return objects.gather(channel, part, root)
-    return gathers.binomial(channel, part, root)
+        parts = objects.gather(channel, part, root)
+    else:
+        parts = gathers.binomial(channel, part, root)
+    return None if parts is None else _placed(parts, whole)
 
 
 def scatter(channel: Channel, whole: Array | None, own: Array | None, root: int) -> Array:
@@ -67,7 +89,8 @@ def reduce(
         return result
     buffer = _disposable(buffer, spare)
     if isinstance(channel, ObjectChannel):
-        return objects.reduce(channel, buffer, root, function, combine)
+        result = objects.reduce(channel, buffer, root, function, combine)
+        return None if result is None else _placed(result, buffer)
     if isinstance(channel, SegmentChannel):
         return reduces.left_to_right(channel, buffer, root, combine)
     schedule = reduces.choose(function, buffer.nbytes, channel.full_duplex)
@@ -89,26 +112,30 @@ def allreduce(
         return result
     buffer = _disposable(buffer, spare)
     if isinstance(channel, ObjectChannel):
-        return objects.allreduce(channel, buffer, function, combine)
+        return _placed(objects.allreduce(channel, buffer, function, combine), buffer)
     if isinstance(channel, SegmentChannel):
         return allreduces.left_to_right(channel, buffer, combine)
     schedule = allreduces.choose(function, buffer.nbytes, channel.size, channel.full_duplex)
     return schedule(channel, buffer, combine)
 
 
-def scan(channel: Channel, buffer: Array, function: ReduceFunction, combine: Combine) -> None:
-    """Leave in `buffer` the combination of those of all ranks up to this one."""
+def scan(channel: Channel, buffer: Array, spare: Array | None, function: ReduceFunction, combine: Combine) -> Array:
+    """Return the combination of all ranks' `buffer` up to this one; `spare` as in `allreduce`."""
+    buffer = _disposable(buffer, spare)
     if isinstance(channel, ObjectChannel):
         objects.scan(channel, buffer, function, combine)
     else:
-        schedule = scans.chain if function.left_to_right else scans.up_and_down_sweep
-        schedule(channel, buffer, combine)
+        (scans.chain if function.left_to_right else scans.up_and_down_sweep)(channel, buffer, combine)
+    return buffer
 
 
-def exscan(channel: Channel, buffer: Array, prefix: Array, function: ReduceFunction, combine: Combine) -> None:
-    """Leave in `prefix` the combination of all ranks below this one; `buffer` is used up."""
-    schedule = scans.exclusive_doubling if function.associative else scans.exclusive_chain
-    schedule(channel, buffer, prefix, combine)
+def exscan(
+    channel: Channel, buffer: Array, spare: Array | None, prefix: Array, function: ReduceFunction, combine: Combine
+) -> None:
+    """Leave in `prefix` the combination of all ranks below this one; `spare` as in `allreduce`."""
+    (scans.exclusive_doubling if function.associative else scans.exclusive_chain)(
+        channel, _disposable(buffer, spare), prefix, combine
+    )
 
 
 def allgather(channel: Channel, parts: Array) -> None:
@@ -130,13 +157,32 @@ def alltoall(channel: Channel, outgoing: Array, incoming: Array) -> None:
         alltoalls.pairwise(channel, outgoing, incoming)
 
 
-def reduce_scatter(channel: Channel, slices: Array, own: Array, function: ReduceFunction, combine: Combine) -> None:
-    """Leave in `own` this rank's row of all ranks' `slices` combined; `slices` is used up."""
+def reduce_scatter(
+    channel: Channel, buffer: Array, spare: Array | None, own: Array, function: ReduceFunction, combine: Combine
+) -> None:
+    """Leave in `own` this rank's slice of all ranks' `buffer` combined; `spare` as in `allreduce`."""
+    buffer = _disposable(buffer, spare)
     if isinstance(channel, ObjectChannel):
-        whole = objects.reduce(channel, slices.reshape(-1), 0, function, combine)
+        whole = objects.reduce(channel, buffer, 0, function, combine)
         objects.scatter(channel, whole, own, 0)
     else:
+        slices = buffer.reshape(channel.size, -1)
         reduce_scatters.choose(function, channel.size)(channel, slices, own, combine)
+
+
+_FUNCTIONS: dict[Operation, Callable[..., Any]] = {
+    Operation.barrier: barrier,
+    Operation.bcast: bcast,
+    Operation.gather: gather,
+    Operation.scatter: scatter,
+    Operation.reduce: reduce,
+    Operation.allreduce: allreduce,
+    Operation.scan: scan,
+    Operation.exscan: exscan,
+    Operation.allgather: allgather,
+    Operation.alltoall: alltoall,
+    Operation.reduce_scatter: reduce_scatter,
+}
 
 
 def _disposable(buffer: Array, spare: Array | None) -> Array:
@@ -146,3 +192,11 @@ def _disposable(buffer: Array, spare: Array | None) -> Array:
     if spare is not buffer:
         spare[...] = buffer
     return spare
+
+
+def _placed(result: Array, place: Array | None) -> Array:
+    """Return `result`, in `place` where there is one."""
+    if place is None or result is place:
+        return result
+    place[...] = result
+    return place

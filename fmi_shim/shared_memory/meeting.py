@@ -70,4 +70,4 @@ def meet(rank: int, size: int, comm_name: str, config: DirectConfig) -> Segment:
 
 
 def _begin(channel: FramedChannel, sequence: int, count: int) -> None:
-    channel.begin(Call(Operation.attach, sequence, _BYTE, count))
+    channel.begin(Call(Operation.attach, 0, _BYTE, count), sequence)

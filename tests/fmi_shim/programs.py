@@ -186,7 +186,7 @@ def channels_by_hint(comm: fmi.Communicator, rank: int, size: int) -> tuple[list
     for hint in (fmi.hints.fast, fmi.hints.cheap):
         comm.hint(hint)
         total = sum_of_ranks(comm, rank, size)
-        opened.append(sorted(name.value for name in comm._channels._opened))
+        opened.append(sorted(name.value for name in comm._calls._channels._opened))
     return opened, total
 
 

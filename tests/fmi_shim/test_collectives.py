@@ -41,7 +41,7 @@ class QueueChannel:
     def __init__(self, rank: int, size: int, world: "QueueWorld") -> None:
         self.rank, self.size, self.world = rank, size, world
 
-    def begin(self, call: Call) -> None: ...
+    def begin(self, call: Call, sequence: int) -> None: ...
 
     def send(self, buffer: Array, dst: int) -> None:
         self.world.sent.append((self.rank, dst, buffer.ravel().tolist()))

@@ -72,7 +72,7 @@ def channel(
     store: MemoryStore, rank: int, size: int, name: str = "Test", longest: float | None = 10.0, framed: bool = False
 ) -> ObjectChannel:
     opened = ObjectChannel(rank, size, name, store, ObjectConfig(0.002, longest, framed))
-    opened.begin(Call(Operation.send, 0, np.dtype(float), 1))
+    opened.begin(Call(Operation.send, 0, np.dtype(float), 1), 0)
     return opened
 
 
@@ -280,7 +280,7 @@ def test_a_failed_ranks_objects_are_deleted_at_once() -> None:
 
 def test_what_does_not_come_is_named() -> None:
     opened = channel(MemoryStore(), 2, 4, longest=0.01)
-    opened.begin(Call(Operation.reduce, 7, np.dtype(float), 1, 2, SUM.code))
+    opened.begin(Call(Operation.reduce, 0, np.dtype(float), 1, 2, SUM.code), 7)
     with pytest.raises(PeerTimeoutError) as caught:
         objects.reduce(opened, np.ones(1), 2, SUM, tell)
     assert str(caught.value).startswith(
@@ -320,7 +320,7 @@ def test_a_raw_object_of_another_size_is_told(sent: int, message: str) -> None:
 def test_a_framed_object_tells_its_call_and_type() -> None:
     def differing(c: ObjectChannel) -> None:
         dtype = np.dtype(float if c.rank == 0 else np.int64)
-        c.begin(Call(Operation.bcast, 3, dtype, 1, 0))
+        c.begin(Call(Operation.bcast, 0, dtype, 1, 0), 3)
         objects.bcast(c, np.zeros(1, dtype), 0)
 
     assert refusal(differing, framed=True).startswith(
@@ -331,7 +331,7 @@ def test_a_framed_object_tells_its_call_and_type() -> None:
 def test_a_framed_array_of_another_shape_is_told() -> None:
     def differing(c: ObjectChannel) -> None:
         shape = (2, 3) if c.rank == 0 else (3, 2)
-        c.begin(Call(Operation.bcast, 0, np.dtype(float), 6, 0, 0, shape))
+        c.begin(Call(Operation.bcast, 0, np.dtype(float), 6, 0, 0, shape), 0)
         objects.bcast(c, np.zeros(6), 0)
 
     told = refusal(differing, framed=True)

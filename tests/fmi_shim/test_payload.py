@@ -77,10 +77,11 @@ def test_an_array_travels_in_its_own_memory_and_comes_back_itself(value: np.ndar
     assert payload.flat.ndim == 1
     assert payload.restore() is value
     assert np.shares_memory(payload.flat, value) or value.size == 0
-    private = payload.private()
-    assert not np.shares_memory(private.flat, value)
-    assert private.restore().shape == value.shape
-    assert private.restore().tobytes() == value.tobytes()
+    assert payload.spare is None
+    apart = payload.apart(payload)
+    assert not np.shares_memory(apart.flat, value)
+    assert apart.restore().shape == value.shape
+    assert apart.restore().tobytes() == value.tobytes()
 
 
 def test_an_array_that_is_not_contiguous_is_copied_once() -> None:
@@ -95,7 +96,7 @@ def test_a_tensor_shares_its_memory_and_comes_back_as_a_tensor() -> None:
     payload.flat[0] = 42
     assert tensor[0, 0] == 42
     assert payload.restore() is tensor
-    assert torch.equal(payload.private().restore(), tensor)
+    assert torch.equal(payload.form.restore(payload.flat.copy()), tensor)
     assert pack(torch.ones(3, requires_grad=True), None).flat.tolist() == [1.0] * 3
 
 
