@@ -1,4 +1,4 @@
-"""AWS's numbers for Lambda, each from its documentation ("Lambda quotas", read 2026)."""
+"""AWS's numbers for Lambda and Step Functions, each from their documentation's pages of quotas, read 2026."""
 
 MIB = 1024 * 1024
 
@@ -32,6 +32,15 @@ UNZIPPED_CODE_BYTES = 250 * MIB
 LOG_TAIL_BYTES = 4096
 # A CloudWatch Logs event: 256 KB less 26 bytes of overhead.
 LOG_EVENT_BYTES = 256 * 1024 - 26
+
+# Step Functions: what a state takes and gives, what a definition may have, and how long a history may be.
+STATE_DATA_BYTES = 256 * 1024
+DEFINITION_BYTES = MIB
+HISTORY_EVENTS = 25_000
+EXPRESS_TIMEOUT_S = 300
+# Iterations of an inline Map that AWS runs at once, and child executions of a distributed one.
+INLINE_MAP_CONCURRENCY = 40
+DISTRIBUTED_MAP_CONCURRENCY = 10_000
 
 ACCOUNT_ID = "123456789012"
 REGION = "us-east-1"

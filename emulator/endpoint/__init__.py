@@ -1,1 +1,1 @@
-"""The one HTTP endpoint: our Lambda service, and moto for every other AWS service."""
+"""The one HTTP endpoint: our Lambda and Step Functions services, and moto for every other AWS service."""

@@ -2,18 +2,20 @@
 
 import errno
 import socket
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from aiohttp import web
 
 from emulator.endpoint.lambda_api import LambdaApi
 from emulator.endpoint.moto_bridge import MotoBridge
+from emulator.endpoint.step_functions_api import TARGET, StepFunctionsApi
 from emulator.errors import PortInUseError
 from emulator.lambda_service.functions import FunctionRegistry
 from emulator.lambda_service.invocations import LambdaService
 from emulator.lambda_service.warm_pool import WarmPool
 from emulator.sandboxes.base import SandboxFactory
+from emulator.step_functions.service import StepFunctionsService
 
 _BACKLOG = 1024
 # AWS names no time; sandboxes have been seen to be kept for five to fifteen minutes.
@@ -23,18 +25,23 @@ _SHUTDOWN_S = 0.5
 
 
 class Endpoint:
-    """Our Lambda service, and moto for everything else, on one port.
+    """Our Lambda and Step Functions services, and moto for everything else, on one port.
 
     Parameters
     ----------
     state
-        Folder for the functions' code.
+        Folder for the functions' code and the state machines.
     sandboxes
         Where functions run.
     host, port
         Where to listen; port 0 takes a free one.
     retry_delays_s
         Waits before a failed event is tried again, seconds.
+
+    Attributes
+    ----------
+    step_functions
+        The Step Functions service, once started.
     """
 
     def __init__(
@@ -47,6 +54,7 @@ class Endpoint:
         self._port = port
         self.moto = MotoBridge()
         self._service: LambdaService | None = None
+        self.step_functions: StepFunctionsService | None = None
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> str:
@@ -63,9 +71,11 @@ class Endpoint:
         functions = FunctionRegistry(self._state / "functions")
         pool = WarmPool(self._sandboxes, self.moto, url, _IDLE_S)
         self._service = LambdaService(functions, pool, self._retry_delays_s)
+        self.step_functions = StepFunctionsService(self._state / "step_functions", self._service, url)
         # Bodies are limited where they are read, each by its own limit.
         app = web.Application(client_max_size=2**63)
         app.add_routes(LambdaApi(functions, self._service, self.moto.read_object).routes())
+        app.router.add_route("POST", "/", _by_target(StepFunctionsApi(self.step_functions), self.moto))
         app.router.add_route("*", "/{path:.*}", self.moto.handle)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_S, keepalive_timeout=3600)
         await self._runner.setup()
@@ -74,11 +84,26 @@ class Endpoint:
 
     async def close(self) -> None:
         """Stop listening, end the warm sandboxes and forget all state."""
+        if self.step_functions is not None:
+            await self.step_functions.close()
         if self._service is not None:
             await self._service.close()
         if self._runner is not None:
             await self._runner.cleanup()
         self.moto.close()
+
+
+def _by_target(
+    step_functions: StepFunctionsApi, moto: MotoBridge
+) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """Return a handler for the services that name their operation in a header."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        if request.headers.get("X-Amz-Target", "").startswith(TARGET):
+            return await step_functions.handle(request)
+        return await moto.handle(request)
+
+    return handle
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -1,4 +1,4 @@
-"""Moto's own HTTP application behind our endpoint: S3, CloudWatch Logs, Step Functions and the rest."""
+"""Moto's own HTTP application behind our endpoint: S3, CloudWatch Logs and the rest."""
 
 import asyncio
 import io

@@ -9,7 +9,7 @@ PAYLOAD_KEY = "payload.json"
 
 
 def handler(event: dict[str, Any], context: object = None) -> dict[str, Any]:
-    """Answer with the ranks' payloads, and write the event with its data map into the bucket.
+    """Answer with the ranks' payloads, and write them, the event and its data map into the bucket.
 
     Parameters
     ----------
@@ -34,13 +34,14 @@ def handler(event: dict[str, Any], context: object = None) -> dict[str, Any]:
             "give world_size, or a data_prefix below which there are files"
         )
     data_map = assign(keys, world_size)
+    body = [rank_payload(event, rank, world_size) for rank in range(world_size)]
     s3.put_object(
         Bucket=event["bucket"],
         Key=PAYLOAD_KEY,
-        Body=json.dumps({**event, "data_map": data_map}).encode(),
+        Body=json.dumps({**event, "data_map": data_map, "body": body}).encode(),
         ContentType="application/json",
     )
-    return {"statusCode": 200, "body": [rank_payload(event, rank, world_size) for rank in range(world_size)]}
+    return {"statusCode": 200, "body": body}
 
 
 def assign(keys: list[str], world_size: int) -> dict[str, list[str]]:

@@ -1,0 +1,1 @@
+"""Step Functions: Amazon States Language and the engine that runs it, in the endpoint's event loop."""

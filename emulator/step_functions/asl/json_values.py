@@ -1,0 +1,43 @@
+"""JSON values as the language sees them: equality, text, and times."""
+
+import json
+import re
+from datetime import datetime
+from typing import Any, TypeAlias
+
+# What json.loads returns. Values are never changed in place, so states share what they pass on.
+Json: TypeAlias = Any
+
+# RFC 3339 with the restrictions of the language: a capital T, and a capital Z or an offset.
+_TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
+
+
+def dumps(value: Json) -> str:
+    """Return a value as compact JSON, the way AWS writes it."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
+def same(one: Json, other: Json) -> bool:
+    """Tell whether two values are equal JSON: 1 is 1.0, but not true."""
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    return bool(one == other)
+
+
+def is_number(value: Json) -> bool:
+    """Tell whether a value is a JSON number; true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def timestamp(value: Json) -> datetime | None:
+    """Read a timestamp; None when the value is none."""
+    if not isinstance(value, str) or not _TIMESTAMP.fullmatch(value):
+        return None
+    try:
+        return datetime.fromisoformat(value)
+    except ValueError:
+        return None

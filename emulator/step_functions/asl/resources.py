@@ -1,0 +1,122 @@
+"""What a Task calls: its Resource, taken apart."""
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+_FUNCTION = re.compile(r"arn:aws[a-z-]*:lambda:[a-z0-9-]*:\d*:function:[A-Za-z0-9_-]+(:[A-Za-z0-9$_-]+)?")
+_SDK = re.compile(r"aws-sdk:(?P<service>[a-z0-9]+):(?P<action>[a-z][A-Za-z0-9]*)")
+_OPTIMIZED = re.compile(r"(?P<service>[a-z0-9-]+):(?P<action>[a-z][A-Za-z0-9]*)")
+_PREFIX = re.compile(r"arn:aws[a-z-]*:states:[a-z0-9-]*:\d*:")
+
+
+class Pattern(StrEnum):
+    """What a Task waits for: the answer, the end of the job it started, or somebody to send a token back."""
+
+    ANSWER = ""
+    SYNC = "sync"
+    SYNC_2 = "sync:2"
+    TASK_TOKEN = "waitForTaskToken"  # noqa: S105 - a pattern's name
+
+
+class ResourceError(ValueError):
+    """A Resource that is none, or none that can be called here."""
+
+
+@dataclass(frozen=True)
+class Resource:
+    """What a Task calls.
+
+    Parameters
+    ----------
+    arn
+        As it is written.
+    service, action
+        Such as ``lambda`` and ``invoke``; both empty for a function's own ARN.
+    pattern
+        What the Task waits for.
+    sdk
+        Whether any action of the service may be called, with its own parameters and results.
+    """
+
+    arn: str
+    service: str = ""
+    action: str = ""
+    pattern: Pattern = Pattern.ANSWER
+    sdk: bool = False
+
+    @classmethod
+    def of_function(cls, arn: str) -> "Resource":
+        """Return a function called by its own ARN."""
+        return cls(arn)
+
+    @property
+    def is_function(self) -> bool:
+        """Whether it is a function's own ARN."""
+        return not self.service
+
+    @property
+    def event_type(self) -> str:
+        """The resourceType in the history."""
+        return f"aws-sdk:{self.service}" if self.sdk else self.service
+
+    @property
+    def event_resource(self) -> str:
+        """The resource in the history."""
+        return f"{self.action}.{self.pattern}" if self.pattern else self.action
+
+
+# What can be called without aws-sdk, and the patterns that each has on AWS, source:
+# https://docs.aws.amazon.com/step-functions/latest/dg/integrate-services.html
+_ANSWER, _JOBS, _TOKEN = frozenset({Pattern.ANSWER}), frozenset({Pattern.SYNC, Pattern.SYNC_2}), {Pattern.TASK_TOKEN}
+OPTIMIZED: dict[tuple[str, str], frozenset[Pattern]] = {
+    ("lambda", "invoke"): _ANSWER | _TOKEN,
+    ("states", "startExecution"): _ANSWER | _JOBS | _TOKEN,
+    ("dynamodb", "getItem"): _ANSWER,
+    ("dynamodb", "putItem"): _ANSWER,
+    ("dynamodb", "updateItem"): _ANSWER,
+    ("dynamodb", "deleteItem"): _ANSWER,
+    ("sns", "publish"): _ANSWER | _TOKEN,
+    ("sqs", "sendMessage"): _ANSWER | _TOKEN,
+    ("events", "putEvents"): _ANSWER | _TOKEN,
+}
+
+
+def parse_resource(arn: str) -> Resource:
+    """Take a Resource apart.
+
+    Raises
+    ------
+    ResourceError
+        When it is none, or one that is not emulated; its message says so.
+    """
+    if _FUNCTION.fullmatch(arn):
+        return Resource.of_function(arn)
+    prefix = _PREFIX.match(arn)
+    if prefix is None:
+        raise ResourceError(
+            f"expected the ARN of a Lambda function or of an integration such as arn:aws:states:::lambda:invoke, "
+            f"got {arn!r}"
+        )
+    rest = arn[prefix.end() :]
+    if rest.startswith("activity:"):
+        raise ResourceError(f"activities are not emulated; use a .waitForTaskToken integration instead of {arn!r}")
+    name, _, suffix = rest.partition(".")
+    try:
+        pattern = Pattern(suffix)
+    except ValueError:
+        raise ResourceError(
+            f"expected .sync, .sync:2, .waitForTaskToken or nothing after {name!r}, got {suffix!r}"
+        ) from None
+    if sdk := _SDK.fullmatch(name):
+        if pattern in _JOBS:
+            raise ResourceError(f"an aws-sdk integration has no .{pattern}, got {arn!r}")
+        return Resource(arn, sdk["service"], sdk["action"], pattern, sdk=True)
+    integration = _OPTIMIZED.fullmatch(name)
+    known = OPTIMIZED.get((integration["service"], integration["action"])) if integration else None
+    if integration is None or known is None:
+        names = ", ".join(f"{service}:{action}" for service, action in OPTIMIZED)
+        raise ResourceError(f"the integration {name!r} is not emulated; there are {names}, and aws-sdk:SERVICE:ACTION")
+    if pattern not in known:
+        raise ResourceError(f"{name} has no .{pattern}, got {arn!r}")
+    return Resource(arn, integration["service"], integration["action"], pattern)
