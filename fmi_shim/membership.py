@@ -17,6 +17,7 @@ from fmi_shim.config import Config
 from fmi_shim.forms import array_form
 from fmi_shim.frames import Operation
 from fmi_shim.policy import Hint
+from fmi_shim.tracing import calls_type
 from rendezvous.protocol import pair_name
 
 _members: weakref.WeakSet[Calls] = weakref.WeakSet()
@@ -44,7 +45,7 @@ class Membership:
         self._name = name
         self._memory_mib = memory_mib
         self._splits = 0
-        self._calls = Calls(rank, size, EnabledChannels(rank, size, name, config, memory_mib))
+        self._calls = calls_type()(rank, size, EnabledChannels(rank, size, name, config, memory_mib))
         self._finalizer = weakref.finalize(self, self._calls.close)
         self._finalizer.atexit = False  # `_leave_all` knows how the program ended
         _members.add(self._calls)

@@ -9,6 +9,8 @@ from aiohttp import web
 
 from emulator.endpoint.lambda_api import LambdaApi
 from emulator.endpoint.moto_bridge import MotoBridge
+from emulator.endpoint.page.phases import PhaseLog
+from emulator.endpoint.page.views import Page
 from emulator.endpoint.step_functions_api import TARGET, StepFunctionsApi
 from emulator.errors import PortInUseError
 from emulator.lambda_service.functions import FunctionRegistry
@@ -69,13 +71,15 @@ class Endpoint:
         # Functions are told this address, so it must be known before the first of them starts.
         url = f"http://{self._host}:{listener.getsockname()[1]}"
         functions = FunctionRegistry(self._state / "functions")
-        pool = WarmPool(self._sandboxes, self.moto, url, _IDLE_S)
+        phases = PhaseLog(self.moto)
+        pool = WarmPool(self._sandboxes, phases, url, _IDLE_S)
         self._service = LambdaService(functions, pool, self._retry_delays_s)
         self.step_functions = StepFunctionsService(self._state / "step_functions", self._service, url)
         # Bodies are limited where they are read, each by its own limit.
         app = web.Application(client_max_size=2**63)
         app.add_routes(LambdaApi(functions, self._service, self.moto.read_object).routes())
         app.router.add_route("POST", "/", _by_target(StepFunctionsApi(self.step_functions), self.moto))
+        app.add_routes(Page(functions, self._service, self.step_functions.executions, phases, url).routes())
         app.router.add_route("*", "/{path:.*}", self.moto.handle)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_S, keepalive_timeout=3600)
         await self._runner.setup()

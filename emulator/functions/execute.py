@@ -1,9 +1,11 @@
 """One rank of a run: fetch the program's folder from S3 and run the script as ``__main__``."""
 
+import json
 import os
 import runpy
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -42,7 +44,10 @@ def handler(event: dict[str, Any], context: Any = None) -> dict[str, Any]:
     print(f"{MARKER} {event['RANK']} of {event['WORLD_SIZE']} RequestId: {request_id}", flush=True)
     # Where /tmp cannot be made private, each sandbox has a directory of its own for temporary files.
     root = Path(tempfile.gettempdir())
+    began = time.time()
     fetch_folder(boto3.client("s3"), event["S3_BUCKET"], event["S3_OBJECT_NAME"], root)
+    if os.environ.get("FMI_TRACE", "0") not in ("", "0"):
+        _trace("download", began, time.time())
     script = root / event["SCRIPT"].removeprefix("/tmp/")  # noqa: S108 - published payloads name it so
     if not script.is_file():
         raise FileNotFoundError(
@@ -76,6 +81,12 @@ def fetch_folder(s3: Any, bucket: str, folder: str, root: Path) -> None:
             target = root / key
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(s3.get_object(Bucket=bucket, Key=key)["Body"].read())
+
+
+def _trace(phase: str, began: float, ended: float) -> None:
+    """Write how long a phase took, as a line that is told from the program's output by its beginning."""
+    said = {"phase": phase, "seconds": round(ended - began, 6), "calls": 1, "intervals": [[began, ended]]}
+    print(TRACE_MARKER, json.dumps(said, separators=(",", ":")), flush=True)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emulator.log_lines import Report
+from emulator.rank_failures import is_victim
 
 
 @dataclass(frozen=True)
@@ -108,19 +109,4 @@ class RunOutcome:
         A rank that lost its peer, or was stopped, is the victim of another; among the others the first to end is named.
         """
         failed = [outcome for outcome in self.ranks if outcome.failure is not None]
-        return sorted(failed, key=lambda outcome: _is_victim(outcome.failure))
-
-
-# The errors of fmi_shim that tell of another rank's trouble, and what a rank that was stopped ends with.
-_VICTIM_ERRORS = {
-    "PeerLostError",
-    "PeerTimeoutError",
-    "PeerFailedError",
-    "PeerOverflowError",
-    "BrokenCommunicatorError",
-    "Stopped",
-}
-
-
-def _is_victim(failure: Failure | None) -> bool:
-    return failure is not None and failure.error_type in _VICTIM_ERRORS
+        return sorted(failed, key=lambda outcome: outcome.failure is not None and is_victim(outcome.failure.error_type))

@@ -1,0 +1,48 @@
+"""What ranks say of their own time, caught on its way to the log."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from emulator.functions.execute import TRACE_MARKER
+from emulator.lambda_service.sandbox_log import LogSink
+from emulator.rank_lines import Phase, parse_phase
+
+# Of a thousand ranks, two lines each, several runs.
+_STREAMS = 20_000
+_PHASES_A_STREAM = 200
+
+
+class PhaseLog:
+    """A log sink that remembers the trace lines and passes everything on.
+
+    Parameters
+    ----------
+    sink
+        Where the lines are kept.
+    """
+
+    def __init__(self, sink: LogSink) -> None:
+        self._sink = sink
+        self._phases: OrderedDict[str, list[Phase]] = OrderedDict()
+
+    def append(self, group: str, stream: str, messages: Sequence[str]) -> None:
+        """Add log events; see `LogSink`."""
+        for message in messages:
+            if message.startswith(TRACE_MARKER) and (phase := parse_phase(message)) is not None:
+                self._remember(stream, phase)
+        self._sink.append(group, stream, messages)
+
+    def phases(self, stream: str, began: float, ended: float) -> list[Phase]:
+        """Return the phases of a sandbox that began within a time, seconds since 1970."""
+        return [
+            phase
+            for phase in self._phases.get(stream, [])
+            if phase.intervals and began <= phase.intervals[0][0] <= ended
+        ]
+
+    def _remember(self, stream: str, phase: Phase) -> None:
+        kept = self._phases.setdefault(stream, [])
+        kept.append(phase)
+        del kept[:-_PHASES_A_STREAM]
+        while len(self._phases) > _STREAMS:
+            self._phases.popitem(last=False)

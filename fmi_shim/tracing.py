@@ -1,0 +1,110 @@
+"""How long a rank's operations took, told in its log when FMI_TRACE asks for it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from typing import Any
+
+from fmi_shim.calls import Calls, Plan
+from fmi_shim.channels.enabled import EnabledChannels
+
+TRACE_VARIABLE = "FMI_TRACE"
+# Begins the line; whoever reads the log recognises it, and does not take it for the program's output.
+MARKER = "fmi-trace:"
+_MOST_INTERVALS = 100
+_FIRST_GAP_S = 1e-4
+
+
+class Intervals:
+    """When something went on: a bounded number of intervals, nearby ones merged, and exact sums.
+
+    Attributes
+    ----------
+    seconds
+        The intervals' sum before any were merged.
+    count
+        How many there were.
+    merged
+        Start and end of each, in order.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.count = 0
+        self.merged: list[tuple[float, float]] = []
+        self._gap = _FIRST_GAP_S
+
+    def add(self, start: float, end: float) -> None:
+        """Add an interval that begins after all others have ended."""
+        self.seconds += end - start
+        self.count += 1
+        self._append(start, end)
+        while len(self.merged) > _MOST_INTERVALS:
+            self._gap *= 2
+            intervals, self.merged = self.merged, []
+            for interval in intervals:
+                self._append(*interval)
+
+    def _append(self, start: float, end: float) -> None:
+        if self.merged and start - self.merged[-1][1] < self._gap:
+            self.merged[-1] = (self.merged[-1][0], end)
+        else:
+            self.merged.append((start, end))
+
+
+class TracedCalls(Calls):
+    """`Calls` that write one line with their times to standard output when they are over."""
+
+    def __init__(self, rank: int, size: int, channels: EnabledChannels) -> None:
+        super().__init__(rank, size, channels)
+        self._intervals = Intervals()
+        # The wall clock's time, without its steps.
+        self._epoch = time.time() - time.perf_counter()
+        self._is_written = False
+
+    def run(self, plan: Plan, *buffers: Any) -> Any:
+        """Carry `plan` out, see `Calls`, and take its time."""
+        began = time.perf_counter()
+        try:
+            result = super().run(plan, *buffers)
+        except BaseException:
+            self._add(began)
+            self._write()
+            raise
+        self._add(began)
+        return result
+
+    def abandon(self, error: BaseException) -> None:
+        """Tell the other ranks of `error`, see `Calls`, and write the times."""
+        self._write()
+        super().abandon(error)
+
+    def close(self) -> None:
+        """Leave in peace, see `Calls`, and write the times."""
+        self._write()
+        super().close()
+
+    def _add(self, began: float) -> None:
+        self._intervals.add(self._epoch + began, self._epoch + time.perf_counter())
+
+    def _write(self) -> None:
+        if self._is_written or not self._intervals.count:
+            return
+        self._is_written = True
+        said = {
+            "phase": "communication",
+            "seconds": round(self._intervals.seconds, 6),
+            "calls": self._intervals.count,
+            "intervals": [(round(start, 5), round(end, 5)) for start, end in self._intervals.merged],
+        }
+        # Where standard output is closed, the trace is lost; that is no reason for a program to fail.
+        with contextlib.suppress(OSError, ValueError):
+            print(MARKER, json.dumps(said, separators=(",", ":")), flush=True)
+
+
+def calls_type() -> type[Calls]:
+    """Return what a communicator is to make its calls with: `TracedCalls` where FMI_TRACE is set, and not 0."""
+    return TracedCalls if os.environ.get(TRACE_VARIABLE, "0") not in ("", "0") else Calls

@@ -1,0 +1,25 @@
+"""What ranks say of their time, caught on its way to the log."""
+
+from collections.abc import Sequence
+
+from emulator.endpoint.page.phases import PhaseLog
+from emulator.rank_lines import Phase
+
+
+class Lines:
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def append(self, group: str, stream: str, messages: Sequence[str]) -> None:
+        self.seen += messages
+
+
+def test_trace_lines_are_remembered_by_stream_and_time_and_all_lines_go_on() -> None:
+    lines = Lines()
+    phases = PhaseLog(lines)
+    trace = 'fmi-trace: {"phase":"download","seconds":1,"calls":1,"intervals":[[10.0,11.0]]}'
+    phases.append("group", "stream", ["hello", trace, "fmi-trace: forged"])
+    assert lines.seen == ["hello", trace, "fmi-trace: forged"]
+    assert phases.phases("stream", 9.0, 12.0) == [Phase("download", ((10.0, 11.0),), 1.0, 1)]
+    assert phases.phases("stream", 12.0, 20.0) == []
+    assert phases.phases("other", 9.0, 12.0) == []
