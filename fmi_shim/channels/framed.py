@@ -10,7 +10,7 @@ import socket
 from fmi_shim.access import read_access
 from fmi_shim.channels.connections import Connections
 from fmi_shim.channels.framing import Framing
-from fmi_shim.channels.stream import Stream
+from fmi_shim.channels.stream import Buffers, Stream, octets
 from fmi_shim.config import DirectConfig
 from fmi_shim.control_link import ForeignServerError
 from fmi_shim.errors import FmiError, MismatchError
@@ -28,8 +28,12 @@ from fmi_shim.frames import (
     waiting_frame,
 )
 from fmi_shim.handshake import Hello
+from fmi_shim.operators import Array
 from fmi_shim.rendezvous_client import RendezvousClient
 from rendezvous.protocol import messages
+
+_SHORT_BYTES = 4096
+"""Messages up to here are joined with their header, and parted from it by a copy: cheaper than a list of buffers."""
 
 _STILL_SECONDS = 0.05
 """How long nothing may move for two ranks that send to each other to be taken for stuck."""
@@ -52,6 +56,70 @@ class FramedChannel(Connections, Framing[Stream]):
         """Make the call the one that messages are compared with, unless a connected rank has failed meanwhile."""
         self._expect(call.numbered(sequence))
         self._watch.look()
+
+    def send(self, buffer: Array, dst: int) -> None:
+        """Send a header and all of `buffer`; a short one in one piece."""
+        rest = self._send_short(buffer, dst)
+        if rest is None:
+            super().send(buffer, dst)
+        elif rest:
+            self._move(self._streams[dst], rest, None, [])
+
+    def recv(self, buffer: Array, src: int) -> None:
+        """Fill `buffer` with the payload of a message of the running call."""
+        if not self._receive_short(buffer, src):
+            super().recv(buffer, src)
+
+    def sendrecv(self, outgoing: Array, dst: int, incoming: Array, src: int) -> None:
+        """Send and receive at the same time; a short message is sent first, where the kernel takes all of it."""
+        rest = self._send_short(outgoing, dst) if src in self._streams else None
+        if rest is None:
+            super().sendrecv(outgoing, dst, incoming, src)
+        elif rest:
+            source = self._streams[src]
+            buffers, judge = self._expected(source, octets(incoming))
+            self._move(self._streams[dst], rest, source, buffers, judge)
+        else:
+            self.recv(incoming, src)
+
+    def _send_short(self, buffer: Array, dst: int) -> Buffers | None:
+        """Send a short message, if nothing is in its way; return what the kernel did not take, None for all of it."""
+        stream = self._streams.get(dst)
+        if stream is None or stream.ended or self._posts or buffer.nbytes > _SHORT_BYTES:
+            return None
+        message = self._head(buffer.nbytes) + buffer.tobytes()
+        try:
+            sent = stream.socket.send(message)
+        except BlockingIOError:
+            return None
+        except ConnectionError:
+            raise self._broken(stream) from None
+        stream.sent += 1
+        stream.in_message = sent < len(message)
+        return [memoryview(message)[sent:]] if stream.in_message else []
+
+    def _receive_short(self, buffer: Array, src: int) -> bool:
+        """Receive a short message; return False if nothing was taken, since it is another one, or not all is there."""
+        stream = self._streams.get(src)
+        if stream is None or stream.backlog or stream.ended or self._posts or buffer.nbytes > _SHORT_BYTES:
+            return False
+        head = self._head(buffer.nbytes)
+        whole = len(head) + buffer.nbytes
+        yields = 0
+        while True:
+            try:
+                message = stream.socket.recv(whole)
+                break
+            except BlockingIOError:
+                yields = self._pause({stream.descriptor: select.POLLIN}, yields)
+            except ConnectionError:
+                raise self._broken(stream) from None
+        if len(message) != whole or not message.startswith(head):
+            stream.push_back(message)
+            return False
+        octets(buffer)[:] = memoryview(message)[len(head) :]
+        stream.received += 1
+        return True
 
     def fail(self, error: BaseException) -> None:
         """Tell every connected rank of the error, and the others through the rendezvous server; then close."""

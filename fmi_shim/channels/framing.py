@@ -88,7 +88,6 @@ class Framing(Generic[L]):
     full_duplex = True
 
     _call: Call
-    _signature: bytes
 
     @abstractmethod
     def _link(self, peer: int) -> L:
@@ -167,12 +166,22 @@ class Framing(Generic[L]):
 
     def _expect(self, call: Call) -> None:
         self._call = call
-        self._signature = signature(call)
+        self._heads: dict[int, bytes] = {}
+
+    def _head(self, length: int) -> bytes:
+        """Return the header of a message of the running call, of `length` bytes."""
+        head = self._heads.get(length)
+        if head is None:
+            head = self._heads[length] = header(signature(self._call), length, self._call.shape)
+        return head
 
     def _message(self, buffer: Array, kind: Kind = Kind.data) -> Buffers:
         payload = octets(buffer)
-        head = self._signature if kind is Kind.data else signature(self._call, kind)
-        return [memoryview(header(head, len(payload), self._call.shape)), payload]
+        if kind is Kind.data:
+            head = self._head(len(payload))
+        else:
+            head = header(signature(self._call, kind), len(payload), self._call.shape)
+        return [memoryview(head), payload]
 
     def _announced(self, source: L, parts: int | None = None) -> Array:
         """Read a header that only the sender could know, and return an array for what it announces."""
@@ -205,7 +214,7 @@ class Framing(Generic[L]):
         header has proved right. `blocking` says whether the rank does nothing else meanwhile.
         """
         call = self._call
-        expected = header(self._signature, len(payload), call.shape)
+        expected = self._head(len(payload))
         head = bytearray(len(expected))
         total = 0
         buffers = [memoryview(head), payload]

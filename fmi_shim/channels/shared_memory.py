@@ -17,7 +17,7 @@ from fmi_shim.channels.stream import Buffers, advance
 from fmi_shim.collectives.in_segment import SegmentChannel
 from fmi_shim.config import DirectConfig
 from fmi_shim.errors import ConfigError, FmiError, PeerLostError, PeerTimeoutError
-from fmi_shim.frames import HEADER_BYTES, Call, abort_payload, decode_abort, header
+from fmi_shim.frames import HEADER_BYTES, Call, abort_payload, decode_abort
 from fmi_shim.operators import Array
 from fmi_shim.shared_memory import layout, semaphores
 from fmi_shim.shared_memory.lanes import Inlet, Outlet
@@ -206,7 +206,7 @@ class SharedMemoryChannel(Framing[LanePair], SegmentChannel):
     def _expect(self, call: Call) -> None:
         super()._expect(call)
         length = 0 if call.dtype is None else call.count * call.dtype.itemsize
-        frame = header(self._signature, length, call.shape)
+        frame = self._head(length)
         self._block = _BLOCK_PREFIX.pack(len(frame)) + frame
 
     def _link(self, peer: int) -> LanePair:
