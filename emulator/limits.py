@@ -17,6 +17,8 @@ CONCURRENT_EXECUTIONS = 1000
 # Reservations must leave so many for the functions without one.
 UNRESERVED_EXECUTIONS = 100
 MB_PER_VCPU = 1769
+# Of one execution environment.
+FILE_DESCRIPTORS = 1024
 MAX_VCPUS = 6
 
 # An event whose function failed is tried again after these waits.

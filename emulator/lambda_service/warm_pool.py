@@ -81,6 +81,7 @@ class WarmPool:
             task_root=function.code_root,
             memory_bytes=function.spec.memory_mb * limits.MIB,
             ephemeral_storage_bytes=function.spec.ephemeral_storage_mb * limits.MIB,
+            vcpus=function.spec.memory_mb / limits.MB_PER_VCPU,
         )
         try:
             sandbox = await self._sandboxes.create(spec, log.write)
@@ -94,6 +95,7 @@ class WarmPool:
         except asyncio.CancelledError:
             await asyncio.shield(self.end(environment))
             raise
+        sandbox.init_done()
         return environment
 
     async def end(self, environment: ExecutionEnvironment) -> None:

@@ -23,6 +23,11 @@ class SandboxSpec:
         Resident memory above which the sandbox is killed, bytes.
     ephemeral_storage_bytes
         Size of its private /tmp, bytes.
+    vcpus
+        CPU seconds a second that its processes get together once the init phase is over.
+    command
+        A program, with arguments, that serves the runtime API; empty for the sandbox's own client of it, which calls
+        a Python handler.
     """
 
     sandbox_id: str
@@ -30,6 +35,8 @@ class SandboxSpec:
     task_root: Path
     memory_bytes: int
     ephemeral_storage_bytes: int
+    vcpus: float
+    command: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,9 @@ class Sandbox(Protocol):
     @property
     def exited(self) -> "asyncio.Future[SandboxExit]":
         """Resolves when the sandbox's process has ended, however that came about."""
+
+    def init_done(self) -> None:
+        """Take note that the init phase is over: the CPU share holds from now on."""
 
     def peak_memory(self) -> int:
         """Return the most resident memory the sandbox has had so far, bytes."""

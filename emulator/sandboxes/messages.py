@@ -3,7 +3,6 @@
 Each `Spawn` is accompanied by one file descriptor, the write end of the sandbox's output.
 """
 
-import dataclasses
 import json
 import struct
 from dataclasses import dataclass
@@ -12,13 +11,22 @@ from typing import TypeAlias
 
 @dataclass(frozen=True)
 class Spawn:
-    """To the zygote: fork a worker."""
+    """To the zygote: fork a worker that serves the runtime API itself, or becomes a command that does."""
 
     sandbox_id: str
     environment: dict[str, str]
     task_root: str
     memory_bytes: int
     ephemeral_storage_bytes: int
+    vcpus: float
+    command: list[str]
+
+
+@dataclass(frozen=True)
+class InitDone:
+    """To the zygote: a worker has got through its init phase, and has no more than its share of the CPU from now on."""
+
+    sandbox_id: str
 
 
 @dataclass(frozen=True)
@@ -47,16 +55,14 @@ class Exited:
     peak_memory_bytes: int
 
 
-Message: TypeAlias = Spawn | Kill | Started | Exited
-_KINDS: dict[str, type[Spawn] | type[Kill] | type[Started] | type[Exited]] = {
-    kind.__name__: kind for kind in (Spawn, Kill, Started, Exited)
-}
+Message: TypeAlias = Spawn | InitDone | Kill | Started | Exited
+_KINDS: dict[str, type[Message]] = {kind.__name__: kind for kind in (Spawn, InitDone, Kill, Started, Exited)}
 _LENGTH = struct.Struct("!I")
 
 
 def encode(message: Message) -> bytes:
     """Return the message's bytes on the socket."""
-    body = json.dumps([type(message).__name__, dataclasses.asdict(message)]).encode()
+    body = json.dumps([type(message).__name__, vars(message)]).encode()
     return _LENGTH.pack(len(body)) + body
 
 

@@ -6,10 +6,11 @@ Elsewhere there are no mount namespaces: the caller falls back to a directory of
 """
 
 import ctypes
+import functools
 import os
 import stat
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 _CLONE_NEWNS = 0x00020000
@@ -27,7 +28,7 @@ class PrivateTmpUnavailableError(OSError):
     """There is no private /tmp on this platform or for this user; the message says why."""
 
 
-def mount_private_tmp(size_bytes: int, keep: Iterable[Path]) -> None:
+def mount_private_tmp(size_bytes: int, keep: Sequence[Path]) -> None:
     """Give the calling process, and its future children, an empty /tmp.
 
     Call it in a process with one thread: the kernel refuses a user namespace to others.
@@ -37,7 +38,7 @@ def mount_private_tmp(size_bytes: int, keep: Iterable[Path]) -> None:
     size_bytes
         Writing more than this to /tmp fails with ENOSPC.
     keep
-        Paths that stay visible where they lie under the old /tmp: code, sockets, the interpreter.
+        Paths that stay visible where they lie under the old /tmp, as `below_tmp` returns them.
 
     Raises
     ------
@@ -48,7 +49,7 @@ def mount_private_tmp(size_bytes: int, keep: Iterable[Path]) -> None:
         raise PrivateTmpUnavailableError(f"{sys.platform} has no mount namespaces")
     try:
         _enter_namespace()
-        _cover_tmp(size_bytes, _outermost(keep))
+        _cover_tmp(size_bytes, keep)
     except OSError as error:
         raise PrivateTmpUnavailableError(f"the kernel refused a private /tmp: {error}") from error
 
@@ -63,7 +64,7 @@ def _enter_namespace() -> None:
     _mount("none", "/", None, _MS_REC | _MS_PRIVATE)
 
 
-def _cover_tmp(size_bytes: int, kept: list[Path]) -> None:
+def _cover_tmp(size_bytes: int, kept: Sequence[Path]) -> None:
     # A descriptor reaches a kept path even after the new /tmp has covered it.
     descriptors = {path: os.open(path, os.O_PATH | os.O_CLOEXEC) for path in kept}
     _mount("tmpfs", str(TMP), "tmpfs", _MS_NOSUID | _MS_NODEV, f"size={size_bytes},mode=1777")
@@ -75,19 +76,20 @@ def _cover_tmp(size_bytes: int, kept: list[Path]) -> None:
 
 def _make_mount_point(path: Path, descriptor: int) -> None:
     if stat.S_ISDIR(os.fstat(descriptor).st_mode):
-        path.mkdir(parents=True)
+        path.mkdir(parents=True, exist_ok=True)
     else:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
 
 
-def _outermost(paths: Iterable[Path]) -> list[Path]:
-    """Return the existing paths below /tmp, without those that another one contains."""
+def below_tmp(paths: Iterable[Path]) -> list[Path]:
+    """Return those of the paths that exist and lie below /tmp, resolved, without those that another one contains."""
     below = sorted({path.resolve() for path in paths if path.exists()})
     below = [path for path in below if path.is_relative_to(TMP) and path != TMP]
     return [path for path in below if not any(path.is_relative_to(other) for other in below if other != path)]
 
 
+@functools.cache
 def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 

@@ -3,29 +3,36 @@
 import asyncio
 import contextlib
 import os
+import resource
+import signal
 import socket
 import sys
+import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from emulator.errors import SandboxError
 from emulator.sandboxes.base import SandboxExit, SandboxSpec
+from emulator.sandboxes.control_link import ControlLink
+from emulator.sandboxes.cpu_groups import CpuGroups, CpuSharesUnavailableError, make_cpu_groups
 from emulator.sandboxes.memory import MemoryGauge
-from emulator.sandboxes.messages import Decoder, Exited, Kill, Spawn, Started, encode
+from emulator.sandboxes.messages import Exited, InitDone, Kill, Message, Spawn, Started
 
 _READ_BYTES = 65536
+# The keeper's exit status, from here on, is 128 + the signal that ended the zygote.
+_KILLED_STATUS = 128
 
 
 class ProcessSandbox:
     """One forked worker."""
 
-    def __init__(self, output: int, on_output: Callable[[bytes], None], kill: Callable[[], None]) -> None:
+    def __init__(self, sandbox_id: str, output: int, on_output: Callable[[bytes], None], link: ControlLink) -> None:
+        self._id = sandbox_id
+        self._link = link
         self._loop = asyncio.get_running_loop()
         self._exited: asyncio.Future[SandboxExit] = self._loop.create_future()
         self._output = output
         self._on_output = on_output
-        self._kill = kill
         self._memory: MemoryGauge | None = None
         self.started: asyncio.Future[None] = self._loop.create_future()
         os.set_blocking(output, False)
@@ -51,10 +58,15 @@ class ProcessSandbox:
                 self._on_output(data)
             self._close_output()
 
+    def init_done(self) -> None:
+        """Take note that the init phase is over: the CPU share holds from now on."""
+        if not self._exited.done() and not self._link.closed:
+            self._link.send(InitDone(self._id))
+
     def kill(self) -> None:
         """End the worker and its process group at once."""
-        if not self._exited.done():
-            self._kill()
+        if not self._exited.done() and not self._link.closed:
+            self._link.send(Kill(self._id))
 
     def on_started(self, pid: int) -> None:
         """Take note that the worker runs."""
@@ -77,7 +89,7 @@ class ProcessSandbox:
 
 
 class ProcessSandboxes:
-    """Makes sandboxes by ordering forks from a zygote of its own.
+    """Makes sandboxes by ordering forks from a zygote of its own; one that was killed is replaced.
 
     Parameters
     ----------
@@ -85,33 +97,41 @@ class ProcessSandboxes:
         Folder of the emulator's files; the zygote removes it when it ends, even if this process was killed.
     preload
         Modules that the zygote imports besides numpy, boto3 and fmi_shim.
+
+    Attributes
+    ----------
+    cpu_shares_missing
+        Why shares of the CPU are not enforced here; None when they are.
     """
 
     def __init__(self, state: Path, preload: Sequence[str] = ()) -> None:
         self._state = state
         self._preload = preload
         self._sandboxes: dict[str, ProcessSandbox] = {}
-        self._decoder = Decoder()
-        self._control: socket.socket | None = None
-        self._zygote: asyncio.subprocess.Process | None = None
+        self._link: ControlLink | None = None
+        self._keeper: asyncio.subprocess.Process | None = None
+        self._closing = False
+        self._starting = asyncio.Lock()
+        self.cpu_shares_missing: str | None = None
 
     async def start(self) -> None:
         """Start the zygote; returns before it has imported anything."""
+        _raise_descriptor_limit()
+        groups = self._make_cpu_groups()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with theirs:
-            self._zygote = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", "emulator.sandboxes.zygote"),
+            self._keeper = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-m", "emulator.sandboxes.keeper"),
                 *("--control", str(theirs.fileno()), "--state", str(self._state)),
                 *(f"--preload={module}" for module in self._preload),
+                *(() if groups is None else ("--cpu-groups", str(groups.base))),
                 pass_fds=[theirs.fileno()],
                 # Out of the terminal's reach: Ctrl-C is for the command in front of it.
                 start_new_session=True,
                 stdin=asyncio.subprocess.DEVNULL,
                 env=_zygote_environment(),
             )
-        ours.setblocking(False)
-        self._control = ours
-        asyncio.get_running_loop().add_reader(ours, self._receive)
+        self._link = ControlLink(ours, self._take, self._on_zygote_gone)
 
     async def create(self, spec: SandboxSpec, on_output: Callable[[bytes], None]) -> ProcessSandbox:
         """Fork a worker.
@@ -119,18 +139,22 @@ class ProcessSandboxes:
         Raises
         ------
         SandboxError
-            When the zygote is gone.
+            When the zygote is gone, and a new one cannot be started.
         """
-        if self._control is None:
-            raise SandboxError("the sandboxes' zygote has ended; restart the emulator")
+        link = await self._live_link()
         read_end, write_end = os.pipe()
-        sandbox = ProcessSandbox(read_end, on_output, lambda: self._order_kill(spec.sandbox_id))
+        sandbox = ProcessSandbox(spec.sandbox_id, read_end, on_output, link)
         self._sandboxes[spec.sandbox_id] = sandbox
-        order = Spawn(**{**asdict(spec), "environment": dict(spec.environment), "task_root": str(spec.task_root)})
-        try:
-            self._send(encode(order), write_end)
-        finally:
-            os.close(write_end)
+        order = Spawn(
+            spec.sandbox_id,
+            dict(spec.environment),
+            str(spec.task_root),
+            spec.memory_bytes,
+            spec.ephemeral_storage_bytes,
+            spec.vcpus,
+            list(spec.command),
+        )
+        link.send(order, write_end)
         try:
             await asyncio.shield(sandbox.started)
         except asyncio.CancelledError:
@@ -145,56 +169,61 @@ class ProcessSandboxes:
 
     async def close(self) -> None:
         """End every sandbox and the zygote, and wait until they are gone."""
-        self._hang_up()
-        if self._zygote is not None:
-            await self._zygote.wait()
+        self._closing = True
+        if self._link is not None:
+            self._link.close()
+            self._end_all()
+        if self._keeper is not None:
+            await self._keeper.wait()
 
-    def _order_kill(self, sandbox_id: str) -> None:
-        if self._control is not None:
-            self._send(encode(Kill(sandbox_id)))
+    async def _live_link(self) -> ControlLink:
+        """Return the link to the zygote, after starting a new one if it was killed."""
+        async with self._starting:
+            if self._link is None or self._link.closed:
+                if self._closing or self._keeper is None:
+                    raise SandboxError("the sandboxes have been ended")
+                # Its keeper ends when nothing is left of it. A zygote that could not start will not do so now.
+                status = await self._keeper.wait()
+                if status < _KILLED_STATUS:
+                    raise SandboxError("the sandboxes' zygote has ended; its reason stands above")
+                await self.start()
+            assert self._link is not None  # noqa: S101 - start has set it
+            return self._link
 
-    def _send(self, data: bytes, *descriptors: int) -> None:
-        # Orders are short and the zygote always reads: blocking here is a matter of microseconds.
-        if self._control is None:
-            raise SandboxError("the sandboxes' zygote has ended; restart the emulator")
-        self._control.setblocking(True)
+    def _make_cpu_groups(self) -> CpuGroups | None:
         try:
-            sent = socket.send_fds(self._control, [data], descriptors) if descriptors else 0
-            self._control.sendall(memoryview(data)[sent:])
-        except (BrokenPipeError, ConnectionResetError) as error:
-            raise SandboxError("the sandboxes' zygote has ended; restart the emulator") from error
-        finally:
-            self._control.setblocking(False)
+            return make_cpu_groups(f"fmi-emulator-{uuid.uuid4().hex[:12]}")
+        except CpuSharesUnavailableError as error:
+            self.cpu_shares_missing = str(error)
+            return None
 
-    def _receive(self) -> None:
-        if self._control is None:
-            return
-        try:
-            data = self._control.recv(_READ_BYTES)
-        except BlockingIOError:
-            return
-        except ConnectionResetError:
-            data = b""
-        for message in self._decoder.feed(data):
-            if isinstance(message, Started):
-                self._sandboxes[message.sandbox_id].on_started(message.pid)
-            elif isinstance(message, Exited):
-                end = SandboxExit(message.exit_status, message.signal, message.out_of_memory, message.peak_memory_bytes)
-                self._sandboxes.pop(message.sandbox_id).on_exited(end)
-        if not data:
-            self._hang_up()
+    def _take(self, message: Message) -> None:
+        if isinstance(message, Started):
+            self._sandboxes[message.sandbox_id].on_started(message.pid)
+        elif isinstance(message, Exited):
+            end = SandboxExit(message.exit_status, message.signal, message.out_of_memory, message.peak_memory_bytes)
+            self._sandboxes.pop(message.sandbox_id).on_exited(end)
 
-    def _hang_up(self) -> None:
-        if self._control is None:
-            return
-        asyncio.get_running_loop().remove_reader(self._control)
-        self._control.close()
-        self._control = None
+    def _on_zygote_gone(self) -> None:
+        if not self._closing:
+            print("emulator: the sandboxes' zygote has ended, and all sandboxes with it", file=sys.stderr)
+        self._end_all()
+
+    def _end_all(self) -> None:
         for sandbox in self._sandboxes.values():
             if not sandbox.started.done():
                 sandbox.started.set_exception(SandboxError("the sandboxes' zygote has ended; its reason stands above"))
-            sandbox.on_exited(SandboxExit(None, 9, out_of_memory=False, peak_memory_bytes=0))
+            sandbox.on_exited(SandboxExit(None, signal.SIGKILL, out_of_memory=False, peak_memory_bytes=0))
         self._sandboxes.clear()
+
+
+def _raise_descriptor_limit() -> None:
+    """Allow this process as many descriptors as it may have: a thousand sandboxes take four thousand."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # macOS says "infinity" and takes no more than this, OPEN_MAX.
+    most = 10_240 if hard == resource.RLIM_INFINITY else hard
+    if soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _zygote_environment() -> dict[str, str]:

@@ -9,9 +9,11 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
+from emulator.limits import FILE_DESCRIPTORS
 from emulator.sandboxes.messages import Spawn
-from emulator.sandboxes.private_tmp import PrivateTmpUnavailableError, mount_private_tmp
+from emulator.sandboxes.private_tmp import PrivateTmpUnavailableError, below_tmp, mount_private_tmp
 from emulator.sandboxes.runtime_client import serve
 
 _PR_SET_PDEATHSIG = 1
@@ -29,7 +31,7 @@ def run_worker(spawn: Spawn, output: int, zygote_pid: int, visible: Sequence[Pat
     zygote_pid
         The parent: when it dies, so does this process.
     visible
-        What can be seen under /tmp even when that is private.
+        What stays visible under /tmp when that is private, as `below_tmp` returns it.
     """
     status = 1
     try:
@@ -38,8 +40,11 @@ def run_worker(spawn: Spawn, output: int, zygote_pid: int, visible: Sequence[Pat
         _die_with(zygote_pid)
         _redirect(output)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_NOFILE, _descriptor_limits())
         _replace_environment(spawn)
         _shut_in(spawn, visible)
+        if spawn.command:
+            _become(spawn.command)
         status = serve(Path(spawn.task_root))
     except SystemExit as error:
         status = error.code if isinstance(error.code, int) else int(error.code is not None)
@@ -68,6 +73,19 @@ def _redirect(output: int) -> None:
     sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
 
 
+def _descriptor_limits() -> tuple[int, int]:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = FILE_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(FILE_DESCRIPTORS, hard)
+    return most, most
+
+
+def _become(command: Sequence[str]) -> NoReturn:
+    """Replace this process's program; what Python ignores, the new one must not find ignored."""
+    for ignored in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(ignored, signal.SIG_DFL)
+    os.execve(command[0], list(command), os.environ)  # noqa: S606 - the function's own program
+
+
 def _replace_environment(spawn: Spawn) -> None:
     os.environ.clear()
     os.environ.update(spawn.environment)
@@ -76,7 +94,7 @@ def _replace_environment(spawn: Spawn) -> None:
 
 def _shut_in(spawn: Spawn, visible: Sequence[Path]) -> None:
     try:
-        mount_private_tmp(spawn.ephemeral_storage_bytes, [Path(spawn.task_root), *visible])
+        mount_private_tmp(spawn.ephemeral_storage_bytes, [*visible, *below_tmp([Path(spawn.task_root)])])
     except PrivateTmpUnavailableError as error:
         # The next best: a directory of its own, removed with the cloud's state.
         own = Path(spawn.task_root).parent / "tmp" / spawn.sandbox_id

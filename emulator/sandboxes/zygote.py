@@ -4,32 +4,35 @@ A fork shares the imported modules' memory and takes milliseconds where an impor
 thread: a forked copy of a process with several can deadlock, and the kernel gives no user namespace to it.
 """
 
-import argparse
 import contextlib
-import ctypes
 import gc
 import importlib
 import os
+import resource
 import selectors
 import shutil
 import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
 
 import boto3
 import numpy as np  # noqa: F401 - for all workers to share
-import psutil
 
 import fmi_shim  # noqa: F401 - for all workers to share
 from emulator.limits import REGION
+from emulator.sandboxes.cpu_groups import CpuGroups
 from emulator.sandboxes.import_paths import import_paths
+from emulator.sandboxes.keeper import adopt_orphans, child_pids, end_children
 from emulator.sandboxes.memory import MemoryGauge
-from emulator.sandboxes.messages import Decoder, Exited, Kill, Message, Spawn, Started, encode
+from emulator.sandboxes.messages import Decoder, Exited, InitDone, Kill, Message, Spawn, Started, encode
+from emulator.sandboxes.private_tmp import below_tmp
 from emulator.sandboxes.worker import run_worker
 
-_PR_SET_CHILD_SUBREAPER = 36
 # A look at one worker's memory costs about 10 us: the watch takes 1 % of a core at any number of workers.
 _WATCH_INTERVAL_S = 0.01
 _WATCH_INTERVAL_PER_WORKER_S = 0.001
@@ -42,6 +45,7 @@ class _Worker:
     sandbox_id: str
     memory: MemoryGauge
     memory_bytes: int
+    vcpus: float
     out_of_memory: bool = False
 
 
@@ -52,15 +56,19 @@ class Zygote:
     ----------
     control
         The socket to the endpoint.
+    groups
+        Where the workers' shares of the CPU are enforced, None where they cannot be.
     """
 
-    def __init__(self, control: socket.socket) -> None:
+    def __init__(self, control: socket.socket, groups: CpuGroups | None) -> None:
+        self._groups = groups
         self._control = control
         self._decoder = Decoder()
         self._descriptors: list[int] = []
         self._workers: dict[int, _Worker] = {}
+        self._pids: dict[str, int] = {}
         self._next_watch = 0.0
-        self._visible = import_paths()
+        self._visible = below_tmp(import_paths())
 
     def run(self) -> None:
         """Serve until the endpoint is gone, then end every worker."""
@@ -93,6 +101,8 @@ class Zygote:
         for message in self._decoder.feed(data):
             if isinstance(message, Spawn):
                 self._fork(message)
+            elif isinstance(message, InitDone):
+                self._limit_cpu(message.sandbox_id)
             elif isinstance(message, Kill):
                 self._kill(message.sandbox_id)
         return bool(data)
@@ -114,13 +124,19 @@ class Zygote:
         # The child does the same: whoever comes first, the group exists before anybody signals it.
         with contextlib.suppress(PermissionError, ProcessLookupError):
             os.setpgid(pid, pid)
-        self._workers[pid] = _Worker(spawn.sandbox_id, MemoryGauge(pid), spawn.memory_bytes)
+        if self._groups is not None:
+            self._groups.add(spawn.sandbox_id, pid)
+        self._workers[pid] = _Worker(spawn.sandbox_id, MemoryGauge(pid), spawn.memory_bytes, spawn.vcpus)
+        self._pids[spawn.sandbox_id] = pid
         self._send(Started(spawn.sandbox_id, pid))
 
+    def _limit_cpu(self, sandbox_id: str) -> None:
+        if self._groups is not None and sandbox_id in self._pids:
+            self._groups.limit(sandbox_id, self._workers[self._pids[sandbox_id]].vcpus)
+
     def _kill(self, sandbox_id: str) -> None:
-        for pid, worker in self._workers.items():
-            if worker.sandbox_id == sandbox_id:
-                _kill_group(pid)
+        if sandbox_id in self._pids:
+            _kill_group(self._pids[sandbox_id])
 
     def _watch(self) -> float | None:
         """Kill workers above their memory when it is time to look; return the seconds until the next look."""
@@ -137,38 +153,63 @@ class Zygote:
         return max(0.0, self._next_watch - time.monotonic())
 
     def _reap(self) -> None:
-        while self._workers:
-            pid, status, usage = os.wait4(-1, os.WNOHANG)
-            if pid == 0:
-                return
-            worker = self._workers.pop(pid, None)
-            # Anything else is an orphan of a worker's that this subreaper inherited.
-            if worker is None:
-                continue
-            _kill_group(pid)
-            code = os.waitstatus_to_exitcode(status)
-            # ru_maxrss is in KiB, on macOS in bytes: getrusage(2) of either.
-            peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-            self._send(
-                Exited(
-                    worker.sandbox_id,
-                    exit_status=code if code >= 0 else None,
-                    signal=-code if code < 0 else None,
-                    out_of_memory=worker.out_of_memory,
-                    peak_memory_bytes=max(peak, worker.memory_bytes) if worker.out_of_memory else peak,
-                )
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+                if pid == 0:
+                    break
+                # Anything else is an orphan of a worker's that this subreaper inherited.
+                if pid in self._workers:
+                    self._report_end(pid, status, usage)
+        self._kill_orphans()
+
+    def _report_end(self, pid: int, status: int, usage: resource.struct_rusage) -> None:
+        worker = self._workers.pop(pid)
+        del self._pids[worker.sandbox_id]
+        _kill_group(pid)
+        if self._groups is not None:
+            self._groups.discard(worker.sandbox_id)
+        code = os.waitstatus_to_exitcode(status)
+        # ru_maxrss is in KiB, on macOS in bytes: getrusage(2) of either.
+        peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        self._send(
+            Exited(
+                worker.sandbox_id,
+                exit_status=code if code >= 0 else None,
+                signal=-code if code < 0 else None,
+                out_of_memory=worker.out_of_memory,
+                peak_memory_bytes=max(peak, worker.memory_bytes) if worker.out_of_memory else peak,
             )
+        )
+
+    def _kill_orphans(self) -> None:
+        """Kill what ended workers have left running in sessions of its own, told by its view of /tmp.
+
+        An orphan may also be a living worker's, whose process in between has ended: that one is left alone. Where
+        sandboxes have no /tmp of their own, all orphans are, until the zygote ends.
+        """
+        orphans = set(child_pids()) - self._workers.keys() if sys.platform == "linux" else set()
+        if not orphans:
+            return
+        inhabited = {_mounts_of(pid) for pid in self._workers} | {_mounts_of(os.getpid()), None}
+        for pid in orphans:
+            if _mounts_of(pid) not in inhabited:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
     def _end_all(self) -> None:
         for pid in self._workers:
             _kill_group(pid)
         # As the subreaper this process inherits whatever the workers left, so no process escapes it.
-        with contextlib.suppress(ChildProcessError):
-            while True:
-                for child in psutil.Process().children():
-                    with contextlib.suppress(psutil.NoSuchProcess):
-                        child.kill()
-                os.wait()
+        end_children()
+
+
+def _mounts_of(pid: int) -> int | None:
+    """Return which mount namespace a process is in, None when it has ended; see namespaces(7)."""
+    try:
+        return Path(f"/proc/{pid}/ns/mnt").stat().st_ino
+    except OSError:
+        return None
 
 
 def _kill_group(pid: int) -> None:
@@ -176,10 +217,12 @@ def _kill_group(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
-def _warm_up(preload: list[str]) -> None:
+def _warm_up(preload: Sequence[str]) -> None:
     # What botocore reads for the first client of a kind stays in the default session, for all forks to share.
     # The client itself is thrown away: a worker's has other credentials and another endpoint.
     boto3.client("s3", region_name=REGION, aws_access_key_id="-", aws_secret_access_key="-")  # noqa: S106 - a placeholder
+    # Every connection needs the codec, which is imported with its tables when it is first used.
+    "localhost".encode("idna")
     for module in preload:
         importlib.import_module(module)
     # What lives for ever is taken out of the collector's sight, so that its passes copy no shared page.
@@ -187,26 +230,29 @@ def _warm_up(preload: list[str]) -> None:
     gc.freeze()
 
 
-def main() -> None:
-    """Run the zygote; the endpoint starts it with its socket and its state folder."""
-    parser = argparse.ArgumentParser(description="Forks sandboxes for the emulator; not started by hand.")
-    parser.add_argument("--control", type=int, required=True, help="descriptor of the socket to the endpoint")
-    parser.add_argument("--state", required=True, help="folder to remove at the end")
-    parser.add_argument("--preload", action="append", default=[], help="module to import before the first fork")
-    arguments = parser.parse_args()
-    # The end is told by the socket, and Ctrl-C belongs to the program at the terminal.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+def run_zygote(control: socket.socket, state: Path, preload: Sequence[str], groups: CpuGroups | None) -> NoReturn:
+    """Be the zygote until the endpoint hangs up, then end the process.
+
+    Parameters
+    ----------
+    control
+        The socket to the endpoint.
+    state
+        Folder to remove at the end.
+    preload
+        Modules to import before the first fork.
+    groups
+        Where the workers' shares of the CPU are enforced, None where they cannot be.
+    """
+    status = 0
     try:
-        with socket.socket(fileno=arguments.control) as control:
-            _warm_up(arguments.preload)
-            Zygote(control).run()
+        adopt_orphans()
+        with control:
+            _warm_up(preload)
+            Zygote(control, groups).run()
     except ImportError as error:
-        sys.exit(f"the sandboxes cannot start: --preload: {error}")
+        print(f"the sandboxes cannot start: --preload: {error}", file=sys.stderr)
+        status = 1
     finally:
-        shutil.rmtree(arguments.state, ignore_errors=True)
-
-
-if __name__ == "__main__":
-    main()
+        shutil.rmtree(state, ignore_errors=True)
+    sys.exit(status)

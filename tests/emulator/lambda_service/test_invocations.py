@@ -88,12 +88,12 @@ def test_what_is_remembered_tells_cold_from_warm_and_how_each_ended(with_service
     with_service(body)
 
 
-@pytest.mark.parametrize("payload", [b"{", b"NaN", b'{"x": -Infinity}', b"\xff", b"[" * 100_000])
-def test_what_is_no_json_is_refused(with_service: WithService, payload: bytes) -> None:
+def test_what_is_no_json_is_refused(with_service: WithService) -> None:
     async def body(running: Service) -> None:
         running.deploy("f", "def handler(event, context): pass")
-        with pytest.raises(ApiError) as refused:
-            await running.service.invoke("f", None, payload)
-        assert (refused.value.code, refused.value.status) == ("InvalidRequestContentException", 400)
+        for payload in (b"{", b"NaN", b'{"x": -Infinity}', b"\xff", b"[" * 100_000):
+            with pytest.raises(ApiError) as refused:
+                await running.service.invoke("f", None, payload)
+            assert (refused.value.code, refused.value.status) == ("InvalidRequestContentException", 400)
 
     with_service(body)

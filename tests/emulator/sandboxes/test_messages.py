@@ -3,11 +3,21 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emulator.sandboxes.messages import Decoder, Exited, Kill, Message, Spawn, Started, encode
+from emulator.sandboxes.messages import Decoder, Exited, InitDone, Kill, Message, Spawn, Started, encode
 
 names = st.text(max_size=10)
 messages = st.one_of(
-    st.builds(Spawn, names, st.dictionaries(names, names, max_size=3), names, st.integers(0), st.integers(0)),
+    st.builds(
+        Spawn,
+        names,
+        st.dictionaries(names, names, max_size=3),
+        names,
+        st.integers(0),
+        st.integers(0),
+        st.floats(0, 6),
+        st.lists(names, max_size=3),
+    ),
+    st.builds(InitDone, names),
     st.builds(Kill, names),
     st.builds(Started, names, st.integers(1)),
     st.builds(

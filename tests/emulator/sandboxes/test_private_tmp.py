@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="mount namespace
 CHILD = """
 import json, os, sys, threading
 from pathlib import Path
-from emulator.sandboxes.private_tmp import PrivateTmpUnavailableError, mount_private_tmp
+from emulator.sandboxes.private_tmp import PrivateTmpUnavailableError, below_tmp, mount_private_tmp
 uid, threads, *keep = json.loads(sys.argv[1])
 if uid is not None:
     os.setgid(uid)
@@ -22,7 +22,7 @@ if uid is not None:
 if threads:
     threading.Thread(target=threading.Event().wait, daemon=True).start()
 try:
-    mount_private_tmp(1 << 20, [Path(path) for path in keep])
+    mount_private_tmp(1 << 20, below_tmp(Path(path) for path in keep))
 except PrivateTmpUnavailableError as error:
     print(json.dumps({"refused": str(error)}))
     sys.exit()

@@ -8,13 +8,14 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import uuid
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
-from emulator.errors import SandboxError
 from emulator.sandboxes.base import SandboxExit, SandboxSpec
 from emulator.sandboxes.process import ProcessSandboxes
 
@@ -36,7 +37,7 @@ def wait_until_gone(pids: list[int]) -> None:
 
 def spec(code: Path, runtime_api: str = "127.0.0.1:1") -> SandboxSpec:
     environment = {"AWS_LAMBDA_RUNTIME_API": runtime_api, "_HANDLER": "main.handler", "PATH": os.environ["PATH"]}
-    return SandboxSpec(code.name, environment, code, 500 * MIB, 64 * MIB)
+    return SandboxSpec(uuid.uuid4().hex, environment, code, 500 * MIB, 64 * MIB, vcpus=1.0)
 
 
 def with_sandboxes(state: Path, body: Callable[[ProcessSandboxes], Awaitable[None]]) -> None:
@@ -118,27 +119,83 @@ def test_closing_ends_workers_and_what_they_started(state: Path, sleeper: Path) 
     wait_until_gone(pids)
 
 
-def test_a_zygote_that_is_killed_takes_its_workers_along_and_is_noticed(state: Path, sleeper: Path) -> None:
-    output = bytearray()
-
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets the keeper inherit orphans")
+def test_a_zygote_that_is_killed_takes_all_processes_along_and_is_replaced(state: Path, sleeper: Path) -> None:
     async def body(sandboxes: ProcessSandboxes) -> None:
+        output = bytearray()
         sandbox = await sandboxes.create(spec(sleeper), output.extend)
         worker, child = await pids_told(output)
         zygote = psutil.Process(worker).ppid()
         os.kill(zygote, signal.SIGKILL)
         end = await sandbox.exited
         assert end.signal == signal.SIGKILL
-        wait_until_gone([zygote, worker])
-        os.kill(child, signal.SIGKILL)
-        with pytest.raises(SandboxError, match="zygote has ended"):
-            await sandboxes.create(spec(sleeper), output.extend)
+        wait_until_gone([zygote, worker, child])
+        again = bytearray()
+        sandbox, other = await asyncio.gather(
+            sandboxes.create(spec(sleeper), again.extend), sandboxes.create(spec(sleeper), lambda _: None)
+        )
+        worker, _ = await pids_told(again)
+        assert psutil.Process(worker).ppid() != zygote
+        other.kill()
+        await other.exited
+
+    with_sandboxes(state, body)
+    assert not state.exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets the keeper inherit orphans")
+def test_a_zygote_and_an_owner_that_are_killed_at_once_leave_nothing(state: Path, sleeper: Path) -> None:
+    with owner_of(state, sleeper) as owner:
+        pids = told_by(owner)
+        zygote = psutil.Process(pids[0]).ppid()
+        os.kill(zygote, signal.SIGSTOP)
+        owner.kill()
+        os.kill(zygote, signal.SIGKILL)
+        keeper = psutil.Process(zygote).ppid()
+    wait_until_gone([*pids, zygote, keeper])
+    assert not state.exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere orphans cannot be told apart")
+def test_what_a_worker_leaves_in_a_session_of_its_own_ends_with_it_and_nothing_else_does(
+    state: Path, sleeper: Path
+) -> None:
+    async def body(sandboxes: ProcessSandboxes) -> None:
+        outputs = [bytearray(), bytearray()]
+        first, second = [await sandboxes.create(spec(sleeper), output.extend) for output in outputs]
+        (_, orphan), (_, other) = [await pids_told(output) for output in outputs]
+        first.kill()
+        await first.exited
+        if psutil.Process(other).status() != psutil.STATUS_ZOMBIE and b"no private /tmp" in outputs[0]:
+            pytest.skip("without a private /tmp orphans cannot be told apart")
+        wait_until_gone([orphan])
+        assert not gone(other)
+        second.kill()
+        await second.exited
+        wait_until_gone([other])
 
     with_sandboxes(state, body)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets the zygote inherit orphans")
-def test_an_owner_that_is_killed_leaves_no_process_and_no_folder(state: Path, sleeper: Path) -> None:
-    owner_source = f"""
+def test_more_orders_than_the_socket_holds_do_not_block(state: Path) -> None:
+    """The zygote reads no orders while it forks, and reports each fork: neither side may wait for the other."""
+    folder = state / "code"
+    folder.mkdir()
+    (folder / "main.py").write_text("import os; os._exit(0)")
+    large = replace(spec(folder), environment={**spec(folder).environment, "LARGE": "x" * 4000})
+
+    async def body(sandboxes: ProcessSandboxes) -> None:
+        specs = [replace(large, sandbox_id=str(number)) for number in range(120)]
+        created = await asyncio.gather(*(sandboxes.create(one, lambda _: None) for one in specs))
+        ends = await asyncio.gather(*(sandbox.exited for sandbox in created))
+        assert {end.exit_status for end in ends} == {0}
+
+    with_sandboxes(state, body)
+
+
+def owner_of(state: Path, code: Path) -> subprocess.Popen[bytes]:
+    """Start a process that has sandboxes, one of which runs the code, and prints what that says."""
+    source = f"""
 import asyncio, sys
 from pathlib import Path
 from emulator.sandboxes.base import SandboxSpec
@@ -148,15 +205,24 @@ async def main():
     sandboxes = ProcessSandboxes(Path({str(state)!r}))
     await sandboxes.start()
     environment = {{"AWS_LAMBDA_RUNTIME_API": "127.0.0.1:1", "_HANDLER": "main.handler"}}
-    code = SandboxSpec("1", environment, Path({str(sleeper)!r}), 500 << 20, 64 << 20)
+    code = SandboxSpec("1", environment, Path({str(code)!r}), 500 << 20, 64 << 20, 1.0)
     await sandboxes.create(code, lambda data: print(data.decode(), end="", flush=True))
     await asyncio.sleep(1000)
 
 asyncio.run(main())
 """
-    with subprocess.Popen([sys.executable, "-c", owner_source], stdout=subprocess.PIPE) as owner:
-        assert owner.stdout is not None
-        pids = [int(pid) for pid in owner.stdout.readline().split()]
+    return subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE)
+
+
+def told_by(owner: subprocess.Popen[bytes]) -> list[int]:
+    assert owner.stdout is not None
+    return [int(pid) for pid in owner.stdout.readline().split()]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets the zygote inherit orphans")
+def test_an_owner_that_is_killed_leaves_no_process_and_no_folder(state: Path, sleeper: Path) -> None:
+    with owner_of(state, sleeper) as owner:
+        pids = told_by(owner)
         zygote = psutil.Process(pids[0]).ppid()
         owner.kill()
     wait_until_gone([*pids, zygote])

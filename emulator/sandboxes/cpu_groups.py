@@ -1,0 +1,185 @@
+"""Shares of the CPU, by Linux's control groups: a group for every sandbox, below one for all of them.
+
+Either version of the interface serves: https://docs.kernel.org/admin-guide/cgroup-v2.html ("CPU") and, for the older
+one, https://docs.kernel.org/scheduler/sched-bwc.html.
+"""
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+# The period in which Lambda was found to hand out its shares: https://arxiv.org/abs/2107.13773 has 20 ms.
+_PERIOD_US = 20_000
+# The kernel takes no less: min_cfs_quota_period in kernel/sched/core.c.
+_LEAST_QUOTA_US = 1000
+_REMOVAL_S = 2.0
+
+
+class CpuSharesUnavailableError(OSError):
+    """Shares of the CPU cannot be enforced on this machine; the message says why."""
+
+
+class CpuGroups:
+    """The control groups of one emulator's sandboxes.
+
+    Parameters
+    ----------
+    base
+        The group above them, as `make_cpu_groups` made it.
+    """
+
+    def __init__(self, base: Path) -> None:
+        self.base = base
+        self._unified = (base / "cgroup.controllers").exists()
+
+    def add(self, sandbox_id: str, pid: int) -> None:
+        """Put a process, and what it will start, into a group of its own, without a limit as yet."""
+        group = self.base / sandbox_id
+        # A process that has ended meanwhile needs no group.
+        with contextlib.suppress(ProcessLookupError):
+            group.mkdir()
+            (group / "cgroup.procs").write_text(str(pid))
+
+    def limit(self, sandbox_id: str, vcpus: float) -> None:
+        """Give a group's processes together no more than so many CPUs' time from now on.
+
+        Parameters
+        ----------
+        sandbox_id
+            The group.
+        vcpus
+            CPU seconds a second.
+        """
+        if vcpus >= (os.cpu_count() or 1):
+            return
+        group = self.base / sandbox_id
+        quota_us = max(_LEAST_QUOTA_US, round(vcpus * _PERIOD_US))
+        # The group is gone with its process; or it may not have more than the one above it, which then is the limit.
+        with contextlib.suppress(OSError):
+            if self._unified:
+                (group / "cpu.max").write_text(f"{quota_us} {_PERIOD_US}")
+            else:
+                (group / "cpu.cfs_period_us").write_text(str(_PERIOD_US))
+                (group / "cpu.cfs_quota_us").write_text(str(quota_us))
+
+    def discard(self, sandbox_id: str) -> None:
+        """Remove a group whose processes have ended; what is left of one goes with `remove`."""
+        with contextlib.suppress(OSError):
+            (self.base / sandbox_id).rmdir()
+
+    def remove(self) -> None:
+        """Remove all groups, once their last processes are out of the kernel's hands."""
+        deadline = time.monotonic() + _REMOVAL_S
+        while self.base.exists() and time.monotonic() < deadline:
+            for group in self.base.iterdir():
+                if group.is_dir():
+                    self.discard(group.name)
+            try:
+                self.base.rmdir()
+            except OSError:
+                time.sleep(0.01)
+
+
+def make_cpu_groups(name: str) -> CpuGroups:
+    """Make the group above all sandboxes', as far down the tree of groups as the kernel allows.
+
+    Parameters
+    ----------
+    name
+        A name no other group has.
+
+    Raises
+    ------
+    CpuSharesUnavailableError
+        Where there are no control groups, or this user may not use them.
+    """
+    if sys.platform != "linux":
+        raise CpuSharesUnavailableError(f"{sys.platform} has no control groups")
+    reasons = []
+    for place in _places(Path("/proc/self/mountinfo").read_text(), Path("/proc/self/cgroup").read_text()):
+        try:
+            return CpuGroups(_make_base(place, name))
+        except OSError as error:
+            reasons.append(f"{place}: {error.strerror}")
+    raise CpuSharesUnavailableError("; ".join(reasons) or "no control groups with the cpu controller are mounted")
+
+
+def _make_base(place: Path, name: str) -> Path:
+    base = place / name
+    if not (place / "cgroup.controllers").exists():
+        base.mkdir()
+        return base
+    _hand_down(place)
+    base.mkdir()
+    try:
+        _hand_down(base)
+        # Processes can be moved only by who may write to the group above both places.
+        if not os.access(place / "cgroup.procs", os.W_OK):
+            raise PermissionError(0, "processes may not be moved there")
+    except OSError:
+        base.rmdir()
+        raise
+    return base
+
+
+def _hand_down(group: Path) -> None:
+    """Let the groups below a group of version 2 have the cpu controller."""
+    if "cpu" not in (group / "cgroup.subtree_control").read_text().split():
+        (group / "cgroup.subtree_control").write_text("+cpu")
+
+
+@dataclass(frozen=True)
+class _Hierarchy:
+    """A mounted tree of groups: where, which of its groups is at the top there, and whether it is of version 2."""
+
+    mount_point: Path
+    root: str
+    unified: bool
+
+
+def _places(mountinfo: str, memberships: str) -> Iterator[Path]:
+    """Yield the groups below which sandboxes' groups may be made, the best first.
+
+    In version 2 a group has either processes or groups that are controlled (cgroups(7), "no internal processes"), so
+    they must lie beside this process's group, unless that is the root.
+
+    Parameters
+    ----------
+    mountinfo, memberships
+        The contents of /proc/self/mountinfo and /proc/self/cgroup; see proc_pid_mountinfo(5) and cgroups(7).
+    """
+    own: dict[str, str] = {}
+    for line in memberships.splitlines():
+        _, controllers, path = line.split(":", 2)
+        own.update(dict.fromkeys(controllers.split(","), path))
+    for hierarchy in _hierarchies(mountinfo):
+        # Version 2 is the line without controllers.
+        membership = own.get("" if hierarchy.unified else "cpu")
+        if membership is None:
+            continue
+        group = hierarchy.mount_point / membership.removeprefix(hierarchy.root).lstrip("/")
+        if hierarchy.unified and group != hierarchy.mount_point:
+            group = group.parent
+        if hierarchy.unified and "cpu" not in _controllers(group):
+            continue
+        yield group
+
+
+def _hierarchies(mountinfo: str) -> Iterator[_Hierarchy]:
+    for line in mountinfo.splitlines():
+        mount, _, file_system = line.partition(" - ")
+        _, _, _, root, mount_point, *_ = mount.split()
+        kind, _, options = file_system.split(maxsplit=2)
+        if kind == "cgroup2" or (kind == "cgroup" and "cpu" in options.split(",")):
+            yield _Hierarchy(Path(mount_point), root, kind == "cgroup2")
+
+
+def _controllers(group: Path) -> list[str]:
+    try:
+        return (group / "cgroup.controllers").read_text().split()
+    except OSError:
+        return []
