@@ -36,6 +36,7 @@ bench: $(VENV)/dev.stamp
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.rendezvous_load --scale 0.1
 	$(BIN)/python -m benchmarks.comparison --short
+	$(BIN)/python -m benchmarks.lambda_service --short
 
 clean:
 	rm -rf $(VENV) build dist $(RESULTS) *.egg-info .mypy_cache .ruff_cache .import_linter_cache .hypothesis

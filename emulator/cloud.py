@@ -42,6 +42,8 @@ class LocalCloud:
         For ``AWS_ENDPOINT_URL``.
     rendezvous
         ``host:port`` for ``FMI_RENDEZVOUS``.
+    notes
+        What cannot be emulated on this machine, a sentence each.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class LocalCloud:
         self._preload = preload
         self.endpoint_url = ""
         self.rendezvous = ""
+        self.notes: list[str] = []
 
     def __enter__(self) -> Self:
         """Start everything.
@@ -97,6 +100,8 @@ class LocalCloud:
         self._state = Path(tempfile.mkdtemp(prefix="fmi-emulator-"))
         self._sandboxes = ProcessSandboxes(self._state, self._preload)
         await self._sandboxes.start()
+        if (reason := self._sandboxes.cpu_shares_missing) is not None:
+            self.notes.append(f"CPU shares are not enforced here, every function may use every core: {reason}")
         # Moto takes as long to import as the zygote takes to get ready: on two cores, the one hides the other.
         from emulator.endpoint.app import Endpoint
 

@@ -85,6 +85,8 @@ def _run_job(job: Job, preload: Sequence[str]) -> int:
     # What is missing is said before anything is started.
     files = uploads(job)
     with LocalCloud(preload=preload) as cloud:
+        for note in cloud.notes:
+            say(note)
         backend = local_backend(cloud.endpoint_url, cloud.rendezvous, job.world_size, cloud.stop_functions)
         width = len(str(job.world_size - 1))
         relayed: set[tuple[int, int]] = set()

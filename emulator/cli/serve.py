@@ -38,6 +38,8 @@ def _serve(options: argparse.Namespace) -> int:
         print("export AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local")
         print(f"export AWS_DEFAULT_REGION={limits.REGION}")
         print(f"export FMI_RENDEZVOUS={cloud.rendezvous}", flush=True)
+        for note in cloud.notes:
+            say(note)
         say("ready; Ctrl-C ends it")
         signal.pause()
     return 0

@@ -1,0 +1,145 @@
+"""AWS endpoints to compare: ours, MiniStack, and moto's own server, each a process of its own on a free port."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import boto3
+import psutil
+from botocore.config import Config
+
+_START_SECONDS = 60.0
+_STOP_SECONDS = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """An endpoint that can be started.
+
+    Parameters
+    ----------
+    name
+        For the tables.
+    command
+        With ``{port}`` where the port goes.
+    environment
+        Variables added to this process's, likewise.
+    """
+
+    name: str
+    command: Sequence[str]
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RunningEndpoint:
+    """An endpoint under measurement."""
+
+    name: str
+    url: str
+    process: psutil.Process
+
+    def client(self, service: str, connections: int = 64) -> Any:
+        """Return a boto3 client that never tries twice."""
+        return boto3.client(
+            service,
+            endpoint_url=self.url,
+            region_name="us-east-1",
+            aws_access_key_id="test",
+            aws_secret_access_key="test",  # noqa: S106 - a placeholder
+            config=Config(retries={"total_max_attempts": 1}, read_timeout=120, max_pool_connections=connections),
+        )
+
+    def cpu_seconds(self) -> float:
+        """Return the CPU time of the endpoint's processes, and of those that have ended and been waited for."""
+        total = 0.0
+        for process in [self.process, *self.process.children(recursive=True)]:
+            times = process.cpu_times()
+            total += times.user + times.system + times.children_user + times.children_system
+        return total
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say where the other endpoints are."""
+    parser.add_argument(
+        "--ministack", default="ministack", metavar="PATH", help="MiniStack's command (ministack on PyPI)"
+    )
+    parser.add_argument("--moto-server", default="moto_server", metavar="PATH", help="moto's own (PyPI: moto[server])")
+
+
+def contenders(options: argparse.Namespace) -> list[Contender]:
+    """Return the endpoints that are installed here, ours first; say which are not."""
+    ours = Contender("fmi-emulator", [str(Path(sys.executable).with_name("fmi-emulator")), "serve", "--port", "{port}"])
+    others = [
+        Contender("ministack", [options.ministack], {"GATEWAY_PORT": "{port}"}),
+        Contender("moto_server", [options.moto_server, "-p", "{port}"]),
+    ]
+    found = [ours]
+    for other in others:
+        if shutil.which(other.command[0]) is None:
+            print(f"{other.name}: not installed here (no {other.command[0]}); its columns are missing")
+        else:
+            found.append(other)
+    return found
+
+
+@contextmanager
+def running(contender: Contender) -> Iterator[RunningEndpoint]:
+    """Start an endpoint and wait until it answers; end it, and what it has started, at the end.
+
+    Raises
+    ------
+    RuntimeError
+        When it ends instead, or does not answer within a minute.
+    """
+    port = _free_port()
+    command = [part.format(port=port) for part in contender.command]
+    added = {name: value.format(port=port) for name, value in contender.environment.items()}
+    with (
+        tempfile.TemporaryFile() as output,
+        subprocess.Popen(command, env={**os.environ, **added}, stdout=output, stderr=output) as started,
+    ):
+        process = psutil.Process(started.pid)
+        try:
+            if not _answers(started, port):
+                output.seek(0)
+                said = output.read().decode(errors="replace")[-2000:]
+                raise RuntimeError(f"{contender.name} did not begin to answer; it said: {said}")
+            yield RunningEndpoint(contender.name, f"http://127.0.0.1:{port}", process)
+        finally:
+            family = [process, *process.children(recursive=True)]
+            started.terminate()
+            _, alive = psutil.wait_procs(family, timeout=_STOP_SECONDS)
+            for left in alive:
+                left.kill()
+
+
+def _answers(started: subprocess.Popen[bytes], port: int) -> bool:
+    """Wait until a process accepts connections; tell whether it does."""
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline and started.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return True
+    return False
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
