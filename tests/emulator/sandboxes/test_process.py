@@ -148,10 +148,10 @@ def test_a_zygote_and_an_owner_that_are_killed_at_once_leave_nothing(state: Path
     with owner_of(state, sleeper) as owner:
         pids = told_by(owner)
         zygote = psutil.Process(pids[0]).ppid()
+        keeper = psutil.Process(zygote).ppid()
         os.kill(zygote, signal.SIGSTOP)
         owner.kill()
         os.kill(zygote, signal.SIGKILL)
-        keeper = psutil.Process(zygote).ppid()
     wait_until_gone([*pids, zygote, keeper])
     assert not state.exists()
 
