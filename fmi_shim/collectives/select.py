@@ -92,9 +92,10 @@ def reduce(
         result = objects.reduce(channel, buffer, root, function, combine)
         return None if result is None else _placed(result, buffer)
     if isinstance(channel, SegmentChannel):
-        return reduces.left_to_right(channel, buffer, root, combine)
-    schedule = reduces.choose(function, buffer.nbytes, channel.full_duplex)
-    return schedule(channel, buffer, root, combine)
+        result = reduces.left_to_right(channel, buffer, root, combine)
+        return None if result is None else _placed(result, buffer)
+    result = reduces.choose(function, buffer.nbytes, channel.full_duplex)(channel, buffer, root, combine)
+    return None if result is None else _placed(result, buffer)
 
 
 def allreduce(
@@ -114,9 +115,9 @@ def allreduce(
     if isinstance(channel, ObjectChannel):
         return _placed(objects.allreduce(channel, buffer, function, combine), buffer)
     if isinstance(channel, SegmentChannel):
-        return allreduces.left_to_right(channel, buffer, combine)
-    schedule = allreduces.choose(function, buffer.nbytes, channel.size, channel.full_duplex)
-    return schedule(channel, buffer, combine)
+        return _placed(allreduces.left_to_right(channel, buffer, combine), buffer)
+    chosen = allreduces.choose(function, buffer.nbytes, channel.size, channel.full_duplex)
+    return _placed(chosen(channel, buffer, combine), buffer)
 
 
 def scan(channel: Channel, buffer: Array, spare: Array | None, function: ReduceFunction, combine: Combine) -> Array:
