@@ -119,12 +119,20 @@ def _unique(array: Json) -> Json:
     kept: list[Json] = []
     seen: set[str] = set()
     for item in _array_of(array):
-        # Equal values have equal texts once 1.0 is written as 1.
-        text = json.dumps(item, sort_keys=True) if not isinstance(item, float) or item % 1 else str(int(item))
+        text = json.dumps(_plain(item), sort_keys=True)
         if text not in seen:
             seen.add(text)
             kept.append(item)
     return kept
+
+
+def _plain(value: Json) -> Json:
+    """Return a value whose text is that of all that are equal to it: 1.0 is written as 1."""
+    if isinstance(value, dict):
+        return {name: _plain(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _base64_encode(text: Json) -> Json:
