@@ -13,6 +13,7 @@ from typing import Any, Self, TypeVar
 
 from emulator.limits import ASYNC_RETRY_DELAYS_S
 from emulator.sandboxes.process import ProcessSandboxes
+from emulator.step_functions.records import ExecutionRecord
 from rendezvous.server import RendezvousServer
 
 _Result = TypeVar("_Result")
@@ -94,6 +95,14 @@ class LocalCloud:
     def s3_requests(self) -> dict[str, int]:
         """Return how many S3 requests there have been, by HTTP method."""
         return dict(self._endpoint.moto.s3_requests)
+
+    def executions(self) -> Sequence[ExecutionRecord]:
+        """Return the state machines' executions as they stand, the last one to begin first."""
+
+        async def read() -> Sequence[ExecutionRecord]:
+            return self._endpoint.executions()
+
+        return self._call(read())
 
     async def _start(self) -> None:
         # When this process is killed, it is the zygote that removes this folder.

@@ -17,6 +17,7 @@ from emulator.lambda_service.functions import FunctionRegistry
 from emulator.lambda_service.invocations import LambdaService
 from emulator.lambda_service.warm_pool import WarmPool
 from emulator.sandboxes.base import SandboxFactory
+from emulator.step_functions.records import ExecutionRecord
 from emulator.step_functions.service import StepFunctionsService
 
 _BACKLOG = 1024
@@ -39,11 +40,6 @@ class Endpoint:
         Where to listen; port 0 takes a free one.
     retry_delays_s
         Waits before a failed event is tried again, seconds.
-
-    Attributes
-    ----------
-    step_functions
-        The Step Functions service, once started.
     """
 
     def __init__(
@@ -56,7 +52,7 @@ class Endpoint:
         self._port = port
         self.moto = MotoBridge()
         self._service: LambdaService | None = None
-        self.step_functions: StepFunctionsService | None = None
+        self._step_functions: StepFunctionsService | None = None
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> str:
@@ -74,22 +70,26 @@ class Endpoint:
         phases = PhaseLog(self.moto)
         pool = WarmPool(self._sandboxes, phases, url, _IDLE_S)
         self._service = LambdaService(functions, pool, self._retry_delays_s)
-        self.step_functions = StepFunctionsService(self._state / "step_functions", self._service, url)
+        self._step_functions = StepFunctionsService(self._state / "step_functions", self._service, url)
         # Bodies are limited where they are read, each by its own limit.
         app = web.Application(client_max_size=2**63)
         app.add_routes(LambdaApi(functions, self._service, self.moto.read_object).routes())
-        app.router.add_route("POST", "/", _by_target(StepFunctionsApi(self.step_functions), self.moto))
-        app.add_routes(Page(functions, self._service, self.step_functions.executions, phases, url).routes())
+        app.router.add_route("POST", "/", _by_target(StepFunctionsApi(self._step_functions), self.moto))
+        app.add_routes(Page(functions, self._service, self._step_functions.executions, phases, url).routes())
         app.router.add_route("*", "/{path:.*}", self.moto.handle)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_S, keepalive_timeout=3600)
         await self._runner.setup()
         await web.SockSite(self._runner, listener, backlog=_BACKLOG).start()
         return url
 
+    def executions(self) -> Sequence[ExecutionRecord]:
+        """Return the state machines' executions as they stand, the last one to begin first."""
+        return self._step_functions.executions() if self._step_functions is not None else ()
+
     async def close(self) -> None:
         """Stop listening, end the warm sandboxes and forget all state."""
-        if self.step_functions is not None:
-            await self.step_functions.close()
+        if self._step_functions is not None:
+            await self._step_functions.close()
         if self._service is not None:
             await self._service.close()
         if self._runner is not None:
