@@ -27,8 +27,13 @@ ASYNC_RETRY_DELAYS_S = (60.0, 120.0)
 # The init phase is cut off after ten seconds.
 INIT_S = 10.0
 
+# Variables of a function, as JSON.
+ENVIRONMENT_BYTES = 4096
+
 ZIPPED_CODE_BYTES = 50 * MIB
 UNZIPPED_CODE_BYTES = 250 * MIB
+# Of all functions together.
+ACCOUNT_CODE_BYTES = 75 * 1024 * MIB
 
 # LogType=Tail returns the last 4 KB of the log.
 LOG_TAIL_BYTES = 4096

@@ -3,11 +3,11 @@
 import io
 import stat
 import zipfile
-from http import HTTPStatus
+import zlib
 from pathlib import Path, PurePosixPath
 
-from emulator.errors import ApiError
-from emulator.limits import UNZIPPED_CODE_BYTES, ZIPPED_CODE_BYTES
+from emulator.lambda_service.constraints import invalid
+from emulator.limits import UNZIPPED_CODE_BYTES
 
 
 def unpack(archive: bytes, folder: Path) -> None:
@@ -23,33 +23,32 @@ def unpack(archive: bytes, folder: Path) -> None:
     Raises
     ------
     ApiError
-        When the archive is too large, no zip file, or has a member that is a link, is absolute or points outside;
-        nothing is written then.
+        When the archive is too large unpacked, no zip file, or has a member that is a link, is absolute or points
+        outside; nothing is written then.
     """
-    if len(archive) > ZIPPED_CODE_BYTES:
-        raise _refused(f"Zipped size must be smaller than {ZIPPED_CODE_BYTES} bytes, got {len(archive)}")
     try:
         with zipfile.ZipFile(io.BytesIO(archive)) as opened:
             members = opened.infolist()
             _check_members(members)
-            opened.extractall(folder)
-    except zipfile.BadZipFile as error:
-        raise _refused(
-            f"Could not unzip uploaded file. Please check your file, then try to upload again ({error})."
-        ) from None
+            for member in members:
+                written = Path(opened.extract(member, folder))
+                # What the archive says may be executed stays so: a custom runtime's bootstrap is a program.
+                if not member.is_dir() and member.external_attr >> 16 & stat.S_IXUSR:
+                    written.chmod(0o755)
+    # A member that is damaged, encrypted, compressed in an unknown way, or longer than it says.
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError):
+        raise invalid("Could not unzip uploaded file. Please check your file, then try to upload again.") from None
+    except OSError as error:
+        raise invalid(f"The archive's members cannot be written: {error.strerror}") from None
 
 
 def _check_members(members: list[zipfile.ZipInfo]) -> None:
     unzipped = sum(member.file_size for member in members)
     if unzipped > UNZIPPED_CODE_BYTES:
-        raise _refused(f"Unzipped size must be smaller than {UNZIPPED_CODE_BYTES} bytes, got {unzipped}")
+        raise invalid(f"Unzipped size must be smaller than {UNZIPPED_CODE_BYTES} bytes")
     for member in members:
         path = PurePosixPath(member.filename.replace("\\", "/"))
         if path.is_absolute() or ".." in path.parts:
-            raise _refused(f"The archive's member {member.filename!r} lies outside of the function's folder")
+            raise invalid(f"The archive's member {member.filename!r} lies outside of the function's folder")
         if stat.S_ISLNK(member.external_attr >> 16):
-            raise _refused(f"The archive's member {member.filename!r} is a link")
-
-
-def _refused(message: str) -> ApiError:
-    return ApiError("InvalidParameterValueException", HTTPStatus.BAD_REQUEST, message)
+            raise invalid(f"The archive's member {member.filename!r} is a link")

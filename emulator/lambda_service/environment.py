@@ -6,7 +6,7 @@ Variables: https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.ht
 import sys
 from pathlib import Path
 
-from emulator.lambda_service.functions import Function
+from emulator.lambda_service.function import Function
 from emulator.limits import REGION
 
 
@@ -19,8 +19,14 @@ def function_environment(
     placeholders for the local endpoint, which checks none.
     """
     spec = function.spec
-    return {
-        **spec.environment,
+    # These a function may have otherwise; the rest is reserved.
+    defaults = {
+        "AWS_ENDPOINT_URL": endpoint_url,
+        "LANG": "en_US.UTF-8",
+        "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
+        "TZ": ":UTC",
+    }
+    reserved = {
         "_HANDLER": spec.handler,
         "AWS_REGION": REGION,
         "AWS_DEFAULT_REGION": REGION,
@@ -35,9 +41,6 @@ def function_environment(
         "AWS_ACCESS_KEY_ID": "local",
         "AWS_SECRET_ACCESS_KEY": "local",
         "AWS_SESSION_TOKEN": "local",
-        "AWS_ENDPOINT_URL": endpoint_url,
         "LAMBDA_TASK_ROOT": str(function.code_root),
-        "LANG": "en_US.UTF-8",
-        "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
-        "TZ": ":UTC",
     }
+    return {**defaults, **spec.environment, **reserved}

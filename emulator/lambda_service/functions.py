@@ -5,6 +5,7 @@ import hashlib
 import re
 import shutil
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -14,64 +15,20 @@ from typing import Any
 from emulator import limits
 from emulator.errors import ApiError
 from emulator.lambda_service.code import unpack
-from emulator.lambda_service.function_spec import FunctionSpec, invalid
-
-LATEST = "$LATEST"
-# arn:aws:lambda:region:account:function:name, account:function:name, function:name or name, each with :qualifier
-_REFERENCE = re.compile(
-    r"(?:(?:arn:aws:lambda:[a-z0-9-]+:)?\d{12}:function:|function:)?"
-    r"(?P<name>[A-Za-z0-9_-]+)(?::(?P<qualifier>[A-Za-z0-9$_-]+))?"
+from emulator.lambda_service.constraints import invalid
+from emulator.lambda_service.function import (
+    LATEST,
+    Alias,
+    Function,
+    ImageUri,
+    Package,
+    Reference,
+    function_arn,
+    not_found,
 )
-_ALIAS = re.compile(r"(?!\d+$)[A-Za-z0-9_-]{1,128}")
+from emulator.lambda_service.function_spec import FunctionSpec, PackageType
 
-
-@dataclass(frozen=True)
-class Function:
-    """A function as it is at one time; a change makes a new one.
-
-    Parameters
-    ----------
-    spec
-        What it is configured with.
-    code_root
-        The folder with its code.
-    code_sha256
-        SHA-256 of its archive, base64.
-    code_size
-        Size of its archive, bytes.
-    version
-        ``$LATEST`` or the number it was published under.
-    """
-
-    spec: FunctionSpec
-    code_root: Path
-    code_sha256: str
-    code_size: int
-    version: str = LATEST
-    revision_id: str = field(default_factory=lambda: str(uuid.uuid4()))
-    last_modified: datetime = field(default_factory=lambda: datetime.now(UTC))
-
-    @property
-    def arn(self) -> str:
-        """The function's Amazon resource name, with the version when one was published."""
-        plain = function_arn(self.spec.name)
-        return plain if self.version == LATEST else f"{plain}:{self.version}"
-
-    def to_api(self) -> dict[str, Any]:
-        """Return the FunctionConfiguration of the API."""
-        return {
-            **self.spec.to_api(),
-            "FunctionArn": self.arn,
-            "CodeSize": self.code_size,
-            "CodeSha256": self.code_sha256,
-            "LastModified": self.last_modified.strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "+0000",
-            "Version": self.version,
-            "TracingConfig": {"Mode": "PassThrough"},
-            "RevisionId": self.revision_id,
-            "State": "Active",
-            "LastUpdateStatus": "Successful",
-            "Architectures": ["x86_64"],
-        }
+_ALIAS = re.compile(r"(?!^[0-9]+$)([a-zA-Z0-9-_]{1,128})")
 
 
 @dataclass
@@ -80,8 +37,12 @@ class _Entry:
 
     latest: Function
     versions: dict[str, Function] = field(default_factory=dict)
-    aliases: dict[str, str] = field(default_factory=dict)
+    published: int = 0
+    aliases: dict[str, Alias] = field(default_factory=dict)
     reserved_concurrency: int | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+    # Statements of its resource policy, by their ids.
+    policy: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def functions(self) -> list[Function]:
@@ -92,7 +53,7 @@ class FunctionRegistry:
     """The functions that exist, by name.
 
     Every method that is given a reference takes a name, a partial ARN or an ARN, and raises `ApiError` when there is
-    no such function.
+    no such function. A revision id that is given and is not the latest one is refused, too.
 
     Parameters
     ----------
@@ -104,7 +65,7 @@ class FunctionRegistry:
         self._folder = folder
         self._entries: dict[str, _Entry] = {}
 
-    def create(self, spec: FunctionSpec, archive: bytes) -> Function:
+    def create(self, spec: FunctionSpec, code: bytes | ImageUri, tags: Mapping[str, str] | None = None) -> Function:
         """Add a function.
 
         Raises
@@ -114,8 +75,8 @@ class FunctionRegistry:
         """
         if spec.name in self._entries:
             raise ApiError("ResourceConflictException", HTTPStatus.CONFLICT, f"Function already exist: {spec.name}")
-        function = Function(spec, *self._store(spec.name, archive))
-        self._entries[spec.name] = _Entry(function)
+        function = Function(spec, self._store(spec, code))
+        self._entries[spec.name] = _Entry(function, tags=dict(tags or {}))
         return function
 
     def get(self, reference: str, qualifier: str | None = None) -> Function:
@@ -126,77 +87,129 @@ class FunctionRegistry:
         ApiError
             When there is none, or the reference has another qualifier.
         """
-        entry, name, named = self._find(reference)
-        if qualifier is not None and named not in (None, qualifier):
+        entry, parsed = self._find(reference)
+        if qualifier is not None and parsed.qualifier not in (None, qualifier):
             raise invalid(
-                f"The derived qualifier from the function name does not match the specified qualifier {named}"
+                "The derived qualifier from the function name does not match the specified qualifier "
+                f"{parsed.qualifier}"
             )
-        qualifier = qualifier or named or LATEST
-        version = entry.aliases.get(qualifier, qualifier)
+        qualifier = qualifier or parsed.qualifier or LATEST
+        alias = entry.aliases.get(qualifier)
+        version = qualifier if alias is None else alias.version
         function = entry.latest if version == LATEST else entry.versions.get(version)
         if function is None:
-            raise _not_found(f"{function_arn(name)}:{qualifier}")
+            raise not_found(f"{function_arn(parsed.name)}:{qualifier}")
         return function
 
-    def update_code(self, reference: str, archive: bytes) -> Function:
-        """Give a function new code; return it as it is now."""
-        entry, name, _ = self._find(reference)
-        code_root, digest, size = self._store(name, archive)
-        entry.latest = _changed(entry.latest, code_root=code_root, code_sha256=digest, code_size=size)
-        return entry.latest
+    def update_code(
+        self,
+        reference: str,
+        code: bytes | ImageUri,
+        *,
+        revision_id: str | None = None,
+        architecture: str | None = None,
+        dry_run: bool = False,
+    ) -> Function:
+        """Give a function new code; return it as it is now, or would be after a dry run."""
+        entry, _ = self._find(reference)
+        _check_revision(entry.latest.revision_id, revision_id)
+        spec = entry.latest.spec if architecture is None else replace(entry.latest.spec, architecture=architecture)
+        function = _changed(entry.latest, spec=spec, package=self._store(spec, code))
+        if dry_run:
+            self._remove_code([function])
+        else:
+            entry.latest = function
+        return function
 
-    def update_configuration(self, reference: str, request: dict[str, Any]) -> Function:
+    def update_configuration(self, reference: str, request: Mapping[str, Any]) -> Function:
         """Change a function's settings; return it as it is now."""
-        entry, _, _ = self._find(reference)
+        entry, _ = self._find(reference)
+        _check_revision(entry.latest.revision_id, request.get("RevisionId"))
         entry.latest = _changed(entry.latest, spec=entry.latest.spec.updated(request))
         return entry.latest
 
-    def publish(self, reference: str) -> Function:
+    def publish(
+        self,
+        reference: str,
+        *,
+        description: str | None = None,
+        code_sha256: str | None = None,
+        revision_id: str | None = None,
+    ) -> Function:
         """Freeze the function as its next version; an unchanged one is not published twice."""
-        entry, _, _ = self._find(reference)
+        entry, _ = self._find(reference)
+        latest = entry.latest
+        _check_revision(latest.revision_id, revision_id)
+        if code_sha256 not in (None, latest.package.sha256):
+            raise invalid(
+                f"CodeSHA256 ({code_sha256}) is different from current CodeSHA256 in $LATEST "
+                f"({latest.package.sha256}). Please try again with the CodeSHA256 in $LATEST."
+            )
         newest = next(reversed(entry.versions.values()), None)
-        if newest is not None and (newest.spec, newest.code_sha256) == (entry.latest.spec, entry.latest.code_sha256):
+        if newest is not None and _same_but_for_description(newest, latest):
             return newest
-        version = str(len(entry.versions) + 1)
-        entry.versions[version] = replace(entry.latest, version=version, revision_id=str(uuid.uuid4()))
+        entry.published += 1
+        version = str(entry.published)
+        spec = latest.spec if description is None else replace(latest.spec, description=description)
+        entry.versions[version] = replace(latest, spec=spec, version=version, revision_id=str(uuid.uuid4()))
         return entry.versions[version]
 
-    def set_alias(self, reference: str, alias: str, version: str, *, new: bool) -> dict[str, Any]:
-        """Let a name stand for a version; return the AliasConfiguration of the API.
+    def create_alias(self, reference: str, name: str, version: str, description: str = "") -> Alias:
+        """Let a name stand for a version.
 
         Raises
         ------
         ApiError
-            When the version does not exist, or the alias does although it is new, or the other way round.
+            When the version does not exist, or the alias does.
         """
-        entry, name, _ = self._find(reference)
-        if not isinstance(alias, str) or not _ALIAS.fullmatch(alias):
-            raise invalid(f"Name: expected letters, digits, - or _ and no mere number, got {alias!r}")
-        if new and alias in entry.aliases:
-            message = f"Alias already exists: {function_arn(name)}:{alias}"
+        entry, parsed = self._find(reference)
+        if not _ALIAS.fullmatch(name):
+            raise invalid(f"Name: expected letters, digits, - or _ and no mere number, got {name!r}")
+        if name in entry.aliases:
+            message = f"Alias already exists: {function_arn(parsed.name)}:{name}"
             raise ApiError("ResourceConflictException", HTTPStatus.CONFLICT, message)
-        if not new and alias not in entry.aliases:
-            raise _not_found(f"{function_arn(name)}:{alias}")
-        self.get(name, version)
-        entry.aliases[alias] = version
-        return self.alias(reference, alias)
+        self.get(parsed.name, version)
+        entry.aliases[name] = Alias(name, version, description)
+        return entry.aliases[name]
 
-    def alias(self, reference: str, alias: str) -> dict[str, Any]:
-        """Return the AliasConfiguration of an alias."""
-        entry, name, _ = self._find(reference)
-        if alias not in entry.aliases:
-            raise _not_found(f"{function_arn(name)}:{alias}")
-        return {
-            "AliasArn": f"{function_arn(name)}:{alias}",
-            "Name": alias,
-            "FunctionVersion": entry.aliases[alias],
-            "Description": "",
-        }
+    def update_alias(
+        self,
+        reference: str,
+        name: str,
+        *,
+        version: str | None = None,
+        description: str | None = None,
+        revision_id: str | None = None,
+    ) -> Alias:
+        """Let an alias stand for another version, or describe it anew."""
+        entry, parsed = self._find(reference)
+        alias = self.alias(reference, name)
+        _check_revision(alias.revision_id, revision_id)
+        if version is not None:
+            self.get(parsed.name, version)
+            alias = replace(alias, version=version)
+        if description is not None:
+            alias = replace(alias, description=description)
+        entry.aliases[name] = replace(alias, revision_id=str(uuid.uuid4()))
+        return entry.aliases[name]
 
-    def delete_alias(self, reference: str, alias: str) -> None:
+    def alias(self, reference: str, name: str) -> Alias:
+        """Return an alias."""
+        entry, parsed = self._find(reference)
+        if name not in entry.aliases:
+            arn = f"{function_arn(parsed.name)}:{name}"
+            raise ApiError("ResourceNotFoundException", HTTPStatus.NOT_FOUND, f"Cannot find alias arn: {arn}")
+        return entry.aliases[name]
+
+    def aliases(self, reference: str) -> list[Alias]:
+        """Return a function's aliases, by name."""
+        entry, _ = self._find(reference)
+        return [entry.aliases[name] for name in sorted(entry.aliases)]
+
+    def delete_alias(self, reference: str, name: str) -> None:
         """Forget an alias, if there is one."""
-        entry, _, _ = self._find(reference)
-        entry.aliases.pop(alias, None)
+        entry, _ = self._find(reference)
+        entry.aliases.pop(name, None)
 
     def reserve(self, reference: str, concurrency: int | None) -> None:
         """Set a function's reserved concurrency, or take the reservation back with None.
@@ -206,7 +219,7 @@ class FunctionRegistry:
         ApiError
             When fewer than 100 executions would be left for the functions without a reservation, as on AWS.
         """
-        entry, _, _ = self._find(reference)
+        entry, _ = self._find(reference)
         others = sum(other.reserved_concurrency or 0 for other in self._entries.values() if other is not entry)
         left = limits.CONCURRENT_EXECUTIONS - others - (concurrency or 0)
         if concurrency is not None and (concurrency < 0 or left < limits.UNRESERVED_EXECUTIONS):
@@ -226,13 +239,39 @@ class FunctionRegistry:
         reserved = sum(entry.reserved_concurrency or 0 for entry in self._entries.values())
         return limits.CONCURRENT_EXECUTIONS - reserved
 
-    def delete(self, reference: str) -> list[Function]:
-        """Remove a function with all its versions; return what they were."""
-        entry, name, _ = self._find(reference)
-        del self._entries[name]
-        for function in entry.functions:
-            shutil.rmtree(function.code_root, ignore_errors=True)
-        return entry.functions
+    def tags(self, reference: str) -> dict[str, str]:
+        """Return a function's tags, to be read or changed."""
+        return self._find(reference)[0].tags
+
+    def policy(self, reference: str) -> dict[str, dict[str, Any]]:
+        """Return the statements of a function's resource policy by their ids, to be read or changed."""
+        return self._find(reference)[0].policy
+
+    def delete(self, reference: str, qualifier: str | None = None) -> list[Function]:
+        """Remove a function with all its versions, or one version of it; return what was removed.
+
+        Raises
+        ------
+        ApiError
+            When an alias stands for the version.
+        """
+        entry, parsed = self._find(reference)
+        version = qualifier or parsed.qualifier
+        if version == LATEST:
+            raise invalid("$LATEST version cannot be deleted without deleting the function.")
+        if version is None:
+            del self._entries[parsed.name]
+            self._remove_code(entry.functions)
+            return entry.functions
+        if any(alias.version == version for alias in entry.aliases.values()):
+            message = f"Unable to delete version because the following aliases reference it: {version}"
+            raise ApiError("ResourceConflictException", HTTPStatus.CONFLICT, message)
+        removed = entry.versions.pop(version, None)
+        if removed is None:
+            return []
+        if all(other.package.root != removed.package.root for other in entry.functions):
+            self._remove_code([removed])
+        return [removed]
 
     def all(self) -> list[Function]:
         """Return every function's latest state, by name."""
@@ -242,35 +281,49 @@ class FunctionRegistry:
         """Return a function's latest state and its versions."""
         return self._find(reference)[0].functions
 
-    def _find(self, reference: str) -> tuple[_Entry, str, str | None]:
-        match = _REFERENCE.fullmatch(reference)
-        if match is None:
-            raise invalid(f"FunctionName: expected a name or an ARN, got {reference!r}")
-        name: str = match["name"]
-        if name not in self._entries:
-            raise _not_found(function_arn(name))
-        return self._entries[name], name, match["qualifier"]
+    def _find(self, reference: str) -> tuple[_Entry, Reference]:
+        parsed = Reference.parse(reference)
+        if parsed.name not in self._entries:
+            raise not_found(function_arn(parsed.name))
+        return self._entries[parsed.name], parsed
 
-    def _store(self, name: str, archive: bytes) -> tuple[Path, str, int]:
-        """Unpack an archive into a folder of its own; return the folder, the archive's SHA-256 and its size."""
-        code_root = self._folder / f"{name}-{uuid.uuid4().hex[:8]}"
-        code_root.mkdir(parents=True)
+    def _store(self, spec: FunctionSpec, code: bytes | ImageUri) -> Package:
+        """Unpack an archive into a folder of its own, or take note of an image."""
+        if isinstance(code, ImageUri):
+            if spec.package_type is PackageType.ZIP:
+                raise invalid("Please do not provide ImageUri when creating a function with packageType Zip.")
+            return Package(hashlib.sha256(code.text.encode()).hexdigest(), 0, image_uri=code.text)
+        if spec.package_type is PackageType.IMAGE:
+            raise invalid("Please provide ImageUri when creating a function with packageType Image.")
+        root = self._folder / f"{spec.name}-{uuid.uuid4().hex[:8]}"
+        root.mkdir(parents=True)
         try:
-            unpack(archive, code_root)
+            unpack(code, root)
         except ApiError:
-            shutil.rmtree(code_root)
+            shutil.rmtree(root)
             raise
-        return code_root, base64.b64encode(hashlib.sha256(archive).digest()).decode(), len(archive)
+        return Package(base64.b64encode(hashlib.sha256(code).digest()).decode(), len(code), root=root)
+
+    def _remove_code(self, functions: list[Function]) -> None:
+        for function in functions:
+            if function.package.root is not None:
+                shutil.rmtree(function.package.root, ignore_errors=True)
 
 
-def function_arn(name: str) -> str:
-    """Return the Amazon resource name of a function in the emulated account."""
-    return f"arn:aws:lambda:{limits.REGION}:{limits.ACCOUNT_ID}:function:{name}"
+def _same_but_for_description(one: Function, other: Function) -> bool:
+    spec = replace(one.spec, description=other.spec.description)
+    return (one.package.sha256, spec) == (other.package.sha256, other.spec)
+
+
+def _check_revision(latest: str, expected: object) -> None:
+    if expected is not None and expected != latest:
+        raise ApiError(
+            "PreconditionFailedException",
+            HTTPStatus.PRECONDITION_FAILED,
+            "The Revision Id provided does not match the latest Revision Id. Call the GetFunction/GetAlias API to "
+            "retrieve the latest Revision Id",
+        )
 
 
 def _changed(function: Function, **changes: Any) -> Function:
     return replace(function, **changes, revision_id=str(uuid.uuid4()), last_modified=datetime.now(UTC))
-
-
-def _not_found(arn: str) -> ApiError:
-    return ApiError("ResourceNotFoundException", HTTPStatus.NOT_FOUND, f"Function not found: {arn}")

@@ -14,7 +14,8 @@ from emulator import limits, log_lines
 from emulator.errors import ApiError
 from emulator.lambda_service.admission import Admission
 from emulator.lambda_service.execution import Outcome, execute
-from emulator.lambda_service.functions import Function, FunctionRegistry
+from emulator.lambda_service.function import Function
+from emulator.lambda_service.functions import FunctionRegistry
 from emulator.lambda_service.history import (
     InvocationHistory,
     InvocationRecord,
@@ -228,7 +229,8 @@ def _status_of(outcome: Outcome) -> InvocationStatus:
 
 
 def _request(function: Function, payload: bytes, limit: int, kind: str) -> _Request:
-    """Check an event; return what is to be run."""
+    """Check that a function can be run, and its event; return what is to be run."""
+    function.code_root  # noqa: B018 - an image has none, and says so
     if len(payload) > limit:
         raise ApiError(
             "RequestTooLargeException",

@@ -9,7 +9,7 @@ from typing import Any
 
 from emulator import limits
 from emulator.lambda_service.environment import function_environment
-from emulator.lambda_service.functions import Function
+from emulator.lambda_service.function import Function
 from emulator.lambda_service.runtime_api import RuntimeApi
 from emulator.lambda_service.sandbox_log import LogSink, SandboxLog
 from emulator.sandboxes.base import Sandbox, SandboxFactory, SandboxSpec

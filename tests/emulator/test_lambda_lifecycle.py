@@ -41,7 +41,7 @@ def test_new_code_and_settings_hold_from_the_next_invocation_on(functions: Any, 
     assert before["CodeSha256"] != after["CodeSha256"]
     assert before["RevisionId"] != after["RevisionId"]
     assert refusal(functions.update_function_configuration, FunctionName=name, Timeout=901)[:2] == (
-        "InvalidParameterValueException",
+        "ValidationException",
         400,
     )
 
@@ -161,3 +161,90 @@ def test_an_event_too_large_or_for_nobody_is_refused_at_once(functions: Any, dep
     large = json.dumps("x" * 1_100_000).encode()
     assert refusal(functions.invoke, FunctionName=name, InvocationType="Event", Payload=large)[1] == 413
     assert refusal(functions.invoke, FunctionName="nobody", InvocationType="Event")[1] == 404
+
+
+def test_a_revision_that_is_not_the_latest_is_refused(functions: Any, deploy: Deploy) -> None:
+    name = deploy("def handler(event, context): return 1")
+    old = functions.get_function_configuration(FunctionName=name)["RevisionId"]
+    functions.update_function_configuration(FunctionName=name, RevisionId=old, Timeout=9)
+    code = archive(main="def handler(event, context): return 2")
+    for call, arguments in (
+        (functions.update_function_configuration, {"Timeout": 10}),
+        (functions.update_function_code, {"ZipFile": code}),
+        (functions.publish_version, {}),
+    ):
+        assert refusal(call, FunctionName=name, RevisionId=old, **arguments)[:2] == ("PreconditionFailedException", 412)
+    wrong = refusal(functions.publish_version, FunctionName=name, CodeSha256="x")
+    assert wrong[0] == "InvalidParameterValueException"
+    dry = functions.update_function_code(FunctionName=name, ZipFile=code, DryRun=True)
+    current = functions.get_function_configuration(FunctionName=name)
+    assert dry["CodeSha256"] != current["CodeSha256"]
+    assert invoke(functions, name)[0] == 1
+    functions.publish_version(FunctionName=name, CodeSha256=current["CodeSha256"], RevisionId=current["RevisionId"])
+
+
+def test_a_version_may_be_deleted_unless_an_alias_needs_it(functions: Any, deploy: Deploy) -> None:
+    name = deploy("def handler(event, context): return context.function_version")
+    functions.publish_version(FunctionName=name)
+    functions.create_alias(FunctionName=name, Name="live", FunctionVersion="1", Description="what runs")
+    assert functions.list_aliases(FunctionName=name)["Aliases"][0]["Description"] == "what runs"
+    assert functions.list_aliases(FunctionName=name, FunctionVersion="2")["Aliases"] == []
+    assert refusal(functions.delete_function, FunctionName=name, Qualifier="1")[:2] == (
+        "ResourceConflictException",
+        409,
+    )
+    functions.delete_alias(FunctionName=name, Name="live")
+    functions.delete_function(FunctionName=name, Qualifier="1")
+    assert refusal(functions.invoke, FunctionName=name, Qualifier="1")[0] == "ResourceNotFoundException"
+    assert invoke(functions, name)[0] == "$LATEST"
+    functions.update_function_configuration(FunctionName=name, Timeout=8)
+    assert functions.publish_version(FunctionName=name)["Version"] == "2", "a number is given once"
+
+
+def test_listings_come_in_pages(functions: Any, deploy: Deploy) -> None:
+    names = {deploy("def handler(event, context): pass") for _ in range(3)}
+    first = functions.list_functions(MaxItems=2)
+    assert len(first["Functions"]) == 2
+    pages = functions.get_paginator("list_functions").paginate(PaginationConfig={"PageSize": 2})
+    assert names <= {function["FunctionName"] for page in pages for function in page["Functions"]}
+    assert refusal(functions.list_functions, Marker="x")[:2] == ("InvalidParameterValueException", 400)
+
+
+def test_tags_and_permissions_are_kept(functions: Any, deploy: Deploy) -> None:
+    name = deploy("def handler(event, context): pass", Tags={"team": "fmi"})
+    arn = functions.get_function(FunctionName=name)["Configuration"]["FunctionArn"]
+    functions.tag_resource(Resource=arn, Tags={"stage": "test"})
+    assert functions.list_tags(Resource=arn)["Tags"] == {"team": "fmi", "stage": "test"}
+    functions.untag_resource(Resource=arn, TagKeys=["team"])
+    assert functions.get_function(FunctionName=name)["Tags"] == {"stage": "test"}
+    permission = {"StatementId": "s3", "Action": "lambda:InvokeFunction", "Principal": "s3.amazonaws.com"}
+    assert refusal(functions.get_policy, FunctionName=name)[:2] == ("ResourceNotFoundException", 404)
+    functions.add_permission(FunctionName=name, **permission)
+    assert refusal(functions.add_permission, FunctionName=name, **permission)[0] == "ResourceConflictException"
+    (statement,) = json.loads(functions.get_policy(FunctionName=name)["Policy"])["Statement"]
+    assert statement == {
+        "Sid": "s3",
+        "Effect": "Allow",
+        "Principal": {"Service": "s3.amazonaws.com"},
+        "Action": "lambda:InvokeFunction",
+        "Resource": arn,
+    }
+    functions.remove_permission(FunctionName=name, StatementId="s3")
+    assert functions.get_account_settings()["AccountLimit"]["ConcurrentExecutions"] == 1000
+
+
+def test_an_image_is_kept_and_its_invocation_is_refused(functions: Any) -> None:
+    uri = "123456789012.dkr.ecr.us-east-1.amazonaws.com/fmi:latest"
+    role = "arn:aws:iam::123456789012:role/test"
+    functions.create_function(FunctionName="image", Role=role, PackageType="Image", Code={"ImageUri": uri})
+    found = functions.get_function(FunctionName="image")
+    assert found["Code"] == {"RepositoryType": "ECR", "ImageUri": uri, "ResolvedImageUri": uri}
+    assert found["Configuration"]["PackageType"] == "Image"
+    for kind in ("RequestResponse", "Event"):
+        code, status, message = refusal(functions.invoke, FunctionName="image", InvocationType=kind)
+        assert (code, status) == ("InvalidParameterValueException", 400)
+        assert f"is a container image ({uri}), and this emulator has no sandbox for one" in message
+    functions.update_function_code(FunctionName="image", ImageUri=f"{uri}-2")
+    not_a_zip = refusal(functions.update_function_code, FunctionName="image", ZipFile=b"x")
+    assert not_a_zip[0] == "InvalidParameterValueException"
+    functions.delete_function(FunctionName="image")

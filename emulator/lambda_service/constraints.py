@@ -1,0 +1,112 @@
+"""What AWS checks of a request's values before anything else, and how it says so.
+
+The patterns and ranges are those of https://docs.aws.amazon.com/lambda/latest/api/API_CreateFunction.html, the wording
+is that of AWS's answers.
+"""
+
+import re
+from collections.abc import Collection, Mapping
+from http import HTTPStatus
+from typing import Any
+
+from emulator.errors import ApiError
+
+_NOTHING: Mapping[str, Any] = {}
+
+
+def invalid(message: str) -> ApiError:
+    """Return AWS's error for a value that makes no sense to Lambda."""
+    return ApiError("InvalidParameterValueException", HTTPStatus.BAD_REQUEST, message)
+
+
+class Constraints:
+    """Takes values out of a request and collects what is wrong with them, to be told all at once.
+
+    Every method returns the value, or the default where there is none; a value that violates its constraint is returned
+    as the default, and `check` raises.
+
+    Parameters
+    ----------
+    request
+        The members of a JSON object, by name.
+    """
+
+    def __init__(self, request: Mapping[str, Any]) -> None:
+        self._request = request
+        self._violations: list[str] = []
+
+    def check(self) -> None:
+        """Refuse the request if a value violated its constraint.
+
+        Raises
+        ------
+        ApiError
+            Naming every violation.
+        """
+        count = len(self._violations)
+        if count:
+            noun = "error" if count == 1 else "errors"
+            message = f"{count} validation {noun} detected: {'; '.join(self._violations)}"
+            raise ApiError("ValidationException", HTTPStatus.BAD_REQUEST, message)
+
+    def text(self, name: str, default: str | None = None, *, pattern: str | None = None, longest: int = 0) -> str:
+        """Take a text; without a default there must be one."""
+        value = self._request.get(name, default)
+        if value is None:
+            self.violated(name, None, "Member must not be null")
+        elif not isinstance(value, str):
+            self.violated(name, value, "Member must be a string")
+        elif longest and len(value) > longest:
+            self.violated(name, value, f"Member must have length less than or equal to {longest}")
+        elif pattern is not None and not re.fullmatch(pattern, value):
+            self.violated(name, value, f"Member must satisfy regular expression pattern: {pattern}")
+        else:
+            return value
+        return default or ""
+
+    def number(self, name: str, default: int, allowed: range) -> int:
+        """Take a whole number within a range."""
+        value = self._request.get(name, default)
+        if not isinstance(value, int) or isinstance(value, bool):
+            self.violated(name, value, "Member must be an integer")
+        elif value < allowed[0]:
+            self.violated(name, value, f"Member must have value greater than or equal to {allowed[0]}")
+        elif value > allowed[-1]:
+            self.violated(name, value, f"Member must have value less than or equal to {allowed[-1]}")
+        else:
+            return value
+        return default
+
+    def one_of(self, name: str, default: str, allowed: Collection[str]) -> str:
+        """Take one of several words."""
+        value = self._request.get(name, default)
+        if isinstance(value, str) and value in allowed:
+            return value
+        self.violated(name, value, f"Member must satisfy enum value set: [{', '.join(allowed)}]")
+        return default
+
+    def members(self, name: str) -> Mapping[str, Any]:
+        """Take a JSON object; an empty one where there is none."""
+        value = self._request.get(name)
+        if value is None or isinstance(value, dict):
+            return value or _NOTHING
+        self.violated(name, value, "Member must be an object")
+        return _NOTHING
+
+    def items(self, name: str) -> list[Any]:
+        """Take a JSON array; an empty one where there is none."""
+        value = self._request.get(name)
+        if value is None or isinstance(value, list):
+            return value or []
+        self.violated(name, value, "Member must be a list")
+        return []
+
+    def violated(self, name: str, value: object, constraint: str) -> None:
+        """Take note of a violation."""
+        shown = "null" if value is None else f"'{value}'"
+        self._violations.append(f"Value {shown} at '{_spelt(name)}' failed to satisfy constraint: {constraint}")
+
+
+def _spelt(name: str) -> str:
+    """Return a member's name as AWS spells it in messages: FunctionName as functionName."""
+    return ".".join(part[:1].lower() + part[1:] for part in name.split("."))
