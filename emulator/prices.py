@@ -1,5 +1,7 @@
 """AWS's list prices, us-east-1, x86, without free tiers. Source: AWS's pricing pages as of 2026."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 USD_PER_GB_SECOND = 1.66667e-05
@@ -8,6 +10,12 @@ USD_PER_TMP_GB_SECOND = 3.09e-08
 FREE_TMP_MB = 512
 USD_PER_S3_PUT = 5e-06
 USD_PER_S3_GET = 4e-07
+USD_PER_STATE_TRANSITION = 2.5e-05
+USD_PER_EXPRESS_REQUEST = 1e-06
+USD_PER_EXPRESS_GB_SECOND = 1.667e-05
+# What an EXPRESS execution is charged for at least: so much memory, in steps of so much time.
+EXPRESS_MEMORY_MB = 64
+EXPRESS_STEP_MS = 100
 
 
 @dataclass(frozen=True)
@@ -22,16 +30,19 @@ class Cost:
         Invocations.
     storage
         S3 requests.
+    orchestration
+        Step Functions: state transitions, and EXPRESS executions.
     """
 
     compute: float
     requests: float
     storage: float
+    orchestration: float = 0.0
 
     @property
     def total(self) -> float:
         """All of it."""
-        return self.compute + self.requests + self.storage
+        return self.compute + self.requests + self.storage + self.orchestration
 
 
 def invocation_usd(memory_mb: int, billed_ms: int, tmp_mb: int = FREE_TMP_MB) -> float:
@@ -57,3 +68,22 @@ def s3_usd(requests_by_method: dict[str, int]) -> float:
     writes = requests_by_method.get("PUT", 0) + requests_by_method.get("POST", 0)
     reads = requests_by_method.get("GET", 0) + requests_by_method.get("HEAD", 0)
     return writes * USD_PER_S3_PUT + reads * USD_PER_S3_GET
+
+
+def step_functions_usd(transitions: int, express_ms: Sequence[float] = ()) -> float:
+    """Return the price of a run of a state machine.
+
+    Parameters
+    ----------
+    transitions
+        States entered in STANDARD executions, and retries.
+    express_ms
+        The durations of the EXPRESS executions, ms. Each is taken to need 64 MB, the least that is charged.
+    """
+    steps = sum(math.ceil(duration / EXPRESS_STEP_MS) for duration in express_ms)
+    gb_seconds = steps * EXPRESS_STEP_MS / 1000 * EXPRESS_MEMORY_MB / 1024
+    return (
+        transitions * USD_PER_STATE_TRANSITION
+        + len(express_ms) * USD_PER_EXPRESS_REQUEST
+        + gb_seconds * USD_PER_EXPRESS_GB_SECOND
+    )

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from emulator.cli import logs, serve
+from emulator.cli import logs, pipeline, serve
 from emulator.cli.exits import guarded
 
 
@@ -15,7 +15,7 @@ def fmi_emulator(arguments: Sequence[str] | None = None) -> NoReturn:
         prog="fmi-emulator", description="The local cloud: an AWS endpoint for FMI programs."
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    for command in (serve, logs):
+    for command in (serve, pipeline, logs):
         command.add_parser(commands)
     options = parser.parse_args(arguments)
     sys.exit(guarded("fmi-emulator", lambda: options.run(options)))

@@ -10,6 +10,7 @@ from typing import NoReturn
 from botocore.exceptions import BotoCoreError, ClientError
 
 from emulator.errors import EmulatorError
+from emulator.report.plain import printable
 
 # What shells and mpirun use: 1 a failed rank, 2 a command that cannot be, 128 + n ended by signal n.
 FAILED, UNUSABLE = 1, 2
@@ -47,8 +48,14 @@ def guarded(command: str, body: Callable[[], int]) -> int:
 
 
 def say(text: str) -> None:
-    """Tell the user, on standard error."""
-    print(text, file=sys.stderr, flush=True)
+    """Tell the user, on standard error. What programs have put into the text cannot drive the terminal."""
+    print(printable(text), file=sys.stderr, flush=True)
+
+
+def prefixed(rank: int, world_size: int, text: str) -> str:
+    """Return what a rank has written with the rank before each line, all ranks equally wide."""
+    prefix = f"[{rank:>{len(str(world_size - 1))}}] "
+    return prefix + text.replace("\n", "\n" + prefix)
 
 
 class _TerminatedError(BaseException):

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from emulator.cli import arguments
+from emulator.cli.exits import prefixed
 from emulator.orchestration.connection import AWS, connect
 from emulator.orchestration.log_sources import find_source
 from emulator.rank_lines import Kind, LogLine
@@ -79,15 +80,8 @@ def _logs(options: argparse.Namespace) -> int:
 def _print(lines: Sequence[LogLine], rank: int | None) -> None:
     for line in lines:
         if line.kind in _SHOWN and rank in (None, line.rank):
-            print(_prefixed(line))
+            print(line.text if line.rank is None else prefixed(line.rank, line.world_size or 1, line.text))
     sys.stdout.flush()
-
-
-def _prefixed(line: LogLine) -> str:
-    if line.rank is None:
-        return line.text
-    width = len(str((line.world_size or 1) - 1))
-    return f"[{line.rank:>{width}}] {line.text}"
 
 
 def _ago(text: str) -> timedelta:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import NoReturn
 
 from emulator.cli import arguments as allowed
-from emulator.cli.exits import FAILED, guarded, say
+from emulator.cli.exits import FAILED, guarded, prefixed, say
 from emulator.cloud import LocalCloud
 from emulator.orchestration.backend import local_backend
+from emulator.orchestration.deploy import EXECUTE_TMP_MB
 from emulator.orchestration.job import Job, RunOutcome
-from emulator.orchestration.launch import EXECUTE_TMP_MB, run, uploads
+from emulator.orchestration.launch import run, uploads
 from emulator.orchestration.log_tail import RankLine
 from emulator.report.relays import relayed_pair, relays_line
 from emulator.report.run_summary import cost_line, run_cost, run_table
@@ -88,18 +89,17 @@ def _run_job(job: Job, preload: Sequence[str]) -> int:
         for note in cloud.notes:
             say(note)
         backend = local_backend(cloud.endpoint_url, cloud.rendezvous, job.world_size, cloud.stop_functions)
-        width = len(str(job.world_size - 1))
         relayed: set[tuple[int, int]] = set()
 
         def on_line(line: RankLine) -> None:
-            print(f"[{line.rank:>{width}}] {line.text}", flush=True)
+            print(prefixed(line.rank, job.world_size, line.text), flush=True)
             if (pair := relayed_pair(line.text)) is not None:
                 relayed.add(pair)
 
         outcome = run(job, files, backend, on_line)
         s3_requests = cloud.s3_requests()
     say(run_table(outcome))
-    reports = [*(rank.report for rank in outcome.ranks), *outcome.others]
+    reports = [*(rank.report for rank in outcome.ranks if rank.report is not None), *outcome.others]
     say(cost_line(run_cost(reports, EXECUTE_TMP_MB, s3_requests)))
     if relayed:
         say(relays_line(relayed))

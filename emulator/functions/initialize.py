@@ -81,7 +81,7 @@ def rank_payload(event: dict[str, Any], rank: int, world_size: int) -> dict[str,
 
 
 def _data_keys(s3: Any, event: dict[str, Any]) -> list[str]:
-    if not event.get("data_prefix"):
+    if "data_prefix" not in event:
         return []
     pages = s3.get_paginator("list_objects_v2").paginate(
         Bucket=event.get("data_bucket", event["bucket"]), Prefix=event["data_prefix"]

@@ -20,7 +20,8 @@ def handler(event: dict[str, Any], context: object = None) -> dict[str, Any]:
     Parameters
     ----------
     event
-        ``bucket``, ``result_path`` and, when known, ``world_size``.
+        ``bucket``, ``result_path`` and, when known, ``world_size``. Payloads of the first generation name no
+        result path: there is nothing to merge then.
     context
         Not used.
 
@@ -34,6 +35,8 @@ def handler(event: dict[str, Any], context: object = None) -> dict[str, Any]:
     MissingResultError
         When a rank below ``world_size`` has no file; nothing is written then.
     """
+    if not event["result_path"]:
+        return {"statusCode": 200, "key": "", "ranks": 0}
     s3 = boto3.client("s3")
     bucket, prefix = event["bucket"], event["result_path"].rstrip("/") + "/"
     by_rank: dict[int, str] = {}

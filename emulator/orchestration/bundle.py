@@ -58,11 +58,21 @@ def program_files(script: Path) -> list[UploadedFile]:
     """
     if not script.is_file():
         raise ProgramError(f"there is no script {str(script)!r}; give the path of a Python file")
-    folder = script.resolve().parent
+    return folder_files(script.resolve().parent, program_name(script))
+
+
+def folder_files(folder: Path, prefix: str) -> list[UploadedFile]:
+    """Return the files of a folder of code, with their keys below a prefix; see `program_files`.
+
+    Raises
+    ------
+    ProgramError
+        When it is too large to be a program.
+    """
     files: list[UploadedFile] = []
     size = 0
     for path in _walk(folder):
-        files.append(UploadedFile(path, f"{program_name(script)}/{path.relative_to(folder).as_posix()}"))
+        files.append(UploadedFile(path, f"{prefix}/{path.relative_to(folder).as_posix()}"))
         size += path.stat().st_size
         if len(files) > _MOST_FILES or size > UNZIPPED_CODE_BYTES:
             raise ProgramError(

@@ -74,13 +74,13 @@ class RankOutcome:
     rank
         The rank.
     report
-        What the platform says of it.
+        What the platform says of it; None when it was stopped before its end.
     failure
         Why it did not succeed, or None.
     """
 
     rank: int
-    report: Report
+    report: Report | None
     failure: Failure | None
 
 

@@ -4,31 +4,27 @@ import base64
 import json
 import re
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
 from emulator.errors import EmulatorError
-from emulator.limits import DEFAULT_EPHEMERAL_STORAGE_MB, vcpus
 from emulator.log_lines import Report, parse_report
 from emulator.orchestration.backend import Backend
-from emulator.orchestration.bundle import UploadedFile, data_files, function_archive, program_files, program_name
+from emulator.orchestration.bundle import UploadedFile, data_files, program_files, program_name
+from emulator.orchestration.deploy import Role, Settings, deploy
 from emulator.orchestration.job import Failure, Job, RankOutcome, RunOutcome
 from emulator.orchestration.log_tail import LogTail, RankLine
 from emulator.orchestration.results import fetch_results
+from emulator.rank_failures import STOPPED, place_of
 
-INITIALIZE, EXECUTE, SUMMARIZE = "fmi-initialize", "fmi-execute", "fmi-summarize"
-# All that Lambda offers: programs keep their partitions there.
-EXECUTE_TMP_MB = 10240
+FUNCTIONS = {role: f"fmi-{role.value}" for role in Role}
 _DATA_PREFIX = "data/"
 _RESULT_PATH = "results"
 _POLL_S = 0.1
 # After the first failure, the other ranks have this long to notice and say so themselves.
 _GRACE_S = 3.0
 _LOG_SETTLE_S = 5.0
-_OWN_FUNCTION_TIMEOUT_S = 60
-_OWN_FUNCTION_MEMORY_MB = 1769
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 
 
@@ -74,15 +70,16 @@ def run(job: Job, files: Sequence[UploadedFile], backend: Backend, on_line: Call
     backend.s3.create_bucket(Bucket=backend.bucket)
     for file in files:
         backend.s3.put_object(Bucket=backend.bucket, Key=file.key, Body=file.path.read_bytes())
-    _deploy(job, backend)
+    settings = Settings(job.memory_mb, job.timeout_s, backend.rendezvous)
+    deploy(backend.functions, FUNCTIONS, settings, backend.role)
     event = _event(job, backend.bucket)
-    initialized, initialize_report, failure = _invoke(backend, INITIALIZE, event)
+    initialized, initialize_report, failure = _invoke(backend, FUNCTIONS[Role.INITIALIZE], event)
     if failure:
         raise RunError(f"initialize failed: {failure}")
     ranks = _execute(initialized["body"], backend, on_line)
     if job.results is None or any(outcome.failure for outcome in ranks):
         return RunOutcome(tuple(ranks), (initialize_report,))
-    _, summarize_report, failure = _invoke(backend, SUMMARIZE, event)
+    _, summarize_report, failure = _invoke(backend, FUNCTIONS[Role.SUMMARIZE], event)
     if failure:
         raise RunError(f"summarize failed: {failure}")
     rank_results = fetch_results(backend.s3, backend.bucket, _RESULT_PATH, job.results)
@@ -99,53 +96,24 @@ def _event(job: Job, bucket: str) -> dict[str, Any]:
         "S3_object_name": name,
         "script": f"{name}/{job.script.name}",
         "script_arguments": list(job.arguments),
-        "data_bucket": bucket,
-        "data_prefix": _DATA_PREFIX if job.data else "",
+        **({"data_bucket": bucket, "data_prefix": _DATA_PREFIX} if job.data else {}),
         "result_path": _RESULT_PATH,
         "batch_size": "" if job.batch_size is None else job.batch_size,
     }
-
-
-def _deploy(job: Job, backend: Backend) -> None:
-    archive = function_archive()
-    # The functions see all of the machine's cores; their libraries should use as many as the memory buys.
-    environment = {
-        "FMI_RENDEZVOUS": backend.rendezvous,
-        "FMI_FRAMED": "1",
-        # Two runs at one rendezvous server never meet, whatever their communicators are called.
-        "FMI_JOB": uuid.uuid4().hex,
-        "OMP_NUM_THREADS": str(vcpus(job.memory_mb)),
-    }
-    sizes = {
-        INITIALIZE: (_OWN_FUNCTION_MEMORY_MB, _OWN_FUNCTION_TIMEOUT_S),
-        EXECUTE: (job.memory_mb, job.timeout_s),
-        SUMMARIZE: (_OWN_FUNCTION_MEMORY_MB, _OWN_FUNCTION_TIMEOUT_S),
-    }
-    for name, (memory_mb, timeout_s) in sizes.items():
-        backend.functions.create_function(
-            FunctionName=name,
-            Runtime="python3.11",
-            Handler=f"{name.removeprefix('fmi-')}.handler",
-            Role=backend.role,
-            Code={"ZipFile": archive},
-            MemorySize=memory_mb,
-            Timeout=timeout_s,
-            EphemeralStorage={"Size": EXECUTE_TMP_MB if name == EXECUTE else DEFAULT_EPHEMERAL_STORAGE_MB},
-            Environment={"Variables": environment},
-        )
 
 
 def _execute(
     payloads: list[dict[str, Any]], backend: Backend, on_line: Callable[[RankLine], None]
 ) -> list[RankOutcome]:
     """Invoke all ranks at once, pass their output on, and stop what still runs when one of them fails."""
-    tail = LogTail(backend.logs, f"/aws/lambda/{EXECUTE}", on_line)
+    tail = LogTail(backend.logs, f"/aws/lambda/{FUNCTIONS[Role.EXECUTE]}", on_line)
     outcomes: list[RankOutcome] = []
     deadline = float("inf")
     ended = 0
     with ThreadPoolExecutor(len(payloads), thread_name_prefix="invoke") as threads:
         pending: dict[Future[tuple[Any, Report, Failure | None]], int] = {
-            threads.submit(_invoke, backend, EXECUTE, payload): int(payload["RANK"]) for payload in payloads
+            threads.submit(_invoke, backend, FUNCTIONS[Role.EXECUTE], payload): int(payload["RANK"])
+            for payload in payloads
         }
         try:
             while pending:
@@ -153,7 +121,7 @@ def _execute(
                 for future in done:
                     _, report, failure = future.result()
                     if failure and time.monotonic() > deadline:
-                        failure = Failure("Stopped", "it was still running after another rank had failed")
+                        failure = Failure(STOPPED, "it was still running after another rank had failed")
                     outcomes.append(RankOutcome(pending.pop(future), report, failure))
                     if failure:
                         deadline = min(deadline, time.monotonic() + _GRACE_S)
@@ -192,5 +160,4 @@ def _failure(answer: dict[str, Any], report: Report) -> Failure:
     if kind == "Runtime.ExitError":
         return Failure("ProcessEnded", message.rpartition("exited with error: ")[2])
     frames = _FRAME.findall("".join(answer.get("stackTrace", [])))
-    place = next((f"{file}:{line}" for file, line in reversed(frames) if file.startswith("/tmp/")), "")  # noqa: S108
-    return Failure(kind, message, place)
+    return Failure(kind, message, place_of(frames))

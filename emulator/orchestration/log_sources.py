@@ -1,8 +1,9 @@
 """Whose log is meant by a name: a function's, a log group, or those of all functions of an execution."""
 
 import json
+import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from botocore.exceptions import EndpointConnectionError
@@ -43,6 +44,7 @@ class LogSource:
         self._groups = [(LogEvents(logs, group, since_ms), RankLines()) for group in groups]
         self._states = connection.client("stepfunctions") if execution else None
         self._execution = execution
+        self._until_ms = float("inf")
 
     def fetch(self) -> list[LogLine]:
         """Return the lines that are new."""
@@ -50,6 +52,7 @@ class LogSource:
             line
             for events, lines in self._groups
             for event in events.fetch()
+            if event.timestamp_ms <= self._until_ms
             for line in lines.take(event.stream, event.timestamp_ms, event.message)
         )
 
@@ -58,10 +61,14 @@ class LogSource:
         return _by_time(line for _, lines in self._groups for line in lines.overdue(before_ms))
 
     def is_over(self) -> bool:
-        """Return whether nothing more will come: the execution has ended. A function's log is never over."""
+        """Return whether nothing more will be written: the execution has ended. A function's log is never over."""
         if self._states is None:
             return False
-        return bool(self._states.describe_execution(executionArn=self._execution)["status"] != "RUNNING")
+        stopped = self._states.describe_execution(executionArn=self._execution).get("stopDate")
+        if stopped is not None:
+            # The same functions may have run for others since.
+            self._until_ms = math.ceil(stopped.timestamp() * 1000)
+        return stopped is not None
 
 
 def find_source(connection: Connection, name: str, since_ms: int = 0) -> LogSource:
@@ -93,7 +100,7 @@ def find_source(connection: Connection, name: str, since_ms: int = 0) -> LogSour
         raise NoEndpointError(connection.url or "AWS") from None
 
 
-def functions_of(definition: dict[str, Any]) -> list[str]:
+def functions_of(definition: Mapping[str, Any]) -> list[str]:
     """Return the names of the functions that a state machine's tasks invoke, in the order of the definition.
 
     Parameters
@@ -113,7 +120,9 @@ def _execution_source(connection: Connection, arn: str, since_ms: int) -> LogSou
     machine = states.describe_state_machine_for_execution(executionArn=arn)
     groups = [_FUNCTION_PREFIX + name for name in functions_of(json.loads(machine["definition"]))]
     began_ms = int(execution["startDate"].timestamp() * 1000)
-    return LogSource(connection, groups, max(since_ms, began_ms), arn)
+    source = LogSource(connection, groups, max(since_ms, began_ms), arn)
+    source.is_over()
+    return source
 
 
 def _require(connection: Connection, name: str, group: str) -> None:
@@ -136,7 +145,7 @@ def _require(connection: Connection, name: str, group: str) -> None:
 
 def _functions(value: Any) -> Iterator[str]:
     """Find the functions' names wherever they are: in Parameters, in Arguments, or the task's own resource."""
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         for key, entry in value.items():
             if key in ("FunctionName", "Resource") and isinstance(entry, str):
                 if key == "FunctionName" or ":function:" in entry:

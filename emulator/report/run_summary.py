@@ -9,7 +9,7 @@ from emulator.prices import USD_PER_LAMBDA_REQUEST, Cost, invocation_usd, s3_usd
 _RATE = "sample_persec"
 
 
-def run_cost(reports: Sequence[Report], tmp_mb: int, s3_requests: dict[str, int]) -> Cost:
+def run_cost(reports: Sequence[Report], tmp_mb: int, s3_requests: dict[str, int], orchestration: float = 0.0) -> Cost:
     """Return what the run's invocations and S3 requests cost at AWS's list prices.
 
     Parameters
@@ -20,11 +20,14 @@ def run_cost(reports: Sequence[Report], tmp_mb: int, s3_requests: dict[str, int]
         Size of the functions' /tmp, MB.
     s3_requests
         Number of S3 requests by HTTP method.
+    orchestration
+        What Step Functions costs, USD.
     """
     return Cost(
         compute=sum(invocation_usd(report.memory_mb, report.billed_ms, tmp_mb) for report in reports),
         requests=len(reports) * USD_PER_LAMBDA_REQUEST,
         storage=s3_usd(s3_requests),
+        orchestration=orchestration,
     )
 
 
@@ -46,9 +49,10 @@ def run_table(outcome: RunOutcome) -> str:
 
 def cost_line(cost: Cost) -> str:
     """Return the cost in one line."""
+    states = f", Step Functions {cost.orchestration:.6f}" if cost.orchestration else ""
     return (
         f"on AWS, at these durations: {cost.total:.6f} USD (Lambda {cost.compute:.6f}, "
-        f"its requests {cost.requests:.6f}, S3 requests {cost.storage:.6f})"
+        f"its requests {cost.requests:.6f}, S3 requests {cost.storage:.6f}{states})"
     )
 
 
@@ -64,6 +68,8 @@ def align(rows: Sequence[Sequence[str]]) -> str:
 
 def _measures(outcome: RankOutcome) -> list[str]:
     report = outcome.report
+    if report is None:
+        return [str(outcome.rank), "-", "-", "-", "-"]
     cold = "warm" if report.init_ms is None else f"{report.init_ms:.0f}"
     memory = f"{report.max_memory_mb}/{report.memory_mb}"
     return [str(outcome.rank), cold, f"{report.duration_ms:.0f}", str(report.billed_ms), memory]
@@ -78,7 +84,7 @@ def _exit(outcome: RankOutcome) -> str:
 
 
 def _billed(outcome: RunOutcome) -> int:
-    return sum(rank.report.billed_ms for rank in outcome.ranks)
+    return sum(rank.report.billed_ms for rank in outcome.ranks if rank.report is not None)
 
 
 def _number(value: object) -> float:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import psutil
 
+EXAMPLES = Path(__file__).resolve().parent.parent.parent / "examples"
+
 COMMAND = Path(sys.executable).with_name("fmirun")
 
 

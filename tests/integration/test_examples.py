@@ -10,9 +10,7 @@ import pytest
 import torch
 
 from inference import partition
-from tests.integration.fmirun import fmirun, start
-
-EXAMPLES = Path(__file__).resolve().parent.parent.parent / "examples"
+from tests.integration.fmirun import EXAMPLES, fmirun, start
 
 
 def test_reduce_sums_over_the_ranks(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import pytest
 
 from emulator.log_lines import Report
 from emulator.orchestration.job import Failure, RankOutcome, RunOutcome
+from emulator.prices import step_functions_usd
 from emulator.report.run_summary import cost_line, run_cost, run_table
 
 
@@ -33,3 +34,18 @@ def test_the_cost_is_time_by_memory_requests_tmp_and_s3() -> None:
     assert cost.requests == pytest.approx(4e-07)
     assert cost.storage == pytest.approx(1001 * 5e-06 + 10_001 * 4e-07)
     assert cost_line(cost).startswith(f"on AWS, at these durations: {cost.total:.6f} USD")
+
+
+def test_a_rank_that_was_stopped_has_no_figures() -> None:
+    table = run_table(RunOutcome((RankOutcome(0, None, Failure("Stopped", "late")),), ()))
+    assert table.splitlines()[1].split() == ["0", "-", "-", "-", "-", "Stopped"]
+
+
+def test_state_transitions_and_express_executions_are_priced() -> None:
+    assert step_functions_usd(1000) == pytest.approx(0.025)
+    # Two EXPRESS executions of 1 ms and 250 ms: four steps of 100 ms with 64 MB.
+    express = 2 * 1e-06 + 0.4 * 64 / 1024 * 1.667e-05
+    assert step_functions_usd(3, [1.0, 250.0]) == pytest.approx(3 * 2.5e-05 + express)
+    cost = run_cost([], 512, {}, orchestration=0.5)
+    assert cost.total == 0.5
+    assert cost_line(cost).endswith("S3 requests 0.000000, Step Functions 0.500000)")

@@ -1,0 +1,209 @@
+"""``fmi-emulator pipeline``: the published state machine on a payload, from upload to results."""
+
+import argparse
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from botocore.exceptions import EndpointConnectionError
+
+from emulator.cli import arguments
+from emulator.cli.exits import FAILED, prefixed, say
+from emulator.cloud import LocalCloud
+from emulator.errors import EmulatorError
+from emulator.orchestration.bundle import UploadedFile
+from emulator.orchestration.connection import Connection, NoEndpointError, connect, local_session
+from emulator.orchestration.deploy import EXECUTE_TMP_MB, Role, Settings
+from emulator.orchestration.payload import Payload, read_payload
+from emulator.orchestration.pipeline import Pipeline, PipelineOutcome, code_folder, required_code_folder, uploads
+from emulator.orchestration.state_machine import StateMachine, published, read_state_machine
+from emulator.prices import step_functions_usd
+from emulator.rank_failures import STOPPED
+from emulator.rank_lines import Kind, LogLine
+from emulator.report.run_summary import cost_line, run_cost, run_table
+
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction
+
+_Show = Callable[[Role, Sequence[LogLine]], None]
+_REFRESH_A_SECOND = 8
+_MOST_VICTIMS = 20
+_DESCRIPTION = """\
+Run the published pipeline, initialize, execute once a rank, summarize, as a Step Functions state machine.
+
+The payload is the state machine's input, of either published generation:
+  {"bucket", "world_size", "object_type", "S3_object_name", "data_path", "script"}
+  {"bucket", "file_limit", "batch_size", "object_type", "S3_object_name", "script", "result_path", "data_bucket",
+   "data_prefix", "world_size"}
+Numbers may be texts. The folder S3_object_name is looked for in the working directory and beside the payload, and
+uploaded from there; data comes from --data, or from a local folder called as data_prefix says.
+"""
+_EXAMPLES = """\
+examples:
+  fmi-emulator pipeline examples/pipeline.json
+  fmi-emulator pipeline examples/cosmic_ai.json --data build/partitions --preload torch
+  fmi-emulator pipeline payload.json --state-machine distributed.asl.json --script-folder "../Anomaly Detection"
+  fmi-emulator pipeline payload.json --endpoint-url http://127.0.0.1:4566     (and look at /_emulator/ there)
+
+exit status: 0 if the execution succeeded, 1 if it failed, 2 if it could not begin, 130 after Ctrl-C, which stops it
+"""
+
+
+def add_parser(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "pipeline",
+        help="run the published state machine on a payload",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("payload", type=Path, help="JSON file with the state machine's input")
+    parser.add_argument(
+        "--state-machine", type=Path, metavar="FILE", help="definition (default: the published one, inline Map)"
+    )
+    parser.add_argument("--script-folder", type=Path, metavar="DIR", help="local folder to upload as S3_object_name")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="local folder whose files go below data_prefix")
+    parser.add_argument("--results", type=Path, metavar="DIR", help="folder for the results (default: results)")
+    parser.add_argument(
+        "--memory", type=arguments.memory_mb, default=1769, metavar="MB", help="memory of a rank (default %(default)s)"
+    )
+    parser.add_argument(
+        "--timeout",
+        type=arguments.timeout_s,
+        default=900,
+        metavar="S",
+        help="longest time of a rank (default %(default)s)",
+    )
+    parser.add_argument("--preload", action="append", default=[], metavar="MODULE", help=arguments.PRELOAD_HELP)
+    parser.add_argument(
+        "--endpoint-url", metavar="URL", help="a local cloud that is running (default: one is started for the run)"
+    )
+    parser.set_defaults(run=_pipeline)
+
+
+@dataclass(frozen=True)
+class _Cloud:
+    """Where the pipeline runs; `own` when it was started for it."""
+
+    connection: Connection
+    rendezvous: str
+    own: LocalCloud | None
+
+
+def _pipeline(options: argparse.Namespace) -> int:
+    began = time.perf_counter()
+    # What is missing is said before anything is started.
+    payload = read_payload(options.payload)
+    machine = published() if options.state_machine is None else read_state_machine(options.state_machine)
+    files = _files(payload, options)
+    results = options.results or Path("results")
+    with _cloud(options) as cloud:
+        pipeline = Pipeline(cloud.connection, machine, payload)
+        traced = cloud.own is None  # whoever keeps a cloud can look at its page
+        pipeline.prepare(files, Settings(options.memory, options.timeout, cloud.rendezvous, traced))
+        arn = pipeline.start()
+        with _shown(pipeline) as show:
+            execution = pipeline.watch(arn, show)
+        outcome = pipeline.outcome(arn, execution, results)
+        s3_requests = cloud.own.s3_requests() if cloud.own else {}
+    _report(outcome, machine, s3_requests, is_own=cloud.own is not None)
+    say(f"{len(outcome.run.ranks)} ranks in {time.perf_counter() - began:.2f} s on this machine")
+    if outcome.status != "SUCCEEDED":
+        _say_failure(outcome)
+        return FAILED
+    if payload.result_path:
+        say(f"results in {results}, from s3://{payload.bucket}/{payload.result_path}/")
+    return 0
+
+
+def _files(payload: Payload, options: argparse.Namespace) -> dict[str, list[UploadedFile]]:
+    near = options.payload.parent
+    data = options.data
+    if data is None and payload.data_prefix:
+        named = (folder / payload.data_prefix for folder in (Path.cwd(), near))
+        data = next((folder for folder in named if folder.is_dir()), None)
+    # A cloud that is running may have the code already; a new one has nothing.
+    find = required_code_folder if options.endpoint_url is None else code_folder
+    return uploads(payload, find(payload, options.script_folder, near), data)
+
+
+@contextlib.contextmanager
+def _cloud(options: argparse.Namespace) -> Iterator[_Cloud]:
+    if options.endpoint_url is None:
+        with LocalCloud(preload=options.preload) as cloud:
+            yield _Cloud(Connection(local_session(), cloud.endpoint_url), cloud.rendezvous, cloud)
+        return
+    if options.preload:
+        raise EmulatorError("--preload goes to the cloud that is running: give it to its `fmi-emulator serve`")
+    rendezvous = os.environ.get("FMI_RENDEZVOUS", "")
+    if not rendezvous:
+        raise EmulatorError("with --endpoint-url, FMI_RENDEZVOUS must be exported as `fmi-emulator serve` prints it")
+    try:
+        yield _Cloud(connect(options.endpoint_url), rendezvous, None)
+    except EndpointConnectionError:
+        raise NoEndpointError(options.endpoint_url) from None
+
+
+@contextlib.contextmanager
+def _shown(pipeline: Pipeline) -> Iterator[_Show]:
+    """Show the pipeline as it goes: on a terminal as a table that changes, otherwise as the ranks' lines."""
+    if not sys.stderr.isatty():
+        yield _print_lines
+        return
+    # Importing it takes a tenth of a second, which a pipe need not wait for.
+    from rich.console import Console
+    from rich.live import Live
+
+    from emulator.report.live_view import live_view
+
+    console = Console(stderr=True)
+    with Live(console=console, refresh_per_second=_REFRESH_A_SECOND, transient=True) as live:
+
+        def show(role: Role, lines: Sequence[LogLine]) -> None:
+            # Rich prints above the table what goes to a terminal meanwhile.
+            _print_lines(role, lines)
+            live.update(live_view(pipeline.progress, time.time(), console.height))
+
+        yield show
+
+
+def _print_lines(role: Role, lines: Sequence[LogLine]) -> None:
+    for line in lines:
+        if line.kind is Kind.OUTPUT and line.rank is not None:
+            print(prefixed(line.rank, line.world_size or 1, line.text), flush=True)
+        elif line.kind is Kind.REPORT and line.report is not None and role is not Role.EXECUTE:
+            say(f"{role.value} ended after {line.report.duration_ms / 1000:.2f} s")
+        elif line.kind is Kind.OUTPUT:
+            say(f"{role.value}: {line.text}")
+
+
+def _report(outcome: PipelineOutcome, machine: StateMachine, s3_requests: dict[str, int], *, is_own: bool) -> None:
+    if outcome.run.ranks:
+        say(run_table(outcome.run))
+    states = step_functions_usd(outcome.transitions, outcome.express_ms)
+    say(cost_line(run_cost(outcome.reports, EXECUTE_TMP_MB, s3_requests, states)))
+    express = f" and {len(outcome.express_ms)} EXPRESS executions" if machine.is_express else ""
+    counted = "" if is_own else "; S3 requests are not counted on a cloud that was running already"
+    say(f"{outcome.transitions} state transitions{express}{counted}")
+
+
+def _say_failure(outcome: PipelineOutcome) -> None:
+    state = f"state {outcome.failed_state}" if outcome.failed_state else "the execution"
+    failures = outcome.run.failures
+    if outcome.failure is not None or not failures:
+        why = outcome.failure or outcome.status
+        say(f"fmi-emulator: {state} failed: {why}")
+        return
+    first, *rest = failures
+    stopped = [failed for failed in rest if failed.failure and failed.failure.error_type == STOPPED]
+    for failed in [failed for failed in rest if failed not in stopped][:_MOST_VICTIMS]:
+        say(f"  then rank {failed.rank}: {failed.failure}")
+    if stopped:
+        say(f"  stopped, since they were still running: {len(stopped)} ranks")
+    say(f"fmi-emulator: {state} failed: rank {first.rank}: {first.failure}")

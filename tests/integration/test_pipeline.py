@@ -1,0 +1,214 @@
+"""fmi-emulator pipeline as a user runs it."""
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import emulator.functions
+from emulator.cloud import LocalCloud
+from tests.integration.fmirun import EXAMPLES, leftovers
+
+COMMAND = Path(sys.executable).with_name("fmi-emulator")
+DISTRIBUTED = Path(emulator.functions.__file__).with_name("distributed.asl.json")
+# Sums the bytes of its data files over the ranks, and leaves a result.
+PROGRAM = """
+import json, os
+import boto3
+import fmi
+rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+s3 = boto3.client("s3")
+data_map = json.loads(s3.get_object(Bucket=os.environ["S3_BUCKET"], Key="payload.json")["Body"].read())["data_map"]
+own = sum(len(s3.get_object(Bucket=os.environ["DATA_BUCKET"], Key=key)["Body"].read()) for key in data_map[str(rank)])
+comm = fmi.Communicator(rank, size, "fmi.json", "sum")
+total = comm.allreduce(own, fmi.func(fmi.op.sum), fmi.types(fmi.datatypes.int))
+print("batch", os.environ["BATCH_SIZE"], "total", total, flush=True)
+if os.environ["RESULT_PATH"]:
+    key = f"{os.environ['RESULT_PATH']}/{rank}.json"
+    s3.put_object(Bucket=os.environ["S3_BUCKET"], Key=key, Body=json.dumps({"rank": rank, "total": total}))
+"""
+FAILING = """
+import os, time
+print("step 1/2", flush=True)
+if os.environ["RANK"] == "1":
+    raise ValueError("no \\x1b[31mgood")
+time.sleep(30)
+"""
+FIRST = {"bucket": "first", "world_size": "2", "S3_object_name": "my job", "script": "/tmp/my job/in/main.py"}
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that makes a checkout with a program, data and a payload; the payload's path comes back."""
+
+    def make(program: str, payload: dict[str, Any]) -> Path:
+        folder = tmp_path / "my job" / "in"
+        folder.mkdir(parents=True)
+        (folder / "main.py").write_text(program)
+        (folder / "fmi.json").write_bytes((EXAMPLES / "fmi.json").read_bytes())
+        data = tmp_path / "partitions"
+        data.mkdir()
+        for number in range(1, 4):
+            (data / f"{number}.pt").write_bytes(b"x" * number)
+        path = tmp_path / "payload.json"
+        path.write_text(json.dumps(payload))
+        return path
+
+    return make
+
+
+def start(tmp_path: Path, *arguments: object, **settings: Any) -> "subprocess.Popen[str]":
+    (tmp_path / "state").mkdir(exist_ok=True)
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "state"), **settings.pop("env", {})}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **settings}
+    return subprocess.Popen(
+        [COMMAND, "pipeline", *map(str, arguments)], text=True, cwd=tmp_path, env=environment, **pipes
+    )
+
+
+def pipeline(tmp_path: Path, *arguments: object, **settings: Any) -> tuple[int, str, str]:
+    command = start(tmp_path, *arguments, **settings)
+    output, errors = command.communicate(timeout=50)
+    assert leftovers(tmp_path) == []
+    return command.returncode, output, errors
+
+
+def test_the_first_generation_through_the_inline_map(tmp_path: Path, checkout: Callable[..., Path]) -> None:
+    """No data, no result path: the ranks meet, and that is all."""
+    status, output, errors = pipeline(tmp_path, checkout(PROGRAM.replace("own = sum", "own = 5 or sum"), FIRST))
+    assert status == 0, errors
+    assert sorted(output.splitlines()) == ["[0] batch  total 10", "[1] batch  total 10"]
+    assert re.search(r"^ +1 +\d+ +\d+ +\d+ +\d+/1769  ok$", errors, re.MULTILINE)
+    assert re.search(r"on AWS, .* Step Functions 0\.000125\)", errors)
+    assert "5 state transitions" in errors  # three states, and the Map's one a rank
+    assert "\x1b" not in output + errors
+    assert not (tmp_path / "results").exists()
+
+
+def test_the_second_generation_through_the_distributed_map(tmp_path: Path, checkout: Callable[..., Path]) -> None:
+    """Data is found by its prefix's name, there is a rank a file, and the results come back."""
+    payload = {
+        "bucket": "second",
+        "file_limit": "2",
+        "batch_size": 16,
+        "object_type": "folder",
+        "S3_object_name": "my job",
+        "script": "/tmp/my job/in/main.py",
+        "result_path": "results/run 1",
+        "data_bucket": "second-data",
+        "data_prefix": "partitions",
+    }
+    status, output, errors = pipeline(
+        tmp_path, checkout(PROGRAM, payload), "--state-machine", DISTRIBUTED, "--results", "out", "--memory", 512
+    )
+    assert status == 0, errors
+    assert sorted(output.splitlines()) == ["[0] batch 16 total 3", "[1] batch 16 total 3"]
+    combined = json.loads((tmp_path / "out" / "combined_data.json").read_text())
+    assert combined == [{"rank": 0, "total": 3}, {"rank": 1, "total": 3}]
+    assert "3 state transitions and 2 EXPRESS executions" in errors
+    assert "results in out, from s3://second/results/run 1/" in errors
+    assert "/512  ok" in errors
+
+
+def test_a_failed_rank_is_one_line_with_state_rank_and_cause(tmp_path: Path, checkout: Callable[..., Path]) -> None:
+    status, output, errors = pipeline(tmp_path, checkout(FAILING, FIRST))
+    assert status == 1
+    assert "[1] [ERROR] ValueError: no " in output
+    *_, stopped, last = errors.splitlines()
+    assert last == "fmi-emulator: state Execute failed: rank 1: ValueError: no  [31mgood (/tmp/my job/in/main.py:5)"
+    assert stopped == "  stopped, since they were still running: 1 ranks"
+
+
+def test_a_state_that_fails_outside_of_the_ranks_is_named(tmp_path: Path, checkout: Callable[..., Path]) -> None:
+    payload = {**FIRST, "world_size": "", "data_prefix": "nowhere/"}
+    status, _, errors = pipeline(tmp_path, checkout(PROGRAM, payload))
+    assert status == 1
+    assert re.fullmatch(
+        r"fmi-emulator: state Initialize failed: ValueError: world_size: expected at least 1, .* with 0 data files; .*",
+        errors.splitlines()[-1],
+    )
+
+
+def test_ctrl_c_stops_the_execution_and_leaves_nothing(tmp_path: Path, checkout: Callable[..., Path]) -> None:
+    waits = "import time\nprint('waiting', flush=True)\ntime.sleep(60)\n"
+    with start(tmp_path, checkout(waits, FIRST)) as command:
+        assert command.stdout is not None
+        assert "waiting" in command.stdout.readline()
+        command.send_signal(signal.SIGINT)
+        _, errors = command.communicate(timeout=20)
+    assert command.returncode == 130
+    assert errors.splitlines()[-1] == "fmi-emulator: interrupted"
+    assert leftovers(tmp_path) == []
+
+
+def test_on_a_terminal_the_ranks_have_lines_that_change(tmp_path: Path, checkout: Callable[..., Path]) -> None:
+    steps = "import time\nfor i in range(4):\n    print(f'step {i + 1}/4', flush=True)\n    time.sleep(0.3)\n"
+    leader, follower = pty.openpty()
+    path = checkout(steps, FIRST)
+    with start(tmp_path, path, stdout=follower, stderr=follower, env={"TERM": "xterm", "COLUMNS": "90"}) as command:
+        os.close(follower)
+        seen = b""
+        # A terminal whose other side is closed answers with an error.
+        try:
+            while more := os.read(leader, 65536):
+                seen += more
+        except OSError:
+            pass
+        command.wait(timeout=20)
+    os.close(leader)
+    assert command.returncode == 0, seen
+    text = seen.decode()
+    assert "execute" in text
+    assert "━" in text
+    assert "\x1b[?25h" in text  # the cursor is shown again
+    assert "2 ranks in" in text.rpartition("\x1b")[2]
+
+
+def test_a_running_cloud_is_used_again_and_shows_the_run(
+    tmp_path: Path, checkout: Callable[..., Path], cloud: LocalCloud, client: Callable[[str], Any]
+) -> None:
+    path = checkout(PROGRAM.replace("own = sum", "own = 5 or sum"), FIRST)
+    reach = ("--endpoint-url", cloud.endpoint_url)
+    status, _, errors = pipeline(tmp_path, path, *reach, env={"FMI_RENDEZVOUS": ""})
+    assert status == 2
+    assert "FMI_RENDEZVOUS must be exported" in errors
+    for _ in range(2):  # the second run finds the functions and the machine of the first
+        status, output, errors = pipeline(tmp_path, path, *reach, env={"FMI_RENDEZVOUS": cloud.rendezvous})
+        assert status == 0, errors
+        assert "total 10" in output
+        assert "fmi-trace" not in output
+    states = client("stepfunctions")
+    (machine,) = states.list_state_machines()["stateMachines"]
+    executions = states.list_executions(stateMachineArn=machine["stateMachineArn"])["executions"]
+    assert [execution["status"] for execution in executions] == ["SUCCEEDED"] * 2
+    logs = subprocess.run(
+        [COMMAND, "logs", executions[1]["executionArn"], "--follow", *reach], capture_output=True, text=True, timeout=30
+    )
+    assert logs.returncode == 0, logs.stderr
+    assert sum("total 10" in line for line in logs.stdout.splitlines()) == 2
+    again = pipeline(tmp_path, tmp_path / "none.json")
+    assert (again[0], again[2].count("\n")) == (2, 1)
+
+
+def test_code_that_is_nowhere_is_said_before_anything_is_started(
+    tmp_path: Path, checkout: Callable[..., Path], cloud: LocalCloud
+) -> None:
+    path = checkout(PROGRAM, {**FIRST, "S3_object_name": "other", "script": "other/main.py"})
+    status, _, errors = pipeline(tmp_path, path)
+    assert (status, errors) == (
+        2,
+        f"fmi-emulator: there is no folder 'other' in {tmp_path}, beside the payload and above it, with 'main.py' "
+        "in it; give the folder that the payload calls S3_object_name with --script-folder\n",
+    )
+    reach = ("--endpoint-url", cloud.endpoint_url)
+    status, _, errors = pipeline(tmp_path, path, *reach, env={"FMI_RENDEZVOUS": cloud.rendezvous})
+    assert status == 2
+    assert "the script is neither at s3://first/other/main.py nor in a local folder" in errors
