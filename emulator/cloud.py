@@ -13,6 +13,7 @@ from typing import Any, Self, TypeVar
 
 from emulator.limits import ASYNC_RETRY_DELAYS_S
 from emulator.sandboxes.process import ProcessSandboxes
+from emulator.state_folder import StateFolder
 from emulator.step_functions.records import ExecutionRecord
 from rendezvous.server import RendezvousServer
 
@@ -94,7 +95,7 @@ class LocalCloud:
 
     def s3_requests(self) -> dict[str, int]:
         """Return how many S3 requests there have been, by HTTP method."""
-        return dict(self._endpoint.moto.s3_requests)
+        return dict(self._endpoint.s3.requests)
 
     def executions(self) -> Sequence[ExecutionRecord]:
         """Return the state machines' executions as they stand, the last one to begin first."""
@@ -106,14 +107,15 @@ class LocalCloud:
 
     async def _start(self) -> None:
         # When this process is killed, it is the zygote that removes this folder.
-        self._state = Path(tempfile.mkdtemp(prefix="fmi-emulator-"))
-        self._sandboxes = ProcessSandboxes(self._state, self._preload)
+        self._scratch = Path(tempfile.mkdtemp(prefix="fmi-emulator-"))
+        self._sandboxes = ProcessSandboxes(self._scratch, self._preload)
         await self._sandboxes.start()
         if (reason := self._sandboxes.cpu_shares_missing) is not None:
             self.notes.append(f"CPU shares are not enforced here, every function may use every core: {reason}")
         # Moto takes as long to import as the zygote takes to get ready: on two cores, the one hides the other.
         from emulator.endpoint.app import Endpoint
 
+        self._state = StateFolder(self._scratch / "state", lasting=False)
         self._endpoint = Endpoint(self._state, self._sandboxes, _LOOPBACK, self._port, self._retry_delays_s)
         self._rendezvous = RendezvousServer(_LOOPBACK, 0)
         try:
@@ -128,7 +130,8 @@ class LocalCloud:
         await self._rendezvous.close()
         await self._endpoint.close()
         await self._sandboxes.close()
-        shutil.rmtree(self._state, ignore_errors=True)
+        self._state.close()
+        shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _call(self, coroutine: Coroutine[Any, Any, _Result]) -> _Result:
         future: Future[_Result] = asyncio.run_coroutine_threadsafe(coroutine, self._loop)

@@ -18,6 +18,10 @@ class PortInUseError(EmulatorError):
         )
 
 
+class StateError(EmulatorError):
+    """The folder for the state cannot be used."""
+
+
 class SandboxError(EmulatorError):
     """The sandboxes cannot be started."""
 

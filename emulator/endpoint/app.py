@@ -3,7 +3,6 @@
 import errno
 import socket
 from collections.abc import Awaitable, Callable, Sequence
-from pathlib import Path
 
 from aiohttp import web
 
@@ -11,12 +10,15 @@ from emulator.endpoint.lambda_api import LambdaApi
 from emulator.endpoint.moto_bridge import MotoBridge
 from emulator.endpoint.page.phases import PhaseLog
 from emulator.endpoint.page.views import Page
+from emulator.endpoint.s3.api import S3Api
 from emulator.endpoint.step_functions_api import TARGET, StepFunctionsApi
 from emulator.errors import PortInUseError
 from emulator.lambda_service.functions import FunctionRegistry
 from emulator.lambda_service.invocations import LambdaService
 from emulator.lambda_service.warm_pool import WarmPool
+from emulator.object_store.store import ObjectStore
 from emulator.sandboxes.base import SandboxFactory
+from emulator.state_folder import StateFolder
 from emulator.step_functions.records import ExecutionRecord
 from emulator.step_functions.service import StepFunctionsService
 
@@ -25,15 +27,19 @@ _BACKLOG = 1024
 _IDLE_S = 300.0
 # For answers under way; their functions have been ended by then.
 _SHUTDOWN_S = 0.5
+# Larger reads mean fewer pauses of a large body.
+_READ_BUFFER_BYTES = 1024 * 1024
+# A key may be 1024 bytes, percent-encoded; a presigned URL has a token besides.
+_LINE_BYTES = 16 * 1024
 
 
 class Endpoint:
-    """Our Lambda and Step Functions services, and moto for everything else, on one port.
+    """Our Lambda and Step Functions services and our object store, and moto for everything else, on one port.
 
     Parameters
     ----------
     state
-        Folder for the functions' code and the state machines.
+        Where functions, objects and state machines are kept.
     sandboxes
         Where functions run.
     host, port
@@ -43,14 +49,16 @@ class Endpoint:
     """
 
     def __init__(
-        self, state: Path, sandboxes: SandboxFactory, host: str, port: int, retry_delays_s: Sequence[float]
+        self, state: StateFolder, sandboxes: SandboxFactory, host: str, port: int, retry_delays_s: Sequence[float]
     ) -> None:
         self._retry_delays_s = retry_delays_s
         self._state = state
         self._sandboxes = sandboxes
         self._host = host
         self._port = port
-        self.moto = MotoBridge()
+        self._moto = MotoBridge()
+        self._objects = ObjectStore(state)
+        self.s3 = S3Api(self._objects, self._moto.handle)
         self._service: LambdaService | None = None
         self._step_functions: StepFunctionsService | None = None
         self._runner: web.AppRunner | None = None
@@ -66,18 +74,30 @@ class Endpoint:
         listener = _listen(self._host, self._port)
         # Functions are told this address, so it must be known before the first of them starts.
         url = f"http://{self._host}:{listener.getsockname()[1]}"
-        functions = FunctionRegistry(self._state / "functions")
-        phases = PhaseLog(self.moto)
+        self._moto.restore(self._objects.buckets.configurations())
+        functions = FunctionRegistry(self._state.folder("functions"))
+        phases = PhaseLog(self._moto)
         pool = WarmPool(self._sandboxes, phases, url, _IDLE_S)
         self._service = LambdaService(functions, pool, self._retry_delays_s)
-        self._step_functions = StepFunctionsService(self._state / "step_functions", self._service, url)
+        self._step_functions = StepFunctionsService(self._state.folder("step_functions"), self._service, url)
         # Bodies are limited where they are read, each by its own limit.
         app = web.Application(client_max_size=2**63)
-        app.add_routes(LambdaApi(functions, self._service, self.moto.read_object).routes())
-        app.router.add_route("POST", "/", _by_target(StepFunctionsApi(self._step_functions), self.moto))
+        app.add_routes(LambdaApi(functions, self._service, self._objects.read).routes())
         app.add_routes(Page(functions, self._service, self._step_functions.executions, phases, url).routes())
-        app.router.add_route("*", "/{path:.*}", self.moto.handle)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_S, keepalive_timeout=3600)
+        by_service = _by_service(StepFunctionsApi(self._step_functions), self.s3, self._moto)
+        # Of a key, anything may be part of the path, line feeds too.
+        app.router.add_route("*", "/{path:(?s:.*)}", by_service)
+        self._runner = web.AppRunner(
+            app,
+            access_log=None,
+            shutdown_timeout=_SHUTDOWN_S,
+            keepalive_timeout=3600,
+            read_bufsize=_READ_BUFFER_BYTES,
+            max_line_size=_LINE_BYTES,
+            max_field_size=_LINE_BYTES,
+            # An object is kept as it was sent, whatever its Content-Encoding.
+            auto_decompress=False,
+        )
         await self._runner.setup()
         await web.SockSite(self._runner, listener, backlog=_BACKLOG).start()
         return url
@@ -94,18 +114,19 @@ class Endpoint:
             await self._service.close()
         if self._runner is not None:
             await self._runner.cleanup()
-        self.moto.close()
+        self.s3.close()
+        self._moto.close()
 
 
-def _by_target(
-    step_functions: StepFunctionsApi, moto: MotoBridge
+def _by_service(
+    step_functions: StepFunctionsApi, s3: S3Api, moto: MotoBridge
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    """Return a handler for the services that name their operation in a header."""
+    """Return a handler for the services that are not told by their paths."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
         if request.headers.get("X-Amz-Target", "").startswith(TARGET):
             return await step_functions.handle(request)
-        return await moto.handle(request)
+        return await (s3.handle(request) if s3.is_s3(request) else moto.handle(request))
 
     return handle
 

@@ -1,40 +1,43 @@
-"""Moto's own HTTP application behind our endpoint: S3, CloudWatch Logs and the rest."""
+"""Moto's own HTTP application behind our endpoint: all that is not served by services of our own."""
 
 import asyncio
 import io
 import time
 import urllib.parse
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from aiohttp import web
-from moto.core.exceptions import ServiceException
 from moto.logs.models import logs_backends
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from moto.s3.models import s3_backends
 
 from emulator.limits import ACCOUNT_ID, REGION
+from emulator.object_store.buckets import Configuration
 
 # Moto's time goes into Python code, which more threads than cores do not speed up.
 _THREADS = 4
 
 
 class MotoBridge:
-    """Answers AWS requests with moto, and lets the Lambda service write logs and read code where moto keeps them."""
+    """Answers AWS requests with moto, and lets the Lambda service write logs where moto keeps them."""
 
     def __init__(self) -> None:
         self._app = DomainDispatcherApplication(create_backend_app)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="moto")
-        self.s3_requests: Counter[str] = Counter()
 
-    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def handle(self, request: web.BaseRequest) -> web.Response:
         """Answer one request; it is held in memory as a whole."""
         body = await request.read()
-        if "/s3/" in request.headers.get("Authorization", ""):
-            self.s3_requests[request.method] += 1
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._call, _wsgi_environ(request, body))
+        target, headers = request.raw_path, request.headers
+        environ = _wsgi_environ(request.method, target, headers.items(), body, request.remote or "")
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._call, environ)
+
+    def restore(self, configurations: Sequence[Configuration]) -> None:
+        """Let moto know again how buckets were configured before this start."""
+        for kept in configurations:
+            self._call(_wsgi_environ("PUT", kept.target, kept.headers.items(), kept.body, ""))
 
     def append(self, group: str, stream: str, messages: Sequence[str]) -> None:
         """Add log events with the present time; see `LogSink`."""
@@ -43,14 +46,6 @@ class MotoBridge:
         backend.ensure_log_stream(group, stream)
         now = int(time.time() * 1000)
         backend.put_log_events(group, stream, [{"timestamp": now, "message": message} for message in messages])
-
-    def read_object(self, bucket: str, key: str) -> bytes | None:
-        """Return an S3 object's content, or None when there is no such object."""
-        try:
-            found = s3_backends[ACCOUNT_ID]["aws"].get_object(bucket, key)
-        except ServiceException:
-            return None
-        return None if found is None else bytes(found.value)
 
     def close(self) -> None:
         """End the threads and forget everything that was kept."""
@@ -79,22 +74,21 @@ class MotoBridge:
         return response
 
 
-def _wsgi_environ(request: web.BaseRequest, body: bytes) -> dict[str, Any]:
+def _wsgi_environ(
+    method: str, target: str, headers: Iterable[tuple[str, str]], body: bytes, remote: str
+) -> dict[str, Any]:
     """Build a WSGI environment (PEP 3333) of a request whose body has been read."""
-    raw_path, _, query = request.raw_path.partition("?")
-    host, _, port = request.host.partition(":")
+    raw_path, _, query = target.partition("?")
     environ: dict[str, Any] = {
-        "REQUEST_METHOD": request.method,
+        "REQUEST_METHOD": method,
         "SCRIPT_NAME": "",
         "PATH_INFO": urllib.parse.unquote(raw_path, "latin-1"),
-        "RAW_URI": request.raw_path,
-        "REQUEST_URI": request.raw_path,
+        "RAW_URI": target,
+        "REQUEST_URI": target,
         "QUERY_STRING": query,
         "CONTENT_LENGTH": str(len(body)),
-        "SERVER_NAME": host,
-        "SERVER_PORT": port or "80",
         "SERVER_PROTOCOL": "HTTP/1.1",
-        "REMOTE_ADDR": request.remote or "",
+        "REMOTE_ADDR": remote,
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": "http",
         "wsgi.input": io.BytesIO(body),
@@ -103,10 +97,11 @@ def _wsgi_environ(request: web.BaseRequest, body: bytes) -> dict[str, Any]:
         "wsgi.multiprocess": False,
         "wsgi.run_once": False,
     }
-    for name, value in request.headers.items():
+    for name, value in headers:
         key = name.upper().replace("-", "_")
         if key == "CONTENT_TYPE":
             environ[key] = value
         elif key not in ("CONTENT_LENGTH", "TRANSFER_ENCODING"):
             environ[f"HTTP_{key}"] = value
-    return environ
+    host, _, port = environ.setdefault("HTTP_HOST", "localhost").partition(":")
+    return {**environ, "SERVER_NAME": host, "SERVER_PORT": port or "80"}

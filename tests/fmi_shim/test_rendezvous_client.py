@@ -55,7 +55,7 @@ class Server:
         self._process.communicate()
 
     def health(self) -> dict[str, int]:
-        with urllib.request.urlopen(f"{self._health}/health", timeout=20) as answer:  # noqa: S310 - http
+        with urllib.request.urlopen(f"{self._health}/health", timeout=20) as answer:
             found: dict[str, int] = json.load(answer)
             return found
 

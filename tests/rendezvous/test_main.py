@@ -33,7 +33,7 @@ class Server:
         return connection
 
     def get(self, path: str) -> str:
-        with urllib.request.urlopen(f"{self.health}{path}", timeout=20) as answer:  # noqa: S310 - http
+        with urllib.request.urlopen(f"{self.health}{path}", timeout=20) as answer:
             text: str = answer.read().decode()
             return text
 

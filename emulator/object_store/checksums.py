@@ -1,0 +1,130 @@
+"""The checksums that S3 keeps with an object.
+
+Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity.html
+"""
+
+import base64
+import hashlib
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from functools import reduce
+from typing import Protocol
+
+from awscrt import checksums as crt
+
+
+class ChecksumAlgorithm(Enum):
+    """What a checksum can be computed with, under S3's names."""
+
+    CRC32 = "CRC32"
+    CRC32C = "CRC32C"
+    CRC64NVME = "CRC64NVME"
+    SHA1 = "SHA1"
+    SHA256 = "SHA256"
+
+    @property
+    def header(self) -> str:
+        """The header that carries a checksum of this kind."""
+        return f"x-amz-checksum-{self.value.lower()}"
+
+    @property
+    def field(self) -> str:
+        """The XML element that carries a checksum of this kind."""
+        return f"Checksum{self.value}"
+
+
+class ChecksumType(Enum):
+    """What a multipart object's checksum is of: all its bytes, or its parts' checksums."""
+
+    FULL_OBJECT = "FULL_OBJECT"
+    COMPOSITE = "COMPOSITE"
+
+
+@dataclass(frozen=True)
+class Checksum:
+    """A checksum as S3 shows it.
+
+    Parameters
+    ----------
+    algorithm, kind
+        What it is.
+    value
+        Base64; a composite one ends in ``-N``, the number of parts.
+    """
+
+    algorithm: ChecksumAlgorithm
+    value: str
+    kind: ChecksumType = ChecksumType.FULL_OBJECT
+
+
+class RunningChecksum(Protocol):
+    """A checksum of what has come so far."""
+
+    def update(self, data: bytes | bytearray, /) -> None:
+        """Take more bytes."""
+
+    def digest(self) -> bytes:
+        """Return the checksum, most significant byte first."""
+
+
+class _Crc:
+    """A cyclic redundancy check; `crt` and zlib take the value so far as their second argument."""
+
+    def __init__(self, algorithm: ChecksumAlgorithm) -> None:
+        self._algorithm = algorithm
+        self._value = 0
+
+    def update(self, data: bytes | bytearray, /) -> None:
+        match self._algorithm:
+            case ChecksumAlgorithm.CRC32:
+                self._value = zlib.crc32(data, self._value)
+            case ChecksumAlgorithm.CRC32C:
+                self._value = crt.crc32c(data, self._value)
+            case _:
+                self._value = crt.crc64nvme(data, self._value)
+
+    def digest(self) -> bytes:
+        return self._value.to_bytes(_crc_bytes(self._algorithm), "big")
+
+
+def running(algorithm: ChecksumAlgorithm) -> RunningChecksum:
+    """Return a checksum of nothing yet."""
+    match algorithm:
+        case ChecksumAlgorithm.SHA1:
+            return hashlib.sha1(usedforsecurity=False)
+        case ChecksumAlgorithm.SHA256:
+            return hashlib.sha256(usedforsecurity=False)
+        case _:
+            return _Crc(algorithm)
+
+
+def of_parts(algorithm: ChecksumAlgorithm, kind: ChecksumType, parts: Sequence[tuple[str, int]]) -> Checksum:
+    """Compute a multipart object's checksum from those of its parts.
+
+    Parameters
+    ----------
+    algorithm, kind
+        What to compute; of the whole object there are CRCs alone.
+    parts
+        Each part's checksum, base64, and size, bytes.
+    """
+    digests = [(base64.b64decode(value), size) for value, size in parts]
+    if kind is ChecksumType.COMPOSITE:
+        whole = running(algorithm)
+        for digest, _ in digests:
+            whole.update(digest)
+        return Checksum(algorithm, f"{base64.b64encode(whole.digest()).decode()}-{len(parts)}", kind)
+    combine = {
+        ChecksumAlgorithm.CRC32: crt.combine_crc32,
+        ChecksumAlgorithm.CRC32C: crt.combine_crc32c,
+        ChecksumAlgorithm.CRC64NVME: crt.combine_crc64nvme,
+    }[algorithm]
+    values = [(int.from_bytes(digest, "big"), size) for digest, size in digests]
+    value, _ = reduce(lambda one, two: (combine(one[0], two[0], two[1]), two[1]), values)
+    return Checksum(algorithm, base64.b64encode(value.to_bytes(_crc_bytes(algorithm), "big")).decode(), kind)
+
+
+def _crc_bytes(algorithm: ChecksumAlgorithm) -> int:
+    return 8 if algorithm is ChecksumAlgorithm.CRC64NVME else 4

@@ -1,0 +1,338 @@
+"""Objects over HTTP, as boto3 and bare clients use them."""
+
+import base64
+import gzip
+import http.client
+import urllib.parse
+import zlib
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from hashlib import md5
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from emulator.cloud import LocalCloud
+
+SMALL, LARGE = b"small body", bytes(range(256)) * 2000
+
+
+def refused(code: str, call: Callable[..., Any], **arguments: Any) -> ClientError:
+    with pytest.raises(ClientError) as raised:
+        call(**arguments)
+    assert raised.value.response["Error"]["Code"] == code
+    return raised.value
+
+
+@pytest.mark.parametrize("body", [b"", SMALL, LARGE])
+def test_what_was_put_is_got_with_all_that_was_said_of_it(s3: Any, bucket: str, body: bytes) -> None:
+    said = {
+        "CacheControl": "no-cache",
+        "ContentDisposition": "attachment",
+        "ContentEncoding": "identity",
+        "ContentLanguage": "en",
+        "ContentType": "text/plain",
+        "Metadata": {"mixed-case": "Value", "empty": ""},
+        "StorageClass": "STANDARD_IA",
+    }
+    etag = f'"{md5(body).hexdigest()}"'
+    assert s3.put_object(Bucket=bucket, Key="key", Body=body, Tagging="a=1&b=two", **said)["ETag"] == etag
+    got = s3.get_object(Bucket=bucket, Key="key")
+    assert got["Body"].read() == body
+    head = s3.head_object(Bucket=bucket, Key="key")
+    for answer in (got, head):
+        assert {name: answer[name] for name in said} == said
+        assert (answer["ETag"], answer["ContentLength"], answer["TagCount"]) == (etag, len(body), 2)
+        assert abs(answer["LastModified"] - datetime.now(UTC)) < timedelta(seconds=60)
+    assert "VersionId" not in got
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "../../outside",
+        "/absolute//double/",
+        "a/./b/../c",
+        "spaces and+plus%20percent?query#fragment",
+        "quotes\"'<&>\r\n\t",
+        "umlaut-ä-Ω-\U0001f600",
+        "\x01\x7f",
+        "x" * 1024,
+    ],
+)
+def test_any_key_is_a_name_and_no_path(s3: Any, bucket: str, key: str) -> None:
+    s3.put_object(Bucket=bucket, Key=key, Body=LARGE)
+    assert s3.get_object(Bucket=bucket, Key=key)["Body"].read() == LARGE
+    assert [found["Key"] for found in s3.list_objects_v2(Bucket=bucket)["Contents"]] == [key]
+    s3.delete_object(Bucket=bucket, Key=key)
+    assert s3.list_objects_v2(Bucket=bucket)["KeyCount"] == 0
+
+
+def test_a_key_of_more_than_1024_bytes_is_refused(s3: Any, bucket: str) -> None:
+    refused("KeyTooLongError", s3.put_object, Bucket=bucket, Key="ä" * 513, Body=b"")
+
+
+def test_a_compressed_body_stays_compressed(s3: Any, bucket: str) -> None:
+    body = gzip.compress(LARGE)
+    s3.put_object(Bucket=bucket, Key="key", Body=body, ContentEncoding="gzip")
+    got = s3.get_object(Bucket=bucket, Key="key")
+    assert (got["Body"].read(), got["ContentEncoding"]) == (body, "gzip")
+    # Not gzip at all: S3 does not look.
+    s3.put_object(Bucket=bucket, Key="key", Body=SMALL, ContentEncoding="gzip")
+    assert s3.get_object(Bucket=bucket, Key="key")["Body"].read() == SMALL
+
+
+@pytest.mark.parametrize("body", [SMALL, LARGE])
+@pytest.mark.parametrize("wanted", ["bytes=2-5", "bytes=-4", "bytes=5-", "bytes=0-999999999"])
+def test_ranges(s3: Any, bucket: str, body: bytes, wanted: str) -> None:
+    s3.put_object(Bucket=bucket, Key="key", Body=body)
+    first, _, last = wanted.removeprefix("bytes=").partition("-")
+    expected = body[int(first) : int(last) + 1 if last else None] if first else body[-int(last) :]
+    got = s3.get_object(Bucket=bucket, Key="key", Range=wanted)
+    assert (got["Body"].read(), got["ResponseMetadata"]["HTTPStatusCode"]) == (expected, 206)
+    start = int(first) if first else len(body) - int(last)
+    assert got["ContentRange"] == f"bytes {start}-{start + len(expected) - 1}/{len(body)}"
+    assert s3.head_object(Bucket=bucket, Key="key", Range=wanted)["ContentLength"] == len(expected)
+
+
+def test_a_range_behind_the_end_is_refused(s3: Any, bucket: str) -> None:
+    s3.put_object(Bucket=bucket, Key="key", Body=SMALL)
+    error = refused("InvalidRange", s3.get_object, Bucket=bucket, Key="key", Range="bytes=10-")
+    assert error.response["Error"]["ActualObjectSize"] == "10"
+
+
+def test_reads_on_a_condition(s3: Any, bucket: str) -> None:
+    etag = s3.put_object(Bucket=bucket, Key="key", Body=SMALL)["ETag"]
+    before, after = datetime.now(UTC) - timedelta(hours=1), datetime.now(UTC) + timedelta(hours=1)
+    for condition in ({"IfMatch": etag}, {"IfNoneMatch": '"other"'}, {"IfModifiedSince": before}):
+        assert s3.get_object(Bucket=bucket, Key="key", **condition)["Body"].read() == SMALL
+    refused("304", s3.get_object, Bucket=bucket, Key="key", IfNoneMatch=etag)
+    refused("304", s3.head_object, Bucket=bucket, Key="key", IfModifiedSince=after)
+    refused("PreconditionFailed", s3.get_object, Bucket=bucket, Key="key", IfMatch='"other"')
+    refused("412", s3.head_object, Bucket=bucket, Key="key", IfUnmodifiedSince=before)
+
+
+def test_writes_on_a_condition(s3: Any, bucket: str) -> None:
+    s3.put_object(Bucket=bucket, Key="key", Body=SMALL, IfNoneMatch="*")
+    refused("PreconditionFailed", s3.put_object, Bucket=bucket, Key="key", Body=LARGE, IfNoneMatch="*")
+    refused("PreconditionFailed", s3.put_object, Bucket=bucket, Key="key", Body=LARGE, IfMatch='"other"')
+    refused("NoSuchKey", s3.put_object, Bucket=bucket, Key="none", Body=LARGE, IfMatch='"other"')
+    etag = s3.head_object(Bucket=bucket, Key="key")["ETag"]
+    s3.put_object(Bucket=bucket, Key="key", Body=LARGE, IfMatch=etag)
+    refused("PreconditionFailed", s3.delete_object, Bucket=bucket, Key="key", IfMatch=etag)
+    assert s3.get_object(Bucket=bucket, Key="key")["Body"].read() == LARGE
+
+
+def test_a_wrong_md5_is_refused_and_nothing_is_written(s3: Any, bucket: str) -> None:
+    wrong = base64.b64encode(md5(b"other").digest()).decode()
+    refused("BadDigest", s3.put_object, Bucket=bucket, Key="key", Body=LARGE, ContentMD5=wrong)
+    refused("InvalidDigest", s3.put_object, Bucket=bucket, Key="key", Body=LARGE, ContentMD5="no base64")
+    refused("NoSuchKey", s3.get_object, Bucket=bucket, Key="key")
+    right = base64.b64encode(md5(LARGE).digest()).decode()
+    s3.put_object(Bucket=bucket, Key="key", Body=LARGE, ContentMD5=right)
+
+
+@pytest.mark.parametrize("algorithm", ["CRC32", "CRC32C", "CRC64NVME", "SHA1", "SHA256"])
+def test_checksums_are_verified_kept_and_shown(s3: Any, bucket: str, algorithm: str) -> None:
+    put = s3.put_object(Bucket=bucket, Key="key", Body=LARGE, ChecksumAlgorithm=algorithm)
+    got = s3.get_object(Bucket=bucket, Key="key", ChecksumMode="ENABLED")
+    assert got["Body"].read() == LARGE
+    assert got[f"Checksum{algorithm}"] == put[f"Checksum{algorithm}"]
+    assert got["ChecksumType"] == "FULL_OBJECT"
+    wrong = {f"Checksum{algorithm}": put[f"Checksum{algorithm}"]}
+    refused("BadDigest", s3.put_object, Bucket=bucket, Key="key", Body=SMALL, **wrong)
+    attributes = s3.get_object_attributes(Bucket=bucket, Key="key", ObjectAttributes=["Checksum", "ObjectSize"])
+    assert attributes["Checksum"][f"Checksum{algorithm}"] == put[f"Checksum{algorithm}"]
+    assert attributes["ObjectSize"] == len(LARGE)
+
+
+def test_a_checksum_may_come_behind_the_body(cloud: LocalCloud, s3: Any, bucket: str) -> None:
+    def put(checksum: str) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection(cloud.endpoint_url.removeprefix("http://"), timeout=20)
+        wire = b"".join(b"%x\r\n%s\r\n" % (len(LARGE) // 2, half) for half in (LARGE[:256000], LARGE[256000:]))
+        headers = {
+            "Authorization": "AWS4-HMAC-SHA256 Credential=t/20260101/us-east-1/s3/aws4_request, Signature=0",
+            "Content-Encoding": "aws-chunked",
+            "x-amz-content-sha256": "STREAMING-UNSIGNED-PAYLOAD-TRAILER",
+            "x-amz-decoded-content-length": str(len(LARGE)),
+            "x-amz-trailer": "x-amz-checksum-crc32",
+        }
+        connection.request(
+            "PUT", f"/{bucket}/key", wire + f"0\r\nx-amz-checksum-crc32:{checksum}\r\n\r\n".encode(), headers
+        )
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+
+    crc = base64.b64encode(zlib.crc32(LARGE).to_bytes(4, "big")).decode()
+    assert put(crc)[0] == 200
+    got = s3.get_object(Bucket=bucket, Key="key", ChecksumMode="ENABLED")
+    assert (got["Body"].read(), got["ChecksumCRC32"]) == (LARGE, crc)
+    assert "ContentEncoding" not in got
+    status, answer = put("AAAAAA==")
+    assert (status, b"<Code>BadDigest</Code>" in answer) == (400, True)
+
+
+def test_a_body_that_is_cut_off_is_no_object(cloud: LocalCloud, s3: Any, bucket: str) -> None:
+    connection = http.client.HTTPConnection(cloud.endpoint_url.removeprefix("http://"), timeout=20)
+    connection.putrequest("PUT", f"/{bucket}/key")
+    connection.putheader("Content-Length", "1000000")
+    connection.endheaders()
+    connection.send(LARGE[:500000])
+    connection.close()
+    assert s3.list_objects_v2(Bucket=bucket)["KeyCount"] == 0
+    s3.put_object(Bucket=bucket, Key="key", Body=SMALL)
+    assert s3.get_object(Bucket=bucket, Key="key")["Body"].read() == SMALL
+
+
+@pytest.mark.parametrize("version", ["s3", "s3v4"])
+def test_presigned_urls(cloud: LocalCloud, bucket: str, version: str) -> None:
+    signer = boto3.client(
+        "s3",
+        endpoint_url=cloud.endpoint_url,
+        region_name="us-east-1",
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+        config=Config(signature_version=version),
+    )
+    put = signer.generate_presigned_url("put_object", {"Bucket": bucket, "Key": "a key", "ContentType": "text/plain"})
+    request = urllib.request.Request(put, data=SMALL, method="PUT", headers={"Content-Type": "text/plain"})
+    assert urllib.request.urlopen(request, timeout=20).status == 200
+    get = signer.generate_presigned_url(
+        "get_object", {"Bucket": bucket, "Key": "a key", "ResponseContentType": "application/x-other"}
+    )
+    with urllib.request.urlopen(get, timeout=20) as got:
+        assert (got.read(), got.headers["Content-Type"]) == (SMALL, "application/x-other")
+
+
+def test_requests_are_counted_by_method(cloud: LocalCloud, s3: Any, bucket: str) -> None:
+    before = cloud.s3_requests()
+    s3.put_object(Bucket=bucket, Key="key", Body=SMALL)
+    s3.get_object(Bucket=bucket, Key="key")
+    s3.head_object(Bucket=bucket, Key="key")
+    after = cloud.s3_requests()
+    assert {method: after[method] - before.get(method, 0) for method in ("PUT", "GET", "HEAD")} == {
+        "PUT": 1,
+        "GET": 1,
+        "HEAD": 1,
+    }
+
+
+def test_a_copy_keeps_or_replaces_what_is_said_of_the_object(s3: Any, bucket: str) -> None:
+    s3.put_object(Bucket=bucket, Key="a b", Body=LARGE, Metadata={"own": "1"}, ContentType="text/plain", Tagging="a=1")
+    s3.copy_object(Bucket=bucket, Key="kept", CopySource={"Bucket": bucket, "Key": "a b"})
+    kept = s3.get_object(Bucket=bucket, Key="kept")
+    assert (kept["Body"].read(), kept["Metadata"], kept["ContentType"]) == (LARGE, {"own": "1"}, "text/plain")
+    assert kept["TagCount"] == 1
+    s3.copy_object(
+        Bucket=bucket,
+        Key="kept",
+        CopySource={"Bucket": bucket, "Key": "kept"},
+        Metadata={"other": "2"},
+        MetadataDirective="REPLACE",
+        TaggingDirective="REPLACE",
+        Tagging="b=2",
+    )
+    replaced = s3.head_object(Bucket=bucket, Key="kept")
+    assert (replaced["Metadata"], replaced["ContentType"]) == ({"other": "2"}, "binary/octet-stream")
+    assert s3.get_object_tagging(Bucket=bucket, Key="kept")["TagSet"] == [{"Key": "b", "Value": "2"}]
+
+
+def test_copies_that_are_refused(s3: Any, bucket: str) -> None:
+    etag = s3.put_object(Bucket=bucket, Key="key", Body=SMALL)["ETag"]
+    source = {"Bucket": bucket, "Key": "key"}
+    refused("InvalidRequest", s3.copy_object, Bucket=bucket, Key="key", CopySource=source)
+    none = {"Bucket": bucket, "Key": "none"}
+    refused("NoSuchKey", s3.copy_object, Bucket=bucket, Key="key", CopySource=none)
+    refused(
+        "PreconditionFailed",
+        s3.copy_object,
+        Bucket=bucket,
+        Key="copy",
+        CopySource=source,
+        CopySourceIfNoneMatch=etag,
+    )
+
+
+def test_tags(s3: Any, bucket: str) -> None:
+    s3.put_object(Bucket=bucket, Key="key", Body=SMALL)
+    tags = [{"Key": f"k{number}", "Value": "<&>"} for number in range(10)]
+    s3.put_object_tagging(Bucket=bucket, Key="key", Tagging={"TagSet": tags})
+    assert s3.get_object_tagging(Bucket=bucket, Key="key")["TagSet"] == tags
+    too_many = {"TagSet": [*tags, {"Key": "eleventh", "Value": ""}]}
+    refused("BadRequest", s3.put_object_tagging, Bucket=bucket, Key="key", Tagging=too_many)
+    s3.delete_object_tagging(Bucket=bucket, Key="key")
+    assert s3.get_object_tagging(Bucket=bucket, Key="key")["TagSet"] == []
+
+
+def test_versions(s3: Any, bucket: str) -> None:
+    s3.put_object(Bucket=bucket, Key="key", Body=b"before")
+    s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    assert s3.get_bucket_versioning(Bucket=bucket)["Status"] == "Enabled"
+    first, second = (s3.put_object(Bucket=bucket, Key="key", Body=body)["VersionId"] for body in (b"1", b"2"))
+    marker = s3.delete_object(Bucket=bucket, Key="key")
+    assert marker["DeleteMarker"] is True
+    error = refused("NoSuchKey", s3.get_object, Bucket=bucket, Key="key")
+    assert error.response["ResponseMetadata"]["HTTPHeaders"]["x-amz-delete-marker"] == "true"
+    refused("MethodNotAllowed", s3.get_object, Bucket=bucket, Key="key", VersionId=marker["VersionId"])
+    for version_id, body in (("null", b"before"), (first, b"1"), (second, b"2")):
+        assert s3.get_object(Bucket=bucket, Key="key", VersionId=version_id)["Body"].read() == body
+    listed = s3.list_object_versions(Bucket=bucket)
+    assert [found["VersionId"] for found in listed["Versions"]] == [second, first, "null"]
+    assert [(found["VersionId"], found["IsLatest"]) for found in listed["DeleteMarkers"]] == [
+        (marker["VersionId"], True)
+    ]
+    s3.delete_object(Bucket=bucket, Key="key", VersionId=marker["VersionId"])
+    assert s3.get_object(Bucket=bucket, Key="key")["Body"].read() == b"2"
+    refused("NoSuchVersion", s3.get_object, Bucket=bucket, Key="key", VersionId="none")
+    s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Suspended"})
+    s3.put_object(Bucket=bucket, Key="key", Body=b"suspended")
+    listed = s3.list_object_versions(Bucket=bucket)
+    assert [found["VersionId"] for found in listed["Versions"]] == ["null", second, first]
+    assert s3.get_object(Bucket=bucket, Key="key", VersionId="null")["Body"].read() == b"suspended"
+
+
+def test_several_objects_are_deleted_at_once(s3: Any, bucket: str) -> None:
+    for key in "abc":
+        s3.put_object(Bucket=bucket, Key=key, Body=SMALL)
+    deleted = s3.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": "a"}, {"Key": "none"}]})["Deleted"]
+    assert [found["Key"] for found in deleted] == ["a", "none"]
+    assert "Deleted" not in s3.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": "b"}], "Quiet": True})
+    assert [found["Key"] for found in s3.list_objects(Bucket=bucket)["Contents"]] == ["c"]
+
+
+def test_buckets(s3: Any, bucket: str) -> None:
+    assert bucket in [found["Name"] for found in s3.list_buckets()["Buckets"]]
+    assert s3.head_bucket(Bucket=bucket)["BucketRegion"] == "us-east-1"
+    s3.put_object(Bucket=bucket, Key="key", Body=SMALL)
+    refused("BucketNotEmpty", s3.delete_bucket, Bucket=bucket)
+    s3.delete_object(Bucket=bucket, Key="key")
+    s3.delete_bucket(Bucket=bucket)
+    refused("NoSuchBucket", s3.put_object, Bucket=bucket, Key="key", Body=SMALL)
+    refused("NoSuchBucket", s3.get_object, Bucket=bucket, Key="key")
+    refused("404", s3.head_bucket, Bucket=bucket)
+
+
+def test_a_buckets_configuration_is_motos(s3: Any, bucket: str) -> None:
+    tags = [{"Key": "team", "Value": "fmi"}]
+    s3.put_bucket_tagging(Bucket=bucket, Tagging={"TagSet": tags})
+    assert s3.get_bucket_tagging(Bucket=bucket)["TagSet"] == tags
+    s3.delete_bucket_tagging(Bucket=bucket)
+    refused("NoSuchTagSet", s3.get_bucket_tagging, Bucket=bucket)
+
+
+def test_what_is_not_emulated_says_so(s3: Any, bucket: str) -> None:
+    s3.put_object(Bucket=bucket, Key="key", Body=SMALL)
+    error = refused("NotImplemented", s3.put_object_acl, Bucket=bucket, Key="key", ACL="public-read")
+    assert "access control lists of objects is not emulated" in str(error)
+    refused("NotImplemented", s3.get_object_retention, Bucket=bucket, Key="key")
+
+
+def test_a_bucket_may_be_in_the_host_name(cloud: LocalCloud, s3: Any, bucket: str) -> None:
+    s3.put_object(Bucket=bucket, Key="folder/a key", Body=SMALL)
+    request = urllib.request.Request(
+        f"{cloud.endpoint_url}/{urllib.parse.quote('folder/a key')}", headers={"Host": f"{bucket}.s3.localhost:4566"}
+    )
+    assert urllib.request.urlopen(request, timeout=20).read() == SMALL
