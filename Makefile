@@ -37,6 +37,7 @@ bench: $(VENV)/dev.stamp
 	$(BIN)/python -m benchmarks.rendezvous_load --scale 0.1
 	$(BIN)/python -m benchmarks.comparison --short
 	$(BIN)/python -m benchmarks.lambda_service --short
+	$(BIN)/python -m benchmarks.step_functions --short
 
 clean:
 	rm -rf $(VENV) build dist $(RESULTS) *.egg-info .mypy_cache .ruff_cache .import_linter_cache .hypothesis

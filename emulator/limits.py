@@ -45,6 +45,8 @@ STATE_DATA_BYTES = 256 * 1024
 DEFINITION_BYTES = MIB
 HISTORY_EVENTS = 25_000
 EXPRESS_TIMEOUT_S = 300
+# AWS keeps what has ended for 90 days; this many fit into memory.
+EXECUTIONS_KEPT = 1000
 # Iterations of an inline Map that AWS runs at once, and child executions of a distributed one.
 INLINE_MAP_CONCURRENCY = 40
 DISTRIBUTED_MAP_CONCURRENCY = 10_000

@@ -200,6 +200,8 @@ class StepFunctionsApi:
 
     def _send_success(self, request: _Request) -> _Answer:
         text = _text(request, "output")
+        if len(text.encode(errors="surrogatepass")) > limits.STATE_DATA_BYTES:
+            raise _invalid(f"Value at 'output': expected at most {limits.STATE_DATA_BYTES} bytes")
         try:
             output = json.loads(text)
         except (ValueError, RecursionError) as error:

@@ -84,7 +84,7 @@ class DistributedMaps:
         selector = visit.state.item_selector
         if selector is not None:
             items = [
-                visit.evaluated(selector, data, visit.scope(Map={"Item": {"Index": index, "Value": item}}))
+                visit.evaluated(selector, data, visit.scope_with(Map={"Item": {"Index": index, "Value": item}}))
                 for index, item in enumerate(items)
             ]
         batcher = distribution.batcher

@@ -3,9 +3,10 @@
 import asyncio
 import json
 import logging
+from collections import deque
 from collections.abc import Mapping
 
-from emulator.limits import EXPRESS_TIMEOUT_S
+from emulator.limits import EXECUTIONS_KEPT, EXPRESS_TIMEOUT_S
 from emulator.step_functions.arns import execution_arn, express_arn
 from emulator.step_functions.asl.definition import (
     MachineType,
@@ -46,6 +47,7 @@ class Engine:
     def __init__(self, integrations: Mapping[str, Integration], aws: AwsCalls) -> None:
         self.tokens = TaskTokens()
         self.executions: dict[str, Execution] = {}
+        self._past: deque[Execution] = deque()
         self._distributed = DistributedMaps(aws, self._run_child)
         self._work: dict[type[State], Work] = {
             TaskState: TaskRunner(integrations, self.tokens).run,
@@ -70,6 +72,9 @@ class Engine:
             execution.failure = failure
             execution.task.cancel()
             await asyncio.wait({execution.task})
+            if execution.status is Status.RUNNING:
+                # It was cancelled before its first step.
+                execution.end(Status.ABORTED, 0, failure=failure)
 
     async def finished(self, execution: Execution) -> None:
         """Wait until an execution has ended; when this wait is cancelled, so is the execution."""
@@ -91,6 +96,17 @@ class Engine:
         execution.task = asyncio.get_running_loop().create_task(
             self._drive(execution, program, timeout_s), name=execution.arn
         )
+        if execution.parent is None:
+            execution.task.add_done_callback(lambda _: self._ended(execution))
+
+    def _ended(self, execution: Execution) -> None:
+        """Take note of an execution that has ended; the oldest of too many is forgotten with its children."""
+        self._past.append(execution)
+        if len(self._past) > EXECUTIONS_KEPT:
+            oldest = self._past.popleft()
+            children = [child for map_run in oldest.map_runs for child in map_run.children]
+            for gone in (oldest, *children):
+                self.executions.pop(gone.arn, None)
 
     async def _drive(self, execution: Execution, program: Program, timeout_s: float | None) -> None:
         """Run an execution to its end, whatever it is."""

@@ -97,7 +97,7 @@ class Interpreter:
                 if delay_s is None:
                     return caught(visit, failure)
             await asyncio.sleep(delay_s)
-            visit.retries = counts.total
+            visit.tried_again()
             self.execution.add_transition()
 
 

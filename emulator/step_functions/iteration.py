@@ -45,7 +45,7 @@ class Iteration:
         try:
             value = self._item
             if state.item_selector is not None:
-                scope = self._visit.scope(Map=self.strand.context["Map"])
+                scope = self._visit.scope_with(Map=self.strand.context["Map"])
                 value = self._visit.evaluated(state.item_selector, data, scope)
             output = await self._interpreter.run(state.processor, value, self.strand)
         except StateFailure:

@@ -45,7 +45,7 @@ class LambdaTasks:
         event = parameters.get("Payload", {})
         if parameters.get("InvocationType", "RequestResponse") == "Event":
             try:
-                request_id = self._service.enqueue(function, qualifier, dumps(event).encode())
+                request_id = self._service.enqueue(function, qualifier, _payload(event))
             except ApiError as error:
                 raise _refused(error) from None
             return _answer("", None, request_id, HTTPStatus.ACCEPTED)
@@ -55,7 +55,7 @@ class LambdaTasks:
         """Return the payload, the version that ran and the request's id."""
         began = time.time()
         try:
-            result = await self._service.invoke(function, qualifier, dumps(event).encode())
+            result = await self._service.invoke(function, qualifier, _payload(event))
         except ApiError as error:
             raise _refused(error) from None
         except SandboxError as error:
@@ -83,6 +83,11 @@ def _answer(payload: Json, version: str | None, request_id: str, status: HTTPSta
         "SdkResponseMetadata": {"RequestId": request_id},
         "StatusCode": int(status),
     }
+
+
+def _payload(event: Json) -> bytes:
+    # Half a surrogate pair is a text in JSON, but not in UTF-8: it stays escaped.
+    return json.dumps(event).encode()
 
 
 def _parsed(text: str) -> Json:

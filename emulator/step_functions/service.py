@@ -192,12 +192,12 @@ def _check_input(text: str) -> None:
         raise ApiError(
             "InvalidExecutionInput", HTTPStatus.BAD_REQUEST, f"Invalid State Machine Execution Input: '{error}'"
         ) from None
-    if len(text.encode()) > limits.STATE_DATA_BYTES:
+    if len(text.encode(errors="surrogatepass")) > limits.STATE_DATA_BYTES:
         raise ApiError(
             "ValidationException",
             HTTPStatus.BAD_REQUEST,
             f"1 validation error detected: Value at 'input' failed to satisfy constraint: Member must have length "
-            f"less than or equal to {limits.STATE_DATA_BYTES}; got {len(text.encode())}",
+            f"less than or equal to {limits.STATE_DATA_BYTES}; got {len(text.encode(errors='surrogatepass'))}",
         )
 
 

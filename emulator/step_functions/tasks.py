@@ -91,7 +91,7 @@ class TaskRunner:
 
     async def _timed(self, interpreter: Interpreter, visit: Visit[TaskState], token: TaskToken | None) -> Json:
         state = visit.state
-        scope = visit.scope() if token is None else visit.scope(Task={"Token": token.text})
+        scope = visit.scope() if token is None else visit.scope_with(Task={"Token": token.text})
         parameters = visit.effective_input(scope)
         timeout_s = visit.number(state.timeout_s, "TimeoutSeconds", visit.value, scope)
         heartbeat_s = visit.number(state.heartbeat_s, "HeartbeatSeconds", visit.value, scope)

@@ -44,7 +44,8 @@ class Visit(Generic[_State]):
         self.execution = execution
         self.strand = strand
         self._entered_at = time.time()
-        self.retries = 0
+        self._retries = 0
+        self._scope: Scope | None = None
         self.entered_id = self.event(
             f"{state.kind}StateEntered", {"name": state.name, "input": text, "inputDetails": COMPLETE}
         )
@@ -71,22 +72,33 @@ class Visit(Generic[_State]):
             When it is larger than what may pass from state to state.
         """
         text = dumps(value)
-        if len(text) > STATE_DATA_BYTES or (len(text) * 4 > STATE_DATA_BYTES and len(text.encode()) > STATE_DATA_BYTES):
-            raise StateFailure(
-                DATA_LIMIT_EXCEEDED,
-                f"The state/task '{self.state.name}' returned a result with a size exceeding the maximum number of "
-                f"bytes service limit ({len(text.encode())} of {STATE_DATA_BYTES} bytes).",
-            )
+        # A character is four bytes at most.
+        if len(text) * 4 > STATE_DATA_BYTES:
+            size = len(text.encode(errors="surrogatepass"))
+            if size > STATE_DATA_BYTES:
+                raise StateFailure(
+                    DATA_LIMIT_EXCEEDED,
+                    f"The state/task '{self.state.name}' returned a result with a size exceeding the maximum number of "
+                    f"bytes service limit ({size} of {STATE_DATA_BYTES} bytes).",
+                )
         return text
 
-    def scope(self, **more: Json) -> Scope:
+    def tried_again(self) -> None:
+        """Take note of a retry."""
+        self._retries += 1
+        self._scope = None
+
+    def scope(self) -> Scope:
+        """Return what expressions see."""
+        if self._scope is None:
+            state = {"EnteredTime": iso(self._entered_at), "Name": self.state.name, "RetryCount": self._retries}
+            self._scope = Scope({**self.strand.context, "State": state}, self.strand.variables)
+        return self._scope
+
+    def scope_with(self, **more: Json) -> Scope:
         """Return what expressions see, with what else belongs into the context object."""
-        context = {
-            **self.strand.context,
-            "State": {"EnteredTime": iso(self._entered_at), "Name": self.state.name, "RetryCount": self.retries},
-            **more,
-        }
-        return Scope(context, self.strand.variables)
+        scope = self.scope()
+        return Scope({**scope.context, **more}, scope.variables)
 
     def seen(self, scope: Scope) -> Json:
         """Return the part of the input that InputPath leaves."""

@@ -43,16 +43,23 @@ def parse_definition(text: str, machine_type: MachineType = MachineType.STANDARD
     except (ValueError, RecursionError) as error:
         found.add("", f"the definition is no JSON: {error}", codes.INVALID_JSON)
         raise DefinitionError(found.all()) from None
-    fields = Fields(content, "", found)
-    for name in ("Comment", "Version"):
-        fields.text(name)
-    parser = _ProgramParser(machine_type)
-    program = parser.program(fields)
-    timeout_s = fields.whole("TimeoutSeconds", _TIMEOUT_S)
-    fields.end("a state machine")
+    try:
+        definition = _read(Fields(content, "", found), machine_type)
+    except RecursionError:
+        found.add("", "the states are too deeply nested", codes.TOO_DEEPLY_NESTED)
+        raise DefinitionError(found.all()) from None
     if found.all():
         raise DefinitionError(found.all())
-    return Definition(program, timeout_s, str(content.get("Comment", "")))
+    return definition
+
+
+def _read(fields: Fields, machine_type: MachineType) -> Definition:
+    fields.text("Version")
+    comment = fields.text("Comment")
+    program = _ProgramParser(machine_type).program(fields)
+    timeout_s = fields.whole("TimeoutSeconds", _TIMEOUT_S)
+    fields.end("a state machine")
+    return Definition(program, timeout_s, comment or "")
 
 
 @dataclass
@@ -81,9 +88,9 @@ class _ProgramParser(Nested):
                 state = parse_state(name, inner, self)
                 if state is not None:
                     states[name] = state
-        if fields.has("StartAt") and start_at not in names:
+        if start_at and start_at not in names:
             fields.wrong("StartAt", f"no state named {start_at!r}", codes.MISSING_TRANSITION_TARGET)
-        elif described is not None:
+        elif start_at and described is not None:
             self._check_transitions(start_at, states, names, described)
         return Program(start_at, states)
 
@@ -112,7 +119,7 @@ class _ProgramParser(Nested):
         place, found = described.place, described.findings
         for state in states.values():
             for field_name, target in targets(state):
-                if target not in names:
+                if target and target not in names:
                     found.add(
                         f"{place}/{state.name}/{field_name}",
                         f"no state named {target!r}",

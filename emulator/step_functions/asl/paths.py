@@ -7,10 +7,14 @@ filters, descent) are left to the python-jsonpath library and give a list of wha
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-
-import jsonpath
+from typing import TYPE_CHECKING, TypeAlias
 
 from emulator.step_functions.asl.json_values import Json
+
+if TYPE_CHECKING:
+    import jsonpath
+
+    _Query: TypeAlias = jsonpath.JSONPath | jsonpath.CompoundJSONPath
 
 _ROOT = re.compile(r"\$\$|\$(?P<variable>[A-Za-z_][A-Za-z0-9_]*)?")
 _STEP = re.compile(
@@ -65,7 +69,7 @@ class Path:
     text: str
     root: str
     steps: tuple[str | int, ...] | None
-    query: jsonpath.JSONPath | jsonpath.CompoundJSONPath | None = None
+    query: "_Query | None" = None
 
     def evaluate(self, data: Json, scope: Scope) -> Json:
         """Return what lies at the path; a list of all there is when the path may mean several places.
@@ -114,6 +118,9 @@ def compile_path(text: str) -> Path:
     steps = _steps(text[root.end() :])
     if steps is not None:
         return Path(text, start, steps)
+    # Importing it takes as long as an endpoint's start has left over, and few definitions need it.
+    import jsonpath
+
     try:
         query = jsonpath.compile("$" + text[root.end() :])
     except jsonpath.JSONPathError as error:

@@ -61,7 +61,6 @@ class RetryCounts:
     def __init__(self, retriers: tuple[Retrier, ...]) -> None:
         self._retriers = retriers
         self._used = [0] * len(retriers)
-        self.total = 0
 
     def next_delay_s(self, error: str | None) -> float | None:
         """Return how long to wait before the state is tried again, seconds; None when it is not.
@@ -74,7 +73,6 @@ class RetryCounts:
                     return None
                 delay_s = retrier.longest_delay_s(self._used[index])
                 self._used[index] += 1
-                self.total += 1
                 return random.uniform(0, delay_s) if retrier.jitter else delay_s  # noqa: S311 - spreads load
         return None
 

@@ -258,6 +258,16 @@ def test_an_express_workflow_neither_waits_nor_distributes() -> None:
     assert one_mistake(a_map(DISTRIBUTED), MachineType.EXPRESS).message.startswith("an EXPRESS workflow cannot have")
 
 
+def test_what_is_nested_too_deeply_is_refused() -> None:
+    text = json.dumps(PASS)
+    for level in range(3000):
+        name = f"S{level}"
+        program = f'{{"StartAt": "{name}", "States": {{"{name}": {text}}}}}'
+        text = f'{{"Type": "Parallel", "Branches": [{program}], "End": true}}'
+    found = mistakes(f'{{"StartAt": "A", "States": {{"A": {text}}}}}')
+    assert found[-1].code in ("INVALID_JSON_DESCRIPTION", "TOO_DEEPLY_NESTED")
+
+
 def test_all_mistakes_are_found_at_once_each_with_awss_code() -> None:
     found = mistakes(of({"A": {"Type": "Pass", "Next": "Y"}, "B": {**LAMBDA, "Resource": "r"}, "C": {"Type": "Wait"}}))
     assert {(finding.code, finding.place) for finding in found} >= {
