@@ -2,20 +2,24 @@
 
 import argparse
 
-from benchmarks import whole_runs
-from benchmarks.collectives import Case, measure
+from benchmarks import comparison, whole_runs
 from benchmarks.whole_runs import Figure
 
 _MIB = 1 << 20
 
 
-def _allreduce(size_bytes: int, label: str, goal: str) -> Figure:
-    """Measure one allreduce over Direct at N=4, beside gloo where torch is installed."""
-    (figure,) = measure([Case("allreduce", size_bytes)], 4, with_gloo=whole_runs.has_torch())
-    beside = (
-        "" if figure.gloo is None else f", gloo {figure.gloo * 1e3:.2f} ms: ratio {figure.direct / figure.gloo:.2f}"
-    )
-    return Figure(f"allreduce of {label} float64, N=4, direct TCP", goal, f"{figure.direct * 1e3:.2f} ms{beside}")
+def _allreduce() -> list[Figure]:
+    """Measure allreduces over Direct at N=4, beside gloo where torch is installed."""
+    labels = {_MIB: ("1 MiB", "< 8 ms"), 8: ("8 B", "near 0.1 ms")}
+    names = ["direct", "gloo"] if comparison.has_gloo() else ["direct"]
+    figures = []
+    for figure in comparison.measure([("allreduce", size) for size in labels], 4, names, turns=5):
+        label, goal = labels[figure.size_bytes]
+        measured = f"{figure.seconds['direct'] * 1e3:.2f} ms"
+        if "gloo" in names:
+            measured += f", gloo {figure.seconds['gloo'] * 1e3:.2f} ms: ratio {figure.ratio('direct', 'gloo'):.2f}"
+        figures.append(Figure(f"allreduce of {label} float64, N=4, direct TCP", goal, measured))
+    return figures
 
 
 def main() -> None:
@@ -30,8 +34,7 @@ def main() -> None:
         lambda: [whole_runs.start_up(50, "< 6 s", max(1, repeats // 2))],
         lambda: [whole_runs.memory_per_rank(50)],
         whole_runs.main_job,
-        lambda: [_allreduce(_MIB, "1 MiB", "< 8 ms")],
-        lambda: [_allreduce(8, "8 B", "near 0.1 ms")],
+        _allreduce,
     ]
     for measurement in measurements:
         for figure in measurement():

@@ -2,7 +2,8 @@
 
 Every rank process holds all contestants, which take turns at each case, so that a busy moment of the machine meets
 all of them; ratios are to be trusted more than times. A figure is the median, over the turns, of the slowest
-rank's time a call, of many calls in a row. A table is printed as it comes; figures and a plot go to ``build/``.
+rank's time a call, of many calls in a row. A table is printed as it comes; figures and a plot go to a folder.
+Without options it takes about a quarter of an hour on 2 cores, with --short less than a minute.
 """
 
 from __future__ import annotations
@@ -16,97 +17,92 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks import comparison_plot
+from benchmarks import comparison_plot, figures
+from benchmarks.figures import OURS, PEERS, Figure
+from benchmarks.local_server import running_server
 
-OPERATIONS = ("allreduce", "reduce", "bcast", "barrier")
+OPERATIONS = ("allreduce", "reduce", "bcast", "barrier", "allgather", "alltoall")
 SIZES = (8, 1 << 10, 8 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20, 16 << 20, 64 << 20)
 WORLDS = (2, 4, 8, 16)
-SHORT_SIZES = (8, 64 << 10, 1 << 20)
-SHORT_WORLDS = (2, 4, 16)
-OURS = ("direct", "shm")
-PEERS = ("mpi", "gloo")
+TURNS = 5
+SHORT_SIZES = (8, 1 << 20)
+SHORT_WORLDS = (2, 4, 8)
+SHORT_TURNS = 3
 
 _ROOT = Path(__file__).resolve().parent.parent
+_LOOK_SECONDS = 0.2
 _PROBE = (
     "import mpi4py, pathlib, sys; print(sys.version_info[:2], pathlib.Path(mpi4py.__file__).parent.parent, sep='|')"
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One line of the table: seconds a call for each contestant."""
-
-    operation: str
-    size_bytes: int
-    world_size: int
-    seconds: dict[str, float]
-
-    def ratio(self, ours: str, theirs: str) -> float | None:
-        """Return how many times longer `ours` takes than `theirs`; None where one of them was not measured."""
-        if ours not in self.seconds or theirs not in self.seconds:
-            return None
-        return self.seconds[ours] / self.seconds[theirs]
-
-
 def measure(
-    cases: Sequence[tuple[str, int]], size: int, names: Sequence[str], turns: int, mpi: Path | None
-) -> list[Figure]:
-    """Run `cases` on `size` ranks around a rendezvous server of their own."""
-    with rendezvous_server() as address, tempfile.TemporaryDirectory() as name:
+    cases: Sequence[tuple[str, int]], size: int, names: Sequence[str], turns: int, mpi: Path | None = None
+) -> Iterator[Figure]:
+    """Run `cases`, (operation, bytes), on `size` ranks around a rendezvous server of their own; yield as they come.
+
+    `names` are the contestants; MPI among them needs `mpi`, the folder to import mpi4py from.
+    """
+    with running_server() as server, tempfile.TemporaryDirectory() as name, ExitStack() as ranks:
         folder = Path(name)
-        host, _, port = address.rpartition(":")
-        direct = {"enabled": True, "host": host, "port": port, "max_timeout": 60_000, "framed": True}
-        (folder / "fmi.json").write_text(json.dumps({"backends": {"Direct": direct}}))
-        (folder / "plan.json").write_text(
-            json.dumps({"contestants": list(names), "cases": list(cases), "turns": turns})
-        )
-        _run_ranks(size, folder, mpi)
-        ranks = [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(size)]
-    figures = []
-    for index, (operation, size_bytes) in enumerate(cases):
-        seconds = {
-            name: statistics.median(max(turn) for turn in zip(*(times[index][name] for times in ranks), strict=True))
-            for name in names
-        }
-        figures.append(Figure(operation, size_bytes, size, seconds))
-    return figures
+        server.write_config(folder / "fmi.json")
+        plan = {"contestants": list(names), "cases": list(cases), "turns": turns}
+        (folder / "plan.json").write_text(json.dumps(plan))
+        processes = [ranks.enter_context(process) for process in _start_ranks(size, folder, mpi)]
+        ranks.callback(_end, processes)
+        for index, (operation, size_bytes) in enumerate(cases):
+            times = [_line(folder / f"rank-{rank}", index, processes) for rank in range(size)]
+            seconds = {
+                contestant: statistics.median(max(turn) for turn in zip(*(t[contestant] for t in times), strict=True))
+                for contestant in names
+            }
+            yield Figure(operation, size_bytes, size, seconds)
+        for process in processes:
+            process.wait()
 
 
-def _run_ranks(size: int, folder: Path, mpi: Path | None) -> None:
-    """Start the ranks, by mpirun where MPI takes part, and wait for them."""
+def _start_ranks(size: int, folder: Path, mpi: Path | None) -> list[subprocess.Popen[bytes]]:
+    """Start the ranks, by mpirun where MPI takes part."""
     command = [sys.executable, "-m", "benchmarks.contestants", str(folder)]
     paths = [str(_ROOT)] if mpi is None else [str(_ROOT), str(mpi)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
     if mpi is not None:
         mpirun = ["mpirun", "--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-n", str(size)]
-        subprocess.run([*mpirun, *command], cwd=_ROOT, env=environment, check=True)
-        return
-    with ExitStack() as stack:
-        ranks = [
-            stack.enter_context(
-                subprocess.Popen(command, cwd=_ROOT, env=environment | {"RANK": str(rank), "WORLD_SIZE": str(size)})
-            )
-            for rank in range(size)
-        ]
-        codes = [rank.wait() for rank in ranks]
-        if any(codes):
+        return [subprocess.Popen([*mpirun, *command], cwd=_ROOT, env=environment)]
+    return [
+        subprocess.Popen(command, cwd=_ROOT, env=environment | {"RANK": str(rank), "WORLD_SIZE": str(size)})
+        for rank in range(size)
+    ]
+
+
+def _line(path: Path, index: int, processes: Sequence[subprocess.Popen[bytes]]) -> dict[str, list[float]]:
+    """Return the `index`-th line of what a rank tells, as soon as it is there.
+
+    Raises
+    ------
+    SystemExit
+        If a rank failed.
+    """
+    while True:
+        over = any(process.poll() is not None for process in processes)
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        if len(lines) > index and lines[index].endswith("\n"):
+            told: dict[str, list[float]] = json.loads(lines[index])
+            return told
+        if over:
             raise SystemExit("benchmarks.comparison: a rank failed, see above")
+        time.sleep(_LOOK_SECONDS)
 
 
-@contextmanager
-def rendezvous_server() -> Iterator[str]:
-    """Run a rendezvous server on a free port; give its host:port."""
-    command = [sys.executable, "-m", "rendezvous", "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=_ROOT) as server:
-        try:
-            yield server.stdout.readline().split()[-1] if server.stdout else ""
-        finally:
-            server.terminate()
+def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    for process in processes:
+        if process.poll() is None:
+            process.terminate()
 
 
 def find_mpi(interpreter: str) -> tuple[Path | None, str]:
@@ -122,61 +118,63 @@ def find_mpi(interpreter: str) -> tuple[Path | None, str]:
     return Path(folder), f"mpi is mpi4py from {folder}"
 
 
-def table_header(names: Sequence[str]) -> str:
-    """Return the table's first line."""
-    ratios = [f"{ours}/{theirs}" for ours in OURS for theirs in PEERS if ours in names and theirs in names]
-    return f"{'operation':<10}{'bytes':>10}{'N':>4}" + "".join(f"{name:>13}" for name in [*names, *ratios])
-
-
-def table_line(figure: Figure) -> str:
-    """Return a line of the table: milliseconds, then ratios."""
-    line = f"{figure.operation:<10}{figure.size_bytes:>10}{figure.world_size:>4}"
-    line += "".join(f"{seconds * 1e3:>13.4f}" for seconds in figure.seconds.values())
-    ratios = [figure.ratio(ours, theirs) for ours in OURS for theirs in PEERS]
-    return line + "".join(f"{ratio:>13.2f}" for ratio in ratios if ratio is not None)
+def has_gloo() -> bool:
+    """Whether torch is installed."""
+    return importlib.util.find_spec("torch") is not None
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.comparison", description=__doc__)
-    parser.add_argument("--short", action="store_true", help="fewer sizes, world sizes and turns: under 90 s")
+    parser.add_argument("--short", action="store_true", help="two sizes, up to 8 ranks, 3 turns: under a minute")
     parser.add_argument("--operations", nargs="+", choices=OPERATIONS, default=OPERATIONS, help="default: all")
-    parser.add_argument("--sizes", nargs="+", type=int, metavar="BYTES", help="default: 8 to 64 MiB")
+    parser.add_argument(
+        "--sizes", nargs="+", type=int, metavar="BYTES", help="of a rank's value, or an allgather's result; 8 to 64 MiB"
+    )
     parser.add_argument("--worlds", nargs="+", type=int, metavar="N", help="default: 2 4 8 16")
     parser.add_argument("--contestants", nargs="+", choices=OURS + PEERS, default=OURS + PEERS, help="default: all")
-    parser.add_argument("--turns", type=int, help="of each contestant at each case; default: 9, with --short 3")
+    parser.add_argument("--turns", type=int, help=f"of each contestant at each case; default: {TURNS}")
     parser.add_argument("--mpi-python", default=sys.executable, metavar="PATH", help="an interpreter that has mpi4py")
     parser.add_argument("--out", type=Path, default=Path("build"), metavar="FOLDER", help="default: %(default)s")
+    parser.add_argument(
+        "--add", action="store_true", help="keep what is in FOLDER already, but for the cases measured anew"
+    )
     return parser
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table; write ``comparison.json`` and ``comparison.png``."""
-    options = _parser().parse_args(arguments)
-    sizes = options.sizes or (SHORT_SIZES if options.short else SIZES)
-    worlds = options.worlds or (SHORT_WORLDS if options.short else WORLDS)
-    turns = options.turns or (3 if options.short else 9)
-    names = list(options.contestants)
+def _present(wanted: Sequence[str], mpi_python: str) -> tuple[list[str], Path | None]:
+    """Return the contestants that are installed, and where mpi4py is; say which are not."""
+    names = list(wanted)
     mpi = None
     if "mpi" in names:
-        mpi, remark = find_mpi(options.mpi_python)
+        mpi, remark = find_mpi(mpi_python)
         print(remark)
         if mpi is None:
             names.remove("mpi")
-    if "gloo" in names and importlib.util.find_spec("torch") is None:
+    if "gloo" in names and not has_gloo():
         print("gloo is not measured: torch is not installed")
         names.remove("gloo")
+    return names, mpi
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the table; write ``comparison.json`` and ``comparison.png``, after each world size."""
+    options = _parser().parse_args(arguments)
+    sizes = options.sizes or (SHORT_SIZES if options.short else SIZES)
+    turns = options.turns or (SHORT_TURNS if options.short else TURNS)
+    names, mpi = _present(options.contestants, options.mpi_python)
+    kept, picture = options.out / "comparison.json", options.out / "comparison.png"
+    found = {figure.case: figure for figure in figures.load(kept)} if options.add else {}
     print("milliseconds a call, median of the slowest rank, float64; then ratios")
-    print(table_header(names), flush=True)
-    figures: list[Figure] = []
-    for world_size in worlds:
+    print(figures.table_header(names), flush=True)
+    for world_size in options.worlds or (SHORT_WORLDS if options.short else WORLDS):
         cases = [(op, size) for op in options.operations for size in ((0,) if op == "barrier" else sizes)]
         for figure in measure(cases, world_size, names, turns, mpi):
-            figures.append(figure)
-            print(table_line(figure), flush=True)
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "comparison.json").write_text(json.dumps([asdict(figure) for figure in figures], indent=2) + "\n")
-    comparison_plot.draw(figures, options.out / "comparison.png")
-    print(f"written: {options.out}/comparison.json, {options.out}/comparison.png")
+            found[figure.case] = figure
+            print(figures.table_line(figure), flush=True)
+        in_order = sorted(found.values(), key=lambda f: (OPERATIONS.index(f.operation), f.world_size, f.size_bytes))
+        figures.save(in_order, kept)
+    comparison_plot.draw(in_order, picture)
+    print(f"written: {kept}, {picture}")
     return 0
 
 

@@ -4,17 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
 
-
-class Measured(Protocol):
-    """What is drawn of a figure."""
-
-    operation: str
-    size_bytes: int
-    world_size: int
-    seconds: dict[str, float]
-
+from benchmarks.figures import Figure
 
 _STYLES = {
     "direct": ("#1f77b4", "o", "FMI direct (TCP)"),
@@ -24,7 +15,7 @@ _STYLES = {
 }
 
 
-def draw(figures: Sequence[Any], path: Path) -> None:
+def draw(figures: Sequence[Figure], path: Path) -> None:
     """Write a PNG of all operations that have a size."""
     import matplotlib as mpl
 
@@ -67,5 +58,5 @@ def draw(figures: Sequence[Any], path: Path) -> None:
         panel.set_ylabel("us a call")
     handles, labels = axes[0][0].get_legend_handles_labels()
     chart.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
-    chart.savefig(path, dpi=130)
+    chart.savefig(path, dpi=90)
     plt.close(chart)

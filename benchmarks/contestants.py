@@ -6,26 +6,53 @@ import json
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 import fmi_shim as fmi
+from fmi_shim.operators import Array
 
 _BYTES_A_TURN = 32 << 20
 _CALLS_A_TURN = 100
 """A turn makes up to so many calls in a row, fewer where they would move more bytes than that."""
 
 Call = Callable[[], object]
+Calls = dict[str, Call]
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What the calls of a case work on, the same for all contestants.
+
+    Attributes
+    ----------
+    value
+        What a rank hands in: of so many bytes, in an allgather so many for all ranks together.
+    out
+        Where the result goes.
+    """
+
+    value: Array
+    out: Array
+
+    @staticmethod
+    def of(operation: str, size_bytes: int, size: int) -> Memory:
+        """Return float64 memory for `size` ranks, of at least one element for each slice."""
+        whole = size * max(1, size_bytes // 8 // size) if operation in ("allgather", "alltoall") else size_bytes // 8
+        out = np.empty(max(1, whole))
+        return Memory(np.ones(out.size // size if operation == "allgather" else out.size), out)
 
 
 class Contestant(Protocol):
     """Makes the calls that are timed."""
 
-    def call(self, operation: str, size_bytes: int) -> Call:
-        """Return one call of `operation` on so many bytes of float64 a rank."""
+    def calls(self, memory: Memory) -> Calls:
+        """Return one call of each operation."""
 
 
 class Fmi:
@@ -35,64 +62,66 @@ class Fmi:
         os.environ["FMI_CHANNEL"] = "shm" if channel == "shm" else ""
         self._comm = fmi.Communicator(rank, size, folder / "fmi.json", f"compare-{channel}-")
 
-    def call(self, operation: str, size_bytes: int) -> Call:
-        """Return one call; results go to memory that is there already."""
-        comm, data, total = self._comm, np.ones(max(1, size_bytes // 8)), fmi.func(fmi.op.sum)
-        out = np.empty_like(data)
-        calls: dict[str, Call] = {
-            "allreduce": lambda: comm.allreduce(data, total, out=out),
-            "reduce": lambda: comm.reduce(data, 0, total, out=out),
-            "bcast": lambda: comm.bcast(data, 0),
+    def calls(self, memory: Memory) -> Calls:
+        """Return the calls; a bcast fills what is there, as all contestants' does."""
+        comm, value, out, total = self._comm, memory.value, memory.out, fmi.func(fmi.op.sum)
+        return {
+            "allreduce": lambda: comm.allreduce(value, total, out=out),
+            "reduce": lambda: comm.reduce(value, 0, total, out=out),
+            "bcast": lambda: comm.bcast(value, 0),
             "barrier": comm.barrier,
+            "allgather": lambda: comm.allgather(value, out=out),
+            "alltoall": lambda: comm.alltoall(value, out=out),
         }
-        return calls[operation]
 
 
 class Mpi:
-    """mpi4py's buffer interface; results go to memory that is there already."""
+    """mpi4py's buffer interface."""
 
     def __init__(self) -> None:
         from mpi4py import MPI
 
         self._comm = MPI.COMM_WORLD
 
-    def call(self, operation: str, size_bytes: int) -> Call:
-        """Return one call."""
-        comm, data = self._comm, np.ones(max(1, size_bytes // 8))
-        out = np.empty_like(data)
-        calls: dict[str, Call] = {
-            "allreduce": lambda: comm.Allreduce(data, out),
-            "reduce": lambda: comm.Reduce(data, out if comm.rank == 0 else None),
-            "bcast": lambda: comm.Bcast(data, 0),
+    def calls(self, memory: Memory) -> Calls:
+        """Return the calls."""
+        comm, value, out = self._comm, memory.value, memory.out
+        return {
+            "allreduce": lambda: comm.Allreduce(value, out),
+            "reduce": lambda: comm.Reduce(value, out if comm.rank == 0 else None),
+            "bcast": lambda: comm.Bcast(value, 0),
             "barrier": comm.Barrier,
+            "allgather": lambda: comm.Allgather(value, out),
+            "alltoall": lambda: comm.Alltoall(value, out),
         }
-        return calls[operation]
 
 
 class Gloo:
-    """torch.distributed over loopback; in place."""
+    """torch.distributed over loopback TCP; reductions in place, which is all it has."""
 
     def __init__(self, rank: int, size: int, folder: Path) -> None:
         import torch
         import torch.distributed as dist
 
+        warnings.filterwarnings("ignore", category=FutureWarning, module="torch")  # of names that newer ones replace
         torch.set_num_threads(1)
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
         dist.init_process_group("gloo", init_method=f"file://{folder}/gloo", rank=rank, world_size=size)
 
-    def call(self, operation: str, size_bytes: int) -> Call:
-        """Return one call."""
+    def calls(self, memory: Memory) -> Calls:
+        """Return the calls."""
         import torch
         import torch.distributed as dist
 
-        data = torch.ones(max(1, size_bytes // 8), dtype=torch.float64)
-        calls: dict[str, Call] = {
-            "allreduce": lambda: dist.all_reduce(data),
-            "reduce": lambda: dist.reduce(data, 0),
-            "bcast": lambda: dist.broadcast(data, 0),
+        value, out = torch.from_numpy(memory.value), torch.from_numpy(memory.out)
+        return {
+            "allreduce": lambda: dist.all_reduce(value),
+            "reduce": lambda: dist.reduce(value, 0),
+            "bcast": lambda: dist.broadcast(value, 0),
             "barrier": dist.barrier,
+            "allgather": lambda: dist.all_gather_into_tensor(out, value),
+            "alltoall": lambda: dist.all_to_all_single(out, value),
         }
-        return calls[operation]
 
 
 def _make(name: str, rank: int, size: int, folder: Path) -> Contestant:
@@ -102,27 +131,32 @@ def _make(name: str, rank: int, size: int, folder: Path) -> Contestant:
 
 
 def run_rank(rank: int, size: int, folder: Path) -> None:
-    """Let the contestants of ``plan.json`` take turns on its cases; write seconds a call, by case, name and turn."""
+    """Let the contestants of ``plan.json`` take turns on its cases.
+
+    After each case a line is written to ``rank-R``: seconds a call, by contestant and turn.
+    """
     plan = json.loads((folder / "plan.json").read_text())
     names: Sequence[str] = plan["contestants"]
     contestants = {name: _make(name, rank, size, folder) for name in names}
-    meet = contestants["shm" if "shm" in names else names[0]].call("barrier", 0)
-    times: list[dict[str, list[float]]] = []
-    for operation, size_bytes in plan["cases"]:
-        calls = {name: contestant.call(operation, size_bytes) for name, contestant in contestants.items()}
-        repetitions = max(1, min(_CALLS_A_TURN, _BYTES_A_TURN // max(1, size_bytes * size)))
-        taken: dict[str, list[float]] = {name: [] for name in names}
-        for _ in range(plan["turns"]):
-            for name, call in calls.items():
-                call()  # connects, and touches memory
-                meet()
-                start = time.perf_counter()
-                for _ in range(repetitions):
-                    call()
-                taken[name].append((time.perf_counter() - start) / repetitions)
-        times.append(taken)
-    meet()
-    (folder / f"rank-{rank}.json").write_text(json.dumps(times))
+    meet = contestants["shm" if "shm" in names else names[0]].calls(Memory.of("barrier", 8, size))["barrier"]
+    with (folder / f"rank-{rank}").open("w") as told:
+        for operation, size_bytes in plan["cases"]:
+            memory = Memory.of(operation, size_bytes, size)
+            calls = {name: contestant.calls(memory)[operation] for name, contestant in contestants.items()}
+            repetitions = max(1, min(_CALLS_A_TURN, _BYTES_A_TURN // max(1, size_bytes * size)))
+            taken: dict[str, list[float]] = {name: [] for name in names}
+            for _ in range(plan["turns"]):
+                for name, call in calls.items():
+                    memory.value.fill(1.0)  # gloo's sums grow in place
+                    call()  # connects, and touches memory
+                    meet()
+                    start = time.perf_counter()
+                    for _ in range(repetitions):
+                        call()
+                    taken[name].append((time.perf_counter() - start) / repetitions)
+            told.write(json.dumps(taken) + "\n")
+            told.flush()
+        meet()
 
 
 def _number(*variables: str) -> int:

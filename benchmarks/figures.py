@@ -1,0 +1,71 @@
+"""What the comparison measures: one figure an operation, size and world size; kept as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+OURS = ("direct", "shm")
+PEERS = ("mpi", "gloo")
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """Seconds a call, for each contestant.
+
+    Attributes
+    ----------
+    operation
+        Its name in `fmi.Communicator`.
+    size_bytes
+        What a rank hands in or, of an allgather, gets out, which is the same size for all operations; 0 for a barrier.
+    world_size
+        Number of ranks.
+    seconds
+        Median, over the turns, of the slowest rank's time, by contestant.
+    """
+
+    operation: str
+    size_bytes: int
+    world_size: int
+    seconds: dict[str, float]
+
+    @property
+    def case(self) -> tuple[str, int, int]:
+        """What was measured."""
+        return self.operation, self.size_bytes, self.world_size
+
+    def ratio(self, ours: str, theirs: str) -> float | None:
+        """Return how many times longer `ours` takes than `theirs`; None where one of them was not measured."""
+        if ours not in self.seconds or theirs not in self.seconds:
+            return None
+        return self.seconds[ours] / self.seconds[theirs]
+
+
+def table_header(names: Sequence[str]) -> str:
+    """Return the table's first line."""
+    ratios = [f"{ours}/{theirs}" for ours in OURS for theirs in PEERS if ours in names and theirs in names]
+    return f"{'operation':<10}{'bytes':>10}{'N':>4}" + "".join(f"{name:>13}" for name in [*names, *ratios])
+
+
+def table_line(figure: Figure) -> str:
+    """Return a line of the table: milliseconds, then ratios."""
+    line = f"{figure.operation:<10}{figure.size_bytes:>10}{figure.world_size:>4}"
+    line += "".join(f"{seconds * 1e3:>13.4f}" for seconds in figure.seconds.values())
+    ratios = [figure.ratio(ours, theirs) for ours in OURS for theirs in PEERS]
+    return line + "".join(f"{ratio:>13.2f}" for ratio in ratios if ratio is not None)
+
+
+def load(path: Path) -> list[Figure]:
+    """Return the figures that were kept at `path`, none where there is no such file."""
+    if not path.exists():
+        return []
+    return [Figure(**figure) for figure in json.loads(path.read_text())]
+
+
+def save(figures: Iterable[Figure], path: Path) -> None:
+    """Keep `figures` at `path`, one a line."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("[\n" + ",\n".join(json.dumps(asdict(figure)) for figure in figures) + "\n]\n")
