@@ -10,6 +10,7 @@ import socket
 from fmi_shim.access import read_access
 from fmi_shim.channels.connections import Connections
 from fmi_shim.channels.framing import Framing
+from fmi_shim.channels.posting import Transfer
 from fmi_shim.channels.stream import Buffers, Stream, octets
 from fmi_shim.config import DirectConfig
 from fmi_shim.control_link import ForeignServerError
@@ -81,6 +82,15 @@ class FramedChannel(Connections, Framing[Stream]):
             self._move(self._streams[dst], rest, source, buffers, judge)
         else:
             self.recv(incoming, src)
+
+    def isend(self, buffer: Array, dst: int) -> Transfer[Stream]:
+        """Begin to send a header and all of `buffer`; a short message is sent at once, where the kernel takes it."""
+        rest = self._send_short(buffer, dst)
+        if rest is None:
+            return super().isend(buffer, dst)
+        if rest:
+            return self._post(Transfer(dst, True, lambda stream: (rest, None)))
+        return Transfer(dst, True, lambda stream: ([], None), self._streams[dst])
 
     def _send_short(self, buffer: Array, dst: int) -> Buffers | None:
         """Send a short message, if nothing is in its way; return what the kernel did not take, None for all of it."""

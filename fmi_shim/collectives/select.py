@@ -155,7 +155,7 @@ def alltoall(channel: Channel, outgoing: Array, incoming: Array) -> None:
     if isinstance(channel, ObjectChannel):
         objects.alltoall(channel, outgoing, incoming)
     else:
-        alltoalls.pairwise(channel, outgoing, incoming)
+        (alltoalls.spread if channel.full_duplex else alltoalls.pairwise)(channel, outgoing, incoming)
 
 
 def reduce_scatter(

@@ -1,5 +1,6 @@
 """Short and long messages over a pair of sockets, whole and in pieces, between a rank and bytes written by hand."""
 
+import contextlib
 import socket
 import threading
 import time
@@ -103,6 +104,26 @@ def test_short_messages_that_do_not_fit_are_exchanged_all_the_same(pair: Pair) -
     for _ in range(rounds - 1):
         pair.channel.recv(received, 1)
     other.join()
+
+
+@pytest.mark.parametrize("count", [1, 512, 40_000])
+def test_posted_messages_arrive_in_turn_though_the_kernel_takes_only_the_first(pair: Pair, count: int) -> None:
+    pair.channel._streams[1].socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+    values = np.arange(float(count))
+    call = pair.begin(count)
+    posted = [pair.channel.isend(values, 1) for _ in range(20)]
+    came = b""
+    while not all(pending.done for pending in posted):
+        came += pair.theirs.recv(1000)
+        pair.channel.progress(posted[-1], wait=False)
+    pair.theirs.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            came += pair.theirs.recv(1 << 16)
+    kinds = [message(call, values, kind) for kind in (Kind.data, Kind.posted)]
+    length = len(kinds[0])
+    assert len(came) == 20 * length
+    assert all(came[at : at + length] in kinds for at in range(0, len(came), length))
 
 
 @pytest.mark.parametrize(
