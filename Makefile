@@ -3,7 +3,7 @@
 #   make demo    the main job: redshifts of real galaxies over four emulated Lambdas
 #   make test    all tests
 #   make lint    formatting, style, types, and the house's import rules
-#   make bench   the figures of the README's table, and collectives beside gloo and OpenMPI
+#   make bench   the figures of the README's table, collectives beside gloo and OpenMPI, a thousand ranks
 #   make clean   remove what the other targets made
 #
 # PYTHON chooses the interpreter of a new .venv: make test PYTHON=python3.13
@@ -36,6 +36,7 @@ bench: $(VENV)/dev.stamp
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.rendezvous_load --scale 0.1
 	$(BIN)/python -m benchmarks.comparison --short
+	$(BIN)/python -m benchmarks.thousand_ranks
 	$(BIN)/python -m benchmarks.lambda_service --short
 	$(BIN)/python -m benchmarks.step_functions --short
 
