@@ -162,13 +162,13 @@ class Calls:
     def fail(self, error: BaseException) -> None:
         """Tell the other ranks of `error`, and refuse all further calls."""
         if self._failure is None:
-            self._failure = error
+            self._end(error)
             self._channels.fail(error)
 
     def abandon(self, error: BaseException) -> None:
         """Tell the other ranks that the program raised `error` outside of any call, and refuse all further calls."""
         if self._failure is None:
-            self._failure = error
+            self._end(error)
             if not isinstance(error, FmiError):
                 what = f"{type(error).__name__}: {error}".rstrip(": ")
                 error = FmiError(f"rank {self._rank} raised {what}, in its own code between two calls", self._rank)
@@ -177,8 +177,12 @@ class Calls:
     def close(self) -> None:
         """Leave in peace, and refuse all further calls."""
         if self._failure is None:
-            self._failure = BrokenCommunicatorError("the communicator was closed")
+            self._end(BrokenCommunicatorError("the communicator was closed"))
             self._channels.close()
+
+    def _end(self, failure: BaseException) -> None:
+        self._failure = failure
+        self._plans.clear()
 
 
 def _call(operation: Operation, form: Form | None, root: int, operator: int = 0) -> Call:

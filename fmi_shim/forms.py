@@ -6,7 +6,7 @@ import enum
 import functools
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,7 @@ class TypeDescriptor:
 
     datatype: Datatype
     count: int = -1
+    _identity: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.datatype, Datatype):
@@ -57,6 +58,10 @@ class TypeDescriptor:
             if self.count not in (-1, 1):
                 raise ValueError(f"count is {self.count}, but {self.datatype} is one value")
             object.__setattr__(self, "count", 1)
+        object.__setattr__(self, "_identity", hash((self.datatype, self.count)))
+
+    def __hash__(self) -> int:
+        return self._identity
 
     @property
     def is_list(self) -> bool:

@@ -29,6 +29,7 @@ HEADER_BYTES = _HEADER.size
 SIGNATURE_BYTES = _SIGNATURE.size
 KIND_AT = 3
 """Where in a header its kind is."""
+_SEQUENCE_AT = 12
 
 UNDESCRIBED = 255
 """In place of the number of dimensions: no axis lengths follow."""
@@ -164,6 +165,11 @@ def header(signature_bytes: bytes, length: int, shape: tuple[int, ...] | None = 
     """Return the header of a message of `length` payload bytes, with its axis lengths if `shape` is given."""
     fixed = signature_bytes + _LENGTH.pack(length)
     return fixed if shape is None else fixed + struct.pack(f"<{len(shape)}Q", *shape)
+
+
+def renumbered(head: bytes, sequence: int) -> bytes:
+    """Return the header, or the beginning of one, with another call number."""
+    return head[:_SEQUENCE_AT] + struct.pack("<I", sequence & 0xFFFFFFFF) + head[_SEQUENCE_AT + 4 :]
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,11 +67,27 @@ def pack(value: object, t: TypeDescriptor | None) -> Payload:
         If `value` is not what `t` says, or is no array where `t` is left out.
     """
     if t is None:
+        if type(value) is np.ndarray and value.ndim == 1 and value.flags.c_contiguous:  # what most programs have
+            return Payload(value, known_form(value), value)
         shaped, form = as_array(value)
         return Payload(shaped if shaped.ndim == 1 else shaped.reshape(-1), form, value)
     if not isinstance(t, TypeDescriptor):
         raise TypeError(f"t is {t!r}, allowed is fmi.types(...), or nothing for arrays")
     return Payload(pack_typed(value, t), form_of(t))
+
+
+def known_form(memory: Array, tensor: bool = False, name: str = "value") -> Form:
+    """Return the form of an array.
+
+    Raises
+    ------
+    TypeError
+        If its elements are no numbers.
+    """
+    form = array_form(memory.dtype, memory.shape, tensor)
+    if form.dtype not in ELEMENT_CODES:
+        raise TypeError(f"{name} has elements of {form.dtype}, allowed are native bool, int, float and complex")
+    return form
 
 
 def pack_template(template: object, name: str = "value") -> Payload:
@@ -101,6 +117,8 @@ def pack_out(out: object, form: Form) -> Payload | None:
         return None
     if form.descriptor is not None:
         raise TypeError("out is given together with t: it is for arrays, typed values come back as new ones")
+    if type(out) is np.ndarray and out.dtype == form.dtype and out.shape == form.shape and out.flags.carray:
+        return Payload(out if out.ndim == 1 else out.reshape(-1), form, out)  # what most programs have
     place = pack_template(out, "out")
     if place.form is not form and (place.form.dtype, place.form.shape) != (form.dtype, form.shape):
         raise ValueError(
@@ -123,7 +141,9 @@ def pack_typed(value: object, descriptor: TypeDescriptor, name: str = "value") -
         If an integer is outside int32.
     """
     if not descriptor.is_list:
-        return np.array([_scalar(value, descriptor.datatype, name)], descriptor.dtype)
+        flat = np.empty(1, descriptor.dtype)
+        flat[0] = _scalar(value, descriptor.datatype, name)
+        return flat
     if isinstance(value, np.ndarray) or is_tensor(value):
         value = as_array(value, name)[0].tolist()
     if not isinstance(value, Sequence) or isinstance(value, str | bytes | bytearray | memoryview):
@@ -147,7 +167,7 @@ def _scalar(value: object, datatype: Datatype, name: str) -> int | float:
     if isinstance(value, np.ndarray) and value.ndim == 0:
         value = value[()]
     if datatype is Datatype.double:
-        if isinstance(value, numbers.Real | np.bool_):
+        if type(value) is float or isinstance(value, numbers.Real | np.bool_):
             return float(value)
         raise TypeError(f"{name} is {_short(value)}, fmi.datatypes.double needs a real number")
     try:
@@ -190,10 +210,7 @@ def _memory(value: object, name: str) -> tuple[Array, Form]:
                 "buffer of numbers; numbers and lists need fmi.types(fmi.datatypes.int | double | int_list | "
                 "double_list, count)"
             ) from None
-    form = array_form(memory.dtype, memory.shape, tensor)
-    if form.dtype not in ELEMENT_CODES:
-        raise TypeError(f"{name} has elements of {form.dtype}, allowed are native bool, int, float and complex")
-    return memory, form
+    return memory, known_form(memory, tensor, name)
 
 
 def is_tensor(value: object) -> bool:

@@ -190,20 +190,22 @@ class Framing(Generic[L]):
             self._noted(source, found.call, found.length, blocking=True)
             found = self._accept(source, self._read(source, HEADER_BYTES), b"")
         source.received += 1
+        return self._allocated(source.peer, found, self._read(source, 8 * (found.dimensions or 0)), parts)
+
+    def _allocated(self, peer: int, found: Header, axes: bytes | bytearray, parts: int | None = None) -> Array:
+        """Return an array for what `peer` announced, and expect its call from now on."""
         if found.dimensions is None:
             raise MismatchError(
-                f"rank {source.peer} sent typed values in {found.call}, but {self._purpose} has no fmi.types: "
+                f"rank {peer} sent typed values in {found.call}, but {self._purpose} has no fmi.types: "
                 "give the same descriptor on all ranks, or arrays on all",
                 origin=self.rank,
             )
-        shape = decode_shape(self._read(source, 8 * found.dimensions))
+        shape = decode_shape(axes)
         whole = shape if parts is None else (parts, *shape)
         dtype = found.call.dtype
         announced = None if dtype is None else math.prod(whole) * dtype.itemsize
         if announced != found.length or math.prod(shape) != found.call.count or found.length > MAX_ANNOUNCED_BYTES:
-            raise MismatchError(
-                f"{self._purpose}: rank {source.peer} announced {found.length} bytes for shape {list(whole)}"
-            )
+            raise MismatchError(f"{self._purpose}: rank {peer} announced {found.length} bytes for shape {list(whole)}")
         self._expect(replace(found.call, shape=shape))
         return np.empty(whole, dtype)
 

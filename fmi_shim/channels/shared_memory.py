@@ -6,7 +6,7 @@ import os
 import struct
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -16,12 +16,14 @@ from fmi_shim.channels.posting import OnReceived, Posts, Transfer
 from fmi_shim.channels.stream import Buffers, advance
 from fmi_shim.collectives.in_segment import SegmentChannel
 from fmi_shim.config import DirectConfig
-from fmi_shim.errors import ConfigError, FmiError, PeerLostError, PeerTimeoutError
-from fmi_shim.frames import HEADER_BYTES, Call, abort_payload, decode_abort
+from fmi_shim.errors import ConfigError, FmiError, MismatchError, PeerLostError, PeerTimeoutError
+from fmi_shim.frames import HEADER_BYTES, Call, Operation, decode_header, header, renumbered, signature
 from fmi_shim.operators import Array
 from fmi_shim.shared_memory import layout, semaphores
-from fmi_shim.shared_memory.lanes import Inlet, Outlet
+from fmi_shim.shared_memory.alarm import Alarm
+from fmi_shim.shared_memory.lanes import Inlet, LanePair, Outlet
 from fmi_shim.shared_memory.meeting import SUFFIX, meet
+from fmi_shim.shared_memory.rounds import Arrival, Mark, rounds
 from fmi_shim.shared_memory.segment import Segment
 from fmi_shim.shared_memory.semaphores import Semaphore
 from rendezvous.protocol import pair_name
@@ -35,48 +37,18 @@ _NAP_SECONDS = 0.02
 _SHORT_NAP_SECONDS = 0.001
 """The same while waiting to send and to receive, of which a rank can sleep on one only."""
 
-_BLOCK_PREFIX = struct.Struct("<Q")
-_ABORT_PREFIX = struct.Struct("<iI")  # the rank that tells, and the length of what follows
-
-
-class LanePair:
-    """The way to rank `peer` and back.
-
-    Attributes
-    ----------
-    peer
-        Rank at the other end.
-    outlet, inlet
-        The ends of the two lanes that are this rank's.
-    owed
-        Blocks that must come next, before anything that is to be received.
-    sent, received
-        Number of messages that were begun in each direction.
-    ended
-        Always False: that the other end left is seen only when it is waited for.
-    """
-
-    __slots__ = ("ended", "inlet", "outlet", "owed", "peer", "received", "sent")
-
-    def __init__(self, segment: Segment, rank: int, peer: int) -> None:
-        self.peer = peer
-        self.outlet = Outlet(segment.memory, segment.layout, rank, peer)
-        self.inlet = Inlet(segment.memory, segment.layout, peer, rank)
-        self.owed: list[bytes] = []
-        self.ended = False
-        self.sent = 0
-        self.received = 0
-
-    def push_back(self, data: bytes) -> None:
-        """Have no use for it: through lanes nobody says that it waits."""
+_SEND = Operation.send
+_ERAS = 2**32 - 1
+Awaited = Inlet | Outlet | Arrival
+"""What a rank may wait for."""
 
 
 class SharedMemoryChannel(Framing[LanePair], SegmentChannel):
     """Implements `collectives.in_segment.SegmentChannel`.
 
-    The first call, of whatever kind, sets the segment up, for which all ranks must come. A message is copied once
-    into a lane and once out of it. How ranks wait: they poll for a millisecond, and then sleep on a semaphore; every
-    20 ms they look whether the awaited rank's process lives and whether any rank has failed.
+    To open it, which the first call of whatever kind does, all ranks must come. A message is copied once into a
+    lane and once out of it. How ranks wait: they poll for a millisecond, and then sleep on a semaphore; every 20 ms
+    they look whether the awaited rank's process lives and whether any rank has failed.
 
     Parameters
     ----------
@@ -90,10 +62,10 @@ class SharedMemoryChannel(Framing[LanePair], SegmentChannel):
     Raises
     ------
     ConfigError
-        If there is no such channel on this system, or not for so many ranks.
+        If there is no such channel on this system, or not for so many ranks, or the ranks share no memory.
+    FmiError
+        If they do not come together.
     """
-
-    _block: bytes
 
     def __init__(self, rank: int, size: int, comm_name: str, config: DirectConfig) -> None:
         if not semaphores.AVAILABLE:
@@ -105,35 +77,56 @@ class SharedMemoryChannel(Framing[LanePair], SegmentChannel):
         pair_name(comm_name + SUFFIX, size - 1, size - 1)  # the longest name needed
         self.rank = rank
         self.size = size
-        self.comm_name = comm_name
-        self._config = config
         self._max_timeout = config.max_timeout
         self._process = os.getpid()
         self._spins = _SPINS if size <= len(os.sched_getaffinity(0)) else 0
-        self._segment: Segment | None = None
-        self._links: dict[int, LanePair] = {}
-        self._debtors: list[LanePair] = []
+        segment = meet(rank, size, comm_name, config)
+        self._segment: Segment | None = segment
+        self._alarm = Alarm(segment.memory, segment.layout)
+        self._links = {
+            peer: LanePair(segment.memory, segment.layout, rank, peer) for peer in range(size) if peer != rank
+        }
+        self._layout, self._memory = segment.layout, segment.memory
+        self._words = memoryview(segment.memory).cast("Q")
+        self.numbers = memoryview(segment.memory).cast("d")
+        self._news = slice(self._layout.news(rank), self._layout.news(rank) + 8 * (size + 1))
+        self._known = bytes(8 * (size + 1))
         self._posts: Posts[LanePair] = Posts()
-        self._views: dict[np.dtype[Any], tuple[Array, Array]] = {}
+        self._views: dict[np.dtype[Any], Array] = {}
+        self._numbered: Call | None = None
+        self.rounds = rounds(segment.memory, segment.layout, rank, self)
 
     def begin(self, call: Call, sequence: int) -> None:
-        """Make the call the one that messages are compared with, unless a rank has failed meanwhile."""
-        self._expect(call.numbered(sequence))
-        if self._segment is None:
-            self._attach(meet(self.rank, self.size, self.comm_name, self._config))
-        self._look()
+        """Make the call the one that is compared with the others', unless a rank has failed meanwhile."""
+        self._running = call
+        self._numbered = None
+        self.rounds.sequence = sequence
+        if call.operation is _SEND:
+            self.sign()
+        if self._memory[self._news] != self._known:
+            self._look()
+            self._look_for_unread()
+
+    @property
+    def _call(self) -> Call:
+        """The running call, which is numbered only for messages and errors."""
+        if self._numbered is None:
+            self._numbered = self._running.numbered(self.rounds.sequence)
+        return self._numbered
+
+    @_call.setter
+    def _call(self, call: Call) -> None:
+        self._numbered = call
+
+    def sign(self) -> None:
+        """Compare messages, too, with the running call."""
+        self._expect(self._call)
 
     def fail(self, error: BaseException) -> None:
         """Tell all ranks of the error, if it is the first one; then leave."""
-        segment = self._segment
-        if segment is None or os.getpid() != self._process:
-            return
-        if self._claim.try_wait():
-            record = abort_payload(self._as_abort(error))
-            told = _ABORT_PREFIX.pack(self.rank, len(record)) + record
-            segment.memory[layout.ABORT : layout.ABORT + len(told)] = told
-            self._gate.post()
-        self._release(segment)
+        if self._segment is not None and os.getpid() == self._process:
+            self._alarm.ring(self.rank, self._as_abort(error))
+            self._release(self._segment)
 
     def close(self) -> None:
         """Leave in peace."""
@@ -143,77 +136,43 @@ class SharedMemoryChannel(Framing[LanePair], SegmentChannel):
             self._release(segment)
 
     def slots(self, dtype: np.dtype[Any]) -> Array:
-        """Return all slots, shape (2, size, elements)."""
-        return self._areas(dtype)[0]
+        """Return all slots, shape (turns, size + 1, elements)."""
+        view = self._views.get(dtype)
+        if view is None:
+            assert self._segment is not None  # noqa: S101 - a call has begun
+            plan = self._segment.layout
+            rows = np.frombuffer(self._segment.memory, np.uint8)[plan.slots : plan.total].reshape(-1, plan.stride)
+            view = rows.reshape(layout.TURNS, self.size + 1, plan.stride)[:, :, : plan.slot].view(dtype)
+            self._views[dtype] = view
+        return view
 
-    def results(self, dtype: np.dtype[Any]) -> Array:
-        """Return the two areas for results, shape (2, elements)."""
-        return self._areas(dtype)[1]
+    def place(self, turn: int, rank: int) -> int:
+        """Return the place in `numbers` where the slot of `rank` begins."""
+        return (self._layout.slots + (turn * (self.size + 1) + rank) * self._layout.stride) // 8
 
-    def signal(self, dst: int) -> None:
-        """Send the running call's header and nothing else."""
-        self._let_pass(dst, sends=True)
-        outlet = self._links[dst].outlet
-        if not outlet.ready:
-            self._wait((outlet,), dst)
-        outlet.put(self._block)
-
-    def await_signal(self, src: int) -> None:
-        """Take the next block of rank `src`, which must be its signal."""
-        link = self._links[src]
-        if link.owed:
-            self._pay(link)
-        self._let_pass(src, sends=False)
-        if not link.inlet.poll():
-            self._wait((link.inlet,), src)
-        self._take(link, self._block)
-
-    def await_announcement(self, src: int) -> Array:
-        """Take a signal whose type and shape only the sender knows."""
-        return self._announced(self._link(src))
-
-    def owe(self, src: int, signals: int) -> None:
-        """Leave signals of the running call for later; messages that were posted before come before them."""
-        self._let_pass(src, sends=False)
-        link = self._links[src]
-        link.owed += [self._block] * signals
-        self._debtors.append(link)
-
-    def settle(self) -> None:
-        """Await what was left for later."""
-        for link in self._debtors:
-            self._pay(link)
-        self._debtors.clear()
-
-    def _pay(self, link: LanePair) -> None:
-        while not self._paid(link):
-            self._wait((link.inlet,), link.peer)
-
-    def _paid(self, link: LanePair) -> bool:
-        """Take what has come of the blocks that must come first; return whether that is all of them."""
-        while link.owed and link.inlet.poll():
-            self._take(link, link.owed.pop(0))
-        return not link.owed
-
-    def _take(self, link: LanePair, block: bytes) -> None:
-        """Take the next block, which has come, and must be `block`."""
-        if not link.inlet.take(block):
-            head = self._read(link, HEADER_BYTES)
-            found = self._accept(link, head, b"")
-            head += self._read(link, 8 * (found.dimensions or 0))
-            raise self._unlike(link, head, block[_BLOCK_PREFIX.size :], b"")
-
-    def _expect(self, call: Call) -> None:
-        super()._expect(call)
+    def mark(self, call: Call) -> Mark:
+        """Return how the rounds know `call`."""
         length = 0 if call.dtype is None else call.count * call.dtype.itemsize
-        frame = self._head(length)
-        self._block = _BLOCK_PREFIX.pack(len(frame)) + frame
+        return Mark.of(header(signature(call), length, call.shape))
+
+    def announced(self, head: bytes, src: int) -> tuple[Array, Mark]:
+        """Return an array for what rank `src` has in the call of this header, and that call's mark."""
+        found = self._accept(self._links[src], renumbered(head, self.rounds.sequence), b"")
+        return self._allocated(src, found, head[HEADER_BYTES:]), Mark.of(head)
+
+    def wait_for(self, arrival: Arrival) -> None:
+        """Wait until a rank has come to a round; posted messages move meanwhile."""
+        while not arrival.poll():
+            if not self._posts.advance(self._links, self._move_posted):
+                self._wait([*self._posted_ends(), arrival], arrival.peer)
+
+    def differ(self, rank: int, head: bytes, mark: Mark, sequence: int) -> NoReturn:
+        """Raise for a rank that is in the call of `head` where this one is, or was, in that of `mark`."""
+        self._call = decode_header(mark.header).call.numbered(sequence)
+        raise self._unlike(self._links[rank], renumbered(head, sequence), renumbered(mark.header, sequence), b"")
 
     def _link(self, peer: int) -> LanePair:
-        link = self._links[peer]
-        if link.owed:
-            self._pay(link)
-        return link
+        return self._links[peer]
 
     def _move(
         self,
@@ -225,20 +184,55 @@ class SharedMemoryChannel(Framing[LanePair], SegmentChannel):
     ) -> None:
         """Send and receive at the same time until both lists of buffers are used up; posted messages go first."""
         advance(incoming, 0)
+        label = 0 if target is None or not outgoing else self._label(target.peer)
         while outgoing or incoming:
             moved = bool(self._posts) and self._posts.advance(self._links, self._move_posted)
-            ends: list[Inlet | Outlet] = []
+            ends: list[Awaited] = []
             peer = -1
             if target is not None and outgoing:
                 if not self._posts.hold(target.peer, sends=True):
-                    moved |= target.outlet.push(outgoing) > 0
+                    pushed = target.outlet.push(outgoing, label)
+                    moved, label = moved or pushed > 0, 0 if pushed else label
                 ends, peer = [target.outlet], target.peer
             if source is not None and incoming:
                 if not self._posts.hold(source.peer, sends=False):
                     moved |= self._pull(source, incoming, on_received)
+                    self._require_same_era(source)
                 ends, peer = [*ends, source.inlet], source.peer
             if not moved:
                 self._wait([*self._posted_ends(), *ends], peer)
+
+    def _label(self, dst: int) -> int:
+        """Count a message that its sender waits for, and return a label that tells between which rounds it is sent."""
+        self._words[self._layout.news(dst) // 8 + 1 + self.rank] += 1
+        return self.rounds.number % _ERAS + 1
+
+    def _require_same_era(self, source: LanePair) -> None:
+        """Raise for a message that was sent before a collective, and is received after it, or the other way round."""
+        label = source.inlet.label
+        if label and label != self.rounds.number % _ERAS + 1:
+            raise MismatchError(
+                f"rank {source.peer} sent a message to rank {self.rank}, which receives it in {self._call}, and a "
+                "collective is between the two: all ranks must make the same calls in the same order",
+                origin=self.rank,
+            )
+        source.inlet.label = 0
+
+    def _look_for_unread(self) -> None:
+        """Raise for a message that its sender wants received before the running call, which is a collective."""
+        self._posts.advance(self._links, self._move_posted)
+        counts = [link.inlet.labels for link in self._links.values()]
+        self._known = struct.pack(f"={self.size + 1}Q", 0, *counts[: self.rank], 0, *counts[self.rank :])
+        if self._running.operation is _SEND:
+            return
+        for peer, link in self._links.items():
+            label = 0 if self._posts.hold(peer, sends=False) else link.inlet.peek()
+            if label and (self.rounds.number + 1 - label) % _ERAS < _ERAS // 2:  # else it is from after the call
+                raise MismatchError(
+                    f"rank {peer} has sent a message that rank {self.rank} in {self._call} has not received before: "
+                    "all ranks must make the same calls in the same order",
+                    origin=self.rank,
+                )
 
     def _pull(self, source: LanePair, incoming: Buffers, on_received: OnReceived | None) -> bool:
         received = source.inlet.pull(incoming)
@@ -264,19 +258,13 @@ class SharedMemoryChannel(Framing[LanePair], SegmentChannel):
     def _move_posted(self, transfer: Transfer[LanePair], link: LanePair) -> bool:
         if transfer.sends:
             return link.outlet.push(transfer.buffers) > 0
-        return self._paid(link) and self._pull(link, transfer.buffers, transfer.on_received)
+        return self._pull(link, transfer.buffers, transfer.on_received)
 
-    def _posted_ends(self) -> list[Inlet | Outlet]:
+    def _posted_ends(self) -> list[Awaited]:
         """Return the ends that posted messages wait for."""
         return [link.outlet if sends else link.inlet for link, sends in self._posts.lanes()]
 
-    def _let_pass(self, peer: int, sends: bool) -> None:
-        """Wait until the posted messages that have to go first are through."""
-        while self._posts and self._posts.hold(peer, sends):
-            if not self._posts.advance(self._links, self._move_posted):
-                self._wait(self._posted_ends(), peer)
-
-    def _wait(self, ends: Sequence[Inlet | Outlet], peer: int) -> None:
+    def _wait(self, ends: Sequence[Awaited], peer: int) -> None:
         """Wait until one of `ends`, which lead to or come from `peer`, may go on."""
         for _ in range(self._spins):
             for end in ends:
@@ -302,16 +290,11 @@ class SharedMemoryChannel(Framing[LanePair], SegmentChannel):
 
     def _look(self) -> None:
         """Raise the error that a rank has told all others, if there is one."""
-        if not self._gate.try_wait():
-            return
-        self._gate.post()
-        assert self._segment is not None  # noqa: S101 - there is a gate
-        memory = self._segment.memory
-        start = layout.ABORT + _ABORT_PREFIX.size
-        teller, length = _ABORT_PREFIX.unpack(memory[layout.ABORT : start])
-        raise self._told(teller, decode_abort(memory[start : start + length]))
+        heard = self._alarm.heard()
+        if heard is not None:
+            raise self._told(*heard)
 
-    def _require_alive(self, ends: Sequence[Inlet | Outlet], peer: int) -> None:
+    def _require_alive(self, ends: Sequence[Awaited], peer: int) -> None:
         """Raise if `peer` has ended and nothing that it sent before is left."""
         segment = self._segment
         assert segment is not None  # noqa: S101 - somebody is waited for
@@ -327,28 +310,10 @@ class SharedMemoryChannel(Framing[LanePair], SegmentChannel):
             return self._left(peer)
         return PeerLostError(f"{self._purpose}: lost rank {peer}, whose process ended", origin=peer)
 
-    def _attach(self, segment: Segment) -> None:
-        self._segment = segment
-        self._claim = Semaphore(segment.memory, layout.CLAIM)
-        self._gate = Semaphore(segment.memory, layout.GATE)
-        self._links = {peer: LanePair(segment, self.rank, peer) for peer in range(self.size) if peer != self.rank}
-
-    def _areas(self, dtype: np.dtype[Any]) -> tuple[Array, Array]:
-        areas = self._views.get(dtype)
-        if areas is None:
-            assert self._segment is not None  # noqa: S101 - a call has begun
-            plan = self._segment.layout
-            whole = np.frombuffer(self._segment.memory, np.uint8)
-            slots = whole[plan.slots : plan.results].view(dtype).reshape(2, self.size, -1)
-            areas = slots, whole[plan.results : plan.total].view(dtype).reshape(2, -1)
-            self._views[dtype] = areas
-        return areas
-
     def _release(self, segment: Segment) -> None:
         """Give up the lock, by which others see that this rank is gone, and the views, with which the memory goes."""
         segment.close()
         self._segment = None
         self._links.clear()
-        self._debtors.clear()
         self._posts.clear()
         self._views.clear()

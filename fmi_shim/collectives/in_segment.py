@@ -1,228 +1,230 @@
-"""Collectives of ranks that share memory: operands are exposed in slots, and all combine where they lie.
+"""Collectives of ranks that share memory: what one has for others lies in its slot, and all read it where it is.
 
-Every combination goes strictly from left to right by rank, whatever the operator, so that all ranks have the same
-bits at any size. Formulas: p ranks, n bytes of payload, a copy of b bytes takes ``b * beta``, combining
-``b * gamma``, and a signal from one rank to another ``alpha``.
+A slot is written, and read by others, in *rounds* (see `fmi_shim.shared_memory.rounds`); a payload that is wider than
+a slot takes several. Formulas: p ranks, n bytes of payload, a copy of b bytes takes ``b * beta``, combining
+``b * gamma``, and ``sigma`` is a round: one tag written, and those of others read. A copy counts for the rank that
+makes it.
 
-Who may write where, and when: a rank writes its own slots at the start of an operation, after `settle`; by then all
-who read them in earlier operations have said so. Results are written only after all ranks have signalled in the same
-operation, when all are through with earlier results.
+Every function here prepares a schedule: it is called once for a call that may come again and again, and returns what
+then runs with the buffers. Reductions are in `in_segment_folds`.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from fmi_shim.channels.base import Channel
-from fmi_shim.operators import Array, Combine
-
-SMALL_BYTES = 1 << 16
-"""Up to this size rank 0 combines alone, since sharing the work needs a second round of signals."""
+from fmi_shim.frames import Call
+from fmi_shim.operators import Array
+from fmi_shim.shared_memory.rounds import Mark, Rounds
 
 
 class SegmentChannel(Channel, ABC):
-    """A channel whose ranks share memory."""
+    """A channel whose ranks share memory.
+
+    Attributes
+    ----------
+    rounds
+        How ranks wait for each other.
+    numbers
+        The whole segment, as float64.
+    """
+
+    rounds: Rounds
+    numbers: memoryview[float]
+
+    @abstractmethod
+    def place(self, turn: int, rank: int) -> int:
+        """Return the place in `numbers` where the slot of `rank` begins."""
 
     @abstractmethod
     def slots(self, dtype: np.dtype[Any]) -> Array:
-        """Return all slots, shape (2, size, elements): two for each rank, which it alone may write."""
+        """Return all slots, shape (turns, size + 1, elements): one for each rank, and one for results."""
 
     @abstractmethod
-    def results(self, dtype: np.dtype[Any]) -> Array:
-        """Return the two areas for results, shape (2, elements)."""
+    def mark(self, call: Call) -> Mark:
+        """Return how the rounds know `call`."""
 
     @abstractmethod
-    def signal(self, dst: int) -> None:
-        """Tell rank `dst` that this rank has come so far in the running call."""
+    def sign(self) -> None:
+        """Have messages compared with the running call from now on: they are part of it."""
 
     @abstractmethod
-    def await_signal(self, src: int) -> None:
-        """Wait until rank `src` has come so far in the running call; what it wrote before can be read."""
-
-    @abstractmethod
-    def await_announcement(self, src: int) -> Array:
-        """Wait for a signal of rank `src`, and return a new array of the type and shape that it has in the call."""
-
-    @abstractmethod
-    def owe(self, src: int, signals: int) -> None:
-        """Leave signals of rank `src` to be awaited later."""
-
-    @abstractmethod
-    def settle(self) -> None:
-        """Await what was left for later."""
+    def announced(self, header: bytes, src: int) -> tuple[Array, Mark]:
+        """Return a new array of the type and shape in `header`, which rank `src` has sent, and its call's mark."""
 
 
-def barrier(channel: SegmentChannel) -> None:
-    """Rank 0 hears from all, then tells all; two ranks tell each other. Cost: ``2 * (p - 1) * alpha``, or ``alpha``."""
-    if channel.size == 2:
-        channel.signal(1 - channel.rank)
-        channel.await_signal(1 - channel.rank)
-        return
-    _collect(channel, 0)
-    _release(channel, 0)
+def barrier(channel: SegmentChannel, call: Call) -> Callable[[], None]:
+    """Every rank waits for all. Cost: ``sigma``; no copy."""
+    rounds, mark = channel.rounds, channel.mark(call)
+    begin, meet = rounds.begin, rounds.meet
+
+    def run() -> None:
+        begin(mark)
+        meet()
+
+    return run
 
 
-def bcast(channel: SegmentChannel, buffer: Array | None, root: int) -> Array:
-    """Copy from the root's slots, which it fills in turns.
+def bcast(channel: SegmentChannel, call: Call) -> Callable[[Array | None], Array]:
+    """Copy from the root's slots, which it fills in turns, some rounds ahead of the readers.
 
-    Copies: one in, and one out at each other rank. The root does not wait for the last readers.
-    Cost: ``n * beta`` for copying in while others copy out, plus ``(p - 1) * alpha`` a slot.
+    Copies: one in at the root, one out at each other rank. Cost: ``n / slot * sigma + n * beta``, since copying in
+    overlaps with copying out.
     """
-    if channel.rank == root:
-        assert buffer is not None  # noqa: S101 - the root has what it sends
-        return _expose(channel, buffer)
-    filled = buffer
-    if filled is None:
-        filled = channel.await_announcement(root)
-    else:
-        channel.await_signal(root)
-    flat = filled.reshape(-1)
-    slots = channel.slots(flat.dtype)[:, root]
-    width = slots.shape[1]
-    for turn, start in enumerate(range(0, max(1, flat.size), width)):
-        if turn:
-            channel.await_signal(root)
-        part = flat[start : start + width]
-        part[...] = slots[turn % 2, : part.size]
-        channel.signal(root)
-    return filled
+    root, rounds = call.root, channel.rounds
+    known = None if call.dtype is None else (channel.mark(call), channel.slots(call.dtype)[:, root])
+
+    def send(buffer: Array) -> Array:
+        assert known is not None  # noqa: S101 - the root has what it sends
+        mark, slots = known
+        flat = buffer.reshape(-1)
+        for part in pieces(flat, slots.shape[1]):
+            slots[rounds.begin(mark), : part.size] = part
+            rounds.publish()
+        return buffer
+
+    def receive(buffer: Array | None) -> Array:
+        if buffer is None:
+            filled, mark = channel.announced(rounds.await_header(root), root)
+            slots = channel.slots(filled.dtype)[:, root]
+        else:
+            assert known is not None  # noqa: S101 - there is an array to fill
+            filled, (mark, slots) = buffer, known
+        for part in pieces(filled.reshape(-1), slots.shape[1]):
+            turn = rounds.begin(mark)
+            rounds.publish()
+            rounds.await_rank(root)
+            part[...] = slots[turn, : part.size]
+        return filled
+
+    return send if channel.rank == root else receive  # type: ignore[return-value] # the root has a buffer
 
 
-def _expose(channel: SegmentChannel, buffer: Array) -> Array:
-    """Fill the root's slots in turns, each after all ranks have read what it held before."""
-    channel.settle()
-    others = [rank for rank in range(channel.size) if rank != channel.rank]
-    flat = buffer.reshape(-1)
-    slots = channel.slots(flat.dtype)[:, channel.rank]
-    width = slots.shape[1]
-    turns = range(0, max(1, flat.size), width)
-    for turn, start in enumerate(turns):
-        if turn >= 2:
-            for rank in others:
-                channel.await_signal(rank)
-        part = flat[start : start + width]
-        slots[turn % 2, : part.size] = part
-        for rank in others:
-            channel.signal(rank)
-    for rank in others:
-        channel.owe(rank, min(2, len(turns)))
-    return buffer
+def gather(channel: SegmentChannel, call: Call) -> Callable[[Array, Array | None], Array | None]:
+    """Fill all slots; the root reads them. Returns the parts in rank order at the root, None elsewhere.
 
-
-def reduce(channel: SegmentChannel, buffer: Array, out: Array | None, root: int, combine: Combine) -> None:
-    """Combine into the root's `out`.
-
-    Small payloads: one copy in, the root combines in place in the slots; others do not wait for it. Cost:
-    ``n * (beta + (p - 1) * gamma) + (p - 1) * alpha``. Large ones as in `allreduce`, with a copy out at the root alone.
+    Copies: one in at each rank, one out of everything at the root; the others do not wait for it.
+    Cost: ``n / slot * sigma + (p + 1) * n * beta``.
     """
-    if buffer.nbytes > SMALL_BYTES:
-        _pipeline(channel, buffer, out, combine)
-        return
-    channel.settle()
-    slots = channel.slots(buffer.dtype)[0]
-    if channel.rank != root:
-        slots[channel.rank, : buffer.size] = buffer
-        channel.signal(root)
-        channel.owe(root, 1)
-        return
-    assert out is not None  # noqa: S101 - the root has a place for the result
-    _collect(channel, root)
-    operands = [buffer if rank == root else slots[rank, : buffer.size] for rank in range(channel.size)]
-    _fold(operands, out, combine)
-    _release(channel, root)
+    assert call.dtype is not None  # noqa: S101 - all know their part
+    rounds, mark, slots = channel.rounds, channel.mark(call), channel.slots(call.dtype)[:, : channel.size]
+    rank, size, root, width = channel.rank, channel.size, call.root, slots.shape[2]
+
+    def run(part: Array, whole: Array | None) -> Array | None:
+        if rank == root and whole is None:
+            whole = np.empty(size * part.size, part.dtype)
+        rows = None if whole is None or rank != root else whole.reshape(size, -1)
+        for start, piece in zip(starts(part, width), pieces(part, width), strict=True):
+            turn = rounds.begin(mark)
+            slots[turn, rank, : piece.size] = piece
+            rounds.publish()
+            if rows is not None:
+                rounds.await_all()
+                rows[:, start : start + piece.size] = slots[turn, :, : piece.size]
+        return whole if rank == root else None
+
+    return run
 
 
-def allreduce(channel: SegmentChannel, buffer: Array, out: Array, combine: Combine) -> None:
-    """Combine into every rank's `out`, which may be `buffer`.
+def allgather(channel: SegmentChannel, call: Call) -> Callable[[Array], None]:
+    """Fill all slots; all read them. The rows of the result are there, the own one filled.
 
-    Small payloads: one copy in, rank 0 combines, one copy out. Cost: ``n * (2 * beta + (p - 1) * gamma) + 2 *
-    (p - 1) * alpha``. Large ones: one copy in of all but the rank's share, which it combines, one copy out.
-    Cost: ``n * ((2 - 1/p) * beta + (1 - 1/p) * gamma)``, plus ``2 * (p - 1) * alpha`` a slot and twice more.
+    Copies: one in, one out of everything. Cost: ``n / slot * sigma + (p + 1) * n * beta``.
     """
-    if buffer.nbytes > SMALL_BYTES:
-        _pipeline(channel, buffer, out, combine)
-        return
-    channel.settle()
-    slots, result = channel.slots(buffer.dtype)[0], channel.results(buffer.dtype)[0, : buffer.size]
-    if channel.rank:
-        slots[channel.rank, : buffer.size] = buffer
-        channel.signal(0)
-        channel.await_signal(0)
-        out[...] = result
-        return
-    _collect(channel, 0)
-    _fold([buffer, *slots[1:, : buffer.size]], out, combine)
-    result[...] = out
-    _release(channel, 0)
+    assert call.dtype is not None  # noqa: S101 - all know their part
+    rounds, mark, slots = channel.rounds, channel.mark(call), channel.slots(call.dtype)[:, : channel.size]
+    rank, width = channel.rank, slots.shape[2]
+
+    def run(rows: Array) -> None:
+        for start in starts(rows[0], width):
+            part = rows[:, start : start + width]
+            turn = rounds.begin(mark)
+            slots[turn, rank, : part.shape[1]] = part[rank]
+            rounds.meet()
+            part[...] = slots[turn, :, : part.shape[1]]
+
+    return run
 
 
-def _pipeline(channel: SegmentChannel, buffer: Array, out: Array | None, combine: Combine) -> None:
-    """Copy in, combine a share of, and copy out a slot's width of elements each, in three steps that overlap.
+def scatter(channel: SegmentChannel, call: Call) -> Callable[[Array | None, Array | None], Array]:
+    """Lay pieces of all slices side by side in the root's slot; each rank reads its own.
 
-    In step i a rank copies part i into one of its two slots, combines its share of part i - 1 from all ranks'
-    other slots, and copies the result of part i - 2 out; then all wait for each other. What is read in a step was
-    written in the one before, what is written was last read in the one before.
+    Copies: one in of everything at the root, one out at each other rank; the root does not wait for the readers.
+    Cost: ``p * n / slot * sigma + p * n * beta`` for slices of n bytes.
     """
-    channel.settle()
-    slots, results = channel.slots(buffer.dtype), channel.results(buffer.dtype)
-    width = slots.shape[2]
-    parts = [(start, min(start + width, buffer.size)) for start in range(0, buffer.size, width)]
-    for step in range(len(parts) + 2):
-        if step:
-            barrier(channel)
-        half = step % 2
-        if step >= 2 and out is not None:
-            start, stop = parts[step - 2]
-            out[start:stop] = results[half, : stop - start]
-        if step < len(parts):
-            start, stop = parts[step]
-            first, last = share(stop - start, channel.rank, channel.size, buffer.itemsize)
-            slot = slots[half, channel.rank]
-            slot[:first] = buffer[start : start + first]
-            slot[last : stop - start] = buffer[start + last : stop]
-        if 1 <= step <= len(parts):
-            start, stop = parts[step - 1]
-            first, last = share(stop - start, channel.rank, channel.size, buffer.itemsize)
-            operands = [*slots[1 - half, :, first:last]]
-            operands[channel.rank] = buffer[start + first : start + last]
-            _fold(operands, results[1 - half, first:last], combine)
+    rank, size, root, rounds = channel.rank, channel.size, call.root, channel.rounds
+
+    def parted(dtype: np.dtype[Any]) -> Array:
+        return divided(channel.slots(dtype)[:, root], size)
+
+    known = None if call.dtype is None else (channel.mark(call), parted(call.dtype))
+
+    def send(whole: Array, own: Array) -> Array:
+        assert known is not None  # noqa: S101 - the root has what it sends
+        mark, slots = known
+        rows = whole.reshape(size, -1)
+        for start in starts(own, slots.shape[2]):
+            part = rows[:, start : start + slots.shape[2]]
+            slots[rounds.begin(mark), :, : part.shape[1]] = part
+            rounds.publish()
+        own.reshape(-1)[...] = rows[root]
+        return own
+
+    def receive(whole: None, own: Array | None) -> Array:
+        if own is None:
+            filled, mark = channel.announced(rounds.await_header(root), root)
+            slots = parted(filled.dtype)
+        else:
+            assert known is not None  # noqa: S101 - there is an array to fill
+            filled, (mark, slots) = own, known
+        for part in pieces(filled.reshape(-1), slots.shape[2]):
+            turn = rounds.begin(mark)
+            rounds.publish()
+            rounds.await_rank(root)
+            part[...] = slots[turn, rank, : part.size]
+        return filled
+
+    return send if rank == root else receive  # type: ignore[return-value] # each is given what its place has
 
 
-def share(elements: int, rank: int, size: int, itemsize: int) -> tuple[int, int]:
-    """Return the elements of a slot that `rank` combines: equal shares, parted between cache lines."""
-    line = max(1, 128 // itemsize)
-    lines = -(-elements // line)
-    return min(elements, lines * rank // size * line), min(elements, lines * (rank + 1) // size * line)
+def alltoall(channel: SegmentChannel, call: Call) -> Callable[[Array, Array], None]:
+    """Lay pieces of a rank's slices side by side in its slot; each rank reads its own out of all slots.
+
+    Copies: one in and one out of everything. Cost: ``n / slot * sigma + 2 * n * beta``.
+    """
+    assert call.dtype is not None  # noqa: S101 - all know their value
+    rounds, mark = channel.rounds, channel.mark(call)
+    slots = divided(channel.slots(call.dtype)[:, : channel.size], channel.size)
+    rank, width = channel.rank, slots.shape[3]
+
+    def run(outgoing: Array, incoming: Array) -> None:
+        for start in starts(outgoing[0], width):
+            part = outgoing[:, start : start + width]
+            turn = rounds.begin(mark)
+            slots[turn, rank, :, : part.shape[1]] = part
+            rounds.meet()
+            incoming[:, start : start + width] = slots[turn, :, rank, : part.shape[1]]
+
+    return run
 
 
-def _fold(operands: list[Array], out: Array, combine: Combine) -> None:
-    """Combine `operands` from left to right into `out`."""
-    if len(operands) == 1:
-        out[...] = operands[0]
-        return
-    combine(operands[0], operands[1], out)
-    for operand in operands[2:]:
-        combine(out, operand, out)
+def divided(slots: Array, size: int) -> Array:
+    """Return `slots` with their last axis, the elements, parted for `size` ranks."""
+    width = slots.shape[-1] // size
+    return slots[..., : size * width].reshape(*slots.shape[:-1], size, width)
 
 
-def _collect(channel: SegmentChannel, root: int) -> None:
-    """Let the root know that all have come."""
-    if channel.rank != root:
-        channel.signal(root)
-        return
-    for rank in range(channel.size):
-        if rank != root:
-            channel.await_signal(rank)
+def starts(flat: Array, width: int) -> range:
+    """Return where pieces of at most `width` elements begin; an empty payload is one empty piece."""
+    return range(0, max(1, flat.size), width)
 
 
-def _release(channel: SegmentChannel, root: int) -> None:
-    """Let all know that the root has come."""
-    if channel.rank != root:
-        channel.await_signal(root)
-        return
-    for rank in range(channel.size):
-        if rank != root:
-            channel.signal(rank)
+def pieces(flat: Array, width: int) -> Iterator[Array]:
+    """Yield views of at most `width` elements."""
+    for start in starts(flat, width):
+        yield flat[start : start + width]

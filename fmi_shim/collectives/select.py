@@ -6,8 +6,6 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from fmi_shim.channels.base import Channel
 from fmi_shim.channels.objects import ObjectChannel
 from fmi_shim.collectives import allgather as allgathers
@@ -16,7 +14,7 @@ from fmi_shim.collectives import alltoall as alltoalls
 from fmi_shim.collectives import barrier as barriers
 from fmi_shim.collectives import bcast as bcasts
 from fmi_shim.collectives import gather as gathers
-from fmi_shim.collectives import in_segment, objects
+from fmi_shim.collectives import in_segment, in_segment_folds, objects
 from fmi_shim.collectives import reduce as reduces
 from fmi_shim.collectives import reduce_scatter as reduce_scatters
 from fmi_shim.collectives import scan as scans
@@ -24,7 +22,7 @@ from fmi_shim.collectives import scatter as scatters
 from fmi_shim.collectives.in_segment import SegmentChannel
 from fmi_shim.collectives.switch_points import SWITCH_POINTS
 from fmi_shim.frames import Call, Operation
-from fmi_shim.operators import Array, Combine, Operator, ReduceFunction
+from fmi_shim.operators import Array, Combine, ReduceFunction
 
 
 def schedule(
@@ -34,6 +32,9 @@ def schedule(
 
     It is made once, and run each time that the rank makes the call.
     """
+    if isinstance(channel, SegmentChannel):
+        prepare = _IN_SEGMENT[call.operation]
+        return prepare(channel, call) if function is None else prepare(channel, call, function, combine)
     rest: dict[str, Any] = {}
     if call.operation in (Operation.bcast, Operation.gather, Operation.scatter, Operation.reduce):
         rest["root"] = call.root
@@ -46,8 +47,6 @@ def barrier(channel: Channel) -> None:
     """Let no rank go on before all have come."""
     if isinstance(channel, ObjectChannel):
         objects.barrier(channel)
-    elif isinstance(channel, SegmentChannel):
-        in_segment.barrier(channel)
     else:
         barriers.one_byte_allreduce(channel)
 
@@ -56,8 +55,6 @@ def bcast(channel: Channel, buffer: Array | None, root: int) -> Array:
     """Return the root's `buffer`, received into `buffer` elsewhere, or into a new array where that is None."""
     if isinstance(channel, ObjectChannel):
         return objects.bcast(channel, buffer, root)
-    if isinstance(channel, SegmentChannel):
-        return in_segment.bcast(channel, buffer, root)
     return bcasts.binomial(channel, buffer, root)
 
 
@@ -81,20 +78,11 @@ def reduce(
     channel: Channel, buffer: Array, spare: Array | None, root: int, function: ReduceFunction, combine: Combine
 ) -> Array | None:
     """Return all ranks' `buffer` combined at the root, None elsewhere; `spare` as in `allreduce`."""
-    if isinstance(channel, SegmentChannel) and function.operator is not Operator.custom:
-        result = None
-        if channel.rank == root:
-            result = np.empty_like(buffer) if spare is None or spare is buffer else spare
-        in_segment.reduce(channel, buffer, result, root, combine)
-        return result
     buffer = _disposable(buffer, spare)
     if isinstance(channel, ObjectChannel):
         result = objects.reduce(channel, buffer, root, function, combine)
-        return None if result is None else _placed(result, buffer)
-    if isinstance(channel, SegmentChannel):
-        result = reduces.left_to_right(channel, buffer, root, combine)
-        return None if result is None else _placed(result, buffer)
-    result = reduces.choose(function, buffer.nbytes, channel.full_duplex)(channel, buffer, root, combine)
+    else:
+        result = reduces.choose(function, buffer.nbytes, channel.full_duplex)(channel, buffer, root, combine)
     return None if result is None else _placed(result, buffer)
 
 
@@ -107,15 +95,9 @@ def allreduce(
     where that is None. Most channels copy into it first; in a segment the result alone is written there. There, of a
     custom function only whole arrays are known to make sense, and all ranks' results must be the same.
     """
-    if isinstance(channel, SegmentChannel) and function.operator is not Operator.custom:
-        result = np.empty_like(buffer) if spare is None else spare
-        in_segment.allreduce(channel, buffer, result, combine)
-        return result
     buffer = _disposable(buffer, spare)
     if isinstance(channel, ObjectChannel):
         return _placed(objects.allreduce(channel, buffer, function, combine), buffer)
-    if isinstance(channel, SegmentChannel):
-        return _placed(allreduces.left_to_right(channel, buffer, combine), buffer)
     chosen = allreduces.choose(function, buffer.nbytes, channel.size, channel.full_duplex)
     return _placed(chosen(channel, buffer, combine), buffer)
 
@@ -170,6 +152,20 @@ def reduce_scatter(
         slices = buffer.reshape(channel.size, -1)
         reduce_scatters.choose(function, channel.size)(channel, slices, own, combine)
 
+
+_IN_SEGMENT: dict[Operation, Callable[..., Callable[..., Any]]] = {
+    Operation.barrier: in_segment.barrier,
+    Operation.bcast: in_segment.bcast,
+    Operation.gather: in_segment.gather,
+    Operation.scatter: in_segment.scatter,
+    Operation.allgather: in_segment.allgather,
+    Operation.alltoall: in_segment.alltoall,
+    Operation.reduce: in_segment_folds.reduce,
+    Operation.allreduce: in_segment_folds.allreduce,
+    Operation.reduce_scatter: in_segment_folds.reduce_scatter,
+    Operation.scan: in_segment_folds.scan,
+    Operation.exscan: in_segment_folds.exscan,
+}
 
 _FUNCTIONS: dict[Operation, Callable[..., Any]] = {
     Operation.barrier: barrier,

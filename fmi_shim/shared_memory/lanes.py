@@ -7,12 +7,43 @@ half of the ring. Who has a post or a credit owns the block, so that each byte h
 from __future__ import annotations
 
 import mmap
+import struct
 
 from fmi_shim.channels.stream import Buffers, advance
 from fmi_shim.shared_memory.layout import BLOCK_PREFIX, BLOCKS, LINE, Layout
 from fmi_shim.shared_memory.semaphores import Semaphore
 
 _HALF = BLOCKS // 2
+_PREFIX = struct.Struct("<II")
+
+
+class LanePair:
+    """The way to rank `peer` and back.
+
+    Attributes
+    ----------
+    peer
+        Rank at the other end.
+    outlet, inlet
+        The ends of the two lanes that are this rank's.
+    sent, received
+        Number of messages that were begun in each direction.
+    ended
+        Always False: that the other end left is seen only when it is waited for.
+    """
+
+    __slots__ = ("ended", "inlet", "outlet", "peer", "received", "sent")
+
+    def __init__(self, memory: mmap.mmap, plan: Layout, rank: int, peer: int) -> None:
+        self.peer = peer
+        self.outlet = Outlet(memory, plan, rank, peer)
+        self.inlet = Inlet(memory, plan, peer, rank)
+        self.ended = False
+        self.sent = 0
+        self.received = 0
+
+    def push_back(self, data: bytes) -> None:
+        """Have no use for it: through lanes nobody says that it waits."""
 
 
 class _End:
@@ -25,7 +56,7 @@ class _End:
         self._view = memoryview(memory)
         self._awaited = Semaphore(memory, lane + awaited)
         self._told = Semaphore(memory, lane + told)
-        self._first = self._offset = lane + 2 * LINE
+        self._first = self._offset = lane + 3 * LINE
         self._last = self._first + (BLOCKS - 1) * plan.block
         self._room = plan.block - BLOCK_PREFIX
         self.ready = ready
@@ -54,15 +85,11 @@ class Outlet(_End):
             self.ready = _HALF
         return self.ready > 0
 
-    def put(self, block: bytes) -> None:
-        """Fill a block, which may be filled, with `block`: its prefix and contents."""
-        self._memory[self._offset : self._offset + len(block)] = block
-        self._told.post()
-        self.ready -= 1
-        self._next()
+    def push(self, buffers: Buffers, label: int = 0) -> int:
+        """Move what fits into a block, if one may be filled, out of `buffers`; return the number of bytes.
 
-    def push(self, buffers: Buffers) -> int:
-        """Move what fits into a block, if one may be filled, out of `buffers`; return the number of bytes."""
+        The label, where it is not 0, marks the beginning of a message, and tells the receiver something of it.
+        """
         if not self.poll():
             return 0
         start = self._offset + BLOCK_PREFIX
@@ -72,7 +99,7 @@ class Outlet(_End):
             self._view[end : end + len(part)] = part
             end += len(part)
             advance(buffers, len(part))
-        self._memory[self._offset : start] = (end - start).to_bytes(BLOCK_PREFIX, "little")
+        _PREFIX.pack_into(self._memory, self._offset, end - start, label)
         self._told.post()
         self.ready -= 1
         self._next()
@@ -80,14 +107,19 @@ class Outlet(_End):
 
 
 class Inlet(_End):
-    """The receiver's end. ``ready`` counts the blocks that may be read."""
+    """The receiver's end. ``ready`` counts the blocks that may be read.
 
-    __slots__ = ("_cursor", "_taken")
+    ``labels`` counts those that had a label, of which ``label`` was the last.
+    """
+
+    __slots__ = ("_cursor", "_taken", "label", "labels")
 
     def __init__(self, memory: mmap.mmap, plan: Layout, src: int, dst: int) -> None:
         super().__init__(memory, plan, plan.lane_of(src, dst), 0, LINE, 0)
         self._cursor = 0
         self._taken = 0
+        self.label = 0
+        self.labels = 0
 
     def poll(self) -> bool:
         """Whether a block may be read."""
@@ -101,19 +133,23 @@ class Inlet(_End):
             self.ready = 1
         return self.ready > 0
 
-    def take(self, block: bytes) -> bool:
-        """Take the next block, which may be read, if it is `block`: prefix and contents; else leave it."""
-        if self._cursor or self._memory[self._offset : self._offset + len(block)] != block:
-            return False
-        self._give_back()
-        return True
+    def peek(self) -> int:
+        """Return the label of the next block, 0 where it has none or has not come."""
+        if self._cursor or not self.poll():
+            return 0
+        label: int = _PREFIX.unpack_from(self._memory, self._offset)[1]
+        return label
 
     def pull(self, buffers: Buffers) -> int:
         """Move from the next block, if one may be read, into `buffers` what they take; return the number of bytes."""
         if not self.poll():
             return 0
         start = self._offset + BLOCK_PREFIX
-        end = start + int.from_bytes(self._memory[self._offset : start], "little")
+        length, label = _PREFIX.unpack_from(self._memory, self._offset)
+        if label and not self._cursor:
+            self.label = label
+            self.labels += 1
+        end = start + length
         position = start + self._cursor
         moved = 0
         while buffers and position < end:

@@ -1,8 +1,10 @@
 """Where things lie in a segment, without any I/O: a pure function of the world size.
 
-In this order: a first page with the abort record; a semaphore for each rank's farewell; for each ordered pair of
-ranks a *lane*, that is two semaphores and a ring of blocks for messages; for each rank two *slots* that it
-exposes operands in; two areas for results. All of it together has a bounded size whatever the payloads are.
+In this order: a first page with the abort record; for each rank two cache lines that tell how far it is in the
+collectives, and then a page with what else it tells the others; for each
+ordered pair of ranks a *lane*, that is three semaphores and a ring of blocks for messages; for each of the *turns* that
+the rounds of collectives take, a *slot* for each rank and one for results. All of it together has a bounded size
+whatever the payloads are.
 """
 
 from __future__ import annotations
@@ -13,25 +15,35 @@ LINE = 128
 """Bytes from one semaphore to the next: two cache lines, since some processors fetch them in pairs."""
 PAGE = 4096
 
-MAX_RANKS = 256
-"""Each ordered pair of ranks has its lane: at 256 ranks they take 288 MiB."""
+MAX_RANKS = 255
+"""Each ordered pair of ranks has its lane: at 255 ranks they take 300 MiB. A rank, or none, fits a byte."""
+
+TURNS = 8
+"""Rounds of collectives that may be under way: a rank that needs no other's data is so far ahead at most."""
 
 BLOCKS = 8
 """Blocks in a lane's ring. The receiver gives them back by halves, so that most messages cost no return post."""
 BLOCK_PREFIX = 8
-"""A block begins with the number of bytes in it, 8 bytes."""
+"""A block begins with the number of bytes in it, 4 bytes, and its label, 4 bytes."""
 
 _LANES_BYTES = 16 << 20
 _LARGEST_RING, _SMALLEST_RING = 256 << 10, 4 << 10
 _SLOTS_BYTES = 20 << 20
-_LARGEST_SLOT, _SMALLEST_SLOT = 1 << 20, 32 << 10
+_LARGEST_SLOT, _SMALLEST_SLOT = 256 << 10, 8 << 10
 
 CLAIM = 0
 """Semaphore, 1 at first: who takes it may write the abort record."""
 GATE = LINE
 """Semaphore, posted once the abort record is written; whoever takes it posts it again."""
+SLEEPERS = 3 * LINE
+"""A byte for each rank: 0, or one more than the rank that it sleeps for."""
 ABORT = 1024
 """The abort record."""
+
+_FAREWELL, _DOORBELL, _NEWS, _SAID = 0, LINE, 2 * LINE, 2 * LINE + 8 * (MAX_RANKS + 1)
+SAID_BYTES = 8 + 32 + 8 * 32
+"""Room for the header of a call, with as many axes as there can be, behind its length."""
+_PAGE = _SAID + (TURNS + 1) * SAID_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +57,7 @@ class Layout:
     block
         A lane's block, its prefix included.
     slot
-        A slot, and a result area.
+        A slot.
     """
 
     size: int
@@ -55,12 +67,12 @@ class Layout:
     @property
     def lanes(self) -> int:
         """Offset of the lanes."""
-        return _up(PAGE + self.size * LINE, PAGE)
+        return self._page(self.size)
 
     @property
     def lane(self) -> int:
         """Bytes from one lane to the next."""
-        return 2 * LINE + BLOCKS * self.block
+        return 3 * LINE + BLOCKS * self.block
 
     @property
     def slots(self) -> int:
@@ -68,18 +80,44 @@ class Layout:
         return _up(self.lanes + self.size * self.size * self.lane, PAGE)
 
     @property
-    def results(self) -> int:
-        """Offset of the two result areas."""
-        return self.slots + 2 * self.size * self.slot
+    def stride(self) -> int:
+        """Bytes from one slot to the next, apart by a line so that like places of slots do not share cache sets."""
+        return self.slot + LINE
 
     @property
     def total(self) -> int:
         """Bytes of the whole segment."""
-        return self.results + 2 * self.slot
+        return self.slots + TURNS * (self.size + 1) * self.stride
+
+    def tags(self, rank: int) -> int:
+        """Return the offset of the words that tell, for each turn, what `rank` has come to."""
+        return PAGE + rank * LINE
+
+    def progress(self, rank: int) -> int:
+        """Return the offset of the word that counts the rounds `rank` has come to."""
+        return PAGE + rank * LINE + 8 * TURNS
 
     def farewell(self, rank: int) -> int:
         """Return the offset of the semaphore that `rank` posts when it leaves in peace."""
-        return PAGE + rank * LINE
+        return self._page(rank) + _FAREWELL
+
+    def doorbell(self, rank: int) -> int:
+        """Return the offset of the semaphore that `rank` sleeps on while it waits for a round."""
+        return self._page(rank) + _DOORBELL
+
+    def news(self, rank: int) -> int:
+        """Return the offset of words for `rank`: an alarm, then for each rank the number of messages it has sent there.
+
+        The alarm is 1 once the abort record is written.
+        """
+        return self._page(rank) + _NEWS
+
+    def said(self, rank: int, turn: int) -> int:
+        """Return the offset of the header of the call that `rank` is in at `turn`; at `TURNS`, of what it waits in."""
+        return self._page(rank) + _SAID + turn * SAID_BYTES
+
+    def _page(self, rank: int) -> int:
+        return _up(PAGE + self.size * LINE, PAGE) + rank * _up(_PAGE, PAGE)
 
     def lane_of(self, src: int, dst: int) -> int:
         """Return the offset of the lane from `src` to `dst`."""
@@ -89,7 +127,7 @@ class Layout:
 def layout_for(size: int) -> Layout:
     """Return the layout for `size` ranks, at most `MAX_RANKS`."""
     ring = min(_LARGEST_RING, max(_SMALLEST_RING, _power_of_two(_LANES_BYTES // (size * size))))
-    slot = min(_LARGEST_SLOT, max(_SMALLEST_SLOT, _power_of_two(_SLOTS_BYTES // (2 * (size + 1)))))
+    slot = min(_LARGEST_SLOT, max(_SMALLEST_SLOT, _power_of_two(_SLOTS_BYTES // (TURNS * (size + 1)))))
     return Layout(size, ring // BLOCKS, slot)
 
 

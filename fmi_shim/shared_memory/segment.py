@@ -91,9 +91,10 @@ def create(size: int) -> tuple[bytes, Segment]:
     Semaphore(segment.memory, layout.GATE).initialise()
     for rank in range(size):
         Semaphore(segment.memory, plan.farewell(rank)).initialise()
+        Semaphore(segment.memory, plan.doorbell(rank)).initialise()
         for dst in range(size):
-            Semaphore(segment.memory, plan.lane_of(rank, dst)).initialise()
-            Semaphore(segment.memory, plan.lane_of(rank, dst) + layout.LINE).initialise()
+            for place in range(3):
+                Semaphore(segment.memory, plan.lane_of(rank, dst) + place * layout.LINE).initialise()
     return token, segment
 
 

@@ -1,36 +1,56 @@
 """The schedules over shared slots alone, between threads: who combines what in which order, and nobody reads too early.
 
-Elements are strings, and combining two writes ``(left right)``, as in `test_collectives`.
+Elements are strings, and combining two writes ``(left right)``, as in `test_collectives`. The rounds are the real ones,
+of both kinds.
 """
 
 import itertools
-import queue
+import mmap
+import os
 import threading
+import time
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fmi_shim.collectives import in_segment
-from fmi_shim.collectives.in_segment import SegmentChannel, share
-from fmi_shim.operators import Array
-from tests.fmi_shim.test_collectives import QueueChannel, chained, tell
+import fmi_shim as fmi
+from fmi_shim.collectives import in_segment, in_segment_folds
+from fmi_shim.collectives.in_segment import SegmentChannel
+from fmi_shim.collectives.in_segment_folds import share
+from fmi_shim.frames import Call, Operation
+from fmi_shim.operators import Array, builtin_combine
+from fmi_shim.shared_memory.layout import LINE, PAGE, TURNS, Layout
+from fmi_shim.shared_memory.rounds import Arrival, Mark, OrderedRounds, Rounds
+from fmi_shim.shared_memory.semaphores import Semaphore
+from tests.fmi_shim.test_collectives import chained, tell
+
+pytestmark = pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="POSIX semaphores in shared memory: Linux")
+
+LARGER = fmi.func(fmi.op.max)
+"""Stands for any operator; what combines is given beside it."""
 
 
 class SlotWorld:
-    """Slots of `width` strings for each of `size` ranks, and queues for their signals."""
+    """Slots of `width` strings for each of `size` ranks and the result, and rounds in memory of their own."""
 
-    def __init__(self, size: int, width: int) -> None:
-        self.size = size
-        self.slots = np.full((2, size, width), "nothing", object)
-        self.results = np.full((2, width), "nothing", object)
-        self.signals = {(a, b): queue.SimpleQueue[None]() for a in range(size) for b in range(size)}
+    def __init__(self, kind: type[Rounds], size: int, width: int) -> None:
+        self.kind = kind
+        self.plan = Layout(size, 64, PAGE)
+        self.memory = mmap.mmap(-1, self.plan.total)
+        self.slots = np.full((TURNS, size + 1, width), "nothing", object)
+        for rank in range(size):
+            Semaphore(self.memory, self.plan.doorbell(rank)).initialise()
+            for other in range(size):
+                Semaphore(self.memory, self.plan.lane_of(rank, other) + 2 * LINE).initialise()
 
     def run(self, program: Callable[["SlotChannel"], Any]) -> list[Any]:
         """Run `program` on all ranks; return what they return."""
-        results: list[Any] = [None] * self.size
+        results: list[Any] = [None] * self.plan.size
         failures: list[BaseException] = []
 
         def rank(number: int) -> None:
@@ -39,7 +59,7 @@ class SlotWorld:
             except BaseException as error:  # noqa: BLE001 - raised again below
                 failures.append(error)
 
-        threads = [threading.Thread(target=rank, args=(number,)) for number in range(self.size)]
+        threads = [threading.Thread(target=rank, args=(number,)) for number in range(self.plan.size)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -49,111 +69,238 @@ class SlotWorld:
         return results
 
 
-class SlotChannel(QueueChannel, SegmentChannel):  # type: ignore[misc] # the messages' double has what is needed
+class SlotChannel(SegmentChannel):
     """One rank's end of a `SlotWorld`."""
 
     def __init__(self, rank: int, world: SlotWorld) -> None:
-        self.rank, self.size, self.shared = rank, world.size, world
-        self.owed: list[tuple[int, int]] = []
+        self.rank, self.size, self.shared = rank, world.plan.size, world
+        self.rounds = world.kind(world.memory, world.plan, rank, self)
 
     def slots(self, dtype: np.dtype[Any]) -> Array:
         return self.shared.slots
 
-    def results(self, dtype: np.dtype[Any]) -> Array:
-        return self.shared.results
+    def mark(self, call: Call) -> Mark:
+        return Mark.of(str(call).encode())
 
-    def signal(self, dst: int) -> None:
-        self.shared.signals[self.rank, dst].put(None)
-
-    def await_signal(self, src: int) -> None:
-        for owed in [entry for entry in self.owed if entry[0] == src]:
-            self.owed.remove(owed)
-            for _ in range(owed[1]):
-                self.shared.signals[src, self.rank].get(timeout=10)
-        self.shared.signals[src, self.rank].get(timeout=10)
-
-    def await_announcement(self, src: int) -> Array:
+    def announced(self, header: bytes, src: int) -> NoReturn:
         raise AssertionError("every rank knows its type here")
 
-    def owe(self, src: int, signals: int) -> None:
-        self.owed.append((src, signals))
+    def place(self, turn: int, rank: int) -> NoReturn:
+        raise AssertionError("there are no numbers here")
 
-    def settle(self) -> None:
-        for src, signals in self.owed:
-            for _ in range(signals):
-                self.shared.signals[src, self.rank].get(timeout=10)
-        self.owed.clear()
+    def sign(self) -> NoReturn:
+        raise AssertionError("there are no messages here")
 
+    def wait_for(self, arrival: Arrival) -> None:
+        deadline = time.monotonic() + 20
+        while not arrival.poll():
+            arrival.sleep(0.001)
+            assert time.monotonic() < deadline, f"rank {arrival.peer} does not come to round {arrival.number}"
 
-def own(rank: int, count: int, call: int = 0) -> Array:
-    return np.array([f"{rank}.{call}.{element}" for element in range(count)], object)
-
-
-def in_rank_order(size: int, count: int, call: int = 0) -> list[str]:
-    return [chained([f"{rank}.{call}.{element}" for rank in range(size)]) for element in range(count)]
+    def differ(self, rank: int, header: bytes, mark: Mark, sequence: int) -> NoReturn:
+        raise ValueError(f"rank {rank} is in {header.decode()}, rank {self.rank} in {mark.header.decode()}")
 
 
+def call(operation: Operation, count: int, root: int = 0) -> Call:
+    return Call(operation, 0, np.dtype(object), count, root)
+
+
+def own(rank: int, count: int, number: int = 0) -> Array:
+    return np.array([f"{rank}.{number}.{element}" for element in range(count)], object)
+
+
+def in_rank_order(ranks: int, count: int, number: int = 0) -> list[str]:
+    return [chained([f"{rank}.{number}.{element}" for rank in range(ranks)]) for element in range(count)]
+
+
+kinds = st.sampled_from([Rounds, OrderedRounds])
 sizes, widths, counts = st.integers(1, 9), st.integers(1, 6), st.integers(0, 40)
 few = settings(max_examples=20, deadline=None)
 
 
 @few
-@given(sizes, widths, counts, st.booleans())
+@given(kinds, sizes, widths, counts, st.booleans())
 def test_allreduce_combines_strictly_in_rank_order_in_place_or_not(
-    size: int, width: int, count: int, in_place: bool
+    kind: type[Rounds], size: int, width: int, count: int, in_place: bool
 ) -> None:
     def program(channel: SlotChannel) -> list[str]:
         buffer = own(channel.rank, count)
         out = buffer if in_place else np.empty_like(buffer)
-        in_segment._pipeline(channel, buffer, out, tell)
+        in_segment_folds.pipeline(channel, call(Operation.allreduce, count), tell)(buffer, out)
         return out.tolist()
 
-    assert SlotWorld(size, width).run(program) == [in_rank_order(size, count)] * size
+    assert SlotWorld(kind, size, width).run(program) == [in_rank_order(size, count)] * size
+
+
+def expected(operation: str, rank: int, size: int, count: int, root: int, number: int) -> Any:
+    """Return what `rank` is to get of an operation on `count` elements, or on as many for each rank."""
+    rows = [own(r, count, number).tolist() for r in range(size)]
+    wide = [own(r, count * size, number).tolist() for r in range(size)]
+    mine = slice(rank * count, (rank + 1) * count)
+    match operation:
+        case "bcast":
+            return rows[root]
+        case "allreduce":
+            return in_rank_order(size, count, number)
+        case "reduce":
+            return in_rank_order(size, count, number) if rank == root else None
+        case "gather":
+            return [*itertools.chain(*rows)] if rank == root else None
+        case "allgather":
+            return [*itertools.chain(*rows)]
+        case "scatter":
+            return wide[root][mine]
+        case "alltoall":
+            return [*itertools.chain(*(row[mine] for row in wide))]
+        case "reduce_scatter":
+            return in_rank_order(size, count * size, number)[mine]
+        case "scan":
+            return in_rank_order(rank + 1, count, number)
+        case "exscan":
+            return in_rank_order(rank, count, number) if rank else None
+        case _:
+            return None
+
+
+def carried_out(channel: SlotChannel, operation: str, count: int, root: int, number: int) -> Any:
+    """Return what `operation` gives."""
+    size, part = channel.size, own(channel.rank, count, number)
+    wide, out = own(channel.rank, count * channel.size, number), np.empty(count, object)
+    this = call(Operation[operation], count, root)
+    small = count <= channel.shared.slots.shape[2] and number % 2 == 0
+    match operation:
+        case "barrier":
+            return in_segment.barrier(channel, this)()
+        case "bcast":
+            return in_segment.bcast(channel, this)(part if channel.rank == root else out).tolist()
+        case "gather":
+            whole = in_segment.gather(channel, this)(part, None)
+            return None if whole is None else whole.tolist()
+        case "allgather":
+            rows = np.empty((size, count), object)
+            rows[channel.rank] = part
+            in_segment.allgather(channel, this)(rows)
+            return rows.reshape(-1).tolist()
+        case "scatter":
+            return in_segment.scatter(channel, this)(wide if channel.rank == root else None, out).tolist()
+        case "alltoall":
+            incoming = np.empty((size, count), object)
+            in_segment.alltoall(channel, this)(wide.reshape(size, -1), incoming)
+            return incoming.reshape(-1).tolist()
+        case "reduce_scatter":
+            in_segment_folds.reduce_scatter(channel, this, LARGER, tell)(wide, None, out)
+        case "allreduce" if small:
+            in_segment_folds.allreduce_alone(channel, this, LARGER, tell)(part, out)
+        case "reduce" if small:
+            in_segment_folds.reduce_at_root(channel, this, LARGER, tell)(part, out)
+        case "allreduce" | "reduce":
+            wanted = operation == "allreduce" or channel.rank == root
+            in_segment_folds.pipeline(channel, this, tell)(part, out if wanted else None)
+        case "scan" | "exscan":
+            ranks = channel.rank + (operation == "scan")
+            up_to = in_segment_folds.prefix(channel, this, LARGER, tell, ranks)
+            assert up_to is not None
+            up_to(part, out)
+    if (operation == "reduce" and channel.rank != root) or (operation == "exscan" and channel.rank == 0):
+        return None
+    return out.tolist()
+
+
+OPERATIONS = [name for name in Operation.__members__ if name not in ("send", "attach")]
 
 
 @few
 @given(
-    sizes,
-    widths,
-    st.lists(st.tuples(st.sampled_from(["allreduce", "reduce", "bcast", "barrier"]), counts), max_size=6),
+    kinds,
+    st.integers(1, 5),
+    st.integers(9, 20),
+    st.lists(st.tuples(st.sampled_from(OPERATIONS), st.integers(0, 50)), max_size=20),
     st.data(),
 )
 def test_operations_follow_each_other_without_disturbing_the_last_readers(
-    size: int, width: int, calls: list[tuple[str, int]], data: st.DataObject
+    kind: type[Rounds], size: int, width: int, calls: list[tuple[str, int]], data: st.DataObject
 ) -> None:
-    roots = [data.draw(st.integers(0, size - 1)) for _ in calls]
+    todo = [
+        (name, min(count, width) if name in ("scan", "exscan") else count, data.draw(st.integers(0, size - 1)))
+        for name, count in calls
+    ]
 
-    def program(channel: SlotChannel) -> list[list[str] | None]:
-        results: list[list[str] | None] = []
-        for number, ((operation, count), root) in enumerate(zip(calls, roots, strict=True)):
-            buffer = own(channel.rank, count, number)
-            out = np.empty_like(buffer)
-            small = count <= width and number % 2 == 0
-            in_root = out if channel.rank == root else None
-            if operation == "barrier":
-                in_segment.barrier(channel)
-                results.append(None)
-            elif operation == "bcast":
-                results.append(in_segment.bcast(channel, buffer, root).tolist())
-            elif operation == "allreduce":
-                (in_segment.allreduce if small else in_segment._pipeline)(channel, buffer, out, tell)
-                results.append(out.tolist())
-            elif small:
-                in_segment.reduce(channel, buffer, in_root, root, tell)
-                results.append(None if in_root is None else out.tolist())
-            else:
-                in_segment._pipeline(channel, buffer, in_root, tell)
-                results.append(None if in_root is None else out.tolist())
-        return results
+    def program(channel: SlotChannel) -> list[Any]:
+        return [carried_out(channel, *step, number) for number, step in enumerate(todo)]
 
-    for rank, results in enumerate(SlotWorld(size, width).run(program)):
-        for number, (operation, count) in enumerate(calls):
-            expected: list[str] | None = None
-            if operation == "bcast":
-                expected = own(roots[number], count, number).tolist()
-            elif operation == "allreduce" or (operation == "reduce" and rank == roots[number]):
-                expected = in_rank_order(size, count, number)
-            assert results[number] == expected
+    for rank, results in enumerate(SlotWorld(kind, size, width).run(program)):
+        for number, (name, count, root) in enumerate(todo):
+            assert results[number] == expected(name, rank, size, count, root, number), (name, count, root)
+
+
+@pytest.mark.parametrize("kind", [Rounds, OrderedRounds])
+def test_a_rank_that_needs_nothing_of_others_is_so_many_rounds_ahead_at_most(kind: type[Rounds]) -> None:
+    world = SlotWorld(kind, 2, 1)
+    sender, reader = SlotChannel(0, world), SlotChannel(1, world)
+    tell_all = in_segment.bcast(sender, call(Operation.bcast, 1))
+    hear = in_segment.bcast(reader, call(Operation.bcast, 1))
+    for number in range(TURNS - 1):
+        tell_all(own(0, 1, number))
+    ahead = threading.Thread(target=lambda: [tell_all(own(0, 1, number)) for number in range(TURNS - 1, 3 * TURNS)])
+    ahead.start()
+    heard = [hear(np.empty(1, object)).tolist() for _ in range(3 * TURNS)]
+    ahead.join()
+    assert heard == [own(0, 1, number).tolist() for number in range(3 * TURNS)]
+
+
+@pytest.mark.parametrize("kind", [Rounds, OrderedRounds])
+def test_ranks_in_different_calls_are_found_out_even_calls_later(kind: type[Rounds]) -> None:
+    """Two roots that broadcast never wait for each other; the barrier after it finds that they did not agree."""
+
+    def program(channel: SlotChannel) -> None:
+        in_segment.bcast(channel, call(Operation.bcast, 1, root=channel.rank))(own(channel.rank, 1))
+        in_segment.barrier(channel, call(Operation.barrier, 1))()
+
+    with pytest.raises(ValueError, match=r"rank (\d) is in bcast .*root \1\), rank (\d) in bcast .*root \2\)"):
+        SlotWorld(kind, 2, 1).run(program)
+
+
+@pytest.mark.parametrize("kind", [Rounds, OrderedRounds])
+def test_what_another_process_wrote_before_its_tag_is_seen(kind: type[Rounds]) -> None:
+    world = SlotWorld(kind, 2, 1)
+    start = world.plan.slots
+    mark = Mark.of(b"a call")
+
+    def turns(rank: int, many: int) -> None:
+        rounds = SlotChannel(rank, world).rounds
+        for number in range(many):
+            turn = rounds.begin(mark)
+            place, other = (start + (2 * turn + r) * 8 for r in (rank, 1 - rank))
+            world.memory[place : place + 8] = number.to_bytes(8, "little")
+            rounds.meet()
+            assert int.from_bytes(world.memory[other : other + 8], "little") == number
+
+    child = os.fork()
+    if child == 0:
+        try:
+            turns(1, 3000)
+        finally:
+            os._exit(0 if world is not None else 1)
+    turns(0, 3000)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.integers(1, 40), st.integers(2, 70), st.sampled_from(["float32", "float64", "complex128", "float16"]), st.data()
+)
+def test_rows_are_combined_one_after_another_to_the_last_bit(
+    rows: int, count: int, dtype: str, data: st.DataObject
+) -> None:
+    noise = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    values = (noise.standard_normal((rows, count + 3)) / 3).astype(dtype)[:, :count]
+    for operator in (fmi.op.sum, fmi.op.prod):
+        combine = builtin_combine(operator, values.dtype)
+        this = Call(Operation.allreduce, 0, values.dtype, count)
+        found, one_by_one = np.empty(count, dtype), np.empty(count, dtype)
+        in_segment_folds._fold_of(fmi.func(operator), this, combine)(values, found)
+        in_segment_folds.chain([*values], one_by_one, combine)
+        assert found.tobytes() == one_by_one.tobytes()
 
 
 @given(st.integers(0, 10_000), st.integers(1, 64), st.sampled_from([1, 2, 4, 8, 16]))

@@ -1,0 +1,371 @@
+"""Reductions of ranks that share memory; see `in_segment` for the formulas.
+
+Every combination goes strictly from left to right by rank, whatever the operator, so that all ranks have the same bits
+at any size. A custom function is given whole payloads: of one, only whole arrays are known to make sense.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from fmi_shim.collectives import in_segment
+from fmi_shim.collectives import scan as scans
+from fmi_shim.collectives.in_segment import SegmentChannel
+from fmi_shim.frames import Call
+from fmi_shim.operators import Array, Combine, Operator, ReduceFunction
+from fmi_shim.shared_memory.layout import TURNS
+
+ALONE_BYTES = 1 << 15
+"""Up to so many bytes of all ranks together each rank combines everything itself, since sharing the work needs another
+round."""
+ROOT_BYTES = 1 << 16
+"""Up to this payload the root of a reduction combines everything itself."""
+
+
+def reduce(
+    channel: SegmentChannel, call: Call, function: ReduceFunction, combine: Combine
+) -> Callable[[Array, Array | None], Array | None]:
+    """Return the schedule of a reduction to the root: it returns the result there, None elsewhere."""
+    assert call.dtype is not None  # noqa: S101 - all know their value
+    if function.operator is Operator.custom:
+        return reduce_whole(channel, call, combine)
+    if call.count * call.dtype.itemsize <= min(ROOT_BYTES, _slot_bytes(channel, call)):
+        return reduce_at_root(channel, call, function, combine)
+    share_out = pipeline(channel, call, combine)
+    root = channel.rank == call.root
+
+    def run(buffer: Array, spare: Array | None) -> Array | None:
+        out = None if not root else _result(buffer, spare)
+        share_out(_kept(buffer, out), out)
+        return out
+
+    return run
+
+
+def allreduce(
+    channel: SegmentChannel, call: Call, function: ReduceFunction, combine: Combine
+) -> Callable[[Array, Array | None], Array]:
+    """Return the schedule of a reduction whose result all ranks have."""
+    assert call.dtype is not None  # noqa: S101 - all know their value
+    if function.operator is Operator.custom:
+        return allreduce_whole(channel, call, combine)
+    size_bytes = call.count * call.dtype.itemsize
+    if call.count == 1 and call.dtype == np.float64 and function.operator in (Operator.sum, Operator.prod):
+        return allreduce_number(channel, call, function)
+    if channel.size * size_bytes <= ALONE_BYTES and size_bytes <= _slot_bytes(channel, call):
+        return allreduce_alone(channel, call, function, combine)
+    share_out = pipeline(channel, call, combine)
+
+    def run(buffer: Array, spare: Array | None) -> Array:
+        out = _result(buffer, spare)
+        share_out(_kept(buffer, out), out)
+        return out
+
+    return run
+
+
+def allreduce_alone(
+    channel: SegmentChannel, call: Call, function: ReduceFunction, combine: Combine
+) -> Callable[[Array, Array | None], Array]:
+    """Fill all slots; every rank combines all of them.
+
+    Copies: one in. Cost: ``sigma + n * beta + (p - 1) * n * gamma``.
+    """
+    rounds, mark, fold = channel.rounds, channel.mark(call), _fold_of(function, call, combine)
+    begin, meet = rounds.begin, rounds.meet
+    slots = channel.slots(_dtype(call))[:, : channel.size, : call.count]
+    own, rows = [*slots[:, channel.rank]], [*slots]
+
+    def run(buffer: Array, spare: Array | None) -> Array:
+        turn = begin(mark)
+        own[turn][...] = buffer
+        meet()
+        if spare is None:
+            spare = np.empty_like(buffer)
+        fold(rows[turn], spare)
+        return spare
+
+    return run
+
+
+def allreduce_number(
+    channel: SegmentChannel, call: Call, function: ReduceFunction
+) -> Callable[[Array, Array | None], Array]:
+    """As `allreduce_alone`, of one float64, without numpy, whose calls cost more than the whole rest."""
+    rounds, mark, numbers = channel.rounds, channel.mark(call), channel.numbers
+    begin, meet, combine = (
+        rounds.begin,
+        rounds.meet,
+        operator.add if function.operator is Operator.sum else operator.mul,
+    )
+    cells = [[channel.place(turn, rank) for rank in range(channel.size)] for turn in range(TURNS)]
+    own, others = [row[channel.rank] for row in cells], [row[1:] for row in cells]
+
+    def run(buffer: Array, spare: Array | None) -> Array:
+        turn = begin(mark)
+        numbers[own[turn]] = buffer.item()
+        meet()
+        total = numbers[cells[turn][0]]
+        for cell in others[turn]:
+            total = combine(total, numbers[cell])
+        if spare is None:
+            spare = np.empty_like(buffer)
+        spare[0] = total
+        return spare
+
+    return run
+
+
+def reduce_at_root(
+    channel: SegmentChannel, call: Call, function: ReduceFunction, combine: Combine
+) -> Callable[[Array, Array | None], Array | None]:
+    """Fill all slots; the root combines them, and the others do not wait for it.
+
+    Copies: one in. Cost: ``sigma + n * beta + (p - 1) * n * gamma``.
+    """
+    rounds, mark, fold = channel.rounds, channel.mark(call), _fold_of(function, call, combine)
+    slots = channel.slots(_dtype(call))[:, : channel.size, : call.count]
+    own, rows = [*slots[:, channel.rank]], [*slots]
+
+    def run(buffer: Array, spare: Array | None) -> Array | None:
+        turn = rounds.begin(mark)
+        own[turn][...] = buffer
+        rounds.publish()
+        if channel.rank != call.root:
+            return None
+        rounds.await_all()
+        out = _result(buffer, spare)
+        fold(rows[turn], out)
+        return out
+
+    return run
+
+
+def pipeline(channel: SegmentChannel, call: Call, combine: Combine) -> Callable[[Array, Array | None], None]:
+    """Copy in, combine a share of, and copy out a slot's width of elements each, in three steps that overlap.
+
+    In round i a rank copies part i into its slot, combines its share of part i - 1 from all slots, and copies the
+    result of part i - 2 out, where it wants one. Its own share it takes from its buffer, and puts into its result.
+
+    Copies: one in and one out of all but the own share, and one of that to the others; the result may be the buffer.
+    Cost: ``(n / slot + 1) * sigma + 2 * n * beta + (p - 1) / p * n * gamma``.
+    """
+    rounds, mark, size, rank = channel.rounds, channel.mark(call), channel.size, channel.rank
+    slots = channel.slots(_dtype(call))
+    width = slots.shape[2]
+
+    def run(buffer: Array, out: Array | None) -> None:
+        parts = [slice(start, min(start + width, buffer.size)) for start in range(0, buffer.size, width)]
+        folded: list[tuple[slice, int]] = []
+        turn = rounds.begin(mark)
+        for number, part in enumerate([*parts, None]):
+            if number:
+                before = turn
+                turn = rounds.begin(mark)
+            if part is not None:
+                mine, slot = buffer[part], slots[turn, rank]
+                first, last = share(mine.size, rank, size, buffer.itemsize)
+                slot[:first] = mine[:first]
+                slot[last : mine.size] = mine[last:]
+            if number:
+                whole = parts[number - 1]
+                first, last = share(whole.stop - whole.start, rank, size, buffer.itemsize)
+                operands = [*slots[before, :size, first:last]]
+                own = slice(whole.start + first, whole.start + last)
+                operands[rank] = buffer[own]
+                result = slots[before, size, first:last]
+                chain(operands, result, combine)
+                folded.append((whole, before))
+            rounds.publish()
+            if number > 1 and out is not None:
+                whole, there = folded[number - 2]
+                out[whole] = slots[there, size, : whole.stop - whole.start]
+            rounds.await_all()
+        if out is not None and folded:
+            whole, there = folded[-1]
+            out[whole] = slots[there, size, : whole.stop - whole.start]
+
+    return run
+
+
+def reduce_scatter(
+    channel: SegmentChannel, call: Call, function: ReduceFunction, combine: Combine
+) -> Callable[[Array, Array | None, Array], None]:
+    """Lay pieces of a rank's slices side by side in its slot; each rank combines its own out of all slots.
+
+    Values that a custom function combines go to rank 0 and back.
+    Copies: one in. Cost: ``n / slot * sigma + n * beta + n * gamma``.
+    """
+    if function.operator is Operator.custom:
+        collect, spread = reduce_whole(channel, call, combine), in_segment.scatter(channel, call)
+
+        def through_rank_0(buffer: Array, spare: Array | None, own: Array) -> None:
+            spread(collect(buffer, spare), own)
+
+        return through_rank_0
+    rounds, mark = channel.rounds, channel.mark(call)
+    slots = in_segment.divided(channel.slots(_dtype(call))[:, : channel.size], channel.size)
+    rank, width = channel.rank, slots.shape[3]
+
+    def run(buffer: Array, spare: Array | None, own: Array) -> None:
+        rows = buffer.reshape(channel.size, -1)
+        for start in in_segment.starts(own, width):
+            part = rows[:, start : start + width]
+            turn = rounds.begin(mark)
+            slots[turn, rank, :, : part.shape[1]] = part
+            rounds.meet()
+            chain([*slots[turn, :, rank, : part.shape[1]]], own[start : start + width], combine)
+
+    return run
+
+
+def reduce_whole(
+    channel: SegmentChannel, call: Call, combine: Combine
+) -> Callable[[Array, Array | None], Array | None]:
+    """Gather all values at the root, which combines them. Copies and cost: `in_segment.gather`'s."""
+    collect = in_segment.gather(channel, call)
+
+    def run(buffer: Array, spare: Array | None) -> Array | None:
+        whole = collect(buffer, None)
+        if whole is None:
+            return None
+        out = _result(buffer, spare)
+        chain([*whole.reshape(channel.size, -1)], out, combine)
+        return out
+
+    return run
+
+
+def allreduce_whole(channel: SegmentChannel, call: Call, combine: Combine) -> Callable[[Array, Array | None], Array]:
+    """Reduce to rank 0, then broadcast, so that all have the same result whatever the function does."""
+    collect, tell = reduce_whole(channel, call, combine), in_segment.bcast(channel, call)
+
+    def run(buffer: Array, spare: Array | None) -> Array:
+        result = collect(buffer, spare)
+        return tell(_result(buffer, spare) if result is None else result)
+
+    return run
+
+
+def scan(
+    channel: SegmentChannel, call: Call, function: ReduceFunction, combine: Combine
+) -> Callable[[Array, Array | None], Array]:
+    """Combine the values of all ranks up to this one, in slots or by messages; see `prefix`."""
+    up_to = prefix(channel, call, function, combine, channel.rank + 1)
+
+    def run(buffer: Array, spare: Array | None) -> Array:
+        out = _result(buffer, spare)
+        if up_to is not None:
+            up_to(buffer, out)
+            return out
+        _announce(channel, call)
+        if spare is None or spare is not buffer:
+            out[...] = buffer
+        scans.chain(channel, out, combine)
+        return out
+
+    return run
+
+
+def exscan(
+    channel: SegmentChannel, call: Call, function: ReduceFunction, combine: Combine
+) -> Callable[[Array, Array | None, Array], None]:
+    """Combine the values of all ranks below this one, in slots or by messages; see `prefix`."""
+    below = prefix(channel, call, function, combine, channel.rank)
+
+    def run(buffer: Array, spare: Array | None, out: Array) -> None:
+        if below is not None:
+            below(buffer, out)
+            return
+        _announce(channel, call)
+        scans.exclusive_chain(channel, buffer if spare is not None else buffer.copy(), out, combine)
+
+    return run
+
+
+def prefix(
+    channel: SegmentChannel, call: Call, function: ReduceFunction, combine: Combine, ranks: int
+) -> Callable[[Array, Array], None] | None:
+    """Fill all slots; every rank combines the first ones. None for what is no business of slots.
+
+    Those are custom functions, and payloads wider than a slot, which go from rank to rank.
+    Copies: one in. Cost: ``sigma + n * beta + ranks * n * gamma``.
+    """
+    if function.operator is Operator.custom or call.count * _dtype(call).itemsize > _slot_bytes(channel, call):
+        return None
+    rounds, mark, slots = channel.rounds, channel.mark(call), channel.slots(_dtype(call))[:, :, : call.count]
+
+    def run(buffer: Array, out: Array) -> None:
+        turn = rounds.begin(mark)
+        slots[turn, channel.rank] = buffer
+        rounds.publish()
+        for below in range(ranks):
+            if below != channel.rank:
+                rounds.await_rank(below)
+        if ranks:
+            chain([*slots[turn, :ranks]], out, combine)
+
+    return run
+
+
+def _announce(channel: SegmentChannel, call: Call) -> None:
+    """Tell all which call this rank is in, before it sends messages that are part of it."""
+    channel.rounds.begin(channel.mark(call))
+    channel.rounds.publish()
+    channel.sign()
+
+
+def share(elements: int, rank: int, size: int, itemsize: int) -> tuple[int, int]:
+    """Return the elements of a slot that `rank` combines: equal shares, parted between cache lines."""
+    line = max(1, 128 // itemsize)
+    lines = -(-elements // line)
+    return min(elements, lines * rank // size * line), min(elements, lines * (rank + 1) // size * line)
+
+
+def chain(operands: list[Array], out: Array, combine: Combine) -> None:
+    """Combine `operands` from left to right into `out`."""
+    if len(operands) == 1:
+        out[...] = operands[0]
+        return
+    combine(operands[0], operands[1], out)
+    for operand in operands[2:]:
+        combine(out, operand, out)
+
+
+def _fold_of(function: ReduceFunction, call: Call, combine: Combine) -> Callable[[Array, Array], None]:
+    """Return what combines rows, from first to last, into an array that is none of them."""
+    ufunc = {Operator.sum: np.add, Operator.prod: np.multiply}.get(function.operator)
+    if ufunc is None or _dtype(call).kind not in "fc" or call.count < 2:
+        return lambda rows, out: chain([*rows], out, combine)
+    reduce_rows = ufunc.reduce  # of two columns or more it adds row after row; of one column it adds pairs
+
+    def fold(rows: Array, out: Array) -> None:
+        reduce_rows(rows, 0, None, out)  # type: ignore[call-overload] # by position it takes a tenth less time
+
+    return fold
+
+
+def _result(buffer: Array, spare: Array | None) -> Array:
+    """Return the memory for a result: `spare`, or new memory."""
+    return np.empty_like(buffer) if spare is None else spare
+
+
+def _kept(buffer: Array, out: Array | None) -> Array:
+    """Return the content of `buffer` where filling `out` from its start leaves alone what is yet to be read."""
+    if out is None or out is buffer or not np.may_share_memory(buffer, out):
+        return buffer
+    return buffer if buffer.ctypes.data == out.ctypes.data else buffer.copy()
+
+
+def _dtype(call: Call) -> np.dtype[Any]:
+    assert call.dtype is not None  # noqa: S101 - of a reduction all know the type
+    return call.dtype
+
+
+def _slot_bytes(channel: SegmentChannel, call: Call) -> int:
+    slots = channel.slots(_dtype(call))
+    return int(slots.shape[2]) * slots.itemsize

@@ -1,0 +1,289 @@
+"""Rounds of collectives: how a rank tells all others that it has come so far, in which call, and hears it of them.
+
+A collective is one round or several, in which each rank writes its slot, *publishes* its *tag*, waits for the tags of
+those whose slots it needs, and reads them. All ranks go through the same rounds. A tag is a word of 64 bits made of the
+call of this round and of all before it, so that one comparison tells that a rank has come, in the same call, after the
+same calls. Where a rank's call, once and for all turns, is not the same, its header is there to tell which one it is.
+
+A slot, a tag and a header serve every `TURNS`-th round. They may be written anew when all ranks have come to the round
+after, which is when they have read what was there; so a rank that needs nothing of others can be some rounds ahead.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+import platform
+from typing import NamedTuple, Protocol
+
+from fmi_shim.shared_memory.layout import LINE, SAID_BYTES, SLEEPERS, TURNS, Layout
+from fmi_shim.shared_memory.semaphores import Semaphore
+
+_PRIME = 0x100000001B3  # FNV-1a's for 64 bits, http://www.isthe.com/chongo/tech/comp/fnv/
+_WORD = (1 << 64) - 1
+_REMEMBERED = 4 * TURNS
+
+_SPINS = 200
+"""How often a rank looks for another before it offers its core to others, where each rank may have one of its own."""
+_YIELDS = 100
+"""How often it then looks and offers its core, before it waits as for messages."""
+
+ORDERED = platform.machine() in ("x86_64", "AMD64")
+"""Whether all processors see the stores of one in their order (Intel SDM 3A, 8.2.2; AMD64 APM 2, 7.2)."""
+
+
+class Mark(NamedTuple):
+    """A call, as it goes into tags: a number made of its header, and that header."""
+
+    number: int
+    header: bytes
+
+    @staticmethod
+    def of(header: bytes) -> Mark:
+        """Return the mark of the call with this header."""
+        return Mark(int.from_bytes(hashlib.blake2b(header, digest_size=8).digest(), "little"), header)
+
+
+class Waiter(Protocol):
+    """What a rank does while it waits, and what it makes of what it finds."""
+
+    def wait_for(self, arrival: Arrival) -> None:
+        """Return when `arrival` has come; raise if it will not."""
+
+    def differ(self, rank: int, header: bytes, mark: Mark, sequence: int) -> None:
+        """Raise for a rank that is in the call of `header` where this one is, or was, in that of `mark`."""
+
+
+class Rounds:
+    """The part of this rank in the rounds, and its view of the others'.
+
+    What one rank tells another is told by a semaphore for the two of them, which is right on every machine.
+
+    Parameters
+    ----------
+    memory
+        The segment.
+    plan
+        Where things are in it.
+    rank
+        This rank.
+    waiter
+        The channel.
+
+    Attributes
+    ----------
+    number
+        Rounds that were begun.
+    sequence
+        Number of the call that the round belongs to.
+    """
+
+    def __init__(self, memory: mmap.mmap, plan: Layout, rank: int, waiter: Waiter) -> None:
+        self.number = 0
+        self.sequence = 0
+        self.turn = 0
+        self._memory = memory
+        self._plan = plan
+        self._rank = rank
+        self._waiter = waiter
+        self._others = [other for other in range(plan.size) if other != rank]
+        self._words = memoryview(memory).cast("Q")
+        self._tag_words = [plan.tags(other) // 8 for other in range(plan.size)]
+        self._progress_words = [plan.progress(other) // 8 for other in range(plan.size)]
+        self._tag = 0
+        self._tags = [0] * _REMEMBERED
+        self._calls = [(Mark(0, b""), 0)] * _REMEMBERED
+        self._said: list[Mark | None] = [None] * TURNS
+        self._together = 0  # the last round that all are known to have come to
+        self._spins = _SPINS if plan.size <= len(os.sched_getaffinity(0)) else 0
+        self._taken = [0] * plan.size
+        self._told = [Semaphore(memory, plan.lane_of(rank, other) + 2 * LINE) for other in self._others]
+        self._heard = [Semaphore(memory, plan.lane_of(other, rank) + 2 * LINE) for other in range(plan.size)]
+
+    def begin(self, mark: Mark) -> int:
+        """Begin the next round, of the call `mark`; return its turn, whose slot may be written now."""
+        number = self.number + 1
+        if number - self._together >= TURNS:
+            self._catch_up(number - TURNS // 2)
+        self.number = number
+        self._tag = tag = (self._tag ^ mark.number) * _PRIME & _WORD
+        remembered = number % _REMEMBERED
+        self._tags[remembered] = tag
+        self._calls[remembered] = mark, self.sequence
+        self.turn = turn = number % TURNS
+        if self._said[turn] is not mark:
+            self._said[turn] = mark
+            self.say(turn, mark.header)
+        return turn
+
+    def say(self, turn: int, header: bytes) -> None:
+        """Let others read which call this rank is in."""
+        start = self._plan.said(self._rank, turn)
+        said = len(header).to_bytes(8, "little") + header
+        self._memory[start : start + len(said)] = said
+
+    def heard(self, rank: int, turn: int) -> bytes:
+        """Return which call another rank is in."""
+        start = self._plan.said(rank, turn)
+        length = int.from_bytes(self._memory[start : start + 8], "little")
+        return self._memory[start + 8 : start + 8 + min(length, SAID_BYTES - 8)]
+
+    def publish(self) -> None:
+        """Tell all that this rank has come to the round, and has written its slot."""
+        self._words[self._tag_words[self._rank] + self.turn] = self._tag
+        self._words[self._progress_words[self._rank]] = self.number
+        for semaphore in self._told:
+            semaphore.post()
+
+    def meet(self) -> None:
+        """Publish, and wait until all have come to the round."""
+        self.publish()
+        self.await_all()
+
+    def await_all(self) -> None:
+        """Wait until all have come to the round; what they wrote before can be read."""
+        for rank in self._others:
+            self.await_rank(rank)
+        self._together = self.number
+
+    def await_rank(self, rank: int) -> None:
+        """Wait until `rank` has come to the round; what it wrote before can be read."""
+        if not self.has_come(rank, self.number):
+            self._waiter.wait_for(Arrival(self, rank, self.number))
+        if self._words[self._tag_words[rank] + self.turn] != self._tag:
+            self.compare(rank)
+
+    def await_header(self, rank: int) -> bytes:
+        """Wait until `rank` has come to the round that this rank has yet to begin; return the header of its call."""
+        number = self.number + 1
+        if not self.has_come(rank, number):
+            self._waiter.wait_for(Arrival(self, rank, number))
+        return self.heard(rank, number % TURNS)
+
+    def has_come(self, rank: int, number: int) -> bool:
+        """Whether `rank` has come to the round of this number."""
+        while self._taken[rank] < number:
+            if not self._heard[rank].try_wait():
+                return False
+            self._taken[rank] += 1
+        return True
+
+    def sleep(self, rank: int, number: int, seconds: float) -> None:
+        """Sleep until `rank` comes to a further round, for at most `seconds`."""
+        if not self.has_come(rank, number) and self._heard[rank].wait(seconds):
+            self._taken[rank] += 1
+
+    def _catch_up(self, number: int) -> None:
+        """Wait until all have come to an earlier round."""
+        for rank in self._others:
+            if not self.has_come(rank, number):
+                self._waiter.wait_for(Arrival(self, rank, number))
+        self._together = number
+
+    def compare(self, rank: int) -> None:
+        """Raise for the first round that `rank`, which has come to this one, came to in another call than this rank."""
+        overwritten = self._words[self._progress_words[rank]] - TURNS
+        for number in range(max(1, overwritten + 1, self.number - TURNS + 1), self.number + 1):
+            turn, remembered = number % TURNS, number % _REMEMBERED
+            if self._words[self._tag_words[rank] + turn] != self._tags[remembered]:
+                mark, sequence = self._calls[remembered]
+                self._waiter.differ(rank, self.heard(rank, turn), mark, sequence)
+
+
+class Arrival:
+    """That `rank` comes to the round of this number: something to wait for, as the ends of lanes are."""
+
+    __slots__ = ("number", "peer", "rounds")
+
+    def __init__(self, rounds: Rounds, peer: int, number: int) -> None:
+        self.rounds = rounds
+        self.peer = peer
+        self.number = number
+
+    def poll(self) -> bool:
+        """Whether it has come."""
+        return self.rounds.has_come(self.peer, self.number)
+
+    def sleep(self, seconds: float) -> bool:
+        """Sleep until it has come, for at most `seconds`."""
+        self.rounds.sleep(self.peer, self.number, seconds)
+        return self.poll()
+
+
+class OrderedRounds(Rounds):
+    """The same on machines where all see a processor's stores in their order: tags themselves are polled.
+
+    What a rank wrote before its tag is seen by whoever sees the tag, without a system call or a locked instruction: a
+    tag is one aligned word, which the interpreter stores and loads with one instruction. Before a rank sleeps, it
+    writes whom it waits for, and looks again; who publishes rings for those that sleep for it. Should both look before
+    either sees what the other has written, the sleep ends by itself, after the time that is given for it.
+    """
+
+    def __init__(self, memory: mmap.mmap, plan: Layout, rank: int, waiter: Waiter) -> None:
+        super().__init__(memory, plan, rank, waiter)
+        self._own_tags, self._own_progress = self._tag_words[rank], self._progress_words[rank]
+        self._places = [[(other, self._tag_words[other] + turn) for other in self._others] for turn in range(TURNS)]
+        self._sleepers = slice(SLEEPERS, SLEEPERS + plan.size)
+        self._awake = bytes(plan.size)
+        self._doorbells = [Semaphore(memory, plan.doorbell(other)) for other in range(plan.size)]
+
+    def publish(self) -> None:
+        """Tell all that this rank has come to the round, and has written its slot."""
+        words = self._words
+        words[self._own_tags + self.turn] = self._tag
+        words[self._own_progress] = self.number
+        if self._memory[self._sleepers] != self._awake:
+            self._wake()
+
+    def await_all(self) -> None:
+        """Wait until all have come to the round; what they wrote before can be read."""
+        words, tag = self._words, self._tag
+        for rank, place in self._places[self.turn]:
+            if words[place] != tag:
+                self._await_tag(rank, place)
+        self._together = self.number
+
+    def await_rank(self, rank: int) -> None:
+        """Wait until `rank` has come to the round; what it wrote before can be read."""
+        place = self._tag_words[rank] + self.turn
+        if self._words[place] != self._tag:
+            self._await_tag(rank, place)
+
+    def _await_tag(self, rank: int, place: int) -> None:
+        words, tag = self._words, self._tag
+        for _ in range(self._spins):
+            if words[place] == tag:
+                return
+        offer, former = os.sched_yield, self._tags[(self.number - TURNS) % _REMEMBERED]
+        for _ in range(_YIELDS):
+            offer()
+            value = words[place]
+            if value == tag:
+                return
+            if value != former:
+                break
+        super().await_rank(rank)
+
+    def has_come(self, rank: int, number: int) -> bool:
+        """Whether `rank` has come to the round of this number."""
+        return self._words[self._progress_words[rank]] >= number
+
+    def sleep(self, rank: int, number: int, seconds: float) -> None:
+        """Sleep until `rank` comes to the round, for at most `seconds`."""
+        place = SLEEPERS + self._rank
+        self._memory[place] = rank + 1
+        os.sched_yield()
+        if not self.has_come(rank, number):
+            self._doorbells[self._rank].wait(seconds)
+        self._memory[place] = 0
+
+    def _wake(self) -> None:
+        for rank, awaited in enumerate(self._memory[self._sleepers]):
+            if awaited == self._rank + 1:
+                self._doorbells[rank].post()
+
+
+def rounds(memory: mmap.mmap, plan: Layout, rank: int, waiter: Waiter) -> Rounds:
+    """Return the kind of rounds that is right on this machine, and fastest."""
+    return (OrderedRounds if ORDERED else Rounds)(memory, plan, rank, waiter)
