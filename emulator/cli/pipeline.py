@@ -191,6 +191,8 @@ def _report(outcome: PipelineOutcome, machine: StateMachine, s3_requests: dict[s
     express = f" and {len(outcome.express_ms)} EXPRESS executions" if machine.is_express else ""
     counted = "" if is_own else "; S3 requests are not counted on a cloud that was running already"
     say(f"{outcome.transitions} state transitions{express}{counted}")
+    if any(rank.report is None for rank in outcome.run.ranks):
+        say("ranks that were stopped are not in it: AWS lets them run on, and bills them, until they end by themselves")
 
 
 def _say_failure(outcome: PipelineOutcome) -> None:

@@ -40,6 +40,7 @@ def _serve(options: argparse.Namespace) -> int:
         print(f"export FMI_RENDEZVOUS={cloud.rendezvous}", flush=True)
         for note in cloud.notes:
             say(note)
+        say(f"look at {cloud.endpoint_url}/_emulator/")
         say("ready; Ctrl-C ends it")
         signal.pause()
     return 0

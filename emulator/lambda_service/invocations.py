@@ -192,7 +192,9 @@ class LambdaService:
         try:
             outcome = await execute(environment, request_id, request.event)
         except asyncio.CancelledError:
-            # Whoever waited has given the invocation up: nothing of it runs on.
+            # Whoever waited has given the invocation up: nothing of it runs on. What it has written stays: where one
+            # rank's failure ends all, this may be the rank that failed first.
+            environment.sandbox.drain_output()
             await asyncio.shield(self._pool.end(environment))
             raise
         duration_ms = (time.perf_counter() - began) * 1000

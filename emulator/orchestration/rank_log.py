@@ -106,14 +106,9 @@ class RankLog:
     def outcomes(self) -> tuple[RankOutcome, ...]:
         """Return what came of the ranks, in the order of their ends; those that never ended were stopped."""
         ended = sorted(self.ranks.items(), key=lambda entry: entry[1].ended_ms or float("inf"))
+        stopped = Failure(STOPPED, "it was still running after another rank had failed")
         return tuple(
-            RankOutcome(
-                rank,
-                progress.report,
-                progress.failure
-                if progress.report is not None
-                else Failure(STOPPED, "it was still running after another rank had failed"),
-            )
+            RankOutcome(rank, progress.report, progress.failure or (None if progress.report else stopped))
             for rank, progress in ended
         )
 

@@ -122,6 +122,7 @@ def test_a_failed_rank_is_one_line_with_state_rank_and_cause(tmp_path: Path, che
     status, output, errors = pipeline(tmp_path, checkout(FAILING, FIRST))
     assert status == 1
     assert "[1] [ERROR] ValueError: no " in output
+    assert "AWS lets them run on, and bills them" in errors
     *_, stopped, last = errors.splitlines()
     assert last == "fmi-emulator: state Execute failed: rank 1: ValueError: no  [31mgood (/tmp/my job/in/main.py:5)"
     assert stopped == "  stopped, since they were still running: 1 ranks"
@@ -212,3 +213,23 @@ def test_code_that_is_nowhere_is_said_before_anything_is_started(
     status, _, errors = pipeline(tmp_path, path, *reach, env={"FMI_RENDEZVOUS": cloud.rendezvous})
     assert status == 2
     assert "the script is neither at s3://first/other/main.py nor in a local folder" in errors
+
+
+def test_the_rank_that_failed_first_is_named_and_not_the_one_that_lost_it(
+    tmp_path: Path, checkout: Callable[..., Path]
+) -> None:
+    """The Map ends with the first failure that it hears of, which may be a victim's."""
+    program = """
+import os, fmi
+rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+comm = fmi.Communicator(rank, size, "fmi.json", "lost")
+comm.barrier()
+if rank == 1:
+    raise ValueError("the cause")
+comm.barrier()
+"""
+    status, _, errors = pipeline(tmp_path, checkout(program, {**FIRST, "world_size": 3}))
+    assert status == 1
+    assert errors.splitlines()[-1] == (
+        "fmi-emulator: state Execute failed: rank 1: ValueError: the cause (/tmp/my job/in/main.py:7)"
+    )

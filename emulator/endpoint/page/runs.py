@@ -1,5 +1,6 @@
 """Runs: the invocations of a state machine's execution, and ranks that were invoked at once without one."""
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -109,7 +110,7 @@ def _caller(call: InvocationRecord, latest_first: Sequence[ExecutionRecord]) -> 
 
 
 def _execution_run(execution: ExecutionRecord, calls: Iterable[InvocationRecord]) -> Run:
-    problem = ": ".join(text for text in (execution.error, execution.cause) if text)
+    ordered = in_order(calls)
     return Run(
         execution.name,
         execution.name,
@@ -117,36 +118,42 @@ def _execution_run(execution: ExecutionRecord, calls: Iterable[InvocationRecord]
         _STATES[execution.status],
         execution.started_at,
         execution.stopped_at,
-        in_order(calls),
-        problem,
+        ordered,
+        _problem(execution, ordered),
         execution.transitions,
         execution.arn,
     )
 
 
+def _problem(execution: ExecutionRecord, calls: Sequence[InvocationRecord]) -> str:
+    """Return why an execution failed: what the function said, and which it was, where the cause is a function's."""
+    try:
+        said = json.loads(execution.cause or "")
+        text = f"{said['errorType']}: {said['errorMessage']}"
+    except (ValueError, TypeError, KeyError):
+        return ": ".join(text for text in (execution.error, execution.cause) if text)
+    who = next((call for call in calls if call.request_id == said.get("requestId")), None)
+    if who is None:
+        return text
+    return f"{who.function}: {text}" if who.rank is None else f"rank {who.rank}: {text}"
+
+
 def _together(calls: Sequence[InvocationRecord]) -> list[list[InvocationRecord]]:
     """Group invocations of one function with a rank and one world size that came at about the same time."""
     groups: list[list[InvocationRecord]] = []
-    latest: dict[tuple[str, int | None], list[InvocationRecord]] = {}
+    latest: dict[tuple[str, int | None], tuple[list[InvocationRecord], set[int]]] = {}
     for call in calls:
         if call.rank is None:
             continue
-        key = (call.function, call.world_size)
-        group = latest.get(key)
-        if (
-            group is None
-            or call.received - group[0].received > _TOGETHER_S
-            or any(call.rank == other.rank and _is_over(other) for other in group)
-        ):
-            group = latest[key] = []
+        group, taken = latest.get((call.function, call.world_size), ([], set()))
+        if not group or call.received - group[0].received > _TOGETHER_S or call.rank in taken:
+            group, taken = latest[call.function, call.world_size] = [], set()
             groups.append(group)
         group.append(call)
+        # A rank that was throttled is invoked again in the same run.
+        if call.status is not InvocationStatus.THROTTLED:
+            taken.add(call.rank)
     return groups
-
-
-def _is_over(call: InvocationRecord) -> bool:
-    # A rank that was throttled is invoked again in the same run.
-    return call.status is not InvocationStatus.THROTTLED
 
 
 def _rank_run(calls: Sequence[InvocationRecord]) -> Run:

@@ -184,10 +184,30 @@ def times(call: InvocationRecord, phases: Sequence[Phase], now: float) -> Times:
     download = _sum(phases, "download")
     communication = _sum(phases, "communication")
     compute = None
-    if call.started is not None:
-        compute = max(0.0, (call.ended or now) - call.started - (download or 0.0) - (communication or 0.0))
+    if (span := handler_span(call, now)) is not None:
+        compute = max(0.0, span[1] - span[0] - (download or 0.0) - (communication or 0.0))
     calls = sum(phase.calls for phase in phases if phase.name == "communication")
     return Times(None if call.init_ms is None else call.init_ms / 1000, download, communication, compute, calls)
+
+
+def handler_span(call: InvocationRecord, now: float) -> tuple[float, float] | None:
+    """Return when an invocation's handler ran, seconds since 1970; None when it has not begun.
+
+    The record's times include what the endpoint does around it; how long the handler itself took is what is billed,
+    less the cold start.
+
+    Parameters
+    ----------
+    call
+        The invocation.
+    now
+        The end of those that have none yet.
+    """
+    if call.started is None:
+        return None
+    if call.ended is None or call.billed_ms is None:
+        return call.started, call.ended or now
+    return max(call.started, call.ended - (call.billed_ms - (call.init_ms or 0.0)) / 1000), call.ended
 
 
 def start_spread(calls: Iterable[InvocationRecord]) -> float | None:
@@ -210,19 +230,20 @@ class _Scale:
 
 
 def _shapes(call: InvocationRecord, phases: Sequence[Phase], scale: _Scale, y: int, height: int) -> Iterable[Shape]:
-    begun = call.started if call.started is not None else (call.ended or scale.end)
-    cold_from = begun - (call.init_ms or 0.0) / 1000
-    parts: list[tuple[Part, list[tuple[float, float]]]] = [
-        (Part.WAIT, [(call.received, max(call.received, cold_from))])
-    ]
+    span = handler_span(call, scale.end)
+    ready = call.started if call.started is not None else (call.ended or scale.end)
+    cold_from = ready - (call.init_ms or 0.0) / 1000
+    waits = [(call.received, max(call.received, cold_from))]
+    parts: list[tuple[Part, list[tuple[float, float]]]] = [(Part.WAIT, waits)]
     if call.init_ms is not None:
-        parts.append((Part.COLD_START, [(cold_from, begun)]))
-    if call.started is not None:
-        ended = call.ended or scale.end
-        parts.append((Part.COMPUTE, [(call.started, ended)]))
+        parts.append((Part.COLD_START, [(cold_from, ready)]))
+    if span is not None:
+        begun, ended = span
+        waits.append((ready, begun))
+        parts.append((Part.COMPUTE, [span]))
         for part in (Part.DOWNLOAD, Part.COMMUNICATION):
-            spans = [span for phase in phases if phase.name == part.value for span in phase.intervals]
-            parts.append((part, [(max(begun, low), min(ended, high)) for low, high in spans]))
+            said = [interval for phase in phases if phase.name == part.value for interval in phase.intervals]
+            parts.append((part, [(max(begun, low), min(ended, high)) for low, high in said]))
     for part, spans in parts:
         merged = _merged([(scale.x(low), scale.x(high)) for low, high in spans if high > low])
         if part is Part.WAIT:

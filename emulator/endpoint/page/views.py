@@ -14,7 +14,7 @@ from emulator.endpoint.page import guard
 from emulator.endpoint.page.phases import PhaseLog
 from emulator.endpoint.page.runs import Run, RunState, runs_of
 from emulator.endpoint.page.storage import Storage
-from emulator.endpoint.page.timeline import timeline
+from emulator.endpoint.page.timeline import Timeline, timeline
 from emulator.errors import ApiError
 from emulator.lambda_service.functions import FunctionRegistry
 from emulator.lambda_service.history import InvocationRecord, InvocationStatus
@@ -70,7 +70,7 @@ class Page:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._templates.filters.update(clock=_clock, seconds=_seconds, size=_size)
+        self._templates.filters.update(clock=_clock, instant=_instant, seconds=_seconds, size=_size)
         self._templates.globals.update(root=_ROOT, endpoint=url)
 
     def routes(self) -> list[web.AbstractRouteDef]:
@@ -95,7 +95,7 @@ class Page:
         by_function: dict[str, list[InvocationRecord]] = {}
         for call in calls:
             by_function.setdefault(call.function, []).append(call)
-        return self._html(
+        return await self._html(
             "overview.html",
             refresh=any(call.ended is None for call in calls) or any(run.state is RunState.RUNNING for run in runs),
             runs=runs[:_RUNS_SHOWN],
@@ -110,13 +110,15 @@ class Page:
         key = request.match_info["key"]
         run = next((run for run in self._runs() if run.key == key), None)
         if run is None:
-            return self._not_found(f"There is no run {key!r}; the endpoint remembers the latest 10,000 invocations.")
-        return self._html(
+            return await self._not_found(
+                f"There is no run {key!r}; the endpoint remembers the latest 10,000 invocations."
+            )
+        return await self._html(
             "run.html",
             refresh=run.state is RunState.RUNNING,
             run=run,
             now=time.time(),
-            **self._drawn(run.calls, run.started, run.ended),
+            timeline=await self._drawn(run.calls, run.started, run.ended),
         )
 
     async def _function(self, request: web.Request) -> web.Response:
@@ -124,26 +126,26 @@ class Page:
         try:
             function = self._functions.get(name)
         except ApiError as error:
-            return self._not_found(error.message)
+            return await self._not_found(error.message)
         calls = [call for call in self._service.recent() if call.function == name][-_CALLS_SHOWN:]
         running = any(call.ended is None for call in calls)
         latest = calls[-1].received if calls else 0.0
         # Calls from long before the latest would make a drawing of dots.
         drawn = [call for call in calls if latest - call.received < 600]
         ended = None if running else max((call.ended or 0.0 for call in drawn), default=0.0)
-        return self._html(
+        return await self._html(
             "function.html",
             refresh=running,
             function=function,
             reserved=self._functions.reserved(name),
             tally=_tally(calls),
-            **self._drawn(drawn, drawn[0].received if drawn else 0.0, ended),
+            timeline=await self._drawn(drawn, drawn[0].received if drawn else 0.0, ended),
         )
 
-    def _drawn(self, calls: Sequence[InvocationRecord], start: float, ended: float | None) -> dict[str, Any]:
-        """Return what the template of a timeline takes."""
+    async def _drawn(self, calls: Sequence[InvocationRecord], start: float, ended: float | None) -> Timeline:
         start = min([start, *(call.received for call in calls)])
-        return {"timeline": timeline(calls, self._phases_of, start, ended if ended is not None else time.time())}
+        end = ended if ended is not None else time.time()
+        return await asyncio.to_thread(timeline, calls, self._phases_of, start, end)
 
     async def _log(self, request: web.Request) -> web.Response:
         name, request_id = request.match_info["name"], request.query.get("request", "")
@@ -151,29 +153,31 @@ class Page:
         if request_id:
             call = next((call for call in self._service.recent() if call.request_id == request_id), None)
             if call is None or not call.log_stream:
-                return self._not_found(f"There is no log of a request {request_id!r} of {name}.")
+                return await self._not_found(f"There is no log of a request {request_id!r} of {name}.")
             group, stream, began, ended = call.log_group, call.log_stream, call.received, call.ended
             lines = await self._ask(lambda storage: storage.lines_of(group, stream, began, ended))
             lines = [line for line in lines if line.request_id in ("", request_id)]
         else:
             lines = await self._ask(lambda storage: storage.lines(name))
-        return self._html("log.html", refresh=False, name=name, call=call, lines=lines)
+        return await self._html("log.html", refresh=False, name=name, call=call, lines=lines)
 
     async def _bucket(self, request: web.Request) -> web.Response:
         bucket, prefix = request.match_info["name"], request.query.get("prefix", "")
         token = request.query.get("token", "")
         listing = await self._ask(lambda storage: storage.listing(bucket, prefix, token))
         if listing is None:
-            return self._not_found(f"There is no bucket {bucket!r}.")
+            return await self._not_found(f"There is no bucket {bucket!r}.")
         steps = prefix.split("/")[:-1]
         crumbs = [(step, "/".join(steps[: index + 1]) + "/") for index, step in enumerate(steps)]
-        return self._html("bucket.html", refresh=False, bucket=bucket, prefix=prefix, crumbs=crumbs, listing=listing)
+        return await self._html(
+            "bucket.html", refresh=False, bucket=bucket, prefix=prefix, crumbs=crumbs, listing=listing
+        )
 
     async def _object(self, request: web.Request) -> web.Response:
         bucket, key = request.match_info["name"], request.query.get("key", "")
         content = await self._ask(lambda storage: storage.content(bucket, key))
         if content is None:
-            return self._not_found(
+            return await self._not_found(
                 f"There is no object s3://{bucket}/{key}, or it is too large to be shown; use aws s3 cp."
             )
         ending = key.rpartition(".")[2].lower()
@@ -206,12 +210,14 @@ class Page:
 
         return await asyncio.to_thread(ask)
 
-    def _html(self, template: str, *, refresh: bool, status: int = HTTPStatus.OK, **values: Any) -> web.Response:
-        text = self._templates.get_template(template).render(refresh_s=_REFRESH_S if refresh else None, **values)
+    async def _html(self, template: str, *, refresh: bool, status: int = HTTPStatus.OK, **values: Any) -> web.Response:
+        """Return a page; a thousand rows take a second, which nobody else waits for."""
+        render = self._templates.get_template(template).render
+        text = await asyncio.to_thread(render, refresh_s=_REFRESH_S if refresh else None, **values)
         return _with_headers(web.Response(text=text, content_type="text/html", status=status))
 
-    def _not_found(self, message: str) -> web.Response:
-        return self._html("missing.html", refresh=False, status=HTTPStatus.NOT_FOUND, message=message)
+    async def _not_found(self, message: str) -> web.Response:
+        return await self._html("missing.html", refresh=False, status=HTTPStatus.NOT_FOUND, message=message)
 
 
 def _guarded(view: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> Callable[[web.Request], Any]:
@@ -256,6 +262,10 @@ def _tally(calls: Sequence[InvocationRecord]) -> dict[str, Any]:
 def _clock(timestamp: float | datetime) -> str:
     at = timestamp if isinstance(timestamp, datetime) else datetime.fromtimestamp(timestamp, UTC)
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _instant(timestamp_ms: int) -> str:
+    return f"{datetime.fromtimestamp(timestamp_ms / 1000, UTC):%m-%d %H:%M:%S.%f}"[:-3]
 
 
 def _seconds(seconds: float | None) -> str:

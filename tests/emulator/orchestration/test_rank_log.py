@@ -41,6 +41,13 @@ def test_a_rank_goes_from_waiting_to_done() -> None:
     ]
 
 
+def test_a_rank_that_was_stopped_while_it_failed_has_failed() -> None:
+    log = RankLog()
+    feed(log, RankLines(), 0, "[ERROR] ValueError: the cause")
+    (outcome,) = log.outcomes()
+    assert (outcome.report, outcome.failure) == (None, Failure("ValueError", "the cause"))
+
+
 def test_an_exception_is_told_with_the_place_in_the_program() -> None:
     log = RankLog()
     feed(

@@ -1,5 +1,7 @@
 """Which invocations belong together."""
 
+from dataclasses import replace
+
 from emulator.endpoint.page.runs import RunState, runs_of
 from emulator.lambda_service.history import InvocationStatus
 from emulator.step_functions.records import ExecutionRecord, LambdaCall, Status
@@ -61,3 +63,12 @@ def test_what_still_runs_is_counted_to_the_execution_that_runs() -> None:
     record = execution(Status.RUNNING, [], stopped_at=None)
     (run,) = runs_of([record], [running])
     assert (run.state, run.calls, run.ended) == (RunState.RUNNING, (running,), None)
+
+
+def test_the_cause_of_an_execution_is_told_as_the_function_said_it_and_which_it_was() -> None:
+    said = '{"errorMessage": "broken", "errorType": "ValueError", "requestId": "request-2-100.0", "stackTrace": []}'
+    record = replace(execution(Status.FAILED, ["request-2-100.0"]), error="ValueError", cause=said)
+    assert runs_of([record], [call(2)])[0].problem == "rank 2: ValueError: broken"
+    assert runs_of([record], [])[0].problem == "ValueError: broken"
+    plain = replace(record, error="States.Timeout", cause=None)
+    assert runs_of([plain], [])[0].problem == "States.Timeout"

@@ -6,7 +6,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emulator.endpoint.page.timeline import WIDTH, Part, start_spread, timeline, times
+from emulator.endpoint.page.timeline import WIDTH, Part, handler_span, start_spread, timeline, times
 from emulator.lambda_service.history import InvocationRecord, InvocationStatus
 from emulator.rank_lines import Phase
 from tests.emulator.endpoint.page.calls import call
@@ -44,8 +44,20 @@ def test_compute_is_what_is_left_of_the_handlers_time() -> None:
     assert (took.cold, took.download, took.communication, took.calls) == (0.5, 0.3, 0.8, 12)
     assert took.compute is not None
     assert round(took.compute, 6) == 0.9
-    unknown = times(call(0, init_ms=None), [], 200.0)
+    unknown = times(call(0, init_ms=None, billed_ms=2000), [], 200.0)
     assert (unknown.cold, unknown.download, unknown.communication, unknown.compute) == (None, None, None, 2.0)
+
+
+def test_what_the_endpoint_does_around_the_handler_is_not_the_handlers_time() -> None:
+    late = call(0, billed_ms=1500)
+    assert handler_span(late, 200.0) == (101.5, 102.5)
+    assert times(late, [], 200.0).compute == 1.0
+    (row,) = timeline([late], silent, 100.0, 102.5).rows
+    assert {shape.part: spans(shape.path) for shape in row.shapes} == {
+        Part.WAIT: [(2000, 6000)],
+        Part.COLD_START: [(0, 2000)],
+        Part.COMPUTE: [(6000, 10000)],
+    }
 
 
 def test_a_rank_that_runs_goes_on_to_the_present_and_one_that_waits_has_a_line() -> None:
