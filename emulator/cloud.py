@@ -11,7 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from emulator.limits import ASYNC_RETRY_DELAYS_S
+from emulator.lambda_service.runtimes import check_installed
+from emulator.lambda_service.settings import LambdaSettings
 from emulator.sandboxes.process import ProcessSandboxes
 from emulator.state_folder import StateFolder
 from emulator.step_functions.records import ExecutionRecord
@@ -21,6 +22,7 @@ _Result = TypeVar("_Result")
 _LOOPBACK = "127.0.0.1"
 # Requests go from thread to thread; at Python's default of 5 ms an S3 GET takes 18 ms instead of 6.
 _SWITCH_INTERVAL_S = 0.0005
+_SETTINGS = LambdaSettings()
 
 
 class LocalCloud:
@@ -35,8 +37,8 @@ class LocalCloud:
         The endpoint's port; 0 takes a free one.
     preload
         Modules that functions find imported already, such as ``torch``.
-    retry_delays_s
-        Waits before an asynchronous invocation that failed is tried again, seconds.
+    settings
+        How functions are run.
 
     Attributes
     ----------
@@ -48,10 +50,8 @@ class LocalCloud:
         What cannot be emulated on this machine, a sentence each.
     """
 
-    def __init__(
-        self, port: int = 0, preload: Sequence[str] = (), retry_delays_s: Sequence[float] = ASYNC_RETRY_DELAYS_S
-    ) -> None:
-        self._retry_delays_s = retry_delays_s
+    def __init__(self, port: int = 0, preload: Sequence[str] = (), settings: LambdaSettings = _SETTINGS) -> None:
+        self._settings = settings
         self._port = port
         self._preload = preload
         self.endpoint_url = ""
@@ -65,7 +65,10 @@ class LocalCloud:
         ------
         PortInUseError
             When the endpoint's port is taken.
+        EmulatorError
+            When the runtime client is not installed.
         """
+        check_installed(self._settings.runtime_client)
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="local-cloud", daemon=True)
@@ -116,7 +119,7 @@ class LocalCloud:
         from emulator.endpoint.app import Endpoint
 
         self._state = StateFolder(self._scratch / "state", lasting=False)
-        self._endpoint = Endpoint(self._state, self._sandboxes, _LOOPBACK, self._port, self._retry_delays_s)
+        self._endpoint = Endpoint(self._state, self._sandboxes, _LOOPBACK, self._port, self._settings)
         self._rendezvous = RendezvousServer(_LOOPBACK, 0)
         try:
             self.endpoint_url = await self._endpoint.start()

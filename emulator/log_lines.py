@@ -7,6 +7,8 @@ import math
 import re
 from dataclasses import dataclass
 
+from emulator.limits import REGION
+
 
 @dataclass(frozen=True)
 class Report:
@@ -61,6 +63,33 @@ class Report:
         return "\t".join(parts) + "\t"
 
 
+@dataclass(frozen=True)
+class InitReport:
+    """What an INIT_REPORT line says of an init phase that did not succeed.
+
+    Parameters
+    ----------
+    init_ms
+        How long it took, ms.
+    phase
+        ``init``, or ``invoke`` when it was tried again in an invocation's time.
+    status
+        ``error`` or ``timeout``.
+    error_type
+        The platform's, or the runtime's, name for the reason; None for a timeout.
+    """
+
+    init_ms: float
+    phase: str
+    status: str
+    error_type: str | None
+
+    def line(self) -> str:
+        """Return the line, tab-separated as Lambda writes it."""
+        kind = "" if self.error_type is None else f"\tError Type: {self.error_type}"
+        return f"INIT_REPORT Init Duration: {self.init_ms:.2f} ms\tPhase: {self.phase}\tStatus: {self.status}{kind}"
+
+
 _FIELD = re.compile(r"\s*([A-Za-z ]+): ([^\t]+)\t?")
 
 
@@ -91,6 +120,17 @@ def parse_report(line: str) -> Report:
 
 def _number(text: str) -> float:
     return float(text.split()[0])
+
+
+def init_start_line(runtime: str) -> str:
+    """Return the line that opens a log stream.
+
+    Parameters
+    ----------
+    runtime
+        What runs the function, such as ``python:3.11.7``.
+    """
+    return f"INIT_START Runtime Version: {runtime}\tRuntime Version ARN: arn:aws:lambda:{REGION}::runtime:fmi-emulator"
 
 
 def start_line(request_id: str, version: str = "$LATEST") -> str:

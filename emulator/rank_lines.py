@@ -14,6 +14,8 @@ from emulator.functions.execute import MARKER, TRACE_MARKER
 from emulator.log_lines import Report, parse_report
 
 _MARK = re.compile(rf"{re.escape(MARKER)} (\d+) of (\d+) RequestId: (\S*)")
+# How the sandbox came up; not of any rank's making.
+_INIT = re.compile(r"INIT_(START Runtime Version|REPORT Init Duration): ")
 _PLATFORM = re.compile(r"(START|END|REPORT) RequestId: ([\w-]+)")
 # More intervals than the writers make are not theirs.
 _MOST_INTERVALS = 1000
@@ -22,6 +24,7 @@ _MOST_INTERVALS = 1000
 class Kind(Enum):
     """What a line is."""
 
+    INIT = "init"
     START = "start"
     RANK = "rank"
     OUTPUT = "output"
@@ -167,6 +170,8 @@ def _read(text: str, stream: str, timestamp_ms: int, request_id: str) -> LogLine
             return replace(line, kind=kind, report=parse_report(text) if kind is Kind.REPORT else None)
         except ValueError:
             return line
+    if _INIT.match(text):
+        return replace(line, kind=Kind.INIT)
     if mark := _MARK.fullmatch(text):
         return replace(line, kind=Kind.RANK, rank=int(mark[1]), world_size=int(mark[2]))
     if phase := parse_phase(text):

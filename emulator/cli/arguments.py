@@ -3,6 +3,8 @@
 import argparse
 
 from emulator import limits
+from emulator.lambda_service.cold_starts import ColdStarts
+from emulator.lambda_service.settings import LambdaSettings, RuntimeClient
 
 PRELOAD_HELP = "module that sandboxes share instead of importing it each, such as torch; may be repeated"
 
@@ -45,3 +47,29 @@ def _within(text: str, allowed: range) -> int:
     if value not in allowed:
         raise argparse.ArgumentTypeError(f"expected a whole number from {allowed[0]} to {allowed[-1]}, got {text}")
     return value
+
+
+def add_function_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how functions are run."""
+    parser.add_argument(
+        "--runtime-client",
+        choices=[client.value for client in RuntimeClient],
+        default=RuntimeClient.FORK.value,
+        help="what calls Python handlers: a fork of a warm interpreter, or AWS's own client in a new process (default "
+        "%(default)s)",
+    )
+    parser.add_argument(
+        "--cold-starts",
+        choices=("local", "measured"),
+        default="local",
+        help="how long cold starts take: as long as here, or as long as was measured on AWS (default %(default)s)",
+    )
+    parser.add_argument(
+        "--cold-start-seed", type=int, metavar="N", help="draw the same times of cold starts again with the same N"
+    )
+
+
+def function_settings(options: argparse.Namespace) -> LambdaSettings:
+    """Return what the options of `add_function_options` say."""
+    cold_starts = ColdStarts.measured(options.cold_start_seed) if options.cold_starts == "measured" else None
+    return LambdaSettings(runtime_client=RuntimeClient(options.runtime_client), cold_starts=cold_starts)

@@ -10,6 +10,7 @@ from typing import NoReturn
 from emulator.cli import arguments as allowed
 from emulator.cli.exits import FAILED, guarded, prefixed, say
 from emulator.cloud import LocalCloud
+from emulator.lambda_service.settings import LambdaSettings
 from emulator.orchestration.backend import local_backend
 from emulator.orchestration.deploy import EXECUTE_TMP_MB
 from emulator.orchestration.job import Job, RunOutcome
@@ -47,7 +48,7 @@ def fmirun(arguments: Sequence[str] | None = None) -> NoReturn:
         results=options.results,
         batch_size=options.batch_size,
     )
-    sys.exit(guarded("fmirun", lambda: _run_job(job, options.preload)))
+    sys.exit(guarded("fmirun", lambda: _run_job(job, options.preload, allowed.function_settings(options))))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -76,16 +77,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--results", type=Path, metavar="DIR", help="folder for what the ranks leave in RESULT_PATH")
     parser.add_argument("--batch-size", type=allowed.positive, metavar="N", help="BATCH_SIZE in the ranks' environment")
     parser.add_argument("--preload", action="append", default=[], metavar="MODULE", help=allowed.PRELOAD_HELP)
+    allowed.add_function_options(parser)
     parser.add_argument("script", type=Path, help="the program; its folder is uploaded with it")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="the program's own arguments")
     return parser
 
 
-def _run_job(job: Job, preload: Sequence[str]) -> int:
+def _run_job(job: Job, preload: Sequence[str], settings: LambdaSettings) -> int:
     began = time.perf_counter()
     # What is missing is said before anything is started.
     files = uploads(job)
-    with LocalCloud(preload=preload) as cloud:
+    with LocalCloud(preload=preload, settings=settings) as cloud:
         for note in cloud.notes:
             say(note)
         backend = local_backend(cloud.endpoint_url, cloud.rendezvous, job.world_size, cloud.stop_functions)

@@ -29,11 +29,12 @@ def add_parser(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
         help="port on 127.0.0.1 (default %(default)s; 0: a free one)",
     )
     parser.add_argument("--preload", action="append", default=[], metavar="MODULE", help=arguments.PRELOAD_HELP)
+    arguments.add_function_options(parser)
     parser.set_defaults(run=_serve)
 
 
 def _serve(options: argparse.Namespace) -> int:
-    with LocalCloud(options.port, options.preload) as cloud:
+    with LocalCloud(options.port, options.preload, arguments.function_settings(options)) as cloud:
         print(f"export AWS_ENDPOINT_URL={cloud.endpoint_url}")
         print("export AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local")
         print(f"export AWS_DEFAULT_REGION={limits.REGION}")

@@ -13,9 +13,10 @@ from emulator.endpoint.page.views import Page
 from emulator.endpoint.s3.api import S3Api
 from emulator.endpoint.step_functions_api import TARGET, StepFunctionsApi
 from emulator.errors import PortInUseError
+from emulator.lambda_service.environments import Environments
 from emulator.lambda_service.functions import FunctionRegistry
 from emulator.lambda_service.invocations import LambdaService
-from emulator.lambda_service.warm_pool import WarmPool
+from emulator.lambda_service.settings import LambdaSettings
 from emulator.object_store.store import ObjectStore
 from emulator.sandboxes.base import SandboxFactory
 from emulator.state_folder import StateFolder
@@ -23,8 +24,6 @@ from emulator.step_functions.records import ExecutionRecord
 from emulator.step_functions.service import StepFunctionsService
 
 _BACKLOG = 1024
-# AWS names no time; sandboxes have been seen to be kept for five to fifteen minutes.
-_IDLE_S = 300.0
 # For answers under way; their functions have been ended by then.
 _SHUTDOWN_S = 0.5
 # Larger reads mean fewer pauses of a large body.
@@ -44,14 +43,14 @@ class Endpoint:
         Where functions run.
     host, port
         Where to listen; port 0 takes a free one.
-    retry_delays_s
-        Waits before a failed event is tried again, seconds.
+    settings
+        How functions are run.
     """
 
     def __init__(
-        self, state: StateFolder, sandboxes: SandboxFactory, host: str, port: int, retry_delays_s: Sequence[float]
+        self, state: StateFolder, sandboxes: SandboxFactory, host: str, port: int, settings: LambdaSettings
     ) -> None:
-        self._retry_delays_s = retry_delays_s
+        self._settings = settings
         self._state = state
         self._sandboxes = sandboxes
         self._host = host
@@ -77,8 +76,8 @@ class Endpoint:
         self._moto.restore(self._objects.buckets.configurations())
         functions = FunctionRegistry(self._state.folder("functions"))
         phases = PhaseLog(self._moto)
-        pool = WarmPool(self._sandboxes, phases, url, _IDLE_S)
-        self._service = LambdaService(functions, pool, self._retry_delays_s)
+        environments = Environments(self._sandboxes, phases, url, self._settings)
+        self._service = LambdaService(functions, environments, self._settings)
         self._step_functions = StepFunctionsService(self._state.folder("step_functions"), self._service, url)
         # Bodies are limited where they are read, each by its own limit.
         app = web.Application(client_max_size=2**63)

@@ -1,75 +1,178 @@
-"""One invocation in one environment: an event goes in, an outcome comes out."""
+"""One invocation: an environment, warm or cold, gets an event and gives an answer, with Lambda's lines around it."""
 
+import asyncio
 import json
-import signal
+import math
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from emulator.lambda_service.runtime_api import Answer, Invocation, error_payload
-from emulator.lambda_service.warm_pool import ExecutionEnvironment, first_of
-from emulator.sandboxes.base import SandboxExit
+from emulator import limits, log_lines
+from emulator.lambda_service.environments import (
+    Environments,
+    ExecutionEnvironment,
+    Failure,
+    exit_failure,
+    first_of,
+    timeout_failure,
+)
+from emulator.lambda_service.function import Function
+from emulator.lambda_service.history import InvocationStatus, Recording, error_type_of
+from emulator.lambda_service.runtime_api import Answer, Invocation
+from emulator.lambda_service.sandbox_log import SandboxLog
+from emulator.lambda_service.warm_pool import WarmPool
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """How an invocation ended.
+class Ended:
+    """An invocation that is over.
 
     Parameters
     ----------
     answer
-        For the caller.
-    status, error_type
-        For the REPORT line, when the platform had to step in.
-    log_line
-        For the log, then.
+        For its caller.
+    log_tail
+        The last 4 KB of its log.
     """
 
     answer: Answer
-    status: str | None = None
-    error_type: str | None = None
-    log_line: str | None = None
+    log_tail: bytes
 
 
-async def execute(environment: ExecutionEnvironment, request_id: str, event: bytes) -> Outcome:
-    """Give the sandbox the event and wait for its answer, its end or the timeout."""
-    runtime, sandbox, timeout = environment.runtime, environment.sandbox, environment.function.spec.timeout_s
-    if not runtime.ready.done() or runtime.ready.result() is None:
-        deadline_ms = int((time.time() + timeout) * 1000)
-        answer = runtime.send(Invocation(request_id, event, environment.function.arn, deadline_ms))
-        await first_of(answer, sandbox.exited, timeout)
+class Execution:
+    """Runs one event after the other.
+
+    Parameters
+    ----------
+    environments
+        Brings environments up.
+    pool
+        Keeps them between invocations.
+    """
+
+    def __init__(self, environments: Environments, pool: WarmPool) -> None:
+        self._environments = environments
+        self._pool = pool
+
+    async def run(self, function: Function, event: bytes, recording: Recording) -> Ended:
+        """Run a function once; when this is cancelled, its sandbox is ended.
+
+        Parameters
+        ----------
+        function
+            What to run.
+        event
+            JSON.
+        recording
+            Takes note of the beginning and the end.
+        """
+        ready: ExecutionEnvironment | Failure | None = self._pool.take(function)
+        init_ms = None
+        if isinstance(ready, ExecutionEnvironment):
+            log = ready.log
+        else:
+            ready, log, init_ms = await self._environments.cold_start(function)
+        log.start_tail()
+        recording.began(log.group, log.stream, init_ms)
+        request_id = recording.record.request_id
+        began = time.perf_counter()
+        timeout_s = float(function.spec.timeout_s)
+        if isinstance(ready, Failure):
+            # As on AWS, the invocation's own time is spent on a second try, and its REPORT tells no Init Duration.
+            init_ms = None
+            ready = await self._environments.initialize(function, log, "invoke", timeout_s)
+        log.write_line(log_lines.start_line(request_id, function.version))
+        if isinstance(ready, ExecutionEnvironment):
+            outcome = await self._answer(ready, request_id, event, began + timeout_s)
+        else:
+            outcome = ready
+        report = _report(function, request_id, ready, outcome, (time.perf_counter() - began) * 1000, init_ms)
+        _log_end(log, outcome, report)
+        if isinstance(ready, ExecutionEnvironment):
+            await self._keep_or_end(ready, outcome)
+        answer = outcome if isinstance(outcome, Answer) else _for_request(outcome.answer, request_id)
+        recording.ended(_status_of(outcome), report, error_type_of(answer.payload) if answer.is_error else None)
+        return Ended(answer, log.tail())
+
+    async def _answer(
+        self, environment: ExecutionEnvironment, request_id: str, event: bytes, deadline: float
+    ) -> Answer | Failure:
+        """Give the sandbox an event and wait for its answer, its end or the deadline (of the performance counter)."""
+        sandbox, timeout_s = environment.sandbox, environment.function.spec.timeout_s
+        left_s = max(0.0, deadline - time.perf_counter())
+        deadline_ms = int((time.time() + left_s) * 1000)
+        answer = environment.runtime.send(Invocation(request_id, event, environment.function.arn, deadline_ms))
+        try:
+            await first_of(answer, sandbox.exited, left_s)
+        except asyncio.CancelledError:
+            # Whoever waited has given the invocation up: nothing of it runs on. What it has written stays: where one
+            # rank's failure ends all, this may be the rank that failed first.
+            sandbox.drain_output()
+            await asyncio.shield(self._environments.end(environment))
+            raise
+        sandbox.drain_output()
         if answer.done():
-            return Outcome(answer.result())
-    if runtime.ready.done() and (failed_init := runtime.ready.result()) is not None:
-        await sandbox.exited
-        return Outcome(_with_request_id(failed_init, request_id), "error", "Runtime.InitError")
-    if sandbox.exited.done():
-        return _exit_outcome(request_id, sandbox.exited.result())
-    sandbox.kill()
-    await sandbox.exited
-    message = f"Task timed out after {timeout:.2f} seconds"
-    return Outcome(
-        Answer(error_payload("", "Sandbox.Timedout", f"RequestId: {request_id} Error: {message}"), is_error=True),
-        "timeout",
-        log_line=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}"[:-3] + f"Z {request_id} {message}",
+            return answer.result()
+        if sandbox.exited.done():
+            return exit_failure(sandbox.exited.result())
+        sandbox.kill()
+        end = await sandbox.exited
+        return timeout_failure(timeout_s, end.peak_memory_bytes)
+
+    async def _keep_or_end(self, environment: ExecutionEnvironment, outcome: Answer | Failure) -> None:
+        if isinstance(outcome, Answer) and not environment.sandbox.exited.done():
+            self._pool.put_back(environment)
+        else:
+            await self._environments.end(environment)
+
+
+def _report(
+    function: Function,
+    request_id: str,
+    ready: ExecutionEnvironment | Failure,
+    outcome: Answer | Failure,
+    duration_ms: float,
+    init_ms: float | None,
+) -> log_lines.Report:
+    peak_bytes = ready.sandbox.peak_memory() if isinstance(ready, ExecutionEnvironment) else ready.peak_memory_bytes
+    failure = outcome if isinstance(outcome, Failure) else None
+    return log_lines.Report(
+        request_id,
+        duration_ms,
+        function.spec.memory_mb,
+        min(function.spec.memory_mb, math.ceil(peak_bytes / limits.MIB)),
+        init_ms,
+        failure.status if failure else None,
+        failure.error_type if failure else None,
     )
 
 
-def _exit_outcome(request_id: str, end: SandboxExit) -> Outcome:
-    if end.signal is not None:
-        reason = f"signal: {(signal.strsignal(end.signal) or str(end.signal)).lower()}"
-    else:
-        reason = f"exit status {end.exit_status}"
-    message = f"RequestId: {request_id} Error: Runtime exited with error: {reason}"
-    kind = "Runtime.OutOfMemory" if end.out_of_memory else "Runtime.ExitError"
-    return Outcome(
-        Answer(error_payload("", "Runtime.ExitError", message), is_error=True),
-        "error",
-        kind,
-        f"{message}\nRuntime.ExitError",
-    )
+def _log_end(log: SandboxLog, outcome: Answer | Failure, report: log_lines.Report) -> None:
+    if isinstance(outcome, Failure) and outcome.log_line is not None:
+        if outcome.status == "timeout":
+            stamp = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}"[:-3]
+            log.write_line(f"{stamp}Z {report.request_id} {outcome.log_line}")
+        else:
+            log.write_line(f"RequestId: {report.request_id} {outcome.log_line}")
+    log.write_line(log_lines.end_line(report.request_id))
+    log.write_line(report.line())
 
 
-def _with_request_id(answer: Answer, request_id: str) -> Answer:
-    body = json.loads(answer.payload)
+def _status_of(outcome: Answer | Failure) -> InvocationStatus:
+    if isinstance(outcome, Answer):
+        return InvocationStatus.FAILED if outcome.is_error else InvocationStatus.SUCCEEDED
+    return InvocationStatus.TIMED_OUT if outcome.status == "timeout" else InvocationStatus.FAILED
+
+
+def _for_request(answer: Answer, request_id: str) -> Answer:
+    """Name the request in an error that came about without knowing it."""
+    try:
+        body = json.loads(answer.payload)
+    except ValueError:
+        return answer
+    if not isinstance(body, dict):
+        return answer
+    if str(body.get("errorMessage", "")).startswith("Error: "):
+        body["errorMessage"] = f"RequestId: {request_id} {body['errorMessage']}"
+        return Answer(json.dumps(body).encode(), answer.is_error)
     return Answer(json.dumps({**body, "requestId": request_id}).encode(), answer.is_error)

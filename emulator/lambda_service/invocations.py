@@ -2,28 +2,27 @@
 
 import asyncio
 import json
-import math
 import time
 import uuid
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 
-from emulator import limits, log_lines
+from emulator import limits
 from emulator.errors import ApiError
 from emulator.lambda_service.admission import Admission
-from emulator.lambda_service.execution import Outcome, execute
+from emulator.lambda_service.environments import Environments
+from emulator.lambda_service.execution import Execution
 from emulator.lambda_service.function import Function
 from emulator.lambda_service.functions import FunctionRegistry
 from emulator.lambda_service.history import (
     InvocationHistory,
     InvocationRecord,
     InvocationStatus,
-    error_type_of,
     rank_of,
 )
-from emulator.lambda_service.warm_pool import ExecutionEnvironment, WarmPool
+from emulator.lambda_service.settings import LambdaSettings
+from emulator.lambda_service.warm_pool import WarmPool
 
 # AWS's longest wait between two tries of a throttled event.
 _LONGEST_BACKOFF_S = 300.0
@@ -70,16 +69,17 @@ class LambdaService:
     ----------
     functions
         The functions that exist.
-    pool
+    environments
         Where they run.
-    retry_delays_s
-        Waits before an event is tried again, seconds; AWS waits one minute and then two.
+    settings
+        How long sandboxes are kept, and when failed events are tried again.
     """
 
-    def __init__(self, functions: FunctionRegistry, pool: WarmPool, retry_delays_s: Sequence[float]) -> None:
+    def __init__(self, functions: FunctionRegistry, environments: Environments, settings: LambdaSettings) -> None:
         self._functions = functions
-        self._pool = pool
-        self._retry_delays_s = retry_delays_s
+        self._pool = WarmPool(environments, settings.idle_s)
+        self._execution = Execution(environments, self._pool)
+        self._retry_delays_s = settings.retry_delays_s
         self._admission = Admission(functions)
         self._history = InvocationHistory()
         self._events: set[asyncio.Task[None]] = set()
@@ -167,67 +167,13 @@ class LambdaService:
 
     async def _run(self, request: _Request) -> InvocationResult:
         with self._history.recorded(request.record) as recording:
-            environment = self._pool.take(request.function)
-            init_ms = None
-            if environment is None:
-                began = time.perf_counter()
-                environment = await self._pool.cold_start(request.function)
-                init_ms = (time.perf_counter() - began) * 1000
-            recording.began(environment.log.group, environment.log.stream, init_ms)
-            outcome, report = await self._run_in(environment, request, init_ms)
-            answer = outcome.answer
-            recording.ended(_status_of(outcome), report, error_type_of(answer.payload) if answer.is_error else None)
-            return InvocationResult(
-                report.request_id, answer.payload, answer.is_error, environment.log.tail(), request.function.version
-            )
-
-    async def _run_in(
-        self, environment: ExecutionEnvironment, request: _Request, init_ms: float | None
-    ) -> tuple[Outcome, log_lines.Report]:
-        """Let an environment answer an event; write the log lines around it, then keep the environment or end it."""
-        request_id, spec, log = request.record.request_id, request.function.spec, environment.log
-        log.start_tail()
-        log.write_line(log_lines.start_line(request_id, request.function.version))
-        began = time.perf_counter()
-        try:
-            outcome = await execute(environment, request_id, request.event)
-        except asyncio.CancelledError:
-            # Whoever waited has given the invocation up: nothing of it runs on. What it has written stays: where one
-            # rank's failure ends all, this may be the rank that failed first.
-            environment.sandbox.drain_output()
-            await asyncio.shield(self._pool.end(environment))
-            raise
-        duration_ms = (time.perf_counter() - began) * 1000
-        environment.sandbox.drain_output()
-        peak_mb = math.ceil(environment.sandbox.peak_memory() / limits.MIB)
-        report = log_lines.Report(
-            request_id,
-            duration_ms,
-            spec.memory_mb,
-            min(spec.memory_mb, peak_mb),
-            init_ms,
-            outcome.status,
-            outcome.error_type,
-        )
-        if outcome.log_line is not None:
-            log.write_line(outcome.log_line)
-        log.write_line(log_lines.end_line(request_id))
-        log.write_line(report.line())
-        if outcome.status is None and not environment.sandbox.exited.done():
-            self._pool.put_back(environment)
-        else:
-            await self._pool.end(environment)
-        return outcome, report
+            ended = await self._execution.run(request.function, request.event, recording)
+        answer, request_id = ended.answer, request.record.request_id
+        return InvocationResult(request_id, answer.payload, answer.is_error, ended.log_tail, request.function.version)
 
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON")
-
-
-def _status_of(outcome: Outcome) -> InvocationStatus:
-    if outcome.status == "timeout":
-        return InvocationStatus.TIMED_OUT
-    return InvocationStatus.FAILED if outcome.answer.is_error else InvocationStatus.SUCCEEDED
 
 
 def _request(function: Function, payload: bytes, limit: int, kind: str) -> _Request:

@@ -3,6 +3,8 @@
 Protocol: https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
 """
 
+import contextlib
+import decimal
 import gc
 import http.client
 import importlib
@@ -11,7 +13,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,9 +70,39 @@ def serve(task_root: Path) -> int:
         _serve_one(connection, handler)
 
 
+class _FaultError(Exception):
+    """What the runtime, and not the function's code, has to say; the names are those of AWS's client."""
+
+    def __init__(self, kind: str, message: str, frames: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.frames = list(frames)
+
+
+class _Encoder(json.JSONEncoder):
+    """Takes decimal numbers, too, as AWS's client does: DynamoDB's come as such."""
+
+    def default(self, o: Any) -> Any:
+        return float(o) if isinstance(o, decimal.Decimal) else super().default(o)
+
+
 def _load_handler(name: str) -> Handler:
-    module, _, function = name.rpartition(".")
-    handler: Handler = getattr(importlib.import_module(module.replace("/", ".")), function)
+    module, dot, function = name.rpartition(".")
+    if not dot:
+        raise _FaultError("Runtime.MalformedHandlerName", f"Bad handler '{name}': expected module.function")
+    try:
+        loaded = importlib.import_module(module.replace("/", "."))
+    except ImportError as error:
+        raise _FaultError("Runtime.ImportModuleError", f"Unable to import module '{module}': {error}") from None
+    except SyntaxError as error:
+        frames = [f'  File "{error.filename}" Line {error.lineno}\n    {error.text}']
+        message = f"Syntax error in module '{module}': {error}"
+        raise _FaultError("Runtime.UserCodeSyntaxError", message, frames) from None
+    try:
+        handler: Handler = getattr(loaded, function)
+    except AttributeError:
+        message = f"Handler '{function}' missing on module '{module}'"
+        raise _FaultError("Runtime.HandlerNotFound", message) from None
     return handler
 
 
@@ -85,13 +117,16 @@ def _serve_one(connection: http.client.HTTPConnection, handler: Handler) -> None
         answer.headers["Lambda-Runtime-Invoked-Function-Arn"],
         int(answer.headers["Lambda-Runtime-Deadline-Ms"]),
     )
-    path, headers = f"{_API}/invocation/{request_id}/response", _NO_HEADERS
+    path, headers, runtime_pid = f"{_API}/invocation/{request_id}/response", _NO_HEADERS, os.getpid()
     # sys.exit in a handler ends the runtime, as it does on AWS; every other error is the function's answer.
     try:
-        result = json.dumps(handler(json.loads(body), context)).encode()
+        result = _marshalled(handler(json.loads(body), context))
     except Exception as error:  # noqa: BLE001 - whatever the handler raises is its answer
         path = f"{_API}/invocation/{request_id}/error"
         result, headers = _described(error, request_id)
+    if os.getpid() != runtime_pid:
+        # A process that the handler has forked came back here; the connection is not its own.
+        os._exit(0)
     # What the handler has left in reference cycles, such as a script's open connections, ends before the answer
     # does: other ranks that wait for this one must notice now, and not with the next invocation.
     gc.collect()
@@ -99,15 +134,33 @@ def _serve_one(connection: http.client.HTTPConnection, handler: Handler) -> None
     _post(connection, path, result, headers)
 
 
+def _marshalled(result: object) -> bytes:
+    """Return a handler's result as JSON; bytes are passed on as they are, as AWS's client does."""
+    if isinstance(result, bytes):
+        return result
+    try:
+        return json.dumps(result, cls=_Encoder).encode()
+    except Exception as error:  # noqa: BLE001 - cycles, depth, keys, values: all of it is the same to the caller
+        raise _FaultError("Runtime.MarshalError", f"Unable to marshal response: {error}") from None
+
+
 def _described(error: Exception, request_id: str = "") -> tuple[bytes, dict[str, str]]:
     """Log an error as Lambda does; return the answer's body and headers."""
-    # The first frame is this file's; it would tell the user nothing.
-    own_frames = error.__traceback__.tb_next if error.__traceback__ else None
-    frames = traceback.format_tb(own_frames)
-    kind = type(error).__name__
-    print(f"[ERROR] {kind}: {error}\nTraceback (most recent call last):\n{''.join(frames)}", end="", flush=True)
+    if isinstance(error, _FaultError):
+        kind, frames = error.kind, error.frames
+    else:
+        # The first frame is this file's; it would tell the user nothing.
+        own_frames = error.__traceback__.tb_next if error.__traceback__ else None
+        kind, frames = type(error).__name__, traceback.format_tb(own_frames)
+    _log(f"[ERROR] {kind}: {error}\nTraceback (most recent call last):\n{''.join(frames)}")
     body = {"errorMessage": str(error), "errorType": kind, "requestId": request_id, "stackTrace": frames}
-    return json.dumps(body).encode(), {"Lambda-Runtime-Function-Error-Type": f"Runtime.{kind}"}
+    return json.dumps(body).encode(), {"Lambda-Runtime-Function-Error-Type": kind}
+
+
+def _log(text: str) -> None:
+    # A handler may have closed the streams; its answer must go out all the same.
+    with contextlib.suppress(OSError, ValueError):
+        print(text, end="", flush=True)
 
 
 def _post(connection: http.client.HTTPConnection, path: str, body: bytes, headers: dict[str, str]) -> None:
@@ -117,5 +170,7 @@ def _post(connection: http.client.HTTPConnection, path: str, body: bytes, header
 
 def _flush() -> None:
     # What was printed must be in the log before the answer is: the endpoint closes the invocation on it.
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        # As above.
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()

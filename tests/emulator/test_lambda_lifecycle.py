@@ -11,6 +11,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from emulator.cloud import LocalCloud
+from emulator.lambda_service.settings import LambdaSettings
 from tests.emulator.conftest import archive
 from tests.emulator.test_lambda_api import invoke, refusal
 
@@ -20,7 +21,7 @@ Deploy = Callable[..., str]
 @pytest.fixture(scope="module")
 def cloud() -> Iterator[LocalCloud]:
     """A cloud that tries failed events again at once."""
-    with LocalCloud(retry_delays_s=(0.0, 0.0)) as running:
+    with LocalCloud(settings=LambdaSettings(retry_delays_s=(0.0, 0.0))) as running:
         yield running
 
 

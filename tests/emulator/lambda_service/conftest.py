@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from emulator.lambda_service.environments import Environments
 from emulator.lambda_service.function_spec import FunctionSpec
 from emulator.lambda_service.functions import FunctionRegistry
 from emulator.lambda_service.invocations import LambdaService
-from emulator.lambda_service.warm_pool import WarmPool
+from emulator.lambda_service.settings import LambdaSettings
 from emulator.sandboxes.process import ProcessSandboxes
 from tests.emulator.conftest import ROLE, archive
 
@@ -31,16 +32,20 @@ class Lines:
 class Service:
     """A Lambda service with what it stands on."""
 
-    def __init__(self, state: Path, sandboxes: ProcessSandboxes, retry_delays_s: Sequence[float] = ()) -> None:
+    def __init__(self, state: Path, sandboxes: ProcessSandboxes, settings: LambdaSettings) -> None:
         self.log = Lines()
         self.sandboxes = sandboxes
         self.functions = FunctionRegistry(state / "functions")
-        self.pool = WarmPool(sandboxes, self.log, "http://127.0.0.1:1", idle_s=300.0)
-        self.service = LambdaService(self.functions, self.pool, retry_delays_s)
+        environments = Environments(sandboxes, self.log, "http://127.0.0.1:1", settings)
+        self.service = LambdaService(self.functions, environments, settings)
 
     def deploy(self, name: str, source: str, **settings: Any) -> None:
         request = {"FunctionName": name, "Runtime": "python3.11", "Handler": "main.handler", "Role": ROLE, **settings}
         self.functions.create(FunctionSpec.from_api({"Timeout": 20, **request}), archive(main=source))
+
+
+DEFAULTS = LambdaSettings()
+WithService = Callable[..., None]
 
 
 @pytest.fixture
@@ -51,10 +56,10 @@ def state() -> Iterator[Path]:
 
 
 @contextlib.asynccontextmanager
-async def running_service(state: Path) -> AsyncIterator[Service]:
+async def running_service(state: Path, settings: LambdaSettings) -> AsyncIterator[Service]:
     sandboxes = ProcessSandboxes(state)
     await sandboxes.start()
-    running = Service(state, sandboxes)
+    running = Service(state, sandboxes, settings)
     try:
         yield running
     finally:
@@ -63,12 +68,12 @@ async def running_service(state: Path) -> AsyncIterator[Service]:
 
 
 @pytest.fixture
-def with_service(state: Path) -> Callable[[Callable[[Service], Coroutine[Any, Any, None]]], None]:
+def with_service(state: Path) -> WithService:
     """Run a coroutine with a service that is there as long as it runs."""
 
-    def run(body: Callable[[Service], Coroutine[Any, Any, None]]) -> None:
+    def run(body: Callable[[Service], Coroutine[Any, Any, None]], settings: LambdaSettings = DEFAULTS) -> None:
         async def whole() -> None:
-            async with running_service(state) as running:
+            async with running_service(state, settings) as running:
                 await body(running)
 
         asyncio.run(whole())

@@ -1,17 +1,14 @@
 """Invocations from inside the emulator: what is remembered of them, and what ends when nobody waits any more."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any
 
 import psutil
 import pytest
 
 from emulator.errors import ApiError
 from emulator.lambda_service.history import InvocationStatus
-from tests.emulator.lambda_service.conftest import Service
+from tests.emulator.lambda_service.conftest import Service, WithService
 
-WithService = Callable[[Callable[[Service], Coroutine[Any, Any, None]]], None]
 TELLS_ITS_PIDS_AND_SLEEPS = """
     import os, subprocess, time
     child = subprocess.Popen(["sleep", "1000"])
