@@ -87,7 +87,7 @@ def test_an_exception_is_named_and_explained_as_lambda_does(sfn: Any, execute: E
     [
         ("import os\ndef handler(event, context): os._exit(3)", "Runtime.ExitError"),
         ("import time\ndef handler(event, context): time.sleep(100)", "Sandbox.Timedout"),
-        ("def handler(event, context): return {1}", "TypeError"),
+        ("def handler(event, context): return {1}", "Runtime.MarshalError"),
     ],
 )
 def test_what_ends_a_function_from_outside_has_lambdas_name(
