@@ -86,6 +86,11 @@ class Punch:
         return bool(self._attempts)
 
     @property
+    def engaged(self) -> bool:
+        """Whether there is a connection that may turn out to be the peer's."""
+        return bool(self._candidates)
+
+    @property
     def relaying(self) -> bool:
         """Whether a connection through the relay is among the candidates."""
         return any(candidate.relayed for candidate in self._candidates.values())

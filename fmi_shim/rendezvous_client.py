@@ -1,10 +1,4 @@
-"""How a framed rank meets others through a rendezvous server of ours: one control connection for all of them.
-
-A meeting listens on a port of its own, announces it, and punches as soon as the server tells where the peer
-is. Behind a NAT the server has it open one more connection from that port, to see the port's public address.
-Where no direct connection comes about in time, one through the server's relay becomes a further candidate;
-the handshake decides between them (see `punching`).
-"""
+"""A rank's registration with a rendezvous server of ours: one control connection for all of its meetings."""
 
 from __future__ import annotations
 
@@ -13,39 +7,34 @@ import logging
 import secrets
 import select
 import socket
-import struct
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from fmi_shim.access import Access
 from fmi_shim.attempts import reusable_socket
+from fmi_shim.channels.watch import Watch
 from fmi_shim.control_link import ControlLink
 from fmi_shim.deadline import Deadline
-from fmi_shim.errors import FmiError, PeerTimeoutError
+from fmi_shim.errors import FmiError, MismatchError, RendezvousError
 from fmi_shim.handshake import Hello
-from fmi_shim.persistence import Persistence, ServerLostError, call_server
-from fmi_shim.punching import Connected, Punch, Wait
-from rendezvous.protocol import Endpoint, extension
-from rendezvous.protocol.extension import Purpose
+from fmi_shim.meeting import Meeting
+from fmi_shim.persistence import Persistence, ServerLostError
+from fmi_shim.punching import Punch
+from rendezvous.protocol import Endpoint
 from rendezvous.protocol.messages import (
     INSTANCE_BYTES,
     Abort,
-    Announce,
-    Introduction,
+    Circle,
+    Leave,
     Message,
-    ProbeRequest,
     Registration,
     Withdraw,
 )
+from rendezvous.protocol.waiting import Waiting
 
 _log = logging.getLogger("fmi_shim")
 
-DIRECT_SECONDS = 1.5
-"""How long only a direct connection is tried once the peer's address is known. Long enough for one SYN that
-was lost to be sent again; short enough for the relay to take over within 3 s."""
-_RELAY_RETRY_SECONDS = 0.5
-_SIDE_SECONDS = 5.0
+_REPORT_SECONDS = 0.5
+"""How long the server is tried that a waiting rank has something to tell."""
 
 OnAbort = Callable[[Abort], FmiError]
 """Makes the error that an abort of another rank is."""
@@ -64,10 +53,19 @@ class RendezvousClient:
         The communicator's.
     on_abort
         See `OnAbort`.
+    watch
+        How to wait. It looks after the connection to the server, too: what comes there is raised from any wait.
     """
 
     def __init__(
-        self, server: Endpoint, access: Access, comm_name: str, rank: int, world_size: int, on_abort: OnAbort
+        self,
+        server: Endpoint,
+        access: Access,
+        comm_name: str,
+        rank: int,
+        world_size: int,
+        on_abort: OnAbort,
+        watch: Watch,
     ) -> None:
         self._server = server
         self._access = access
@@ -75,21 +73,28 @@ class RendezvousClient:
         self._rank = rank
         self._world_size = world_size
         self._on_abort = on_abort
+        self._watch = watch
         self._instance = secrets.token_bytes(INSTANCE_BYTES)
         self._link: ControlLink | None = None
         self._known = False
 
-    def meet(self, hello: Hello, purpose: Callable[[], str], wait: Wait, max_timeout: float | None) -> socket.socket:
+    def meet(
+        self,
+        hello: Hello,
+        purpose: Callable[[], str],
+        max_timeout: float | None,
+        state: Callable[[], Waiting | None] = lambda: None,
+    ) -> socket.socket:
         """Return a non-blocking connection to the rank that `hello` is for.
 
         Parameters
         ----------
         purpose
             Tells what this rank is doing, for the errors.
-        wait
-            How to wait, as `Watch.wait` does.
         max_timeout
             Seconds for all of it, None for no limit.
+        state
+            Tells that this rank does nothing but wait for the other, if that is so; see `rendezvous.waits`.
 
         Raises
         ------
@@ -97,6 +102,8 @@ class RendezvousClient:
             If the server cannot be reached or refuses this rank; `ForeignServerError` if it is of another kind.
         PeerTimeoutError
             If the peer does not come, or cannot be reached, in time.
+        PeerLostError
+            If the peer has been there, and has left or was lost.
         MismatchError
             If the rank that came, or the job, is not the one expected.
         FmiError
@@ -104,12 +111,12 @@ class RendezvousClient:
         """
         deadline = Deadline(max_timeout)
         persistence = Persistence(deadline, self._known)
-        link = self.link(deadline, persistence, wait)
+        link = self.link(deadline, persistence)
         with reusable_socket(0, link.local.host) as listener:
             listener.setblocking(False)
             listener.listen()
-            punch = Punch(hello.receiver, purpose, hello, listener, wait, deadline)
-            meeting = _Meeting(self, punch, deadline, persistence, self._on_abort)
+            punch = Punch(hello.receiver, purpose, hello, listener, self._watch.wait, deadline)
+            meeting = Meeting(self, punch, deadline, persistence, state)
             try:
                 connected = meeting.run(link)
             finally:
@@ -129,24 +136,57 @@ class RendezvousClient:
             with contextlib.suppress(ServerLostError):
                 self._link.send(abort)
 
+    def report(self, waiting: Waiting) -> None:
+        """Tell the server for whom this rank waits, so that it may find a circle; without a server nobody will."""
+        deadline = Deadline(_REPORT_SECONDS)
+        with contextlib.suppress(RendezvousError):
+            self.link(deadline, Persistence(deadline)).send(waiting)
+
+    def heed(self, message: Message) -> None:
+        """Raise what the server has to tell, if it concerns no meeting."""
+        if isinstance(message, Abort):
+            raise self._on_abort(message)
+        if isinstance(message, Circle):
+            raise MismatchError(message.text, origin=self._rank)
+
     def close(self) -> None:
-        """Leave the job."""
+        """Leave the job in peace."""
         if self._link is not None:
+            with contextlib.suppress(ServerLostError):
+                self._link.send(Leave())
+        self.drop()
+
+    def drop(self) -> None:
+        """Close the connection to the server, without a word."""
+        if self._link is not None:
+            self._watch.remove(self._link.fileno())
             self._link.close()
             self._link = None
 
-    def link(self, deadline: Deadline, persistence: Persistence, wait: Wait) -> ControlLink:
+    def link(self, deadline: Deadline, persistence: Persistence) -> ControlLink:
         """Return the control connection, opened anew if there is none that works."""
         while True:
             try:
                 if self._link is None:
                     self._link = ControlLink(self._server, self._access, self._registration, deadline)
+                    self._watch.add(self._link.fileno(), select.POLLIN, self._attend)
                     self._known = True
                     persistence.answered()
             except ServerLostError as lost:
-                persistence.pause(lost, wait)
+                persistence.pause(lost, self._watch.wait)
             else:
                 return self._link
+
+    def _attend(self, descriptor: int) -> None:
+        """Read what the server says while this rank meets nobody; its end does not matter then."""
+        assert self._link is not None  # noqa: S101 - it is watched
+        try:
+            messages = self._link.receive()
+        except ServerLostError:
+            self.drop()
+            return
+        for message in messages:
+            self.heed(message)
 
     def withdraw(self, peer: int) -> None:
         """Tell the server that this rank listens for a peer no longer."""
@@ -154,7 +194,7 @@ class RendezvousClient:
             try:
                 self._link.send(Withdraw(peer))
             except ServerLostError:
-                self.close()
+                self.drop()
 
     def _registration(self, local: Endpoint) -> Registration:
         return Registration(self._access.job, self._comm_name, self._rank, self._world_size, self._instance, local)
@@ -169,126 +209,3 @@ def report_relayed(rank: int, peer: int, server: str) -> None:
         peer,
         server,
     )
-
-
-@dataclass(slots=True)
-class _Meeting:
-    """One rank looking for one other."""
-
-    client: RendezvousClient
-    punch: Punch
-    deadline: Deadline
-    persistence: Persistence
-    on_abort: OnAbort
-    relay_ticket: bytes = b""
-    relay_at: float | None = None
-    probe: socket.socket | None = None
-    _link: ControlLink = field(init=False)
-
-    def run(self, link: ControlLink) -> Connected:
-        """Return the connection; see `RendezvousClient.meet`."""
-        self._link = link
-        self._announce_on(link)
-        while True:
-            try:
-                connected, ready = self.punch.step([(self._link.fileno(), select.POLLIN)], self.relay_at)
-            except PeerTimeoutError:
-                if self.punch.aimed:
-                    raise
-                raise self._absent() from None
-            if connected is not None:
-                return connected
-            if self._link.fileno() in ready:
-                self._listen()
-            if self.relay_at is not None and time.monotonic() >= self.relay_at:
-                self._relay()
-
-    def close(self) -> None:
-        """Close what was opened on the way, and tell the server that this meeting is over."""
-        self.punch.close()
-        if self.probe is not None:
-            self.probe.close()
-        self.client.withdraw(self.punch.peer)
-
-    def _announce_on(self, link: ControlLink) -> None:
-        """Announce this meeting; on a connection that is lost meanwhile, again on the next one."""
-        while True:
-            self._link = link
-            try:
-                link.send(Announce(self.punch.peer, self._port))
-            except ServerLostError as lost:
-                link = self._next_link(lost)
-            else:
-                return
-
-    def _next_link(self, lost: ServerLostError) -> ControlLink:
-        self.client.close()
-        self.persistence.pause(lost, self.punch.wait)
-        return self.client.link(self.deadline, self.persistence, self.punch.wait)
-
-    def _listen(self) -> None:
-        try:
-            messages = self._link.receive()
-        except ServerLostError as lost:
-            self._announce_on(self._next_link(lost))
-            return
-        for message in messages:
-            self._take(message)
-
-    def _take(self, message: Message) -> None:
-        match message:
-            case Introduction(peer, endpoints, ticket) if peer == self.punch.peer:
-                self.punch.aim(endpoints)
-                self.relay_ticket = ticket
-                self.relay_at = time.monotonic() + self._direct_seconds() if any(ticket) else None
-            case ProbeRequest(peer, ticket) if peer == self.punch.peer:
-                self._probe(ticket)
-            case Abort():
-                raise self.on_abort(message)
-            case _:
-                pass  # about a meeting that is over
-
-    def _direct_seconds(self) -> float:
-        """Return how long only a direct connection is tried: of a short time left, half is the relay's."""
-        remaining = self.deadline.remaining()
-        return DIRECT_SECONDS if remaining is None else min(DIRECT_SECONDS, remaining / 2)
-
-    def _probe(self, ticket: bytes) -> None:
-        """Show the server the public address of the port that the peer is to connect to."""
-        if self.probe is not None:
-            # Closed with a reset, since the same two ports are to be connected again.
-            self.probe.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            self.probe.close()
-        with contextlib.suppress(ServerLostError):  # the control connection will tell, too
-            self.probe = self._side_connection(self._port, Purpose.probe, ticket)
-
-    def _relay(self) -> None:
-        """Offer a connection through the relay; where it breaks, another one after a pause."""
-        self.relay_at = time.monotonic() + _RELAY_RETRY_SECONDS
-        if not self.punch.relaying:
-            with contextlib.suppress(ServerLostError):  # tried again
-                connection = self._side_connection(0, Purpose.relay, self.relay_ticket)
-                self.punch.offer_relayed(connection, self._link.address)
-
-    def _side_connection(self, port: int, purpose: Purpose, ticket: bytes) -> socket.socket:
-        connection = call_server(self._link.address, Deadline(_SIDE_SECONDS), port, self._link.local.host)
-        try:
-            connection.sendall(extension.Hello(purpose, ticket).encode())
-        except OSError as error:
-            connection.close()
-            raise ServerLostError(f"the rendezvous server broke off: {error}") from error
-        return connection
-
-    @property
-    def _port(self) -> int:
-        port: int = self.punch.listener.getsockname()[1]
-        return port
-
-    def _absent(self) -> PeerTimeoutError:
-        punch = self.punch
-        return PeerTimeoutError(
-            f"{punch.purpose()}: rank {punch.peer} did not come to the rendezvous server {self._link.server} "
-            f"within {self.deadline.seconds:g} s: was it started, with the same communicator name, world size and "
-            "FMI_JOB?",
-            origin=punch.peer,
-        )

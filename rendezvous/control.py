@@ -9,7 +9,7 @@ import socket
 import ssl
 from collections.abc import Callable
 
-from rendezvous.jobs import Delivery, Jobs
+from rendezvous.jobs import Jobs
 from rendezvous.limits import Limits
 from rendezvous.name_client import NameClient
 from rendezvous.protocol import Endpoint, ProtocolError
@@ -27,6 +27,7 @@ from rendezvous.protocol.messages import (
     Announce,
     Decoder,
     Introduction,
+    Leave,
     Message,
     Reason,
     Refusal,
@@ -35,13 +36,17 @@ from rendezvous.protocol.messages import (
     Withdraw,
     encode,
 )
+from rendezvous.protocol.waiting import Waiting
 from rendezvous.registry import Registry
 from rendezvous.relay import RelayClient, Relays
+from rendezvous.roster import Delivery
 from rendezvous.tally import Refused, Tally
 
 _log = logging.getLogger(__name__)
 
 _MAX_UNSENT_BYTES = 1 << 18
+_RETURN_SECONDS = 1.0
+"""A rank whose connection broke may come back for so long; then those that want to meet it are told that it is lost."""
 
 
 class Extension:
@@ -101,6 +106,11 @@ class Extension:
         for delivery in deliveries:
             self.tally.introductions += isinstance(delivery.message, Introduction)
             delivery.client.send(delivery.message)
+
+    def lose(self, rank: _ControlConnection) -> None:
+        """Take note that a rank's connection has ended, and tell the others unless it comes back soon."""
+        tell = self.jobs.lost(rank)
+        asyncio.get_running_loop().call_later(_RETURN_SECONDS, lambda: self.deliver(tell()))
 
     def disconnect_ranks(self) -> None:
         """Close all control connections, so that ranks find their next server."""
@@ -171,7 +181,7 @@ class _ControlConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._limit.cancel()
-        self._extension.jobs.leave(self)
+        self._extension.lose(self)
         self._extension.connections.discard(self)
         self._ended()
 
@@ -203,6 +213,10 @@ class _ControlConnection(asyncio.Protocol):
                 extension.deliver(jobs.announce(self, message))
             case Withdraw(peer):
                 jobs.withdraw(self, peer)
+            case Waiting():
+                extension.deliver(jobs.waits(self, message))
+            case Leave():
+                extension.deliver(jobs.part(self))
             case Abort():
                 extension.tally.aborts += 1
                 extension.deliver(jobs.abort(self, message))

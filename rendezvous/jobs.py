@@ -6,9 +6,8 @@ Every method takes what a rank did and returns what is to be delivered to whom.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Container, Hashable
-from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from collections.abc import Callable, Container
+from typing import Generic
 
 from rendezvous.protocol import Endpoint, ProtocolError
 from rendezvous.protocol.extension import TICKET_BYTES
@@ -16,69 +15,19 @@ from rendezvous.protocol.messages import (
     MAX_WORLD_SIZE,
     Abort,
     Announce,
+    Circle,
+    Gone,
     Introduction,
-    Message,
     ProbeRequest,
     Reason,
     Refusal,
     Registration,
 )
+from rendezvous.protocol.waiting import Waiting
+from rendezvous.roster import NO_TICKET, Announcement, Client, Delivery, Job, Leg, Member
 
-Client = TypeVar("Client", bound=Hashable)
-
-NO_TICKET = bytes(TICKET_BYTES)
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery(Generic[Client]):
-    """A message and who gets it. After a `Refusal` the client is to be disconnected."""
-
-    client: Client
-    message: Message
-
-
-@dataclass(frozen=True, slots=True)
-class Leg:
-    """One rank's end of a relayed connection; `job` is of no meaning outside."""
-
-    job: Hashable
-    rank: int
-    peer: int
-
-    def other(self) -> Leg:
-        """Return the peer's end."""
-        return Leg(self.job, self.peer, self.rank)
-
-
-@dataclass(slots=True)
-class _Announcement:
-    """A rank listens for a peer; `public` is None until a probe has told the port's public address."""
-
-    port: int
-    public: Endpoint | None = None
-    probe: bytes = b""
-    relay: bytes = b""
-
-
-@dataclass(slots=True)
-class _Member(Generic[Client]):
-    client: Client
-    registration: Registration
-    observed: Endpoint
-    announcements: dict[int, _Announcement] = field(default_factory=dict)
-
-    @property
-    def translated(self) -> bool:
-        """Whether a NAT is on the way: then only a probe can tell a port's public address."""
-        return self.observed != self.registration.local
-
-
-@dataclass(slots=True)
-class _Job(Generic[Client]):
-    key: tuple[str, str]
-    world_size: int
-    members: dict[int, _Member[Client]] = field(default_factory=dict)
-    abort: Abort | None = None
+_FAILED_JOBS = 1000
+"""How many named jobs' failures are remembered for ranks that are yet to come."""
 
 
 class Jobs(Generic[Client]):
@@ -103,10 +52,11 @@ class Jobs(Generic[Client]):
         self._relaying = relaying
         self._raw_names = raw_names
         self._new_ticket = new_ticket
-        self._jobs: dict[tuple[str, str], _Job[Client]] = {}
-        self._homes: dict[Client, tuple[_Job[Client], _Member[Client]]] = {}
+        self._jobs: dict[tuple[str, str], Job[Client]] = {}
+        self._homes: dict[Client, tuple[Job[Client], Member[Client]]] = {}
         self._probes: dict[bytes, tuple[Client, int]] = {}
         self._legs: dict[bytes, Leg] = {}
+        self._failed: dict[tuple[str, str], Abort | Refusal] = {}
 
     def __len__(self) -> int:
         """Return the number of registered ranks."""
@@ -118,12 +68,16 @@ class Jobs(Generic[Client]):
         return len(self._jobs)
 
     def register(self, client: Client, registration: Registration, observed: Endpoint) -> list[Delivery[Client]]:
-        """Take a rank in, or refuse it and whomever it is in conflict with.
+        """Take a rank in, or refuse it and all others, if it is in conflict with one of them.
 
-        A rank that comes back, known by its instance, takes the place of its former connection.
+        A rank that comes back, known by its instance, takes the place of its former connection. One that comes to a
+        named job that has failed is told so; where jobs have no names, it may be the next run's.
         """
         key = (registration.job, registration.comm_name)
-        job = self._jobs.setdefault(key, _Job(key, registration.world_size))
+        failure = self._failed.get(key)
+        if isinstance(failure, Refusal):
+            return [Delivery(client, failure)]
+        job = self._jobs.setdefault(key, Job(key, registration.world_size, abort=failure))
         if job.world_size != registration.world_size:
             other = min(job.members)
             return self._refuse_all(
@@ -134,14 +88,20 @@ class Jobs(Generic[Client]):
             )
         former = job.members.get(registration.rank)
         if former is not None and former.registration.instance != registration.instance:
-            text = f"two processes run as rank {registration.rank}: each rank must be started once, or give FMI_JOB"
-            return [self._refuse(former.client, text), Delivery(client, Refusal(Reason.mismatch, text))]
+            return self._refuse_all(
+                job,
+                client,
+                f"two processes run as rank {registration.rank}: each rank must be started once; "
+                "for another run at the same time give another FMI_JOB",
+            )
         if former is not None:
             self.leave(former.client)
             self._jobs[key] = job
-        member = _Member(client, registration, observed)
+        member = Member(client, registration, observed)
         job.members[registration.rank] = member
         self._homes[client] = (job, member)
+        for each in job.members.values():
+            each.gone.pop(registration.rank, None)
         return [] if job.abort is None else [Delivery(client, job.abort)]
 
     def announce(self, client: Client, announce: Announce) -> list[Delivery[Client]]:
@@ -159,8 +119,10 @@ class Jobs(Generic[Client]):
         name = f"{member.registration.comm_name}{max(rank, peer)}_{min(rank, peer)}"
         if not member.registration.job and name.encode() in self._raw_names:
             return [self._refuse(client, _raw_peer(rank, peer))]
+        if peer in member.gone:
+            return [Delivery(client, member.gone[peer])]
         self.withdraw(client, peer)
-        announcement = _Announcement(announce.port)
+        announcement = Announcement(announce.port)
         member.announcements[peer] = announcement
         if not member.translated:
             announcement.public = Endpoint(member.observed.host, announce.port)
@@ -210,7 +172,62 @@ class Jobs(Generic[Client]):
         if job.abort is not None:
             return []
         job.abort = abort
+        self._remember_failure(job, abort)
         return [Delivery(other.client, abort) for other in job.members.values() if other is not member]
+
+    def waits(self, client: Client, waiting: Waiting) -> list[Delivery[Client]]:
+        """Take note that a rank does nothing but wait for another; tell all ranks of a circle that they are in one.
+
+        Raises
+        ------
+        ProtocolError
+            If the client is not registered.
+        """
+        job, member = self._home(client)
+        circle = job.waits.state(member.registration.rank, waiting)
+        if circle is None:
+            return []
+        told = Circle(job.waits.describe(circle))
+        return [Delivery(job.members[rank].client, told) for rank in circle if rank in job.members]
+
+    def part(self, client: Client) -> list[Delivery[Client]]:
+        """Take note that a rank ends in peace; tell those that want to meet it, now or later.
+
+        Raises
+        ------
+        ProtocolError
+            If the client is not registered.
+        """
+        job, member = self._home(client)
+        self.leave(client)
+        return self._gone(job, member.registration.rank, lost=False)
+
+    def lost(self, client: Client) -> Callable[[], list[Delivery[Client]]]:
+        """Forget a client whose connection has ended without a word.
+
+        Returns
+        -------
+        Callable
+            To be called when it has had time to come back: tells those that want to meet it, if it has not.
+        """
+        home = self._homes.get(client)
+        self.leave(client)
+        if home is None:
+            return list
+        job, member = home
+        rank = member.registration.rank
+
+        def tell() -> list[Delivery[Client]]:
+            missed = self._jobs.get(job.key) is job and rank not in job.members
+            return self._gone(job, rank, lost=True) if missed else []
+
+        return tell
+
+    def _gone(self, job: Job[Client], rank: int, lost: bool) -> list[Delivery[Client]]:
+        told = Gone(rank, lost)
+        for member in job.members.values():
+            member.gone.setdefault(rank, told)
+        return [Delivery(member.client, told) for member in job.members.values() if rank in member.announcements]
 
     def leave(self, client: Client) -> None:
         """Forget a client whose connection is gone, with all it has announced."""
@@ -222,6 +239,7 @@ class Jobs(Generic[Client]):
             self.withdraw(client, peer)
         del self._homes[client]
         del job.members[member.registration.rank]
+        job.waits.forget(member.registration.rank)
         if not job.members:
             del self._jobs[job.key]
 
@@ -242,13 +260,13 @@ class Jobs(Generic[Client]):
                     deliveries.append(self._refuse(member.client, _raw_peer(rank, peer)))
         return deliveries
 
-    def _home(self, client: Client) -> tuple[_Job[Client], _Member[Client]]:
+    def _home(self, client: Client) -> tuple[Job[Client], Member[Client]]:
         home = self._homes.get(client)
         if home is None:
             raise ProtocolError("a rank must register before anything else")
         return home
 
-    def _introduce(self, job: _Job[Client], member: _Member[Client], peer: int) -> list[Delivery[Client]]:
+    def _introduce(self, job: Job[Client], member: Member[Client], peer: int) -> list[Delivery[Client]]:
         other = job.members.get(peer)
         if other is None:
             return []
@@ -263,11 +281,11 @@ class Jobs(Generic[Client]):
 
     def _introduction(
         self,
-        job: _Job[Client],
-        member: _Member[Client],
-        own: _Announcement,
-        other: _Member[Client],
-        theirs: _Announcement,
+        job: Job[Client],
+        member: Member[Client],
+        own: Announcement,
+        other: Member[Client],
+        theirs: Announcement,
         public: Endpoint,
     ) -> Delivery[Client]:
         peer = other.registration.rank
@@ -283,9 +301,16 @@ class Jobs(Generic[Client]):
         self.leave(client)
         return Delivery(client, Refusal(Reason.mismatch, text))
 
-    def _refuse_all(self, job: _Job[Client], newcomer: Client, text: str) -> list[Delivery[Client]]:
+    def _refuse_all(self, job: Job[Client], newcomer: Client, text: str) -> list[Delivery[Client]]:
+        self._remember_failure(job, Refusal(Reason.mismatch, text))
         everybody = [self._refuse(member.client, text) for member in tuple(job.members.values())]
         return [*everybody, Delivery(newcomer, Refusal(Reason.mismatch, text))]
+
+    def _remember_failure(self, job: Job[Client], message: Abort | Refusal) -> None:
+        if job.key[0]:
+            self._failed[job.key] = message
+            if len(self._failed) > _FAILED_JOBS:
+                del self._failed[next(iter(self._failed))]
 
 
 def _raw_peer(rank: int, peer: int) -> str:

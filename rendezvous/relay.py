@@ -8,8 +8,8 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rendezvous.jobs import Leg
 from rendezvous.limits import Limits
+from rendezvous.roster import Leg
 from rendezvous.tally import Refused, Tally
 
 _log = logging.getLogger(__name__)

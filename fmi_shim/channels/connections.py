@@ -17,6 +17,7 @@ from fmi_shim.deadline import Deadline
 from fmi_shim.errors import FmiError, PeerLostError, PeerTimeoutError
 from fmi_shim.frames import Call
 from fmi_shim.handshake import Hello
+from fmi_shim.meeting import SUSPICION_SECONDS
 from rendezvous.protocol import Endpoint, pair_name
 
 _YIELDS = 5
@@ -26,8 +27,8 @@ awaited one then runs at once: an 8-byte allreduce at N = 4 on 2 cores took 0.18
 _TURN_SECONDS = 2.0
 """How long each of several connections that are to be opened is tried, before the next one has its turn."""
 
-_SUSPICION_SECONDS = 0.2
-"""After this time without a byte a rank begins to ask whether it and the other one wait for each other."""
+_AGAIN_SECONDS = 1.0
+"""A rank that has begun after `SUSPICION_SECONDS` to ask whether it and others wait for each other asks so often."""
 
 
 class Connections:
@@ -198,22 +199,25 @@ class Connections:
 
     def _wait(self, interest: dict[int, int]) -> None:
         waits = list(interest.items())
-        patience = self._max_timeout
-        if patience is None or patience > _SUSPICION_SECONDS:
-            if self._watch.wait(waits, _SUSPICION_SECONDS):
+        deadline = Deadline(self._max_timeout)
+        pause, turn = SUSPICION_SECONDS, 0
+        while True:
+            remaining = deadline.remaining()
+            if self._watch.wait(waits, pause if remaining is None else min(pause, remaining)):
                 return
-            self._suspect(interest)
-            patience = None if patience is None else patience - _SUSPICION_SECONDS
-        if not self._watch.wait(waits, patience):
-            peers = " and ".join(f"rank {self._by_descriptor[descriptor].peer}" for descriptor in interest)
-            raise PeerTimeoutError(
-                f"{self._purpose}: nothing came from or went to {peers} for {self._max_timeout:g} s: it is late, "
-                "stopped, or in another call; raise backends.Direct.max_timeout (ms, 0 for ever) if it needs longer",
-                origin=self._by_descriptor[next(iter(interest))].peer,
-            )
+            if deadline.passed:
+                break
+            self._suspect(interest, turn)
+            pause, turn = _AGAIN_SECONDS, turn + 1
+        peers = " and ".join(f"rank {self._by_descriptor[descriptor].peer}" for descriptor in interest)
+        raise PeerTimeoutError(
+            f"{self._purpose}: nothing came from or went to {peers} for {self._max_timeout:g} s: it is late, "
+            "stopped, or in another call; raise backends.Direct.max_timeout (ms, 0 for ever) if it needs longer",
+            origin=self._by_descriptor[next(iter(interest))].peer,
+        )
 
-    def _suspect(self, interest: dict[int, int]) -> None:
-        """Look whether this will ever end, where that can be known."""
+    def _suspect(self, interest: dict[int, int], turn: int) -> None:
+        """Look whether this will ever end, where that can be known; `turn` counts the looks of one wait."""
 
     @property
     def _purpose(self) -> str:

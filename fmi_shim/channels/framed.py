@@ -32,6 +32,7 @@ from fmi_shim.handshake import Hello
 from fmi_shim.operators import Array
 from fmi_shim.rendezvous_client import RendezvousClient
 from rendezvous.protocol import messages
+from rendezvous.protocol.waiting import MAX_COUNTS, Awaited, Counts, Waiting, pack_counts
 
 _SHORT_BYTES = 4096
 """Messages up to here are joined with their header, and parted from it by a copy: cheaper than a list of buffers."""
@@ -50,8 +51,9 @@ class FramedChannel(Connections, Framing[Stream]):
     def __init__(self, rank: int, size: int, comm_name: str, config: DirectConfig) -> None:
         super().__init__(rank, size, comm_name, config)
         self._client: RendezvousClient | None = RendezvousClient(
-            self._server, read_access(), comm_name, rank, size, self._told_by_server
+            self._server, read_access(), comm_name, rank, size, self._told_by_server, self._watch
         )
+        self._waits = 0
 
     def begin(self, call: Call, sequence: int) -> None:
         """Make the call the one that messages are compared with, unless a connected rank has failed meanwhile."""
@@ -149,7 +151,7 @@ class FramedChannel(Connections, Framing[Stream]):
         if self._client is not None:
             hello = Hello(self.comm_name, self.size, self.rank, peer)
             try:
-                return self._client.meet(hello, lambda: self._purpose, self._watch.wait, max_timeout)
+                return self._client.meet(hello, lambda: self._purpose, max_timeout, lambda: self._meeting(peer))
             except ForeignServerError:
                 if self._client.demanding:
                     raise
@@ -168,19 +170,43 @@ class FramedChannel(Connections, Framing[Stream]):
     def _opened(self, stream: Stream) -> None:
         self._watch.add(stream.descriptor)
 
-    def _suspect(self, interest: dict[int, int]) -> None:
-        """Where one rank is waited for, look whether it sends, too, or let it know that it is waited for."""
-        if len(interest) > 1:
+    def _suspect(self, interest: dict[int, int], turn: int) -> None:
+        """Where one rank is waited for, look whether it waits for this one, too, and tell the server of it."""
+        if len(interest) > 1 or self._posts:
             return
         ((descriptor, events),) = interest.items()
         stream = self._by_descriptor[descriptor]
         if events == select.POLLOUT:
             before = stream.coming()
-            if not self._watch.wait([(descriptor, events)], _STILL_SECONDS) and before == stream.coming():
+            if self._watch.wait([(descriptor, events)], _STILL_SECONDS):
+                return
+            if before == stream.coming():
                 self._require_receiver(stream, *before)
-        elif events == select.POLLIN and not stream.in_message and not self._posts:
+            if stream.stuck:
+                self._report(stream.peer, Awaited.receiving, turn)
+        elif turn == 0 and not stream.in_message:
             with contextlib.suppress(OSError):  # broken, which the next use will tell
                 stream.socket.send(waiting_frame(self._call, stream.received))
+            self._report(stream.peer, Awaited.sending, turn)
+
+    def _report(self, peer: int, awaited: Awaited, turn: int) -> None:
+        """Have the server look for a circle of ranks that wait for each other, of which this one may be part."""
+        self._waits += turn == 0
+        waiting = self._waiting(peer, awaited)
+        if self._client is not None and waiting is not None:
+            with contextlib.suppress(ForeignServerError):
+                self._client.report(waiting)
+
+    def _meeting(self, peer: int) -> Waiting | None:
+        """Return what to tell the server of a wait for a connection."""
+        self._waits += 1
+        return None if self._posts else self._waiting(peer, Awaited.meeting)
+
+    def _waiting(self, peer: int, awaited: Awaited) -> Waiting | None:
+        if len(self._streams) > MAX_COUNTS:
+            return None
+        counts = [Counts(other, way.sent, way.received) for other, way in self._streams.items()]
+        return Waiting(peer, awaited, self._waits, pack_counts(counts), str(self._call))
 
     def _require_receiver(self, stream: Stream, head: bytes, count: int) -> None:
         """Raise if the rank that is sent to is in the middle of a message to this one, for which it blocks."""
@@ -239,4 +265,7 @@ class FramedChannel(Connections, Framing[Stream]):
                         stream.socket.send(last_frame)
         self._close_streams()
         if self._client is not None:
-            self._client.close()
+            if os.getpid() == self._process:
+                self._client.close()
+            else:
+                self._client.drop()

@@ -65,7 +65,7 @@ class Link(Protocol):
     ended
         Whether that rank sends and receives no more.
     sent, received
-        Number of messages that were begun in each direction.
+        Number of messages that were begun to be sent, and of those that have come whole.
     """
 
     peer: int
@@ -135,6 +135,7 @@ class Framing(Generic[L]):
         source = self._link(src)
         buffer = self._announced(source, parts)
         self._move(None, [], source, [octets(buffer)])
+        source.received += 1
         return buffer
 
     def isend(self, buffer: Array, dst: int) -> Transfer[L]:
@@ -189,7 +190,6 @@ class Framing(Generic[L]):
         while found.kind is Kind.waiting:
             self._noted(source, found.call, found.length, blocking=True)
             found = self._accept(source, self._read(source, HEADER_BYTES), b"")
-        source.received += 1
         return self._allocated(source.peer, found, self._read(source, 8 * (found.dimensions or 0)), parts)
 
     def _allocated(self, peer: int, found: Header, axes: bytes | bytearray, parts: int | None = None) -> Array:
@@ -224,23 +224,22 @@ class Framing(Generic[L]):
         def judge(received: int) -> None:
             nonlocal total
             before, total = total, total + received
-            if before >= len(expected) or total < HEADER_BYTES:
-                return
-            seen = min(total, len(expected))
-            if before < HEADER_BYTES:
-                if head[KIND_AT] == Kind.waiting:
+            if before < len(expected) and total >= HEADER_BYTES:
+                seen = min(total, len(expected))
+                if before < HEADER_BYTES and head[KIND_AT] == Kind.waiting:
                     note = decode_header(head)
                     self._noted(source, note.call, note.length, blocking)
                     source.push_back(bytes(head[HEADER_BYTES:seen]) + bytes(payload[: total - seen]))
                     buffers[:] = [memoryview(head), payload]
                     total = 0
                     return
-                source.received += 1
                 if head[KIND_AT] == Kind.posted:
                     head[KIND_AT] = Kind.data
-            if head[:seen] != expected[:seen]:
-                self._expect(call)  # another one may run while a posted message comes
-                raise self._unlike(source, head[:seen], expected, bytes(payload[: total - seen]))
+                if head[:seen] != expected[:seen]:
+                    self._expect(call)  # another one may run while a posted message comes
+                    raise self._unlike(source, head[:seen], expected, bytes(payload[: total - seen]))
+            if total == len(expected) + len(payload):
+                source.received += 1
 
         return buffers, judge
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import socket
+import struct
 import sys
 import termios
 from collections.abc import Sequence
@@ -18,6 +19,9 @@ Buffers = list[memoryview]
 
 _DRAIN_BYTES = 1 << 16
 _DRAIN_READS = 64
+
+_TCP_INFO = struct.Struct("=24xI116xI")
+"""``tcpi_unacked`` and ``tcpi_notsent_bytes`` of struct tcp_info (include/uapi/linux/tcp.h)."""
 
 
 class Stream:
@@ -36,7 +40,7 @@ class Stream:
     in_message
         Whether a message was begun and not sent to its end, so that nothing else may be sent.
     sent, received
-        Number of messages that were begun in each direction, in framed mode.
+        Number of messages that were begun to be sent, and of those that have come whole, in framed mode.
     """
 
     __slots__ = ("backlog", "descriptor", "ended", "in_message", "peer", "received", "sent", "socket")
@@ -83,6 +87,17 @@ class Stream:
             return b"", 0
         count = fcntl.ioctl(self.descriptor, termios.FIONREAD, bytes(4))
         return first, int.from_bytes(count, sys.byteorder)
+
+    @property
+    def stuck(self) -> bool:
+        """Whether the peer has acknowledged what it could take, and takes no more; False where that is not known."""
+        if sys.platform != "linux":
+            return False
+        info = self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+        if len(info) < _TCP_INFO.size:
+            return False
+        on_the_way, unsent = _TCP_INFO.unpack(info)
+        return bool(on_the_way == 0 and unsent > 0)
 
     def drain(self) -> None:
         """Read everything up to the end, or until nothing more is there, into the backlog."""

@@ -13,6 +13,9 @@ only on the connections that are waited for, and on those that are reset."""
 Interest = Sequence[tuple[int, int]]
 
 
+Report = Callable[[int], None]
+
+
 class Watch:
     """A poll object that always watches the connections of a communicator for their end.
 
@@ -22,26 +25,25 @@ class Watch:
         Called with the descriptor of a watched connection that ended while it was not waited for.
     """
 
-    def __init__(self, on_hangup: Callable[[int], None]) -> None:
+    def __init__(self, on_hangup: Report) -> None:
         self._poll = select.poll()
-        self._watched: set[int] = set()
+        self._watched: dict[int, tuple[int, Report]] = {}
         self._on_hangup = on_hangup
 
-    def add(self, descriptor: int) -> None:
-        """Watch a connection from now on."""
-        self._watched.add(descriptor)
-        self._poll.register(descriptor, HANGUP)
+    def add(self, descriptor: int, events: int = HANGUP, report: Report | None = None) -> None:
+        """Watch a connection from now on, for its end, or for `events` with a `report` of its own."""
+        self._watched[descriptor] = events, report or self._on_hangup
+        self._poll.register(descriptor, events)
 
     def remove(self, descriptor: int) -> None:
         """Watch a connection no longer."""
-        if descriptor in self._watched:
-            self._watched.discard(descriptor)
+        if self._watched.pop(descriptor, None) is not None:
             self._poll.unregister(descriptor)
 
     def look(self) -> None:
         """Report the watched connections that have ended by now, without waiting."""
         for descriptor, _ in self._poll.poll(0):
-            self._on_hangup(descriptor)
+            self._report(descriptor)
 
     def wait(self, interest: Interest, timeout: float | None) -> set[int]:
         """Wait until a descriptor of `interest` is ready for its events; return the ready ones.
@@ -63,13 +65,17 @@ class Watch:
                 left = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
                 ready = {descriptor for descriptor, _ in poll.poll(left)}
                 for descriptor in ready - wanted:
-                    self._on_hangup(descriptor)
+                    self._report(descriptor)
                 # A rank that left in peace is no reason to stop waiting for another.
                 if ready & wanted or not ready:
                     return ready & wanted
         finally:
             for descriptor, _ in interest:
                 if descriptor in self._watched:
-                    poll.register(descriptor, HANGUP)
+                    poll.register(descriptor, self._watched[descriptor][0])
                 else:
                     poll.unregister(descriptor)
+
+    def _report(self, descriptor: int) -> None:
+        if descriptor in self._watched:  # an earlier report may have ended the watch
+            self._watched[descriptor][1](descriptor)

@@ -10,11 +10,11 @@ from typing import ClassVar, TypeAlias
 from rendezvous.protocol.endpoints import ADDRESS_BYTES, Endpoint, ProtocolError, decode_endpoint
 from rendezvous.protocol.extension import PROOF_BYTES, TICKET_BYTES
 from rendezvous.protocol.v1 import MAX_NAME_BYTES
+from rendezvous.protocol.waiting import MAX_TEXT_BYTES, MAX_WAITING_BYTES, Waiting, cut, decode_waiting
 
 MAX_JOB_BYTES = 64
 MAX_WORLD_SIZE = 65_536
 MAX_ENDPOINTS = 2
-MAX_TEXT_BYTES = 1000
 INSTANCE_BYTES = 16
 
 _HEADER = struct.Struct("!HB")
@@ -22,6 +22,7 @@ _REGISTER = struct.Struct(f"!II{INSTANCE_BYTES}s{ADDRESS_BYTES}sBB")
 _ANNOUNCE = struct.Struct("!IH")
 _PEER = struct.Struct("!I")
 _ABORT = struct.Struct("!IIB")
+_GONE = struct.Struct("!I?")
 MAX_BODY_BYTES = _ABORT.size + MAX_TEXT_BYTES
 
 
@@ -147,7 +148,44 @@ class Refusal:
     text: str
 
 
-Message: TypeAlias = Register | Welcome | Announce | ProbeRequest | Introduction | Withdraw | Abort | Refusal
+@dataclass(frozen=True, slots=True)
+class Circle:
+    """Server to rank: it and others wait for each other, and will for ever."""
+
+    kind: ClassVar[int] = 10
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """Rank to server: it ends in peace."""
+
+    kind: ClassVar[int] = 11
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """Server to rank: `peer`, which it wants to meet, has left, or is lost: its connection ended without a `Leave`."""
+
+    kind: ClassVar[int] = 12
+    peer: int
+    lost: bool
+
+
+Message: TypeAlias = (
+    Register
+    | Welcome
+    | Announce
+    | ProbeRequest
+    | Introduction
+    | Withdraw
+    | Abort
+    | Refusal
+    | Waiting
+    | Circle
+    | Leave
+    | Gone
+)
 
 
 def encode(message: Message) -> bytes:
@@ -171,13 +209,17 @@ def _body(message: Message) -> bytes:
         case Withdraw(peer):
             return _PEER.pack(peer)
         case Abort(teller, origin, code, text):
-            return _ABORT.pack(teller, origin, code) + _text(text)
+            return _ABORT.pack(teller, origin, code) + cut(text)
         case Refusal(reason, text):
-            return bytes([reason]) + _text(text)
-
-
-def _text(text: str) -> bytes:
-    return text.encode(errors="replace")[:MAX_TEXT_BYTES]
+            return bytes([reason]) + cut(text)
+        case Waiting():
+            return message.encode()
+        case Circle(text):
+            return cut(text)
+        case Leave():
+            return b""
+        case Gone(peer, lost):
+            return _GONE.pack(peer, lost)
 
 
 class Decoder:
@@ -198,8 +240,9 @@ class Decoder:
         messages = []
         while len(self._buffer) >= _HEADER.size:
             length, kind = _HEADER.unpack_from(self._buffer)
-            if length > MAX_BODY_BYTES:
-                raise ProtocolError(f"a message has at most {MAX_BODY_BYTES} bytes, {length} are announced")
+            longest = MAX_WAITING_BYTES if kind == Waiting.kind else MAX_BODY_BYTES
+            if length > longest:
+                raise ProtocolError(f"a message of kind {kind} has at most {longest} bytes, {length} are announced")
             end = _HEADER.size + length
             if len(self._buffer) < end:
                 break
@@ -242,6 +285,15 @@ def _decoded(kind: int, body: bytes) -> Message:
         return Abort(teller, origin, code, body[_ABORT.size :].decode(errors="replace"))
     if kind == Refusal.kind:
         return Refusal(Reason(_exactly(body[:1], 1)[0]), body[1:].decode(errors="replace"))
+    if kind == Waiting.kind:
+        return decode_waiting(body)
+    if kind == Circle.kind:
+        return Circle(body.decode(errors="replace"))
+    if kind == Leave.kind:
+        _exactly(body, 0)
+        return Leave()
+    if kind == Gone.kind:
+        return Gone(*_GONE.unpack(body))
     raise ProtocolError("there is no such kind")
 
 

@@ -53,6 +53,34 @@ def die_while_another_is_awaited(comm: fmi.Communicator, rank: int, size: int) -
         comm.recv(1, INT)
 
 
+def end_before_others_come(comm: fmi.Communicator, rank: int, size: int, how: str) -> None:
+    """Rank 1 ends while rank 2 waits for it at the rendezvous server, and before rank 0 comes there."""
+    if rank == 1 and how == "killed":
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        comm.recv(3, INT)
+    elif rank == 1:
+        comm.send(1, 3, INT)
+        time.sleep(0.1)
+        comm.close()
+    elif rank == 3 and how == "left":
+        comm.recv(1, INT)
+    elif rank != 3:
+        if rank == 0:
+            comm.recv(2, INT)
+        else:
+            comm.send(2, 0, INT)
+        time.sleep(0.3 if rank == 0 else 0)
+        comm.recv(1, INT)
+
+
+def keep_on(comm: fmi.Communicator, rank: int, size: int) -> None:
+    """Meet again and again, for as long as another process may take to begin."""
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        comm.barrier()
+        time.sleep(0.01)
+
+
 def never_come(comm: fmi.Communicator, rank: int, size: int, absent: int) -> None:
     if rank != absent:
         comm.barrier()
@@ -134,6 +162,34 @@ def mismatched(comm: fmi.Communicator, rank: int, size: int, how: str) -> Any:
         "order": (lambda: comm.send(1, 1, INT) or comm.barrier(), lambda: comm.barrier() or comm.recv(0, INT)),
     }
     return calls[how][rank]()
+
+
+def in_a_circle(comm: fmi.Communicator, rank: int, size: int, how: str) -> None:
+    """Every rank waits for the next one, the last one for the first."""
+    after, before = (rank + 1) % size, (rank - 1) % size
+    connect_all(comm)
+    for peer in (min(after, before), max(after, before)):  # so that all neighbours are connected, in any order
+        comm.sendrecv(rank, peer, peer, INT) if how == "receive, after messages" else None
+    if how.startswith("receive"):
+        comm.recv(after, INT)
+    elif how == "send":
+        comm.send(np.ones(3_000_000), after)
+    elif how == "one sends":
+        comm.send(np.ones(3_000_000), after) if rank == 0 else comm.recv(after, INT)
+    elif how == "other collectives":
+        comm.gather(1, after, INT) if rank else comm.bcast(1, 1, INT)
+
+
+def slow_circle(comm: fmi.Communicator, rank: int, size: int) -> float:
+    """A message goes around that each rank keeps for longer than it takes to become suspicious."""
+    after, before = (rank + 1) % size, (rank - 1) % size
+    total = np.zeros(300_000)
+    for turn in range(2):
+        if rank or turn:
+            total = comm.recv(before)
+        time.sleep(0.35)
+        comm.send(total + 1, after)
+    return float(comm.recv(before)[0]) if rank == 0 else float(total[0])
 
 
 def patience(comm: fmi.Communicator, rank: int, size: int) -> int:

@@ -88,13 +88,13 @@ def rank_of(server: Server, rank: int, size: int = 2, comm: str = "comm", access
     def aborted(abort: Abort) -> FmiError:
         return AbortedError(abort.text, abort.origin, abort.teller)
 
-    return RendezvousClient(server.endpoint, access, comm, rank, size, aborted)
+    return RendezvousClient(server.endpoint, access, comm, rank, size, aborted, Watch(lambda _: None))
 
 
 def meet(
     client: RendezvousClient, rank: int, peer: int, size: int = 2, comm: str = "comm", max_timeout: float | None = 20.0
 ) -> socket.socket:
-    return client.meet(Hello(comm, size, rank, peer), lambda: f"rank {rank}", Watch(lambda _: None).wait, max_timeout)
+    return client.meet(Hello(comm, size, rank, peer), lambda: f"rank {rank}", max_timeout)
 
 
 def assert_connected(one: socket.socket, other: socket.socket) -> None:
@@ -256,6 +256,7 @@ def test_an_impostor_that_does_not_know_the_secret_is_found_out() -> None:
             0,
             2,
             lambda abort: FmiError(abort.text),
+            Watch(lambda _: None),
         )
         with pytest.raises(RendezvousError, match="does not know this run's secret"):
             meet(client, 0, 1)

@@ -133,6 +133,17 @@ class World:
         return processes, ends
 
     @contextmanager
+    def begun(self, program: Program, told: Sequence[tuple[int, int]], max_timeout: int = 20_000) -> Iterator[None]:
+        """Have processes, given as to `run`, do their part for as long as this lasts, whatever they return."""
+        processes, _ = self._start(told, True, max_timeout, program, ())
+        try:
+            yield
+        finally:
+            for process in processes:
+                process.kill()
+                process.join()
+
+    @contextmanager
     def opened(self, size: int, framed: bool = True, max_timeout: int = 20_000) -> Iterator[OpenWorld]:
         """Keep the ranks of one communicator for many programs."""
         world = OpenWorld(self, size, framed, max_timeout)

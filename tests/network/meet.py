@@ -43,9 +43,9 @@ def _meet(server: Endpoint, name: str, rank: int, framed: bool) -> socket.socket
         return pairing.connect(
             pairing.Appointment(server, name.encode(), peer, lambda: f"rank {rank}", None, _MAX_TIMEOUT), wait
         )
-    client = RendezvousClient(server, read_access(), name, rank, 2, _aborted)
+    client = RendezvousClient(server, read_access(), name, rank, 2, _aborted, Watch(lambda _: None))
     try:
-        return client.meet(Hello(name, 2, rank, peer), lambda: f"rank {rank}", wait, _MAX_TIMEOUT)
+        return client.meet(Hello(name, 2, rank, peer), lambda: f"rank {rank}", _MAX_TIMEOUT)
     finally:
         client.close()
 

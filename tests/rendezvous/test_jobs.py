@@ -8,17 +8,19 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from rendezvous.jobs import NO_TICKET, Delivery, Jobs, Leg
+from rendezvous.jobs import Jobs
 from rendezvous.protocol import Endpoint, ProtocolError
 from rendezvous.protocol.messages import (
     Abort,
     Announce,
+    Gone,
     Introduction,
     ProbeRequest,
     Reason,
     Refusal,
     Registration,
 )
+from rendezvous.roster import NO_TICKET, Delivery, Leg
 
 
 def tickets() -> Iterator[bytes]:
@@ -124,11 +126,12 @@ def test_an_abort_reaches_all_others_and_those_that_come_later_once() -> None:
     assert join(known, "next run", 0) == []
 
 
-def test_two_processes_of_one_rank_are_both_told_and_sent_away() -> None:
+def test_two_processes_of_one_rank_are_told_to_all_who_are_sent_away() -> None:
     known = jobs()
     join(known, "a", 0)
+    join(known, "c", 2)
     told = join(known, "b", 0, instance=1)
-    assert [delivery.client for delivery in told] == ["a", "b"]
+    assert [delivery.client for delivery in told] == ["a", "c", "b"]
     assert all(
         isinstance(delivery.message, Refusal)
         and delivery.message.reason is Reason.mismatch
@@ -184,6 +187,56 @@ def test_whoever_has_not_registered_is_told_nothing() -> None:
             act()
 
 
+def test_who_comes_late_to_a_named_job_that_failed_is_told() -> None:
+    known = jobs()
+    abort = Abort(0, 2, 1, "lost rank 2")
+    join(known, "a", 0, job="named")
+    known.abort("a", abort)
+    known.leave("a")
+    assert join(known, "late", 1, job="named") == [Delivery("late", abort)]
+    join(known, "b", 0, job="other")
+    join(known, "c", 1, size=2, job="other")
+    (refusal,) = join(known, "late", 2, job="other")
+    assert "with 4 ranks, rank 1 with 2" in str(refusal.message)
+
+
+def test_who_wants_to_meet_a_rank_that_left_is_told_now_or_when_it_announces_itself() -> None:
+    known = jobs()
+    for rank, client in enumerate("abc"):
+        join(known, client, rank)
+    known.announce("a", Announce(2, 50))
+    assert known.part("c") == [Delivery("a", Gone(2, False))]
+    assert known.announce("b", Announce(2, 50)) == [Delivery("b", Gone(2, False))]
+    assert join(known, "next communicator", 2, instance=1) == []
+    assert known.announce("b", Announce(2, 50)) == []
+
+
+def test_a_rank_that_came_before_another_run_of_its_name_left_does_not_concern_that() -> None:
+    known = jobs()
+    join(known, "a", 0)
+    join(known, "b", 1)
+    known.part("b")
+    join(known, "c", 2)
+    assert known.announce("c", Announce(1, 50)) == []
+
+
+def test_a_rank_is_lost_unless_it_comes_back() -> None:
+    known = jobs()
+    join(known, "a", 0)
+    join(known, "b", 1)
+    known.announce("a", Announce(1, 50))
+    tell = known.lost("b")
+    join(known, "b again", 1)
+    assert tell() == []
+    tell = known.lost("b again")
+    assert tell() == [Delivery("a", Gone(1, True))]
+    tell = known.lost("a")
+    join(known, "next run", 1)
+    known.announce("next run", Announce(0, 50))
+    assert tell() == []
+    assert known.lost("stranger")() == []
+
+
 class JobsAgainstModel(RuleBasedStateMachine):
     """The model is the set of (job, from rank, to rank, port) announced by those alive.
 
@@ -198,6 +251,7 @@ class JobsAgainstModel(RuleBasedStateMachine):
         self.alive: dict[int, tuple[str, int]] = {}
         self.announced: dict[tuple[str, int, int], int] = {}
         self.born = 0
+        self.failed: set[str] = set()
 
     @rule(target=clients, job=st.sampled_from("xy"), rank=st.integers(0, 3), instance=st.integers(0, 1))
     def register(self, job: str, rank: int, instance: int) -> int:
@@ -205,11 +259,18 @@ class JobsAgainstModel(RuleBasedStateMachine):
         known = Registration(job, "comm", rank, 4, bytes([instance] * 16), Endpoint("192.0.2.1", 1))
         former = next((client for client, home in self.alive.items() if home == (job, rank)), None)
         delivered = self.jobs.register(self.born, known, known.local)
-        if former is not None:
-            self.depart(former)
-        if delivered:  # another process of the same rank was there: both are sent away
-            assert [delivery.client for delivery in delivered] == [former, self.born]
+        everybody = [client for client, home in self.alive.items() if home[0] == job]
+        if job in self.failed:
+            assert [delivery.client for delivery in delivered] == [self.born]
+        elif delivered:  # another process of the same rank was there: all are sent away
+            assert former is not None
+            self.failed.add(job)
+            assert sorted(delivery.client for delivery in delivered) == [*everybody, self.born]
+            for client in everybody:
+                self.depart(client)
         else:
+            if former is not None:
+                self.depart(former)
             self.alive[self.born] = (job, rank)
         return self.born
 

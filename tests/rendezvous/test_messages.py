@@ -20,8 +20,11 @@ from rendezvous.protocol.messages import (
     MAX_JOB_BYTES,
     Abort,
     Announce,
+    Circle,
     Decoder,
+    Gone,
     Introduction,
+    Leave,
     Message,
     ProbeRequest,
     Reason,
@@ -32,8 +35,11 @@ from rendezvous.protocol.messages import (
     Withdraw,
     encode,
 )
+from rendezvous.protocol.waiting import Awaited, Counts, Waiting, pack_counts
 
 u32 = st.integers(0, 2**32 - 1)
+u64 = st.integers(0, 2**64 - 1)
+counts = st.builds(Counts, u32, u64, u64)
 ports = st.integers(1, 65535)
 tickets = st.binary(min_size=32, max_size=32)
 endpoints = st.builds(Endpoint, st.ip_addresses(v=4).map(str), ports)
@@ -58,6 +64,10 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Withdraw, u32),
     st.builds(Abort, u32, u32, st.integers(0, 255), texts),
     st.builds(Refusal, st.sampled_from(Reason), texts),
+    st.builds(Waiting, u32, st.sampled_from(Awaited), u64, st.lists(counts, max_size=5).map(pack_counts), texts),
+    st.builds(Circle, texts),
+    st.just(Leave()),
+    st.builds(Gone, u32, st.booleans()),
 )
 
 
@@ -78,7 +88,7 @@ def test_any_bytes_are_messages_or_a_protocol_error(data: bytes) -> None:
     except ProtocolError:
         return
     assert data.startswith(b"".join(encode(message) for message in found)) or any(
-        isinstance(message, Abort | Refusal) for message in found
+        isinstance(message, Abort | Refusal | Waiting | Circle | Gone) for message in found
     )
 
 
@@ -90,6 +100,13 @@ def test_a_damaged_message_is_another_one_or_a_protocol_error(message: Message, 
         Decoder().feed(bytes(data))
     except ProtocolError as error:
         assert str(error)
+
+
+def test_a_waiting_rank_tells_at_most_so_many_counts() -> None:
+    with pytest.raises(ProtocolError, match="at most 1024"):
+        Decoder().feed(
+            encode(Waiting(1, Awaited.sending, 0, pack_counts([Counts(rank, 1, 1) for rank in range(1025)]), ""))
+        )
 
 
 def test_a_message_that_announces_too_much_is_refused_before_it_comes() -> None:

@@ -1,0 +1,100 @@
+"""Which ranks wait for which, and whether they do so in a circle: without any I/O.
+
+A rank that nothing has come to for a while says for whom it waits. It does nothing else meanwhile, so that a circle of
+such ranks stays one, provided that none of the messages that are waited for is on its way. *Receiving* from a peer
+therefore counts only where all that the peer has begun to send has come whole. Such statements may be old: the first
+rank of the circle to go on would need a message that its peer began after its own statement, which the peer could not
+before it went on itself. *Meeting* a peer counts only where that is not connected with it. *Sending* to one, whose
+buffers are full, counts only where it was said again after the peer had begun to wait, since one that had waited
+earlier may have received from in between.
+(Resource deadlocks in the AND model: K. M. Chandy, J. Misra, L. M. Haas, "Distributed deadlock detection", ACM TOCS 1
+(1983); a server that all are connected to needs no probes.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rendezvous.protocol.waiting import Awaited, Waiting
+
+_SHOWN = 6
+"""So many ranks of a circle are described in its error."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Statement:
+    """What a rank says, when it first said so in this wait, and when it last did but once."""
+
+    waiting: Waiting
+    first: int
+    before_last: int
+
+
+class Waits:
+    """What the ranks of one communicator have said; the newest statement of each counts."""
+
+    def __init__(self) -> None:
+        self._statements: dict[int, _Statement] = {}
+        self._clock = 0
+        self._last: dict[int, int] = {}
+
+    def state(self, rank: int, waiting: Waiting) -> list[int] | None:
+        """Take note; return the ranks of the circle that `rank` waits in, from it on, if there is one."""
+        self._clock += 1
+        known = self._statements.get(rank)
+        again = known is not None and known.waiting == waiting
+        first = known.first if known is not None and again else self._clock
+        self._statements[rank] = _Statement(waiting, first, self._last[rank] if again else 0)
+        self._last[rank] = self._clock
+        circle = [rank]
+        while True:
+            following = self._statements[circle[-1]].waiting.peer
+            if not self._holds(circle[-1], following):
+                return None
+            if following == rank:
+                return circle
+            if following in circle:
+                return None  # another circle, that this rank waits for
+            circle.append(following)
+
+    def forget(self, rank: int) -> None:
+        """Take note that a rank is gone."""
+        self._statements.pop(rank, None)
+        self._last.pop(rank, None)
+
+    def describe(self, circle: list[int]) -> str:
+        """Return what the ranks of a circle are to be told."""
+        shown = [
+            f"rank {rank} in {self._statements[rank].waiting.text} "
+            f"{'sends to' if self._statements[rank].waiting.awaited is Awaited.receiving else 'waits for'} "
+            f"rank {self._statements[rank].waiting.peer}"
+            for rank in circle[:_SHOWN]
+        ]
+        more = [f"and {len(circle) - _SHOWN} more ranks"] if len(circle) > _SHOWN else []
+        return (
+            f"{len(circle)} ranks wait for each other in a circle, and none can go on: {', '.join([*shown, *more])}; "
+            "make matching calls, or use sendrecv or isend"
+        )
+
+    def _holds(self, rank: int, peer: int) -> bool:
+        """Whether `rank` cannot go on before `peer`, which waits itself, does."""
+        statement, other = self._statements[rank], self._statements.get(peer)
+        if other is None:
+            return False
+        one = statement.waiting
+        own, theirs = one.counts(peer), other.waiting.counts(rank)
+        answers = other.waiting.peer == rank and other.waiting.awaited is _ANSWERS[one.awaited]
+        match one.awaited:
+            case Awaited.meeting:
+                return theirs is None and not answers
+            case Awaited.sending:
+                return own is not None and theirs is not None and own.received == theirs.sent
+            case Awaited.receiving:
+                return not answers and statement.before_last > other.first
+
+
+_ANSWERS = {
+    Awaited.meeting: Awaited.meeting,
+    Awaited.sending: Awaited.receiving,
+    Awaited.receiving: Awaited.sending,
+}
