@@ -177,6 +177,14 @@ class RendezvousClient:
             else:
                 return self._link
 
+    def listen(self, seconds: float) -> None:
+        """Raise what the server has to tell, waiting so long for it."""
+        if self._link is not None:
+            poll = select.poll()
+            poll.register(self._link.fileno(), select.POLLIN)
+            if poll.poll(seconds * 1000):
+                self._attend(self._link.fileno())
+
     def _attend(self, descriptor: int) -> None:
         """Read what the server says while this rank meets nobody; its end does not matter then."""
         assert self._link is not None  # noqa: S101 - it is watched

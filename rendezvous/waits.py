@@ -15,10 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rendezvous.protocol.waiting import Awaited, Waiting
-
-_SHOWN = 6
-"""So many ranks of a circle are described in its error."""
+from rendezvous.protocol.waiting import Awaited, Waiting, describe
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +61,7 @@ class Waits:
 
     def describe(self, circle: list[int]) -> str:
         """Return what the ranks of a circle are to be told."""
-        shown = [
-            f"rank {rank} in {self._statements[rank].waiting.text} "
-            f"{'sends to' if self._statements[rank].waiting.awaited is Awaited.receiving else 'waits for'} "
-            f"rank {self._statements[rank].waiting.peer}"
-            for rank in circle[:_SHOWN]
-        ]
-        more = [f"and {len(circle) - _SHOWN} more ranks"] if len(circle) > _SHOWN else []
-        return (
-            f"{len(circle)} ranks wait for each other in a circle, and none can go on: {', '.join([*shown, *more])}; "
-            "make matching calls, or use sendrecv or isend"
-        )
+        return describe([(rank, self._statements[rank].waiting) for rank in circle])
 
     def _holds(self, rank: int, peer: int) -> bool:
         """Whether `rank` cannot go on before `peer`, which waits itself, does."""

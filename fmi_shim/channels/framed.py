@@ -32,13 +32,15 @@ from fmi_shim.handshake import Hello
 from fmi_shim.operators import Array
 from fmi_shim.rendezvous_client import RendezvousClient
 from rendezvous.protocol import messages
-from rendezvous.protocol.waiting import MAX_COUNTS, Awaited, Counts, Waiting, pack_counts
+from rendezvous.protocol.waiting import MAX_COUNTS, Awaited, Counts, Waiting, describe, pack_counts
 
 _SHORT_BYTES = 4096
 """Messages up to here are joined with their header, and parted from it by a copy: cheaper than a list of buffers."""
 
 _STILL_SECONDS = 0.05
 """How long nothing may move for two ranks that send to each other to be taken for stuck."""
+_SERVER_SECONDS = 0.1
+"""How long the server is listened to when a rank has gone that had just come."""
 
 
 class FramedChannel(Connections, Framing[Stream]):
@@ -217,19 +219,19 @@ class FramedChannel(Connections, Framing[Stream]):
         except FrameError:
             return  # told when it is received
         if found.kind is Kind.data and count < HEADER_BYTES + 8 * (found.dimensions or 0) + found.length:
-            raise self._deadlock(stream, found.call, "send to each other, and neither receives")
+            raise self._deadlock(stream, found.call, Awaited.receiving)
 
     def _noted(self, source: Stream, call: Call, received: int, blocking: bool) -> None:
         """Raise if `source` and this rank wait for each other."""
         if blocking and received == source.sent:
-            raise self._deadlock(source, call, "wait for a message of each other, and neither sends")
+            raise self._deadlock(source, call, Awaited.sending)
 
-    def _deadlock(self, stream: Stream, call: Call, what: str) -> MismatchError:
-        return MismatchError(
-            f"rank {stream.peer} in {call} and rank {self.rank} in {self._call} {what}: "
-            "make matching calls, or use sendrecv or isend",
-            origin=self.rank,
-        )
+    def _deadlock(self, stream: Stream, call: Call, awaited: Awaited) -> MismatchError:
+        circle = [
+            (stream.peer, Waiting(self.rank, awaited, 0, b"", str(call))),
+            (self.rank, Waiting(stream.peer, awaited, 0, b"", str(self._call))),
+        ]
+        return MismatchError(describe(circle), origin=self.rank)
 
     def _hung_up(self, descriptor: int) -> None:
         """Find out how a connection ended that is not waited for: in peace, or as everybody's error."""
@@ -241,6 +243,15 @@ class FramedChannel(Connections, Framing[Stream]):
             raise self._told(stream.peer, end)
         if end is None:
             raise self._ended(stream)
+
+    def _ended(self, stream: Stream) -> FmiError:
+        """Ask the server first why a rank went without a word; one that had said nothing yet may have told it alone."""
+        if self._client is not None:
+            try:
+                self._client.listen(0.0 if stream.received else _SERVER_SECONDS)
+            except FmiError as told:
+                return told
+        return super()._ended(stream)
 
     def _broken(self, stream: Stream) -> FmiError:
         """Look for the reason among what came before the connection broke."""

@@ -14,6 +14,9 @@ MAX_TEXT_BYTES = 1000
 MAX_COUNTS = 1024
 """Peers of which a waiting rank may tell how many messages it has exchanged with them."""
 
+_SHOWN = 6
+"""So many ranks of a circle are described in its error."""
+
 _WAITING = struct.Struct("!IBQH")
 _COUNTS = struct.Struct("!IQQ")
 MAX_WAITING_BYTES = _WAITING.size + MAX_TEXT_BYTES + MAX_COUNTS * _COUNTS.size
@@ -88,6 +91,20 @@ def decode_waiting(body: bytes) -> Waiting:
     if counts > MAX_COUNTS or end > len(body):
         raise ProtocolError(f"{counts} counts are announced, at most {MAX_COUNTS} that come are allowed")
     return Waiting(peer, Awaited(awaited), turn, body[_WAITING.size : end], body[end:].decode(errors="replace"))
+
+
+def describe(circle: Sequence[tuple[int, Waiting]]) -> str:
+    """Return what ranks that wait for each other, given in their order, are to be told of it."""
+    shown = [
+        f"rank {rank} in {waiting.text} {'sends to' if waiting.awaited is Awaited.receiving else 'waits for'} "
+        f"rank {waiting.peer}"
+        for rank, waiting in circle[:_SHOWN]
+    ]
+    more = [f"and {len(circle) - _SHOWN} more ranks"] if len(circle) > _SHOWN else []
+    return (
+        f"{len(circle)} ranks wait for each other in a circle, and none can go on: {', '.join([*shown, *more])}; "
+        "make matching calls, or use sendrecv or isend"
+    )
 
 
 def cut(text: str) -> bytes:

@@ -53,23 +53,20 @@ def die_while_another_is_awaited(comm: fmi.Communicator, rank: int, size: int) -
         comm.recv(1, INT)
 
 
-def end_before_others_come(comm: fmi.Communicator, rank: int, size: int, how: str) -> None:
-    """Rank 1 ends while rank 2 waits for it at the rendezvous server, and before rank 0 comes there."""
-    if rank == 1 and how == "killed":
-        signal.setitimer(signal.ITIMER_REAL, 0.1)
-        comm.recv(3, INT)
-    elif rank == 1:
+def end_before_others_come(comm: fmi.Communicator, rank: int, size: int, how: str, there: Path) -> None:
+    """Rank 1, known to rank 3 alone, which leaves, ends when ranks 0 and 2 are there, which will wait for it."""
+    if rank == 1:
         comm.send(1, 3, INT)
-        time.sleep(0.1)
+        wait_for(there)
+        if how == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
         comm.close()
-    elif rank == 3 and how == "left":
+    elif rank == 3:
         comm.recv(1, INT)
-    elif rank != 3:
-        if rank == 0:
-            comm.recv(2, INT)
-        else:
-            comm.send(2, 0, INT)
-        time.sleep(0.3 if rank == 0 else 0)
+    else:
+        comm.sendrecv(rank, 2 - rank, 2 - rank, INT)
+        if rank == 2:
+            there.touch()
         comm.recv(1, INT)
 
 
