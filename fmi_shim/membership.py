@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import sys
 import weakref
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -20,18 +21,28 @@ from fmi_shim.policy import Hint
 from fmi_shim.tracing import calls_type
 from rendezvous.protocol import pair_name
 
+ExceptionHook = Callable[[type[BaseException], BaseException, TracebackType | None], object]
+
 _members: weakref.WeakSet[Calls] = weakref.WeakSet()
 
 
 @atexit.register
 def _leave_all() -> None:
-    """Leave at the end of the program; if an exception ended it, tell that to the other ranks."""
-    error = getattr(sys, "last_value", None)  # of the exception that was printed last, which a script does not survive
+    """Leave in peace at the end of the program."""
     for calls in list(_members):
-        if isinstance(error, BaseException) and not hasattr(sys, "ps1"):
-            calls.abandon(error)
-        else:
-            calls.close()
+        calls.close()
+
+
+def _tell_the_end(previous: ExceptionHook) -> ExceptionHook:
+    """Return a `sys.excepthook` that tells the other ranks of the exception that ends this program, then `previous`."""
+
+    def tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not hasattr(sys, "ps1"):  # at a prompt, the program goes on
+            for calls in list(_members):
+                calls.abandon(error)
+        previous(kind, error, trace)
+
+    return tell
 
 
 class Membership:
@@ -47,7 +58,9 @@ class Membership:
         self._splits = 0
         self._calls = calls_type()(rank, size, EnabledChannels(rank, size, name, config, memory_mib))
         self._finalizer = weakref.finalize(self, self._calls.close)
-        self._finalizer.atexit = False  # `_leave_all` knows how the program ended
+        self._finalizer.atexit = False  # `_leave_all` is called before the modules that it needs are gone
+        if not _members:
+            sys.excepthook = _tell_the_end(sys.excepthook)
         _members.add(self._calls)
 
     @property

@@ -93,6 +93,7 @@ def _trace(phase: str, began: float, ended: float) -> None:
 def _as_main(script: Path, event: dict[str, Any]) -> Iterator[None]:
     """Let the process look like ``python script arguments`` in the script's folder; undo it for the next event."""
     environment, directory, arguments, path = dict(os.environ), Path.cwd(), sys.argv, list(sys.path)
+    hook, sys.excepthook = sys.excepthook, _left_to_the_runtime
     os.environ.update({name: str(value) for name, value in event.items() if isinstance(value, str | int)})
     os.chdir(script.parent)
     sys.argv = [str(script), *event.get("SCRIPT_ARGUMENTS", [])]
@@ -105,6 +106,11 @@ def _as_main(script: Path, event: dict[str, Any]) -> Iterator[None]:
         os.chdir(directory)
         sys.argv = arguments
         sys.path[:] = path
+        sys.excepthook = hook
+
+
+def _left_to_the_runtime(*_: object) -> None:
+    """Print nothing: the runtime logs what the handler raises."""
 
 
 def _run(script: Path) -> None:
@@ -113,3 +119,6 @@ def _run(script: Path) -> None:
     except SystemExit as end:
         if end.code not in (None, 0):
             raise ScriptExit(f"the script ended itself with status {end.code}") from None
+    except BaseException:
+        sys.excepthook(*sys.exc_info())  # as the interpreter does, for libraries that want to know
+        raise

@@ -216,11 +216,13 @@ def errors_of_two_calls(comm: fmi.Communicator, rank: int, size: int, how: str) 
 
 
 def interrupted(comm: fmi.Communicator, rank: int, size: int) -> None:
-    """Rank 0 gets a Ctrl-C in the middle of a receive that would never end."""
+    """Rank 0 gets a Ctrl-C in the middle of a receive that would last."""
     comm.barrier()
     if rank == 0:
         signal.setitimer(signal.ITIMER_REAL, 0.05)
         signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
+    else:
+        time.sleep(1)
     comm.recv(1 - rank, INT)
 
 

@@ -1,6 +1,7 @@
 """The deployed functions on a real S3 interface."""
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,27 @@ def test_execute_raises_on_an_exit_with_an_error(s3: Any, bucket: str, status: s
     put(s3, bucket, **{"code/main.py": f"import sys; sys.exit({status})"})
     with pytest.raises(execute.ScriptExit, match=status.strip("'")):
         execute.handler(payload(bucket))
+
+
+def test_execute_tells_the_scripts_own_hook_of_the_exception_that_ends_it(
+    s3: Any, bucket: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    script = """
+import sys
+previous = sys.excepthook
+def hook(kind, error, trace):
+    open("told.txt", "w").write(f"{kind.__name__}: {error}")
+    previous(kind, error, trace)
+sys.excepthook = hook
+raise LookupError("no such galaxy")
+"""
+    put(s3, bucket, **{"code/main.py": script})
+    before = sys.excepthook
+    with pytest.raises(LookupError):
+        execute.handler(payload(bucket))
+    assert (tmp_path / "code" / "told.txt").read_text() == "LookupError: no such galaxy"
+    assert sys.excepthook is before
+    assert "Traceback" not in capfd.readouterr().err  # the runtime logs it, once
 
 
 def test_execute_names_what_is_missing(s3: Any, bucket: str) -> None:
