@@ -189,7 +189,7 @@ def _try(contender: Contender, sizes: Sequence[int], repeats: int) -> Figures | 
         with running(contender) as endpoint:
             return measure(endpoint, [size for size in sizes if own or size <= _LARGEST_OF_OTHERS], repeats)
     except (RuntimeError, BotoCoreError, ClientError) as error:
-        print(f"{contender.name}: not measured: {error}")
+        print(f"{contender.name}: not measured: {str(error)[:300]}")
         return None
 
 

@@ -20,7 +20,8 @@ def add_parser(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = commands.add_parser(
         "serve",
         help="keep an endpoint running until Ctrl-C",
-        description="Serve Lambda, S3, CloudWatch Logs and what else moto has, with a rendezvous server, until Ctrl-C.",
+        description="Serve Lambda, S3, Step Functions, CloudWatch Logs and what else moto has, with a rendezvous "
+        "server, until Ctrl-C.",
     )
     parser.add_argument(
         "--port",
@@ -37,7 +38,8 @@ def _serve(options: argparse.Namespace) -> int:
     with LocalCloud(options.port, options.preload, arguments.function_settings(options)) as cloud:
         print(f"export AWS_ENDPOINT_URL={cloud.endpoint_url}")
         print("export AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local")
-        print(f"export AWS_DEFAULT_REGION={limits.REGION}")
+        # StartSyncExecution's host would get the prefix sync-, which no resolver knows here.
+        print(f"export AWS_DEFAULT_REGION={limits.REGION} AWS_DISABLE_HOST_PREFIX_INJECTION=true")
         print(f"export FMI_RENDEZVOUS={cloud.rendezvous}", flush=True)
         for note in cloud.notes:
             say(note)

@@ -73,6 +73,7 @@ class DistributedMaps:
         except BaseException:
             # Cancelled, or by a mistake of ours: either way it is over, and whoever did it is told.
             map_run.end(Status.ABORTED)
+            visit.aborted("MapRunAborted")
             raise
         visit.event("MapRunSucceeded")
         visit.event("MapStateSucceeded")

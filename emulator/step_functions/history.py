@@ -90,9 +90,9 @@ class History:
             return self._count
         return self._append(kind, previous_id, details)
 
-    def end(self, kind: str, previous_id: int, details: Mapping[str, Json] | None = None) -> None:
+    def end(self, kind: str, previous_id: int, details: Mapping[str, Json] | None = None) -> int:
         """Add an event of the end, for which there is always room: of the execution, or of a state that was aborted."""
-        self._append(kind, previous_id, details)
+        return self._append(kind, previous_id, details)
 
     def _append(self, kind: str, previous_id: int, details: Mapping[str, Json] | None) -> int:
         self._count += 1

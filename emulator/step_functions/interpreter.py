@@ -68,7 +68,7 @@ class Interpreter:
             return following, output, visit.exited(output)
         except asyncio.CancelledError:
             if isinstance(state, WorkState | WaitState):
-                self.execution.history.end(f"{state.kind}StateAborted", strand.previous_id)
+                visit.aborted(f"{state.kind}StateAborted")
             raise
 
     async def _outcome(self, visit: Visit[Any]) -> Outcome:

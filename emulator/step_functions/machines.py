@@ -11,7 +11,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from emulator.errors import ApiError
+from emulator.errors import ApiError, StateError
 from emulator.step_functions.arns import checked_arn, checked_name, machine_arn
 from emulator.step_functions.asl.definition import Definition, MachineType
 from emulator.step_functions.asl.findings import DefinitionError
@@ -95,6 +95,11 @@ class MachineStore:
     ----------
     folder
         Where their files are; those that are there already are read.
+
+    Raises
+    ------
+    StateError
+        When one of them is damaged.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -102,7 +107,12 @@ class MachineStore:
         self._machines: dict[str, Machine] = {}
         folder.mkdir(parents=True, exist_ok=True)
         for path in sorted(folder.glob("*.json")):
-            machine = Machine.from_json(json.loads(path.read_text()))
+            try:
+                machine = Machine.from_json(json.loads(path.read_text()))
+            except (ValueError, KeyError, TypeError, DefinitionError) as error:
+                raise StateError(
+                    f"{path}: expected a state machine, as this emulator writes it: {error!r}; remove the file"
+                ) from None
             self._machines[machine.name] = machine
 
     def create(

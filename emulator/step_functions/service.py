@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from pathlib import Path
 
-from emulator import limits
 from emulator.errors import ApiError
 from emulator.lambda_service.invocations import LambdaService
 from emulator.step_functions.arns import checked_arn, checked_name, execution_arn
@@ -185,20 +184,13 @@ class StepFunctionsService:
 
 
 def _check_input(text: str) -> None:
-    """See that an execution's input is JSON, and not too large."""
+    """See that an execution's input is JSON."""
     try:
         json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise ApiError(
             "InvalidExecutionInput", HTTPStatus.BAD_REQUEST, f"Invalid State Machine Execution Input: '{error}'"
         ) from None
-    if len(text.encode(errors="surrogatepass")) > limits.STATE_DATA_BYTES:
-        raise ApiError(
-            "ValidationException",
-            HTTPStatus.BAD_REQUEST,
-            f"1 validation error detected: Value at 'input' failed to satisfy constraint: Member must have length "
-            f"less than or equal to {limits.STATE_DATA_BYTES}; got {len(text.encode(errors='surrogatepass'))}",
-        )
 
 
 def _no_constant(name: str) -> None:

@@ -55,6 +55,10 @@ class Visit(Generic[_State]):
         self.strand.previous_id = self.execution.history.add(kind, self.strand.previous_id, details)
         return self.strand.previous_id
 
+    def aborted(self, kind: str) -> None:
+        """Add an event of the end, for which there is always room."""
+        self.strand.previous_id = self.execution.history.end(kind, self.strand.previous_id)
+
     def exited(self, output: Json) -> str:
         """Add the event that the state was left; return its output as JSON."""
         text = self.text if output is self.value else self.limited(output)

@@ -99,6 +99,8 @@ def test_calls_are_refused_with_awss_codes(sfn: Any, machine: Callable[..., str]
         (sfn.list_executions, {}, "ValidationException"),
         (sfn.list_executions, {"stateMachineArn": arn, "nextToken": "x"}, "InvalidToken"),
         (sfn.update_state_machine, {"stateMachineArn": arn}, "MissingRequiredParameter"),
+        (sfn.list_executions, {"stateMachineArn": arn, "nextToken": "LTE="}, "InvalidToken"),
+        (sfn.tag_resource, {"resourceArn": arn, "tags": [{"key": str(n)} for n in range(51)]}, "TooManyTags"),
         (sfn.create_activity, {"name": "a"}, "UnknownOperationException"),
     ):
         assert refused(call, **arguments)[0] == code, arguments

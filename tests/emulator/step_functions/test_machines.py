@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from emulator.errors import ApiError
+from emulator.errors import ApiError, StateError
 from emulator.step_functions.asl.definition import MachineType
 from emulator.step_functions.machines import MachineStore
 
@@ -43,3 +43,10 @@ def test_a_write_that_was_cut_off_leaves_what_was_there(tmp_path: Path) -> None:
     again.update(arn, None, "other", {})
     assert MachineStore(tmp_path).get(arn).role_arn == "other"
     assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"name": "x"}'])
+def test_a_damaged_file_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "some.json").write_text(content)
+    with pytest.raises(StateError, match=r"some.json: expected a state machine"):
+        MachineStore(tmp_path)

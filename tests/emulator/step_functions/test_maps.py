@@ -166,6 +166,7 @@ def test_stopping_stops_the_children_too(sfn: Any, machine: Callable[..., str], 
     map_run = map_run_of(sfn, {"executionArn": started})
     assert map_run["status"] == "ABORTED"
     assert (map_run["itemCounts"]["aborted"], map_run["itemCounts"]["running"]) == (3, 0)
+    assert kinds(sfn, started)[-3:] == ["MapRunAborted", "MapStateAborted", "ExecutionAborted"]
 
 
 def reader(bucket: str, key: str, **config: Any) -> dict[str, Any]:
