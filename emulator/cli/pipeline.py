@@ -112,8 +112,11 @@ def _pipeline(options: argparse.Namespace) -> int:
             execution = pipeline.watch(arn, show)
         outcome = pipeline.outcome(arn, execution, results)
         s3_requests = cloud.own.s3_requests() if cloud.own else {}
+        notes = _notes(cloud.own) if cloud.own else []
     _report(outcome, machine, s3_requests, is_own=cloud.own is not None)
     say(f"{len(outcome.run.ranks)} ranks in {time.perf_counter() - began:.2f} s on this machine")
+    for note in notes:
+        say(note)
     if outcome.status != "SUCCEEDED":
         _say_failure(outcome)
         return FAILED
@@ -193,6 +196,12 @@ def _report(outcome: PipelineOutcome, machine: StateMachine, s3_requests: dict[s
     say(f"{outcome.transitions} state transitions{express}{counted}")
     if any(rank.report is None for rank in outcome.run.ranks):
         say("ranks that were stopped are not in it: AWS lets them run on, and bills them, until they end by themselves")
+
+
+def _notes(cloud: LocalCloud) -> list[str]:
+    """Return what this machine does otherwise than AWS, and what in the run would go otherwise there."""
+    warnings = [warning for execution in cloud.executions() for warning in execution.warnings]
+    return [*cloud.notes, *(f"on AWS: {warning}" for warning in warnings)]
 
 
 def _say_failure(outcome: PipelineOutcome) -> None:

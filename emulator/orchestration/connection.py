@@ -15,6 +15,7 @@ DEFAULT_URL = "http://127.0.0.1:4566"
 AWS = "aws"
 # Longer than Lambda's longest timeout with a cold start before it: the endpoint always answers first.
 _READ_TIMEOUT_S = 960
+_ATTEMPTS = 3
 
 
 class NoEndpointError(EmulatorError):
@@ -52,9 +53,13 @@ class Connection:
         connections
             Calls that will be under way at once.
         """
-        # A repeated Invoke would run a rank twice.
+        # A repeated Invoke would run a rank twice. All else may be asked again, such as CloudWatch Logs, which AWS
+        # lets an account ask some times a second only.
+        attempts = 1 if service == "lambda" else _ATTEMPTS
         config = Config(
-            max_pool_connections=connections, read_timeout=_READ_TIMEOUT_S, retries={"total_max_attempts": 1}
+            max_pool_connections=connections,
+            read_timeout=_READ_TIMEOUT_S,
+            retries={"mode": "standard", "total_max_attempts": attempts},
         )
         make: Any = self.session.client  # typed for each service by name, of which this is any
         return make(service, endpoint_url=self.url, config=config)

@@ -46,6 +46,8 @@ class Run:
         State transitions, what AWS charges an execution for.
     arn
         The execution's ARN, or empty.
+    warnings
+        What would go otherwise on AWS.
     """
 
     key: str
@@ -58,6 +60,7 @@ class Run:
     problem: str = ""
     transitions: int = 0
     arn: str = ""
+    warnings: tuple[str, ...] = ()
 
     @property
     def ranks(self) -> int:
@@ -122,6 +125,7 @@ def _execution_run(execution: ExecutionRecord, calls: Iterable[InvocationRecord]
         _problem(execution, ordered),
         execution.transitions,
         execution.arn,
+        execution.warnings,
     )
 
 

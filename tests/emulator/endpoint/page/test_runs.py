@@ -61,7 +61,8 @@ def test_an_execution_has_the_invocations_that_it_made_in_the_order_of_its_state
 def test_what_still_runs_is_counted_to_the_execution_that_runs() -> None:
     running = call(0, status=InvocationStatus.RUNNING, ended=None)
     record = execution(Status.RUNNING, [], stopped_at=None)
-    (run,) = runs_of([record], [running])
+    (run,) = runs_of([replace(record, warnings=("too many",))], [running])
+    assert run.warnings == ("too many",)
     assert (run.state, run.calls, run.ended) == (RunState.RUNNING, (running,), None)
 
 
