@@ -142,13 +142,13 @@ class SharedMemoryChannel(Framing[LanePair], SegmentChannel):
             assert self._segment is not None  # noqa: S101 - a call has begun
             plan = self._segment.layout
             rows = np.frombuffer(self._segment.memory, np.uint8)[plan.slots : plan.total].reshape(-1, plan.stride)
-            view = rows.reshape(layout.TURNS, self.size + 1, plan.stride)[:, :, : plan.slot].view(dtype)
-            self._views[dtype] = view
+            turns = rows[:, : layout.TURNS * plan.slot].view(dtype).reshape(self.size + 1, layout.TURNS, -1)
+            view = self._views[dtype] = turns.transpose(1, 0, 2)
         return view
 
     def place(self, turn: int, rank: int) -> int:
         """Return the place in `numbers` where the slot of `rank` begins."""
-        return (self._layout.slots + (turn * (self.size + 1) + rank) * self._layout.stride) // 8
+        return (self._layout.slots + rank * self._layout.stride + turn * self._layout.slot) // 8
 
     def mark(self, call: Call) -> Mark:
         """Return how the rounds know `call`."""

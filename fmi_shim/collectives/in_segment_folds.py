@@ -22,6 +22,8 @@ from fmi_shim.shared_memory.layout import TURNS
 ALONE_BYTES = 1 << 15
 """Up to so many bytes of all ranks together each rank combines everything itself, since sharing the work needs another
 round."""
+FEW_RANKS = 4
+"""Up to so many ranks combine two operands at a time, of which the own one is not copied; more combine all at once."""
 ROOT_BYTES = 1 << 16
 """Up to this payload the root of a reduction combines everything itself."""
 
@@ -35,7 +37,7 @@ def reduce(
         return reduce_whole(channel, call, combine)
     if call.count * call.dtype.itemsize <= min(ROOT_BYTES, _slot_bytes(channel, call)):
         return reduce_at_root(channel, call, function, combine)
-    share_out = pipeline(channel, call, combine)
+    share_out = pipeline(channel, call, function, combine)
     root = channel.rank == call.root
 
     def run(buffer: Array, spare: Array | None) -> Array | None:
@@ -58,7 +60,7 @@ def allreduce(
         return allreduce_number(channel, call, function)
     if channel.size * size_bytes <= ALONE_BYTES and size_bytes <= _slot_bytes(channel, call):
         return allreduce_alone(channel, call, function, combine)
-    share_out = pipeline(channel, call, combine)
+    share_out = pipeline(channel, call, function, combine)
 
     def run(buffer: Array, spare: Array | None) -> Array:
         out = _result(buffer, spare)
@@ -145,51 +147,66 @@ def reduce_at_root(
     return run
 
 
-def pipeline(channel: SegmentChannel, call: Call, combine: Combine) -> Callable[[Array, Array | None], None]:
-    """Copy in, combine a share of, and copy out a slot's width of elements each, in three steps that overlap.
+def pipeline(
+    channel: SegmentChannel, call: Call, function: ReduceFunction, combine: Combine
+) -> Callable[[Array, Array | None], None]:
+    """Copy in, combine a share of, and copy out a window's width of elements each, in three steps that overlap.
 
-    In round i a rank copies part i into its slot, combines its share of part i - 1 from all slots, and copies the
-    result of part i - 2 out, where it wants one. Its own share it takes from its buffer, and puts into its result.
+    In round i a rank copies part i into its window, combines its share of part i - 1 from all windows, and copies the
+    result of part i - 2 out, where it wants one. What fits a slot has that as its window. Else each half of a rank's
+    slots is one: a round is dear, of many ranks to a core above all. These are free when all have met once more, and
+    what a round reads was written in the one before.
 
-    Copies: one in and one out of all but the own share, and one of that to the others; the result may be the buffer.
-    Cost: ``(n / slot + 1) * sigma + 2 * n * beta + (p - 1) / p * n * gamma``.
+    Copies: one in, of all but the own share among few ranks, and one out; the result may be the buffer.
+    Cost: ``(n / window + 2) * sigma + 2 * n * beta + (p - 1) / p * n * gamma``.
     """
     rounds, mark, size, rank = channel.rounds, channel.mark(call), channel.size, channel.rank
-    slots = channel.slots(_dtype(call))
-    width = slots.shape[2]
+    turns = channel.slots(_dtype(call))
+    fits = call.count <= turns.shape[2]
+    windows = turns if fits else _halves(turns)
+    width = windows.shape[2]
+    fold, takes_own = _fold_of(function, call, combine), size <= FEW_RANKS
 
     def run(buffer: Array, out: Array | None) -> None:
         parts = [slice(start, min(start + width, buffer.size)) for start in range(0, buffer.size, width)]
-        folded: list[tuple[slice, int]] = []
-        turn = rounds.begin(mark)
-        for number, part in enumerate([*parts, None]):
+        places: list[int] = []
+        if not fits:
+            rounds.begin(mark)
+            rounds.meet()
+        for number in range(len(parts) + 1):
+            turn = rounds.begin(mark)
+            places.append(turn if fits else number % 2)
+            if number < len(parts):
+                mine, window = buffer[parts[number]], windows[places[number], rank]
+                first, last = share(mine.size, rank, size, mine.itemsize) if takes_own else (0, 0)
+                window[:first] = mine[:first]
+                window[last : mine.size] = mine[last:]
             if number:
-                before = turn
-                turn = rounds.begin(mark)
-            if part is not None:
-                mine, slot = buffer[part], slots[turn, rank]
-                first, last = share(mine.size, rank, size, buffer.itemsize)
-                slot[:first] = mine[:first]
-                slot[last : mine.size] = mine[last:]
-            if number:
-                whole = parts[number - 1]
-                first, last = share(whole.stop - whole.start, rank, size, buffer.itemsize)
-                operands = [*slots[before, :size, first:last]]
-                own = slice(whole.start + first, whole.start + last)
-                operands[rank] = buffer[own]
-                result = slots[before, size, first:last]
-                chain(operands, result, combine)
-                folded.append((whole, before))
-            rounds.publish()
+                part, rows = parts[number - 1], windows[places[number - 1]]
+                first, last = share(part.stop - part.start, rank, size, buffer.itemsize)
+                if takes_own:
+                    operands = [*rows[:size, first:last]]
+                    operands[rank] = buffer[part][first:last]
+                    chain(operands, rows[size, first:last], combine)
+                elif last > first:
+                    fold(rows[:size, first:last], rows[size, first:last])
             if number > 1 and out is not None:
-                whole, there = folded[number - 2]
-                out[whole] = slots[there, size, : whole.stop - whole.start]
-            rounds.await_all()
-        if out is not None and folded:
-            whole, there = folded[-1]
-            out[whole] = slots[there, size, : whole.stop - whole.start]
+                _copy_out(windows[places[number - 2], size], out[parts[number - 2]])
+            rounds.meet()
+        if out is not None and parts:
+            _copy_out(windows[places[-2], size], out[parts[-1]])
 
     return run
+
+
+def _halves(turns: Array) -> Array:
+    """Return all slots as two windows for each rank, shape (2, size + 1, elements), for `pipeline`."""
+    by_rank = turns.transpose(1, 0, 2)
+    return by_rank.reshape(by_rank.shape[0], 2, -1).transpose(1, 0, 2)
+
+
+def _copy_out(window: Array, out: Array) -> None:
+    out[...] = window[: out.size]
 
 
 def reduce_scatter(
@@ -344,6 +361,9 @@ def _fold_of(function: ReduceFunction, call: Call, combine: Combine) -> Callable
     reduce_rows = ufunc.reduce  # of two columns or more it adds row after row; of one column it adds pairs
 
     def fold(rows: Array, out: Array) -> None:
+        if rows.shape[1] == 1:
+            chain([*rows], out, combine)
+            return
         reduce_rows(rows, 0, None, out)  # type: ignore[call-overload] # by position it takes a tenth less time
 
     return fold

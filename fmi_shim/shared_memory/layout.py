@@ -2,8 +2,8 @@
 
 In this order: a first page with the abort record; for each rank two cache lines that tell how far it is in the
 collectives, and then a page with what else it tells the others; for each
-ordered pair of ranks a *lane*, that is three semaphores and a ring of blocks for messages; for each of the *turns* that
-the rounds of collectives take, a *slot* for each rank and one for results. All of it together has a bounded size
+ordered pair of ranks a *lane*, that is three semaphores and a ring of blocks for messages; for each rank, and once more
+for results, a *slot* for each of the *turns* that the rounds of collectives take. All of it together has a bounded size
 whatever the payloads are.
 """
 
@@ -26,9 +26,9 @@ BLOCKS = 8
 BLOCK_PREFIX = 8
 """A block begins with the number of bytes in it, 4 bytes, and its label, 4 bytes."""
 
-_LANES_BYTES = 16 << 20
+_LANES_BYTES = 8 << 20
 _LARGEST_RING, _SMALLEST_RING = 256 << 10, 4 << 10
-_SLOTS_BYTES = 20 << 20
+_SLOTS_BYTES = 34 << 20
 _LARGEST_SLOT, _SMALLEST_SLOT = 256 << 10, 8 << 10
 
 CLAIM = 0
@@ -81,13 +81,13 @@ class Layout:
 
     @property
     def stride(self) -> int:
-        """Bytes from one slot to the next, apart by a line so that like places of slots do not share cache sets."""
-        return self.slot + LINE
+        """Bytes from one rank's slots to the next's, a line more so that like places do not share cache sets."""
+        return TURNS * self.slot + LINE
 
     @property
     def total(self) -> int:
         """Bytes of the whole segment."""
-        return self.slots + TURNS * (self.size + 1) * self.stride
+        return self.slots + (self.size + 1) * self.stride
 
     def tags(self, rank: int) -> int:
         """Return the offset of the words that tell, for each turn, what `rank` has come to."""

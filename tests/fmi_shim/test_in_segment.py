@@ -42,7 +42,7 @@ class SlotWorld:
         self.kind = kind
         self.plan = Layout(size, 64, PAGE)
         self.memory = mmap.mmap(-1, self.plan.total)
-        self.slots = np.full((TURNS, size + 1, width), "nothing", object)
+        self.slots = np.full((size + 1, TURNS, width), "nothing", object).transpose(1, 0, 2)
         for rank in range(size):
             Semaphore(self.memory, self.plan.doorbell(rank)).initialise()
             for other in range(size):
@@ -126,7 +126,7 @@ def test_allreduce_combines_strictly_in_rank_order_in_place_or_not(
     def program(channel: SlotChannel) -> list[str]:
         buffer = own(channel.rank, count)
         out = buffer if in_place else np.empty_like(buffer)
-        in_segment_folds.pipeline(channel, call(Operation.allreduce, count), tell)(buffer, out)
+        in_segment_folds.pipeline(channel, call(Operation.allreduce, count), LARGER, tell)(buffer, out)
         return out.tolist()
 
     assert SlotWorld(kind, size, width).run(program) == [in_rank_order(size, count)] * size
@@ -195,7 +195,7 @@ def carried_out(channel: SlotChannel, operation: str, count: int, root: int, num
             in_segment_folds.reduce_at_root(channel, this, LARGER, tell)(part, out)
         case "allreduce" | "reduce":
             wanted = operation == "allreduce" or channel.rank == root
-            in_segment_folds.pipeline(channel, this, tell)(part, out if wanted else None)
+            in_segment_folds.pipeline(channel, this, LARGER, tell)(part, out if wanted else None)
         case "scan" | "exscan":
             ranks = channel.rank + (operation == "scan")
             up_to = in_segment_folds.prefix(channel, this, LARGER, tell, ranks)
