@@ -1,7 +1,6 @@
 """Sandboxes that are processes, forked by the zygote: the endpoint's side of it."""
 
 import asyncio
-import contextlib
 import os
 import resource
 import signal
@@ -19,6 +18,8 @@ from emulator.sandboxes.memory import MemoryGauge
 from emulator.sandboxes.messages import Exited, InitDone, Kill, Message, Spawn, Started
 
 _READ_BYTES = 65536
+# The most that /proc/sys/fs/pipe-max-size lets a pipe hold without privileges; see pipe(7).
+_PIPE_BYTES = 1024 * 1024
 # The keeper's exit status, from here on, is 128 + the signal that ended the zygote.
 _KILLED_STATUS = 128
 
@@ -36,7 +37,7 @@ class ProcessSandbox:
         self._memory: MemoryGauge | None = None
         self.started: asyncio.Future[None] = self._loop.create_future()
         os.set_blocking(output, False)
-        self._loop.add_reader(output, self.drain_output)
+        self._loop.add_reader(output, self._read_output)
 
     @property
     def exited(self) -> asyncio.Future[SandboxExit]:
@@ -51,12 +52,10 @@ class ProcessSandbox:
 
     def drain_output(self) -> None:
         """Hand over all that the worker has written until now."""
-        if self._output < 0:
-            return
-        with contextlib.suppress(BlockingIOError):
-            while data := os.read(self._output, _READ_BYTES):
-                self._on_output(data)
-            self._close_output()
+        # A pipe holds no more; whoever keeps writing has written the rest since.
+        for _ in range(_PIPE_BYTES // _READ_BYTES):
+            if not self._read_output():
+                return
 
     def init_done(self) -> None:
         """Take note that the init phase is over: the CPU share holds from now on."""
@@ -80,6 +79,20 @@ class ProcessSandbox:
         self._close_output()
         if not self._exited.done():
             self._exited.set_result(end)
+
+    def _read_output(self) -> bool:
+        """Hand over a piece of the output; tell whether there may be more."""
+        if self._output < 0:
+            return False
+        try:
+            data = os.read(self._output, _READ_BYTES)
+        except BlockingIOError:
+            return False
+        if data:
+            self._on_output(data)
+        else:
+            self._close_output()
+        return bool(data)
 
     def _close_output(self) -> None:
         if self._output >= 0:
