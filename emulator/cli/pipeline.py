@@ -166,10 +166,11 @@ def _shown(pipeline: Pipeline) -> Iterator[_Show]:
     from emulator.report.live_view import live_view
 
     console = Console(stderr=True)
-    with Live(console=console, refresh_per_second=_REFRESH_A_SECOND, transient=True) as live:
+    # What the ranks print goes above the table, but not where standard output is somewhere else.
+    both = sys.stdout.isatty()
+    with Live(console=console, refresh_per_second=_REFRESH_A_SECOND, transient=True, redirect_stdout=both) as live:
 
         def show(role: Role, lines: Sequence[LogLine]) -> None:
-            # Rich prints above the table what goes to a terminal meanwhile.
             _print_lines(role, lines)
             live.update(live_view(pipeline.progress, time.time(), console.height))
 

@@ -70,7 +70,7 @@ class PipelineOutcome:
     transitions
         State transitions, as AWS counts them.
     express_ms
-        The durations of the EXPRESS executions, ms.
+        The durations of the EXPRESS executions, ms; a retry counts as one more.
     """
 
     run: RunOutcome
@@ -258,7 +258,8 @@ class Pipeline:
         if succeeded and results is not None and self._payload.result_path:
             rank_results = fetch_results(self._s3, self._payload.bucket, self._payload.result_path, results)
         events = self._history(arn)
-        express = [report.duration_ms for report in logs[Role.EXECUTE].reports] if self._machine.is_express else []
+        tries = logs[Role.EXECUTE].reports if self._machine.is_express else []
+        express = [report.duration_ms + (report.init_ms or 0.0) for report in tries]
         return PipelineOutcome(
             RunOutcome(ranks, others, rank_results),
             (*others, *logs[Role.EXECUTE].reports),

@@ -166,11 +166,13 @@ def test_ctrl_c_stops_the_execution_on_a_cloud_that_goes_on(
     assert (latest.status, latest.error) == ("ABORTED", "Interrupted")
 
 
-def test_on_a_terminal_the_ranks_have_lines_that_change(tmp_path: Path, checkout: Callable[..., Path]) -> None:
+def test_on_a_terminal_the_ranks_have_lines_that_change_and_their_output_can_go_elsewhere(
+    tmp_path: Path, checkout: Callable[..., Path]
+) -> None:
     steps = "import time\nfor i in range(4):\n    print(f'step {i + 1}/4', flush=True)\n    time.sleep(0.3)\n"
     leader, follower = pty.openpty()
     path = checkout(steps, FIRST)
-    with start(tmp_path, path, stdout=follower, stderr=follower, env={"TERM": "xterm", "COLUMNS": "90"}) as command:
+    with start(tmp_path, path, stderr=follower, env={"TERM": "xterm", "COLUMNS": "90"}) as command:
         os.close(follower)
         seen = b""
         # A terminal whose other side is closed answers with an error.
@@ -179,14 +181,16 @@ def test_on_a_terminal_the_ranks_have_lines_that_change(tmp_path: Path, checkout
                 seen += more
         except OSError:
             pass
-        command.wait(timeout=20)
+        assert command.stdout is not None
+        output = command.stdout.read()
     os.close(leader)
     assert command.returncode == 0, seen
     text = seen.decode()
-    assert "execute" in text
     assert "━" in text
     assert "\x1b[?25h" in text  # the cursor is shown again
     assert "2 ranks in" in text.rpartition("\x1b")[2]
+    steps_seen = [f"[{rank}] step {step}/4" for rank in range(2) for step in range(1, 5)]
+    assert sorted(output.splitlines()) == steps_seen
 
 
 def test_a_running_cloud_is_used_again_and_shows_the_run(

@@ -7,9 +7,9 @@ from emulator.functions.execute import TRACE_MARKER
 from emulator.lambda_service.sandbox_log import LogSink
 from emulator.rank_lines import Phase, parse_phase
 
-# Of a thousand ranks, two lines each, several runs.
-_STREAMS = 20_000
-_PHASES_A_STREAM = 200
+# A thousand ranks with a hundred intervals each, twice: some 25 MB. The streams that have said nothing for longest go
+# first.
+_MOST_INTERVALS = 200_000
 
 
 class PhaseLog:
@@ -24,25 +24,23 @@ class PhaseLog:
     def __init__(self, sink: LogSink) -> None:
         self._sink = sink
         self._phases: OrderedDict[str, list[Phase]] = OrderedDict()
+        self._intervals = 0
 
     def append(self, group: str, stream: str, messages: Sequence[str]) -> None:
         """Add log events; see `LogSink`."""
         for message in messages:
-            if message.startswith(TRACE_MARKER) and (phase := parse_phase(message)) is not None:
+            if message.startswith(TRACE_MARKER) and (phase := parse_phase(message)) is not None and phase.intervals:
                 self._remember(stream, phase)
         self._sink.append(group, stream, messages)
 
     def phases(self, stream: str, began: float, ended: float) -> list[Phase]:
         """Return the phases of a sandbox that began within a time, seconds since 1970."""
-        return [
-            phase
-            for phase in self._phases.get(stream, [])
-            if phase.intervals and began <= phase.intervals[0][0] <= ended
-        ]
+        return [phase for phase in self._phases.get(stream, []) if began <= phase.intervals[0][0] <= ended]
 
     def _remember(self, stream: str, phase: Phase) -> None:
-        kept = self._phases.setdefault(stream, [])
-        kept.append(phase)
-        del kept[:-_PHASES_A_STREAM]
-        while len(self._phases) > _STREAMS:
-            self._phases.popitem(last=False)
+        self._phases.setdefault(stream, []).append(phase)
+        self._phases.move_to_end(stream)
+        self._intervals += len(phase.intervals)
+        while self._intervals > _MOST_INTERVALS:
+            _, forgotten = self._phases.popitem(last=False)
+            self._intervals -= sum(len(phase.intervals) for phase in forgotten)
