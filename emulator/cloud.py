@@ -7,6 +7,7 @@ import tempfile
 import threading
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import Future
+from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -39,6 +40,9 @@ class LocalCloud:
         Modules that functions find imported already, such as ``torch``.
     settings
         How functions are run.
+    state
+        A folder in which buckets, functions, state machines and logs outlive this cloud, even when this process is
+        killed. Without one, they are gone at the end.
 
     Attributes
     ----------
@@ -50,8 +54,15 @@ class LocalCloud:
         What cannot be emulated on this machine, a sentence each.
     """
 
-    def __init__(self, port: int = 0, preload: Sequence[str] = (), settings: LambdaSettings = _SETTINGS) -> None:
+    def __init__(
+        self,
+        port: int = 0,
+        preload: Sequence[str] = (),
+        settings: LambdaSettings = _SETTINGS,
+        state: Path | None = None,
+    ) -> None:
         self._settings = settings
+        self._state_path = state
         self._port = port
         self._preload = preload
         self.endpoint_url = ""
@@ -67,6 +78,8 @@ class LocalCloud:
             When the endpoint's port is taken.
         EmulatorError
             When the runtime client is not installed.
+        StateError
+            When the folder for the state cannot be used.
         """
         check_installed(self._settings.runtime_client)
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
@@ -109,32 +122,32 @@ class LocalCloud:
         return self._call(read())
 
     async def _start(self) -> None:
-        # When this process is killed, it is the zygote that removes this folder.
-        self._scratch = Path(tempfile.mkdtemp(prefix="fmi-emulator-"))
-        self._sandboxes = ProcessSandboxes(self._scratch, self._preload)
-        await self._sandboxes.start()
-        if (reason := self._sandboxes.cpu_shares_missing) is not None:
-            self.notes.append(f"CPU shares are not enforced here, every function may use every core: {reason}")
-        # Moto takes as long to import as the zygote takes to get ready: on two cores, the one hides the other.
-        from emulator.endpoint.app import Endpoint
+        async with AsyncExitStack() as started:
+            # When this process is killed, it is the zygote that removes this folder.
+            scratch = Path(tempfile.mkdtemp(prefix="fmi-emulator-"))
+            started.callback(shutil.rmtree, scratch, ignore_errors=True)
+            # What is refused is refused before anything runs.
+            state = StateFolder(self._state_path or scratch / "state", lasting=self._state_path is not None)
+            started.callback(state.close)
+            self._sandboxes = ProcessSandboxes(scratch, self._preload)
+            await self._sandboxes.start()
+            started.push_async_callback(self._sandboxes.close)
+            if (reason := self._sandboxes.cpu_shares_missing) is not None:
+                self.notes.append(f"CPU shares are not enforced here, every function may use every core: {reason}")
+            # Moto takes as long to import as the zygote takes to get ready: on two cores, the one hides the other.
+            from emulator.endpoint.app import Endpoint
 
-        self._state = StateFolder(self._scratch / "state", lasting=False)
-        self._endpoint = Endpoint(self._state, self._sandboxes, _LOOPBACK, self._port, self._settings)
-        self._rendezvous = RendezvousServer(_LOOPBACK, 0)
-        try:
+            self._endpoint = Endpoint(state, self._sandboxes, _LOOPBACK, self._port, self._settings)
+            started.push_async_callback(self._endpoint.close)
             self.endpoint_url = await self._endpoint.start()
-            await self._rendezvous.start()
-        except BaseException:
-            await self._close()
-            raise
-        self.rendezvous = f"{_LOOPBACK}:{self._rendezvous.port}"
+            rendezvous = RendezvousServer(_LOOPBACK, 0)
+            await rendezvous.start()
+            started.push_async_callback(rendezvous.close)
+            self.rendezvous = f"{_LOOPBACK}:{rendezvous.port}"
+            self._started = started.pop_all()
 
     async def _close(self) -> None:
-        await self._rendezvous.close()
-        await self._endpoint.close()
-        await self._sandboxes.close()
-        self._state.close()
-        shutil.rmtree(self._scratch, ignore_errors=True)
+        await self._started.aclose()
 
     def _call(self, coroutine: Coroutine[Any, Any, _Result]) -> _Result:
         future: Future[_Result] = asyncio.run_coroutine_threadsafe(coroutine, self._loop)

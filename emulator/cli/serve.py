@@ -2,6 +2,7 @@
 
 import argparse
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emulator import limits
@@ -29,13 +30,20 @@ def add_parser(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
         default=_DEFAULT_PORT,
         help="port on 127.0.0.1 (default %(default)s; 0: a free one)",
     )
+    parser.add_argument(
+        "--state",
+        type=Path,
+        metavar="DIR",
+        help="keep buckets, functions, state machines and logs in DIR, from one run to the next, even after a kill",
+    )
     parser.add_argument("--preload", action="append", default=[], metavar="MODULE", help=arguments.PRELOAD_HELP)
     arguments.add_function_options(parser)
     parser.set_defaults(run=_serve)
 
 
 def _serve(options: argparse.Namespace) -> int:
-    with LocalCloud(options.port, options.preload, arguments.function_settings(options)) as cloud:
+    settings = arguments.function_settings(options)
+    with LocalCloud(options.port, options.preload, settings, options.state) as cloud:
         print(f"export AWS_ENDPOINT_URL={cloud.endpoint_url}")
         print("export AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local")
         # StartSyncExecution's host would get the prefix sync-, which no resolver knows here.

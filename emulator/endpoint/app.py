@@ -7,16 +7,21 @@ from collections.abc import Awaitable, Callable, Sequence
 from aiohttp import web
 
 from emulator.endpoint.lambda_api import LambdaApi
+from emulator.endpoint.logs_api import TARGET as LOGS
+from emulator.endpoint.logs_api import LogsApi
 from emulator.endpoint.moto_bridge import MotoBridge
 from emulator.endpoint.page.phases import PhaseLog
 from emulator.endpoint.page.views import Page
 from emulator.endpoint.s3.api import S3Api
-from emulator.endpoint.step_functions_api import TARGET, StepFunctionsApi
+from emulator.endpoint.step_functions_api import TARGET as STEP_FUNCTIONS
+from emulator.endpoint.step_functions_api import StepFunctionsApi
 from emulator.errors import PortInUseError
 from emulator.lambda_service.environments import Environments
+from emulator.lambda_service.function_records import FunctionRecords
 from emulator.lambda_service.functions import FunctionRegistry
 from emulator.lambda_service.invocations import LambdaService
 from emulator.lambda_service.settings import LambdaSettings
+from emulator.log_store.store import LogStore
 from emulator.object_store.store import ObjectStore
 from emulator.sandboxes.base import SandboxFactory
 from emulator.state_folder import StateFolder
@@ -33,12 +38,12 @@ _LINE_BYTES = 16 * 1024
 
 
 class Endpoint:
-    """Our Lambda and Step Functions services and our object store, and moto for everything else, on one port.
+    """Our Lambda, Step Functions, S3 and CloudWatch Logs services, and moto for everything else, on one port.
 
     Parameters
     ----------
     state
-        Where functions, objects and state machines are kept.
+        Where functions, objects, logs and state machines are kept.
     sandboxes
         Where functions run.
     host, port
@@ -58,6 +63,7 @@ class Endpoint:
         self._moto = MotoBridge()
         self._objects = ObjectStore(state)
         self.s3 = S3Api(self._objects, self._moto.handle)
+        self._logs = LogStore(state)
         self._service: LambdaService | None = None
         self._step_functions: StepFunctionsService | None = None
         self._runner: web.AppRunner | None = None
@@ -74,8 +80,8 @@ class Endpoint:
         # Functions are told this address, so it must be known before the first of them starts.
         url = f"http://{self._host}:{listener.getsockname()[1]}"
         self._moto.restore(self._objects.buckets.configurations())
-        functions = FunctionRegistry(self._state.folder("functions"))
-        phases = PhaseLog(self._moto)
+        functions = FunctionRegistry(FunctionRecords(self._state))
+        phases = PhaseLog(self._logs)
         environments = Environments(self._sandboxes, phases, url, self._settings)
         self._service = LambdaService(functions, environments, self._settings)
         self._step_functions = StepFunctionsService(self._state.folder("step_functions"), self._service, url)
@@ -83,7 +89,7 @@ class Endpoint:
         app = web.Application(client_max_size=2**63)
         app.add_routes(LambdaApi(functions, self._service, self._objects.read).routes())
         app.add_routes(Page(functions, self._service, self._step_functions.executions, phases, url).routes())
-        by_service = _by_service(StepFunctionsApi(self._step_functions), self.s3, self._moto)
+        by_service = _by_service(StepFunctionsApi(self._step_functions), LogsApi(self._logs), self.s3, self._moto)
         # Of a key, anything may be part of the path, line feeds too.
         app.router.add_route("*", "/{path:(?s:.*)}", by_service)
         self._runner = web.AppRunner(
@@ -118,13 +124,16 @@ class Endpoint:
 
 
 def _by_service(
-    step_functions: StepFunctionsApi, s3: S3Api, moto: MotoBridge
+    step_functions: StepFunctionsApi, logs: LogsApi, s3: S3Api, moto: MotoBridge
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     """Return a handler for the services that are not told by their paths."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        if request.headers.get("X-Amz-Target", "").startswith(TARGET):
+        target = request.headers.get("X-Amz-Target", "")
+        if target.startswith(STEP_FUNCTIONS):
             return await step_functions.handle(request)
+        if target.startswith(LOGS):
+            return await logs.handle(request)
         return await (s3.handle(request) if s3.is_s3(request) else moto.handle(request))
 
     return handle

@@ -140,7 +140,7 @@ class LambdaVersionsApi:
         }
         if "SourceArn" in body:
             statement["Condition"] = {"ArnLike": {"AWS:SourceArn": body["SourceArn"]}}
-        policy[statement_id] = statement
+        self._functions.set_policy(name, {**policy, statement_id: statement})
         return answer({"Statement": json.dumps(statement)}, HTTPStatus.CREATED)
 
     async def _get_policy(self, request: web.Request) -> web.StreamResponse:
@@ -155,6 +155,7 @@ class LambdaVersionsApi:
         policy = self._functions.policy(request.match_info["name"])
         if policy.pop(request.match_info["statement"], None) is None:
             raise _no_resource()
+        self._functions.set_policy(request.match_info["name"], policy)
         return nothing()
 
     async def _list_tags(self, request: web.Request) -> web.StreamResponse:
@@ -164,13 +165,14 @@ class LambdaVersionsApi:
         tags = (await read_json(request)).get("Tags") or {}
         if not isinstance(tags, dict) or not all(isinstance(value, str) for value in tags.values()):
             raise invalid(f"Tags: expected texts by name, got {tags!r}")
-        self._functions.tags(request.match_info["name"]).update(tags)
+        name = request.match_info["name"]
+        self._functions.set_tags(name, {**self._functions.tags(name), **tags})
         return nothing()
 
     async def _untag(self, request: web.Request) -> web.StreamResponse:
-        tags = self._functions.tags(request.match_info["name"])
-        for key in request.query.getall("tagKeys", []):
-            tags.pop(key, None)
+        name, gone = request.match_info["name"], request.query.getall("tagKeys", [])
+        kept = {key: value for key, value in self._functions.tags(name).items() if key not in gone}
+        self._functions.set_tags(name, kept)
         return nothing()
 
 

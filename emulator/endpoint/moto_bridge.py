@@ -2,18 +2,15 @@
 
 import asyncio
 import io
-import time
 import urllib.parse
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from aiohttp import web
-from moto.logs.models import logs_backends
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from moto.s3.models import s3_backends
 
-from emulator.limits import ACCOUNT_ID, REGION
 from emulator.object_store.buckets import Configuration
 
 # Moto's time goes into Python code, which more threads than cores do not speed up.
@@ -21,7 +18,7 @@ _THREADS = 4
 
 
 class MotoBridge:
-    """Answers AWS requests with moto, and lets the Lambda service write logs where moto keeps them."""
+    """Answers AWS requests with moto."""
 
     def __init__(self) -> None:
         self._app = DomainDispatcherApplication(create_backend_app)
@@ -39,19 +36,10 @@ class MotoBridge:
         for kept in configurations:
             self._call(_wsgi_environ("PUT", kept.target, kept.headers.items(), kept.body, ""))
 
-    def append(self, group: str, stream: str, messages: Sequence[str]) -> None:
-        """Add log events with the present time; see `LogSink`."""
-        backend = logs_backends[ACCOUNT_ID][REGION]
-        backend.ensure_log_group(group)
-        backend.ensure_log_stream(group, stream)
-        now = int(time.time() * 1000)
-        backend.put_log_events(group, stream, [{"timestamp": now, "message": message} for message in messages])
-
     def close(self) -> None:
         """End the threads and forget everything that was kept."""
         self._threads.shutdown(cancel_futures=True)
         s3_backends.reset()
-        logs_backends.reset()
 
     def _call(self, environ: dict[str, Any]) -> web.Response:
         status: list[str] = []

@@ -6,10 +6,9 @@ import re
 import shutil
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any
 
 from emulator import limits
@@ -26,27 +25,10 @@ from emulator.lambda_service.function import (
     function_arn,
     not_found,
 )
+from emulator.lambda_service.function_records import Entry, FunctionRecords
 from emulator.lambda_service.function_spec import FunctionSpec, PackageType
 
 _ALIAS = re.compile(r"(?!^[0-9]+$)([a-zA-Z0-9-_]{1,128})")
-
-
-@dataclass
-class _Entry:
-    """All there is under one name."""
-
-    latest: Function
-    versions: dict[str, Function] = field(default_factory=dict)
-    published: int = 0
-    aliases: dict[str, Alias] = field(default_factory=dict)
-    reserved_concurrency: int | None = None
-    tags: dict[str, str] = field(default_factory=dict)
-    # Statements of its resource policy, by their ids.
-    policy: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    @property
-    def functions(self) -> list[Function]:
-        return [self.latest, *self.versions.values()]
 
 
 class FunctionRegistry:
@@ -57,13 +39,22 @@ class FunctionRegistry:
 
     Parameters
     ----------
-    folder
-        Where code is unpacked. It stays until the function is deleted: a version may be running it.
+    records
+        Keeps every change, before the method that makes it returns. Code stays until the function is deleted, or
+        until the next start: a version may be running it.
+
+    Raises
+    ------
+    StateError
+        When what was kept does not fit together.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._entries: dict[str, _Entry] = {}
+    def __init__(self, records: FunctionRecords) -> None:
+        self._records = records
+        self._entries = records.load()
+        used = {function.package.root for entry in self._entries.values() for function in entry.functions}
+        for unused in set(records.folder.iterdir()) - used:
+            shutil.rmtree(unused, ignore_errors=True)
 
     def create(self, spec: FunctionSpec, code: bytes | ImageUri, tags: Mapping[str, str] | None = None) -> Function:
         """Add a function.
@@ -76,7 +67,8 @@ class FunctionRegistry:
         if spec.name in self._entries:
             raise ApiError("ResourceConflictException", HTTPStatus.CONFLICT, f"Function already exist: {spec.name}")
         function = Function(spec, self._store(spec, code))
-        self._entries[spec.name] = _Entry(function, tags=dict(tags or {}))
+        self._entries[spec.name] = Entry(function, tags=dict(tags or {}))
+        self._keep(spec.name)
         return function
 
     def get(self, reference: str, qualifier: str | None = None) -> Function:
@@ -111,7 +103,7 @@ class FunctionRegistry:
         dry_run: bool = False,
     ) -> Function:
         """Give a function new code; return it as it is now, or would be after a dry run."""
-        entry, _ = self._find(reference)
+        entry, parsed = self._find(reference)
         _check_revision(entry.latest.revision_id, revision_id)
         spec = entry.latest.spec if architecture is None else replace(entry.latest.spec, architecture=architecture)
         function = _changed(entry.latest, spec=spec, package=self._store(spec, code))
@@ -119,13 +111,15 @@ class FunctionRegistry:
             self._remove_code([function])
         else:
             entry.latest = function
+            self._keep(parsed.name)
         return function
 
     def update_configuration(self, reference: str, request: Mapping[str, Any]) -> Function:
         """Change a function's settings; return it as it is now."""
-        entry, _ = self._find(reference)
+        entry, parsed = self._find(reference)
         _check_revision(entry.latest.revision_id, request.get("RevisionId"))
         entry.latest = _changed(entry.latest, spec=entry.latest.spec.updated(request))
+        self._keep(parsed.name)
         return entry.latest
 
     def publish(
@@ -137,7 +131,7 @@ class FunctionRegistry:
         revision_id: str | None = None,
     ) -> Function:
         """Freeze the function as its next version; an unchanged one is not published twice."""
-        entry, _ = self._find(reference)
+        entry, parsed = self._find(reference)
         latest = entry.latest
         _check_revision(latest.revision_id, revision_id)
         if code_sha256 not in (None, latest.package.sha256):
@@ -152,6 +146,7 @@ class FunctionRegistry:
         version = str(entry.published)
         spec = latest.spec if description is None else replace(latest.spec, description=description)
         entry.versions[version] = replace(latest, spec=spec, version=version, revision_id=str(uuid.uuid4()))
+        self._keep(parsed.name)
         return entry.versions[version]
 
     def create_alias(self, reference: str, name: str, version: str, description: str = "") -> Alias:
@@ -170,6 +165,7 @@ class FunctionRegistry:
             raise ApiError("ResourceConflictException", HTTPStatus.CONFLICT, message)
         self.get(parsed.name, version)
         entry.aliases[name] = Alias(name, version, description)
+        self._keep(parsed.name)
         return entry.aliases[name]
 
     def update_alias(
@@ -191,6 +187,7 @@ class FunctionRegistry:
         if description is not None:
             alias = replace(alias, description=description)
         entry.aliases[name] = replace(alias, revision_id=str(uuid.uuid4()))
+        self._keep(parsed.name)
         return entry.aliases[name]
 
     def alias(self, reference: str, name: str) -> Alias:
@@ -208,8 +205,9 @@ class FunctionRegistry:
 
     def delete_alias(self, reference: str, name: str) -> None:
         """Forget an alias, if there is one."""
-        entry, _ = self._find(reference)
+        entry, parsed = self._find(reference)
         entry.aliases.pop(name, None)
+        self._keep(parsed.name)
 
     def reserve(self, reference: str, concurrency: int | None) -> None:
         """Set a function's reserved concurrency, or take the reservation back with None.
@@ -219,7 +217,7 @@ class FunctionRegistry:
         ApiError
             When fewer than 100 executions would be left for the functions without a reservation, as on AWS.
         """
-        entry, _ = self._find(reference)
+        entry, parsed = self._find(reference)
         others = sum(other.reserved_concurrency or 0 for other in self._entries.values() if other is not entry)
         left = limits.CONCURRENT_EXECUTIONS - others - (concurrency or 0)
         if concurrency is not None and (concurrency < 0 or left < limits.UNRESERVED_EXECUTIONS):
@@ -228,6 +226,7 @@ class FunctionRegistry:
                 f"UnreservedConcurrentExecution below its minimum value of [{limits.UNRESERVED_EXECUTIONS}]."
             )
         entry.reserved_concurrency = concurrency
+        self._keep(parsed.name)
 
     def reserved(self, name: str) -> int | None:
         """Return a function's reserved concurrency, None when it has none or is gone."""
@@ -240,12 +239,24 @@ class FunctionRegistry:
         return limits.CONCURRENT_EXECUTIONS - reserved
 
     def tags(self, reference: str) -> dict[str, str]:
-        """Return a function's tags, to be read or changed."""
-        return self._find(reference)[0].tags
+        """Return a function's tags."""
+        return dict(self._find(reference)[0].tags)
+
+    def set_tags(self, reference: str, tags: dict[str, str]) -> None:
+        """Give a function other tags."""
+        entry, parsed = self._find(reference)
+        entry.tags = tags
+        self._keep(parsed.name)
 
     def policy(self, reference: str) -> dict[str, dict[str, Any]]:
-        """Return the statements of a function's resource policy by their ids, to be read or changed."""
-        return self._find(reference)[0].policy
+        """Return the statements of a function's resource policy by their ids."""
+        return dict(self._find(reference)[0].policy)
+
+    def set_policy(self, reference: str, policy: dict[str, dict[str, Any]]) -> None:
+        """Give a function another resource policy."""
+        entry, parsed = self._find(reference)
+        entry.policy = policy
+        self._keep(parsed.name)
 
     def delete(self, reference: str, qualifier: str | None = None) -> list[Function]:
         """Remove a function with all its versions, or one version of it; return what was removed.
@@ -261,6 +272,7 @@ class FunctionRegistry:
             raise invalid("$LATEST version cannot be deleted without deleting the function.")
         if version is None:
             del self._entries[parsed.name]
+            self._records.delete(parsed.name)
             self._remove_code(entry.functions)
             return entry.functions
         if any(alias.version == version for alias in entry.aliases.values()):
@@ -269,6 +281,7 @@ class FunctionRegistry:
         removed = entry.versions.pop(version, None)
         if removed is None:
             return []
+        self._keep(parsed.name)
         if all(other.package.root != removed.package.root for other in entry.functions):
             self._remove_code([removed])
         return [removed]
@@ -281,7 +294,10 @@ class FunctionRegistry:
         """Return a function's latest state and its versions."""
         return self._find(reference)[0].functions
 
-    def _find(self, reference: str) -> tuple[_Entry, Reference]:
+    def _keep(self, name: str) -> None:
+        self._records.put(name, self._entries[name])
+
+    def _find(self, reference: str) -> tuple[Entry, Reference]:
         parsed = Reference.parse(reference)
         if parsed.name not in self._entries:
             raise not_found(function_arn(parsed.name))
@@ -295,8 +311,8 @@ class FunctionRegistry:
             return Package(hashlib.sha256(code.text.encode()).hexdigest(), 0, image_uri=code.text)
         if spec.package_type is PackageType.IMAGE:
             raise invalid("Please provide ImageUri when creating a function with packageType Image.")
-        root = self._folder / f"{spec.name}-{uuid.uuid4().hex[:8]}"
-        root.mkdir(parents=True)
+        root = self._records.folder / f"{spec.name}-{uuid.uuid4().hex[:8]}"
+        root.mkdir()
         try:
             unpack(code, root)
         except ApiError:

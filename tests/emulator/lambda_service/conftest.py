@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 
 from emulator.lambda_service.environments import Environments
+from emulator.lambda_service.function_records import FunctionRecords
 from emulator.lambda_service.function_spec import FunctionSpec
 from emulator.lambda_service.functions import FunctionRegistry
 from emulator.lambda_service.invocations import LambdaService
 from emulator.lambda_service.settings import LambdaSettings
 from emulator.sandboxes.process import ProcessSandboxes
+from emulator.state_folder import StateFolder
 from tests.emulator.conftest import ROLE, archive
 
 
@@ -35,7 +37,7 @@ class Service:
     def __init__(self, state: Path, sandboxes: ProcessSandboxes, settings: LambdaSettings) -> None:
         self.log = Lines()
         self.sandboxes = sandboxes
-        self.functions = FunctionRegistry(state / "functions")
+        self.functions = FunctionRegistry(FunctionRecords(StateFolder(state / "state", lasting=False)))
         environments = Environments(sandboxes, self.log, "http://127.0.0.1:1", settings)
         self.service = LambdaService(self.functions, environments, settings)
 

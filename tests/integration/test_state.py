@@ -1,0 +1,280 @@
+"""fmi-emulator serve --state: what was acknowledged is there after a kill, and nothing else is."""
+
+import io
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import md5
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+COMMAND = Path(sys.executable).with_name("fmi-emulator")
+MIB = 1 << 20
+WRITERS = 4
+SIZES = (0, 100, 20_000, 300_000)
+
+
+class Server:
+    """A running ``fmi-emulator serve``."""
+
+    def __init__(self, process: "subprocess.Popen[str]", url: str) -> None:
+        self.process = process
+        self.url = url
+
+    def client(self, service: str) -> Any:
+        return boto3.client(
+            service,
+            endpoint_url=self.url,
+            region_name="us-east-1",
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+            config=Config(retries={"total_max_attempts": 1}, max_pool_connections=20),
+        )
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@contextmanager
+def serving(state: Path, scratch: Path) -> Iterator[Server]:
+    with subprocess.Popen(
+        [COMMAND, "serve", "--port", "0", "--state", state],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(scratch)},
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        try:
+            while "ready" not in (line := process.stderr.readline()):
+                assert line, "the server ended"
+            (url,) = re.findall(r"AWS_ENDPOINT_URL=(\S+)", process.stdout.readline())
+            yield Server(process, url)
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=20)
+
+
+@dataclass
+class Written:
+    """What a writer was told, by key: an object's content or None for a deleted one; and what it was about to do."""
+
+    acknowledged: dict[str, bytes | None] = field(default_factory=dict)
+    under_way: tuple[str, bytes | None] | None = None
+
+
+def write(s3: Any, writer: int, written: Written) -> None:
+    """Put, overwrite and delete objects until the server is gone."""
+    chance = random.Random(writer)  # noqa: S311 - reproducible
+    try:
+        while True:
+            key = f"{writer}/../{chance.randrange(20)}"
+            content = chance.randbytes(chance.choice(SIZES)) if chance.random() < 0.8 else None
+            written.under_way = (key, content)
+            if content is None:
+                s3.delete_object(Bucket="bucket", Key=key)
+            else:
+                s3.put_object(Bucket="bucket", Key=key, Body=content, Metadata={"md5": md5(content).hexdigest()})
+            written.acknowledged[key] = content
+            written.under_way = None
+    except (BotoCoreError, ClientError):
+        return
+
+
+def upload(s3: Any, upload_id: str, etags: dict[int, str]) -> None:
+    """Upload parts until the server is gone."""
+    try:
+        for number in range(1, 10_001):
+            part = bytes([number % 256]) * (5 * MIB)
+            put = s3.upload_part(Bucket="bucket", Key="parts", UploadId=upload_id, PartNumber=number, Body=part)
+            etags[number] = put["ETag"]
+    except (BotoCoreError, ClientError):
+        return
+
+
+def found(s3: Any, key: str) -> bytes | None:
+    try:
+        got = s3.get_object(Bucket="bucket", Key=key)
+    except s3.exceptions.NoSuchKey:
+        return None
+    content: bytes = got["Body"].read()
+    digest = md5(content).hexdigest()
+    assert (got["Metadata"], got["ETag"]) == ({"md5": digest}, f'"{digest}"')
+    return content
+
+
+def test_a_kill_amid_writes_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    state, scratch = tmp_path / "state", tmp_path / "scratch"
+    scratch.mkdir()
+    written = [Written() for _ in range(WRITERS)]
+    etags: dict[int, str] = {}
+    with serving(state, scratch) as server:
+        s3 = server.client("s3")
+        s3.create_bucket(Bucket="bucket")
+        upload_id = s3.create_multipart_upload(Bucket="bucket", Key="parts", Metadata={"own": "1"})["UploadId"]
+        threads = [threading.Thread(target=write, args=(s3, number, written[number])) for number in range(WRITERS)]
+        threads.append(threading.Thread(target=upload, args=(s3, upload_id, etags)))
+        for thread in threads:
+            thread.start()
+        while sum(len(one.acknowledged) for one in written) < 40 or len(etags) < 2:
+            time.sleep(0.01)
+        server.kill()
+        for thread in threads:
+            thread.join()
+    with serving(state, scratch) as server:
+        s3 = server.client("s3")
+        expected = {}
+        for one in written:
+            for key, content in one.acknowledged.items():
+                allowed = [content]
+                if one.under_way is not None and one.under_way[0] == key:
+                    allowed.append(one.under_way[1])
+                expected[key] = found(s3, key)
+                assert expected[key] in allowed, key
+            if one.under_way is not None:
+                key, content = one.under_way
+                expected[key] = found(s3, key)
+                assert expected[key] in (one.acknowledged.get(key), content)
+        listed = {entry["Key"] for entry in s3.list_objects_v2(Bucket="bucket").get("Contents", [])}
+        assert listed == {key for key, content in expected.items() if content is not None}
+        parts = s3.list_parts(Bucket="bucket", Key="parts", UploadId=upload_id)["Parts"]
+        assert etags.items() <= {part["PartNumber"]: part["ETag"] for part in parts}.items()
+        chosen = [{"PartNumber": number, "ETag": etag} for number, etag in sorted(etags.items())]
+        s3.complete_multipart_upload(
+            Bucket="bucket", Key="parts", UploadId=upload_id, MultipartUpload={"Parts": chosen}
+        )
+        whole = s3.get_object(Bucket="bucket", Key="parts")
+        assert whole["Metadata"] == {"own": "1"}
+        assert whole["Body"].read() == b"".join(bytes([number % 256]) * (5 * MIB) for number in sorted(etags))
+        # Files are there for what is larger than lies in the database, and for the parts: no half-written ones.
+        files = sum(content is not None and len(content) > 16 * 1024 for content in expected.values()) + len(chosen)
+        assert len(list((state / "bodies").iterdir())) == files
+    assert list(scratch.iterdir()) == []
+
+
+HANDLER = """
+def handler(event, context):
+    print("said", event)
+    return {"version": context.function_version}
+"""
+
+
+def archive(source: str) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as opened:
+        opened.writestr("main.py", source)
+    return buffer.getvalue()
+
+
+def invoke(functions: Any, qualifier: str) -> Any:
+    answer = functions.invoke(FunctionName="kept", Qualifier=qualifier, Payload=b'"once"')
+    return json.loads(answer["Payload"].read())
+
+
+def test_buckets_versions_functions_and_logs_are_there_after_a_kill(tmp_path: Path) -> None:
+    state, scratch = tmp_path / "state", tmp_path / "scratch"
+    scratch.mkdir()
+    with serving(state, scratch) as server:
+        s3, functions, logs = (server.client(service) for service in ("s3", "lambda", "logs"))
+        s3.create_bucket(Bucket="bucket")
+        s3.put_bucket_versioning(Bucket="bucket", VersioningConfiguration={"Status": "Enabled"})
+        s3.put_bucket_tagging(Bucket="bucket", Tagging={"TagSet": [{"Key": "team", "Value": "fmi"}]})
+        for content in (b"first", b"second" * 10_000):
+            s3.put_object(Bucket="bucket", Key="key", Body=content, ContentType="text/plain", Tagging="a=1")
+        s3.copy_object(Bucket="bucket", Key="copy", CopySource={"Bucket": "bucket", "Key": "key"})
+        s3.delete_object(Bucket="bucket", Key="key")
+        s3.create_bucket(Bucket="removed")
+        s3.delete_bucket(Bucket="removed")
+        functions.create_function(
+            FunctionName="kept",
+            Runtime="python3.11",
+            Handler="main.handler",
+            Role="arn:aws:iam::123456789012:role/test",
+            Code={"ZipFile": archive(HANDLER)},
+            Timeout=20,
+            Environment={"Variables": {"LEVEL": "1"}},
+            Tags={"team": "fmi"},
+            Publish=True,
+        )
+        functions.create_alias(FunctionName="kept", Name="live", FunctionVersion="1")
+        functions.put_function_concurrency(FunctionName="kept", ReservedConcurrentExecutions=7)
+        functions.update_function_configuration(FunctionName="kept", Timeout=30)
+        assert invoke(functions, "live") == {"version": "1"}
+
+        def seen() -> list[Any]:
+            versions = s3.list_object_versions(Bucket="bucket")
+            kept = functions.get_function(FunctionName="kept")
+            configuration = {name: value for name, value in kept["Configuration"].items() if name != "Code"}
+            return [
+                [(bucket["Name"], bucket["CreationDate"]) for bucket in s3.list_buckets()["Buckets"]],
+                s3.get_bucket_tagging(Bucket="bucket")["TagSet"],
+                versions["Versions"],
+                versions["DeleteMarkers"],
+                s3.get_object_tagging(Bucket="bucket", Key="copy")["TagSet"],
+                configuration,
+                kept["Tags"],
+                kept["Concurrency"],
+                functions.list_versions_by_function(FunctionName="kept")["Versions"],
+                functions.list_aliases(FunctionName="kept")["Aliases"],
+                logs.filter_log_events(logGroupName="/aws/lambda/kept")["events"],
+            ]
+
+        before = seen()
+        server.kill()
+    with serving(state, scratch) as server:
+        s3, functions, logs = (server.client(service) for service in ("s3", "lambda", "logs"))
+        assert seen() == before
+        assert s3.get_object(Bucket="bucket", Key="copy")["Body"].read() == b"second" * 10_000
+        assert invoke(functions, "live") == {"version": "1"}
+        said = logs.filter_log_events(logGroupName="/aws/lambda/kept", filterPattern="said")["events"]
+        assert [event["message"] for event in said] == ["said once", "said once"]
+        functions.delete_function(FunctionName="kept")
+    assert list((state / "functions").iterdir()) == []
+
+
+def test_a_state_that_cannot_be_used_is_one_line_and_a_status(tmp_path: Path) -> None:
+    state, scratch = tmp_path / "state", tmp_path / "scratch"
+    scratch.mkdir()
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "mine").touch()
+
+    def refused(folder: Path) -> list[str]:
+        ended = subprocess.run(
+            [COMMAND, "serve", "--port", "0", "--state", folder],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            env={**os.environ, "TMPDIR": str(scratch)},
+        )
+        assert (ended.returncode, ended.stdout) == (2, "")
+        return ended.stderr.splitlines()
+
+    with serving(state, scratch):
+        assert refused(state) == [
+            f"fmi-emulator: the state in {state} is in use by another fmi-emulator; "
+            "stop that one or give another folder"
+        ]
+    assert refused(foreign) == [
+        f"fmi-emulator: {foreign} is no state folder of fmi-emulator, it has 'mine'; give a new or empty folder"
+    ]
+    (next((state / "functions").parent.glob("state.db"))).write_bytes(b"not a database")
+    (line,) = refused(state)
+    assert line.startswith(f"fmi-emulator: the state in {state} is damaged: state.db: ")
+    assert list(scratch.iterdir()) == []
