@@ -121,7 +121,7 @@ class Choice:
 class ChoiceState(State):
     """Goes on with the first rule that holds."""
 
-    choices: tuple[Choice, ...] = ()
+    choices: tuple[Choice, ...] = field(kw_only=True)
     default: str | None = None
 
 
@@ -137,7 +137,7 @@ class WorkState(State):
 class TaskState(WorkState):
     """Calls a resource; its times are in seconds, written out or at a path."""
 
-    resource: Resource = field(default_factory=lambda: Resource.of_function(""))
+    resource: Resource = field(kw_only=True)
     timeout_s: int | Path | None = None
     heartbeat_s: int | Path | None = None
 
@@ -146,7 +146,7 @@ class TaskState(WorkState):
 class ParallelState(WorkState):
     """Runs several branches at once."""
 
-    branches: tuple["Program", ...] = ()
+    branches: tuple["Program", ...] = field(kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -259,7 +259,7 @@ class MapState(WorkState):
         For a distributed Map; None for an inline one.
     """
 
-    processor: "Program" = field(default_factory=lambda: Program("", {}))
+    processor: "Program" = field(kw_only=True)
     items_path: Path = WHOLE
     item_selector: Expression | None = None
     max_concurrency: int | Path = 0

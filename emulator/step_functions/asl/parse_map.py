@@ -72,11 +72,11 @@ def parse_map(name: str, fields: Fields, nested: Nested) -> State:
         parse_flow(fields, "ResultSelector", "ResultPath", "Assign"),
         parse_retriers(fields),
         parse_catchers(fields),
-        program,
-        fields.path("ItemsPath") or WHOLE,
-        selector,
-        fields.whole_or_path("MaxConcurrency", _COUNT) or 0,
-        distribution,
+        processor=program,
+        items_path=fields.path("ItemsPath") or WHOLE,
+        item_selector=selector,
+        max_concurrency=fields.whole_or_path("MaxConcurrency", _COUNT) or 0,
+        distribution=distribution,
     )
 
 

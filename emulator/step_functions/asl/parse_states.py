@@ -74,34 +74,34 @@ def _parse_succeed(name: str, fields: Fields, _: Nested) -> State:
 def _parse_fail(name: str, fields: Fields, _: Nested) -> State:
     fields.at_most_one("Error", "ErrorPath")
     fields.at_most_one("Cause", "CausePath")
-    error, cause = (_written(fields.text(field)) or fields.expression(field + "Path") for field in ("Error", "Cause"))
+    error, cause = (_written(fields.text(field), fields.expression(field + "Path")) for field in ("Error", "Cause"))
     return FailState(name, None, DataFlow(), error, cause)
 
 
-def _written(text: str | None) -> Expression | None:
-    return None if text is None else Constant(text)
+def _written(text: str | None, expression: Expression | None) -> Expression | None:
+    return expression if text is None else Constant(text)
 
 
 def _parse_choice(name: str, fields: Fields, _: Nested) -> State:
     fields.require("Choices")
     flow = parse_flow(fields, "Assign")
-    return ChoiceState(name, None, flow, parse_choices(fields), fields.text("Default"))
+    return ChoiceState(name, None, flow, choices=parse_choices(fields), default=fields.text("Default"))
 
 
 def _parse_wait(name: str, fields: Fields, _: Nested) -> State:
     kinds = ("Seconds", "SecondsPath", "Timestamp", "TimestampPath")
     if sum(map(fields.has, kinds)) != 1:
         fields.wrong("", f"expected exactly one of {', '.join(kinds)}")
-    seconds = fields.whole("Seconds", _SECONDS)
-    until = fields.text("Timestamp")
+    seconds, seconds_path = fields.whole("Seconds", _SECONDS), fields.path("SecondsPath")
+    until, until_path = fields.text("Timestamp"), fields.path("TimestampPath")
     if until is not None and timestamp(until) is None:
         fields.wrong("Timestamp", f"expected a timestamp such as 2026-01-31T12:00:00Z, got {until!r}")
     return WaitState(
         name,
         parse_next(fields),
         parse_flow(fields, "Assign"),
-        fields.path("SecondsPath") if seconds is None else seconds,
-        fields.path("TimestampPath") if until is None else until,
+        seconds_path if seconds is None else seconds,
+        until_path if until is None else until,
     )
 
 
@@ -114,7 +114,7 @@ def _parse_parallel(name: str, fields: Fields, nested: Nested) -> State:
         branch.end("a branch")
     flow = parse_flow(fields, "Parameters", "ResultSelector", "ResultPath", "Assign")
     return ParallelState(
-        name, parse_next(fields), flow, parse_retriers(fields), parse_catchers(fields), tuple(branches)
+        name, parse_next(fields), flow, parse_retriers(fields), parse_catchers(fields), branches=tuple(branches)
     )
 
 
@@ -135,9 +135,9 @@ def _parse_task(name: str, fields: Fields, nested: Nested) -> State:
         flow,
         parse_retriers(fields),
         parse_catchers(fields),
-        resource,
-        timeout_s,
-        heartbeat_s,
+        resource=resource,
+        timeout_s=timeout_s,
+        heartbeat_s=heartbeat_s,
     )
 
 
