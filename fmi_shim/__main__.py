@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
-from fmi_shim.config import load
+from fmi_shim.config import Sharing, load
 from fmi_shim.cost.model import ChannelName, Estimate, Formulas, Model, Pattern, Task
 from fmi_shim.errors import ConfigError
 from fmi_shim.policy import Hint, choose, estimates
@@ -18,7 +18,8 @@ _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
 _DESCRIPTION = """\
 Print which channel FMI operations would take, and why: the model's latency and price for each channel, for every
 operation, world size and payload asked for. The chosen channel has an asterisk. Without --config, the parameters are
-those that FMI was published with; nothing is connected to and nothing is paid."""
+those that FMI was published with; nothing is connected to and nothing is paid. Shared memory is for ranks on one
+host alone, and for --hint fast."""
 
 _EPILOG = """\
 Models:
@@ -38,7 +39,7 @@ def table(
         f"{model.formulas.value} model, {hint.name} wanted, {memory_mib} MiB a function; "
         f"latency in {unit}, price of 1000 operations in USD",
         f"{'operation':<10}{'N':>6}{'bytes':>13}"
-        + "".join(f"  {name.value + ' latency':>15}{'price':>12} " for name in channels)
+        + "".join(f"  {name.value + ' latency':>20}{'price':>12} " for name in channels)
         + "  choice",
     ]
     for task in tasks:
@@ -52,7 +53,7 @@ def table(
 
 def _cell(estimate: Estimate, model: Model, chosen: bool) -> str:
     latency = estimate.latency * 1000 if model.formulas is Formulas.corrected else estimate.latency
-    return f"  {latency:>15.2f} {estimate.price * 1000:>11.5f}{'*' if chosen else ' '}"
+    return f"  {latency:>20.3f} {estimate.price * 1000:>11.5f}{'*' if chosen else ' '}"
 
 
 def _reason(said: dict[ChannelName, Estimate], chosen: ChannelName, hint: Hint) -> str:
@@ -77,8 +78,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except ConfigError as error:
             print(f"fmi_shim: {error}", file=sys.stderr)
             return 2
-        enabled = {ChannelName.Direct: config.direct, ChannelName.Redis: config.redis, ChannelName.S3: config.s3}
-        channels, model = tuple(name for name in channels if enabled[name] is not None), config.model
+        enabled = {
+            ChannelName.Direct: config.direct is not None,
+            ChannelName.Redis: config.redis is not None,
+            ChannelName.S3: config.s3 is not None,
+            ChannelName.SharedMemory: config.sharing is not Sharing.never,
+        }
+        channels, model = tuple(name for name in channels if enabled[name]), config.model
     if options.model is not None:
         model = replace(model, formulas=Formulas[options.model])
     tasks = [

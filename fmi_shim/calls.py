@@ -127,11 +127,14 @@ class Calls:
         self, key: object, call: Call, numbers: Iterator[int], prepare: Callable[[Channel, Call], Callable[..., Any]]
     ) -> Plan:
         self._require_whole(call, numbers)
+        names = self._channels.names
         try:
             channel = self._channels.choose(call)
         except BaseException as error:
             self.fail(error)
             raise
+        if self._channels.names != names:
+            self._plans.clear()
         plan = Plan(call, channel, prepare(channel, call), numbers)
         if len(self._plans) >= _DIFFERENT_PLANS:
             self._plans.clear()

@@ -2,12 +2,13 @@
 
 Numbers may be JSON numbers or strings, booleans may be ``true`` or ``"true"``; keys that are not known are
 ignored, as FMI does. The environment overrides the file: ``FMI_RENDEZVOUS=host:port`` the server's address,
-so that a script with a hard-wired host runs locally, ``FMI_FRAMED=1|0`` the framed mode, and ``FMI_CHANNEL=shm`` all
-channels: the ranks share memory on one host.
+so that a script with a hard-wired host runs locally, ``FMI_FRAMED=1|0`` the framed mode, and ``FMI_CHANNEL`` the use
+of memory that ranks share: see `Sharing`.
 """
 
 from __future__ import annotations
 
+import enum
 import json
 import os
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fmi_shim.cost.model import DirectModel, Formulas, FunctionModel, Model, RedisModel, S3Model
+from fmi_shim.cost.model import DirectModel, Formulas, FunctionModel, Model, RedisModel, S3Model, SharedMemoryModel
 from fmi_shim.errors import ConfigError
 from fmi_shim.sections import Section, is_integer
 from rendezvous.protocol import DEFAULT_PORT
@@ -28,7 +29,18 @@ _DEFAULT_MAX_TIMEOUT_MS = 1000  # config/fmi.json of FMI
 _LONGEST_MS = 2**31 - 1
 _FROM_BACKENDS = ("timeout", "max_timeout", "full_duplex")
 
-Parameters = TypeVar("Parameters", FunctionModel, DirectModel, RedisModel, S3Model)
+Parameters = TypeVar("Parameters", FunctionModel, DirectModel, RedisModel, S3Model, SharedMemoryModel)
+
+
+class Sharing(enum.Enum):
+    """When memory that all ranks share on one host is used, by the value of ``FMI_CHANNEL``."""
+
+    always = "shm"
+    """In place of all channels; an error where the ranks share none."""
+    never = "network"
+    """As on AWS, where no two functions share memory."""
+    if_fast = ""
+    """Where they do, are framed, and the hint is ``fast``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +112,8 @@ class Config:
         What the choice between them goes by.
     framed
         Whether messages carry headers, on every channel.
-    shared_memory
-        Whether ``FMI_CHANNEL=shm`` in the environment puts shared memory, where ranks meet as `direct` says, in the
-        place of all other channels.
+    sharing
+        When shared memory is used, for which ranks meet as `direct` says.
     """
 
     direct: DirectConfig | None
@@ -110,7 +121,7 @@ class Config:
     s3: S3Config | None
     model: Model
     framed: bool
-    shared_memory: bool
+    sharing: Sharing
 
 
 def load(path: str | os.PathLike[str], environment: Mapping[str, str] = os.environ) -> Config:
@@ -139,17 +150,23 @@ def load(path: str | os.PathLike[str], environment: Mapping[str, str] = os.envir
     if len(modes) > 1:
         raise ConfigError(f"{path}: framed is true for some of the enabled backends only, allowed is all or none")
     model = _model(root.section("model"), direct, redis, s3)
-    shared_memory = _shared_memory(environment)
-    if shared_memory and direct is None:
+    framed = modes.pop()
+    sharing = _sharing(environment)
+    if sharing is Sharing.always and direct is None:
         raise ConfigError(f"{path}: {CHANNEL_VARIABLE} is shm, for which backends.Direct must say where the ranks meet")
-    return Config(direct, redis, s3, model, modes.pop() or shared_memory, shared_memory)
+    if sharing is Sharing.if_fast and (direct is None or not framed):
+        sharing = Sharing.never
+    return Config(direct, redis, s3, model, framed or sharing is Sharing.always, sharing)
 
 
-def _shared_memory(environment: Mapping[str, str]) -> bool:
+def _sharing(environment: Mapping[str, str]) -> Sharing:
     channel = environment.get(CHANNEL_VARIABLE, "")
-    if channel not in ("", "shm"):
-        raise ConfigError(f"environment: {CHANNEL_VARIABLE} is {channel!r}, allowed is shm, or nothing")
-    return channel == "shm"
+    try:
+        return Sharing(channel)
+    except ValueError:
+        raise ConfigError(
+            f"environment: {CHANNEL_VARIABLE} is {channel!r}, allowed are shm, network, and nothing"
+        ) from None
 
 
 def _direct(backends: Section, environment: Mapping[str, str]) -> DirectConfig | None:
@@ -209,6 +226,7 @@ def _model(section: Section, direct: DirectConfig | None, redis: RedisConfig | N
         _parameters(section.section("Direct"), published.direct),
         _parameters(section.section("Redis"), published.redis),
         _parameters(section.section("S3"), published.s3),
+        _parameters(section.section("SharedMemory"), published.shared_memory),
     )
     if direct is not None:
         model = replace(model, direct=replace(model.direct, full_duplex=direct.framed))

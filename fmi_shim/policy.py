@@ -41,8 +41,11 @@ def choose(channels: tuple[ChannelName, ...], task: Task, model: Model, memory_m
     """Return the channel with the lowest latency (``fast``) or price (``cheap``); of equal ones the first.
 
     All ranks must come to the same choice, so all arguments must be the same on all. A lone rank sends
-    nothing and takes the first. See `estimates` for the parameters.
+    nothing and takes the first. Shared memory costs nothing but time, and is for ``fast`` alone: cheap are services
+    that can be had on AWS. See `estimates` for the parameters.
     """
+    if hint is Hint.cheap:
+        channels = tuple(name for name in channels if name is not ChannelName.SharedMemory) or channels
     if task.ranks == 1 or len(channels) == 1:
         return channels[0]
     said = estimates(channels, task, model, memory_mib)

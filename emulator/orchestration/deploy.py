@@ -76,6 +76,8 @@ def deploy(functions: "LambdaClient", names: Mapping[Role, str], settings: Setti
     variables = {
         "FMI_RENDEZVOUS": settings.rendezvous,
         "FMI_FRAMED": "1",
+        # On AWS no two functions share memory, whatever a program hints.
+        "FMI_CHANNEL": "network",
         # Two runs at one rendezvous server never meet, whatever their communicators are called.
         "FMI_JOB": uuid.uuid4().hex,
         # The functions see all of the machine's cores; their libraries should use as many as the memory buys.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable
 
 from fmi_shim.channels.base import Channel
@@ -12,11 +13,14 @@ from fmi_shim.channels.objects import ObjectChannel
 from fmi_shim.channels.redis import RedisStore
 from fmi_shim.channels.s3 import S3Store
 from fmi_shim.channels.shared_memory import SharedMemoryChannel
-from fmi_shim.config import Config
+from fmi_shim.config import Config, Sharing
 from fmi_shim.cost.model import ChannelName, Pattern, Task
+from fmi_shim.errors import ConfigError
 from fmi_shim.frames import Call, Operation
 from fmi_shim.operators import keeps_order
 from fmi_shim.policy import Hint, choose
+
+_log = logging.getLogger("fmi_shim")
 
 _ONE_SIDED = (Operation.send, Operation.bcast, Operation.scatter)
 
@@ -57,16 +61,29 @@ class EnabledChannels:
         if s3 is not None:
             self._open[ChannelName.S3] = lambda: ObjectChannel(rank, size, comm_name, S3Store(s3), s3)
         self._names = tuple(self._open)
-        if config.shared_memory and direct is not None:
-            self._names = (ChannelName.Direct,)
-            self._open[ChannelName.Direct] = lambda: SharedMemoryChannel(rank, size, comm_name, direct)
+        self._undecided = False
+        """Whether the ranks are to find out if they share memory."""
+        if direct is not None and config.sharing is not Sharing.never:
+            required = config.sharing is Sharing.always
+            self._open[ChannelName.SharedMemory] = lambda: SharedMemoryChannel(rank, size, comm_name, direct, required)
+            self._undecided = not required and size > 1
+            if required:
+                self._names = (ChannelName.SharedMemory,)
+
+    @property
+    def names(self) -> tuple[ChannelName, ...]:
+        """The channels there are, as far as that is known."""
+        return self._names
 
     def choose(self, call: Call) -> Channel:
         """Return the channel for `call`, opened now if it was not.
 
         All ranks must come to the same choice. Of an array that only its sender may know, in a ``send``,
-        ``bcast`` or ``scatter`` without ``fmi.types``, the size is therefore taken for zero.
+        ``bcast`` or ``scatter`` without ``fmi.types``, the size is therefore taken for zero. Whether they share memory
+        they find out together, in the first collective for which ``fast`` is wanted.
         """
+        if self._undecided and self.hint is Hint.fast and call.operation is not Operation.send:
+            self._decide()
         name = self._names[0]
         if len(self._names) > 1:
             task = Task(Pattern.of(call.operation), _known_bytes(call), self._size, keeps_order(call.operator))
@@ -74,6 +91,16 @@ class EnabledChannels:
         if name not in self._opened:
             self._opened[name] = self._open[name]()
         return self._opened[name]
+
+    def _decide(self) -> None:
+        """Open shared memory, if all ranks can."""
+        self._undecided = False
+        try:
+            self._opened[ChannelName.SharedMemory] = self._open[ChannelName.SharedMemory]()
+        except ConfigError as error:
+            _log.info("fast channels: no shared memory: %s", error)
+        else:
+            self._names = (*self._names, ChannelName.SharedMemory)
 
     def fail(self, error: BaseException) -> None:
         """Tell the other ranks, where a channel can, and close all channels."""

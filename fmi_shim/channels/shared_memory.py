@@ -58,6 +58,9 @@ class SharedMemoryChannel(Framing[LanePair], SegmentChannel):
         Name of the communicator, the same on all ranks.
     config
         The rendezvous server, where the ranks meet, and the longest wait.
+    required
+        Whether there must be such a channel; otherwise a rank for which there is none, too, meets the others and tells
+        them, so that all come to the same result.
 
     Raises
     ------
@@ -67,8 +70,8 @@ class SharedMemoryChannel(Framing[LanePair], SegmentChannel):
         If they do not come together.
     """
 
-    def __init__(self, rank: int, size: int, comm_name: str, config: DirectConfig) -> None:
-        if not semaphores.AVAILABLE:
+    def __init__(self, rank: int, size: int, comm_name: str, config: DirectConfig, required: bool = True) -> None:
+        if required and not semaphores.AVAILABLE:
             raise ConfigError("FMI_CHANNEL is shm, which needs Linux: use the Direct channel")
         if size > layout.MAX_RANKS:
             raise ConfigError(
@@ -80,7 +83,7 @@ class SharedMemoryChannel(Framing[LanePair], SegmentChannel):
         self._max_timeout = config.max_timeout
         self._process = os.getpid()
         self._spins = _SPINS if size <= len(os.sched_getaffinity(0)) else 0
-        segment = meet(rank, size, comm_name, config)
+        segment = meet(rank, size, comm_name, config, required)
         self._segment: Segment | None = segment
         self._alarm = Alarm(segment.memory, segment.layout)
         self._links = {

@@ -6,6 +6,8 @@ and Direct.cpp; ``get_faas_price`` of src/utils/ChannelPolicy.cpp. What `correct
 milliseconds (``overhead``, ``timeout``) to seconds (MB over MB/s) and are charged as seconds; one function is
 charged for all; an object store moves any number of payloads in the time of one; the price of a scan of
 objects is a sum of latencies; an allreduce is charged two rounds more at every world size.
+
+Shared memory, which FMI does not have, is taken for a Direct channel of its bandwidth and overhead, free of charge.
 """
 
 from __future__ import annotations
@@ -24,6 +26,10 @@ def estimate(channel: ChannelName, task: Task, model: Model, memory_mib: int) ->
     if channel is ChannelName.Direct:
         latency = _peer_to_peer_latency(task, lambda p, c, n: _direct_latency(model.direct, p, c, n))
         price = _peer_to_peer_price(task, lambda p, c, n: _direct_price(model.direct, p, c, n))
+    elif channel is ChannelName.SharedMemory:
+        as_direct = DirectModel(model.shared_memory.bandwidth, model.shared_memory.overhead)
+        latency = _peer_to_peer_latency(task, lambda p, c, n: _direct_latency(as_direct, p, c, n))
+        price = 0.0
     elif channel is ChannelName.Redis:
         latency = _client_server_latency(task, lambda p, c, n: _redis_latency(model.redis, p, c, n))
         price = _client_server_price(

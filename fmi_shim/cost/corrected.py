@@ -18,7 +18,17 @@ import math
 from dataclasses import dataclass
 
 from fmi_shim.channels.patience import FIRST_PAUSE
-from fmi_shim.cost.model import ChannelName, DirectModel, Estimate, Model, Pattern, RedisModel, S3Model, Task
+from fmi_shim.cost.model import (
+    ChannelName,
+    DirectModel,
+    Estimate,
+    Model,
+    Pattern,
+    RedisModel,
+    S3Model,
+    SharedMemoryModel,
+    Task,
+)
 
 FUNCTION_BYTES_PER_SECOND = 75e6
 """0.6 Gbit/s: sustained by one Lambda function, at any memory (github.com/sjakthol/aws-network-benchmark, 2024;
@@ -34,6 +44,8 @@ def estimate(channel: ChannelName, task: Task, model: Model, memory_mib: int) ->
     """Return the latency and price of an operation on two or more ranks."""
     if channel is ChannelName.Direct:
         latency, channel_usd = _direct(model.direct, task)
+    elif channel is ChannelName.SharedMemory:
+        latency, channel_usd = _shared_memory(model.shared_memory, task), 0.0
     else:
         terms = _redis_terms(model.redis) if channel is ChannelName.Redis else _s3_terms(model.s3)
         use = _use(terms, task)
@@ -232,6 +244,30 @@ def _direct(direct: DirectModel, task: Task) -> tuple[float, float]:
             seconds, moved = gathered + ceil * (alpha + ranks * size * beta), gathered_bytes + ranks * tree_bytes
     share = _share(direct.include_infrastructure_costs, direct.vm_price, direct.requests_per_hour)
     return seconds, 2 * moved * direct.transfer_price / 1e9 + share
+
+
+def _shared_memory(shared: SharedMemoryModel, task: Task) -> float:
+    """Return seconds of the schedules of `collectives.in_segment`: rounds of all ranks, and copies one after another.
+
+    What a rank reads of all others it reads by itself; an allreduce of large payloads copies its n bytes in, combines
+    its share of all, and copies n bytes out.
+    """
+    alpha, beta = shared.overhead / 1000, 1 / (shared.bandwidth * 1e6)
+    ranks, size = task.ranks, task.size_bytes
+    ceil = (ranks - 1).bit_length()
+    match task.pattern:
+        case Pattern.barrier:
+            return alpha
+        case Pattern.send | Pattern.bcast:
+            return alpha + 2 * size * beta
+        case Pattern.allreduce if not task.left_to_right:
+            return 2 * alpha + 3 * size * beta
+        case Pattern.scan:
+            return 2 * ceil * (alpha + 2 * size * beta)
+        case Pattern.allreduce:
+            return 2 * alpha + (ranks + 2) * size * beta
+        case Pattern.gather | Pattern.scatter | Pattern.reduce | Pattern.allgather:
+            return alpha + (ranks + 1) * size * beta
 
 
 def _exchanged(direct: DirectModel, alpha: float, beta: float, ranks: int, size: int) -> tuple[float, float]:

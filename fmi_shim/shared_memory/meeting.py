@@ -15,7 +15,7 @@ from fmi_shim.collectives import bcast, gather
 from fmi_shim.config import DirectConfig
 from fmi_shim.errors import ConfigError
 from fmi_shim.frames import Call, Operation
-from fmi_shim.shared_memory import segment
+from fmi_shim.shared_memory import segment, semaphores
 from fmi_shim.shared_memory.segment import TOKEN_BYTES, Segment
 
 SUFFIX = "shm"
@@ -24,8 +24,10 @@ SUFFIX = "shm"
 _BYTE = np.dtype(np.uint8)
 
 
-def meet(rank: int, size: int, comm_name: str, config: DirectConfig) -> Segment:
+def meet(rank: int, size: int, comm_name: str, config: DirectConfig, required: bool = True) -> Segment:
     """Return the segment that all `size` ranks have opened.
+
+    Unless it is `required`, too little memory at rank 0 counts as memory that the ranks do not share.
 
     Raises
     ------
@@ -40,12 +42,17 @@ def meet(rank: int, size: int, comm_name: str, config: DirectConfig) -> Segment:
         _begin(channel, 0, 1)
         gather.binomial(channel, np.ones(1, np.uint8), 0)  # all have come: from here on it takes no time
         opened = None
-        if rank == 0:
-            token, opened = segment.create(size)
+        if rank == 0 and semaphores.AVAILABLE:
+            try:
+                token, opened = segment.create(size)
+            except ConfigError:
+                if required:
+                    raise
         _begin(channel, 1, TOKEN_BYTES)
-        name = np.frombuffer(token, np.uint8) if token else np.empty(TOKEN_BYTES, np.uint8)
+        name = np.frombuffer(token or bytes(TOKEN_BYTES), np.uint8)
+        name = name if rank == 0 else name.copy()
         name = bcast.binomial(channel, name, 0)
-        if opened is None:
+        if opened is None and semaphores.AVAILABLE:
             opened = segment.attach(name.tobytes(), size, rank)
         _begin(channel, 2, 1)
         sighted = gather.binomial(channel, np.array([opened is not None], np.uint8), 0)

@@ -144,6 +144,23 @@ def processor_time_of_a_wait(comm: fmi.Communicator, rank: int, size: int) -> tu
     return time.monotonic() - start, time.process_time() - used
 
 
+def hint_fast(comm: fmi.Communicator, rank: int, size: int, trouble: str) -> tuple[list[list[str]], list[int]]:
+    """Return which channels were open before the first collective, after it and after a cheap one, and what came."""
+    if trouble == "blind" and rank == size - 1:
+        segment._FOLDER = Path("/nonexistent")
+    if trouble == "full":
+        os.posix_fallocate = full
+    opened, came = [], []
+    comm.hint(fmi.hints.fast)
+    for hint in (fmi.hints.fast, fmi.hints.fast, fmi.hints.cheap, fmi.hints.fast):
+        comm.hint(hint)
+        if size > 1:
+            came.append(comm.sendrecv(rank, (rank + 1) % size, (rank - 1) % size, INT))
+        opened.append(sorted(name.value for name in comm._calls._channels._opened))
+        came.append(comm.allreduce(rank, SUM, INT))
+    return opened, came
+
+
 def see_another_folder(comm: fmi.Communicator, rank: int, size: int, blind: int) -> None:
     """One rank looks where there is nothing, as in a container with a /dev/shm of its own."""
     if rank == blind:
@@ -153,9 +170,9 @@ def see_another_folder(comm: fmi.Communicator, rank: int, size: int, blind: int)
 
 def reserve_too_much(comm: fmi.Communicator, rank: int, size: int) -> None:
     """The file may not grow to the segment's size, as on a full /dev/shm."""
-
-    def full(descriptor: int, start: int, length: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
     os.posix_fallocate = full
     comm.barrier()
+
+
+def full(descriptor: int, start: int, length: int) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

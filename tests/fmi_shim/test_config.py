@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fmi_shim import config
-from fmi_shim.config import DirectConfig
+from fmi_shim.config import DirectConfig, Sharing
 from fmi_shim.errors import ConfigError
 
 PUBLISHED = {
@@ -106,6 +106,20 @@ def test_a_missing_file_is_told(tmp_path: Path) -> None:
 def test_a_wrong_rendezvous_variable_is_told(tmp_path: Path, value: str) -> None:
     with pytest.raises(ConfigError, match=r"FMI_RENDEZVOUS is .*, allowed is host:port"):
         load(tmp_path, direct(), FMI_RENDEZVOUS=value)
+
+
+def test_memory_is_shared_by_hint_where_all_ranks_are_framed_and_else_by_the_environment(tmp_path: Path) -> None:
+    sharing = lambda content, **environment: loaded(tmp_path, content, **environment).sharing  # noqa: E731
+    assert sharing(direct()) is Sharing.never
+    assert sharing(direct(framed=True)) is Sharing.if_fast
+    assert sharing(direct(), FMI_FRAMED="1") is Sharing.if_fast
+    assert sharing(direct(framed=True), FMI_CHANNEL="network") is Sharing.never
+    assert sharing(direct(), FMI_CHANNEL="shm") is Sharing.always
+    assert loaded(tmp_path, direct(), FMI_CHANNEL="shm").framed
+    redis = {"backends": {"Redis": {"enabled": True, "framed": True}}}
+    assert sharing(redis) is Sharing.never
+    with pytest.raises(ConfigError, match=r"FMI_CHANNEL is shm, for which backends\.Direct must say"):
+        sharing(redis, FMI_CHANNEL="shm")
 
 
 def test_a_wrong_framed_variable_is_told(tmp_path: Path) -> None:

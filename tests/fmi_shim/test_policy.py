@@ -103,6 +103,15 @@ def test_the_corrected_model_counts_what_the_channels_do(
     assert said(CORRECTED, channel, task) == (pytest.approx(latency, rel=1e-4), pytest.approx(price, rel=1e-4))
 
 
+def test_shared_memory_is_fast_and_for_cheap_not_there() -> None:
+    for pattern in Pattern:
+        for size in (8, 2**20, 2**26):
+            task = Task(pattern, size, 16)
+            assert choose(EVERY, task, CORRECTED, 128, Hint.fast) is ChannelName.SharedMemory
+            assert choose(EVERY, task, CORRECTED, 128, Hint.cheap) is not ChannelName.SharedMemory
+            assert said(CORRECTED, ChannelName.SharedMemory, task)[1] == 0
+
+
 def test_all_ranks_time_is_charged() -> None:
     estimate = corrected.estimate(ChannelName.Direct, Task(Pattern.bcast, 0, 8), Model(), 2048)
     assert estimate.function_usd == pytest.approx(8 * 3 * 0.00034 * 2 * 0.0000166667)
@@ -145,7 +154,8 @@ def test_the_hint_picks_the_smallest(task: Task, model: Model, enabled: set[Chan
     numbers = estimates(names, task, model, 256)
     fast, cheap = (choose(names, task, model, 256, hint) for hint in (Hint.fast, Hint.cheap))
     assert numbers[fast].latency == min(each.latency for each in numbers.values())
-    assert numbers[cheap].price == min(each.price for each in numbers.values())
+    services = [name for name in names if name is not ChannelName.SharedMemory] or names
+    assert numbers[cheap].price == min(numbers[name].price for name in services)
 
 
 @given(st.floats(0, 1000), st.integers(1, 1000))
@@ -194,6 +204,9 @@ def test_the_table_tells_choice_and_reason(capsys: pytest.CaptureFixture[str]) -
         "S3",
         "latency",
         "price",
+        "SharedMemory",
+        "latency",
+        "price",
         "choice",
     ]
     assert [row.split()[:3] for row in rows] == [
@@ -202,7 +215,7 @@ def test_the_table_tells_choice_and_reason(capsys: pytest.CaptureFixture[str]) -
         ["allreduce", "128", "8"],
         ["allreduce", "128", "16777216"],
     ]
-    assert all("Direct: " in row and "times faster than" in row and row.count("*") == 1 for row in rows)
+    assert all("SharedMemory: " in row and "times faster than" in row and row.count("*") == 1 for row in rows)
 
 
 def test_the_table_reads_the_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -215,6 +228,7 @@ def test_the_table_reads_the_configuration(tmp_path: Path, capsys: pytest.Captur
     head, columns, row = capsys.readouterr().out.splitlines()
     assert head.startswith("compat model, cheap wanted")
     assert "Direct" not in columns
+    assert "SharedMemory" not in columns  # its ranks meet as Direct's do
     assert "S3: " in row
     assert main(["--config", str(tmp_path / "none.json")]) == 2
     assert "none.json: the configuration cannot be read" in capsys.readouterr().err

@@ -111,7 +111,7 @@ def test_fast_takes_direct_and_cheap_takes_redis(
         "Redis": {"port": redis_port},
         "S3": {"bucket_name": "never-opened"},
     }
-    world = World(rendezvous_address, tmp_path, backends)
+    world = World(rendezvous_address, tmp_path, backends, {"FMI_CHANNEL": "network"})
     assert world.values(programs.channels_by_hint, 3) == [([["Direct"], ["Direct", "Redis"]], 3)] * 3
     assert client.keys() == []
 

@@ -212,6 +212,24 @@ def test_a_forked_child_that_ends_leaves_its_parents_segment_alone(world: World)
     assert world.values(programs.fork_a_child, 2) == [1, 1]
 
 
+@pytest.mark.parametrize(("trouble", "framed"), [("", True), ("blind", True), ("full", True), ("", False)])
+def test_fast_takes_shared_memory_where_all_ranks_have_it_and_are_framed(
+    rendezvous_address: str, tmp_path: Path, trouble: str, framed: bool
+) -> None:
+    world = World(rendezvous_address, tmp_path)
+    shared = ["SharedMemory"] if framed and not trouble else []
+    for rank, (opened, came) in enumerate(world.values(shared_memory_programs.hint_fast, 3, trouble, framed=framed)):
+        assert opened == [["Direct"], ["Direct", *shared], ["Direct", *shared], ["Direct", *shared]]
+        assert came == [(rank - 1) % 3, 3] * 4
+
+
+def test_a_lone_rank_and_the_emulators_stay_with_the_network(rendezvous_address: str, tmp_path: Path) -> None:
+    world = World(rendezvous_address, tmp_path, environment={"FMI_CHANNEL": "network"})
+    assert world.values(shared_memory_programs.hint_fast, 2, "")[0][0] == [["Direct"]] * 4
+    (lone,) = World(rendezvous_address, tmp_path).values(shared_memory_programs.hint_fast, 1, "")
+    assert lone[0][1:] == [["Direct"]] * 3
+
+
 def test_ranks_that_do_not_share_memory_are_all_told(world: World) -> None:
     for outcome in world.run(shared_memory_programs.see_another_folder, 3, 1):
         assert isinstance(outcome.error, ConfigError)
@@ -234,5 +252,5 @@ def test_too_many_ranks_are_refused(world: World, monkeypatch: pytest.MonkeyPatc
 
 def test_an_unknown_channel_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FMI_CHANNEL", "pigeon")
-    with pytest.raises(ConfigError, match="FMI_CHANNEL is 'pigeon', allowed is shm, or nothing"):
+    with pytest.raises(ConfigError, match="FMI_CHANNEL is 'pigeon', allowed are shm, network, and nothing"):
         fmi.Communicator(0, 2, world.config(), "name")

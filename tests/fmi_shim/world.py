@@ -229,7 +229,7 @@ class _Job:
 
 
 def _rank(result: Connection, job: _Job) -> None:
-    for variable in ("FMI_RENDEZVOUS", "FMI_FRAMED"):
+    for variable in ("FMI_RENDEZVOUS", "FMI_FRAMED", "FMI_CHANNEL"):
         os.environ.pop(variable, None)
     os.environ.update(job.environment)
     start = time.monotonic()
