@@ -70,12 +70,15 @@ class Waits:
             return False
         one = statement.waiting
         own, theirs = one.counts(peer), other.waiting.counts(rank)
-        answers = other.waiting.peer == rank and other.waiting.awaited is _ANSWERS[one.awaited]
+        answers = other.waiting.peer == rank and other.waiting.awaited is _ANSWERS.get(one.awaited)
         match one.awaited:
             case Awaited.meeting:
                 return theirs is None and not answers
             case Awaited.sending:
                 return own is not None and theirs is not None and own.received == theirs.sent
+            case Awaited.round:
+                needs, has = one.counts(rank), other.waiting.counts(peer)
+                return needs is not None and has is not None and has.sent < needs.received
             case Awaited.receiving:
                 return not answers and statement.before_last > other.first
 

@@ -26,6 +26,7 @@ from fmi_shim.shared_memory.meeting import SUFFIX, meet
 from fmi_shim.shared_memory.rounds import Arrival, Mark, rounds
 from fmi_shim.shared_memory.segment import Segment
 from fmi_shim.shared_memory.semaphores import Semaphore
+from fmi_shim.shared_memory.suspicion import Suspicion
 from rendezvous.protocol import pair_name
 
 _SPINS = 100
@@ -97,6 +98,7 @@ class SharedMemoryChannel(Framing[LanePair], SegmentChannel):
         self._posts: Posts[LanePair] = Posts()
         self._views: dict[np.dtype[Any], Array] = {}
         self._numbered: Call | None = None
+        self._suspicion = Suspicion(rank, size, comm_name + SUFFIX, config)
         self.rounds = rounds(segment.memory, segment.layout, rank, self)
 
     def begin(self, call: Call, sequence: int) -> None:
@@ -129,6 +131,7 @@ class SharedMemoryChannel(Framing[LanePair], SegmentChannel):
         """Tell all ranks of the error, if it is the first one; then leave."""
         if self._segment is not None and os.getpid() == self._process:
             self._alarm.ring(self.rank, self._as_abort(error))
+            self._suspicion.close()
             self._release(self._segment)
 
     def close(self) -> None:
@@ -136,6 +139,7 @@ class SharedMemoryChannel(Framing[LanePair], SegmentChannel):
         segment = self._segment
         if segment is not None and os.getpid() == self._process:
             Semaphore(segment.memory, segment.layout.farewell(self.rank)).post()
+            self._suspicion.close()
             self._release(segment)
 
     def slots(self, dtype: np.dtype[Any]) -> Array:
@@ -283,6 +287,8 @@ class SharedMemoryChannel(Framing[LanePair], SegmentChannel):
         while not any(end.poll() for end in ends) and not ends[-1].sleep(nap):
             self._look()
             self._require_alive(ends, peer)
+            only = ends[0] if len(ends) == 1 else None
+            self._suspicion.look(time.monotonic() - start, only, self._links, self.rounds, lambda: str(self._call))
             if self._max_timeout is not None and time.monotonic() - start >= self._max_timeout:
                 raise PeerTimeoutError(
                     f"{self._purpose}: nothing came from or went to rank {peer} for {self._max_timeout:g} s: it is "

@@ -47,11 +47,14 @@ class LanePair:
 
 
 class _End:
-    """What both ends share: where the next block is, and the semaphore that lets this end go on."""
+    """What both ends share: where the next block is, the semaphore that lets this end go on, and who has the other."""
 
-    __slots__ = ("_awaited", "_first", "_last", "_memory", "_offset", "_room", "_told", "_view", "ready")
+    __slots__ = ("_awaited", "_first", "_last", "_memory", "_offset", "_room", "_told", "_view", "peer", "ready")
 
-    def __init__(self, memory: mmap.mmap, plan: Layout, lane: int, awaited: int, told: int, ready: int) -> None:
+    def __init__(
+        self, memory: mmap.mmap, plan: Layout, peer: int, lane: int, awaited: int, told: int, ready: int
+    ) -> None:
+        self.peer = peer
         self._memory = memory
         self._view = memoryview(memory)
         self._awaited = Semaphore(memory, lane + awaited)
@@ -71,7 +74,7 @@ class Outlet(_End):
     __slots__ = ()
 
     def __init__(self, memory: mmap.mmap, plan: Layout, src: int, dst: int) -> None:
-        super().__init__(memory, plan, plan.lane_of(src, dst), LINE, 0, BLOCKS)
+        super().__init__(memory, plan, dst, plan.lane_of(src, dst), LINE, 0, BLOCKS)
 
     def poll(self) -> bool:
         """Whether a block may be filled."""
@@ -115,7 +118,7 @@ class Inlet(_End):
     __slots__ = ("_cursor", "_taken", "label", "labels")
 
     def __init__(self, memory: mmap.mmap, plan: Layout, src: int, dst: int) -> None:
-        super().__init__(memory, plan, plan.lane_of(src, dst), 0, LINE, 0)
+        super().__init__(memory, plan, src, plan.lane_of(src, dst), 0, LINE, 0)
         self._cursor = 0
         self._taken = 0
         self.label = 0

@@ -29,6 +29,8 @@ class Awaited(enum.IntEnum):
     """Open a connection with it."""
     sending = 1
     receiving = 2
+    round = 3
+    """Come as far in a collective of ranks that share memory."""
 
 
 class Counts(NamedTuple):
@@ -50,7 +52,8 @@ class Waiting:
     turn
         Number of this rank's waits before this one; the same when it is told again.
     packed
-        `pack_counts` of every rank that this one is connected with, as small as that is kept.
+        `pack_counts` of every rank that this one is connected with, as small as that is kept. With shared memory, this
+        rank's own entry has the rounds that it has come to, and the round that it waits for.
     text
         The call it is in; at most `MAX_TEXT_BYTES` travel.
     """

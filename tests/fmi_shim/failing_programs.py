@@ -167,7 +167,9 @@ def in_a_circle(comm: fmi.Communicator, rank: int, size: int, how: str) -> None:
     connect_all(comm)
     for peer in (min(after, before), max(after, before)):  # so that all neighbours are connected, in any order
         comm.sendrecv(rank, peer, peer, INT) if how == "receive, after messages" else None
-    if how.startswith("receive"):
+    if how == "one in a barrier" and rank == 0:
+        comm.barrier()
+    elif how.startswith(("receive", "one in")):
         comm.recv(after, INT)
     elif how == "send":
         comm.send(np.ones(3_000_000), after)

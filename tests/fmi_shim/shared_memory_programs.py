@@ -119,11 +119,6 @@ def die_all_together(comm: fmi.Communicator, rank: int, size: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def two_receivers(comm: fmi.Communicator, rank: int, size: int) -> None:
-    comm.barrier()
-    comm.recv(1 - rank, INT)
-
-
 def raise_in_custom_function(comm: fmi.Communicator, rank: int, size: int) -> float:
     def fragile(left: float, right: float) -> float:
         raise ZeroDivisionError("in the custom function")

@@ -143,11 +143,38 @@ def test_a_late_rank_is_named_and_told_when_it_comes(world: World, tmp_path: Pat
         assert "for 0.3 s" in outcome.error.message
 
 
-def test_two_ranks_that_wait_for_each_other_are_told(world: World) -> None:
-    outcomes = world.run(shared_memory_programs.two_receivers, 2, max_timeout=300)
-    for outcome in outcomes:
-        assert isinstance(outcome.error, PeerTimeoutError)
-        assert "in another call" in str(outcome.error)
+@pytest.mark.parametrize(
+    ("size", "how", "words"),
+    [
+        (
+            2,
+            "receive",
+            ["2 ranks wait for each other", "rank 1 in send (call 0, 1 x int32, from rank 0) waits for"],
+        ),
+        (4, "receive, after messages", ["rank 3 in send (call 1, 1 x int32, from rank 0) waits for rank 0"]),
+        (3, "send", ["rank 2 in send (call 0, 3000000 x float64, from rank 2", "sends to rank 0", "sends to rank 1"]),
+        (
+            3,
+            "one sends",
+            ["rank 0 in send (call 0, 3000000 x float64", "rank 1 in send (call 0, 1 x int32, from rank 2"],
+        ),
+        (
+            3,
+            "one in a barrier",
+            ["rank 0 in barrier (call 2, 1 x uint8) waits for", "from rank 2) waits for rank 2"],
+        ),
+    ],
+)
+def test_ranks_that_wait_for_each_other_in_a_circle_are_told_of_all_of_it(
+    world: World, size: int, how: str, words: list[str]
+) -> None:
+    for outcome in world.run(failing_programs.in_a_circle, size, how, max_timeout=FOR_EVER):
+        assert isinstance(outcome.error, MismatchError), outcome
+        assert all(word in str(outcome.error) for word in words), outcome
+
+
+def test_ranks_that_go_on_after_a_long_wait_are_not_taken_for_stuck(world: World) -> None:
+    assert world.values(failing_programs.slow_circle, 3) == [6.0, 4.0, 5.0]
 
 
 def test_a_rank_that_leaves_early_is_named_and_has_itself_no_error(world: World) -> None:
