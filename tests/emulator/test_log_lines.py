@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emulator.log_lines import Report, parse_report
+from emulator.log_lines import InitReport, Report, init_start_line, parse_report
 
 # A line of a real run, from CloudWatch Logs.
 REAL = (
@@ -47,3 +47,14 @@ def test_billed_time_is_handler_and_cold_start_rounded_up(duration: float, init:
 def test_other_lines_are_refused(line: str) -> None:
     with pytest.raises(ValueError, match="REPORT"):
         parse_report(line)
+
+
+def test_the_init_phases_lines_have_lambdas_format() -> None:
+    opening = init_start_line("python:3.11.7")
+    assert opening.startswith("INIT_START Runtime Version: python:3.11.7\tRuntime Version ARN: arn:")
+    assert InitReport(300.472, "init", "error", "Runtime.ImportModuleError").line() == (
+        "INIT_REPORT Init Duration: 300.47 ms\tPhase: init\tStatus: error\tError Type: Runtime.ImportModuleError"
+    )
+    assert InitReport(9999.0, "invoke", "timeout", None).line() == (
+        "INIT_REPORT Init Duration: 9999.00 ms\tPhase: invoke\tStatus: timeout"
+    )

@@ -5,7 +5,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emulator.log_lines import Report, end_line, start_line
+from emulator.log_lines import InitReport, Report, end_line, init_start_line, start_line
 from emulator.rank_lines import Kind, LogLine, Phase, RankLines, parse_phase
 
 REPORT = Report("a-1", 100.0, 128, 60, 20.0)
@@ -32,6 +32,13 @@ def test_every_line_of_an_invocation_has_its_rank_and_request_from_before_the_ma
         *(Kind.OUTPUT, Kind.START, Kind.RANK, Kind.OUTPUT, Kind.OUTPUT, Kind.END, Kind.REPORT),
     ]
     assert lines[-1].report == Report("a-1", 1.0, 128, 60)
+
+
+def test_the_init_phases_lines_are_no_ranks_output() -> None:
+    failed = InitReport(12.5, "init", "error", "Runtime.ExitError").line()
+    lines = read(RankLines(), [init_start_line("python:3.11.7"), failed, *invocation("a-1", 2, "one")])
+    assert [line.kind for line in lines][:2] == [Kind.INIT, Kind.INIT]
+    assert [line.text for line in lines if line.kind is Kind.OUTPUT] == ["one"]
 
 
 def test_a_warm_sandbox_may_be_another_rank_next() -> None:

@@ -1,12 +1,15 @@
 """Invocations from inside the emulator: what is remembered of them, and what ends when nobody waits any more."""
 
 import asyncio
+import json
+from pathlib import Path
 
 import psutil
 import pytest
 
 from emulator.errors import ApiError
 from emulator.lambda_service.history import InvocationStatus
+from emulator.sandboxes.cpu_groups import _hierarchies
 from tests.emulator.lambda_service.conftest import Service, WithService
 
 TELLS_ITS_PIDS_AND_SLEEPS = """
@@ -94,3 +97,35 @@ def test_what_is_no_json_is_refused(with_service: WithService) -> None:
             assert (refused.value.code, refused.value.status) == ("InvalidRequestContentException", 400)
 
     with_service(body)
+
+
+def test_a_function_has_its_share_of_the_cpu_once_it_is_up(with_service: WithService) -> None:
+    source = """
+        def groups(): return open("/proc/self/cgroup").read()
+        def handler(event, context): return groups()
+    """
+
+    async def body(running: Service) -> None:
+        if running.sandboxes.cpu_shares_missing is not None:
+            pytest.skip(running.sandboxes.cpu_shares_missing)
+        running.deploy("f", source, MemorySize=885)
+        memberships = json.loads((await running.service.invoke("f", None, b"{}")).payload)
+        assert _cpu_quota(memberships) == pytest.approx(885 / 1769, rel=0.01)
+
+    with_service(body)
+
+
+def _cpu_quota(memberships: str) -> float:
+    """Return the CPU seconds a second of the group that a process is in, by version 1 or 2 of the interface."""
+    own = {controllers: path for _, controllers, path in (line.split(":", 2) for line in memberships.splitlines())}
+    for hierarchy in _hierarchies(Path("/proc/self/mountinfo").read_text()):
+        for controllers, path in own.items():
+            group = hierarchy.mount_point / path.removeprefix(hierarchy.root).lstrip("/")
+            if "fmi-emulator" not in path or hierarchy.unified != (controllers == ""):
+                continue
+            if hierarchy.unified:
+                quota, period = (group / "cpu.max").read_text().split()
+            else:
+                quota, period = (group / "cpu.cfs_quota_us").read_text(), (group / "cpu.cfs_period_us").read_text()
+            return int(quota) / int(period)
+    raise AssertionError(f"no group of the emulator's in {memberships!r}")

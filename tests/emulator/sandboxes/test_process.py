@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from emulator.sandboxes.base import SandboxExit, SandboxSpec
+from emulator.sandboxes.cpu_groups import CpuSharesUnavailableError
 from emulator.sandboxes.process import ProcessSandboxes
 
 MIB = 1024 * 1024
@@ -199,6 +200,7 @@ def owner_of(state: Path, code: Path) -> subprocess.Popen[bytes]:
 import asyncio, sys
 from pathlib import Path
 from emulator.sandboxes.base import SandboxSpec
+from emulator.sandboxes.cpu_groups import CpuSharesUnavailableError
 from emulator.sandboxes.process import ProcessSandboxes
 
 async def main():
@@ -227,3 +229,15 @@ def test_an_owner_that_is_killed_leaves_no_process_and_no_folder(state: Path, sl
         owner.kill()
     wait_until_gone([*pids, zygote])
     assert not state.exists()
+
+
+def test_without_control_groups_the_reason_is_told(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: str) -> None:
+        raise CpuSharesUnavailableError("may not")
+
+    monkeypatch.setattr("emulator.sandboxes.process.make_cpu_groups", refuse)
+
+    async def body(sandboxes: ProcessSandboxes) -> None:
+        assert sandboxes.cpu_shares_missing == "may not"
+
+    with_sandboxes(state, body)
