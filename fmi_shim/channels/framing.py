@@ -9,20 +9,19 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import replace
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 
+from fmi_shim.channels.aborts import abort_of, error_of
 from fmi_shim.channels.base import opened_first
+from fmi_shim.channels.link import Link
 from fmi_shim.channels.posting import OnReceived, Transfer
 from fmi_shim.channels.stream import Buffers, octets
 from fmi_shim.errors import (
     FmiError,
     MismatchError,
-    PeerFailedError,
     PeerLostError,
-    PeerOverflowError,
-    PeerTimeoutError,
 )
 from fmi_shim.frames import (
     HEADER_BYTES,
@@ -33,7 +32,6 @@ from fmi_shim.frames import (
     FrameError,
     Header,
     Kind,
-    Reason,
     decode_abort,
     decode_header,
     decode_shape,
@@ -45,37 +43,6 @@ from fmi_shim.operators import Array
 MAX_ANNOUNCED_BYTES = 1 << 34
 """Largest array that a header may announce to a rank that does not know its size. Memory is touched only as
 bytes arrive, so that a lie costs address space alone."""
-
-_ERRORS: dict[Reason, type[FmiError]] = {
-    Reason.lost: PeerLostError,
-    Reason.timeout: PeerTimeoutError,
-    Reason.mismatch: MismatchError,
-    Reason.overflow: PeerOverflowError,
-    Reason.failed: PeerFailedError,
-}
-
-
-class Link(Protocol):
-    """The way to one rank and back.
-
-    Attributes
-    ----------
-    peer
-        Rank at the other end.
-    ended
-        Whether that rank sends and receives no more.
-    sent, received
-        Number of messages that were begun to be sent, and of those that have come whole.
-    """
-
-    peer: int
-    ended: bool
-    sent: int
-    received: int
-
-    def push_back(self, data: bytes) -> None:
-        """Have `data`, which was read too early, read again."""
-
 
 L = TypeVar("L", bound=Link)
 
@@ -309,15 +276,10 @@ class Framing(Generic[L]):
         )
 
     def _told(self, teller: int, abort: Abort) -> FmiError:
-        return _ERRORS[abort.reason](abort.text, abort.origin, teller)
+        return error_of(abort, teller)
 
     def _as_abort(self, error: BaseException) -> Abort:
-        if isinstance(error, FmiError):
-            reason = next((reason for reason, kind in _ERRORS.items() if type(error) is kind), Reason.failed)
-            return Abort(reason, self.rank if error.origin is None else error.origin, error.message)
-        reason = Reason.overflow if isinstance(error, OverflowError) else Reason.failed
-        text = f"{self._purpose} raised {type(error).__name__}: {error}".rstrip(": ")
-        return Abort(reason, self.rank, text)
+        return abort_of(error, self.rank, self._purpose)
 
 
 def _described(head: bytes | bytearray) -> str:
