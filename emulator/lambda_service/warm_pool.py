@@ -23,6 +23,7 @@ class WarmPool:
         self._idle_s = idle_s
         self._idle: defaultdict[str, list[tuple[ExecutionEnvironment, asyncio.TimerHandle]]] = defaultdict(list)
         self._ending: set[asyncio.Task[None]] = set()
+        self._discarded: set[str] = set()
 
     def take(self, function: Function) -> ExecutionEnvironment | None:
         """Return the function's environment that was used last, or None when there is none."""
@@ -36,12 +37,16 @@ class WarmPool:
         return None
 
     def put_back(self, environment: ExecutionEnvironment) -> None:
-        """Keep an environment for the function's next invocation."""
+        """Keep an environment for the function's next invocation, unless the function has changed meanwhile."""
+        if environment.function.revision_id in self._discarded:
+            self._end_soon(environment)
+            return
         expiry = asyncio.get_running_loop().call_later(self._idle_s, self._expire, environment)
         self._idle[environment.function.revision_id].append((environment, expiry))
 
     async def discard(self, function: Function) -> None:
-        """End the waiting environments of a function that has changed or is gone."""
+        """End the environments of a function that has changed or is gone, once they wait."""
+        self._discarded.add(function.revision_id)
         waiting = self._idle.pop(function.revision_id, [])
         for _, expiry in waiting:
             expiry.cancel()

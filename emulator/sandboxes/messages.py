@@ -45,6 +45,14 @@ class Started:
 
 
 @dataclass(frozen=True)
+class NotStarted:
+    """From the zygote: the machine has no room for the worker."""
+
+    sandbox_id: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Exited:
     """From the zygote: the worker's process has ended."""
 
@@ -55,8 +63,10 @@ class Exited:
     peak_memory_bytes: int
 
 
-Message: TypeAlias = Spawn | InitDone | Kill | Started | Exited
-_KINDS: dict[str, type[Message]] = {kind.__name__: kind for kind in (Spawn, InitDone, Kill, Started, Exited)}
+Message: TypeAlias = Spawn | InitDone | Kill | Started | NotStarted | Exited
+_KINDS: dict[str, type[Message]] = {
+    kind.__name__: kind for kind in (Spawn, InitDone, Kill, Started, NotStarted, Exited)
+}
 _LENGTH = struct.Struct("!I")
 
 

@@ -15,7 +15,7 @@ from emulator.sandboxes.base import SandboxExit, SandboxSpec
 from emulator.sandboxes.control_link import ControlLink
 from emulator.sandboxes.cpu_groups import CpuGroups, CpuSharesUnavailableError, make_cpu_groups
 from emulator.sandboxes.memory import MemoryGauge
-from emulator.sandboxes.messages import Exited, InitDone, Kill, Message, Spawn, Started
+from emulator.sandboxes.messages import Exited, InitDone, Kill, Message, NotStarted, Spawn, Started
 
 _READ_BYTES = 65536
 # The most that /proc/sys/fs/pipe-max-size lets a pipe hold without privileges; see pipe(7).
@@ -72,6 +72,12 @@ class ProcessSandbox:
         self._memory = MemoryGauge(pid)
         if not self.started.done():
             self.started.set_result(None)
+
+    def on_not_started(self, reason: str) -> None:
+        """Take note that there will be no worker."""
+        self._close_output()
+        if not self.started.done():
+            self.started.set_exception(SandboxError(reason))
 
     def on_exited(self, end: SandboxExit) -> None:
         """Take note that the worker has ended; its last output is handed over first."""
@@ -213,6 +219,8 @@ class ProcessSandboxes:
     def _take(self, message: Message) -> None:
         if isinstance(message, Started):
             self._sandboxes[message.sandbox_id].on_started(message.pid)
+        elif isinstance(message, NotStarted):
+            self._sandboxes.pop(message.sandbox_id).on_not_started(message.reason)
         elif isinstance(message, Exited):
             end = SandboxExit(message.exit_status, message.signal, message.out_of_memory, message.peak_memory_bytes)
             self._sandboxes.pop(message.sandbox_id).on_exited(end)

@@ -29,7 +29,7 @@ from emulator.sandboxes.cpu_groups import CpuGroups
 from emulator.sandboxes.import_paths import import_paths
 from emulator.sandboxes.keeper import adopt_orphans, child_pids, end_children
 from emulator.sandboxes.memory import MemoryGauge
-from emulator.sandboxes.messages import Decoder, Exited, InitDone, Kill, Message, Spawn, Started, encode
+from emulator.sandboxes.messages import Decoder, Exited, InitDone, Kill, Message, NotStarted, Spawn, Started, encode
 from emulator.sandboxes.private_tmp import below_tmp
 from emulator.sandboxes.worker import run_worker
 
@@ -115,7 +115,12 @@ class Zygote:
     def _fork(self, spawn: Spawn) -> None:
         output = self._descriptors.pop(0)
         zygote_pid = os.getpid()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            os.close(output)
+            self._send(NotStarted(spawn.sandbox_id, f"a sandbox cannot be forked: {error.strerror}"))
+            return
         if pid == 0:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -99,6 +99,21 @@ def test_what_is_no_json_is_refused(with_service: WithService) -> None:
     with_service(body)
 
 
+def test_a_sandbox_that_outlives_its_functions_change_is_not_kept(with_service: WithService) -> None:
+    async def body(running: Service) -> None:
+        source = "import os, time\ndef handler(event, context):\n    print('pids', os.getpid())\n    time.sleep(1)"
+        running.deploy("f", source)
+        before = running.functions.get("f")
+        call = asyncio.create_task(running.service.invoke("f", None, b"{}"))
+        pids = await pids_told(running)
+        running.functions.update_configuration("f", {"Timeout": 19})
+        await running.service.discard(before)
+        assert not (await call).is_error
+        await until_gone(pids)
+
+    with_service(body)
+
+
 def test_a_function_has_its_share_of_the_cpu_once_it_is_up(with_service: WithService) -> None:
     source = """
         def groups(): return open("/proc/self/cgroup").read()

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emulator.sandboxes.messages import Decoder, Exited, InitDone, Kill, Message, Spawn, Started, encode
+from emulator.sandboxes.messages import Decoder, Exited, InitDone, Kill, Message, NotStarted, Spawn, Started, encode
 
 names = st.text(max_size=10)
 messages = st.one_of(
@@ -20,6 +20,7 @@ messages = st.one_of(
     st.builds(InitDone, names),
     st.builds(Kill, names),
     st.builds(Started, names, st.integers(1)),
+    st.builds(NotStarted, names, names),
     st.builds(
         Exited, names, st.none() | st.integers(0, 255), st.none() | st.integers(1, 64), st.booleans(), st.integers(0)
     ),

@@ -1,9 +1,11 @@
 """The zygote and its workers as processes: what dies with what, and what is left."""
 
 import asyncio
+import errno
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -16,9 +18,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+from emulator.errors import SandboxError
 from emulator.sandboxes.base import SandboxExit, SandboxSpec
+from emulator.sandboxes.control_link import ControlLink
 from emulator.sandboxes.cpu_groups import CpuSharesUnavailableError
 from emulator.sandboxes.process import ProcessSandboxes
+from emulator.sandboxes.zygote import Zygote
 
 MIB = 1024 * 1024
 
@@ -199,9 +204,12 @@ def owner_of(state: Path, code: Path) -> subprocess.Popen[bytes]:
     source = f"""
 import asyncio, sys
 from pathlib import Path
+from emulator.errors import SandboxError
 from emulator.sandboxes.base import SandboxSpec
+from emulator.sandboxes.control_link import ControlLink
 from emulator.sandboxes.cpu_groups import CpuSharesUnavailableError
 from emulator.sandboxes.process import ProcessSandboxes
+from emulator.sandboxes.zygote import Zygote
 
 async def main():
     sandboxes = ProcessSandboxes(Path({str(state)!r}))
@@ -241,3 +249,26 @@ def test_without_control_groups_the_reason_is_told(state: Path, monkeypatch: pyt
         assert sandboxes.cpu_shares_missing == "may not"
 
     with_sandboxes(state, body)
+
+
+def test_a_machine_without_room_for_a_process_says_so(
+    state: Path, sleeper: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root is held to no number of processes: the refusal is made up, the rest is not."""
+
+    def refuse() -> int:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    async def run() -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            sandboxes = ProcessSandboxes(state)
+            sandboxes._link = ControlLink(ours, sandboxes._take, sandboxes._on_zygote_gone)
+            creating = asyncio.create_task(sandboxes.create(spec(sleeper), lambda _: None))
+            monkeypatch.setattr(os, "fork", refuse)
+            assert await asyncio.to_thread(Zygote(theirs, None)._receive)
+            with pytest.raises(SandboxError, match="cannot be forked: Resource temporarily unavailable"):
+                await creating
+            await sandboxes.close()
+
+    asyncio.run(run())
