@@ -6,7 +6,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from emulator.limits import DISTRIBUTED_MAP_CONCURRENCY
-from emulator.step_functions.asl.definition import Distribution, ItemReader, MapState, Transformation
+from emulator.step_functions.asl.definition import Distribution, ItemBatcher, ItemReader, MapState, Transformation
 from emulator.step_functions.asl.failures import (
     EXCEED_TOLERATED_FAILURES,
     ITEM_READER_FAILED,
@@ -49,6 +49,7 @@ class DistributedMaps:
         """Run a Map once; return its result."""
         execution, scope = interpreter.execution, visit.scope()
         data = visit.seen(scope)
+        given = visit.items(visit.state.items_path, data) if distribution.reader is None else []
         map_run = MapRun(
             execution,
             visit.state,
@@ -58,11 +59,13 @@ class DistributedMaps:
                 visit.number(distribution.tolerated_percentage, "ToleratedFailurePercentage", data, scope),
             ),
         )
-        visit.event("MapStateStarted", {"length": 0})
+        # How many a reader will find is not known yet; AWS says 0, too.
+        visit.event("MapStateStarted", {"length": len(given)})
         visit.event("MapRunStarted", {"mapRunArn": map_run.arn})
         execution.map_runs.append(map_run)
         try:
-            inputs = await self._inputs(visit, data, distribution)
+            items = given if distribution.reader is None else await self._read(visit, data, distribution.reader)
+            inputs = self._inputs(visit, data, items, distribution.batcher)
             await self._run_children(map_run, inputs)
             result = await self._result(visit, map_run, data, distribution)
         except StateFailure as failure:
@@ -79,16 +82,16 @@ class DistributedMaps:
         visit.event("MapStateSucceeded")
         return result
 
-    async def _inputs(self, visit: Visit[MapState], data: Json, distribution: Distribution) -> list[tuple[Json, int]]:
+    def _inputs(
+        self, visit: Visit[MapState], data: Json, items: list[Json], batcher: ItemBatcher | None
+    ) -> list[tuple[Json, int]]:
         """Return every child execution's input, with the number of items in it."""
-        items = await self._items(visit, data, distribution.reader)
         selector = visit.state.item_selector
         if selector is not None:
             items = [
                 visit.evaluated(selector, data, visit.scope_with(Map={"Item": {"Index": index, "Value": item}}))
                 for index, item in enumerate(items)
             ]
-        batcher = distribution.batcher
         if batcher is None:
             return [(item, 1) for item in items]
         scope = visit.scope()
@@ -100,16 +103,8 @@ class DistributedMaps:
         except ItemsError as error:
             raise visit.failing(RUNTIME, f"ItemBatcher: {error}") from None
 
-    async def _items(self, visit: Visit[MapState], data: Json, reader: ItemReader | None) -> list[Json]:
+    async def _read(self, visit: Visit[MapState], data: Json, reader: ItemReader) -> list[Json]:
         scope = visit.scope()
-        if reader is None:
-            items = visit.at(visit.state.items_path, "ItemsPath", data, scope)
-            if not isinstance(items, list):
-                raise visit.failing(
-                    RUNTIME,
-                    f"Reference path '{visit.state.items_path.text}' must point to array, got {dumps(items)[:200]}",
-                )
-            return items
         parameters = visit.evaluated(reader.parameters, data, scope)
         most = visit.number(reader.max_items, "MaxItems", data, scope)
         try:

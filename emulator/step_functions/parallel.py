@@ -2,8 +2,8 @@
 
 from emulator.limits import INLINE_MAP_CONCURRENCY
 from emulator.step_functions.asl.definition import MapState, ParallelState
-from emulator.step_functions.asl.failures import RUNTIME, StateFailure
-from emulator.step_functions.asl.json_values import Json, dumps
+from emulator.step_functions.asl.failures import StateFailure
+from emulator.step_functions.asl.json_values import Json
 from emulator.step_functions.fan_out import for_each
 from emulator.step_functions.interpreter import Interpreter
 from emulator.step_functions.iteration import Iteration
@@ -37,11 +37,7 @@ async def run_inline_map(interpreter: Interpreter, visit: Visit[MapState]) -> Js
     """Run the states once an item; return the outputs in the items' order. The first failure fails the whole."""
     state, scope = visit.state, visit.scope()
     data = visit.seen(scope)
-    items = visit.at(state.items_path, "ItemsPath", data, scope)
-    if not isinstance(items, list):
-        raise visit.failing(
-            RUNTIME, f"Reference path '{state.items_path.text}' must point to array, got {dumps(items)[:200]}"
-        )
+    items = visit.items(state.items_path, data)
     limit = int(visit.number(state.max_concurrency, "MaxConcurrency", data, scope)) or len(items)
     at_once = min(limit, len(items))
     if at_once > INLINE_MAP_CONCURRENCY:

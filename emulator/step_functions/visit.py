@@ -153,6 +153,13 @@ class Visit(Generic[_State]):
                 RUNTIME, f"Invalid path '{path.text}' in {field}: nothing lies there in {_short(dumps(data))}"
             ) from None
 
+    def items(self, path: Path, data: Json) -> list[Json]:
+        """Return the items of a Map that lie in its input."""
+        found = self.at(path, "ItemsPath", data, self.scope())
+        if not isinstance(found, list):
+            raise self.failing(RUNTIME, f"Reference path '{path.text}' must point to array, got {_short(dumps(found))}")
+        return found
+
     def number(self, value: float | Path | None, field: str, data: Json, scope: Scope) -> Any:
         """Return a number that is written out or lies at a path; None stays None."""
         if not isinstance(value, Path):

@@ -31,9 +31,18 @@ def read_items(document: bytes, reader: ItemReader) -> list[Json]:
         return [_parsed(line, f"line {number}") for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     found = _pointed(_parsed(text, "the document"), reader.items_pointer)
     if not isinstance(found, list):
-        where = f"at ItemsPointer {reader.items_pointer!r}" if reader.items_pointer else "as the document"
-        raise ItemsError(f"Attempting to map over non-iterable node: expected an array {where}, got {_kind(found)}")
+        raise ItemsError(
+            f"Attempting to map over non-iterable node: expected an array at {reader.items_pointer or 'the top'!r}, "
+            f"got {_kind(found)}{_arrays_within(found, reader.items_pointer)}"
+        )
     return found
+
+
+def _arrays_within(found: Json, pointer: str) -> str:
+    """Return a hint at the arrays that an ItemsPointer could name."""
+    named = found.items() if isinstance(found, dict) else ()
+    arrays = [f"{pointer}/{name}" for name, value in named if isinstance(value, list)]
+    return f"; ReaderConfig may name one by ItemsPointer: {', '.join(arrays)}" if arrays else ""
 
 
 def _read_csv(text: str, headers: Sequence[str] | None, delimiter: str) -> list[Json]:

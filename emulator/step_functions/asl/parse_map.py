@@ -101,7 +101,6 @@ def _parse_distribution(name: str, fields: Fields, nested: Nested, child_type: M
     label = nested.label(name, fields)
     if not _LABEL.fullmatch(label):
         fields.wrong("Label", f"expected 1 to 40 characters without spaces, brackets and wildcards, got {label!r}")
-    fields.at_most_one("ItemReader", "ItemsPath")
     percentage = fields.number("ToleratedFailurePercentage", 0, 100)
     fields.at_most_one("ToleratedFailurePercentage", "ToleratedFailurePercentagePath")
     return Distribution(

@@ -51,8 +51,9 @@ def test_a_csv_may_have_its_names_given_a_delimiter_short_rows_and_long_ones() -
 @pytest.mark.parametrize(
     ("document", "kind", "message"),
     [
-        (b"{}", reader("JSON"), "non-iterable node: expected an array as the document, got an object"),
-        (b'{"a": 1}', reader("JSON", items_pointer="/a"), "at ItemsPointer '/a', got a plain value"),
+        (b"{}", reader("JSON"), "non-iterable node: expected an array at 'the top', got an object"),
+        (b'{"a": 1, "b": []}', reader("JSON"), "got an object; ReaderConfig may name one by ItemsPointer: /b"),
+        (b'{"a": 1}', reader("JSON", items_pointer="/a"), "expected an array at '/a', got a plain value"),
         (b'{"a": []}', reader("JSON", items_pointer="/b"), "there is no 'b' in an object"),
         (b"[1", reader("JSON"), "the document is no JSON"),
         (b"1\n{", reader("JSONL"), "line 2 is no JSON"),

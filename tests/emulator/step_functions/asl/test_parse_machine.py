@@ -209,7 +209,6 @@ def a_map(config: dict[str, str] | None, **more: Any) -> str:
         (a_map(None, MaxConcurrency=-1), "/MaxConcurrency", "from 0 to"),
         (a_map(None, MaxConcurrency=1, MaxConcurrencyPath="$.m"), "/MaxConcurrencyPath", "only one of"),
         (a_map(None, ItemSelector={}, Parameters={}), "/Parameters", "only one of"),
-        (a_map(DISTRIBUTED, ItemReader=READER, ItemsPath="$.a"), "/ItemsPath", "only one of"),
         (a_map(DISTRIBUTED, ItemReader={**READER, "Resource": "s3"}), "/ItemReader/Resource", "s3:listObjectsV2"),
         (a_map(DISTRIBUTED, ItemReader={**READER, "Parameters": {"Bucket": "b"}}), "/ItemReader/Parameters", "'Key'"),
         (
