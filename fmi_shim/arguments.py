@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fmi_shim.forms import TypeDescriptor
 from fmi_shim.operators import ReduceFunction
+from rendezvous.protocol import MAX_NAME_BYTES, ProtocolError, pair_name
 
 
 def require_integer(name: str, value: object, lowest: int, highest: int) -> None:
@@ -24,6 +25,20 @@ def require_peer(name: str, value: object, rank: int, size: int) -> None:
     require_rank(name, value, size)
     if value == rank:
         raise ValueError(f"{name} is {value}, which is this rank itself: allowed is another rank")
+
+
+def require_name(name: str, value: object, size: int) -> None:
+    """Raise unless `value` can be the name of a communicator of so many ranks: it goes into FMI's pairing names."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is {value!r}, allowed is a string")
+    try:
+        pair_name(value, size - 1, size - 1)
+    except (ProtocolError, UnicodeEncodeError) as error:
+        shown = value if len(value) <= 120 else value[:117] + "..."
+        longest = MAX_NAME_BYTES - len(pair_name("", size - 1, size - 1))
+        raise ValueError(
+            f"{name} is {shown!r}, allowed are at most {longest} bytes of UTF-8 without NUL: {error}"
+        ) from None
 
 
 def require_type(t: object) -> TypeDescriptor:

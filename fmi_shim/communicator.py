@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from fmi_shim.arguments import require_function, require_integer, require_peer, require_rank, require_type
+from fmi_shim.arguments import require_function, require_integer, require_name, require_peer, require_rank, require_type
 from fmi_shim.config import load
 from fmi_shim.forms import Form, TypeDescriptor, form_of
 from fmi_shim.frames import Operation
@@ -13,7 +13,6 @@ from fmi_shim.membership import Membership
 from fmi_shim.operators import Array, ReduceFunction
 from fmi_shim.payload import Payload, pack, pack_out, pack_template
 from fmi_shim.requests import Request
-from rendezvous.protocol import pair_name
 
 
 def _form(payload: Payload | None) -> Form | None:
@@ -67,9 +66,7 @@ class Communicator(Membership):
         require_integer("num_peers", num_peers, 1, 2**31 - 1)
         require_rank("peer_id", peer_id, num_peers)
         require_integer("faas_memory", faas_memory, 1, 2**31 - 1)
-        if not isinstance(comm_name, str):
-            raise TypeError(f"comm_name is {comm_name!r}, allowed is a string")
-        pair_name(comm_name, num_peers - 1, num_peers - 1)  # the longest name this communicator may need
+        require_name("comm_name", comm_name, num_peers)
         self._join(peer_id, num_peers, load(config_path), comm_name, faas_memory)
 
     def barrier(self) -> None:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from fmi_shim.cost.model import DirectModel, Formulas, FunctionModel, Model, RedisModel, S3Model, SharedMemoryModel
 from fmi_shim.errors import ConfigError
-from fmi_shim.sections import Section, is_integer
+from fmi_shim.sections import Section, is_integer, shown
 from rendezvous.protocol import DEFAULT_PORT
 
 RENDEZVOUS_VARIABLE = "FMI_RENDEZVOUS"
@@ -173,7 +173,7 @@ def _direct(backends: Section, environment: Mapping[str, str]) -> DirectConfig |
     section = backends.section("Direct")
     if not section.boolean("enabled", default=False):
         return None
-    host = section.text("host", default="127.0.0.1")
+    host = section.host("host", default="127.0.0.1")
     port = section.integer("port", default=DEFAULT_PORT, lowest=1, highest=65535)
     if environment.get(RENDEZVOUS_VARIABLE):
         host, port = _host_and_port(environment[RENDEZVOUS_VARIABLE])
@@ -188,7 +188,7 @@ def _redis(backends: Section) -> RedisConfig | None:
         poll=_poll(section, RedisModel().timeout),
         max_timeout=_max_timeout(section),
         framed=section.boolean("framed", default=False),
-        host=section.text("host", default="127.0.0.1"),
+        host=section.host("host", default="127.0.0.1"),
         port=section.integer("port", default=6379, lowest=1, highest=65535),
     )
 
@@ -255,11 +255,20 @@ def _parameters(section: Section, published: Parameters) -> Parameters:
 
 def _read(path: Path) -> object:
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(path.read_bytes(), object_pairs_hook=_without_contradiction)
     except OSError as error:
         raise ConfigError(f"{path}: the configuration cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: the configuration is no JSON: {error}") from error
+
+
+def _without_contradiction(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Return the pairs of an object, in which a key may be repeated with its value alone."""
+    found = dict(pairs)
+    for key, value in pairs:
+        if found[key] != value:
+            raise ValueError(f"{shown(key)} is given twice, as {shown(value)} and as {shown(found[key])}")
+    return found
 
 
 def _host_and_port(text: str) -> tuple[str, int]:

@@ -116,8 +116,9 @@ class Form:
         if self.descriptor is not None and not self.descriptor.is_list:
             raise ValueError(f"t is {self.descriptor.datatype}, to be cut it must be a list: int_list or double_list")
         if not self.shape or self.shape[0] % size:
+            has = f"{self.shape[0]} rows or elements" if self.shape else "a single one"
             raise ValueError(
-                f"{self.shape[0] if self.shape else 'one'} element(s) cannot be cut into equal slices for {size} ranks"
+                f"value is {has}, to be cut into equal slices for {size} ranks it must have as many, or a multiple"
             )
         shape = (self.shape[0] // size, *self.shape[1:])
         if self.descriptor is not None:

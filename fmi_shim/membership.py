@@ -11,7 +11,7 @@ from typing import Self
 
 import numpy as np
 
-from fmi_shim.arguments import require_integer
+from fmi_shim.arguments import require_integer, require_name
 from fmi_shim.calls import Calls
 from fmi_shim.channels.enabled import EnabledChannels
 from fmi_shim.config import Config
@@ -19,7 +19,6 @@ from fmi_shim.forms import array_form
 from fmi_shim.frames import Operation
 from fmi_shim.policy import Hint
 from fmi_shim.tracing import calls_type
-from rendezvous.protocol import pair_name
 
 ExceptionHook = Callable[[type[BaseException], BaseException, TracebackType | None], object]
 
@@ -105,7 +104,7 @@ class Membership:
             require_integer("colour", colour, 0, 2**31 - 1)
         require_integer("key", key, -(2**31), 2**31 - 1)
         name = f"{self._name}{self._splits}.{colour}/"  # ends in no digit, so that ranks after it stay apart
-        pair_name(name, self._size - 1, self._size - 1)
+        require_name("the new communicator's name", name, self._size)
         choices = np.empty((self._size, 2), np.int64)
         choices[self._rank] = -1 if colour is None else colour, key
         plan = self._calls.collective(Operation.allgather, array_form(choices.dtype, (2,)))

@@ -116,7 +116,7 @@ def pack_out(out: object, form: Form) -> Payload | None:
     if out is None:
         return None
     if form.descriptor is not None:
-        raise TypeError("out is given together with t: it is for arrays, typed values come back as new ones")
+        raise TypeError("out is given together with t, allowed is one of them: typed values come back as new ones")
     if type(out) is np.ndarray and out.dtype == form.dtype and out.shape == form.shape and out.flags.carray:
         return Payload(out if out.ndim == 1 else out.reshape(-1), form, out)  # what most programs have
     place = pack_template(out, "out")
@@ -240,7 +240,7 @@ def combine_of(function: ReduceFunction, form: Form) -> Combine:
     if function.operator is not Operator.custom:
         ordering = function.operator in (Operator.max, Operator.min)
         if (form.dtype.kind == "b" and not ordering) or (form.dtype.kind == "c" and ordering):
-            raise TypeError(f"{function.operator} is not defined for elements of {form.dtype}")
+            raise TypeError(f"f is {function.operator}, which is not defined for elements of {form.dtype}")
         return builtin_combine(function.operator, form.dtype)
     call = function.function
     assert call is not None  # noqa: S101 - ReduceFunction has checked it

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import re
 
 from fmi_shim.errors import ConfigError
+
+_LABEL = "[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_HOST = re.compile(rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})*\.?")
+"""RFC 1123, 2.1, and the underscores of container networks."""
 
 
 class Section:
@@ -27,7 +32,7 @@ class Section:
 
     def __init__(self, value: object, name: str, source: str) -> None:
         if not isinstance(value, dict):
-            raise ConfigError(f"{source}: {name or 'the configuration'} is {value!r}, allowed is a JSON object")
+            raise ConfigError(f"{source}: {name or 'the configuration'} is {shown(value)}, allowed is a JSON object")
         self._values: dict[str, object] = value
         self._name = name
         self._source = source
@@ -41,6 +46,13 @@ class Section:
         value = self._values.get(key, default)
         if not isinstance(value, str) or not value:
             raise self._wrong(key, value, "a non-empty string")
+        return value
+
+    def host(self, key: str, default: str) -> str:
+        """Return the name or the address of a host."""
+        value = self.text(key, default)
+        if not _HOST.fullmatch(value):
+            raise self._wrong(key, value, "the name or the IPv4 address of a host")
         return value
 
     def one_of(self, key: str, allowed: list[str], default: str) -> str:
@@ -83,9 +95,13 @@ class Section:
         return f"{self._name}.{key}" if self._name else key
 
     def _wrong(self, key: str, value: object, allowed: str) -> ConfigError:
-        shown = repr(value)
-        shown = shown if len(shown) <= 80 else shown[:77] + "..."
-        return ConfigError(f"{self._source}: {self._full(key)} is {shown}, allowed is {allowed}")
+        return ConfigError(f"{self._source}: {self._full(key)} is {shown(value)}, allowed is {allowed}")
+
+
+def shown(value: object) -> str:
+    """Return what an error shows of a value."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def is_integer(text: str) -> bool:

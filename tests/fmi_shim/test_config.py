@@ -1,4 +1,7 @@
+import contextlib
+import copy
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -186,10 +189,80 @@ keys = st.sampled_from(["enabled", "host", "port", "max_timeout", "framed", "buc
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(json_values | st.builds(lambda name, d: {"backends": {name: d}}, backends, st.dictionaries(keys, json_values)))
 def test_any_json_is_a_configuration_or_a_config_error(tmp_path: Path, content: object) -> None:
+    require_sound(tmp_path, content)
+
+
+def require_sound(tmp_path: Path, content: object) -> None:
+    """Load `content`, which must be a configuration of which each part can be used, or a ConfigError of one line."""
     try:
         read = loaded(tmp_path, content)
-    except ConfigError:
+    except ConfigError as error:
+        assert len(str(error)) < 1000
+        assert "\n" not in str(error)
         return
     for server in (read.direct, read.redis):
-        assert server is None or (server.host and 1 <= server.port <= 65535)
+        if server is not None:
+            assert 1 <= server.port <= 65535
+            server.host.encode("idna")
+            assert server.max_timeout is None or 0 < server.max_timeout < 2**31
     assert read.s3 is None or read.s3.bucket_name
+
+
+WHOLE = json.loads((Path(__file__).parents[2] / "examples" / "fmi.json").read_text())
+STRANGE = [
+    *(None, True, [], {}, [[]], {"": {}}, -1, 0, 2**64, 10**400, 0.5, 1e308, float("nan"), float("inf")),
+    *("", " ", "x", "\0", "\ud800", "\u202e", "٣", "-0", "1e400", "0x10", "1_000", "true ", "127.0.0.1\n", "a..b"),
+    "a" * 100_000,
+]
+
+
+def places(value: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    yield path
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from places(inner, (*path, key))
+
+
+def test_anything_anywhere_in_the_published_file_is_taken_or_told(tmp_path: Path) -> None:
+    for enabled in ("Direct", "Redis", "S3"):
+        for path in places(WHOLE):
+            for strange in STRANGE:
+                content = copy.deepcopy(WHOLE)
+                content["backends"].setdefault(enabled, {})["enabled"] = True
+                at: Any = {"": content}
+                for key in ("", *path)[:-1]:
+                    at = at[key]
+                at[("", *path)[-1]] = strange
+                require_sound(tmp_path, content if path else json.dumps(strange))
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 4000), st.binary(max_size=6), st.integers(0, 20))
+def test_a_damaged_file_is_taken_or_told(tmp_path: Path, at: int, noise: bytes, cut: int) -> None:
+    data = bytearray(json.dumps(WHOLE).encode())
+    at %= len(data)
+    data[at : at + cut] = noise
+    path = tmp_path / "damaged.json"
+    path.write_bytes(data)
+    with contextlib.suppress(ConfigError):
+        config.load(path, {})
+
+
+def test_a_file_of_nothing_but_depth_or_length_is_told(tmp_path: Path) -> None:
+    for content in (
+        "[" * 10**6,
+        '{"a":' * 10**5,
+        "9" * 10**6,
+        '"' + "x" * 10**6,
+        "-" * 10**5,
+        '{"backends":{"S3":{}}' * 1000,
+    ):
+        with pytest.raises(ConfigError):
+            loaded(tmp_path, content)
+
+
+def test_a_key_may_be_given_twice_with_the_same_value_alone(tmp_path: Path) -> None:
+    twice = '{"backends": {"Direct": {"enabled": true, "port": 5, "port": %s}}}'
+    assert load(tmp_path, twice % "5").port == 5
+    with pytest.raises(ConfigError, match="'port' is given twice, as 5 and as 6"):
+        load(tmp_path, twice % "6")
