@@ -22,7 +22,7 @@ class ScriptExit(Exception):  # noqa: N818 - its name is what the user reads in 
 
 
 class UnsafeKeyError(Exception):
-    """An S3 key that would be written outside of the program's folder."""
+    """An S3 key that is no path of a file of its own within the program's folder."""
 
 
 def handler(event: dict[str, Any], context: Any = None) -> dict[str, Any]:
@@ -66,21 +66,42 @@ def fetch_folder(s3: Any, bucket: str, folder: str, root: Path) -> None:
     FileNotFoundError
         When there is no such object.
     UnsafeKeyError
-        When a key leads outside of the directory; nothing is written then.
+        When a key leads outside of the directory, or two lead to the same place; nothing is written then.
     """
     prefix = folder.rstrip("/") + "/"
     pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
     keys = [found["Key"] for page in pages for found in page.get("Contents", [])]
     if not keys:
         raise FileNotFoundError(f"there is nothing in S3 below s3://{bucket}/{prefix}; upload the program first")
+    for key, path in _paths(bucket, keys).items():
+        target = root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(s3.get_object(Bucket=bucket, Key=key)["Body"].read())
+
+
+def _paths(bucket: str, keys: list[str]) -> dict[str, PurePosixPath]:
+    """Return the path of each key that is a file's; keys that end in a slash only stand for folders."""
+    paths: dict[str, PurePosixPath] = {}
+    key_of: dict[PurePosixPath, str] = {}
     for key in keys:
-        if PurePosixPath(key).is_absolute() or ".." in PurePosixPath(key).parts:
-            raise UnsafeKeyError(f"the key {key!r} in bucket {bucket} leads outside of {root}; remove the object")
-    for key in keys:
-        if not key.endswith("/"):
-            target = root / key
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(s3.get_object(Bucket=bucket, Key=key)["Body"].read())
+        path = PurePosixPath(key)
+        if path.is_absolute() or ".." in path.parts or "\0" in key:
+            raise UnsafeKeyError(f"the key {key!r} in bucket {bucket} leads outside of /tmp; remove the object")
+        if key.endswith("/"):
+            continue
+        if path in key_of:
+            raise UnsafeKeyError(
+                f"the keys {key_of[path]!r} and {key!r} in bucket {bucket} are the same file; remove one of the objects"
+            )
+        paths[key], key_of[path] = path, key
+    for path, key in key_of.items():
+        for folder in path.parents:
+            if folder in key_of:
+                raise UnsafeKeyError(
+                    f"the key {key_of[folder]!r} in bucket {bucket} is a file, but {key!r} needs a folder there; "
+                    "remove one of the objects"
+                )
+    return paths
 
 
 def _trace(phase: str, began: float, ended: float) -> None:

@@ -164,12 +164,39 @@ def test_execute_names_what_is_missing(s3: Any, bucket: str) -> None:
         execute.handler(payload(bucket))
 
 
-def test_execute_writes_nothing_when_a_key_leads_outside(s3: Any, bucket: str, tmp_path: Path) -> None:
-    put(s3, bucket, **{"code/main.py": "", "code/../../outside.py": "x"})
-    with pytest.raises(execute.UnsafeKeyError, match="leads outside"):
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (["code/../../outside.py"], r"'code/../../outside.py' in bucket \S+ leads outside of /tmp; remove the object"),
+        (["code/.."], "leads outside of /tmp"),
+        (["code/../"], "leads outside of /tmp"),
+        (["code/nul\0.py"], "leads outside of /tmp"),
+        (["code/a/b", "code/a//b"], r"'code/a//b' and 'code/a/b' in bucket \S+ are the same file"),
+        (["code/./main.py"], "are the same file"),
+        (["code/main.py/more"], r"'code/main.py' in bucket \S+ is a file, but 'code/main.py/more' needs a folder"),
+    ],
+)
+def test_execute_writes_nothing_when_a_key_is_no_file_of_its_own_below_tmp(
+    s3: Any, bucket: str, tmp_path: Path, keys: list[str], message: str
+) -> None:
+    put(s3, bucket, **{"code/main.py": "", **dict.fromkeys(keys, "x")})
+    with pytest.raises(execute.UnsafeKeyError, match=message):
         execute.handler(payload(bucket))
     assert list(tmp_path.iterdir()) == []
-    assert not (tmp_path.parent.parent / "outside.py").exists()
+
+
+def test_execute_refuses_keys_that_are_absolute_paths(s3: Any, bucket: str, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    put(s3, bucket, **{f"/{tmp_path}/outside/main.py".replace("//", "/"): "x"})
+    with pytest.raises(execute.UnsafeKeyError, match="leads outside of /tmp"):
+        execute.handler(payload(bucket, S3_OBJECT_NAME=str(outside)))
+    assert not outside.exists()
+
+
+def test_execute_makes_folders_for_their_files_and_ignores_markers(s3: Any, bucket: str, tmp_path: Path) -> None:
+    put(s3, bucket, **{"code/": "", "code/sub/": "", "code/main.py": "", "code/sub/..hidden..": "x"})
+    execute.handler(payload(bucket))
+    assert (tmp_path / "code" / "sub" / "..hidden..").read_text() == "x"
 
 
 def test_summarize_merges_the_ranks_results_in_their_order(s3: Any, bucket: str) -> None:
