@@ -35,6 +35,7 @@ lint: $(VENV)/dev.stamp
 bench: $(VENV)/dev.stamp
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.rendezvous_load --scale 0.1
+	$(BIN)/python -m benchmarks.object_store --short
 	$(BIN)/python -m benchmarks.comparison --short
 	$(BIN)/python -m benchmarks.thousand_ranks
 	$(BIN)/python -m benchmarks.lambda_service --short

@@ -161,7 +161,7 @@ class LogsApi:
                     "timestamp": event.position.timestamp,
                     "message": event.message,
                     "ingestionTime": event.ingested,
-                    "eventId": f"{event.position.number:056d}",
+                    "eventId": f"{event.position.batch:048d}{event.position.index:08d}",
                 }
                 for event in page
             ],
@@ -186,7 +186,7 @@ class LogsApi:
         page, _ = _page(events, _number(body, "limit", _PAGE_EVENTS))
         if backward:
             page.reverse()
-        here = position or Position(0, 0)
+        here = position or Position(0, 0, 0)
         first, last = (page[0].position, page[-1].position) if page else (here, here)
         return {
             "events": [
@@ -231,14 +231,14 @@ def _described(body: _Body, name: str, described: list[dict[str, Any]]) -> dict[
 
 
 def _token(position: Position) -> str:
-    return f"{position.timestamp}/{position.number}"
+    return f"{position.timestamp}/{position.batch}/{position.index}"
 
 
 def _position(token: object) -> Position:
-    timestamp, _, number = str(token).partition("/")
-    if not (timestamp.isdecimal() and number.isdecimal()):
+    numbers = str(token).split("/")
+    if len(numbers) != 3 or not all(number.isdecimal() for number in numbers):
         raise _invalid(f"The specified nextToken is invalid: {token!r}")
-    return Position(int(timestamp), int(number))
+    return Position(*map(int, numbers))
 
 
 def _group(body: _Body) -> str:

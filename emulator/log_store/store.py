@@ -1,5 +1,10 @@
-"""The events of all log groups."""
+"""The events of all log groups.
 
+A sandbox's lines come many at a time and have one timestamp, so they are one row: a row a line took ten times as long.
+"""
+
+import itertools
+import json
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -17,12 +22,12 @@ CREATE TABLE IF NOT EXISTS log_streams (
     id INTEGER PRIMARY KEY, group_id INTEGER NOT NULL, name TEXT NOT NULL, created INTEGER NOT NULL,
     first INTEGER, last INTEGER, ingested INTEGER, bytes INTEGER NOT NULL, UNIQUE (group_id, name)
 );
-CREATE TABLE IF NOT EXISTS log_events (
+CREATE TABLE IF NOT EXISTS log_batches (
     number INTEGER PRIMARY KEY, group_id INTEGER NOT NULL, stream_id INTEGER NOT NULL, timestamp INTEGER NOT NULL,
-    ingested INTEGER NOT NULL, message TEXT NOT NULL
+    ingested INTEGER NOT NULL, messages TEXT NOT NULL
 );
-CREATE INDEX IF NOT EXISTS log_events_of_group ON log_events (group_id, timestamp, number);
-CREATE INDEX IF NOT EXISTS log_events_of_stream ON log_events (stream_id, timestamp, number);
+CREATE INDEX IF NOT EXISTS log_batches_of_group ON log_batches (group_id, timestamp, number);
+CREATE INDEX IF NOT EXISTS log_batches_of_stream ON log_batches (stream_id, timestamp, number);
 """
 _GROUPS = (
     "SELECT name, created, retention,"
@@ -55,12 +60,13 @@ class LogStream:
     size: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Position:
-    """A place in the order of events: by time, and of one time by arrival."""
+    """A place in the order of events: by time, of one time by arrival, and of what arrived together by its order."""
 
     timestamp: int
-    number: int
+    batch: int
+    index: int
 
 
 @dataclass(frozen=True)
@@ -125,8 +131,11 @@ class LogStore:
         if not events:
             return
         now, size = _now(), sum(len(message.encode(errors="replace")) for _, message in events)
-        rows = [(group_id, stream_id, timestamp, now, message) for timestamp, message in events]
-        insert = "INSERT INTO log_events (group_id, stream_id, timestamp, ingested, message) VALUES (?, ?, ?, ?, ?)"
+        rows = [
+            (group_id, stream_id, timestamp, now, json.dumps([message for _, message in batch]))
+            for timestamp, batch in itertools.groupby(events, key=lambda event: event[0])
+        ]
+        insert = "INSERT INTO log_batches (group_id, stream_id, timestamp, ingested, messages) VALUES (?, ?, ?, ?, ?)"
         update = (
             "UPDATE log_streams SET first = min(coalesce(first, ?1), ?1), last = max(coalesce(last, ?2), ?2),"
             " ingested = ?3, bytes = bytes + ?4 WHERE id = ?5"
@@ -171,12 +180,12 @@ class LogStore:
     def delete_group(self, name: str) -> None:
         """Remove a log group with all its events."""
         group_id = self._group_id(name)
-        self._delete(("log_events", "group_id"), ("log_streams", "group_id"), ("log_groups", "id"), value=group_id)
+        self._delete(("log_batches", "group_id"), ("log_streams", "group_id"), ("log_groups", "id"), value=group_id)
 
     def delete_stream(self, group: str, name: str) -> None:
         """Remove a log stream with its events."""
         _, stream_id = self._ids(group, name)
-        self._delete(("log_events", "stream_id"), ("log_streams", "id"), value=stream_id)
+        self._delete(("log_batches", "stream_id"), ("log_streams", "id"), value=stream_id)
 
     def set_retention(self, group: str, days: int | None) -> None:
         """Take note of how long events are to be kept; nothing expires here."""
@@ -216,16 +225,19 @@ class LogStore:
         group_id = self._group_id(group)
         names = self._database.execute("SELECT id, name FROM log_streams WHERE group_id = ?", (group_id,))
         wanted = {stream_id: name for stream_id, name in names if stream(name)}
-        place = after or Position(start - 1, _FOREVER)
+        place = after or Position(start, -1, -1)
         query = (
-            "SELECT timestamp, number, ingested, stream_id, message FROM log_events"
-            " WHERE group_id = ? AND (timestamp, number) > (?, ?) AND timestamp >= ? AND timestamp <= ?"
+            "SELECT timestamp, number, ingested, stream_id, messages FROM log_batches"
+            " WHERE group_id = ? AND (timestamp, number) >= (?, ?) AND timestamp >= ? AND timestamp <= ?"
             " ORDER BY timestamp, number"
         )
-        rows = self._database.execute(query, (group_id, place.timestamp, place.number, start, end))
-        for timestamp, number, ingested, stream_id, message in rows:
+        rows = self._database.execute(query, (group_id, place.timestamp, place.batch, start, end))
+        for timestamp, number, ingested, stream_id, messages in rows:
             if stream_id in wanted:
-                yield LogEvent(Position(timestamp, number), ingested, wanted[stream_id], message)
+                for index, message in enumerate(json.loads(messages)):
+                    position = Position(timestamp, number, index)
+                    if position > place:
+                        yield LogEvent(position, ingested, wanted[stream_id], message)
 
     def events_of_stream(
         self, group: str, stream: str, *, start: int, end: int, place: Position | None, backward: bool
@@ -244,16 +256,20 @@ class LogStore:
             Whether to go from the latest event to the first.
         """
         _, stream_id = self._ids(group, stream)
-        sign, order = ("<", "DESC") if backward else (">", "ASC")
-        begin = place or (Position(_FOREVER, 0) if backward else Position(-1, 0))
+        sign, order = ("<=", "DESC") if backward else (">=", "ASC")
+        begin = place or (Position(_FOREVER, 0, 0) if backward else Position(-1, 0, 0))
         query = (
-            "SELECT timestamp, number, ingested, message FROM log_events"  # noqa: S608 - constants
+            "SELECT timestamp, number, ingested, messages FROM log_batches"  # noqa: S608 - constants
             f" WHERE stream_id = ? AND (timestamp, number) {sign} (?, ?) AND timestamp >= ? AND timestamp <= ?"
             f" ORDER BY timestamp {order}, number {order}"
         )
-        rows = self._database.execute(query, (stream_id, begin.timestamp, begin.number, start, end))
-        for timestamp, number, ingested, message in rows:
-            yield LogEvent(Position(timestamp, number), ingested, stream, message)
+        rows = self._database.execute(query, (stream_id, begin.timestamp, begin.batch, start, end))
+        for timestamp, number, ingested, messages in rows:
+            numbered = list(enumerate(json.loads(messages)))
+            for index, message in reversed(numbered) if backward else numbered:
+                position = Position(timestamp, number, index)
+                if position < begin if backward else position > begin:
+                    yield LogEvent(position, ingested, stream, message)
 
     def _group_id(self, name: str) -> int:
         row = self._database.execute("SELECT id FROM log_groups WHERE name = ?", (name,)).fetchone()

@@ -94,6 +94,25 @@ def test_a_stream_is_read_forward_and_backward(log_client: Any, group: str) -> N
     assert messages(log_client.get_log_events(**place, nextToken=page["nextBackwardToken"], limit=2)) == ["2", "3"]
 
 
+def test_events_of_one_time_keep_their_order_across_pages(log_client: Any, group: str) -> None:
+    log_client.create_log_stream(logGroupName=group, logStreamName="stream")
+    place = {"logGroupName": group, "logStreamName": "stream"}
+    messages = [str(number) for number in range(7)]
+    for start in (0, 4):
+        events = [{"timestamp": 1000, "message": message} for message in messages[start : start + 4]]
+        log_client.put_log_events(**place, logEvents=events)
+    pages = log_client.get_paginator("filter_log_events").paginate(logGroupName=group, PaginationConfig={"PageSize": 3})
+    found = [event for page in pages for event in page["events"]]
+    assert [event["message"] for event in found] == messages
+    assert len({event["eventId"] for event in found}) == 7
+    page = log_client.get_log_events(**place, limit=3)
+    assert [event["message"] for event in page["events"]] == messages[4:]
+    page = log_client.get_log_events(**place, limit=3, nextToken=page["nextBackwardToken"])
+    assert [event["message"] for event in page["events"]] == messages[1:4]
+    page = log_client.get_log_events(**place, nextToken=page["nextForwardToken"])
+    assert [event["message"] for event in page["events"]] == messages[4:]
+
+
 def test_a_large_log_comes_in_pages_of_a_megabyte(log_client: Any, group: str) -> None:
     log_client.create_log_stream(logGroupName=group, logStreamName="stream")
     for number in range(3):
