@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
+from emulator.errors import SandboxError
 from emulator.log_lines import Report
 
 # A record takes about half a kilobyte.
@@ -113,10 +114,13 @@ class InvocationHistory:
 
     @contextmanager
     def recorded(self, record: InvocationRecord) -> Iterator["Recording"]:
-        """Remember an invocation while it runs; one that is left by an exception before its end was stopped."""
+        """Remember an invocation while it runs; one that is left before its end was stopped, or the platform failed."""
         recording = Recording(self, record)
         try:
             yield recording
+        except SandboxError:
+            recording.ended(InvocationStatus.FAILED, error_type="ServiceException")
+            raise
         finally:
             if recording.record.ended is None:
                 recording.ended(InvocationStatus.STOPPED)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from http import HTTPStatus
 
 from emulator import limits
-from emulator.errors import ApiError
+from emulator.errors import ApiError, SandboxError
 from emulator.lambda_service.admission import Admission
 from emulator.lambda_service.environments import Environments
 from emulator.lambda_service.execution import Execution
@@ -37,7 +37,7 @@ class InvocationResult:
     request_id
         The invocation's id.
     payload
-        JSON: what the handler returned, or the error.
+        JSON: what the handler returned, or the error. A handler that returns bytes, or NaN, returns no JSON.
     is_error
         True when the function did not succeed.
     log_tail
@@ -149,8 +149,12 @@ class LambdaService:
 
     async def _run_event(self, request: _Request) -> None:
         for delay_s in (*self._retry_delays_s, None):
-            result = await self._run_when_admitted(request)
-            if not result.is_error or delay_s is None:
+            try:
+                failed = (await self._run_when_admitted(request)).is_error
+            except SandboxError:
+                # A failure of the platform's counts like one of the function's.
+                failed = True
+            if not failed or delay_s is None:
                 return
             await asyncio.sleep(delay_s)
 

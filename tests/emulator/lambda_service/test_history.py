@@ -1,9 +1,12 @@
 """What is remembered of invocations: each state in its place, and no more than the capacity."""
 
+import asyncio
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from emulator.errors import SandboxError
 from emulator.lambda_service.history import (
     InvocationHistory,
     InvocationRecord,
@@ -42,11 +45,21 @@ def test_a_record_goes_through_its_states_in_its_place() -> None:
     assert seen.received <= seen.started <= seen.ended
 
 
-def test_what_is_left_by_an_exception_was_stopped() -> None:
+@pytest.mark.parametrize(
+    ("error", "status", "error_type"),
+    [
+        (asyncio.CancelledError(), InvocationStatus.STOPPED, None),
+        (SandboxError("no room"), InvocationStatus.FAILED, "ServiceException"),
+    ],
+)
+def test_what_is_left_by_an_exception_was_stopped_or_the_platform_failed(
+    error: BaseException, status: InvocationStatus, error_type: str | None
+) -> None:
     history = InvocationHistory()
-    with pytest.raises(KeyError), history.recorded(record("first")):
-        raise KeyError
-    assert history.recent()[0].status is InvocationStatus.STOPPED
+    with pytest.raises(type(error)), history.recorded(record("first")):
+        raise error
+    assert (history.recent()[0].status, history.recent()[0].error_type) == (status, error_type)
+    assert history.recent()[0].ended is not None
 
 
 @given(st.lists(st.text(max_size=3), max_size=30), st.integers(1, 10))

@@ -3,13 +3,16 @@
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
-from emulator.errors import ApiError
+from emulator.errors import ApiError, SandboxError
 from emulator.lambda_service.history import InvocationStatus
+from emulator.lambda_service.settings import LambdaSettings
 from emulator.sandboxes.cpu_groups import _hierarchies
+from emulator.sandboxes.process import ProcessSandbox
 from tests.emulator.lambda_service.conftest import Service, WithService
 
 TELLS_ITS_PIDS_AND_SLEEPS = """
@@ -97,6 +100,27 @@ def test_what_is_no_json_is_refused(with_service: WithService) -> None:
             assert (refused.value.code, refused.value.status) == ("InvalidRequestContentException", 400)
 
     with_service(body)
+
+
+def test_an_event_is_tried_again_when_no_sandbox_could_be_made(
+    with_service: WithService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(running: Service) -> None:
+        running.deploy("f", "def handler(event, context): return 1")
+        create, refusals = running.sandboxes.create, [SandboxError("no room"), SandboxError("no room")]
+
+        async def create_at_last(*arguments: Any) -> ProcessSandbox:
+            if refusals:
+                raise refusals.pop()
+            return await create(*arguments)
+
+        monkeypatch.setattr(running.sandboxes, "create", create_at_last)
+        running.service.enqueue("f", None, b"{}")
+        while not any(record.status is InvocationStatus.SUCCEEDED for record in running.service.recent()):
+            await asyncio.sleep(0.01)
+        assert len(running.service.recent()) == 3
+
+    with_service(body, LambdaSettings(retry_delays_s=(0.0, 0.0)))
 
 
 def test_a_sandbox_that_outlives_its_functions_change_is_not_kept(with_service: WithService) -> None:
