@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from fmi_shim.operators import ReduceFunction
 from fmi_shim.payload import combine_of
 from fmi_shim.policy import Hint
 
-_BYTE = array_form(np.dtype(np.uint8), (1,))
+_BYTE = array_form(np.dtype(np.uint8), (1,), False)
 _DIFFERENT_PLANS = 256
 """So many are remembered; then all are forgotten, and those that come again are made anew."""
 
@@ -39,12 +39,42 @@ class Plan:
         Carries it out, given this time's buffers: `select.schedule`.
     numbers
         The calls' numbers: those of the collectives, or of the messages from one rank to another.
+    calls
+        The communicator's calls, of which this is one.
     """
 
     call: Call
     channel: Channel
     schedule: Callable[..., Any]
     numbers: Iterator[int]
+    calls: Calls
+
+    def run(self, *buffers: Any) -> Any:
+        """Carry it out; whatever goes wrong in it is the end of the communicator.
+
+        Raises what the channel raises.
+        """
+        try:
+            self.channel.begin(self.call, next(self.numbers))
+            return self.schedule(*buffers)
+        except BaseException as error:  # a Ctrl-C in the middle leaves the messages out of step, too
+            self.calls.fail(error)
+            raise
+
+    def again(self) -> Plan:
+        """Return a plan of the one call that is made next, which may be run several times until it is over."""
+        return replace(self, numbers=itertools.repeat(next(self.numbers)))
+
+    def resumed(self, schedule: Callable[..., Any]) -> Plan:
+        """Return this plan with the rest of what is to be done.
+
+        Raises
+        ------
+        BrokenCommunicatorError
+            If a call failed meanwhile, or the communicator was closed.
+        """
+        self.calls.require_whole(self.call, self.numbers)
+        return replace(self, schedule=self.calls.scheduled(schedule))
 
 
 class Calls:
@@ -126,7 +156,7 @@ class Calls:
     def _plan(
         self, key: object, call: Call, numbers: Iterator[int], prepare: Callable[[Channel, Call], Callable[..., Any]]
     ) -> Plan:
-        self._require_whole(call, numbers)
+        self.require_whole(call, numbers)
         names = self._channels.names
         try:
             channel = self._channels.choose(call)
@@ -135,32 +165,23 @@ class Calls:
             raise
         if self._channels.names != names:
             self._plans.clear()
-        plan = Plan(call, channel, prepare(channel, call), numbers)
+        plan = Plan(call, channel, self.scheduled(prepare(channel, call)), numbers, self)
         if len(self._plans) >= _DIFFERENT_PLANS:
             self._plans.clear()
         self._plans[key] = plan
         return plan
 
-    def _require_whole(self, call: Call, numbers: Iterator[int]) -> None:
+    def require_whole(self, call: Call, numbers: Iterator[int]) -> None:
+        """Raise if an earlier call failed, or the communicator was closed."""
         if self._failure is None:
             return
         cause = f"{type(self._failure).__name__}: {self._failure}"
         refused = call.numbered(next(numbers))
         raise BrokenCommunicatorError(f"{refused} refused, the communicator ended with {cause}") from self._failure
 
-    def run(self, plan: Plan, *buffers: Any) -> Any:
-        """Carry `plan` out; whatever goes wrong in it is the end of the communicator.
-
-        Raises what the channel raises.
-        """
-        if self._failure is not None:
-            self._require_whole(plan.call, plan.numbers)
-        try:
-            plan.channel.begin(plan.call, next(plan.numbers))
-            return plan.schedule(*buffers)
-        except BaseException as error:  # a Ctrl-C in the middle leaves the messages out of step, too
-            self.fail(error)
-            raise
+    def scheduled(self, schedule: Callable[..., Any]) -> Callable[..., Any]:
+        """Return what runs in place of `schedule`: itself, here."""
+        return schedule
 
     def fail(self, error: BaseException) -> None:
         """Tell the other ranks of `error`, and refuse all further calls."""

@@ -11,8 +11,10 @@ from fmi_shim.forms import Form, TypeDescriptor, form_of
 from fmi_shim.frames import Operation
 from fmi_shim.membership import Membership
 from fmi_shim.operators import Array, ReduceFunction
-from fmi_shim.payload import Payload, pack, pack_out, pack_template
+from fmi_shim.payload import Payload, pack, pack_operand, pack_out, pack_template
 from fmi_shim.requests import Request
+
+_ALLREDUCE, _BARRIER = Operation.allreduce, Operation.barrier  # members are slow to look up where a call is short
 
 
 def _form(payload: Payload | None) -> Form | None:
@@ -71,13 +73,13 @@ class Communicator(Membership):
 
     def barrier(self) -> None:
         """Wait until all ranks have come here."""
-        self._calls.run(self._calls.collective(Operation.barrier))
+        self._calls.collective(_BARRIER).run()
 
     def send(self, value: object, dst: int, t: TypeDescriptor | None = None) -> None:
         """Send `value` to rank `dst`, which must `recv` it. Arrays are not copied."""
         require_peer("dst", dst, self._rank, self._size)
         payload = pack(value, t)
-        self._calls.run(self._calls.sending(dst, payload.form), payload.flat)
+        self._calls.sending(dst, payload.form).run(payload.flat)
 
     def recv(self, src: int, t: TypeDescriptor | None = None, out: object = None) -> Any:
         """Return the next value that rank `src` sends.
@@ -86,14 +88,14 @@ class Communicator(Membership):
         """
         require_peer("src", src, self._rank, self._size)
         target = self._target(out, t, "out")
-        received = self._calls.run(self._calls.receiving(src, _form(target)), _flat(target))
+        received = self._calls.receiving(src, _form(target)).run(_flat(target))
         return received if target is None else target.restore()
 
     def isend(self, value: object, dst: int, t: TypeDescriptor | None = None) -> Request:
         """Begin to send `value` to rank `dst`, and go on; an array must not change until the request is done."""
         require_peer("dst", dst, self._rank, self._size)
         payload = pack(value, t)
-        return Request(self._calls, self._calls.sending(dst, payload.form, posted=True), payload, receives=False)
+        return Request(self._calls.sending(dst, payload.form, posted=True), payload, receives=False)
 
     def irecv(self, src: int, t: TypeDescriptor | None = None, out: object = None) -> Request:
         """Begin to receive from rank `src`, and go on: a value of type `t`, or an array into `out`."""
@@ -102,7 +104,7 @@ class Communicator(Membership):
             raise TypeError("t and out are left out: irecv needs fmi.types, or an array to fill")
         target = self._target(out, t, "out")
         assert target is not None  # noqa: S101 - one of the two was given
-        return Request(self._calls, self._calls.receiving(src, target.form, posted=True), target, receives=True)
+        return Request(self._calls.receiving(src, target.form, posted=True), target, receives=True)
 
     def sendrecv(self, value: object, dst: int, src: int, t: TypeDescriptor | None = None, out: object = None) -> Any:
         """Send `value` to rank `dst`, and return what rank `src` sends; both move at the same time.
@@ -118,8 +120,8 @@ class Communicator(Membership):
         else:
             target = pack_out(out, payload.form) or Payload.empty(payload.form)
         payload = payload.apart(target)
-        incoming = Request(self._calls, self._calls.receiving(src, target.form, posted=True), target, receives=True)
-        outgoing = Request(self._calls, self._calls.sending(dst, payload.form, posted=True), payload, receives=False)
+        incoming = Request(self._calls.receiving(src, target.form, posted=True), target, receives=True)
+        outgoing = Request(self._calls.sending(dst, payload.form, posted=True), payload, receives=False)
         outgoing.wait()
         return incoming.wait()
 
@@ -131,7 +133,7 @@ class Communicator(Membership):
         """
         require_rank("root", root, self._size)
         payload = pack(value, t) if self._rank == root else self._target(value, t, "value")
-        received = self._calls.run(self._calls.collective(Operation.bcast, _form(payload), root), _flat(payload))
+        received = self._calls.collective(Operation.bcast, _form(payload), root).run(_flat(payload))
         return received if payload is None else payload.restore()
 
     def gather(self, value: object, root: int, t: TypeDescriptor | None = None, out: object = None) -> Any:
@@ -143,11 +145,11 @@ class Communicator(Membership):
         payload = pack(value, t)
         plan = self._calls.collective(Operation.gather, payload.form, root)
         if self._rank != root:
-            self._calls.run(plan, payload.flat, None)
+            plan.run(payload.flat, None)
             return payload.form.joined(0).restore(payload.flat[:0])
         whole = payload.form.joined(self._size)
         place = pack_out(out, whole)
-        parts = self._calls.run(plan, payload.flat, _flat(place))
+        parts = plan.run(payload.flat, _flat(place))
         return whole.restore(parts) if place is None else place.restore()
 
     def allgather(self, value: object, t: TypeDescriptor | None = None, out: object = None) -> Any:
@@ -157,7 +159,7 @@ class Communicator(Membership):
         place = pack_out(out, whole) or Payload.empty(whole)
         parts = place.flat.reshape(self._size, -1)
         parts[self._rank] = payload.flat
-        self._calls.run(self._calls.collective(Operation.allgather, payload.form), parts)
+        self._calls.collective(Operation.allgather, payload.form).run(parts)
         return place.restore()
 
     def scatter(self, value: object, root: int, t: TypeDescriptor | None = None, out: object = None) -> Any:
@@ -175,7 +177,7 @@ class Communicator(Membership):
         else:
             own = self._target(value if out is None else out, None, "value" if out is None else "out")
         plan = self._calls.collective(Operation.scatter, _form(own), root)
-        received = self._calls.run(plan, _flat(whole), _flat(own))
+        received = plan.run(_flat(whole), _flat(own))
         return received if own is None else own.restore()
 
     def alltoall(self, value: object, t: TypeDescriptor | None = None, out: object = None) -> Any:
@@ -189,7 +191,7 @@ class Communicator(Membership):
         place = pack_out(out, payload.form) or Payload.empty(payload.form)
         payload = payload.apart(place)
         outgoing, incoming = (part.flat.reshape(self._size, -1) for part in (payload, place))
-        self._calls.run(self._calls.collective(Operation.alltoall, payload.form), outgoing, incoming)
+        self._calls.collective(Operation.alltoall, payload.form).run(outgoing, incoming)
         return place.restore()
 
     def reduce(
@@ -200,20 +202,20 @@ class Communicator(Membership):
         One copy of an array, none where the root's `out` is its value.
         """
         require_rank("root", root, self._size)
-        payload = pack(value, t)
-        plan = self._calls.collective(Operation.reduce, payload.form, root, require_function(f))
-        place = _place(payload, out if self._rank == root else None)
-        result = self._calls.run(plan, payload.flat, place)
-        return None if self._rank != root else _result(result, payload.form, out)
+        form, flat, spare = pack_operand(value, t, out if self._rank == root else None)
+        result = self._calls.collective(Operation.reduce, form, root, require_function(f)).run(flat, spare)
+        if self._rank != root:
+            return None
+        return form.restore(result) if out is None else out
 
     def allreduce(self, value: object, f: ReduceFunction, t: TypeDescriptor | None = None, out: object = None) -> Any:
         """Return the combination of all ranks' values on every rank.
 
         One copy of an array, none where `out` is the value.
         """
-        payload = pack(value, t)
-        plan = self._calls.collective(Operation.allreduce, payload.form, 0, require_function(f))
-        return _result(self._calls.run(plan, payload.flat, _place(payload, out)), payload.form, out)
+        form, flat, spare = pack_operand(value, t, out)
+        result = self._calls.collective(_ALLREDUCE, form, 0, require_function(f)).run(flat, spare)
+        return form.restore(result) if out is None else out
 
     def reduce_scatter(
         self, value: object, f: ReduceFunction, t: TypeDescriptor | None = None, out: object = None
@@ -226,7 +228,7 @@ class Communicator(Membership):
         plan = self._calls.collective(Operation.reduce_scatter, payload.form, 0, require_function(f))
         form = payload.form.slice(self._size)
         own = pack_out(out, form) or Payload.empty(form)
-        self._calls.run(plan, payload.flat, payload.spare, own.flat)
+        plan.run(payload.flat, payload.spare, own.flat)
         return own.restore()
 
     def scan(self, value: object, f: ReduceFunction, t: TypeDescriptor | None = None, out: object = None) -> Any:
@@ -234,16 +236,16 @@ class Communicator(Membership):
 
         One copy of an array, none where `out` is the value.
         """
-        payload = pack(value, t)
-        plan = self._calls.collective(Operation.scan, payload.form, 0, require_function(f))
-        return _result(self._calls.run(plan, payload.flat, _place(payload, out)), payload.form, out)
+        form, flat, spare = pack_operand(value, t, out)
+        result = self._calls.collective(Operation.scan, form, 0, require_function(f)).run(flat, spare)
+        return form.restore(result) if out is None else out
 
     def exscan(self, value: object, f: ReduceFunction, t: TypeDescriptor | None = None, out: object = None) -> Any:
         """Return the combination of the values of all ranks below this one; None on rank 0. One copy of an array."""
         payload = pack(value, t)
         plan = self._calls.collective(Operation.exscan, payload.form, 0, require_function(f))
         prefix = pack_out(out, payload.form) or Payload.empty(payload.form)
-        self._calls.run(plan, payload.flat, payload.spare, prefix.flat)
+        plan.run(payload.flat, payload.spare, prefix.flat)
         return prefix.restore() if self._rank else None
 
     def _target(self, template: object, t: TypeDescriptor | None, name: str) -> Payload | None:
@@ -259,16 +261,3 @@ class Communicator(Membership):
                 "give fmi.types, or an array to fill"
             )
         return None
-
-
-def _place(payload: Payload, out: object) -> Array | None:
-    """Return the memory for a result of the payload's form, its own where that may be used up; None for new memory."""
-    place = pack_out(out, payload.form)
-    if place is None:
-        return payload.spare
-    return payload.flat if out is payload.origin else place.flat
-
-
-def _result(flat: Array, form: Form, out: object) -> Any:
-    """Return the program's kind of value, `out` where it was given one, which then holds it."""
-    return form.restore(flat) if out is None else out

@@ -144,7 +144,7 @@ _DIFFERENT_FORMS = 4096
 
 
 @functools.lru_cache(_DIFFERENT_FORMS)
-def array_form(dtype: np.dtype[Any], shape: tuple[int, ...], tensor: bool = False) -> Form:
+def array_form(dtype: np.dtype[Any], shape: tuple[int, ...], tensor: bool) -> Form:
     """Return the form of arrays, or tensors, of this element type and shape."""
     return Form(dtype, shape, None, tensor)
 

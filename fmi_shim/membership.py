@@ -107,8 +107,8 @@ class Membership:
         require_name("the new communicator's name", name, self._size)
         choices = np.empty((self._size, 2), np.int64)
         choices[self._rank] = -1 if colour is None else colour, key
-        plan = self._calls.collective(Operation.allgather, array_form(choices.dtype, (2,)))
-        self._calls.run(plan, choices)
+        plan = self._calls.collective(Operation.allgather, array_form(choices.dtype, (2,), False))
+        plan.run(choices)
         self._splits += 1
         if colour is None:
             return None

@@ -25,6 +25,9 @@ class Operator(enum.Enum):
     custom = 5
 
 
+_built_in: dict[Operator, ReduceFunction] = {}
+
+
 class ReduceFunction:
     """``fmi.func``: an operator, or a function of one's own with its algebra.
 
@@ -46,7 +49,12 @@ class ReduceFunction:
         type.
     """
 
-    __slots__ = ("_identity", "associative", "commutative", "function", "operator")
+    __slots__ = ("associative", "commutative", "function", "operator")
+
+    def __new__(cls, operator: Operator, *algebra: object, **named: object) -> ReduceFunction:  # noqa: D102, PYI034
+        if operator is Operator.custom or not isinstance(operator, Operator):
+            return super().__new__(cls)
+        return _built_in.setdefault(operator, super().__new__(cls))  # one object each, however often it is written
 
     def __init__(
         self,
@@ -69,15 +77,6 @@ class ReduceFunction:
         self.function = function
         self.commutative = operator is not Operator.custom or bool(commutative)
         self.associative = operator is not Operator.custom or bool(associative)
-        self._identity = hash((operator, function, self.commutative, self.associative))
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, ReduceFunction):
-            return NotImplemented
-        return (self.function, self.code) == (other.function, other.code)
-
-    def __hash__(self) -> int:
-        return self._identity
 
     def __repr__(self) -> str:
         if self.operator is not Operator.custom:

@@ -6,6 +6,7 @@ Inside this package every payload is a C-contiguous numpy array, one-dimensional
 from __future__ import annotations
 
 import array
+import functools
 import numbers
 import operator
 import sys
@@ -67,8 +68,6 @@ def pack(value: object, t: TypeDescriptor | None) -> Payload:
         If `value` is not what `t` says, or is no array where `t` is left out.
     """
     if t is None:
-        if type(value) is np.ndarray and value.ndim == 1 and value.flags.c_contiguous:  # what most programs have
-            return Payload(value, known_form(value), value)
         shaped, form = as_array(value)
         return Payload(shaped if shaped.ndim == 1 else shaped.reshape(-1), form, value)
     if not isinstance(t, TypeDescriptor):
@@ -76,7 +75,8 @@ def pack(value: object, t: TypeDescriptor | None) -> Payload:
     return Payload(pack_typed(value, t), form_of(t))
 
 
-def known_form(memory: Array, tensor: bool = False, name: str = "value") -> Form:
+@functools.lru_cache(4096)
+def number_form(dtype: np.dtype[Any], shape: tuple[int, ...], tensor: bool = False, name: str = "value") -> Form:
     """Return the form of an array.
 
     Raises
@@ -84,10 +84,33 @@ def known_form(memory: Array, tensor: bool = False, name: str = "value") -> Form
     TypeError
         If its elements are no numbers.
     """
-    form = array_form(memory.dtype, memory.shape, tensor)
-    if form.dtype not in ELEMENT_CODES:
-        raise TypeError(f"{name} has elements of {form.dtype}, allowed are native bool, int, float and complex")
-    return form
+    if dtype not in ELEMENT_CODES:
+        raise TypeError(f"{name} has elements of {dtype}, allowed are native bool, int, float and complex")
+    return array_form(dtype, shape, tensor)
+
+
+def pack_operand(value: object, t: TypeDescriptor | None, out: object) -> tuple[Form, Array, Array | None]:
+    """Return what a reduction has: the form, the flat value, and memory of that form which may be overwritten.
+
+    That is `out`'s, or that of typed values, else None.
+
+    Raises
+    ------
+    TypeError, ValueError, OverflowError
+        As `pack` and `pack_out` do.
+    """
+    if t is None and type(value) is np.ndarray and value.flags.c_contiguous:  # what most programs have
+        form = number_form(value.dtype, value.shape)
+        flat = value if value.ndim == 1 else value.reshape(-1)
+        if out is None:
+            return form, flat, None
+        if type(out) is np.ndarray and out.dtype == form.dtype and out.shape == form.shape and out.flags.carray:
+            return form, flat, flat if out is value else out if out.ndim == 1 else out.reshape(-1)
+    payload = pack(value, t)
+    place = pack_out(out, payload.form)
+    if place is None:
+        return payload.form, payload.flat, payload.spare
+    return payload.form, payload.flat, payload.flat if out is payload.origin else place.flat
 
 
 def pack_template(template: object, name: str = "value") -> Payload:
@@ -117,8 +140,6 @@ def pack_out(out: object, form: Form) -> Payload | None:
         return None
     if form.descriptor is not None:
         raise TypeError("out is given together with t, allowed is one of them: typed values come back as new ones")
-    if type(out) is np.ndarray and out.dtype == form.dtype and out.shape == form.shape and out.flags.carray:
-        return Payload(out if out.ndim == 1 else out.reshape(-1), form, out)  # what most programs have
     place = pack_template(out, "out")
     if place.form is not form and (place.form.dtype, place.form.shape) != (form.dtype, form.shape):
         raise ValueError(
@@ -210,7 +231,7 @@ def _memory(value: object, name: str) -> tuple[Array, Form]:
                 "buffer of numbers; numbers and lists need fmi.types(fmi.datatypes.int | double | int_list | "
                 "double_list, count)"
             ) from None
-    return memory, known_form(memory, tensor, name)
+    return memory, number_form(memory.dtype, memory.shape, tensor, name)
 
 
 def is_tensor(value: object) -> bool:

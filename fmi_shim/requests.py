@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
-from dataclasses import replace
 from typing import Any
 
-from fmi_shim.calls import Calls, Plan
+from fmi_shim.calls import Plan
 from fmi_shim.channels.base import Pending
 from fmi_shim.payload import Payload
 
@@ -19,15 +17,13 @@ class Request:
     the communicator is closed.
     """
 
-    __slots__ = ("_calls", "_pending", "_plan", "_receives", "_result")
+    __slots__ = ("_pending", "_plan", "_receives", "_result")
 
-    def __init__(self, calls: Calls, plan: Plan, payload: Payload, receives: bool) -> None:
-        self._calls = calls
+    def __init__(self, plan: Plan, payload: Payload, receives: bool) -> None:
         self._result = payload  # keeps the memory alive, too
         self._receives = receives
-        post = replace(plan, numbers=itertools.repeat(next(plan.numbers)))  # it is one call, however often it goes on
-        self._pending: Pending = calls.run(post, payload.flat)
-        self._plan = replace(post, schedule=plan.channel.progress)
+        self._plan = plan.again()
+        self._pending: Pending = self._plan.run(payload.flat)
 
     def wait(self) -> Any:
         """Wait until the message has gone or come; return what was received, None for a message sent.
@@ -45,4 +41,4 @@ class Request:
         return self._progress(wait=False)
 
     def _progress(self, wait: bool) -> bool:
-        return self._pending.done or bool(self._calls.run(self._plan, self._pending, wait))
+        return self._pending.done or bool(self._plan.resumed(self._plan.channel.progress).run(self._pending, wait))

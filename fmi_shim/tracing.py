@@ -6,9 +6,10 @@ import contextlib
 import json
 import os
 import time
+from collections.abc import Callable
 from typing import Any
 
-from fmi_shim.calls import Calls, Plan
+from fmi_shim.calls import Calls
 from fmi_shim.channels.enabled import EnabledChannels
 
 TRACE_VARIABLE = "FMI_TRACE"
@@ -65,17 +66,21 @@ class TracedCalls(Calls):
         self._epoch = time.time() - time.perf_counter()
         self._is_written = False
 
-    def run(self, plan: Plan, *buffers: Any) -> Any:
-        """Carry `plan` out, see `Calls`, and take its time."""
-        began = time.perf_counter()
-        try:
-            result = super().run(plan, *buffers)
-        except BaseException:
+    def scheduled(self, schedule: Callable[..., Any]) -> Callable[..., Any]:
+        """Return `schedule`, which takes its time and tells it when it fails."""
+
+        def timed(*buffers: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                result = schedule(*buffers)
+            except BaseException:
+                self._add(began)
+                self._write()
+                raise
             self._add(began)
-            self._write()
-            raise
-        self._add(began)
-        return result
+            return result
+
+        return timed
 
     def abandon(self, error: BaseException) -> None:
         """Tell the other ranks of `error`, see `Calls`, and write the times."""

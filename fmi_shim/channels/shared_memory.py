@@ -93,8 +93,6 @@ class SharedMemoryChannel(Framing[LanePair], SegmentChannel):
         self._layout, self._memory = segment.layout, segment.memory
         self._words = memoryview(segment.memory).cast("Q")
         self.numbers = memoryview(segment.memory).cast("d")
-        self._news = slice(self._layout.news(rank), self._layout.news(rank) + 8 * (size + 1))
-        self._known = bytes(8 * (size + 1))
         self._posts: Posts[LanePair] = Posts()
         self._views: dict[np.dtype[Any], Array] = {}
         self._numbered: Call | None = None
@@ -102,15 +100,13 @@ class SharedMemoryChannel(Framing[LanePair], SegmentChannel):
         self.rounds = rounds(segment.memory, segment.layout, rank, self)
 
     def begin(self, call: Call, sequence: int) -> None:
-        """Make the call the one that is compared with the others', unless a rank has failed meanwhile."""
+        """Make the call the one that is compared with the others'."""
         self._running = call
         self._numbered = None
         self.rounds.sequence = sequence
         if call.operation is _SEND:
             self.sign()
-        if self._memory[self._news] != self._known:
             self._look()
-            self._look_for_unread()
 
     @property
     def _call(self) -> Call:
@@ -225,21 +221,23 @@ class SharedMemoryChannel(Framing[LanePair], SegmentChannel):
             )
         source.inlet.label = 0
 
-    def _look_for_unread(self) -> None:
-        """Raise for a message that its sender wants received before the running call, which is a collective."""
+    def hear(self, known: bytes) -> bytes:
+        """Raise for a rank that has failed, and for a message that its sender wants received before the running call.
+
+        That is a collective, whose round has begun. Return the news of a rank that has read all, as far as it has.
+        """
+        self._look()
         self._posts.advance(self._links, self._move_posted)
         counts = [link.inlet.labels for link in self._links.values()]
-        self._known = struct.pack(f"={self.size + 1}Q", 0, *counts[: self.rank], 0, *counts[self.rank :])
-        if self._running.operation is _SEND:
-            return
         for peer, link in self._links.items():
             label = 0 if self._posts.hold(peer, sends=False) else link.inlet.peek()
-            if label and (self.rounds.number + 1 - label) % _ERAS < _ERAS // 2:  # else it is from after the call
+            if label and (self.rounds.number - label) % _ERAS < _ERAS // 2:  # else it is from after the round
                 raise MismatchError(
                     f"rank {peer} has sent a message that rank {self.rank} in {self._call} has not received before: "
                     "all ranks must make the same calls in the same order",
                     origin=self.rank,
                 )
+        return struct.pack(f"={self.size + 1}Q{self.size}x", 0, *counts[: self.rank], 0, *counts[self.rank :])
 
     def _pull(self, source: LanePair, incoming: Buffers, on_received: OnReceived | None) -> bool:
         received = source.inlet.pull(incoming)

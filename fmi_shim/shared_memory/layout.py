@@ -15,8 +15,8 @@ LINE = 128
 """Bytes from one semaphore to the next: two cache lines, since some processors fetch them in pairs."""
 PAGE = 4096
 
-MAX_RANKS = 255
-"""Each ordered pair of ranks has its lane: at 255 ranks they take 300 MiB. A rank, or none, fits a byte."""
+MAX_RANKS = 256
+"""Each ordered pair of ranks has its lane: at 256 ranks they take 300 MiB."""
 
 TURNS = 8
 """Rounds of collectives that may be under way: a rank that needs no other's data is so far ahead at most."""
@@ -35,12 +35,10 @@ CLAIM = 0
 """Semaphore, 1 at first: who takes it may write the abort record."""
 GATE = LINE
 """Semaphore, posted once the abort record is written; whoever takes it posts it again."""
-SLEEPERS = 3 * LINE
-"""A byte for each rank: 0, or one more than the rank that it sleeps for."""
 ABORT = 1024
 """The abort record."""
 
-_FAREWELL, _DOORBELL, _NEWS, _SAID = 0, LINE, 2 * LINE, 2 * LINE + 8 * (MAX_RANKS + 1)
+_FAREWELL, _DOORBELL, _NEWS, _SAID = 0, LINE, 2 * LINE, 2 * LINE + MAX_RANKS + 8 * (MAX_RANKS + 1)
 SAID_BYTES = 8 + 32 + 8 * 32
 """Room for the header of a call, with as many axes as there can be, behind its length."""
 _PAGE = _SAID + (TURNS + 1) * SAID_BYTES
@@ -106,11 +104,17 @@ class Layout:
         return self._page(rank) + _DOORBELL
 
     def news(self, rank: int) -> int:
-        """Return the offset of words for `rank`: an alarm, then for each rank the number of messages it has sent there.
+        """Return the offset of what `rank` looks at in each round.
 
-        The alarm is 1 once the abort record is written.
+        That is a word that is 1 once the abort record is written; for each rank the number of messages it has sent
+        there, a word each; and for each rank a byte that is 1 while it sleeps for this one.
         """
         return self._page(rank) + _NEWS
+
+    @property
+    def news_bytes(self) -> int:
+        """Return how long that is."""
+        return 8 * (self.size + 1) + self.size
 
     def said(self, rank: int, turn: int) -> int:
         """Return the offset of the header of the call that `rank` is in at `turn`; at `TURNS`, of what it waits in."""

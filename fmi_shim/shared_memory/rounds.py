@@ -17,7 +17,7 @@ import os
 import platform
 from typing import NamedTuple, Protocol
 
-from fmi_shim.shared_memory.layout import LINE, SAID_BYTES, SLEEPERS, TURNS, Layout
+from fmi_shim.shared_memory.layout import LINE, SAID_BYTES, TURNS, Layout
 from fmi_shim.shared_memory.semaphores import Semaphore
 
 _PRIME = 0x100000001B3  # FNV-1a's for 64 bits, http://www.isthe.com/chongo/tech/comp/fnv/
@@ -50,6 +50,12 @@ class Waiter(Protocol):
 
     def wait_for(self, arrival: Arrival) -> None:
         """Return when `arrival` has come; raise if it will not."""
+
+    def hear(self, known: bytes) -> bytes:
+        """Take note of news, which differ from those `known`; return those that are known then.
+
+        Raise if they are an error.
+        """
 
     def differ(self, rank: int, header: bytes, mark: Mark, sequence: int) -> None:
         """Raise for a rank that is in the call of `header` where this one is, or was, in that of `mark`."""
@@ -93,8 +99,10 @@ class Rounds:
         self._progress_words = [plan.progress(other) // 8 for other in range(plan.size)]
         self._tag = 0
         self._tags = [0] * _REMEMBERED
-        self._calls = [(Mark(0, b""), 0)] * _REMEMBERED
-        self._said: list[Mark | None] = [None] * TURNS
+        self._said = [Mark(0, b"")] * TURNS
+        self._sequences = [0] * TURNS
+        self._news = slice(plan.news(rank), plan.news(rank) + plan.news_bytes)
+        self._known = bytes(plan.news_bytes)
         self._together = 0  # the last round that all are known to have come to
         self._spins = _SPINS if plan.size <= len(os.sched_getaffinity(0)) else 0
         self._taken = [0] * plan.size
@@ -108,10 +116,9 @@ class Rounds:
             self._catch_up(number - TURNS // 2)
         self.number = number
         self._tag = tag = (self._tag ^ mark.number) * _PRIME & _WORD
-        remembered = number % _REMEMBERED
-        self._tags[remembered] = tag
-        self._calls[remembered] = mark, self.sequence
+        self._tags[number % _REMEMBERED] = tag
         self.turn = turn = number % TURNS
+        self._sequences[turn] = self.sequence
         if self._said[turn] is not mark:
             self._said[turn] = mark
             self.say(turn, mark.header)
@@ -135,6 +142,8 @@ class Rounds:
         self._words[self._progress_words[self._rank]] = self.number
         for semaphore in self._told:
             semaphore.post()
+        if self._memory[self._news] != self._known:
+            self._known = self._waiter.hear(self._known)
 
     def meet(self) -> None:
         """Publish, and wait until all have come to the round."""
@@ -185,10 +194,9 @@ class Rounds:
         """Raise for the first round that `rank`, which has come to this one, came to in another call than this rank."""
         overwritten = self._words[self._progress_words[rank]] - TURNS
         for number in range(max(1, overwritten + 1, self.number - TURNS + 1), self.number + 1):
-            turn, remembered = number % TURNS, number % _REMEMBERED
-            if self._words[self._tag_words[rank] + turn] != self._tags[remembered]:
-                mark, sequence = self._calls[remembered]
-                self._waiter.differ(rank, self.heard(rank, turn), mark, sequence)
+            turn = number % TURNS
+            if self._words[self._tag_words[rank] + turn] != self._tags[number % _REMEMBERED]:
+                self._waiter.differ(rank, self.heard(rank, turn), self._said[turn], self._sequences[turn])
 
 
 class Arrival:
@@ -224,8 +232,6 @@ class OrderedRounds(Rounds):
         super().__init__(memory, plan, rank, waiter)
         self._own_tags, self._own_progress = self._tag_words[rank], self._progress_words[rank]
         self._places = [[(other, self._tag_words[other] + turn) for other in self._others] for turn in range(TURNS)]
-        self._sleepers = slice(SLEEPERS, SLEEPERS + plan.size)
-        self._awake = bytes(plan.size)
         self._doorbells = [Semaphore(memory, plan.doorbell(other)) for other in range(plan.size)]
 
     def publish(self) -> None:
@@ -233,8 +239,9 @@ class OrderedRounds(Rounds):
         words = self._words
         words[self._own_tags + self.turn] = self._tag
         words[self._own_progress] = self.number
-        if self._memory[self._sleepers] != self._awake:
+        if self._memory[self._news] != self._known:
             self._wake()
+            self._known = self._waiter.hear(self._known)
 
     def await_all(self) -> None:
         """Wait until all have come to the round; what they wrote before can be read."""
@@ -271,16 +278,16 @@ class OrderedRounds(Rounds):
 
     def sleep(self, rank: int, number: int, seconds: float) -> None:
         """Sleep until `rank` comes to the round, for at most `seconds`."""
-        place = SLEEPERS + self._rank
-        self._memory[place] = rank + 1
+        place = self._plan.news(rank) + 8 * (self._plan.size + 1) + self._rank
+        self._memory[place] = 1
         os.sched_yield()
         if not self.has_come(rank, number):
             self._doorbells[self._rank].wait(seconds)
         self._memory[place] = 0
 
     def _wake(self) -> None:
-        for rank, awaited in enumerate(self._memory[self._sleepers]):
-            if awaited == self._rank + 1:
+        for rank, sleeps in enumerate(self._memory[self._news][-self._plan.size :]):
+            if sleeps:
                 self._doorbells[rank].post()
 
 

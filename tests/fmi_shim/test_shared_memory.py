@@ -272,8 +272,8 @@ def test_a_full_memory_is_told_before_anything_is_written(world: World) -> None:
 
 def test_too_many_ranks_are_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FMI_CHANNEL", "shm")
-    comm = fmi.Communicator(0, 256, world.config(), "name")
-    with pytest.raises(ConfigError, match="which 255 ranks may share, not 256"):
+    comm = fmi.Communicator(0, 257, world.config(), "name")
+    with pytest.raises(ConfigError, match="which 256 ranks may share, not 257"):
         comm.barrier()
 
 
