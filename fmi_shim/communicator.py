@@ -36,6 +36,9 @@ class Communicator(Membership):
     the rank at fault (see `fmi_shim.errors`); after that the communicator refuses further calls. In a ``with``
     statement it is closed at the end, and an exception in the block is told to the other ranks.
 
+    Methods say how often they copy a large array over a network channel; in shared memory it is once into the segment
+    and once out of it, where the other ranks need it (see `collectives.in_segment` and `in_segment_folds`).
+
     Parameters
     ----------
     peer_id
