@@ -12,6 +12,7 @@ _MARK = "fmi-emulator-state"
 _VERSION = "1"
 _DATABASE = "state.db"
 _TAKEN_ANEW = {_MARK}
+_CACHE_KIB = 32 * 1024
 
 
 class StateFolder:
@@ -25,7 +26,7 @@ class StateFolder:
     path
         The folder; it is made when there is none.
     lasting
-        Whether the folder outlives the process. If not, the database leaves out what protects it from a power cut.
+        Whether the folder outlives the process. If not, the database is a temporary one and lies nowhere in it.
 
     Attributes
     ----------
@@ -96,10 +97,16 @@ class StateFolder:
             )
 
     def _open_database(self, *, lasting: bool) -> sqlite3.Connection:
+        if not lasting:
+            # A database without a name is SQLite's own temporary file: in memory until that much is full.
+            database = sqlite3.connect("", isolation_level=None)
+            database.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+            database.execute("PRAGMA journal_mode = MEMORY")
+            return database
         database = sqlite3.connect(self.path / _DATABASE, isolation_level=None)
         try:
             database.execute("PRAGMA journal_mode = WAL")
-            database.execute(f"PRAGMA synchronous = {'NORMAL' if lasting else 'OFF'}")
+            database.execute("PRAGMA synchronous = NORMAL")
             (found,) = database.execute("PRAGMA quick_check(1)").fetchone()
         except sqlite3.DatabaseError as error:
             database.close()
