@@ -25,6 +25,7 @@ import numpy as np
 
 from fmi_shim.channels.base import Pending
 from fmi_shim.channels.patience import Patience
+from fmi_shim.channels.presence import Presence
 from fmi_shim.channels.store import Content, Name, Store
 from fmi_shim.channels.stream import octets
 from fmi_shim.config import ObjectConfig
@@ -75,6 +76,7 @@ class ObjectChannel:
         self._written: list[str] = []
         self._readers: set[int] = set()
         self._last_read: dict[int, str] = {}
+        self._presence = Presence(rank, comm_name, store, config.framed)
         self._call: Call
         self._closed = False
         self._process = os.getpid()
@@ -82,6 +84,8 @@ class ObjectChannel:
     def begin(self, call: Call, sequence: int) -> None:
         """Make the call the one that objects are written for and compared with."""
         self._call = call.numbered(sequence)
+        if self.others:
+            self._presence.show()
 
     def send(self, buffer: Array, dst: int) -> None:
         """Write one object."""
@@ -201,22 +205,26 @@ class ObjectChannel:
         """
         missing = {name.key(self.comm_name): name for name in names}
         patience = Patience(self._config.poll, self._config.max_timeout)
+        self._presence.wait_begins()
         while True:
             came = self._store.present(missing.keys(), self.comm_name)
             for key in came:
                 self._note_read(missing.pop(key))
             if not missing:
                 return
+            self._look(list(missing.values()))
             if not patience.pause(restart=bool(came)):
                 raise self._late(list(missing.values()))
 
     def fail(self, error: BaseException) -> None:
-        """Delete what this rank has written, and close; the others' waiting ends by ``max_timeout``."""
+        """Delete what this rank has written, leave word of the error for those who wait, and close."""
         if self._closed or os.getpid() != self._process:
             return
         self._closed = True
         try:
             self._delete_written()
+            if self.others:
+                self._presence.fail(error, lambda: self._purpose)
             self._store.close()
         except StoreError as trouble:
             error.add_note(f"objects of {self.comm_name!r} may be left behind: {trouble}")
@@ -254,7 +262,8 @@ class ObjectChannel:
     def _look_until(self, done: Callable[[], bool], needed: bool) -> None:
         longest = LONGEST_FAREWELL if self._config.max_timeout is None else self._config.max_timeout
         patience = Patience(self._config.poll, min(longest, LONGEST_FAREWELL))
-        while needed and not done() and patience.pause():
+        self._presence.wait_begins()
+        while needed and not done() and not self._presence.over(self._readers) and patience.pause():
             pass
 
     def _delete_written(self) -> None:
@@ -266,6 +275,7 @@ class ObjectChannel:
         found: dict[Name, bytes] = {}
         missing = list(names)
         patience = Patience(self._config.poll, self._config.max_timeout)
+        self._presence.wait_begins()
         while missing:
             contents = self._store.get([name.key(self.comm_name) for name in missing])
             came = {name: content for name, content in zip(missing, contents, strict=True) if content is not None}
@@ -273,12 +283,21 @@ class ObjectChannel:
                 self._note_read(name)
             found |= came
             missing = [name for name in missing if name not in came]
+            if missing:
+                self._look(missing)
             if missing and not patience.pause(restart=bool(came)):
                 raise self._late(missing)
         return {name: found[name] for name in names}
 
+    def _look(self, missing: Sequence[Name]) -> None:
+        """Raise if those who are to write have failed, or are gone."""
+        keys = {name.key(self.comm_name) for name in missing}
+        there = lambda: bool(self._store.present(keys, self.comm_name))  # noqa: E731
+        self._presence.look({name.writer for name in missing}, there, lambda: self._purpose)
+
     def _note_read(self, name: Name) -> None:
         if name.writer != self.rank:
+            self._presence.heard_of(name.writer)
             self._last_read[name.writer] = name.key(self.comm_name)
 
     def _late(self, missing: Sequence[Name]) -> PeerTimeoutError:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
-from typing import cast
+from typing import Any, cast
 
 from fmi_shim.channels.store import Content
 from fmi_shim.config import RedisConfig
 from fmi_shim.errors import ConfigError, StoreError
 
 _AT_ONCE = 1000
+_WORD_SECONDS = 60
 
 
 class RedisStore:
@@ -25,6 +26,8 @@ class RedisStore:
         If the ``redis`` package is not installed.
     """
 
+    knows_who_is_there = True
+
     def __init__(self, config: RedisConfig) -> None:
         try:
             import redis
@@ -34,6 +37,7 @@ class RedisStore:
             raise ConfigError(
                 f"backends.Redis is enabled and chosen, but {error}: pip install 'fmi-emulator[redis]'"
             ) from error
+        self._attending: Any = None
         self.name = f"Redis at {config.host}:{config.port}"
         self._error = redis.RedisError
         # A write that is sent again because its answer was lost would find its own object.
@@ -43,6 +47,7 @@ class RedisStore:
             socket_timeout=config.max_timeout,
             socket_connect_timeout=config.max_timeout,
             retry=Retry(NoBackoff(), 0),
+            socket_keepalive=True,
         )
 
     def put(self, objects: Mapping[str, Content]) -> list[str]:
@@ -71,8 +76,31 @@ class RedisStore:
             for start in range(0, len(keys), _AT_ONCE):
                 self._client.delete(*keys[start : start + _AT_ONCE])
 
+    def attend(self, name: str) -> None:
+        """Subscribe to a channel: the server ends that when the connection does; see `Store`.
+
+        Idle subscribers are not disconnected, as other clients may be (redis.conf, ``timeout``).
+        """
+        with self._told("attend as", [name]):
+            self._attending = cast("Any", self._client).pubsub()  # without types
+            self._attending.subscribe(_channel(name))
+
+    def absent(self, names: AbstractSet[str]) -> set[str]:
+        """Ask for the numbers of subscribers, in one round trip; see `Store`."""
+        asked = list(names)
+        with self._told("look for", asked):
+            counts = cast("list[Any]", self._client.pubsub_numsub(*map(_channel, asked)))
+        return {name for name, (_, count) in zip(asked, counts, strict=True) if not count}
+
+    def leave_word(self, key: str, content: bytes) -> None:
+        """Write with SET NX EX; see `Store`."""
+        with self._told("write", [key]):
+            self._client.set(key, content, nx=True, ex=_WORD_SECONDS)
+
     def close(self) -> None:
-        """Close the connection; see `Store`."""
+        """Close the connections; see `Store`."""
+        if self._attending is not None:
+            self._attending.close()
         self._client.close()
 
     @contextmanager
@@ -81,3 +109,7 @@ class RedisStore:
             yield
         except self._error as error:
             raise StoreError(f"{self.name}: cannot {action} {next(iter(keys))!r}: {error}") from error
+
+
+def _channel(name: str) -> str:
+    return f"fmi-present-{name}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,8 @@ Result = TypeVar("Result")
 _THREADS = 16
 """Requests under way at once: a request is tens of milliseconds of waiting and little work."""
 
+_WORD_SECONDS = 1.0
+"""How long a failed rank's last word is there for those who wait."""
 _DELETED_AT_ONCE = 1000  # DeleteObjects' limit
 
 
@@ -31,6 +34,8 @@ class S3Store:
     ConfigError
         If boto3 is not installed, or has no use for the settings.
     """
+
+    knows_who_is_there = False
 
     def __init__(self, config: S3Config) -> None:
         try:
@@ -78,6 +83,21 @@ class S3Store:
                 raise self._refused("delete", batch[0], error) from error
             for failure in answer.get("Errors", ()):
                 raise StoreError(f"{self.name}: cannot delete {failure.get('Key')!r}: {failure.get('Message')}")
+
+    def attend(self, name: str) -> None:
+        """Do nothing: nobody is connected to a bucket; see `Store`."""
+
+    def absent(self, names: AbstractSet[str]) -> set[str]:
+        """Know of nobody; see `Store`."""
+        return set()
+
+    def leave_word(self, key: str, content: bytes) -> None:
+        """Write, wait for those who look, and delete; see `Store`."""
+        if self._put(key, content):
+            try:
+                time.sleep(_WORD_SECONDS)
+            finally:
+                self.delete([key])
 
     def close(self) -> None:
         """Close the connections; see `Store`."""

@@ -19,9 +19,12 @@ class Store(Protocol):
     ----------
     name
         What to call the store in errors.
+    knows_who_is_there
+        Whether `absent` knows it.
     """
 
     name: str
+    knows_who_is_there: bool
 
     def put(self, objects: Mapping[str, Content]) -> list[str]:
         """Write objects under new keys; return the keys that exist already, which are left as they are."""
@@ -34,6 +37,15 @@ class Store(Protocol):
 
     def delete(self, keys: Sequence[str]) -> None:
         """Delete the objects under `keys`, where there are any."""
+
+    def attend(self, name: str) -> None:
+        """Be there under this name until the process ends, or `close`."""
+
+    def absent(self, names: AbstractSet[str]) -> set[str]:
+        """Return those of `names` under which nobody is there; none where that is not known."""
+
+    def leave_word(self, key: str, content: bytes) -> None:
+        """Write an object, unless there is one, that is gone after a while."""
 
     def close(self) -> None:
         """Close connections."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,15 @@ def connect_all(comm: fmi.Communicator) -> None:
 def die_before_second_call(comm: fmi.Communicator, rank: int, size: int, victim: int) -> None:
     connect_all(comm)
     if rank == victim:
+        os.kill(os.getpid(), signal.SIGKILL)
+    comm.barrier()
+
+
+def die_while_awaited(comm: fmi.Communicator, rank: int, size: int, victim: int) -> None:
+    """The others have waited for a while, and have seen each other, when the victim dies."""
+    connect_all(comm)
+    if rank == victim:
+        time.sleep(0.6)
         os.kill(os.getpid(), signal.SIGKILL)
     comm.barrier()
 
@@ -231,3 +241,14 @@ def interrupted(comm: fmi.Communicator, rank: int, size: int) -> None:
 def wait_for(path: Path) -> None:
     while not path.exists():
         time.sleep(0.001)
+
+
+def interrupted_in(comm: fmi.Communicator, rank: int, size: int, wait: str) -> None:
+    """Rank 0 gets a Ctrl-C while it waits: for a connection, for a message, or in a collective."""
+    if wait != "meeting":
+        comm.barrier()
+    if rank:
+        time.sleep(1.0)
+        return
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+    comm.barrier() if wait == "collective" else comm.recv(1, INT)

@@ -31,6 +31,7 @@ class MemoryStore:
     """A store that remembers who was asked for what."""
 
     name = "the memory store"
+    knows_who_is_there = True
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
@@ -38,6 +39,8 @@ class MemoryStore:
         self.read: set[str] = set()
         self.deleted: list[str] = []
         self.closed = 0
+        self.there: set[str] = set()
+        self.words: dict[str, bytes] = {}
         self._lock = threading.Lock()
 
     def put(self, objects: Mapping[str, bytes | memoryview]) -> list[str]:
@@ -51,7 +54,7 @@ class MemoryStore:
     def get(self, keys: Sequence[str]) -> list[bytes | None]:
         with self._lock:
             self.read.update(keys)
-            return [self.objects.get(key) for key in keys]
+            return [self.objects.get(key, self.words.get(key)) for key in keys]
 
     def present(self, keys: AbstractSet[str], prefix: str) -> set[str]:
         assert all(key.startswith(prefix) for key in keys)
@@ -63,6 +66,15 @@ class MemoryStore:
             self.deleted += keys
             for key in keys:
                 self.objects.pop(key, None)
+
+    def attend(self, name: str) -> None:
+        self.there.add(name)
+
+    def absent(self, names: AbstractSet[str]) -> set[str]:
+        return set(names) - self.there
+
+    def leave_word(self, key: str, content: bytes) -> None:
+        self.words.setdefault(key, content)
 
     def close(self) -> None:
         self.closed += 1

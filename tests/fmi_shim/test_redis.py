@@ -13,7 +13,15 @@ import pytest
 import fmi_shim as fmi
 from fmi_shim.channels.redis import RedisStore
 from fmi_shim.config import RedisConfig
-from fmi_shim.errors import BrokenCommunicatorError, ConfigError, MismatchError, PeerTimeoutError, StoreError
+from fmi_shim.errors import (
+    BrokenCommunicatorError,
+    ConfigError,
+    MismatchError,
+    PeerFailedError,
+    PeerLostError,
+    PeerOverflowError,
+    StoreError,
+)
 from tests.fmi_shim import failing_programs, programs
 from tests.fmi_shim.world import World
 
@@ -53,34 +61,44 @@ def test_wrong_arguments_raise_before_anything_is_written(redis_world: World) ->
     assert [total for _, total in redis_world.values(programs.wrong_arguments, 2)] == [2, 2]
 
 
-def test_a_killed_rank_is_named_by_those_who_wait(redis_world: World) -> None:
-    outcomes = redis_world.run(failing_programs.die_before_second_call, 3, 1, max_timeout=3000)
-    for rank in (0, 2):
+@pytest.mark.parametrize("framed", [True, False])
+def test_a_killed_rank_is_noticed_at_once_by_all_others(redis_world: World, framed: bool) -> None:
+    outcomes = redis_world.run(failing_programs.die_while_awaited, 4, 1, framed=framed, max_timeout=0)
+    for rank in (0, 2, 3):
         error = outcomes[rank].error
-        assert isinstance(error, PeerTimeoutError)
-        assert f"rank {rank} in barrier (call 2, 1 x uint8)" in str(error)
-        assert "1_barrier_2' in Redis at 127.0.0.1:" in str(error)
+        assert isinstance(error, PeerLostError), outcomes
+        assert "lost rank 1, its process ended" in str(error)
         assert error.origin == 1
+
+
+def test_a_killed_rank_is_noticed_down_a_chain(redis_world: World) -> None:
+    for outcome in redis_world.run(failing_programs.chain_of_waits, 4, max_timeout=0)[:3]:
+        assert isinstance(outcome.error, PeerLostError)
+        assert outcome.error.origin == 3
 
 
 def test_a_failed_ranks_objects_are_deleted(redis_world: World, client: redis.Redis) -> None:
     first, *others = redis_world.run(failing_programs.overflow, 3, max_timeout=3000)
     assert isinstance(first.error, OverflowError)
-    assert [type(outcome.error) for outcome in others] == [PeerTimeoutError] * 2
-    assert "0_bcast_0' in Redis" in str(others[0].error)
-    assert client.keys() == []
+    assert [type(outcome.error) for outcome in others] == [PeerOverflowError] * 2
+    assert "sum of 1073741824 and" in str(others[0].error)
+    (left,) = client.keys()
+    assert left.endswith(b"_failed")
+    assert 0 < client.ttl(left) <= 60
 
 
 def test_mismatched_types_are_told_in_framed_mode(redis_world: World) -> None:
     first, second = redis_world.run(failing_programs.mismatched, 2, "type", max_timeout=3000)
     errors = [outcome.error for outcome in (first, second)]
     assert any(isinstance(error, MismatchError) for error in errors)
-    assert all(isinstance(error, MismatchError | PeerTimeoutError) for error in errors)
+    assert all(isinstance(error, MismatchError) for error in errors)
 
 
 def test_ctrl_c_ends_a_wait(redis_world: World) -> None:
-    first, _ = redis_world.run(failing_programs.interrupted, 2, max_timeout=3000)
+    first, second = redis_world.run(failing_programs.interrupted, 2, max_timeout=0)
     assert isinstance(first.error, KeyboardInterrupt)
+    assert isinstance(second.error, PeerFailedError)
+    assert "KeyboardInterrupt" in str(second.error)
 
 
 def test_a_name_is_taken_literally(redis_world: World, client: redis.Redis, tmp_path: Path) -> None:
@@ -180,7 +198,7 @@ def test_a_server_that_is_not_there_is_named(tmp_path: Path) -> None:
         free.bind(("127.0.0.1", 0))
         world = World("", tmp_path, {"Redis": {"host": "127.0.0.1", "port": free.getsockname()[1]}})
     comm = fmi.Communicator(0, 2, world.config(), "name")
-    with pytest.raises(StoreError, match=r"Redis at 127.0.0.1:\d+: cannot write 'name0_barrier_0': .*refused"):
+    with pytest.raises(StoreError, match=r"Redis at 127.0.0.1:\d+: cannot attend as 'name0': .*refused"):
         comm.barrier()
     with pytest.raises(BrokenCommunicatorError):
         comm.barrier()

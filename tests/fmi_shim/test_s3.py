@@ -11,7 +11,7 @@ from moto.s3.models import s3_backends
 
 from fmi_shim.channels.s3 import S3Store
 from fmi_shim.config import S3Config
-from fmi_shim.errors import ConfigError, PeerTimeoutError, StoreError
+from fmi_shim.errors import ConfigError, PeerOverflowError, PeerTimeoutError, StoreError
 from tests.fmi_shim import failing_programs, programs
 from tests.fmi_shim.conftest import BUCKET
 from tests.fmi_shim.world import World
@@ -59,6 +59,13 @@ def test_a_killed_rank_is_named_by_those_who_wait(s3_world: World) -> None:
     assert isinstance(first.error, PeerTimeoutError)
     assert "rank 0 in barrier (call 2, 1 x uint8): " in str(first.error)
     assert "1_barrier_2' in S3 bucket 'exchange' did not come for 4 s: rank 1" in str(first.error)
+
+
+def test_a_failed_ranks_error_is_told_to_those_who_wait(s3_world: World, bucket: Any) -> None:
+    first, second = s3_world.run(failing_programs.overflow, 2, max_timeout=0)
+    assert isinstance(first.error, OverflowError)
+    assert isinstance(second.error, PeerOverflowError)
+    assert keys(bucket) == []
 
 
 def store(bucket_name: str = BUCKET) -> S3Store:
