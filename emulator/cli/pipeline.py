@@ -105,8 +105,10 @@ def _pipeline(options: argparse.Namespace) -> int:
     results = options.results or Path("results")
     with _cloud(options) as cloud:
         pipeline = Pipeline(cloud.connection, machine, payload)
-        traced = cloud.own is None  # whoever keeps a cloud can look at its page
-        pipeline.prepare(files, Settings(options.memory, options.timeout, cloud.rendezvous, traced))
+        # Whoever keeps a cloud can look at its page.
+        traced = cloud.own is None
+        settings = Settings(options.memory, options.timeout, cloud.rendezvous, traced, machine.reads_ranks)
+        pipeline.prepare(files, settings)
         arn = pipeline.start()
         with _shown(pipeline) as show:
             execution = pipeline.watch(arn, show)

@@ -1,11 +1,15 @@
 """The first function of a run: one payload a rank, and the map of the data to the ranks in ``payload.json``."""
 
 import json
+import os
 from typing import Any
 
 import boto3
 
 PAYLOAD_KEY = "payload.json"
+# Where the ranks' payloads go, when the state machine reads them from S3 instead of the answer.
+RANKS_KEY = "ranks.json"
+RANKS_IN_S3 = "RANKS_IN_S3"
 
 
 def handler(event: dict[str, Any], context: object = None) -> dict[str, Any]:
@@ -23,7 +27,8 @@ def handler(event: dict[str, Any], context: object = None) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``statusCode`` 200 and ``body``, a list with one payload a rank.
+        ``statusCode`` 200 and ``body``, a list with one payload a rank; where the environment has ``RANKS_IN_S3``,
+        the ``S3_BUCKET`` and ``S3_KEY`` of that list, for a Map whose ItemReader takes them from there.
     """
     s3 = boto3.client("s3")
     keys = _data_keys(s3, event)
@@ -41,7 +46,10 @@ def handler(event: dict[str, Any], context: object = None) -> dict[str, Any]:
         Body=json.dumps({**event, "data_map": data_map, "body": body}).encode(),
         ContentType="application/json",
     )
-    return {"statusCode": 200, "body": body}
+    if not os.environ.get(RANKS_IN_S3):
+        return {"statusCode": 200, "body": body}
+    s3.put_object(Bucket=event["bucket"], Key=RANKS_KEY, Body=json.dumps(body).encode(), ContentType="application/json")
+    return {"statusCode": 200, "body": {"S3_BUCKET": event["bucket"], "S3_KEY": RANKS_KEY}}
 
 
 def assign(keys: list[str], world_size: int) -> dict[str, list[str]]:

@@ -21,7 +21,8 @@ def handler(event: dict[str, Any], context: object = None) -> dict[str, Any]:
     ----------
     event
         ``bucket``, ``result_path`` and, when known, ``world_size``. Payloads of the first generation name no
-        result path: there is nothing to merge then.
+        result path: there is nothing to merge then. Or *initialize*'s answer, whose ``body`` says where in S3 the
+        ranks' payloads are, which name the same.
     context
         Not used.
 
@@ -35,9 +36,11 @@ def handler(event: dict[str, Any], context: object = None) -> dict[str, Any]:
     MissingResultError
         When a rank below ``world_size`` has no file; nothing is written then.
     """
+    s3 = boto3.client("s3")
+    if "body" in event:
+        event = _of_first_rank(s3, event["body"])
     if not event["result_path"]:
         return {"statusCode": 200, "key": "", "ranks": 0}
-    s3 = boto3.client("s3")
     bucket, prefix = event["bucket"], event["result_path"].rstrip("/") + "/"
     by_rank: dict[int, str] = {}
     for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
@@ -58,3 +61,9 @@ def handler(event: dict[str, Any], context: object = None) -> dict[str, Any]:
         ContentType="application/json",
     )
     return {"statusCode": 200, "key": prefix + COMBINED, "ranks": len(combined)}
+
+
+def _of_first_rank(s3: Any, body: dict[str, str]) -> dict[str, Any]:
+    """Return what the ranks' payloads say of the results; all of them say the same."""
+    first = json.loads(s3.get_object(Bucket=body["S3_BUCKET"], Key=body["S3_KEY"])["Body"].read())[0]
+    return {"bucket": first["S3_BUCKET"], "result_path": first["RESULT_PATH"], "world_size": first["WORLD_SIZE"]}

@@ -7,6 +7,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from emulator.errors import EmulatorError
+from emulator.functions.initialize import RANKS_IN_S3
 from emulator.limits import DEFAULT_EPHEMERAL_STORAGE_MB, vcpus
 from emulator.orchestration.bundle import function_archive
 
@@ -45,12 +46,15 @@ class Settings:
         ``host:port`` of the rendezvous server that functions can reach.
     traced
         Whether ranks say in their logs how long their phases took.
+    ranks_in_s3
+        Whether *initialize* leaves the ranks' payloads in S3, and answers where.
     """
 
     memory_mb: int
     timeout_s: int
     rendezvous: str
     traced: bool = False
+    ranks_in_s3: bool = False
 
 
 def deploy(functions: "LambdaClient", names: Mapping[Role, str], settings: Settings, iam_role: str) -> None:
@@ -83,6 +87,7 @@ def deploy(functions: "LambdaClient", names: Mapping[Role, str], settings: Setti
         # The functions see all of the machine's cores; their libraries should use as many as the memory buys.
         "OMP_NUM_THREADS": str(vcpus(settings.memory_mb)),
         **({"FMI_TRACE": "1"} if settings.traced else {}),
+        **({RANKS_IN_S3: "1"} if settings.ranks_in_s3 else {}),
     }
     for role, name in names.items():
         is_execute = role is Role.EXECUTE

@@ -27,6 +27,8 @@ class StateMachine:
         The functions that run before the Map, in it and after it; `summarize` is empty when nothing comes after it.
     is_express
         Whether the Map's items are EXPRESS executions, which AWS charges otherwise.
+    reads_ranks
+        Whether the Map reads the ranks' payloads from where *initialize*'s answer says, instead of in the answer.
     """
 
     definition: str
@@ -34,6 +36,7 @@ class StateMachine:
     execute: str
     summarize: str
     is_express: bool
+    reads_ranks: bool
 
 
 def published() -> StateMachine:
@@ -95,6 +98,7 @@ def parse_state_machine(text: str) -> StateMachine:
         named[1][0],
         named[2][0] if named[2] else "",
         processor.get("ExecutionType") == "EXPRESS",
+        inside.get("ItemReader", {}).get("Parameters", {}).get("Key.$", "").startswith("$.body."),
     )
 
 

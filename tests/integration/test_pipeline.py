@@ -118,6 +118,45 @@ def test_the_second_generation_through_the_distributed_map(tmp_path: Path, check
     assert "/512  ok" in errors
 
 
+def test_a_machine_of_ones_own_names_the_functions_and_reads_the_ranks_from_s3(
+    tmp_path: Path, checkout: Callable[..., Path]
+) -> None:
+    """The form in which the deployed pipeline was published last: ARNs of its account, and a body that points to S3."""
+
+    def task(function: str, **more: Any) -> dict[str, Any]:
+        arn = f"arn:aws:lambda:us-east-1:448324707516:function:{function}:$LATEST"
+        parameters = {"FunctionName": arn, "Payload.$": "$"}
+        resource = "arn:aws:states:::lambda:invoke"
+        return {"Type": "Task", "Resource": resource, "OutputPath": "$.Payload", "Parameters": parameters, **more}
+
+    ranks = {
+        "Type": "Map",
+        "ItemReader": {
+            "Resource": "arn:aws:states:::s3:getObject",
+            "ReaderConfig": {"InputType": "JSON"},
+            "Parameters": {"Bucket.$": "$.body.S3_BUCKET", "Key.$": "$.body.S3_KEY"},
+        },
+        "Iterator": {
+            "StartAt": "Model Inference",
+            "States": {"Model Inference": task("cosmic-executor", End=True)},
+            "ProcessorConfig": {"Mode": "DISTRIBUTED", "ExecutionType": "EXPRESS"},
+        },
+        "Label": "DistributedTest",
+        "ResultPath": None,
+        "Next": "Summarize",
+    }
+    states = {
+        "Initialize": task("data-parallel-init", Next="Distributed Test"),
+        "Distributed Test": ranks,
+        "Summarize": task("resultSummary", End=True),
+    }
+    (tmp_path / "machine.json").write_text(json.dumps({"StartAt": "Initialize", "States": states}))
+    path = checkout(PROGRAM.replace("own = sum", "own = 5 or sum"), {**FIRST, "result_path": "out"})
+    status, _, errors = pipeline(tmp_path, path, "--state-machine", "machine.json")
+    assert status == 0, errors
+    assert len(json.loads((tmp_path / "results" / "combined_data.json").read_text())) == 2
+
+
 def test_a_failed_rank_is_one_line_with_state_rank_and_cause(tmp_path: Path, checkout: Callable[..., Path]) -> None:
     status, output, errors = pipeline(tmp_path, checkout(FAILING, FIRST))
     assert status == 1

@@ -32,6 +32,8 @@ def test_the_published_forms_name_their_functions() -> None:
             *("fmi-initialize", "fmi-execute", "fmi-summarize"),
         )
     assert (inline.is_express, distributed.is_express) == (False, True)
+    assert not inline.reads_ranks
+    assert not distributed.reads_ranks
 
 
 def test_functions_are_told_by_where_they_are_and_not_by_their_names() -> None:
