@@ -4,7 +4,8 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -56,6 +57,34 @@ def prefixed(rank: int, world_size: int, text: str) -> str:
     """Return what a rank has written with the rank before each line, all ranks equally wide."""
     prefix = f"[{rank:>{len(str(world_size - 1))}}] "
     return prefix + text.replace("\n", "\n" + prefix)
+
+
+@contextmanager
+def interrupts_held() -> Iterator[Callable[[], None]]:
+    """Hold the first Ctrl-C or SIGTERM back within a block, until the function that is given raises it.
+
+    Where they strike by themselves, in a callback from C or with a lock held, they are lost or leave what they hit
+    unusable. The second one strikes at once all the same.
+    """
+    pending: list[BaseException] = []
+
+    def hold(number: int, _: object) -> None:
+        error = KeyboardInterrupt() if number == signal.SIGINT else _TerminatedError()
+        if pending:
+            raise error
+        pending.append(error)
+
+    def check() -> None:
+        if pending:
+            raise pending[0]
+
+    former = {number: signal.signal(number, hold) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield check
+        check()
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 class _TerminatedError(BaseException):

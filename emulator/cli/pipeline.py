@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from botocore.exceptions import EndpointConnectionError
 
 from emulator.cli import arguments
-from emulator.cli.exits import FAILED, prefixed, say
+from emulator.cli.exits import FAILED, interrupts_held, prefixed, say
 from emulator.cloud import LocalCloud
 from emulator.errors import EmulatorError
 from emulator.orchestration.bundle import UploadedFile
@@ -109,9 +109,14 @@ def _pipeline(options: argparse.Namespace) -> int:
         traced = cloud.own is None
         settings = Settings(options.memory, options.timeout, cloud.rendezvous, traced, machine.reads_ranks)
         pipeline.prepare(files, settings)
-        arn = pipeline.start()
-        with _shown(pipeline) as show:
-            execution = pipeline.watch(arn, show)
+        with interrupts_held() as check, _shown(pipeline) as show:
+
+            def on_lines(role: Role, lines: Sequence[LogLine]) -> None:
+                check()
+                show(role, lines)
+
+            arn = pipeline.start()
+            execution = pipeline.watch(arn, on_lines)
         outcome = pipeline.outcome(arn, execution, results)
         s3_requests = cloud.own.s3_requests() if cloud.own else {}
         notes = _notes(cloud.own) if cloud.own else []
