@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from fmi_shim.collectives import in_segment
-from fmi_shim.collectives import scan as scans
 from fmi_shim.collectives.in_segment import SegmentChannel
 from fmi_shim.frames import Call
 from fmi_shim.operators import Array, Combine, Operator, ReduceFunction
@@ -35,13 +34,13 @@ def reduce(
     assert call.dtype is not None  # noqa: S101 - all know their value
     if function.operator is Operator.custom:
         return reduce_whole(channel, call, combine)
-    if call.count * call.dtype.itemsize <= min(ROOT_BYTES, _slot_bytes(channel, call)):
+    if call.count * call.dtype.itemsize <= min(ROOT_BYTES, slot_bytes(channel, call)):
         return reduce_at_root(channel, call, function, combine)
     share_out = pipeline(channel, call, function, combine)
     root = channel.rank == call.root
 
     def run(buffer: Array, spare: Array | None) -> Array | None:
-        out = None if not root else _result(buffer, spare)
+        out = None if not root else result_memory(buffer, spare)
         share_out(_kept(buffer, out), out)
         return out
 
@@ -58,12 +57,12 @@ def allreduce(
     size_bytes = call.count * call.dtype.itemsize
     if call.count == 1 and call.dtype == np.float64 and function.operator in (Operator.sum, Operator.prod):
         return allreduce_number(channel, call, function)
-    if channel.size * size_bytes <= ALONE_BYTES and size_bytes <= _slot_bytes(channel, call):
+    if channel.size * size_bytes <= ALONE_BYTES and size_bytes <= slot_bytes(channel, call):
         return allreduce_alone(channel, call, function, combine)
     share_out = pipeline(channel, call, function, combine)
 
     def run(buffer: Array, spare: Array | None) -> Array:
-        out = _result(buffer, spare)
+        out = result_memory(buffer, spare)
         share_out(_kept(buffer, out), out)
         return out
 
@@ -79,7 +78,7 @@ def allreduce_alone(
     """
     rounds, mark, fold = channel.rounds, channel.mark(call), _fold_of(function, call, combine)
     begin, meet = rounds.begin, rounds.meet
-    slots = channel.slots(_dtype(call))[:, : channel.size, : call.count]
+    slots = channel.slots(dtype_of(call))[:, : channel.size, : call.count]
     own, rows = [*slots[:, channel.rank]], [*slots]
 
     def run(buffer: Array, spare: Array | None) -> Array:
@@ -130,7 +129,7 @@ def reduce_at_root(
     Copies: one in. Cost: ``sigma + n * beta + (p - 1) * n * gamma``.
     """
     rounds, mark, fold = channel.rounds, channel.mark(call), _fold_of(function, call, combine)
-    slots = channel.slots(_dtype(call))[:, : channel.size, : call.count]
+    slots = channel.slots(dtype_of(call))[:, : channel.size, : call.count]
     own, rows = [*slots[:, channel.rank]], [*slots]
 
     def run(buffer: Array, spare: Array | None) -> Array | None:
@@ -140,7 +139,7 @@ def reduce_at_root(
         if channel.rank != call.root:
             return None
         rounds.await_all()
-        out = _result(buffer, spare)
+        out = result_memory(buffer, spare)
         fold(rows[turn], out)
         return out
 
@@ -161,7 +160,7 @@ def pipeline(
     Cost: ``(n / window + 2) * sigma + 2 * n * beta + (p - 1) / p * n * gamma``.
     """
     rounds, mark, size, rank = channel.rounds, channel.mark(call), channel.size, channel.rank
-    turns = channel.slots(_dtype(call))
+    turns = channel.slots(dtype_of(call))
     fits = call.count <= turns.shape[2]
     windows = turns if fits else _halves(turns)
     width = windows.shape[2]
@@ -225,7 +224,7 @@ def reduce_scatter(
 
         return through_rank_0
     rounds, mark = channel.rounds, channel.mark(call)
-    slots = in_segment.divided(channel.slots(_dtype(call))[:, : channel.size], channel.size)
+    slots = in_segment.divided(channel.slots(dtype_of(call))[:, : channel.size], channel.size)
     rank, width = channel.rank, slots.shape[3]
 
     def run(buffer: Array, spare: Array | None, own: Array) -> None:
@@ -250,7 +249,7 @@ def reduce_whole(
         whole = collect(buffer, None)
         if whole is None:
             return None
-        out = _result(buffer, spare)
+        out = result_memory(buffer, spare)
         chain([*whole.reshape(channel.size, -1)], out, combine)
         return out
 
@@ -263,77 +262,9 @@ def allreduce_whole(channel: SegmentChannel, call: Call, combine: Combine) -> Ca
 
     def run(buffer: Array, spare: Array | None) -> Array:
         result = collect(buffer, spare)
-        return tell(_result(buffer, spare) if result is None else result)
+        return tell(result_memory(buffer, spare) if result is None else result)
 
     return run
-
-
-def scan(
-    channel: SegmentChannel, call: Call, function: ReduceFunction, combine: Combine
-) -> Callable[[Array, Array | None], Array]:
-    """Combine the values of all ranks up to this one, in slots or by messages; see `prefix`."""
-    up_to = prefix(channel, call, function, combine, channel.rank + 1)
-
-    def run(buffer: Array, spare: Array | None) -> Array:
-        out = _result(buffer, spare)
-        if up_to is not None:
-            up_to(buffer, out)
-            return out
-        _announce(channel, call)
-        if spare is None or spare is not buffer:
-            out[...] = buffer
-        scans.chain(channel, out, combine)
-        return out
-
-    return run
-
-
-def exscan(
-    channel: SegmentChannel, call: Call, function: ReduceFunction, combine: Combine
-) -> Callable[[Array, Array | None, Array], None]:
-    """Combine the values of all ranks below this one, in slots or by messages; see `prefix`."""
-    below = prefix(channel, call, function, combine, channel.rank)
-
-    def run(buffer: Array, spare: Array | None, out: Array) -> None:
-        if below is not None:
-            below(buffer, out)
-            return
-        _announce(channel, call)
-        scans.exclusive_chain(channel, buffer if spare is not None else buffer.copy(), out, combine)
-
-    return run
-
-
-def prefix(
-    channel: SegmentChannel, call: Call, function: ReduceFunction, combine: Combine, ranks: int
-) -> Callable[[Array, Array], None] | None:
-    """Fill all slots; every rank combines the first ones. None for what is no business of slots.
-
-    Those are custom functions, and payloads wider than a slot, which go from rank to rank.
-    Copies: one in. Cost: ``sigma + n * beta + ranks * n * gamma``.
-    """
-    if function.operator is Operator.custom or call.count * _dtype(call).itemsize > _slot_bytes(channel, call):
-        return None
-    rounds, mark, slots = channel.rounds, channel.mark(call), channel.slots(_dtype(call))[:, :, : call.count]
-
-    def run(buffer: Array, out: Array) -> None:
-        turn = rounds.begin(mark)
-        slots[turn, channel.rank] = buffer
-        rounds.publish()
-        for below in range(ranks):
-            if below != channel.rank:
-                rounds.await_rank(below)
-        if ranks:
-            chain([*slots[turn, :ranks]], out, combine)
-
-    return run
-
-
-def _announce(channel: SegmentChannel, call: Call) -> None:
-    """Tell all which call this rank is in, before it sends messages that are part of it."""
-    channel.rounds.begin(channel.mark(call))
-    channel.rounds.publish()
-    channel.sign()
 
 
 def share(elements: int, rank: int, size: int, itemsize: int) -> tuple[int, int]:
@@ -356,7 +287,7 @@ def chain(operands: list[Array], out: Array, combine: Combine) -> None:
 def _fold_of(function: ReduceFunction, call: Call, combine: Combine) -> Callable[[Array, Array], None]:
     """Return what combines rows, from first to last, into an array that is none of them."""
     ufunc = {Operator.sum: np.add, Operator.prod: np.multiply}.get(function.operator)
-    if ufunc is None or _dtype(call).kind not in "fc" or call.count < 2:
+    if ufunc is None or dtype_of(call).kind not in "fc" or call.count < 2:
         return lambda rows, out: chain([*rows], out, combine)
     reduce_rows = ufunc.reduce  # of two columns or more it adds row after row; of one column it adds pairs
 
@@ -369,7 +300,7 @@ def _fold_of(function: ReduceFunction, call: Call, combine: Combine) -> Callable
     return fold
 
 
-def _result(buffer: Array, spare: Array | None) -> Array:
+def result_memory(buffer: Array, spare: Array | None) -> Array:
     """Return the memory for a result: `spare`, or new memory."""
     return np.empty_like(buffer) if spare is None else spare
 
@@ -381,11 +312,13 @@ def _kept(buffer: Array, out: Array | None) -> Array:
     return buffer if buffer.ctypes.data == out.ctypes.data else buffer.copy()
 
 
-def _dtype(call: Call) -> np.dtype[Any]:
+def dtype_of(call: Call) -> np.dtype[Any]:
+    """Return the element type of a reduction, which all ranks know."""
     assert call.dtype is not None  # noqa: S101 - of a reduction all know the type
     return call.dtype
 
 
-def _slot_bytes(channel: SegmentChannel, call: Call) -> int:
-    slots = channel.slots(_dtype(call))
+def slot_bytes(channel: SegmentChannel, call: Call) -> int:
+    """Return the size of a slot."""
+    slots = channel.slots(dtype_of(call))
     return int(slots.shape[2]) * slots.itemsize

@@ -14,7 +14,7 @@ from fmi_shim.collectives import alltoall as alltoalls
 from fmi_shim.collectives import barrier as barriers
 from fmi_shim.collectives import bcast as bcasts
 from fmi_shim.collectives import gather as gathers
-from fmi_shim.collectives import in_segment, in_segment_folds, objects
+from fmi_shim.collectives import in_segment, in_segment_folds, in_segment_scans, objects
 from fmi_shim.collectives import reduce as reduces
 from fmi_shim.collectives import reduce_scatter as reduce_scatters
 from fmi_shim.collectives import scan as scans
@@ -163,8 +163,8 @@ _IN_SEGMENT: dict[Operation, Callable[..., Callable[..., Any]]] = {
     Operation.reduce: in_segment_folds.reduce,
     Operation.allreduce: in_segment_folds.allreduce,
     Operation.reduce_scatter: in_segment_folds.reduce_scatter,
-    Operation.scan: in_segment_folds.scan,
-    Operation.exscan: in_segment_folds.exscan,
+    Operation.scan: in_segment_scans.scan,
+    Operation.exscan: in_segment_scans.exscan,
 }
 
 _FUNCTIONS: dict[Operation, Callable[..., Any]] = {

@@ -112,7 +112,7 @@ class Outlet(_End):
 class Inlet(_End):
     """The receiver's end. ``ready`` counts the blocks that may be read.
 
-    ``labels`` counts those that had a label, of which ``label`` was the last.
+    ``label`` is that of the block read last, ``labels`` counts those that had one.
     """
 
     __slots__ = ("_cursor", "_taken", "label", "labels")
@@ -149,9 +149,9 @@ class Inlet(_End):
             return 0
         start = self._offset + BLOCK_PREFIX
         length, label = _PREFIX.unpack_from(self._memory, self._offset)
-        if label and not self._cursor:
+        if not self._cursor:
             self.label = label
-            self.labels += 1
+            self.labels += label > 0
         end = start + length
         position = start + self._cursor
         moved = 0

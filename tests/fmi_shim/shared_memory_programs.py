@@ -85,6 +85,24 @@ def mixture_by_semaphores(comm: fmi.Communicator, rank: int, size: int, calls: i
     return mixture(comm, rank, size, calls) + large_payloads(comm, rank, size)
 
 
+def posted_around_a_barrier(comm: fmi.Communicator, rank: int, size: int) -> list[int]:
+    """Post one end of each message, so that none blocks: which collectives are between its ends does not matter."""
+    got: list[int] = []
+    for turn in range(3):
+        if rank == 0:
+            comm.send(turn, 1, INT)
+            comm.barrier()
+            posted = comm.isend(turn + 10, 1, INT)
+            comm.barrier()
+            posted.wait()
+        else:
+            expected = comm.irecv(0, INT)
+            comm.barrier()
+            comm.barrier()
+            got += [expected.wait(), comm.recv(0, INT)]
+    return got
+
+
 def sums_of_thirds(comm: fmi.Communicator, rank: int, size: int) -> list[bytes]:
     """Return the bits of sums that no two orders agree upon."""
     return [comm.allreduce(np.arange(1, count + 1) / (3.0 + rank), SUM).tobytes() for count in (1, 100, 9000, 400_000)]

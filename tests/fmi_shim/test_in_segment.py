@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fmi_shim as fmi
-from fmi_shim.collectives import in_segment, in_segment_folds
+from fmi_shim.collectives import in_segment, in_segment_folds, in_segment_scans
 from fmi_shim.collectives.in_segment import SegmentChannel
 from fmi_shim.collectives.in_segment_folds import share
 from fmi_shim.frames import Call, Operation
@@ -201,7 +201,7 @@ def carried_out(channel: SlotChannel, operation: str, count: int, root: int, num
             in_segment_folds.pipeline(channel, this, LARGER, tell)(part, out if wanted else None)
         case "scan" | "exscan":
             ranks = channel.rank + (operation == "scan")
-            up_to = in_segment_folds.prefix(channel, this, LARGER, tell, ranks)
+            up_to = in_segment_scans.prefix(channel, this, LARGER, tell, ranks)
             assert up_to is not None
             up_to(part, out)
     if (operation == "reduce" and channel.rank != root) or (operation == "exscan" and channel.rank == 0):

@@ -57,6 +57,10 @@ def test_all_works_where_processors_see_stores_in_any_order(world: World) -> Non
     assert world.values(shared_memory_programs.mixture_by_semaphores, 3, 100) == [[]] * 3
 
 
+def test_posted_messages_may_have_collectives_between_their_ends(world: World) -> None:
+    assert world.values(shared_memory_programs.posted_around_a_barrier, 2) == [[], [0, 10, 1, 11, 2, 12]]
+
+
 def test_floating_point_sums_have_the_same_bits_on_all_ranks_at_every_size(world: World) -> None:
     first, *others = world.values(shared_memory_programs.sums_of_thirds, 5)
     assert all(other == first for other in others)
