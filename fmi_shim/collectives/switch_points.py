@@ -1,7 +1,7 @@
 """From which size on an operation takes the schedule for large payloads: one table, measured, and to be overridden.
 
 ``FMI_SWITCH_POINTS=allreduce=65536,reduce=1048576`` in the environment of all ranks alike sets entries in
-bytes; ``python -m benchmarks.collectives`` shows what it does to the times.
+bytes; ``python -m benchmarks.switch_points`` measures both schedules of each, and prints where to switch.
 """
 
 from __future__ import annotations
