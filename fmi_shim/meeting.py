@@ -35,6 +35,14 @@ SUSPICION_SECONDS = 0.2
 _RELAY_RETRY_SECONDS = 0.5
 _SIDE_SECONDS = 5.0
 
+_START_SECONDS = 0.02
+"""How long a rank may take to start where there are many, one after the other."""
+
+
+def suspicion_seconds(world_size: int) -> float:
+    """Return after how long a wait may be part of a circle: ranks of a large world wait while others start."""
+    return max(SUSPICION_SECONDS, world_size * _START_SECONDS)
+
 
 class Home(Protocol):
     """A rank's registration with the server."""
@@ -73,7 +81,7 @@ class Meeting:
     deadline: Deadline
     persistence: Persistence
     state: Callable[[], Waiting | None]
-    suspicious_at: float | None = field(default_factory=lambda: time.monotonic() + SUSPICION_SECONDS)
+    suspicious_at: float | None = field(init=False)
     gone: Gone | None = None
     relay_ticket: bytes = b""
     relay_at: float | None = None
@@ -83,6 +91,8 @@ class Meeting:
     def run(self, link: ControlLink) -> Connected:
         """Return the connection; see `fmi_shim.rendezvous_client`."""
         self._link = link
+        hello = self.punch.hello
+        self.suspicious_at = time.monotonic() + suspicion_seconds(0 if hello is None else hello.world_size)
         self._announce_on(link)
         while True:
             try:

@@ -17,7 +17,7 @@ from fmi_shim.deadline import Deadline
 from fmi_shim.errors import FmiError, PeerLostError, PeerTimeoutError
 from fmi_shim.frames import Call
 from fmi_shim.handshake import Hello
-from fmi_shim.meeting import SUSPICION_SECONDS
+from fmi_shim.meeting import suspicion_seconds
 from rendezvous.protocol import Endpoint, pair_name
 
 _YIELDS = 5
@@ -28,7 +28,7 @@ _TURN_SECONDS = 2.0
 """How long each of several connections that are to be opened is tried, before the next one has its turn."""
 
 _AGAIN_SECONDS = 1.0
-"""A rank that has begun after `SUSPICION_SECONDS` to ask whether it and others wait for each other asks so often."""
+"""A rank that has begun after `suspicion_seconds` to ask whether it and others wait for each other asks so often."""
 
 
 class Connections:
@@ -200,7 +200,7 @@ class Connections:
     def _wait(self, interest: dict[int, int]) -> None:
         waits = list(interest.items())
         deadline = Deadline(self._max_timeout)
-        pause, turn = SUSPICION_SECONDS, 0
+        pause, turn = suspicion_seconds(self.size), 0
         while True:
             remaining = deadline.remaining()
             if self._watch.wait(waits, pause if remaining is None else min(pause, remaining)):
