@@ -54,6 +54,9 @@ class Contestant(Protocol):
     def calls(self, memory: Memory) -> Calls:
         """Return one call of each operation."""
 
+    def close(self) -> None:
+        """Leave in peace."""
+
 
 class Fmi:
     """One of our channels."""
@@ -73,6 +76,10 @@ class Fmi:
             "allgather": lambda: comm.allgather(value, out=out),
             "alltoall": lambda: comm.alltoall(value, out=out),
         }
+
+    def close(self) -> None:
+        """Leave in peace."""
+        self._comm.close()
 
 
 class Mpi:
@@ -94,6 +101,9 @@ class Mpi:
             "allgather": lambda: comm.Allgather(value, out),
             "alltoall": lambda: comm.Alltoall(value, out),
         }
+
+    def close(self) -> None:
+        """Leave it to mpi4py, which finalizes at the end of the program."""
 
 
 class Gloo:
@@ -122,6 +132,12 @@ class Gloo:
             "allgather": lambda: dist.all_gather_into_tensor(out, value),
             "alltoall": lambda: dist.all_to_all_single(out, value),
         }
+
+    def close(self) -> None:
+        """End gloo's threads, which must not outlive the interpreter."""
+        import torch.distributed as dist
+
+        dist.destroy_process_group()
 
 
 def _make(name: str, rank: int, size: int, folder: Path) -> Contestant:
@@ -157,6 +173,8 @@ def run_rank(rank: int, size: int, folder: Path) -> None:
             told.write(json.dumps(taken) + "\n")
             told.flush()
         meet()
+    for contestant in contestants.values():
+        contestant.close()
 
 
 def _number(*variables: str) -> int:

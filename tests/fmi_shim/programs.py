@@ -200,5 +200,5 @@ def leave_after_writing(comm: fmi.Communicator, rank: int, size: int) -> int | N
 def sum_and_connections(comm: fmi.Communicator, rank: int, size: int) -> tuple[int, int]:
     """Sum the ranks; return the sum, and how many other ranks this one is connected to."""
     total = sum_of_ranks(comm, rank, size)
-    (channel,) = comm._channels._opened.values()
+    (channel,) = comm._calls._channels._opened.values()
     return total, len(channel._streams)  # type: ignore[attr-defined] # a Direct channel
