@@ -16,7 +16,8 @@ from pathlib import Path
 _PERIOD_US = 20_000
 # The kernel takes no less: min_cfs_quota_period in kernel/sched/core.c.
 _LEAST_QUOTA_US = 1000
-_REMOVAL_S = 2.0
+# A killed process leaves its group when the kernel is done with it, on a busy machine later.
+_REMOVAL_S = 30.0
 
 
 class CpuSharesUnavailableError(OSError):

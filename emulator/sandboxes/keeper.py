@@ -18,6 +18,8 @@ from pathlib import Path
 from emulator.sandboxes.cpu_groups import CpuGroups
 
 _PR_SET_CHILD_SUBREAPER = 36
+# The zygote needs a fraction of it, even for a thousand workers.
+_GRACE_MS = 3000
 
 
 def adopt_orphans() -> None:
@@ -49,21 +51,50 @@ def end_children() -> None:
 
 def _keep(zygote_pid: int, control: socket.socket, state: Path, groups: CpuGroups | None) -> int:
     """Wait for the zygote's end, and clean up if it did not do so itself."""
-    while True:
-        pid, status = os.wait()
-        if pid == zygote_pid:
-            break
-    code = os.waitstatus_to_exitcode(status)
+    code = os.waitstatus_to_exitcode(_wait_for(zygote_pid, control))
     if code < 0:
         end_children()
-        poll = select.poll()
-        poll.register(control, 0)
         # The state stays for the next zygote unless the endpoint is gone as well.
-        if poll.poll(0):
+        if _is_hung_up(control):
             shutil.rmtree(state, ignore_errors=True)
     if groups is not None:
         groups.remove()
     return code if code >= 0 else 128 - code
+
+
+def _wait_for(zygote_pid: int, control: socket.socket) -> int:
+    """Return the zygote's wait status. When the endpoint is gone and the zygote does not notice, it is killed.
+
+    It may be importing what was asked for with --preload, and that may take any time.
+    """
+    wake_read, wake_write = os.pipe()
+    os.set_blocking(wake_write, False)
+    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    poll = select.poll()
+    poll.register(wake_read, select.POLLIN)
+    # A hang-up is reported without being asked for.
+    poll.register(control, 0)
+    grace_ms: int | None = None
+    while True:
+        pid, status = os.waitpid(zygote_pid, os.WNOHANG)
+        if pid:
+            return status
+        ready = {descriptor for descriptor, _ in poll.poll(grace_ms)}
+        if wake_read in ready:
+            os.read(wake_read, 4096)
+        elif control.fileno() in ready:
+            poll.unregister(control)
+            grace_ms = _GRACE_MS
+        else:
+            os.kill(zygote_pid, signal.SIGKILL)
+            grace_ms = None
+
+
+def _is_hung_up(control: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(control, 0)
+    return bool(poll.poll(0))
 
 
 def main() -> None:

@@ -229,6 +229,27 @@ def told_by(owner: subprocess.Popen[bytes]) -> list[int]:
     return [int(pid) for pid in owner.stdout.readline().split()]
 
 
+def test_a_zygote_that_hangs_in_an_import_does_not_outlive_its_owner(state: Path) -> None:
+    (state / "hangs.py").write_text("import os, time\nprint(os.getpid(), os.getppid(), flush=True)\ntime.sleep(1000)")
+    source = f"""
+import asyncio
+from pathlib import Path
+from emulator.sandboxes.process import ProcessSandboxes
+
+async def main():
+    await ProcessSandboxes(Path({str(state)!r}), ["hangs"]).start()
+    await asyncio.sleep(1000)
+
+asyncio.run(main())
+"""
+    environment = {**os.environ, "PYTHONPATH": str(state)}
+    with subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE, env=environment) as owner:
+        pids = told_by(owner)
+        owner.kill()
+    wait_until_gone(pids)
+    assert not state.exists()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets the zygote inherit orphans")
 def test_an_owner_that_is_killed_leaves_no_process_and_no_folder(state: Path, sleeper: Path) -> None:
     with owner_of(state, sleeper) as owner:
