@@ -20,6 +20,8 @@ from emulator.sandboxes.cpu_groups import CpuGroups
 _PR_SET_CHILD_SUBREAPER = 36
 # The zygote needs a fraction of it, even for a thousand workers.
 _GRACE_MS = 3000
+# Killed together with the zygote, the endpoint may end after it, on a busy machine even long after.
+_FAREWELL_MS = 2000
 
 
 def adopt_orphans() -> None:
@@ -54,8 +56,8 @@ def _keep(zygote_pid: int, control: socket.socket, state: Path, groups: CpuGroup
     code = os.waitstatus_to_exitcode(_wait_for(zygote_pid, control))
     if code < 0:
         end_children()
-        # The state stays for the next zygote unless the endpoint is gone as well.
-        if _is_hung_up(control):
+        # The state stays for the next zygote unless the endpoint is gone as well, which may take it a moment.
+        if _is_hung_up(control, _FAREWELL_MS):
             shutil.rmtree(state, ignore_errors=True)
     if groups is not None:
         groups.remove()
@@ -91,10 +93,10 @@ def _wait_for(zygote_pid: int, control: socket.socket) -> int:
             grace_ms = None
 
 
-def _is_hung_up(control: socket.socket) -> bool:
+def _is_hung_up(control: socket.socket, within_ms: int) -> bool:
     poll = select.poll()
     poll.register(control, 0)
-    return bool(poll.poll(0))
+    return bool(poll.poll(within_ms))
 
 
 def main() -> None:
