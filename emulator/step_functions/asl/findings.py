@@ -123,7 +123,7 @@ class Fields:
 
     def end(self, owner: str) -> None:
         """Note the fields that nobody has read: there are none such."""
-        for name in self._content.keys() - self._read:
+        for name in sorted(self._content.keys() - self._read):
             self.wrong(name, f"{owner} has no field {name!r}")
 
     def require(self, name: str) -> None:

@@ -164,5 +164,5 @@ def _check_parameters(fields: Fields, resource: Resource) -> None:
     names = {name.removesuffix(".$"): name for name in parameters}
     if "FunctionName" not in names:
         fields.wrong("Parameters", "the field 'FunctionName' is required")
-    for plain in names.keys() - _LAMBDA_PARAMETERS:
+    for plain in sorted(names.keys() - _LAMBDA_PARAMETERS):
         fields.wrong(f"Parameters/{names[plain]}", f"the field {plain!r} is not supported by lambda:invoke")
