@@ -4,7 +4,6 @@ Operations: https://docs.aws.amazon.com/step-functions/latest/apireference/API_O
 """
 
 import inspect
-import json
 import uuid
 from collections.abc import Callable
 from http import HTTPStatus
@@ -19,6 +18,7 @@ from emulator.errors import ApiError
 from emulator.step_functions.asl.definition import MachineType
 from emulator.step_functions.asl.failures import StateFailure
 from emulator.step_functions.asl.findings import DefinitionError, Finding
+from emulator.step_functions.asl.json_values import loads
 from emulator.step_functions.asl.parse_machine import parse_definition
 from emulator.step_functions.records import Status
 from emulator.step_functions.service import StepFunctionsService
@@ -193,8 +193,8 @@ class StepFunctionsApi:
     def _send_success(self, request: Request) -> Answer:
         text = requests.data(request, "output")
         try:
-            output = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            output = loads(text)
+        except ValueError as error:
             raise ApiError("InvalidOutput", HTTPStatus.BAD_REQUEST, f"Invalid Output: expected JSON: {error}") from None
         self._service.tokens.succeed(requests.text(request, "taskToken"), output)
         return {}

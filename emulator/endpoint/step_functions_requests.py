@@ -5,7 +5,6 @@ What is wrong is refused with an `ApiError`, mostly AWS's ValidationException.
 
 import base64
 import binascii
-import json
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, TypeAlias, TypeVar
@@ -15,6 +14,7 @@ from aiohttp import web
 from emulator import limits
 from emulator.errors import ApiError
 from emulator.step_functions.asl.definition import MachineType
+from emulator.step_functions.asl.json_values import loads
 
 Request: TypeAlias = Mapping[str, Any]
 Answer: TypeAlias = dict[str, Any]
@@ -35,8 +35,8 @@ async def read(request: web.Request) -> Request:
         if len(body) > _REQUEST_BYTES:
             raise invalid(f"the request is larger than {_REQUEST_BYTES} bytes")
     try:
-        content = json.loads(body or b"{}")
-    except (ValueError, RecursionError) as error:
+        content = loads(body.decode() or "{}")
+    except ValueError as error:
         raise ApiError("SerializationException", HTTPStatus.BAD_REQUEST, f"expected JSON: {error}") from None
     if not isinstance(content, dict):
         raise ApiError("SerializationException", HTTPStatus.BAD_REQUEST, f"expected an object, got {content!r:.80}")

@@ -7,7 +7,7 @@ from http import HTTPStatus
 from emulator.errors import ApiError, SandboxError
 from emulator.lambda_service.invocations import LambdaService
 from emulator.step_functions.asl.failures import RUNTIME, StateFailure
-from emulator.step_functions.asl.json_values import Json, dumps
+from emulator.step_functions.asl.json_values import Json, dumps, loads
 from emulator.step_functions.tasks import TaskCall
 
 _UNKNOWN_CAUSE = (
@@ -91,11 +91,8 @@ def _payload(event: Json) -> bytes:
 
 
 def _parsed(text: str) -> Json:
-    def refuse(constant: str) -> None:
-        raise ValueError(constant)
-
     try:
-        return json.loads(text, parse_constant=refuse) if text else None
+        return loads(text) if text else None
     except ValueError:
         return text
 

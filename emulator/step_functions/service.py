@@ -1,6 +1,5 @@
 """Step Functions as a service: state machines and executions, with AWS's rules and errors."""
 
-import json
 from collections.abc import Sequence
 from http import HTTPStatus
 from pathlib import Path
@@ -10,6 +9,7 @@ from emulator.lambda_service.invocations import LambdaService
 from emulator.step_functions.arns import checked_arn, checked_name, execution_arn
 from emulator.step_functions.asl.definition import MachineType
 from emulator.step_functions.asl.failures import StateFailure
+from emulator.step_functions.asl.json_values import loads
 from emulator.step_functions.aws_calls import AwsCalls
 from emulator.step_functions.engine import Engine
 from emulator.step_functions.execution import Execution, new_name
@@ -186,12 +186,8 @@ class StepFunctionsService:
 def _check_input(text: str) -> None:
     """See that an execution's input is JSON."""
     try:
-        json.loads(text, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
+        loads(text)
+    except ValueError as error:
         raise ApiError(
             "InvalidExecutionInput", HTTPStatus.BAD_REQUEST, f"Invalid State Machine Execution Input: '{error}'"
         ) from None
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from emulator.step_functions.asl.json_values import Json, dumps, is_number, same
+from emulator.step_functions.asl.json_values import Json, dumps, is_number, loads, same
 
 _TEXT_CHARACTERS = 10_000
 _RANGE_ITEMS = 1000
@@ -78,7 +78,7 @@ def format_text(template: Json, *values: Json) -> str:
 
 def _string_to_json(text: Json) -> Json:
     try:
-        return json.loads(_text(text, "text")) if text != "" else None
+        return loads(_text(text, "text")) if text != "" else None
     except ValueError as error:
         raise IntrinsicError(f"expected JSON, got {text!r}: {error}") from None
 

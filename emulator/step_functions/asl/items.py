@@ -2,11 +2,10 @@
 
 import csv
 import io
-import json
 from collections.abc import Iterator, Sequence
 
 from emulator.step_functions.asl.definition import ItemReader
-from emulator.step_functions.asl.json_values import Json, dumps
+from emulator.step_functions.asl.json_values import Json, dumps, loads
 
 
 class ItemsError(ValueError):
@@ -71,8 +70,8 @@ def _pointed(document: Json, pointer: str) -> Json:
 
 def _parsed(text: str, what: str) -> Json:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
+        return loads(text)
+    except ValueError as error:
         raise ItemsError(f"{what} is no JSON: {error}") from None
 
 

@@ -21,6 +21,24 @@ def dumps(value: Json) -> str:
     return _ENCODER.encode(value)
 
 
+def loads(text: str) -> Json:
+    """Read JSON; NaN and Infinity, which Python's own reader takes, are none.
+
+    Raises
+    ------
+    ValueError
+        When the text is no JSON, or nested too deeply.
+    """
+    try:
+        return json.loads(text, parse_constant=_refuse)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
 def same(one: Json, other: Json) -> bool:
     """Tell whether two values are equal JSON: 1 is 1.0, but not true."""
     if isinstance(one, bool) or isinstance(other, bool):

@@ -1,6 +1,5 @@
 """From a definition's JSON to values; every mistake is found, with its place."""
 
-import json
 from dataclasses import dataclass, field
 
 from emulator.step_functions.asl import findings as codes
@@ -15,6 +14,7 @@ from emulator.step_functions.asl.definition import (
     WorkState,
 )
 from emulator.step_functions.asl.findings import DefinitionError, Fields, Findings
+from emulator.step_functions.asl.json_values import loads
 from emulator.step_functions.asl.parse_fields import Nested, refuse_jsonata
 from emulator.step_functions.asl.parse_states import parse_state
 
@@ -39,8 +39,8 @@ def parse_definition(text: str, machine_type: MachineType = MachineType.STANDARD
     """
     found = Findings()
     try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        content = loads(text)
+    except ValueError as error:
         found.add("", f"the definition is no JSON: {error}", codes.INVALID_JSON)
         raise DefinitionError(found.all()) from None
     try:

@@ -3,13 +3,16 @@
 import asyncio
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emulator.step_functions.asl.failures import StateFailure
 from emulator.step_functions.fan_out import for_each
 
+few = settings(max_examples=50, deadline=None)
 
+
+@few
 @given(st.integers(0, 30), st.integers(1, 10))
 def test_every_item_is_worked_on_once_and_never_more_at_once_than_allowed(count: int, limit: int) -> None:
     done: list[int] = []

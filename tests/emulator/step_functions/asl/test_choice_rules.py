@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emulator.step_functions.asl.choice_rules import COMPARISONS
@@ -11,6 +11,8 @@ from emulator.step_functions.asl.failures import StateFailure
 from emulator.step_functions.asl.findings import Fields, Findings
 from emulator.step_functions.asl.parse_choice import parse_choices
 from emulator.step_functions.asl.paths import Scope
+
+few = settings(max_examples=50, deadline=None)
 
 NOON, ONE = "2026-01-31T12:00:00Z", "2026-01-31T13:00:00+00:00"
 DATA = {
@@ -97,6 +99,7 @@ def test_a_variable_that_is_absent_fails_unless_it_is_asked_for() -> None:
         holds({"Variable": "$.absent", "IsNull": True})
 
 
+@few
 @given(st.text(st.sampled_from("ab*\\"), max_size=6))
 def test_a_pattern_whose_special_characters_are_escaped_matches_itself_alone(text: str) -> None:
     pattern = text.replace("\\", "\\\\").replace("*", "\\*")

@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emulator.step_functions.asl.expressions import ExpressionSyntaxError, compile_expression
@@ -13,6 +13,8 @@ from emulator.step_functions.asl.failures import INTRINSIC_FAILURE, StateFailure
 from emulator.step_functions.asl.intrinsics import INTRINSICS
 from emulator.step_functions.asl.json_values import dumps, same
 from emulator.step_functions.asl.paths import Scope
+
+few = settings(max_examples=50, deadline=None)
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(-9, 9) | st.text(max_size=5),
@@ -124,6 +126,7 @@ def test_a_wrong_call_is_refused_before_it_is_made(text: str, message: str) -> N
     assert message in str(raised.value)
 
 
+@few
 @given(st.lists(values, max_size=20), st.integers(1, 7))
 def test_a_partition_put_together_is_the_array(array: list[Any], size: int) -> None:
     chunks = INTRINSICS["States.ArrayPartition"](array, size)
@@ -131,6 +134,7 @@ def test_a_partition_put_together_is_the_array(array: list[Any], size: int) -> N
     assert all(len(chunk) == size for chunk in chunks[:-1])
 
 
+@few
 @given(values)
 def test_json_to_string_and_back_is_the_same(value: Any) -> None:
     text = INTRINSICS["States.JsonToString"](value)
@@ -138,6 +142,7 @@ def test_json_to_string_and_back_is_the_same(value: Any) -> None:
     assert json.loads(dumps(value)) == value
 
 
+@few
 @given(st.text(max_size=50))
 def test_base64_there_and_back_is_the_same(text: str) -> None:
     encoded = INTRINSICS["States.Base64Encode"](text)
@@ -145,6 +150,7 @@ def test_base64_there_and_back_is_the_same(text: str) -> None:
     assert INTRINSICS["States.Base64Decode"](encoded) == text
 
 
+@few
 @given(st.lists(values, max_size=12))
 def test_unique_keeps_each_value_once_in_its_first_place(array: list[Any]) -> None:
     kept = INTRINSICS["States.ArrayUnique"](array)
@@ -152,6 +158,7 @@ def test_unique_keeps_each_value_once_in_its_first_place(array: list[Any]) -> No
     assert not any(same(one, other) for index, one in enumerate(kept) for other in kept[:index])
 
 
+@few
 @given(st.integers(-1000, 1000), st.integers(1, 1000), st.integers(0, 99))
 def test_random_numbers_lie_between_and_repeat_with_their_seed(start: int, width: int, seed: int) -> None:
     function = INTRINSICS["States.MathRandom"]
@@ -159,6 +166,7 @@ def test_random_numbers_lie_between_and_repeat_with_their_seed(start: int, width
     assert function(start, start + width, seed) == function(start, start + width, seed)
 
 
+@few
 @given(st.text(max_size=20), st.text(max_size=20))
 def test_a_text_written_out_is_itself_whatever_is_in_it(one: str, other: str) -> None:
     escaped = one.translate({ord(character): "\\" + character for character in "\\'{}"})

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emulator.step_functions.asl.definition import ItemReader
@@ -14,6 +14,8 @@ from emulator.step_functions.asl.expressions import Constant
 from emulator.step_functions.asl.items import ItemsError, batches, read_items
 from emulator.step_functions.asl.json_values import dumps
 from emulator.step_functions.asl.tolerance import Tolerance
+
+few = settings(max_examples=50, deadline=None)
 
 values = st.none() | st.booleans() | st.integers() | st.text(max_size=8) | st.lists(st.integers(), max_size=3)
 cells = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=6)
@@ -23,6 +25,7 @@ def reader(input_type: str, **more: Any) -> ItemReader:
     return ItemReader("getObject", Constant({}), input_type, **more)
 
 
+@few
 @given(st.lists(values))
 def test_json_and_json_lines_give_what_was_written(items: list[Any]) -> None:
     assert read_items(json.dumps(items).encode(), reader("JSON")) == items
@@ -31,6 +34,7 @@ def test_json_and_json_lines_give_what_was_written(items: list[Any]) -> None:
     assert read_items(json.dumps(nested).encode(), reader("JSON", items_pointer="/a~1b/0/~0")) == items
 
 
+@few
 @given(st.lists(st.tuples(cells, cells.filter(bool)), min_size=1))
 def test_a_csv_gives_an_object_a_row(rows: list[tuple[str, str]]) -> None:
     text = io.StringIO()
@@ -67,6 +71,7 @@ def test_a_document_without_items_is_refused(document: bytes, kind: ItemReader, 
     assert message in str(raised.value)
 
 
+@few
 @given(st.lists(values, max_size=30), st.none() | st.integers(1, 5), st.none() | st.integers(150, 300))
 def test_batches_have_every_item_once_in_order_and_keep_to_their_limits(
     items: list[Any], most: int | None, most_bytes: int | None

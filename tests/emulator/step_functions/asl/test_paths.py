@@ -5,7 +5,7 @@ from typing import Any
 
 import jsonpath
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emulator.step_functions.asl.json_values import same
@@ -16,6 +16,8 @@ from emulator.step_functions.asl.paths import (
     compile_path,
     compile_reference_path,
 )
+
+few = settings(max_examples=50, deadline=None)
 
 NOWHERE = Scope({}, {})
 leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5)
@@ -90,6 +92,7 @@ def places(document: Any, path: str = "$") -> list[str]:
     return found
 
 
+@few
 @given(documents, st.data())
 def test_a_direct_walk_finds_what_the_library_finds(document: Any, data: st.DataObject) -> None:
     path = data.draw(st.sampled_from(places(document)))
@@ -99,6 +102,7 @@ def test_a_direct_walk_finds_what_the_library_finds(document: Any, data: st.Data
     assert same(compile_path(path).evaluate(document, NOWHERE), jsonpath.findall(bracketed, document)[0])
 
 
+@few
 @given(documents, st.lists(names, min_size=1, max_size=4), leaves)
 def test_what_was_put_is_found_and_nothing_else_has_changed(document: Any, steps: list[str], value: Any) -> None:
     path = "$." + ".".join(steps)

@@ -1,11 +1,13 @@
 """Retriers: their waits, and who takes what."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emulator.step_functions.asl.failures import matches
 from emulator.step_functions.asl.retrying import Retrier, RetryCounts
+
+few = settings(max_examples=50, deadline=None)
 
 retriers = st.builds(
     Retrier,
@@ -18,6 +20,7 @@ retriers = st.builds(
 )
 
 
+@few
 @given(retriers)
 def test_there_are_as_many_retries_as_allowed_and_the_waits_grow_up_to_the_longest(retrier: Retrier) -> None:
     counts = RetryCounts((retrier,))
