@@ -1,9 +1,6 @@
 """The functions that exist, with their versions and aliases."""
 
-import base64
-import hashlib
 import re
-import shutil
 import uuid
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,20 +10,19 @@ from typing import Any
 
 from emulator import limits
 from emulator.errors import ApiError
-from emulator.lambda_service.code import unpack
 from emulator.lambda_service.constraints import invalid
 from emulator.lambda_service.function import (
     LATEST,
     Alias,
     Function,
     ImageUri,
-    Package,
     Reference,
     function_arn,
     not_found,
 )
 from emulator.lambda_service.function_records import Entry, FunctionRecords
-from emulator.lambda_service.function_spec import FunctionSpec, PackageType
+from emulator.lambda_service.function_spec import FunctionSpec
+from emulator.lambda_service.packages import Packages
 
 _ALIAS = re.compile(r"(?!^[0-9]+$)([a-zA-Z0-9-_]{1,128})")
 
@@ -52,9 +48,8 @@ class FunctionRegistry:
     def __init__(self, records: FunctionRecords) -> None:
         self._records = records
         self._entries = records.load()
-        used = {function.package.root for entry in self._entries.values() for function in entry.functions}
-        for unused in set(records.folder.iterdir()) - used:
-            shutil.rmtree(unused, ignore_errors=True)
+        self._packages = Packages(records.folder)
+        self._packages.keep_only(function for entry in self._entries.values() for function in entry.functions)
 
     def create(self, spec: FunctionSpec, code: bytes | ImageUri, tags: Mapping[str, str] | None = None) -> Function:
         """Add a function.
@@ -66,7 +61,7 @@ class FunctionRegistry:
         """
         if spec.name in self._entries:
             raise ApiError("ResourceConflictException", HTTPStatus.CONFLICT, f"Function already exist: {spec.name}")
-        function = Function(spec, self._store(spec, code))
+        function = Function(spec, self._packages.store(spec, code))
         self._entries[spec.name] = Entry(function, tags=dict(tags or {}))
         self._keep(spec.name)
         return function
@@ -106,9 +101,9 @@ class FunctionRegistry:
         entry, parsed = self._find(reference)
         _check_revision(entry.latest.revision_id, revision_id)
         spec = entry.latest.spec if architecture is None else replace(entry.latest.spec, architecture=architecture)
-        function = _changed(entry.latest, spec=spec, package=self._store(spec, code))
+        function = _changed(entry.latest, spec=spec, package=self._packages.store(spec, code))
         if dry_run:
-            self._remove_code([function])
+            self._packages.remove([function])
         else:
             entry.latest = function
             self._keep(parsed.name)
@@ -273,7 +268,7 @@ class FunctionRegistry:
         if version is None:
             del self._entries[parsed.name]
             self._records.delete(parsed.name)
-            self._remove_code(entry.functions)
+            self._packages.remove(entry.functions)
             return entry.functions
         if any(alias.version == version for alias in entry.aliases.values()):
             message = f"Unable to delete version because the following aliases reference it: {version}"
@@ -283,7 +278,7 @@ class FunctionRegistry:
             return []
         self._keep(parsed.name)
         if all(other.package.root != removed.package.root for other in entry.functions):
-            self._remove_code([removed])
+            self._packages.remove([removed])
         return [removed]
 
     def all(self) -> list[Function]:
@@ -302,28 +297,6 @@ class FunctionRegistry:
         if parsed.name not in self._entries:
             raise not_found(function_arn(parsed.name))
         return self._entries[parsed.name], parsed
-
-    def _store(self, spec: FunctionSpec, code: bytes | ImageUri) -> Package:
-        """Unpack an archive into a folder of its own, or take note of an image."""
-        if isinstance(code, ImageUri):
-            if spec.package_type is PackageType.ZIP:
-                raise invalid("Please do not provide ImageUri when creating a function with packageType Zip.")
-            return Package(hashlib.sha256(code.text.encode()).hexdigest(), 0, image_uri=code.text)
-        if spec.package_type is PackageType.IMAGE:
-            raise invalid("Please provide ImageUri when creating a function with packageType Image.")
-        root = self._records.folder / f"{spec.name}-{uuid.uuid4().hex[:8]}"
-        root.mkdir()
-        try:
-            unpack(code, root)
-        except ApiError:
-            shutil.rmtree(root)
-            raise
-        return Package(base64.b64encode(hashlib.sha256(code).digest()).decode(), len(code), root=root)
-
-    def _remove_code(self, functions: list[Function]) -> None:
-        for function in functions:
-            if function.package.root is not None:
-                shutil.rmtree(function.package.root, ignore_errors=True)
 
 
 def _same_but_for_description(one: Function, other: Function) -> bool:
