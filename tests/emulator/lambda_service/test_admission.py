@@ -7,12 +7,14 @@ from pathlib import Path
 
 from emulator.errors import ApiError
 from emulator.lambda_service.environments import Environments
+from emulator.lambda_service.function_records import FunctionRecords
 from emulator.lambda_service.function_spec import FunctionSpec
 from emulator.lambda_service.functions import FunctionRegistry
 from emulator.lambda_service.history import InvocationStatus
 from emulator.lambda_service.invocations import LambdaService
 from emulator.lambda_service.settings import LambdaSettings
 from emulator.sandboxes.base import SandboxExit, SandboxSpec
+from emulator.state_folder import StateFolder
 from tests.emulator.conftest import ROLE, archive
 from tests.emulator.lambda_service.conftest import Lines
 
@@ -69,7 +71,8 @@ class TaskSandboxes:
 def test_of_1200_at_once_200_are_throttled_and_none_is_lost(tmp_path: Path) -> None:
     async def run() -> None:
         sandboxes = TaskSandboxes()
-        functions, settings = FunctionRegistry(tmp_path), LambdaSettings()
+        functions = FunctionRegistry(FunctionRecords(StateFolder(tmp_path / "state", lasting=False)))
+        settings = LambdaSettings()
         service = LambdaService(functions, Environments(sandboxes, Lines(), "http://127.0.0.1:1", settings), settings)
         spec = FunctionSpec.from_api(
             {"FunctionName": "f", "Runtime": "python3.11", "Handler": "m.h", "Role": ROLE, "Timeout": 60}
