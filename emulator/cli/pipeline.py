@@ -20,7 +20,8 @@ from emulator.orchestration.bundle import UploadedFile
 from emulator.orchestration.connection import Connection, NoEndpointError, connect, local_session
 from emulator.orchestration.deploy import EXECUTE_TMP_MB, Role, Settings
 from emulator.orchestration.payload import Payload, read_payload
-from emulator.orchestration.pipeline import Pipeline, PipelineOutcome, code_folder, required_code_folder, uploads
+from emulator.orchestration.pipeline import Pipeline, PipelineOutcome
+from emulator.orchestration.pipeline_files import code_folder, required_code_folder, uploads
 from emulator.orchestration.state_machine import StateMachine, published, read_state_machine
 from emulator.prices import step_functions_usd
 from emulator.rank_failures import STOPPED

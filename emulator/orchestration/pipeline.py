@@ -10,15 +10,16 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from emulator.errors import EmulatorError
 from emulator.limits import ACCOUNT_ID
 from emulator.log_lines import Report
-from emulator.orchestration.bundle import UploadedFile, data_files, folder_files
+from emulator.orchestration.bundle import UploadedFile
 from emulator.orchestration.connection import Connection
 from emulator.orchestration.deploy import Role, Settings, deploy
+from emulator.orchestration.execution_history import failed_state, transitions
 from emulator.orchestration.job import Failure, RunOutcome
 from emulator.orchestration.log_events import LogEvents
 from emulator.orchestration.payload import Payload
+from emulator.orchestration.pipeline_files import GIVE_FOLDER, MissingCodeError
 from emulator.orchestration.rank_log import RankLog
 from emulator.orchestration.results import fetch_results
 from emulator.orchestration.state_machine import StateMachine
@@ -28,11 +29,6 @@ _MACHINE_NAME = "fmi-pipeline"
 _ROLE = f"arn:aws:iam::{ACCOUNT_ID}:role/fmi"
 _POLL_S = 0.15
 _LOG_SETTLE_S = 5.0
-_GIVE_FOLDER = "give the folder that the payload calls S3_object_name with --script-folder"
-
-
-class MissingCodeError(EmulatorError):
-    """What a payload names is neither in a local folder nor in S3."""
 
 
 @dataclass
@@ -82,75 +78,6 @@ class PipelineOutcome:
     express_ms: tuple[float, ...]
 
 
-def code_folder(payload: Payload, given: Path | None, near: Path) -> Path | None:
-    """Return the local folder with the code that a payload names; None when there is none.
-
-    Parameters
-    ----------
-    payload
-        The payload.
-    given
-        The folder that the user named, or None: it is then looked for below the working directory, below the
-        payload's folder, and below the folders above that one.
-    near
-        The payload's folder.
-
-    Raises
-    ------
-    MissingCodeError
-        When the folder that the user named has no such script.
-    """
-    if given is not None:
-        if not (given / payload.script).is_file():
-            raise MissingCodeError(f"the script {payload.script!r} that the payload names is not in {str(given)!r}")
-        return given
-    names = dict.fromkeys([payload.folder, payload.folder.rpartition("/")[2]])
-    above = [Path.cwd(), near.resolve(), *list(near.resolve().parents)[:2]]
-    candidates = (folder / name for folder in above for name in names)
-    return next((folder for folder in candidates if (folder / payload.script).is_file()), None)
-
-
-def required_code_folder(payload: Payload, given: Path | None, near: Path) -> Path:
-    """Return the local folder with the code, which is not in S3 yet; see `code_folder`.
-
-    Raises
-    ------
-    MissingCodeError
-        When there is none.
-    """
-    folder = code_folder(payload, given, near)
-    if folder is None:
-        looked = f"{payload.folder!r} in {Path.cwd()}, beside the payload and above it"
-        raise MissingCodeError(f"there is no folder {looked}, with {payload.script!r} in it; {_GIVE_FOLDER}")
-    return folder
-
-
-def uploads(payload: Payload, code: Path | None, data: Path | None) -> dict[str, list[UploadedFile]]:
-    """Return what goes to which bucket.
-
-    Parameters
-    ----------
-    payload
-        Names the buckets and prefixes.
-    code, data
-        The local folders, or None for what lies in S3 already.
-
-    Raises
-    ------
-    ProgramError, MissingCodeError
-        When a folder cannot be uploaded.
-    """
-    files: dict[str, list[UploadedFile]] = {}
-    if code is not None:
-        files.setdefault(payload.bucket, []).extend(folder_files(code, payload.folder))
-    if data is not None:
-        if not payload.data_bucket:
-            raise MissingCodeError("the payload names no data_prefix, so --data has nowhere to go; add one to it")
-        prefix = payload.data_prefix + ("/" if payload.data_prefix and not payload.data_prefix.endswith("/") else "")
-        files.setdefault(payload.data_bucket, []).extend(data_files(data, prefix))
-    return files
-
-
 class Pipeline:
     """One run of a state machine.
 
@@ -193,7 +120,7 @@ class Pipeline:
         key = f"{self._payload.folder}/{self._payload.script}"
         if self._s3.list_objects_v2(Bucket=self._payload.bucket, Prefix=key, MaxKeys=1)["KeyCount"] == 0:
             raise MissingCodeError(
-                f"the script is neither at s3://{self._payload.bucket}/{key} nor in a local folder; {_GIVE_FOLDER}"
+                f"the script is neither at s3://{self._payload.bucket}/{key} nor in a local folder; {GIVE_FOLDER}"
             )
         deploy(self._functions, self._names, settings, _ROLE)
 
@@ -302,47 +229,3 @@ class Pipeline:
             executionArn=arn, includeExecutionData=False
         )
         return [event for page in pages for event in page["events"]]
-
-
-def transitions(events: Sequence[dict[str, Any]]) -> int:
-    """Return how many state transitions a STANDARD execution is charged for: states entered, and retries.
-
-    Parameters
-    ----------
-    events
-        Its history. Source: https://aws.amazon.com/step-functions/pricing/
-    """
-    kinds = [event["type"] for event in events]
-    entered = sum(str(kind).endswith("StateEntered") for kind in kinds)
-    # Each try of a task is scheduled anew, in a state that was entered once.
-    tries = sum(kind in ("TaskScheduled", "LambdaFunctionScheduled") for kind in kinds)
-    return int(entered + max(0, tries - kinds.count("TaskStateEntered")))
-
-
-def failed_state(events: Sequence[dict[str, Any]]) -> str:
-    """Return the state whose failure ended an execution, told from its history; empty when there is none.
-
-    Parameters
-    ----------
-    events
-        The history, in order.
-    """
-    by_id = {event["id"]: event for event in events}
-    failed = [event for event in events if event["type"] in _FAILURES]
-    event = failed[-1] if failed else None
-    while event is not None:
-        if event["type"].endswith("StateEntered"):
-            return str(event["stateEnteredEventDetails"]["name"])
-        event = by_id.get(event["previousEventId"])
-    return ""
-
-
-_FAILURES = {
-    "TaskFailed",
-    "TaskTimedOut",
-    "LambdaFunctionFailed",
-    "LambdaFunctionTimedOut",
-    "MapRunFailed",
-    "FailStateEntered",
-    "EvaluationFailed",
-}

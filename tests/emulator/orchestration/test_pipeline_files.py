@@ -1,13 +1,12 @@
-"""What is told from an execution's history, and where code and data are looked for."""
+"""Where code and data are looked for, and where they go."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from emulator.orchestration.bundle import UploadedFile
 from emulator.orchestration.payload import parse_payload
-from emulator.orchestration.pipeline import MissingCodeError, code_folder, failed_state, transitions, uploads
+from emulator.orchestration.pipeline_files import MissingCodeError, code_folder, uploads
 
 PAYLOAD = parse_payload(
     {
@@ -18,43 +17,6 @@ PAYLOAD = parse_payload(
         "data_prefix": "25MB",
     }
 )
-
-
-def history(*entries: tuple[str, int, str]) -> list[dict[str, Any]]:
-    return [
-        {"id": number, "previousEventId": previous, "type": kind, "stateEnteredEventDetails": {"name": name}}
-        for number, (kind, previous, name) in enumerate(entries, 1)
-    ]
-
-
-RETRIED = history(
-    ("ExecutionStarted", 0, ""),
-    ("TaskStateEntered", 1, "First"),
-    ("TaskScheduled", 2, ""),
-    ("TaskFailed", 3, ""),
-    ("TaskScheduled", 4, ""),
-    ("TaskSucceeded", 5, ""),
-    ("MapStateEntered", 6, "Ranks"),
-    ("TaskStateEntered", 7, "One"),
-    ("TaskScheduled", 8, ""),
-    ("TaskStateEntered", 7, "Two"),
-    ("TaskScheduled", 10, ""),
-    ("TaskFailed", 9, ""),
-    ("TaskStateAborted", 11, ""),
-    ("ExecutionFailed", 12, ""),
-)
-
-
-def test_states_entered_and_retries_are_what_is_charged() -> None:
-    assert transitions(RETRIED) == 4 + 1
-    assert transitions([]) == 0
-
-
-def test_the_state_that_failed_last_ended_the_execution() -> None:
-    assert failed_state(RETRIED) == "One"
-    assert failed_state(RETRIED[:7]) == "First"
-    assert failed_state(history(("ExecutionStarted", 0, ""), ("ExecutionAborted", 1, ""))) == ""
-    assert failed_state(history(("MapStateEntered", 0, "Ranks"), ("MapRunFailed", 1, ""))) == "Ranks"
 
 
 @pytest.fixture
