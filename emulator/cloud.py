@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from emulator.endpoint.address import LOOPBACK, seen_from_here
 from emulator.lambda_service.runtimes import check_installed
 from emulator.lambda_service.settings import LambdaSettings
 from emulator.sandboxes.process import ProcessSandboxes
@@ -20,7 +21,6 @@ from emulator.step_functions.records import ExecutionRecord
 from rendezvous.server import RendezvousServer
 
 _Result = TypeVar("_Result")
-_LOOPBACK = "127.0.0.1"
 # Requests go from thread to thread; at Python's default of 5 ms an S3 GET takes 18 ms instead of 6.
 _SWITCH_INTERVAL_S = 0.0005
 _SETTINGS = LambdaSettings()
@@ -40,6 +40,8 @@ class LocalCloud:
         Modules that functions find imported already, such as ``torch``.
     settings
         How functions are run.
+    host
+        The IPv4 address that endpoint and rendezvous server listen on. Whoever reaches it can run programs here.
     state
         A folder in which buckets, functions, state machines and logs outlive this cloud, even when this process is
         killed. Without one, they are gone at the end.
@@ -60,9 +62,11 @@ class LocalCloud:
         preload: Sequence[str] = (),
         settings: LambdaSettings = _SETTINGS,
         state: Path | None = None,
+        host: str = LOOPBACK,
     ) -> None:
         self._settings = settings
         self._state_path = state
+        self._host = host
         self._port = port
         self._preload = preload
         self.endpoint_url = ""
@@ -76,6 +80,8 @@ class LocalCloud:
         ------
         PortInUseError
             When the endpoint's port is taken.
+        AddressNotHereError
+            When the host is no address of this machine.
         EmulatorError
             When the runtime client is not installed.
         StateError
@@ -137,13 +143,13 @@ class LocalCloud:
             # Moto takes as long to import as the zygote takes to get ready: on two cores, the one hides the other.
             from emulator.endpoint.app import Endpoint
 
-            self._endpoint = Endpoint(state, self._sandboxes, _LOOPBACK, self._port, self._settings)
+            self._endpoint = Endpoint(state, self._sandboxes, self._host, self._port, self._settings)
             started.push_async_callback(self._endpoint.close)
             self.endpoint_url = await self._endpoint.start()
-            rendezvous = RendezvousServer(_LOOPBACK, 0)
+            rendezvous = RendezvousServer(self._host, 0)
             await rendezvous.start()
             started.push_async_callback(rendezvous.close)
-            self.rendezvous = f"{_LOOPBACK}:{rendezvous.port}"
+            self.rendezvous = f"{seen_from_here(self._host)}:{rendezvous.port}"
             self._started = started.pop_all()
 
     async def _close(self) -> None:

@@ -18,6 +18,13 @@ class PortInUseError(EmulatorError):
         )
 
 
+class AddressNotHereError(EmulatorError):
+    """An address to listen on belongs to another machine."""
+
+    def __init__(self, host: str) -> None:
+        super().__init__(f"{host} is no address of this machine; 127.0.0.1 is for this machine alone, 0.0.0.0 for all")
+
+
 class StateError(EmulatorError):
     """The folder for the state cannot be used."""
 

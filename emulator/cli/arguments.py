@@ -1,6 +1,7 @@
 """What arguments may be: whole numbers within AWS's limits."""
 
 import argparse
+import ipaddress
 
 from emulator import limits
 from emulator.lambda_service.cold_starts import ColdStarts
@@ -37,6 +38,14 @@ def positive(text: str) -> int:
 def port(text: str) -> int:
     """Read a TCP port; 0 means a free one."""
     return _within(text, range(65536))
+
+
+def ipv4_address(text: str) -> str:
+    """Read an IPv4 address."""
+    try:
+        return str(ipaddress.IPv4Address(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected an IPv4 address such as 127.0.0.1, got {text!r}") from None
 
 
 def _within(text: str, allowed: range) -> int:

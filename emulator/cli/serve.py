@@ -1,6 +1,7 @@
 """``fmi-emulator serve``: the local cloud for other programs."""
 
 import argparse
+import ipaddress
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from emulator import limits
 from emulator.cli import arguments
 from emulator.cli.exits import say
 from emulator.cloud import LocalCloud
+from emulator.endpoint.address import LOOPBACK
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -28,7 +30,15 @@ def add_parser(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
         "--port",
         type=arguments.port,
         default=_DEFAULT_PORT,
-        help="port on 127.0.0.1 (default %(default)s; 0: a free one)",
+        help="port of the endpoint (default %(default)s; 0: a free one)",
+    )
+    parser.add_argument(
+        "--host",
+        type=arguments.ipv4_address,
+        default=LOOPBACK,
+        metavar="ADDRESS",
+        help="address to listen on (default %(default)s: this machine alone). Whoever reaches another one can run "
+        "programs here as you",
     )
     parser.add_argument(
         "--state",
@@ -43,12 +53,14 @@ def add_parser(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
 
 def _serve(options: argparse.Namespace) -> int:
     settings = arguments.function_settings(options)
-    with LocalCloud(options.port, options.preload, settings, options.state) as cloud:
+    with LocalCloud(options.port, options.preload, settings, options.state, options.host) as cloud:
         print(f"export AWS_ENDPOINT_URL={cloud.endpoint_url}")
         print("export AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local")
         # StartSyncExecution's host would get the prefix sync-, which no resolver knows here.
         print(f"export AWS_DEFAULT_REGION={limits.REGION} AWS_DISABLE_HOST_PREFIX_INJECTION=true")
         print(f"export FMI_RENDEZVOUS={cloud.rendezvous}", flush=True)
+        if not ipaddress.IPv4Address(options.host).is_loopback:
+            say(f"listening on {options.host}: whoever reaches it can run programs here as you")
         for note in cloud.notes:
             say(note)
         say(f"look at {cloud.endpoint_url}/_emulator/")

@@ -1,11 +1,10 @@
 """The endpoint: one HTTP port that is AWS to whoever is pointed at it."""
 
-import errno
-import socket
 from collections.abc import Awaitable, Callable, Sequence
 
 from aiohttp import web
 
+from emulator.endpoint.address import listen, seen_from_here
 from emulator.endpoint.lambda_api import LambdaApi
 from emulator.endpoint.logs_api import TARGET as LOGS
 from emulator.endpoint.logs_api import LogsApi
@@ -15,7 +14,6 @@ from emulator.endpoint.page.views import Page
 from emulator.endpoint.s3.api import S3Api
 from emulator.endpoint.step_functions_api import TARGET as STEP_FUNCTIONS
 from emulator.endpoint.step_functions_api import StepFunctionsApi
-from emulator.errors import PortInUseError
 from emulator.lambda_service.environments import Environments
 from emulator.lambda_service.function_records import FunctionRecords
 from emulator.lambda_service.functions import FunctionRegistry
@@ -75,10 +73,12 @@ class Endpoint:
         ------
         PortInUseError
             When the port is taken.
+        AddressNotHereError
+            When the host is no address of this machine.
         """
-        listener = _listen(self._host, self._port)
+        listener = listen(self._host, self._port)
         # Functions are told this address, so it must be known before the first of them starts.
-        url = f"http://{self._host}:{listener.getsockname()[1]}"
+        url = f"http://{seen_from_here(self._host)}:{listener.getsockname()[1]}"
         self._moto.restore(self._objects.buckets.configurations())
         functions = FunctionRegistry(FunctionRecords(self._state))
         phases = PhaseLog(self._logs)
@@ -137,16 +137,3 @@ def _by_service(
         return await (s3.handle(request) if s3.is_s3(request) else moto.handle(request))
 
     return handle
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        if error.errno == errno.EADDRINUSE:
-            raise PortInUseError("the AWS endpoint", host, port) from None
-        raise
-    return listener

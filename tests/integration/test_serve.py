@@ -1,5 +1,7 @@
 """fmi-emulator serve as a user runs it."""
 
+import http.client
+import ipaddress
 import os
 import re
 import signal
@@ -50,3 +52,43 @@ def test_a_port_in_use_is_said() -> None:
         f"fmi-emulator: the AWS endpoint: port {port} on 127.0.0.1 is in use; "
         "stop the program that holds it or choose another port"
     ]
+
+
+def test_it_listens_on_loopback_alone_unless_told_otherwise() -> None:
+    elsewhere = "127.0.0.7"
+    for options, reached in ([], False), (["--host", "0.0.0.0"], True):
+        with subprocess.Popen(
+            [COMMAND, "serve", "--port", "0", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as command:
+            assert command.stdout is not None
+            assert command.stderr is not None
+            said = [command.stderr.readline()]
+            while "ready" not in said[-1]:
+                assert command.poll() is None
+                said.append(command.stderr.readline())
+            url = command.stdout.readline().partition("=")[2].strip()
+            host, port = url.removeprefix("http://").split(":")
+            assert ipaddress.ip_address(host).is_loopback
+            connection = http.client.HTTPConnection(elsewhere, int(port), timeout=5)
+            try:
+                connection.connect()
+            except ConnectionRefusedError:
+                assert not reached
+            else:
+                assert reached
+                connection.close()
+            assert any("whoever reaches it can run programs here as you" in line for line in said) is reached
+            command.send_signal(signal.SIGINT)
+            command.communicate(timeout=20)
+
+
+def test_an_address_that_is_not_here_is_said() -> None:
+    for address, message in (
+        ("192.0.2.1", "192.0.2.1 is no address of this machine"),
+        ("here", "expected an IPv4 address such as 127.0.0.1, got 'here'"),
+    ):
+        ended = subprocess.run(
+            [COMMAND, "serve", "--port", "0", "--host", address], capture_output=True, text=True, timeout=30
+        )
+        assert ended.returncode == 2
+        assert message in ended.stderr

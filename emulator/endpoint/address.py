@@ -1,0 +1,45 @@
+"""Where the endpoint listens, and how it is called from this machine."""
+
+import errno
+import ipaddress
+import socket
+
+from emulator.errors import AddressNotHereError, PortInUseError
+
+LOOPBACK = "127.0.0.1"
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a bound socket.
+
+    Parameters
+    ----------
+    host
+        An IPv4 address of this machine, or 0.0.0.0 for all of them.
+    port
+        A TCP port; 0 takes a free one.
+
+    Raises
+    ------
+    PortInUseError
+        When the port is taken.
+    AddressNotHereError
+        When the address is no address of this machine.
+    """
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise PortInUseError("the AWS endpoint", host, port) from None
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise AddressNotHereError(host) from None
+        raise
+    return listener
+
+
+def seen_from_here(host: str) -> str:
+    """Return the address at which this machine's own programs reach what listens on an address."""
+    return LOOPBACK if ipaddress.IPv4Address(host).is_unspecified else host
