@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -82,18 +83,18 @@ class Calls:
 
     Parameters
     ----------
-    rank, size
-        This rank and the number of ranks.
+    rank
+        This rank.
     channels
         The ways to the other ranks.
     """
 
-    def __init__(self, rank: int, size: int, channels: EnabledChannels) -> None:
+    def __init__(self, rank: int, channels: EnabledChannels) -> None:
         self._rank = rank
         self._channels = channels
         self._collectives = itertools.count()
-        self._sent = [itertools.count() for _ in range(size)]
-        self._received = [itertools.count() for _ in range(size)]
+        self._sent: defaultdict[int, Iterator[int]] = defaultdict(itertools.count)
+        self._received: defaultdict[int, Iterator[int]] = defaultdict(itertools.count)
         self._plans: dict[object, Plan] = {}
         self._failure: BaseException | None = None
 

@@ -9,6 +9,7 @@ of memory that ranks share: see `Sharing`.
 from __future__ import annotations
 
 import enum
+import functools
 import json
 import os
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ from rendezvous.protocol import DEFAULT_PORT
 RENDEZVOUS_VARIABLE = "FMI_RENDEZVOUS"
 FRAMED_VARIABLE = "FMI_FRAMED"
 CHANNEL_VARIABLE = "FMI_CHANNEL"
+_VARIABLES = (RENDEZVOUS_VARIABLE, FRAMED_VARIABLE, CHANNEL_VARIABLE)
 
 _DEFAULT_MAX_TIMEOUT_MS = 1000  # config/fmi.json of FMI
 _LONGEST_MS = 2**31 - 1
@@ -133,11 +135,18 @@ def load(path: str | os.PathLike[str], environment: Mapping[str, str] = os.envir
         If the file cannot be read, is no JSON object, has a value of a wrong type (the message names key,
         value and what is allowed), enables no channel, or enables channels of which only some are framed.
     """
-    root = Section(_read(Path(path)), "", str(path))
+    settings = tuple((name, environment[name]) for name in _VARIABLES if name in environment)
+    return _parsed(_read(Path(path)), str(path), settings)
+
+
+@functools.lru_cache(16)
+def _parsed(text: bytes, path: str, settings: tuple[tuple[str, str], ...]) -> Config:
+    """Return what `text` says. The same is parsed once, in a zygote once for all the ranks that it forks."""
+    root, environment = Section(_decoded(text, path), "", path), dict(settings)
     backends = root.section("backends")
     direct, redis, s3 = _direct(backends, environment), _redis(backends), _s3(backends)
     if environment.get(FRAMED_VARIABLE):
-        framed = Section(dict(environment), "", "environment").boolean(FRAMED_VARIABLE, default=False)
+        framed = Section(dict(settings), "", "environment").boolean(FRAMED_VARIABLE, default=False)
         direct = direct and replace(direct, framed=framed)
         redis = redis and replace(redis, framed=framed)
         s3 = s3 and replace(s3, framed=framed)
@@ -253,11 +262,16 @@ def _parameters(section: Section, published: Parameters) -> Parameters:
     return replace(published, **read)
 
 
-def _read(path: Path) -> object:
+def _read(path: Path) -> bytes:
     try:
-        return json.loads(path.read_bytes(), object_pairs_hook=_without_contradiction)
+        return path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{path}: the configuration cannot be read: {error.strerror or error}") from error
+
+
+def _decoded(text: bytes, path: str) -> object:
+    try:
+        return json.loads(text, object_pairs_hook=_without_contradiction)
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: the configuration is no JSON: {error}") from error
 

@@ -59,8 +59,8 @@ class Intervals:
 class TracedCalls(Calls):
     """`Calls` that write one line with their times to standard output when they are over."""
 
-    def __init__(self, rank: int, size: int, channels: EnabledChannels) -> None:
-        super().__init__(rank, size, channels)
+    def __init__(self, rank: int, channels: EnabledChannels) -> None:
+        super().__init__(rank, channels)
         self._intervals = Intervals()
         # The wall clock's time, without its steps.
         self._epoch = time.time() - time.perf_counter()

@@ -100,6 +100,17 @@ def test_a_wrong_file_is_told(tmp_path: Path, content: object, message: str) -> 
         load(tmp_path, content)
 
 
+def test_a_file_is_parsed_once_until_it_changes(tmp_path: Path) -> None:
+    path = tmp_path / "fmi.json"
+    path.write_text(json.dumps(PUBLISHED))
+    first = config.load(path, {})
+    assert config.load(path, {"OTHER": "1"}) is first
+    path.write_text(json.dumps(direct(host="moved")))
+    moved = config.load(path, {}).direct
+    assert moved is not None
+    assert moved.host == "moved"
+
+
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nowhere.json: the configuration cannot be read: No such file"):
         config.load(tmp_path / "nowhere.json", {})
