@@ -13,6 +13,7 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -21,6 +22,8 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 from benchmarks import comparison_plot, figures
 from benchmarks.figures import OURS, PEERS, Figure
@@ -36,6 +39,7 @@ SHORT_TURNS = 3
 
 _ROOT = Path(__file__).resolve().parent.parent
 _LOOK_SECONDS = 0.2
+_END_SECONDS = 5.0
 _PROBE = (
     "import mpi4py, pathlib, sys; print(sys.version_info[:2], pathlib.Path(mpi4py.__file__).parent.parent, sep='|')"
 )
@@ -100,9 +104,21 @@ def _line(path: Path, index: int, processes: Sequence[subprocess.Popen[bytes]]) 
 
 
 def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    for process in processes:
-        if process.poll() is None:
-            process.terminate()
+    """End what still runs; mpirun ends its ranks when it is asked to."""
+    running = [process for process in processes if process.poll() is None]
+    for process in running:
+        process.terminate()
+    deadline = time.monotonic() + _END_SECONDS
+    for process in running:
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    """Leave by way of all `with` statements, so that no rank stays behind."""
+    raise SystemExit(128 + number)
 
 
 def find_mpi(interpreter: str) -> tuple[Path | None, str]:
@@ -159,6 +175,7 @@ def _present(wanted: Sequence[str], mpi_python: str) -> tuple[list[str], Path | 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; write ``comparison.json`` and ``comparison.png``, after each world size."""
     options = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, _stop)
     sizes = options.sizes or (SHORT_SIZES if options.short else SIZES)
     turns = options.turns or (SHORT_TURNS if options.short else TURNS)
     names, mpi = _present(options.contestants, options.mpi_python)
