@@ -36,10 +36,10 @@ from rendezvous.protocol.messages import (
     Introduction,
     Message,
     Register,
-    Registration,
     Welcome,
     encode,
 )
+from rendezvous.protocol.registration import Registration
 
 GENERATORS = 2
 BATCH = 50

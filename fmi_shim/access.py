@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from fmi_shim.errors import ConfigError
-from rendezvous.protocol.messages import MAX_JOB_BYTES
+from rendezvous.protocol.registration import MAX_JOB_BYTES
 
 JOB_VARIABLE = "FMI_JOB"
 SECRET_VARIABLE = "FMI_RENDEZVOUS_SECRET"  # noqa: S105 - its name, not the secret

@@ -28,10 +28,10 @@ from rendezvous.protocol.messages import (
     Reason,
     Refusal,
     Register,
-    Registration,
     Welcome,
     encode,
 )
+from rendezvous.protocol.registration import Registration
 
 _ANSWER_SECONDS = 10.0
 """A server that accepted a connection and says nothing for so long is taken for lost."""

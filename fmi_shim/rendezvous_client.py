@@ -20,15 +20,8 @@ from fmi_shim.meeting import Meeting
 from fmi_shim.persistence import Persistence, ServerLostError
 from fmi_shim.punching import Punch
 from rendezvous.protocol import Endpoint
-from rendezvous.protocol.messages import (
-    INSTANCE_BYTES,
-    Abort,
-    Circle,
-    Leave,
-    Message,
-    Registration,
-    Withdraw,
-)
+from rendezvous.protocol.messages import Abort, Circle, Leave, Message, Withdraw
+from rendezvous.protocol.registration import INSTANCE_BYTES, Registration
 from rendezvous.protocol.waiting import Waiting
 
 _log = logging.getLogger("fmi_shim")

@@ -9,22 +9,20 @@ import secrets
 from collections.abc import Callable, Container
 from typing import Generic
 
+from rendezvous.introductions import Introductions
 from rendezvous.protocol import Endpoint, ProtocolError
 from rendezvous.protocol.extension import TICKET_BYTES
 from rendezvous.protocol.messages import (
-    MAX_WORLD_SIZE,
     Abort,
     Announce,
     Circle,
     Gone,
-    Introduction,
-    ProbeRequest,
     Reason,
     Refusal,
-    Registration,
 )
+from rendezvous.protocol.registration import MAX_WORLD_SIZE, Registration
 from rendezvous.protocol.waiting import Waiting
-from rendezvous.roster import NO_TICKET, Announcement, Client, Delivery, Job, Leg, Member
+from rendezvous.roster import Client, Delivery, Job, Leg, Member
 
 _FAILED_JOBS = 1000
 """How many named jobs' failures are remembered for ranks that are yet to come."""
@@ -49,13 +47,10 @@ class Jobs(Generic[Client]):
         raw_names: Container[bytes] = (),
         new_ticket: Callable[[], bytes] = lambda: secrets.token_bytes(TICKET_BYTES),
     ) -> None:
-        self._relaying = relaying
         self._raw_names = raw_names
-        self._new_ticket = new_ticket
         self._jobs: dict[tuple[str, str], Job[Client]] = {}
         self._homes: dict[Client, tuple[Job[Client], Member[Client]]] = {}
-        self._probes: dict[bytes, tuple[Client, int]] = {}
-        self._legs: dict[bytes, Leg] = {}
+        self._introductions: Introductions[Client] = Introductions(relaying, new_ticket)
         self._failed: dict[tuple[str, str], Abort | Refusal] = {}
 
     def __len__(self) -> int:
@@ -121,25 +116,11 @@ class Jobs(Generic[Client]):
             return [self._refuse(client, _raw_peer(rank, peer))]
         if peer in member.gone:
             return [Delivery(client, member.gone[peer])]
-        self.withdraw(client, peer)
-        announcement = Announcement(announce.port)
-        member.announcements[peer] = announcement
-        if not member.translated:
-            announcement.public = Endpoint(member.observed.host, announce.port)
-            return self._introduce(job, member, peer)
-        announcement.probe = self._new_ticket()
-        self._probes[announcement.probe] = (client, peer)
-        return [Delivery(client, ProbeRequest(peer, announcement.probe))]
+        return self._introductions.announce(job, member, peer, announce.port)
 
     def probed(self, ticket: bytes, observed: Endpoint) -> list[Delivery[Client]] | None:
         """Take the public address of an announced port; None if there is no such ticket."""
-        found = self._probes.get(ticket)
-        if found is None:
-            return None
-        client, peer = found
-        job, member = self._homes[client]
-        member.announcements[peer].public = observed
-        return self._introduce(job, member, peer)
+        return self._introductions.probed(ticket, observed)
 
     def withdraw(self, client: Client, peer: int) -> None:
         """Forget that a rank listens for a peer.
@@ -149,14 +130,11 @@ class Jobs(Generic[Client]):
         ProtocolError
             If the client is not registered.
         """
-        announcement = self._home(client)[1].announcements.pop(peer, None)
-        if announcement is not None:
-            self._probes.pop(announcement.probe, None)
-            self._legs.pop(announcement.relay, None)
+        self._introductions.withdraw(self._home(client)[1], peer)
 
     def leg(self, ticket: bytes) -> Leg | None:
         """Return which end of which relayed connection a ticket is for."""
-        return self._legs.get(ticket)
+        return self._introductions.leg(ticket)
 
     def abort(self, client: Client, abort: Abort) -> list[Delivery[Client]]:
         """Pass a rank's abort on to all others of its communicator; the first one is remembered for those to come.
@@ -236,7 +214,7 @@ class Jobs(Generic[Client]):
             return
         job, member = home
         for peer in tuple(member.announcements):
-            self.withdraw(client, peer)
+            self._introductions.withdraw(member, peer)
         del self._homes[client]
         del job.members[member.registration.rank]
         job.waits.forget(member.registration.rank)
@@ -265,37 +243,6 @@ class Jobs(Generic[Client]):
         if home is None:
             raise ProtocolError("a rank must register before anything else")
         return home
-
-    def _introduce(self, job: Job[Client], member: Member[Client], peer: int) -> list[Delivery[Client]]:
-        other = job.members.get(peer)
-        if other is None:
-            return []
-        own = member.announcements[peer]
-        theirs = other.announcements.get(member.registration.rank)
-        if own.public is None or theirs is None or theirs.public is None:
-            return []
-        return [
-            self._introduction(job, member, own, other, theirs, theirs.public),
-            self._introduction(job, other, theirs, member, own, own.public),
-        ]
-
-    def _introduction(
-        self,
-        job: Job[Client],
-        member: Member[Client],
-        own: Announcement,
-        other: Member[Client],
-        theirs: Announcement,
-        public: Endpoint,
-    ) -> Delivery[Client]:
-        peer = other.registration.rank
-        local = Endpoint(other.registration.local.host, theirs.port)
-        # Behind one NAT the public address leads nowhere with most routers, and the local one is a shorter way.
-        endpoints = (local, public) if member.observed.host == public.host and local != public else (public,)
-        if self._relaying and not own.relay:
-            own.relay = self._new_ticket()
-            self._legs[own.relay] = Leg(job.key, member.registration.rank, peer)
-        return Delivery(member.client, Introduction(peer, endpoints, own.relay or NO_TICKET))
 
     def _refuse(self, client: Client, text: str) -> Delivery[Client]:
         self.leave(client)

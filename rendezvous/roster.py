@@ -8,7 +8,8 @@ from typing import Generic, TypeVar
 
 from rendezvous.protocol import Endpoint
 from rendezvous.protocol.extension import TICKET_BYTES
-from rendezvous.protocol.messages import Abort, Gone, Message, Registration
+from rendezvous.protocol.messages import Abort, Gone, Message
+from rendezvous.protocol.registration import Registration
 from rendezvous.waits import Waits
 
 Client = TypeVar("Client", bound=Hashable)

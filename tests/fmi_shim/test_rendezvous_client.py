@@ -25,7 +25,8 @@ from fmi_shim.handshake import Hello
 from fmi_shim.rendezvous_client import RendezvousClient
 from rendezvous.protocol import Endpoint
 from rendezvous.protocol.extension import HELLO_BYTES, Challenge, Demand
-from rendezvous.protocol.messages import Abort, Registration, Welcome, encode
+from rendezvous.protocol.messages import Abort, Welcome, encode
+from rendezvous.protocol.registration import Registration
 from tests.certificates import loopback_certificate
 
 ANYBODY = Access()

@@ -26,11 +26,11 @@ from rendezvous.protocol.messages import (
     Reason,
     Refusal,
     Register,
-    Registration,
     Welcome,
     Withdraw,
     encode,
 )
+from rendezvous.protocol.registration import Registration
 from rendezvous.protocol.v2 import Request, Status, decode_response
 from rendezvous.server import RendezvousServer
 from rendezvous.tally import Refused

@@ -18,8 +18,8 @@ from rendezvous.protocol.messages import (
     ProbeRequest,
     Reason,
     Refusal,
-    Registration,
 )
+from rendezvous.protocol.registration import Registration
 from rendezvous.roster import NO_TICKET, Delivery, Leg
 
 

@@ -17,7 +17,6 @@ from rendezvous.protocol.extension import (
     decode_hello,
 )
 from rendezvous.protocol.messages import (
-    MAX_JOB_BYTES,
     Abort,
     Announce,
     Circle,
@@ -30,11 +29,11 @@ from rendezvous.protocol.messages import (
     Reason,
     Refusal,
     Register,
-    Registration,
     Welcome,
     Withdraw,
     encode,
 )
+from rendezvous.protocol.registration import MAX_JOB_BYTES, Registration
 from rendezvous.protocol.waiting import Awaited, Counts, Waiting, pack_counts
 
 u32 = st.integers(0, 2**32 - 1)

@@ -1,0 +1,91 @@
+"""Ranks that listen for each other are introduced: what they announced, probes behind NATs, tickets for the relay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic
+
+from rendezvous.protocol import Endpoint
+from rendezvous.protocol.messages import Introduction, ProbeRequest
+from rendezvous.roster import NO_TICKET, Announcement, Client, Delivery, Job, Leg, Member
+
+
+class Introductions(Generic[Client]):
+    """The tickets that are out: of probes, and of the relay.
+
+    Parameters
+    ----------
+    relaying
+        Whether introductions carry tickets for the relay.
+    new_ticket
+        Makes tickets, which must be impossible to guess.
+    """
+
+    def __init__(self, relaying: bool, new_ticket: Callable[[], bytes]) -> None:
+        self._relaying = relaying
+        self._new_ticket = new_ticket
+        self._probes: dict[bytes, tuple[Job[Client], Member[Client], int]] = {}
+        self._legs: dict[bytes, Leg] = {}
+
+    def announce(self, job: Job[Client], member: Member[Client], peer: int, port: int) -> list[Delivery[Client]]:
+        """Take note that a member listens for a peer; introduce them if both do, and where the port is known."""
+        self.withdraw(member, peer)
+        announcement = Announcement(port)
+        member.announcements[peer] = announcement
+        if not member.translated:
+            announcement.public = Endpoint(member.observed.host, port)
+            return self._introduce(job, member, peer)
+        announcement.probe = self._new_ticket()
+        self._probes[announcement.probe] = (job, member, peer)
+        return [Delivery(member.client, ProbeRequest(peer, announcement.probe))]
+
+    def probed(self, ticket: bytes, observed: Endpoint) -> list[Delivery[Client]] | None:
+        """Take the public address of an announced port; None if there is no such ticket."""
+        found = self._probes.get(ticket)
+        if found is None:
+            return None
+        job, member, peer = found
+        member.announcements[peer].public = observed
+        return self._introduce(job, member, peer)
+
+    def withdraw(self, member: Member[Client], peer: int) -> None:
+        """Forget that a member listens for a peer."""
+        announcement = member.announcements.pop(peer, None)
+        if announcement is not None:
+            self._probes.pop(announcement.probe, None)
+            self._legs.pop(announcement.relay, None)
+
+    def leg(self, ticket: bytes) -> Leg | None:
+        """Return which end of which relayed connection a ticket is for."""
+        return self._legs.get(ticket)
+
+    def _introduce(self, job: Job[Client], member: Member[Client], peer: int) -> list[Delivery[Client]]:
+        other = job.members.get(peer)
+        if other is None:
+            return []
+        own = member.announcements[peer]
+        theirs = other.announcements.get(member.registration.rank)
+        if own.public is None or theirs is None or theirs.public is None:
+            return []
+        return [
+            self._introduction(job, member, own, other, theirs, theirs.public),
+            self._introduction(job, other, theirs, member, own, own.public),
+        ]
+
+    def _introduction(
+        self,
+        job: Job[Client],
+        member: Member[Client],
+        own: Announcement,
+        other: Member[Client],
+        theirs: Announcement,
+        public: Endpoint,
+    ) -> Delivery[Client]:
+        peer = other.registration.rank
+        local = Endpoint(other.registration.local.host, theirs.port)
+        # Behind one NAT the public address leads nowhere with most routers, and the local one is a shorter way.
+        endpoints = (local, public) if member.observed.host == public.host and local != public else (public,)
+        if self._relaying and not own.relay:
+            own.relay = self._new_ticket()
+            self._legs[own.relay] = Leg(job.key, member.registration.rank, peer)
+        return Delivery(member.client, Introduction(peer, endpoints, own.relay or NO_TICKET))
