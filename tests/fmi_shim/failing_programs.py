@@ -243,12 +243,18 @@ def wait_for(path: Path) -> None:
         time.sleep(0.001)
 
 
-def interrupted_in(comm: fmi.Communicator, rank: int, size: int, wait: str) -> None:
-    """Rank 0 gets a Ctrl-C while it waits: for a connection, for a message, or in a collective."""
+def interrupted_in(comm: fmi.Communicator, rank: int, size: int, wait: str, over: Path) -> None:
+    """Rank 0 gets a Ctrl-C while it waits: for a connection, for a message, or in a collective.
+
+    The other stays until that is over, and then ends without a word, which on a store would take time.
+    """
     if wait != "meeting":
         comm.barrier()
     if rank:
-        time.sleep(1.0)
-        return
+        wait_for(over)
+        os._exit(0)
     threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
-    comm.barrier() if wait == "collective" else comm.recv(1, INT)
+    try:
+        comm.barrier() if wait == "collective" else comm.recv(1, INT)
+    finally:
+        over.touch()
