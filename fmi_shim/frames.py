@@ -14,6 +14,7 @@ same arguments.
 from __future__ import annotations
 
 import enum
+import math
 import struct
 from dataclasses import dataclass, replace
 from typing import Any
@@ -34,6 +35,8 @@ _SEQUENCE_AT = 12
 UNDESCRIBED = 255
 """In place of the number of dimensions: no axis lengths follow."""
 MAX_DIMENSIONS = 32
+MAX_ELEMENTS = 1 << 43
+"""Of an array that is announced: 2^16 times as many of 16 bytes would be more than numpy can count."""
 
 ELEMENT_TYPES: tuple[np.dtype[Any], ...] = (
     *(np.dtype(f"int{bits}") for bits in (8, 16, 32, 64)),
@@ -235,68 +238,9 @@ def decode_shape(data: bytes | bytearray | memoryview) -> tuple[int, ...]:
     return struct.unpack(f"<{len(data) // 8}Q", data)
 
 
-class Reason(enum.IntEnum):
-    """Why a rank gave up."""
-
-    lost = 1
-    timeout = 2
-    mismatch = 3
-    overflow = 4
-    failed = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Abort:
-    """What a failing rank tells the ranks it is connected to.
-
-    Attributes
-    ----------
-    reason
-        The kind of failure.
-    origin
-        The rank where it began, which need not be the rank that tells.
-    text
-        The first error's message; 1000 bytes of it travel.
-    """
-
-    reason: Reason
-    origin: int
-    text: str
-
-
-_ABORT = struct.Struct("<Bi")
-_MAX_ABORT_TEXT = 1000
-MAX_ABORT_BYTES = _ABORT.size + _MAX_ABORT_TEXT
-
-_NO_CALL = Call(Operation.barrier, 0, None, 0)
-
-
-def abort_payload(abort: Abort) -> bytes:
-    """Return what an abort says, at most `MAX_ABORT_BYTES`."""
-    return _ABORT.pack(abort.reason, abort.origin) + abort.text.encode(errors="replace")[:_MAX_ABORT_TEXT]
-
-
-def abort_frame(abort: Abort) -> bytes:
-    """Return the whole frame that carries `abort`."""
-    payload = abort_payload(abort)
-    return header(signature(_NO_CALL, Kind.abort), len(payload)) + payload
-
-
-def decode_abort(payload: bytes | bytearray | memoryview) -> Abort:
-    """Return the abort in a frame's payload.
-
-    Raises
-    ------
-    FrameError
-        If the payload is too short or too long, or the reason is unknown.
-    """
-    if not _ABORT.size <= len(payload) <= MAX_ABORT_BYTES:
-        raise FrameError(f"an abort has {_ABORT.size} to {MAX_ABORT_BYTES} bytes, {len(payload)} came")
-    reason, origin = _ABORT.unpack_from(payload)
-    try:
-        return Abort(Reason(reason), origin, bytes(payload[_ABORT.size :]).decode(errors="replace"))
-    except ValueError:
-        raise FrameError(f"an abort with the unknown reason {reason} came") from None
+def plausible(shape: tuple[int, ...]) -> bool:
+    """Whether there can be an array of this shape: one without elements, too, may have axes that no array has."""
+    return math.prod(axis or 1 for axis in shape) < MAX_ELEMENTS
 
 
 def waiting_frame(call: Call, received: int) -> bytes:
@@ -306,24 +250,3 @@ def waiting_frame(call: Call, received: int) -> bytes:
     those are all that the receiver has sent, and it waits for a message itself, none will ever come.
     """
     return header(signature(replace(call, shape=None), Kind.waiting), received)
-
-
-def goodbye_frame() -> bytes:
-    """Return the whole frame with which a rank leaves in peace."""
-    return header(signature(_NO_CALL, Kind.goodbye), 0)
-
-
-def farewell(data: memoryview) -> Abort | Kind | None:
-    """Return how a stream of whole frames ends: with an abort, with ``Kind.goodbye``, or, None, just so."""
-    while len(data) >= HEADER_BYTES:
-        try:
-            found = decode_header(data)
-            end = HEADER_BYTES + 8 * (found.dimensions or 0) + found.length
-            if found.kind is Kind.abort:
-                return decode_abort(data[HEADER_BYTES:end])
-        except FrameError:
-            return None
-        if found.kind is Kind.goodbye:
-            return Kind.goodbye
-        data = data[HEADER_BYTES if found.kind is Kind.waiting else end :]
-    return None

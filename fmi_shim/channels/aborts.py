@@ -10,7 +10,7 @@ from fmi_shim.errors import (
     PeerOverflowError,
     PeerTimeoutError,
 )
-from fmi_shim.frames import Abort, Reason
+from fmi_shim.farewells import Abort, Reason
 
 _ERRORS: dict[Reason, type[FmiError]] = {
     Reason.lost: PeerLostError,

@@ -15,19 +15,8 @@ from fmi_shim.channels.stream import Buffers, Stream, octets
 from fmi_shim.config import DirectConfig
 from fmi_shim.control_link import ForeignServerError
 from fmi_shim.errors import FmiError, MismatchError
-from fmi_shim.frames import (
-    HEADER_BYTES,
-    Abort,
-    Call,
-    FrameError,
-    Kind,
-    Reason,
-    abort_frame,
-    decode_header,
-    farewell,
-    goodbye_frame,
-    waiting_frame,
-)
+from fmi_shim.farewells import Abort, Reason, abort_frame, farewell, goodbye_frame
+from fmi_shim.frames import HEADER_BYTES, Call, FrameError, Kind, decode_header, waiting_frame
 from fmi_shim.handshake import Hello
 from fmi_shim.operators import Array
 from fmi_shim.rendezvous_client import RendezvousClient

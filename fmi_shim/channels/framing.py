@@ -23,19 +23,18 @@ from fmi_shim.errors import (
     MismatchError,
     PeerLostError,
 )
+from fmi_shim.farewells import MAX_ABORT_BYTES, Abort, decode_abort
 from fmi_shim.frames import (
     HEADER_BYTES,
     KIND_AT,
-    MAX_ABORT_BYTES,
-    Abort,
     Call,
     FrameError,
     Header,
     Kind,
-    decode_abort,
     decode_header,
     decode_shape,
     header,
+    plausible,
     signature,
 )
 from fmi_shim.operators import Array
@@ -171,10 +170,21 @@ class Framing(Generic[L]):
         whole = shape if parts is None else (parts, *shape)
         dtype = found.call.dtype
         announced = None if dtype is None else math.prod(whole) * dtype.itemsize
-        if announced != found.length or math.prod(shape) != found.call.count or found.length > MAX_ANNOUNCED_BYTES:
+        if (
+            not plausible(shape)
+            or announced != found.length
+            or math.prod(shape) != found.call.count
+            or found.length > MAX_ANNOUNCED_BYTES
+        ):
             raise MismatchError(f"{self._purpose}: rank {peer} announced {found.length} bytes for shape {list(whole)}")
         self._expect(replace(found.call, shape=shape))
-        return np.empty(whole, dtype)
+        try:
+            return np.empty(whole, dtype)
+        except MemoryError as error:
+            raise MismatchError(
+                f"{self._purpose}: rank {peer} announced an array of shape {list(whole)}, for which there is no "
+                f"memory: {error}"
+            ) from None
 
     def _expected(self, source: L, payload: memoryview, blocking: bool = True) -> tuple[Buffers, OnReceived]:
         """Return the buffers for the message that the running call expects, and who judges it as it comes.

@@ -15,22 +15,19 @@ its objects at once. Nothing but names that this rank has written is ever delete
 
 from __future__ import annotations
 
-import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-
-import numpy as np
+from dataclasses import dataclass
 
 from fmi_shim.channels.base import Pending
+from fmi_shim.channels.contents import Found, content_of
 from fmi_shim.channels.patience import Patience
 from fmi_shim.channels.presence import Presence
-from fmi_shim.channels.store import Content, Name, Store
-from fmi_shim.channels.stream import octets
+from fmi_shim.channels.store import Name, Store
 from fmi_shim.config import ObjectConfig
 from fmi_shim.errors import MismatchError, PeerTimeoutError, StoreError
-from fmi_shim.frames import HEADER_BYTES, Call, FrameError, decode_header, decode_shape, header, signature
+from fmi_shim.frames import Call
 from fmi_shim.operators import Array
 
 LONGEST_FAREWELL = 60.0
@@ -150,7 +147,10 @@ class ObjectChannel:
         for_ranks = set(readers)
         if not for_ranks:
             return
-        contents = {name.key(self.comm_name): self._content(buffer) for name, buffer in objects.items()}
+        contents = {
+            name.key(self.comm_name): content_of(buffer, self._call, self._config.framed)
+            for name, buffer in objects.items()
+        }
         there = self._store.put(contents)
         self._written += [key for key in contents if key not in there]
         self._readers |= for_ranks
@@ -172,7 +172,8 @@ class ObjectChannel:
         MismatchError
             If one is not what the running call expects.
         """
-        return [self._payload(name, content, like) for name, content in self._wait_for(names).items()]
+        contents = self._wait_for(names)
+        return [self._found(name, content).payload(like, self._config.framed) for name, content in contents.items()]
 
     def get_new(self, name: Name, parts: int | None = None) -> Array:
         """Wait for an object; return it as what its header says it is (see `Channel.recv_new`)."""
@@ -180,20 +181,8 @@ class ObjectChannel:
             raise TypeError(
                 "without a header (framed mode) a message does not tell its type: give fmi.types, or an array to fill"
             )
-        content = self._wait_for([name])[name]
-        found, shape = self._header(name, content)
-        if shape is None or found.dtype is None:
-            raise MismatchError(
-                f"rank {name.writer} sent typed values in {found}, but {self._purpose} has no fmi.types: "
-                "give the same descriptor on all ranks, or arrays on all",
-                origin=self.rank,
-            )
-        start = HEADER_BYTES + 8 * len(shape)
-        whole = shape if parts is None else (parts, *shape)
-        if math.prod(whole) * found.dtype.itemsize != len(content) - start or math.prod(shape) != found.count:
-            raise MismatchError(f"{self._purpose}: {self._where(name)} announces shape {list(whole)} in {found}")
-        self._call = replace(found, shape=shape)
-        return _array(content, start, found.dtype).reshape(whole).copy()
+        array, self._call = self._found(name, self._wait_for([name])[name]).new(parts)
+        return array
 
     def meet(self, names: Sequence[Name]) -> None:
         """Wait until all of `names` exist, without reading them, as FMI's barrier does.
@@ -310,44 +299,8 @@ class ObjectChannel:
             origin=first.writer,
         )
 
-    def _content(self, buffer: Array) -> Content:
-        payload = octets(buffer)
-        if not self._config.framed:
-            return payload
-        return b"".join((header(signature(self._call), len(payload), self._call.shape), payload))
-
-    def _payload(self, name: Name, content: bytes, like: Array) -> Array:
-        expected = header(signature(self._call), like.nbytes, self._call.shape) if self._config.framed else b""
-        if not content.startswith(expected):
-            found, shape = self._header(name, content)
-            raise MismatchError(
-                f"rank {name.writer} sent {replace(found, shape=shape)} where {self._purpose} expected "
-                f"{like.nbytes} bytes: types and shapes must be the same on all ranks",
-                origin=self.rank,
-            )
-        if len(content) != len(expected) + like.nbytes:
-            raise MismatchError(
-                f"{self._purpose}: {self._where(name)} of rank {name.writer} has {len(content) - len(expected)} bytes, "
-                f"expected are {like.nbytes}: types and counts must be the same on all ranks",
-                origin=self.rank,
-            )
-        return _array(content, len(expected), like.dtype)
-
-    def _header(self, name: Name, content: bytes) -> tuple[Call, tuple[int, ...] | None]:
-        """Return the call in an object's header, which the running call must accept, and its shape."""
-        try:
-            found = decode_header(content)
-        except FrameError as error:
-            raise MismatchError(f"{self._purpose}: {self._where(name)} has no valid header: {error}") from None
-        if not self._call.accepts(found.call):
-            raise MismatchError(
-                f"rank {name.writer} is in {found.call} while rank {self.rank} is in {self._call}: "
-                "all ranks must make the same calls with the same arguments in the same order",
-                origin=self.rank,
-            )
-        if found.dimensions is None:
-            return found.call, None
-        return found.call, decode_shape(content[HEADER_BYTES : HEADER_BYTES + 8 * found.dimensions])
+    def _found(self, name: Name, content: bytes) -> Found:
+        return Found(content, name.writer, self._where(name), self.rank, self._call)
 
     @property
     def _purpose(self) -> str:
@@ -355,7 +308,3 @@ class ObjectChannel:
 
     def _where(self, name: Name) -> str:
         return f"{name.key(self.comm_name)!r} in {self._store.name}"
-
-
-def _array(content: bytes, start: int, dtype: np.dtype[np.generic]) -> Array:
-    return np.frombuffer(content, dtype, offset=start) if len(content) > start else np.empty(0, dtype)

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable
 from fmi_shim.channels.aborts import abort_of, error_of
 from fmi_shim.channels.store import Store
 from fmi_shim.errors import FmiError, MismatchError, PeerLostError
-from fmi_shim.frames import FrameError, abort_payload, decode_abort
+from fmi_shim.farewells import abort_payload, decode_abort
+from fmi_shim.frames import FrameError
 
 LOOK_SECONDS = 0.25
 """How often a waiting rank looks whether the others are well."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 import struct
 
-from fmi_shim.frames import Abort, abort_payload, decode_abort
+from fmi_shim.farewells import Abort, abort_payload, decode_abort
 from fmi_shim.shared_memory.layout import ABORT, CLAIM, GATE, Layout
 from fmi_shim.shared_memory.semaphores import Semaphore
 

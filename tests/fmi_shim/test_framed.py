@@ -13,7 +13,8 @@ from fmi_shim.channels.framed import FramedChannel
 from fmi_shim.channels.stream import Stream
 from fmi_shim.config import DirectConfig
 from fmi_shim.errors import MismatchError, PeerLostError
-from fmi_shim.frames import Call, Kind, Operation, goodbye_frame, header, signature, waiting_frame
+from fmi_shim.farewells import goodbye_frame
+from fmi_shim.frames import Call, Kind, Operation, header, signature, waiting_frame
 
 
 class Pair:

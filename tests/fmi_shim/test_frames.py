@@ -5,22 +5,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fmi_shim.frames import (
-    HEADER_BYTES,
+from fmi_shim.farewells import (
     MAX_ABORT_BYTES,
     Abort,
+    Reason,
+    abort_frame,
+    decode_abort,
+    farewell,
+    goodbye_frame,
+)
+from fmi_shim.frames import (
+    HEADER_BYTES,
     Call,
     FrameError,
     Header,
     Kind,
     Operation,
-    Reason,
-    abort_frame,
-    decode_abort,
     decode_header,
     decode_shape,
-    farewell,
-    goodbye_frame,
     header,
     signature,
 )

@@ -11,18 +11,8 @@ from fmi_shim.channels.framing import Framing
 from fmi_shim.channels.posting import OnReceived, Transfer
 from fmi_shim.channels.stream import Buffers, advance
 from fmi_shim.errors import FmiError, PeerLostError
-from fmi_shim.frames import (
-    Abort,
-    Call,
-    Kind,
-    Operation,
-    Reason,
-    abort_frame,
-    goodbye_frame,
-    header,
-    signature,
-    waiting_frame,
-)
+from fmi_shim.farewells import Abort, Reason, abort_frame, goodbye_frame
+from fmi_shim.frames import Call, Kind, Operation, header, signature, waiting_frame
 
 
 @dataclass
