@@ -94,7 +94,11 @@ def never_come(comm: fmi.Communicator, rank: int, size: int, absent: int) -> Non
 
 
 def come_late(comm: fmi.Communicator, rank: int, size: int, late: int, given_up: Path) -> None:
-    """The late rank comes to the second barrier only once rank 0, which it exchanges with, has given up."""
+    """The late rank comes to the second barrier only once rank 0, which it exchanges with, has given up.
+
+    Before the first one all come together without the communicator: its time is for the calls, not for the start.
+    """
+    come_together(given_up.parent, rank, size)
     comm.barrier()
     if rank == late:
         wait_for(given_up)
@@ -236,6 +240,13 @@ def interrupted(comm: fmi.Communicator, rank: int, size: int) -> None:
     else:
         time.sleep(1)
     comm.recv(1 - rank, INT)
+
+
+def come_together(folder: Path, rank: int, size: int) -> None:
+    """Wait until all ranks' processes run."""
+    (folder / f"rank-{rank}-runs").touch()
+    for other in range(size):
+        wait_for(folder / f"rank-{other}-runs")
 
 
 def wait_for(path: Path) -> None:

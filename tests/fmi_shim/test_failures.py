@@ -79,11 +79,11 @@ def test_who_waits_at_the_rendezvous_server_hears_that_the_awaited_rank_has_gone
 
 
 def test_a_rank_that_never_comes_is_named_after_max_timeout(world: World) -> None:
-    outcomes = world.run(failing_programs.never_come, 2, 1, max_timeout=300)
+    outcomes = world.run(failing_programs.never_come, 2, 1, max_timeout=1000)
     text = failed_with(outcomes[0], PeerTimeoutError, 1)
     assert text.startswith("rank 0 in barrier (call 0, 1 x uint8): rank 1 did not come to the rendezvous server")
-    assert "within 0.3 s" in text
-    assert outcomes[0].seconds >= 0.3
+    assert "within 1 s" in text
+    assert outcomes[0].seconds >= 1
 
 
 def test_a_late_rank_is_named_and_told_when_it_comes(world: World, tmp_path: Path) -> None:
@@ -260,11 +260,11 @@ def test_different_world_sizes_are_told_to_all(
         assert all(f"with {size}" in str(outcome.error) for size in sizes), outcome
 
 
-def left_over(address: str, folder: Path, stale: str, job: str, size: int) -> list[Outcome]:
+def left_over(address: str, folder: Path, stale: str, job: str, size: int, longest: int = 20_000) -> list[Outcome]:
     """Run `size` ranks while rank 1 of an earlier run of the same name, of another or of no job, still waits."""
     worlds = [World(address, folder, environment={"FMI_JOB": name}) for name in (stale, job)]
     with worlds[0].begun(programs.sum_of_ranks, [(1, size)], max_timeout=FOR_EVER):
-        return worlds[1].run(programs.sum_of_ranks, size, max_timeout=3000)
+        return worlds[1].run(programs.sum_of_ranks, size, max_timeout=longest)
 
 
 def test_a_partner_left_over_from_an_earlier_job_is_never_met(rendezvous_address: str, tmp_path: Path) -> None:
@@ -273,7 +273,7 @@ def test_a_partner_left_over_from_an_earlier_job_is_never_met(rendezvous_address
 
 
 def test_a_partner_left_over_from_an_earlier_run_without_a_job_is_told(rendezvous_address: str, tmp_path: Path) -> None:
-    outcomes = left_over(rendezvous_address, tmp_path, "", "", 3)
+    outcomes = left_over(rendezvous_address, tmp_path, "", "", 3, longest=3000)
     assert any("two processes run as rank 1" in str(outcome.error) for outcome in outcomes), outcomes
 
 
