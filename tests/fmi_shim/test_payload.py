@@ -131,5 +131,5 @@ def test_slices_are_cut_along_the_first_axis(shape: tuple[int, ...], size: int, 
 
 def test_a_typed_slice_counts_the_whole_list() -> None:
     assert form_of(fmi.types(fmi.datatypes.int_list, 12)).slice(4).count == 3
-    with pytest.raises(ValueError, match="10 element"):
+    with pytest.raises(ValueError, match="10 rows or elements"):
         form_of(fmi.types(fmi.datatypes.int_list, 10)).slice(4)
