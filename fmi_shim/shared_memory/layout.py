@@ -19,7 +19,9 @@ MAX_RANKS = 256
 """Each ordered pair of ranks has its lane: at 256 ranks they take 300 MiB."""
 
 TURNS = 8
-"""Rounds of collectives that may be under way: a rank that needs no other's data is so far ahead at most."""
+"""Rounds of collectives that may be under way."""
+AHEAD = TURNS // 2
+"""A rank that needs no other's data is so many rounds ahead at most, and one that does waits once for as many."""
 
 BLOCKS = 8
 """Blocks in a lane's ring. The receiver gives them back by halves, so that most messages cost no return post."""

@@ -5,8 +5,9 @@ those whose slots it needs, and reads them. All ranks go through the same rounds
 call of this round and of all before it, so that one comparison tells that a rank has come, in the same call, after the
 same calls. Where a rank's call, once and for all turns, is not the same, its header is there to tell which one it is.
 
-A slot, a tag and a header serve every `TURNS`-th round. They may be written anew when all ranks have come to the round
-after, which is when they have read what was there; so a rank that needs nothing of others can be some rounds ahead.
+A slot, a tag and a header serve every `TURNS`-th round. A rank may have come to `AHEAD` rounds before it reads the
+slots of the first of them, and it may write its own anew when all have come to the round `AHEAD` before: so one that
+needs nothing of others can be some rounds ahead, and one that needs their slots can wait once for several rounds.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import os
 import platform
 from typing import NamedTuple, Protocol
 
-from fmi_shim.shared_memory.layout import LINE, SAID_BYTES, TURNS, Layout
+from fmi_shim.shared_memory.layout import AHEAD, LINE, SAID_BYTES, TURNS, Layout
 from fmi_shim.shared_memory.semaphores import Semaphore
 
 _PRIME = 0x100000001B3  # FNV-1a's for 64 bits, http://www.isthe.com/chongo/tech/comp/fnv/
@@ -112,8 +113,8 @@ class Rounds:
     def begin(self, mark: Mark) -> int:
         """Begin the next round, of the call `mark`; return its turn, whose slot may be written now."""
         number = self.number + 1
-        if number - self._together >= TURNS:
-            self._catch_up(number - TURNS // 2)
+        if number - self._together > AHEAD:
+            self._catch_up(number - AHEAD)
         self.number = number
         self._tag = tag = (self._tag ^ mark.number) * _PRIME & _WORD
         self._tags[number % _REMEMBERED] = tag
@@ -188,7 +189,11 @@ class Rounds:
         for rank in self._others:
             if not self.has_come(rank, number):
                 self._waiter.wait_for(Arrival(self, rank, number))
-        self._together = number
+        self._together = self._all_have_come_to()
+
+    def _all_have_come_to(self) -> int:
+        """Return the last round that all others are known to have come to."""
+        return min((self._taken[rank] for rank in self._others), default=self.number)
 
     def compare(self, rank: int) -> None:
         """Raise for the first round that `rank`, which has come to this one, came to in another call than this rank."""
@@ -275,6 +280,9 @@ class OrderedRounds(Rounds):
     def has_come(self, rank: int, number: int) -> bool:
         """Whether `rank` has come to the round of this number."""
         return self._words[self._progress_words[rank]] >= number
+
+    def _all_have_come_to(self) -> int:
+        return min((self._words[self._progress_words[rank]] for rank in self._others), default=self.number)
 
     def sleep(self, rank: int, number: int, seconds: float) -> None:
         """Sleep until `rank` comes to the round, for at most `seconds`."""

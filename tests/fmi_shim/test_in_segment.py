@@ -24,7 +24,7 @@ from fmi_shim.collectives.in_segment import SegmentChannel
 from fmi_shim.collectives.in_segment_folds import share
 from fmi_shim.frames import Call, Operation
 from fmi_shim.operators import Array, builtin_combine
-from fmi_shim.shared_memory.layout import LINE, PAGE, TURNS, Layout
+from fmi_shim.shared_memory.layout import AHEAD, LINE, PAGE, TURNS, Layout
 from fmi_shim.shared_memory.rounds import Arrival, Mark, OrderedRounds, Rounds
 from fmi_shim.shared_memory.semaphores import Semaphore
 from tests.fmi_shim.test_collectives import chained, tell
@@ -242,9 +242,9 @@ def test_a_rank_that_needs_nothing_of_others_is_so_many_rounds_ahead_at_most(kin
     sender, reader = SlotChannel(0, world), SlotChannel(1, world)
     tell_all = in_segment.bcast(sender, call(Operation.bcast, 1))
     hear = in_segment.bcast(reader, call(Operation.bcast, 1))
-    for number in range(TURNS - 1):
+    for number in range(AHEAD):
         tell_all(own(0, 1, number))
-    ahead = threading.Thread(target=lambda: [tell_all(own(0, 1, number)) for number in range(TURNS - 1, 3 * TURNS)])
+    ahead = threading.Thread(target=lambda: [tell_all(own(0, 1, number)) for number in range(AHEAD, 3 * TURNS)])
     ahead.start()
     heard = [hear(np.empty(1, object)).tolist() for _ in range(3 * TURNS)]
     ahead.join()
