@@ -4,52 +4,38 @@ from __future__ import annotations
 
 import os
 import struct
-import time
-from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import numpy as np
 
 from fmi_shim.channels.base import Pending
-from fmi_shim.channels.framing import Framing
+from fmi_shim.channels.patience_in_segment import PatientFraming
 from fmi_shim.channels.posting import OnReceived, Posts, Transfer
 from fmi_shim.channels.stream import Buffers, advance
 from fmi_shim.collectives.in_segment import SegmentChannel
 from fmi_shim.config import DirectConfig
-from fmi_shim.errors import ConfigError, FmiError, MismatchError, PeerLostError, PeerTimeoutError
+from fmi_shim.errors import ConfigError, MismatchError
 from fmi_shim.frames import HEADER_BYTES, Call, Operation, decode_header, header, renumbered, signature
 from fmi_shim.operators import Array
 from fmi_shim.shared_memory import layout, semaphores
-from fmi_shim.shared_memory.alarm import Alarm
-from fmi_shim.shared_memory.lanes import Inlet, LanePair, Outlet
+from fmi_shim.shared_memory.lanes import LanePair
 from fmi_shim.shared_memory.meeting import SUFFIX, meet
-from fmi_shim.shared_memory.rounds import Arrival, Mark, rounds
+from fmi_shim.shared_memory.ordered_rounds import rounds
+from fmi_shim.shared_memory.rounds import Arrival, Mark
 from fmi_shim.shared_memory.segment import Segment
 from fmi_shim.shared_memory.semaphores import Semaphore
-from fmi_shim.shared_memory.suspicion import Suspicion
+from fmi_shim.shared_memory.suspicion import End, Suspicion
 from rendezvous.protocol import pair_name
-
-_SPINS = 100
-"""How often a waiting rank looks before it offers the processor to others, where each rank may have one of its own."""
-_POLL_SECONDS = 1e-3
-"""How long it then looks again and again, offering the processor in between, before it sleeps."""
-_NAP_SECONDS = 0.02
-"""How long a sleep without a post lasts: then the rank looks whether the awaited one lives, and anyone has failed."""
-_SHORT_NAP_SECONDS = 0.001
-"""The same while waiting to send and to receive, of which a rank can sleep on one only."""
 
 _SEND = Operation.send
 _ERAS = 2**32 - 1
-Awaited = Inlet | Outlet | Arrival
-"""What a rank may wait for."""
 
 
-class SharedMemoryChannel(Framing[LanePair], SegmentChannel):
+class SharedMemoryChannel(PatientFraming, SegmentChannel):
     """Implements `collectives.in_segment.SegmentChannel`.
 
     To open it, which the first call of whatever kind does, all ranks must come. A message is copied once into a
-    lane and once out of it. How ranks wait: they poll for a millisecond, and then sleep on a semaphore; every 20 ms
-    they look whether the awaited rank's process lives and whether any rank has failed.
+    lane and once out of it.
 
     Parameters
     ----------
@@ -79,24 +65,15 @@ class SharedMemoryChannel(Framing[LanePair], SegmentChannel):
                 f"FMI_CHANNEL is shm, which {layout.MAX_RANKS} ranks may share, not {size}: use the Direct channel"
             )
         pair_name(comm_name + SUFFIX, size - 1, size - 1)  # the longest name needed
-        self.rank = rank
-        self.size = size
-        self._max_timeout = config.max_timeout
-        self._process = os.getpid()
-        self._spins = _SPINS if size <= len(os.sched_getaffinity(0)) else 0
         segment = meet(rank, size, comm_name, config, required)
-        self._segment: Segment | None = segment
-        self._alarm = Alarm(segment.memory, segment.layout)
-        self._links = {
-            peer: LanePair(segment.memory, segment.layout, rank, peer) for peer in range(size) if peer != rank
-        }
+        super().__init__(rank, size, segment, config.max_timeout, Suspicion(rank, size, comm_name + SUFFIX, config))
+        self._process = os.getpid()
         self._layout, self._memory = segment.layout, segment.memory
         self._words = memoryview(segment.memory).cast("Q")
         self.numbers = memoryview(segment.memory).cast("d")
         self._posts: Posts[LanePair] = Posts()
         self._views: dict[np.dtype[Any], Array] = {}
         self._numbered: Call | None = None
-        self._suspicion = Suspicion(rank, size, comm_name + SUFFIX, config)
         self.rounds = rounds(segment.memory, segment.layout, rank, self)
 
     def begin(self, call: Call, sequence: int) -> None:
@@ -190,7 +167,7 @@ class SharedMemoryChannel(Framing[LanePair], SegmentChannel):
         label = 0 if target is None or not outgoing else self._label(target.peer)
         while outgoing or incoming:
             moved = bool(self._posts) and self._posts.advance(self._links, self._move_posted)
-            ends: list[Awaited] = []
+            ends: list[End] = []
             peer = -1
             if target is not None and outgoing:
                 if not self._posts.hold(target.peer, sends=True):
@@ -265,57 +242,9 @@ class SharedMemoryChannel(Framing[LanePair], SegmentChannel):
             return link.outlet.push(transfer.buffers) > 0
         return self._pull(link, transfer.buffers, transfer.on_received)
 
-    def _posted_ends(self) -> list[Awaited]:
+    def _posted_ends(self) -> list[End]:
         """Return the ends that posted messages wait for."""
         return [link.outlet if sends else link.inlet for link, sends in self._posts.lanes()]
-
-    def _wait(self, ends: Sequence[Awaited], peer: int) -> None:
-        """Wait until one of `ends`, which lead to or come from `peer`, may go on."""
-        for _ in range(self._spins):
-            for end in ends:
-                if end.poll():
-                    return
-        start = time.monotonic()
-        while time.monotonic() - start < _POLL_SECONDS:
-            os.sched_yield()
-            for end in ends:
-                if end.poll():
-                    return
-        nap = _NAP_SECONDS if len(ends) == 1 else _SHORT_NAP_SECONDS
-        while not any(end.poll() for end in ends) and not ends[-1].sleep(nap):
-            self._look()
-            self._require_alive(ends, peer)
-            only = ends[0] if len(ends) == 1 else None
-            self._suspicion.look(time.monotonic() - start, only, self._links, self.rounds, lambda: str(self._call))
-            if self._max_timeout is not None and time.monotonic() - start >= self._max_timeout:
-                raise PeerTimeoutError(
-                    f"{self._purpose}: nothing came from or went to rank {peer} for {self._max_timeout:g} s: it is "
-                    "late, stopped, or in another call; raise backends.Direct.max_timeout (ms, 0 for ever) if it needs "
-                    "longer",
-                    origin=peer,
-                )
-
-    def _look(self) -> None:
-        """Raise the error that a rank has told all others, if there is one."""
-        heard = self._alarm.heard()
-        if heard is not None:
-            raise self._told(*heard)
-
-    def _require_alive(self, ends: Sequence[Awaited], peer: int) -> None:
-        """Raise if `peer` has ended and nothing that it sent before is left."""
-        segment = self._segment
-        assert segment is not None  # noqa: S101 - somebody is waited for
-        if segment.alive(peer) or any(end.poll() for end in ends):
-            return
-        self._look()
-        raise self._ended(segment, peer)
-
-    def _ended(self, segment: Segment, peer: int) -> FmiError:
-        farewell = Semaphore(segment.memory, segment.layout.farewell(peer))
-        if farewell.try_wait():
-            farewell.post()
-            return self._left(peer)
-        return PeerLostError(f"{self._purpose}: lost rank {peer}, whose process ended", origin=peer)
 
     def _release(self, segment: Segment) -> None:
         """Give up the lock, by which others see that this rank is gone, and the views, with which the memory goes."""

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from fmi_shim.collectives import in_segment
 from fmi_shim.collectives.in_segment import SegmentChannel
+from fmi_shim.collectives.in_segment_rows import chain, dtype_of, fold_of, kept, result_memory, share, slot_bytes
 from fmi_shim.frames import Call
 from fmi_shim.operators import Array, Combine, Operator, ReduceFunction
 from fmi_shim.shared_memory.layout import TURNS
@@ -41,7 +41,7 @@ def reduce(
 
     def run(buffer: Array, spare: Array | None) -> Array | None:
         out = None if not root else result_memory(buffer, spare)
-        share_out(_kept(buffer, out), out)
+        share_out(kept(buffer, out), out)
         return out
 
     return run
@@ -63,7 +63,7 @@ def allreduce(
 
     def run(buffer: Array, spare: Array | None) -> Array:
         out = result_memory(buffer, spare)
-        share_out(_kept(buffer, out), out)
+        share_out(kept(buffer, out), out)
         return out
 
     return run
@@ -76,7 +76,7 @@ def allreduce_alone(
 
     Copies: one in. Cost: ``sigma + n * beta + (p - 1) * n * gamma``.
     """
-    rounds, mark, fold = channel.rounds, channel.mark(call), _fold_of(function, call, combine)
+    rounds, mark, fold = channel.rounds, channel.mark(call), fold_of(function, call, combine)
     begin, meet = rounds.begin, rounds.meet
     slots = channel.slots(dtype_of(call))[:, : channel.size, : call.count]
     own, rows = [*slots[:, channel.rank]], [*slots]
@@ -128,7 +128,7 @@ def reduce_at_root(
 
     Copies: one in. Cost: ``sigma + n * beta + (p - 1) * n * gamma``.
     """
-    rounds, mark, fold = channel.rounds, channel.mark(call), _fold_of(function, call, combine)
+    rounds, mark, fold = channel.rounds, channel.mark(call), fold_of(function, call, combine)
     slots = channel.slots(dtype_of(call))[:, : channel.size, : call.count]
     own, rows = [*slots[:, channel.rank]], [*slots]
 
@@ -164,7 +164,7 @@ def pipeline(
     fits = call.count <= turns.shape[2]
     windows = turns if fits else _halves(turns)
     width = windows.shape[2]
-    fold, takes_own = _fold_of(function, call, combine), size <= FEW_RANKS
+    fold, takes_own = fold_of(function, call, combine), size <= FEW_RANKS
 
     def run(buffer: Array, out: Array | None) -> None:
         parts = [slice(start, min(start + width, buffer.size)) for start in range(0, buffer.size, width)]
@@ -265,60 +265,3 @@ def allreduce_whole(channel: SegmentChannel, call: Call, combine: Combine) -> Ca
         return tell(result_memory(buffer, spare) if result is None else result)
 
     return run
-
-
-def share(elements: int, rank: int, size: int, itemsize: int) -> tuple[int, int]:
-    """Return the elements of a slot that `rank` combines: equal shares, parted between cache lines."""
-    line = max(1, 128 // itemsize)
-    lines = -(-elements // line)
-    return min(elements, lines * rank // size * line), min(elements, lines * (rank + 1) // size * line)
-
-
-def chain(operands: list[Array], out: Array, combine: Combine) -> None:
-    """Combine `operands` from left to right into `out`."""
-    if len(operands) == 1:
-        out[...] = operands[0]
-        return
-    combine(operands[0], operands[1], out)
-    for operand in operands[2:]:
-        combine(out, operand, out)
-
-
-def _fold_of(function: ReduceFunction, call: Call, combine: Combine) -> Callable[[Array, Array], None]:
-    """Return what combines rows, from first to last, into an array that is none of them."""
-    ufunc = {Operator.sum: np.add, Operator.prod: np.multiply}.get(function.operator)
-    if ufunc is None or dtype_of(call).kind not in "fc" or call.count < 2:
-        return lambda rows, out: chain([*rows], out, combine)
-    reduce_rows = ufunc.reduce  # of two columns or more it adds row after row; of one column it adds pairs
-
-    def fold(rows: Array, out: Array) -> None:
-        if rows.shape[1] == 1:
-            chain([*rows], out, combine)
-            return
-        reduce_rows(rows, 0, None, out)  # type: ignore[call-overload] # by position it takes a tenth less time
-
-    return fold
-
-
-def result_memory(buffer: Array, spare: Array | None) -> Array:
-    """Return the memory for a result: `spare`, or new memory."""
-    return np.empty_like(buffer) if spare is None else spare
-
-
-def _kept(buffer: Array, out: Array | None) -> Array:
-    """Return the content of `buffer` where filling `out` from its start leaves alone what is yet to be read."""
-    if out is None or out is buffer or not np.may_share_memory(buffer, out):
-        return buffer
-    return buffer if buffer.ctypes.data == out.ctypes.data else buffer.copy()
-
-
-def dtype_of(call: Call) -> np.dtype[Any]:
-    """Return the element type of a reduction, which all ranks know."""
-    assert call.dtype is not None  # noqa: S101 - of a reduction all know the type
-    return call.dtype
-
-
-def slot_bytes(channel: SegmentChannel, call: Call) -> int:
-    """Return the size of a slot."""
-    slots = channel.slots(dtype_of(call))
-    return int(slots.shape[2]) * slots.itemsize

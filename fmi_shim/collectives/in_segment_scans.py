@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from fmi_shim.collectives import scan as messages
 from fmi_shim.collectives.in_segment import SegmentChannel
-from fmi_shim.collectives.in_segment_folds import chain, dtype_of, result_memory, slot_bytes
+from fmi_shim.collectives.in_segment_rows import chain, dtype_of, result_memory, slot_bytes
 from fmi_shim.frames import Call
 from fmi_shim.operators import Array, Combine, Operator, ReduceFunction
 

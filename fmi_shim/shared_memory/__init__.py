@@ -9,6 +9,6 @@ call across the C boundary keeps compiler and interpreter from moving accesses p
 one reader and one event, and is taken exactly once, so that whoever took it sees all that was written before it.
 A semaphore is owned by nobody: a rank that is killed leaves no lock behind, only posts that do not come.
 
-x86-64 keeps the order of a processor's stores, and of its loads, for all to see. There `rounds.OrderedRounds` polls
-aligned words in the place of semaphores; `rounds.rounds` chooses by the machine. Messages take semaphores everywhere.
+x86-64 keeps the order of a processor's stores, and of its loads, for all to see. There `OrderedRounds` polls aligned
+words in the place of semaphores; `ordered_rounds.rounds` chooses by the machine. Messages take semaphores everywhere.
 """

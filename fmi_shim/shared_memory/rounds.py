@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import mmap
-import os
-import platform
 from typing import NamedTuple, Protocol
 
 from fmi_shim.shared_memory.layout import AHEAD, LINE, SAID_BYTES, TURNS, Layout
@@ -23,15 +21,7 @@ from fmi_shim.shared_memory.semaphores import Semaphore
 
 _PRIME = 0x100000001B3  # FNV-1a's for 64 bits, http://www.isthe.com/chongo/tech/comp/fnv/
 _WORD = (1 << 64) - 1
-_REMEMBERED = 4 * TURNS
-
-_SPINS = 200
-"""How often a rank looks for another before it offers its core to others, where each rank may have one of its own."""
-_YIELDS = 100
-"""How often it then looks and offers its core, before it waits as for messages."""
-
-ORDERED = platform.machine() in ("x86_64", "AMD64")
-"""Whether all processors see the stores of one in their order (Intel SDM 3A, 8.2.2; AMD64 APM 2, 7.2)."""
+REMEMBERED = 4 * TURNS
 
 
 class Mark(NamedTuple):
@@ -99,13 +89,12 @@ class Rounds:
         self._tag_words = [plan.tags(other) // 8 for other in range(plan.size)]
         self._progress_words = [plan.progress(other) // 8 for other in range(plan.size)]
         self._tag = 0
-        self._tags = [0] * _REMEMBERED
+        self._tags = [0] * REMEMBERED
         self._said = [Mark(0, b"")] * TURNS
         self._sequences = [0] * TURNS
         self._news = slice(plan.news(rank), plan.news(rank) + plan.news_bytes)
         self._known = bytes(plan.news_bytes)
         self._together = 0  # the last round that all are known to have come to
-        self._spins = _SPINS if plan.size <= len(os.sched_getaffinity(0)) else 0
         self._taken = [0] * plan.size
         self._told = [Semaphore(memory, plan.lane_of(rank, other) + 2 * LINE) for other in self._others]
         self._heard = [Semaphore(memory, plan.lane_of(other, rank) + 2 * LINE) for other in range(plan.size)]
@@ -117,7 +106,7 @@ class Rounds:
             self._catch_up(number - AHEAD)
         self.number = number
         self._tag = tag = (self._tag ^ mark.number) * _PRIME & _WORD
-        self._tags[number % _REMEMBERED] = tag
+        self._tags[number % REMEMBERED] = tag
         self.turn = turn = number % TURNS
         self._sequences[turn] = self.sequence
         if self._said[turn] is not mark:
@@ -200,7 +189,7 @@ class Rounds:
         overwritten = self._words[self._progress_words[rank]] - TURNS
         for number in range(max(1, overwritten + 1, self.number - TURNS + 1), self.number + 1):
             turn = number % TURNS
-            if self._words[self._tag_words[rank] + turn] != self._tags[number % _REMEMBERED]:
+            if self._words[self._tag_words[rank] + turn] != self._tags[number % REMEMBERED]:
                 self._waiter.differ(rank, self.heard(rank, turn), self._said[turn], self._sequences[turn])
 
 
@@ -222,83 +211,3 @@ class Arrival:
         """Sleep until it has come, for at most `seconds`."""
         self.rounds.sleep(self.peer, self.number, seconds)
         return self.poll()
-
-
-class OrderedRounds(Rounds):
-    """The same on machines where all see a processor's stores in their order: tags themselves are polled.
-
-    What a rank wrote before its tag is seen by whoever sees the tag, without a system call or a locked instruction: a
-    tag is one aligned word, which the interpreter stores and loads with one instruction. Before a rank sleeps, it
-    writes whom it waits for, and looks again; who publishes rings for those that sleep for it. Should both look before
-    either sees what the other has written, the sleep ends by itself, after the time that is given for it.
-    """
-
-    def __init__(self, memory: mmap.mmap, plan: Layout, rank: int, waiter: Waiter) -> None:
-        super().__init__(memory, plan, rank, waiter)
-        self._own_tags, self._own_progress = self._tag_words[rank], self._progress_words[rank]
-        self._places = [[(other, self._tag_words[other] + turn) for other in self._others] for turn in range(TURNS)]
-        self._doorbells = [Semaphore(memory, plan.doorbell(other)) for other in range(plan.size)]
-
-    def publish(self) -> None:
-        """Tell all that this rank has come to the round, and has written its slot."""
-        words = self._words
-        words[self._own_tags + self.turn] = self._tag
-        words[self._own_progress] = self.number
-        if self._memory[self._news] != self._known:
-            self._wake()
-            self._known = self._waiter.hear(self._known)
-
-    def await_all(self) -> None:
-        """Wait until all have come to the round; what they wrote before can be read."""
-        words, tag = self._words, self._tag
-        for rank, place in self._places[self.turn]:
-            if words[place] != tag:
-                self._await_tag(rank, place)
-        self._together = self.number
-
-    def await_rank(self, rank: int) -> None:
-        """Wait until `rank` has come to the round; what it wrote before can be read."""
-        place = self._tag_words[rank] + self.turn
-        if self._words[place] != self._tag:
-            self._await_tag(rank, place)
-
-    def _await_tag(self, rank: int, place: int) -> None:
-        words, tag = self._words, self._tag
-        for _ in range(self._spins):
-            if words[place] == tag:
-                return
-        offer, former = os.sched_yield, self._tags[(self.number - TURNS) % _REMEMBERED]
-        for _ in range(_YIELDS):
-            offer()
-            value = words[place]
-            if value == tag:
-                return
-            if value != former:
-                break
-        super().await_rank(rank)
-
-    def has_come(self, rank: int, number: int) -> bool:
-        """Whether `rank` has come to the round of this number."""
-        return self._words[self._progress_words[rank]] >= number
-
-    def _all_have_come_to(self) -> int:
-        return min((self._words[self._progress_words[rank]] for rank in self._others), default=self.number)
-
-    def sleep(self, rank: int, number: int, seconds: float) -> None:
-        """Sleep until `rank` comes to the round, for at most `seconds`."""
-        place = self._plan.news(rank) + 8 * (self._plan.size + 1) + self._rank
-        self._memory[place] = 1
-        os.sched_yield()
-        if not self.has_come(rank, number):
-            self._doorbells[self._rank].wait(seconds)
-        self._memory[place] = 0
-
-    def _wake(self) -> None:
-        for rank, sleeps in enumerate(self._memory[self._news][-self._plan.size :]):
-            if sleeps:
-                self._doorbells[rank].post()
-
-
-def rounds(memory: mmap.mmap, plan: Layout, rank: int, waiter: Waiter) -> Rounds:
-    """Return the kind of rounds that is right on this machine, and fastest."""
-    return (OrderedRounds if ORDERED else Rounds)(memory, plan, rank, waiter)

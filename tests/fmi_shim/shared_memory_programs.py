@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 import fmi_shim as fmi
-from fmi_shim.shared_memory import rounds, segment
+from fmi_shim.shared_memory import ordered_rounds, segment
 from tests.fmi_shim.programs import DOUBLE, INT, ints
 
 SUM = fmi.func(fmi.op.sum)
@@ -81,7 +81,7 @@ def mixture(comm: fmi.Communicator, rank: int, size: int, calls: int) -> list[st
 
 def mixture_by_semaphores(comm: fmi.Communicator, rank: int, size: int, calls: int) -> list[str]:
     """Do the same as on a machine whose processors see stores in any order."""
-    rounds.ORDERED = False
+    ordered_rounds.ORDERED = False
     return mixture(comm, rank, size, calls) + large_payloads(comm, rank, size)
 
 

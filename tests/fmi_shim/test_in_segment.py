@@ -19,13 +19,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fmi_shim as fmi
-from fmi_shim.collectives import in_segment, in_segment_folds, in_segment_scans
+from fmi_shim.collectives import in_segment, in_segment_folds, in_segment_rows, in_segment_scans
 from fmi_shim.collectives.in_segment import SegmentChannel
-from fmi_shim.collectives.in_segment_folds import share
+from fmi_shim.collectives.in_segment_rows import share
 from fmi_shim.frames import Call, Operation
 from fmi_shim.operators import Array, builtin_combine
 from fmi_shim.shared_memory.layout import AHEAD, LINE, PAGE, TURNS, Layout
-from fmi_shim.shared_memory.rounds import Arrival, Mark, OrderedRounds, Rounds
+from fmi_shim.shared_memory.ordered_rounds import OrderedRounds
+from fmi_shim.shared_memory.rounds import Arrival, Mark, Rounds
 from fmi_shim.shared_memory.semaphores import Semaphore
 from tests.fmi_shim.test_collectives import chained, tell
 
@@ -301,8 +302,8 @@ def test_rows_are_combined_one_after_another_to_the_last_bit(
         combine = builtin_combine(operator, values.dtype)
         this = Call(Operation.allreduce, 0, values.dtype, count)
         found, one_by_one = np.empty(count, dtype), np.empty(count, dtype)
-        in_segment_folds._fold_of(fmi.func(operator), this, combine)(values, found)
-        in_segment_folds.chain([*values], one_by_one, combine)
+        in_segment_rows.fold_of(fmi.func(operator), this, combine)(values, found)
+        in_segment_rows.chain([*values], one_by_one, combine)
         assert found.tobytes() == one_by_one.tobytes()
 
 

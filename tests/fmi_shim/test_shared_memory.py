@@ -141,7 +141,8 @@ def test_a_rank_that_never_comes_is_named_after_max_timeout(world: World) -> Non
 
 
 def test_a_late_rank_is_named_and_told_when_it_comes(world: World, tmp_path: Path) -> None:
-    outcomes = world.run(failing_programs.come_late, 3, 1, tmp_path / "waited", max_timeout=1000)  # which is for the meeting, too
+    soon = 1000  # not sooner: the ranks must meet within that time, too
+    outcomes = world.run(failing_programs.come_late, 3, 1, tmp_path / "waited", max_timeout=soon)
     for outcome in outcomes:
         assert isinstance(outcome.error, PeerTimeoutError), outcomes
         assert "for 1 s" in outcome.error.message
