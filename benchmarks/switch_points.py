@@ -48,16 +48,20 @@ class Entry:
     above: Schedule
 
 
+def _at_root(channel: Channel, buffer: Array) -> Array | None:
+    return buffer if channel.rank == 0 else None
+
+
 ENTRIES: Mapping[str, Entry] = {
     "allreduce": Entry(
         Operation.allreduce,
         lambda channel, buffer: allreduce.recursive_doubling(channel, buffer, _COMBINE),
-        lambda channel, buffer: allreduce.reduce_scatter_allgather(channel, buffer, _COMBINE),
+        lambda channel, buffer: allreduce.reduce_scatter_allgather(channel, buffer, buffer, _COMBINE),
     ),
     "reduce": Entry(
         Operation.reduce,
         lambda channel, buffer: reduce.binomial(channel, buffer, 0, _COMBINE),
-        lambda channel, buffer: reduce.pipelined(channel, buffer, 0, _COMBINE),
+        lambda channel, buffer: reduce.pipelined(channel, buffer, _at_root(channel, buffer), 0, _COMBINE),
     ),
     "allgather": Entry(
         Operation.allgather,

@@ -202,7 +202,8 @@ class Communicator(Membership):
     ) -> Any:
         """Return the combination of all ranks' values on the root, None elsewhere.
 
-        One copy of an array, none where the root's `out` is its value.
+        No copy of a large array (`SwitchPoints.reduce`) unless `f` is custom; else one, or none where the root's `out`
+        is its value.
         """
         require_rank("root", root, self._size)
         form, flat, spare = pack_operand(value, t, out if self._rank == root else None)
@@ -214,7 +215,8 @@ class Communicator(Membership):
     def allreduce(self, value: object, f: ReduceFunction, t: TypeDescriptor | None = None, out: object = None) -> Any:
         """Return the combination of all ranks' values on every rank.
 
-        One copy of an array, none where `out` is the value.
+        No copy of a large array (`SwitchPoints.allreduce`) unless `f` is custom; else one, or none where `out` is the
+        value.
         """
         form, flat, spare = pack_operand(value, t, out)
         result = self._calls.collective(_ALLREDUCE, form, 0, require_function(f)).run(flat, spare)

@@ -11,20 +11,14 @@ from fmi_shim.collectives import bcast, reduce, segments
 from fmi_shim.collectives.switch_points import SWITCH_POINTS
 from fmi_shim.operators import Array, Combine, Operator, ReduceFunction
 
-Schedule = Callable[[Channel, Array, Combine], Array]
 
+def halves(function: ReduceFunction, size_bytes: int, size: int, full_duplex: bool) -> bool:
+    """Whether a payload of `size_bytes` is halved on `size` ranks, instead of sent whole each round.
 
-def choose(function: ReduceFunction, size_bytes: int, size: int, full_duplex: bool) -> Schedule:
-    """Return the algorithm for a payload of `size_bytes` on `size` ranks.
-
-    A custom function keeps FMI's order of arguments; sum, prod, max and min do not feel it, so that they
-    may halve.
+    A custom function keeps FMI's order of arguments; sum, prod, max and min do not feel it.
     """
-    if function.left_to_right:
-        return left_to_right
-    if size_bytes >= SWITCH_POINTS.allreduce and size > 1 and full_duplex and function.operator is not Operator.custom:
-        return reduce_scatter_allgather
-    return recursive_doubling
+    large = size_bytes >= SWITCH_POINTS.allreduce and size > 1
+    return large and full_duplex and function.operator is not Operator.custom
 
 
 def recursive_doubling(channel: Channel, buffer: Array, combine: Combine) -> Array:
@@ -36,7 +30,7 @@ def recursive_doubling(channel: Channel, buffer: Array, combine: Combine) -> Arr
     """
     received = np.empty_like(buffer)
 
-    def exchange(core: int) -> None:
+    def exchange(core: int, _known: Array) -> None:
         distance = 1
         while distance < core:
             peer = channel.rank ^ distance
@@ -44,39 +38,41 @@ def recursive_doubling(channel: Channel, buffer: Array, combine: Combine) -> Arr
             combine(buffer, received, buffer)
             distance *= 2
 
-    return _on_power_of_two(channel, buffer, received, combine, exchange)
+    return _on_power_of_two(channel, buffer, buffer, received, combine, exchange)
 
 
-def reduce_scatter_allgather(channel: Channel, buffer: Array, combine: Combine) -> Array:
-    """Combine in place, halving the buffer at each distance, then collect the pieces (Rabenseifner).
+def reduce_scatter_allgather(channel: Channel, value: Array, result: Array, combine: Combine) -> Array:
+    """Leave all ranks' `value` combined in `result`: half as much at each distance, then all pieces (Rabenseifner).
 
-    An element goes through the same tree of combinations as in `recursive_doubling`, so that a commutative
-    f gives the same bits. Cost for p = 2^k: ``2 * lg p * alpha + (1 - 1/p) * n * (2 * beta + gamma)``;
-    other p as in `recursive_doubling`. Pieces are combined in segments as they come. One more segment, for
-    p = 2^k; another p takes a whole buffer. Needs a full-duplex channel.
+    `result` may be `value`, which is left alone otherwise, and not copied: what this rank keeps of it is combined
+    into `result` in the first round. An element goes through the same tree of combinations as in
+    `recursive_doubling`, so that a commutative f gives the same bits. Cost for p = 2^k: ``2 * lg p * alpha + (1 - 1/p)
+    * n * (2 * beta + gamma)``; other p as in `recursive_doubling`. Pieces are combined in segments as they come. One
+    more segment; in place with p other than 2^k one more buffer. Needs a full-duplex channel.
     """
     power_of_two = channel.size & (channel.size - 1) == 0
-    received = np.empty(0 if power_of_two else buffer.size, buffer.dtype)
+    received = np.empty_like(value) if result is value and not power_of_two else result
 
-    def exchange(core: int) -> None:
-        start, stop = 0, buffer.size
+    def exchange(core: int, known: Array) -> None:
+        start, stop = 0, value.size
         given_away: list[tuple[int, int]] = []
         distance = 1
         while distance < core:
             peer = channel.rank ^ distance
             middle = (start + stop + 1) // 2
             keep, give = ((start, middle), (middle, stop)) if channel.rank < peer else ((middle, stop), (start, middle))
-            segments.exchange(channel, buffer[slice(*give)], buffer[slice(*keep)], peer, combine)
+            kept = slice(*keep)
+            segments.exchange(channel, known[slice(*give)], known[kept], result[kept], peer, combine)
             given_away.append(give)
-            start, stop = keep
+            (start, stop), known = keep, result
             distance *= 2
         while distance > 1:
             distance //= 2
             peer, give = channel.rank ^ distance, given_away.pop()
-            channel.sendrecv(buffer[start:stop], peer, buffer[give[0] : give[1]], peer)
+            channel.sendrecv(result[start:stop], peer, result[give[0] : give[1]], peer)
             start, stop = min(start, give[0]), max(stop, give[1])
 
-    return _on_power_of_two(channel, buffer, received, combine, exchange)
+    return _on_power_of_two(channel, value, result, received, combine, exchange)
 
 
 def left_to_right(channel: Channel, buffer: Array, combine: Combine) -> Array:
@@ -89,19 +85,27 @@ def left_to_right(channel: Channel, buffer: Array, combine: Combine) -> Array:
 
 
 def _on_power_of_two(
-    channel: Channel, buffer: Array, received: Array, combine: Combine, exchange: Callable[[int], None]
+    channel: Channel,
+    value: Array,
+    result: Array,
+    received: Array,
+    combine: Combine,
+    exchange: Callable[[int, Array], None],
 ) -> Array:
-    """Run `exchange` among the largest power of two of ranks, with the others folded in before and told after."""
+    """Run `exchange` among the largest power of two of ranks, with the others folded in before and told after.
+
+    It is given their number, and what this rank knows by then: `value`, or `result` where another one was folded in.
+    """
     core = 1 << (channel.size.bit_length() - 1)
     if channel.rank >= core:
-        channel.send(buffer, channel.rank - core)
-        channel.recv(buffer, channel.rank - core)
-        return buffer
+        channel.send(value, channel.rank - core)
+        channel.recv(result, channel.rank - core)
+        return result
     folded = channel.rank + core < channel.size
     if folded:
         channel.recv(received, channel.rank + core)
-        combine(buffer, received, buffer)
-    exchange(core)
+        combine(value, received, result)
+    exchange(core, result if folded else value)
     if folded:
-        channel.send(buffer, channel.rank + core)
-    return buffer
+        channel.send(result, channel.rank + core)
+    return result

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
 
 import numpy as np
 
@@ -12,16 +12,11 @@ from fmi_shim.collectives.switch_points import SWITCH_POINTS
 from fmi_shim.collectives.tree import position
 from fmi_shim.operators import Array, Combine, Operator, ReduceFunction
 
-Schedule = Callable[[Channel, Array, int, Combine], Array | None]
 
-
-def choose(function: ReduceFunction, size_bytes: int, full_duplex: bool) -> Schedule:
-    """Return the algorithm for a payload of `size_bytes`; a custom function is given whole payloads."""
-    if function.left_to_right:
-        return left_to_right
-    if size_bytes >= SWITCH_POINTS.reduce and full_duplex and function.operator is not Operator.custom:
-        return pipelined
-    return binomial
+def is_pipelined(function: ReduceFunction, size_bytes: int, size: int, full_duplex: bool) -> bool:
+    """Whether a payload of `size_bytes` goes up the tree in segments; a custom function is given whole payloads."""
+    large = size_bytes >= SWITCH_POINTS.reduce and size > 1
+    return large and full_duplex and function.operator is not Operator.custom
 
 
 def binomial(channel: Channel, buffer: Array, root: int, combine: Combine) -> Array | None:
@@ -46,28 +41,36 @@ def binomial(channel: Channel, buffer: Array, root: int, combine: Combine) -> Ar
     return None
 
 
-def pipelined(channel: Channel, buffer: Array, root: int, combine: Combine) -> Array | None:
+def pipelined(channel: Channel, value: Array, result: Array | None, root: int, combine: Combine) -> Array | None:
     """Combine up the same tree as `binomial`, and to the same bits, segment by segment.
 
-    A rank hands a segment on as soon as its children's are combined, while the next ones come. `buffer` is
-    used up. Cost for s segments of m bytes: ``(ceil(lg p) + s) * lg p * (alpha + m * beta + m * gamma)`` at
-    the root, which has lg p children. One more segment. Needs a full-duplex channel.
+    A rank hands a segment on as soon as its children's are combined, while the next ones come. `value` is left alone,
+    unless it is the root's `result`, and not copied. Cost for s segments of m bytes: ``(ceil(lg p) + s) * lg p * (alpha
+    + m * beta + m * gamma)`` at the root, which has lg p children. Two more segments. Needs a full-duplex channel, and
+    two ranks.
+
+    Parameters
+    ----------
+    result
+        The root's memory for the result, None elsewhere.
 
     Returns
     -------
     Array or None
-        At the root `buffer` with the result, elsewhere None.
+        `result`.
     """
     place = position(channel.rank, channel.size, root)
-    received = segments.scratch(buffer)
-    for part in segments.segments(buffer):
-        incoming = received[: part.size]
+    received, spare = segments.scratch(value), segments.scratch(value)
+    results = itertools.repeat(spare) if result is None else segments.segments(result)
+    for part, combined in zip(segments.segments(value), results, strict=False):
+        incoming, into, known = received[: part.size], combined[: part.size], part
         for child in place.children:
             channel.recv(incoming, child.rank)
-            combine(part, incoming, part)
+            combine(known, incoming, into)
+            known = into
         if place.parent is not None:
-            channel.send(part, place.parent)
-    return buffer if place.parent is None else None
+            channel.send(known, place.parent)
+    return result
 
 
 def left_to_right(channel: Channel, buffer: Array, root: int, combine: Combine) -> Array | None:

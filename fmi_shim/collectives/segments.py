@@ -25,13 +25,14 @@ def scratch(buffer: Array) -> Array:
     return np.empty(min(buffer.size, max(1, SEGMENT_BYTES // buffer.itemsize)), buffer.dtype)
 
 
-def exchange(channel: Channel, outgoing: Array, own: Array, peer: int, combine: Combine) -> None:
-    """Send `outgoing` to rank `peer`, whose message is combined into `own`; the two may differ in length.
+def exchange(channel: Channel, outgoing: Array, own: Array, result: Array, peer: int, combine: Combine) -> None:
+    """Send `outgoing` to rank `peer`, and leave `own` combined with its message in `result`, which may be `own`.
 
-    Needs a full-duplex channel, on which both ranks send a segment and receive one in turns.
+    What goes and what comes may differ in length. Needs a full-duplex channel, on which both ranks send a segment
+    and receive one in turns.
     """
     received = scratch(own)
-    given, kept = segments(outgoing), segments(own)
+    given, kept, results = segments(outgoing), segments(own), segments(result)
     while True:
         part, mine = next(given, None), next(kept, None)
         if part is not None and mine is not None:
@@ -43,4 +44,4 @@ def exchange(channel: Channel, outgoing: Array, own: Array, peer: int, combine: 
         else:
             return
         if mine is not None:
-            combine(mine, received[: mine.size], mine)
+            combine(mine, received[: mine.size], next(results))

@@ -6,6 +6,8 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from fmi_shim.channels.base import Channel
 from fmi_shim.channels.objects import ObjectChannel
 from fmi_shim.collectives import allgather as allgathers
@@ -78,11 +80,16 @@ def reduce(
     channel: Channel, buffer: Array, spare: Array | None, root: int, function: ReduceFunction, combine: Combine
 ) -> Array | None:
     """Return all ranks' `buffer` combined at the root, None elsewhere; `spare` as in `allreduce`."""
-    buffer = _disposable(buffer, spare)
     if isinstance(channel, ObjectChannel):
+        buffer = _disposable(buffer, spare)
         result = objects.reduce(channel, buffer, root, function, combine)
+    elif reduces.is_pipelined(function, buffer.nbytes, channel.size, channel.full_duplex):
+        place = _memory(buffer, spare) if channel.rank == root else None
+        return reduces.pipelined(channel, buffer, place, root, combine)
     else:
-        result = reduces.choose(function, buffer.nbytes, channel.full_duplex)(channel, buffer, root, combine)
+        buffer = _disposable(buffer, spare)
+        small = reduces.left_to_right if function.left_to_right else reduces.binomial
+        result = small(channel, buffer, root, combine)
     return None if result is None else _placed(result, buffer)
 
 
@@ -92,14 +99,18 @@ def allreduce(
     """Return all ranks' `buffer` combined, at all.
 
     `buffer` is left alone unless it is `spare`: memory of the same type and size that may be overwritten, taken anew
-    where that is None. Most channels copy into it first; in a segment the result alone is written there. There, of a
-    custom function only whole arrays are known to make sense, and all ranks' results must be the same.
+    where that is None. A small payload is copied there first; of a large one, and in a segment, the result alone is
+    written there. In a segment, of a custom function only whole arrays are known to make sense, and all ranks' results
+    must be the same.
     """
-    buffer = _disposable(buffer, spare)
     if isinstance(channel, ObjectChannel):
+        buffer = _disposable(buffer, spare)
         return _placed(objects.allreduce(channel, buffer, function, combine), buffer)
-    chosen = allreduces.choose(function, buffer.nbytes, channel.size, channel.full_duplex)
-    return _placed(chosen(channel, buffer, combine), buffer)
+    if allreduces.halves(function, buffer.nbytes, channel.size, channel.full_duplex):
+        return allreduces.reduce_scatter_allgather(channel, buffer, _memory(buffer, spare), combine)
+    buffer = _disposable(buffer, spare)
+    small = allreduces.left_to_right if function.left_to_right else allreduces.recursive_doubling
+    return _placed(small(channel, buffer, combine), buffer)
 
 
 def scan(channel: Channel, buffer: Array, spare: Array | None, function: ReduceFunction, combine: Combine) -> Array:
@@ -180,6 +191,11 @@ _FUNCTIONS: dict[Operation, Callable[..., Any]] = {
     Operation.alltoall: alltoall,
     Operation.reduce_scatter: reduce_scatter,
 }
+
+
+def _memory(buffer: Array, spare: Array | None) -> Array:
+    """Return memory for a result like `buffer`: `spare`, where there is one."""
+    return np.empty_like(buffer) if spare is None else spare
 
 
 def _disposable(buffer: Array, spare: Array | None) -> Array:

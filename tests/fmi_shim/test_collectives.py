@@ -216,10 +216,18 @@ def test_reduce_follows_fmis_tree_own_value_first(size: int, data: st.DataObject
 def test_pipelined_reduce_combines_every_element_in_the_tree_of_the_whole(
     size: int, count: int, data: st.DataObject
 ) -> None:
+    size = max(2, size)
     root = data.draw(st.integers(0, size - 1))
+
+    def pipelined(c: QueueChannel) -> Array | None:
+        value = own(c.rank, count)
+        result = reduce.pipelined(c, value, np.empty_like(value) if c.rank == root else None, root, tell)
+        assert value.tolist() == own(c.rank, count).tolist()
+        return result
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(segments, "SEGMENT_BYTES", 16)  # two elements
-        results = QueueWorld(size).run(lambda c: reduce.pipelined(c, own(c.rank, count), root, tell))
+        results = QueueWorld(size).run(pipelined)
     whole = QueueWorld(size).run(lambda c: reduce.binomial(c, own(c.rank, count), root, tell))
     assert [None if r is None else r.tolist() for r in results] == [None if r is None else r.tolist() for r in whole]
 
@@ -318,12 +326,20 @@ def test_allreduce_doubles_as_fmi_does(size: int, stories: list[str]) -> None:
 
 
 @few
-@given(sizes, st.integers(0, 9))
-def test_halving_combines_every_element_in_the_tree_of_doubling(size: int, count: int) -> None:
+@given(sizes, st.integers(0, 9), st.booleans())
+def test_halving_combines_every_element_in_the_tree_of_doubling(size: int, count: int, in_place: bool) -> None:
+    def halve(c: QueueChannel) -> list[str]:
+        value = values(c.rank)
+        result = value if in_place else np.empty_like(value)
+        assert allreduce.reduce_scatter_allgather(c, value, result, tell) is result
+        assert in_place or value.tolist() == values(c.rank).tolist()
+        return result.tolist()
+
+    size = max(2, size)
     values = lambda rank: np.array([str(rank)] * count, object)  # noqa: E731
     doubled = QueueWorld(size).run(lambda c: allreduce.recursive_doubling(c, values(c.rank), tell).tolist())
     world = QueueWorld(size)
-    halved = world.run(lambda c: allreduce.reduce_scatter_allgather(c, values(c.rank), tell).tolist())
+    halved = world.run(halve)
     assert all(story == halved[0] for story in halved)
     assert [unordered(story) for story in halved[0]] == [unordered(story) for story in doubled[0]]
     if size & (size - 1) == 0:
