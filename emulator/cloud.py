@@ -129,7 +129,7 @@ class LocalCloud:
 
     async def _start(self) -> None:
         async with AsyncExitStack() as started:
-            # When this process is killed, it is the zygote that removes this folder.
+            # When this process is killed, it is the zygote's keeper that removes this folder.
             scratch = Path(tempfile.mkdtemp(prefix="fmi-emulator-"))
             started.callback(shutil.rmtree, scratch, ignore_errors=True)
             # What is refused is refused before anything runs.

@@ -6,6 +6,7 @@ one, https://docs.kernel.org/scheduler/sched-bwc.html.
 
 import contextlib
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -73,16 +74,24 @@ class CpuGroups:
             (self.base / sandbox_id).rmdir()
 
     def remove(self) -> None:
-        """Remove all groups, once their last processes are out of the kernel's hands."""
+        """Kill what is left in the groups and remove them, once the kernel is done with their last processes."""
         deadline = time.monotonic() + _REMOVAL_S
         while self.base.exists() and time.monotonic() < deadline:
             for group in self.base.iterdir():
                 if group.is_dir():
+                    _kill_all(group)
                     self.discard(group.name)
             try:
                 self.base.rmdir()
             except OSError:
                 time.sleep(0.01)
+
+
+def _kill_all(group: Path) -> None:
+    # Gone already, the group or the process: that is what is wanted.
+    with contextlib.suppress(OSError):
+        for pid in (group / "cgroup.procs").read_text().split():
+            os.kill(int(pid), signal.SIGKILL)
 
 
 def make_cpu_groups(name: str) -> CpuGroups:

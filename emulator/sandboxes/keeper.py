@@ -56,9 +56,9 @@ def _keep(zygote_pid: int, control: socket.socket, state: Path, groups: CpuGroup
     code = os.waitstatus_to_exitcode(_wait_for(zygote_pid, control))
     if code < 0:
         end_children()
-        # The state stays for the next zygote unless the endpoint is gone as well, which may take it a moment.
-        if _is_hung_up(control, _FAREWELL_MS):
-            shutil.rmtree(state, ignore_errors=True)
+    # While there is an endpoint, the state is its own: it takes another zygote, or says why there is none.
+    if _is_hung_up(control, _FAREWELL_MS if code < 0 else 0):
+        shutil.rmtree(state, ignore_errors=True)
     if groups is not None:
         groups.remove()
     return code if code >= 0 else 128 - code
@@ -117,7 +117,7 @@ def main() -> None:
         # Imported here: this process stays small, and what the zygote forks has it all.
         from emulator.sandboxes.zygote import run_zygote
 
-        run_zygote(control, arguments.state, arguments.preload, groups)
+        run_zygote(control, arguments.preload, groups)
     sys.exit(_keep(zygote_pid, control, arguments.state, groups))
 
 

@@ -113,7 +113,7 @@ class ProcessSandboxes:
     Parameters
     ----------
     state
-        Folder of the emulator's files; the zygote removes it when it ends, even if this process was killed.
+        Folder of the emulator's files; its keeper removes it when this process is gone, even when it was killed.
     preload
         Modules that the zygote imports besides numpy, boto3 and fmi_shim.
 

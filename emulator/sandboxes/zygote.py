@@ -10,7 +10,6 @@ import importlib
 import os
 import resource
 import selectors
-import shutil
 import signal
 import socket
 import sys
@@ -235,15 +234,13 @@ def _warm_up(preload: Sequence[str]) -> None:
     gc.freeze()
 
 
-def run_zygote(control: socket.socket, state: Path, preload: Sequence[str], groups: CpuGroups | None) -> NoReturn:
+def run_zygote(control: socket.socket, preload: Sequence[str], groups: CpuGroups | None) -> NoReturn:
     """Be the zygote until the endpoint hangs up, then end the process.
 
     Parameters
     ----------
     control
         The socket to the endpoint.
-    state
-        Folder to remove at the end.
     preload
         Modules to import before the first fork.
     groups
@@ -258,6 +255,4 @@ def run_zygote(control: socket.socket, state: Path, preload: Sequence[str], grou
     except ImportError as error:
         print(f"the sandboxes cannot start: --preload: {error}", file=sys.stderr)
         status = 1
-    finally:
-        shutil.rmtree(state, ignore_errors=True)
     sys.exit(status)

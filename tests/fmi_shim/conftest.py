@@ -1,17 +1,27 @@
-import logging
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from tests.fmi_shim.world import World, rendezvous_server
 
 BUCKET = "exchange"
+# Serves until its standard input ends.
+_S3_SERVER = """
+import logging, sys
+from moto.server import ThreadedMotoServer
+logging.getLogger("werkzeug").setLevel(logging.ERROR)
+server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+server.start()
+print("http://%s:%d" % server.get_host_and_port(), flush=True)
+sys.stdin.read()
+server.stop()
+"""
 
 
 @pytest.fixture(scope="session")
@@ -28,22 +38,21 @@ def world(rendezvous_address: str, tmp_path: Path) -> World:
 @pytest.fixture(scope="session")
 def s3_access() -> Iterator[dict[str, str]]:
     """An S3 server of our own with an empty bucket, and the variables by which boto3 finds it."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    access = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "of-the-test",
-        "AWS_SECRET_ACCESS_KEY": "of-the-test",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in access.items():
-            patch.setenv(name, value)
-        boto3.client("s3", region_name="us-east-1").create_bucket(Bucket=BUCKET)
-    yield access
-    server.stop()
+    # A process of its own: whatever else the tests do with moto in theirs may reset it.
+    with subprocess.Popen([sys.executable, "-c", _S3_SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        url = server.stdout.readline().decode().strip()
+        access = {
+            "AWS_ENDPOINT_URL": url,
+            "AWS_ACCESS_KEY_ID": "of-the-test",
+            "AWS_SECRET_ACCESS_KEY": "of-the-test",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in access.items():
+                patch.setenv(name, value)
+            boto3.client("s3", region_name="us-east-1").create_bucket(Bucket=BUCKET)
+        yield access
 
 
 @pytest.fixture(scope="session")

@@ -143,7 +143,7 @@ def unordered(story: str) -> Any:
 
 
 sizes = st.integers(1, 20)
-few = settings(max_examples=25, deadline=None)
+few = settings(max_examples=25)
 
 
 @given(st.integers(1, 200), st.data())

@@ -197,7 +197,7 @@ backends = st.sampled_from(["Direct", "Redis", "S3"])
 keys = st.sampled_from(["enabled", "host", "port", "max_timeout", "framed", "bucket_name", "timeout", "other"])
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(json_values | st.builds(lambda name, d: {"backends": {name: d}}, backends, st.dictionaries(keys, json_values)))
 def test_any_json_is_a_configuration_or_a_config_error(tmp_path: Path, content: object) -> None:
     require_sound(tmp_path, content)
@@ -247,7 +247,7 @@ def test_anything_anywhere_in_the_published_file_is_taken_or_told(tmp_path: Path
                 require_sound(tmp_path, content if path else json.dumps(strange))
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 4000), st.binary(max_size=6), st.integers(0, 20))
 def test_a_damaged_file_is_taken_or_told(tmp_path: Path, at: int, noise: bytes, cut: int) -> None:
     data = bytearray(json.dumps(WHOLE).encode())

@@ -47,7 +47,7 @@ MESSAGES: list[Message] = [
 ]
 RECORDS = encode_record(NOBODY) * 2
 
-quickly = settings(max_examples=60, deadline=None)
+quickly = settings(max_examples=60)
 
 
 @st.composite

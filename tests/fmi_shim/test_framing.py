@@ -4,7 +4,7 @@ import tracemalloc
 from dataclasses import dataclass
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fmi_shim.channels.framing import Framing
@@ -89,7 +89,6 @@ tapes = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(tapes, st.booleans())
 def test_any_bytes_are_a_message_or_an_error_and_cost_no_memory(tape: Tape, known: bool) -> None:
     listener = Listener(tape, CALL if known else OPEN)

@@ -119,7 +119,7 @@ def in_rank_order(ranks: int, count: int, number: int = 0) -> list[str]:
 
 kinds = st.sampled_from([Rounds, OrderedRounds])
 sizes, widths, counts = st.integers(1, 9), st.integers(1, 6), st.integers(0, 40)
-few = settings(max_examples=20, deadline=None)
+few = settings(max_examples=20)
 
 
 @few
@@ -289,7 +289,7 @@ def test_what_another_process_wrote_before_its_tag_is_seen(kind: type[Rounds]) -
     assert os.waitpid(child, 0)[1] == 0
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.integers(1, 40), st.integers(2, 70), st.sampled_from(["float32", "float64", "complex128", "float16"]), st.data()
 )

@@ -83,7 +83,7 @@ def test_every_operation_type_function_and_root_gives_what_plain_python_gives(ra
 
 
 def test_any_succession_of_calls_gives_what_plain_python_gives(ranks: Ranks) -> None:
-    @settings(max_examples=ranks.place.examples, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=ranks.place.examples, suppress_health_check=list(HealthCheck))
     @given(some_steps(ranks.place.size, ranks.place.most_steps))
     def holds(todo: list[Step]) -> None:
         assert ranks.wrong(todo) == []

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fmi_shim.shared_memory.lanes import Inlet, Outlet
@@ -28,7 +28,6 @@ from fmi_shim.shared_memory.semaphores import Semaphore
 linux = pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="POSIX semaphores in shared memory: Linux")
 
 
-@settings(deadline=None)
 @given(st.integers(1, MAX_RANKS))
 def test_everything_has_a_place_of_its_own(size: int) -> None:
     plan = layout_for(size)
@@ -75,7 +74,6 @@ def pieces(data: bytes, cuts: list[int]) -> Iterator[bytes]:
 
 
 @linux
-@settings(deadline=None)
 @given(st.binary(max_size=2000), st.lists(st.integers(0, 2000)), st.lists(st.integers(0, 2000)))
 def test_a_lane_hands_bytes_on_in_order_however_they_are_cut(data: bytes, sent: list[int], read: list[int]) -> None:
     _, _, outlet, inlet = lane()

@@ -314,5 +314,5 @@ class JobsAgainstModel(RuleBasedStateMachine):
         assert self.jobs.count == len({job for job, _ in self.alive.values()})
 
 
-JobsAgainstModel.TestCase.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)
+JobsAgainstModel.TestCase.settings = settings(max_examples=80, stateful_step_count=30)
 TestJobsAgainstModel = JobsAgainstModel.TestCase

@@ -134,5 +134,5 @@ class RegistryAgainstModel(RuleBasedStateMachine):
         assert self.registry.remembered == sum(owner is None for owner, _, _ in self.tokens.values())
 
 
-RegistryAgainstModel.TestCase.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)
+RegistryAgainstModel.TestCase.settings = settings(max_examples=80, stateful_step_count=30)
 TestRegistryAgainstModel = RegistryAgainstModel.TestCase

@@ -44,7 +44,7 @@ def model(keys: set[str], prefix: str, delimiter: str) -> list[str]:
     return [entry for entry, _ in sorted(entries, key=lambda entry: entry[0].encode())]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(KEYS, TEXTS, st.sampled_from(["", "/", "a", "é/"]), st.integers(1, 4))
 def test_the_pages_of_a_listing_are_the_whole_cut_up(keys: set[str], prefix: str, delimiter: str, limit: int) -> None:
     expected = model(keys, prefix, delimiter)
@@ -60,7 +60,7 @@ def test_the_pages_of_a_listing_are_the_whole_cut_up(keys: set[str], prefix: str
         assert found == expected
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), max_size=12), st.integers(1, 5))
 def test_versions_are_listed_the_newest_first_across_pages(writes: list[tuple[str, bool]], limit: int) -> None:
     with filled(set(), Versioning.ENABLED) as store:

@@ -1,6 +1,7 @@
 """Shares of the CPU: where groups may be made, and what they hold a process to."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -46,11 +47,11 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def test_removing_waits_for_processes_that_are_ending(groups: CpuGroups) -> None:
+def test_removing_ends_what_is_left_and_waits_for_it(groups: CpuGroups) -> None:
     with subprocess.Popen(["sleep", "1000"]) as sleeper:
         groups.add("one", sleeper.pid)
-        sleeper.kill()
         groups.remove()
+    assert sleeper.returncode == -signal.SIGKILL
     assert not groups.base.exists()
 
 

@@ -254,9 +254,11 @@ asyncio.run(main())
 def test_an_owner_that_is_killed_leaves_no_process_and_no_folder(state: Path, sleeper: Path) -> None:
     with owner_of(state, sleeper) as owner:
         pids = told_by(owner)
-        zygote = psutil.Process(pids[0]).ppid()
+        zygote = psutil.Process(pids[0]).parent()
+        assert zygote is not None
+        keeper = zygote.ppid()
         owner.kill()
-    wait_until_gone([*pids, zygote])
+    wait_until_gone([*pids, zygote.pid, keeper])
     assert not state.exists()
 
 

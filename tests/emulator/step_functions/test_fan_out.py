@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from emulator.step_functions.asl.failures import StateFailure
 from emulator.step_functions.fan_out import for_each
 
-few = settings(max_examples=50, deadline=None)
+few = settings(max_examples=50)
 
 
 @few

@@ -12,7 +12,7 @@ from emulator.step_functions.asl.findings import Fields, Findings
 from emulator.step_functions.asl.parse_choice import parse_choices
 from emulator.step_functions.asl.paths import Scope
 
-few = settings(max_examples=50, deadline=None)
+few = settings(max_examples=50)
 
 NOON, ONE = "2026-01-31T12:00:00Z", "2026-01-31T13:00:00+00:00"
 DATA = {

@@ -14,7 +14,7 @@ from emulator.step_functions.asl.intrinsics import INTRINSICS
 from emulator.step_functions.asl.json_values import dumps, same
 from emulator.step_functions.asl.paths import Scope
 
-few = settings(max_examples=50, deadline=None)
+few = settings(max_examples=50)
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(-9, 9) | st.text(max_size=5),

@@ -15,7 +15,7 @@ from emulator.step_functions.asl.items import ItemsError, batches, read_items
 from emulator.step_functions.asl.json_values import dumps
 from emulator.step_functions.asl.tolerance import Tolerance
 
-few = settings(max_examples=50, deadline=None)
+few = settings(max_examples=50)
 
 values = st.none() | st.booleans() | st.integers() | st.text(max_size=8) | st.lists(st.integers(), max_size=3)
 cells = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=6)

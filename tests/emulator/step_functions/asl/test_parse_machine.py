@@ -13,7 +13,7 @@ from emulator.step_functions.asl.definition import ChoiceState, MachineType, Map
 from emulator.step_functions.asl.findings import DefinitionError, Finding
 from emulator.step_functions.asl.parse_machine import parse_definition
 
-few = settings(max_examples=50, deadline=None)
+few = settings(max_examples=50)
 
 PASS = {"Type": "Pass", "End": True}
 LAMBDA = {

@@ -17,7 +17,7 @@ from emulator.step_functions.asl.paths import (
     compile_reference_path,
 )
 
-few = settings(max_examples=50, deadline=None)
+few = settings(max_examples=50)
 
 NOWHERE = Scope({}, {})
 leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5)

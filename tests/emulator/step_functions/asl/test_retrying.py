@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from emulator.step_functions.asl.failures import matches
 from emulator.step_functions.asl.retrying import Retrier, RetryCounts
 
-few = settings(max_examples=50, deadline=None)
+few = settings(max_examples=50)
 
 retriers = st.builds(
     Retrier,
