@@ -24,7 +24,7 @@ from fmi_shim.shared_memory.layout import AHEAD
 from fmi_shim.shared_memory.rounds import Mark, Rounds
 
 WHOLE_BYTES = 1 << 16
-"""Up to this payload an alltoall takes the own slice along with the others: a copy more, and fewer steps."""
+"""Up to this payload the own row is copied along with the others', through the slot: more bytes, and fewer steps."""
 
 
 class SegmentChannel(Channel, ABC):
@@ -138,12 +138,13 @@ def gather(channel: SegmentChannel, call: Call) -> Callable[[Array, Array | None
 def allgather(channel: SegmentChannel, call: Call) -> Callable[[Array], None]:
     """Fill all slots; all read them. The rows of the result are there, the own one filled.
 
-    Copies: one in, one out of everything. Cost: ``n / (AHEAD * slot) * sigma + (p + 1) * n * beta``, since a rank
-    writes some rounds ahead, and waits for the last of them.
+    Copies: one in, one out of everything, in large payloads but for the own row. Cost:
+    ``n / (AHEAD * slot) * sigma + p * n * beta``, since a rank writes some rounds ahead and waits for the last of them.
     """
     assert call.dtype is not None  # noqa: S101 - all know their part
     rounds, mark, slots = channel.rounds, channel.mark(call), channel.slots(call.dtype)[:, : channel.size]
     rank, width = channel.rank, slots.shape[2]
+    blocks = _blocks(channel, channel.size * call.count * call.dtype.itemsize)
 
     def run(rows: Array) -> None:
         for few in batches(starts(rows[0], width)):
@@ -156,8 +157,9 @@ def allgather(channel: SegmentChannel, call: Call) -> Callable[[Array], None]:
                 places.append(turn)
             rounds.await_all()
             for start, turn in zip(few, places, strict=True):
-                columns = rows[:, start : start + width]
-                columns[...] = slots[turn, :, : columns.shape[1]]
+                part = rows[:, start : start + width]
+                for block in blocks:
+                    part[block] = slots[turn, block, : part.shape[1]]
 
     return run
 
@@ -214,11 +216,10 @@ def alltoall(channel: SegmentChannel, call: Call) -> Callable[[Array, Array], No
     rounds, mark = channel.rounds, channel.mark(call)
     slots = divided(channel.slots(call.dtype)[:, : channel.size], channel.size)
     rank, width = channel.rank, slots.shape[3]
-    past = call.count * call.dtype.itemsize > WHOLE_BYTES
-    blocks = (slice(0, rank), slice(rank + 1, channel.size)) if past else (slice(0, channel.size),)
+    blocks = _blocks(channel, call.count * call.dtype.itemsize)
 
     def run(outgoing: Array, incoming: Array) -> None:
-        if past:
+        if len(blocks) > 1:
             incoming[rank] = outgoing[rank]
         for few in batches(starts(outgoing[0], width)):
             places = []
@@ -236,6 +237,13 @@ def alltoall(channel: SegmentChannel, call: Call) -> Callable[[Array, Array], No
                     part[block] = slots[turn, block, rank, : part.shape[1]]
 
     return run
+
+
+def _blocks(channel: SegmentChannel, size_bytes: int) -> tuple[slice, ...]:
+    """Return the rows of a payload that go through slots: all of a small one, of a large one all but the own row."""
+    if size_bytes <= WHOLE_BYTES:
+        return (slice(0, channel.size),)
+    return slice(0, channel.rank), slice(channel.rank + 1, channel.size)
 
 
 def divided(slots: Array, size: int) -> Array:
