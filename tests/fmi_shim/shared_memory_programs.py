@@ -39,6 +39,11 @@ def large_payloads(comm: fmi.Communicator, rank: int, size: int) -> list[str]:
             gathered = comm.gather(own, root)
             if rank == root and not np.array_equal(gathered, np.concatenate(arrays)):
                 wrong.append(f"gather {count} {root}")
+        if not np.array_equal(comm.allgather(own), np.concatenate(arrays)):
+            wrong.append(f"allgather {count}")
+        slices = [array[: count // size * size].reshape(size, -1)[rank] for array in arrays]
+        if not np.array_equal(comm.alltoall(own[: count // size * size]), np.concatenate(slices)):
+            wrong.append(f"alltoall {count}")
         if not np.array_equal(own, arrays[rank]):
             wrong.append(f"own {count}")
     return wrong
