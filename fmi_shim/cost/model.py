@@ -145,11 +145,14 @@ class DirectModel:
 class SharedMemoryModel:
     """``model.SharedMemory``: MB/s of copies while all ranks copy, ms until all ranks have come to a round.
 
-    Measured by this project's benchmarks/comparison.py at N = 4 on 2 cores, rounded: barriers take 5 to 15 us, and an
-    allreduce of 16 MiB, three copies on the way, about 11 ms. Processors with more memory channels copy faster.
+    Fitted, in November 2026, to ``benchmarks.comparison --contestants shm --worlds 4`` on 2 cores, medians of 9 turns:
+    a barrier 9.9 us and an allreduce of 8 bytes, two rounds, 21 us; an allreduce of 16 MiB, which the formula counts as
+    three copies, 8.2 ms. Other operations come out slower than they are: a bcast took 4.0 ms and a reduce 6.1 ms where
+    the formulas say 5.6 and 14, since ranks copy one piece while others copy the next. Busy cores halve the bandwidth;
+    processors with more memory channels copy faster.
     """
 
-    bandwidth: float = 4000.0
+    bandwidth: float = 6000.0
     overhead: float = 0.01
 
 
