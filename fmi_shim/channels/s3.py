@@ -18,8 +18,8 @@ Result = TypeVar("Result")
 _THREADS = 16
 """Requests under way at once: a request is tens of milliseconds of waiting and little work."""
 
-_WORD_SECONDS = 1.0
-"""How long a failed rank's last word is there for those who wait."""
+_WORD_SECONDS = 2.0
+"""How long a failed rank's last word is there for those who wait: several of their looks, also on a busy machine."""
 _DELETED_AT_ONCE = 1000  # DeleteObjects' limit
 
 
