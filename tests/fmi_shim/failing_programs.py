@@ -97,12 +97,14 @@ def come_late(comm: fmi.Communicator, rank: int, size: int, late: int, given_up:
     """The late rank comes to the second barrier only once rank 0, which it exchanges with, has given up.
 
     Before the first one all come together without the communicator: its time is for the calls, not for the start.
+    In shared memory, where the others have come to the second barrier, the news may reach the late rank in the third.
     """
     come_together(given_up.parent, rank, size)
     comm.barrier()
     if rank == late:
         wait_for(given_up)
     try:
+        comm.barrier()
         comm.barrier()
     finally:
         if rank == 0:

@@ -87,10 +87,10 @@ def test_a_rank_that_never_comes_is_named_after_max_timeout(world: World) -> Non
 
 
 def test_a_late_rank_is_named_and_told_when_it_comes(world: World, tmp_path: Path) -> None:
-    outcomes = world.run(failing_programs.come_late, 3, 1, tmp_path / "given-up", max_timeout=1000)
+    outcomes = world.run(failing_programs.come_late, 3, 1, tmp_path / "given-up", max_timeout=2000)
     for outcome in outcomes:
         assert isinstance(outcome.error, PeerTimeoutError), outcomes
-        assert "for 1 s" in outcome.error.message
+        assert "for 2 s" in outcome.error.message
     assert outcomes[1].error.teller in (0, 2)  # rank 2 waits for rank 0 as long as that for rank 1
 
 

@@ -78,7 +78,7 @@ def test_a_killed_rank_is_noticed_down_a_chain(redis_world: World) -> None:
 
 
 def test_a_failed_ranks_objects_are_deleted(redis_world: World, client: redis.Redis) -> None:
-    first, *others = redis_world.run(failing_programs.overflow, 3, max_timeout=3000)
+    first, *others = redis_world.run(failing_programs.overflow, 3)
     assert isinstance(first.error, OverflowError)
     assert [type(outcome.error) for outcome in others] == [PeerOverflowError] * 2
     assert "sum of 1073741824 and" in str(others[0].error)
@@ -88,7 +88,7 @@ def test_a_failed_ranks_objects_are_deleted(redis_world: World, client: redis.Re
 
 
 def test_mismatched_types_are_told_in_framed_mode(redis_world: World) -> None:
-    first, second = redis_world.run(failing_programs.mismatched, 2, "type", max_timeout=3000)
+    first, second = redis_world.run(failing_programs.mismatched, 2, "type")
     errors = [outcome.error for outcome in (first, second)]
     assert any(isinstance(error, MismatchError) for error in errors)
     assert all(isinstance(error, MismatchError) for error in errors)

@@ -60,7 +60,7 @@ def test_a_killed_rank_is_named_by_those_who_wait(s3_world: World) -> None:
 
 
 def test_a_failed_ranks_error_is_told_to_those_who_wait(s3_world: World, bucket: Any) -> None:
-    first, second = s3_world.run(failing_programs.overflow, 2, max_timeout=0)
+    first, second = s3_world.run(failing_programs.overflow, 2)
     assert isinstance(first.error, OverflowError)
     assert isinstance(second.error, PeerOverflowError)
     assert keys(bucket) == []
