@@ -26,7 +26,7 @@ def main() -> None:
     """Measure, and print a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one run of each command instead of a median")
-    repeats = 1 if parser.parse_args().quick else 5
+    repeats = 1 if parser.parse_args().quick else 3
     print(f"On {whole_runs.machine()}:\n")
     print("| what | goal | measured |\n|---|---|---|", flush=True)
     measurements = [
