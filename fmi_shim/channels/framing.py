@@ -204,7 +204,7 @@ class Framing(Generic[L]):
             if before < len(expected) and total >= HEADER_BYTES:
                 seen = min(total, len(expected))
                 if before < HEADER_BYTES and head[KIND_AT] == Kind.waiting:
-                    note = decode_header(head)
+                    note = self._accept(source, head, b"")
                     self._noted(source, note.call, note.length, blocking)
                     source.push_back(bytes(head[HEADER_BYTES:seen]) + bytes(payload[: total - seen]))
                     buffers[:] = [memoryview(head), payload]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import mmap
 import struct
 
-from fmi_shim.farewells import Abort, abort_payload, decode_abort
+from fmi_shim.errors import MismatchError
+from fmi_shim.farewells import MAX_ABORT_BYTES, Abort, abort_payload, decode_abort
+from fmi_shim.frames import FrameError
 from fmi_shim.shared_memory.layout import ABORT, CLAIM, GATE, Layout
 from fmi_shim.shared_memory.semaphores import Semaphore
 
@@ -33,10 +35,19 @@ class Alarm:
             self._gate.post()
 
     def heard(self) -> tuple[int, Abort] | None:
-        """Return which rank has told of what, None if all is well."""
+        """Return which rank has told of what, None if all is well.
+
+        Raises
+        ------
+        MismatchError
+            If there is no record that a rank could have written.
+        """
         if not self._gate.try_wait():
             return None
         self._gate.post()
         start = ABORT + _PREFIX.size
         teller, length = _PREFIX.unpack(self._memory[ABORT:start])
-        return teller, decode_abort(self._memory[start : start + length])
+        try:
+            return teller, decode_abort(self._memory[start : start + min(length, MAX_ABORT_BYTES)])
+        except FrameError as error:
+            raise MismatchError(f"the shared memory is damaged: {error}") from None

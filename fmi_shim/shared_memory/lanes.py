@@ -10,6 +10,7 @@ import mmap
 import struct
 
 from fmi_shim.channels.stream import Buffers, advance
+from fmi_shim.errors import MismatchError
 from fmi_shim.shared_memory.layout import BLOCK_PREFIX, BLOCKS, LINE, Layout
 from fmi_shim.shared_memory.semaphores import Semaphore
 
@@ -144,11 +145,21 @@ class Inlet(_End):
         return label
 
     def pull(self, buffers: Buffers) -> int:
-        """Move from the next block, if one may be read, into `buffers` what they take; return the number of bytes."""
+        """Move from the next block, if one may be read, into `buffers` what they take; return the number of bytes.
+
+        Raises
+        ------
+        MismatchError
+            If the block announces more than fits one: other programs than the ranks have written to the segment.
+        """
         if not self.poll():
             return 0
         start = self._offset + BLOCK_PREFIX
         length, label = _PREFIX.unpack_from(self._memory, self._offset)
+        if length > self._room:
+            raise MismatchError(
+                f"the shared memory is damaged: rank {self.peer} announces a block of {length} bytes, {self._room} fit"
+            )
         if not self._cursor:
             self.label = label
             self.labels += label > 0

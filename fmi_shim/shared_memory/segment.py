@@ -99,10 +99,16 @@ def create(size: int) -> tuple[bytes, Segment]:
 
 
 def attach(token: bytes, size: int, rank: int) -> Segment | None:
-    """Return the segment that rank 0 made, None where it cannot be seen: on another host, or in another container."""
+    """Return the segment that rank 0 made, None where it cannot be seen: on another host, or in another container.
+
+    A file of that name which is not as long as a segment for so many ranks is not the one.
+    """
     try:
-        descriptor = os.open(_path(token), os.O_RDWR | os.O_CLOEXEC)
+        descriptor = os.open(_path(token), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
+        return None
+    if os.fstat(descriptor).st_size != layout.layout_for(size).total:
+        os.close(descriptor)
         return None
     return Segment(descriptor, size, rank)
 

@@ -4,13 +4,14 @@ import tracemalloc
 from dataclasses import dataclass
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fmi_shim.channels.framing import Framing
 from fmi_shim.channels.posting import OnReceived, Transfer
 from fmi_shim.channels.stream import Buffers, advance
-from fmi_shim.errors import FmiError, PeerLostError
+from fmi_shim.errors import FmiError, MismatchError, PeerLostError
 from fmi_shim.farewells import Abort, Reason, abort_frame, goodbye_frame
 from fmi_shim.frames import Call, Kind, Operation, header, signature, waiting_frame
 
@@ -111,3 +112,10 @@ def test_notes_before_a_message_are_passed_over(notes: list[bytes], message: byt
     assert filled.ravel().tolist() == VALUES.tolist()
     opened = Listener(Tape(b"".join([*notes, message]), step), OPEN).recv_new(1)
     assert opened.tolist() == filled.tolist()
+
+
+@pytest.mark.parametrize("step", [7, 32])
+def test_a_note_that_is_none_is_an_error_with_a_name(step: int) -> None:
+    damaged_note = b"??" + NOTE[2:]
+    with pytest.raises(MismatchError, match="rank 1 sent no valid frame"):
+        Listener(Tape(damaged_note + MESSAGE, step), CALL).recv(np.empty((2, 2)), 1)

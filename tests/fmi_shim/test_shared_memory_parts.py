@@ -3,6 +3,8 @@
 import itertools
 import mmap
 import multiprocessing
+import os
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,9 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fmi_shim.errors import MismatchError
+from fmi_shim.shared_memory import segment
+from fmi_shim.shared_memory.alarm import Alarm
 from fmi_shim.shared_memory.lanes import Inlet, Outlet
 from fmi_shim.shared_memory.layout import (
     ABORT,
+    BLOCK_PREFIX,
     BLOCKS,
     GATE,
     LINE,
@@ -152,3 +158,50 @@ def test_a_semaphore_without_a_post_lets_nobody_through() -> None:
     assert not semaphore.wait(0.001)
     semaphore.post()
     assert semaphore.wait(0.001)
+
+
+@linux
+@given(st.integers(0, 2**32 - 1))
+def test_a_block_that_announces_more_than_fits_is_named_and_never_read(length: int) -> None:
+    memory, plan, outlet, inlet = lane()
+    outlet.push([memoryview(b"x" * 8)])
+    struct.pack_into("<I", memory, plan.lane_of(0, 1) + 3 * LINE, length)
+    room = plan.block - BLOCK_PREFIX
+    if length <= room:
+        assert inlet.pull([memoryview(bytearray(2 * room))]) == length
+        return
+    with pytest.raises(MismatchError, match=f"rank 0 announces a block of {length} bytes, {room} fit"):
+        inlet.pull([memoryview(bytearray(2 * room))])
+
+
+@linux
+@given(st.integers(0, 2**32 - 1), st.binary(max_size=200))
+def test_a_damaged_alarm_is_named_or_an_alarm(length: int, record: bytes) -> None:
+    plan = layout_for(2)
+    memory = mmap.mmap(-1, plan.total)
+    Semaphore(memory, GATE).initialise(1)
+    told = struct.pack("<iI", 1, length) + record
+    memory[ABORT : ABORT + len(told)] = told
+    try:
+        heard = Alarm(memory, plan).heard()
+    except MismatchError as error:
+        assert "the shared memory is damaged" in str(error)
+    else:
+        assert heard is not None
+
+
+@linux
+@pytest.mark.parametrize("length", [0, 100, 1 << 20])
+def test_a_file_that_is_no_segment_of_so_many_ranks_is_not_the_one(length: int) -> None:
+    token, made = segment.create(2)
+    path = Path("/dev/shm") / f"fmi-{token.hex()}"
+    try:
+        assert segment.attach(token, 64, 1) is None
+        os.truncate(path, length)
+        assert segment.attach(token, 2, 1) is None
+        path.unlink()
+        path.symlink_to("/dev/zero")
+        assert segment.attach(token, 2, 1) is None
+    finally:
+        segment.unlink(token)
+        made.close()
