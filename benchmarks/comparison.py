@@ -2,7 +2,8 @@
 
 Every rank process holds all contestants, which take turns at each case, so that a busy moment of the machine meets
 all of them; ratios are to be trusted more than times. A figure is the median, over the turns, of the slowest
-rank's time a call, of many calls in a row. A table is printed as it comes; figures and a plot go to a folder.
+rank's time a call, of many calls in a row. Reductions are in place, which is all that gloo has, so that all have the
+same memory to touch. A table is printed as it comes; figures and a plot go to a folder.
 Without options it takes about a quarter of an hour on 2 cores, with --short less than a minute.
 """
 
@@ -19,13 +20,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from benchmarks import comparison_plot, figures
+from benchmarks import comparison_plot, figures, forked_ranks
 from benchmarks.figures import OURS, PEERS, Figure
 from benchmarks.local_server import running_server
 
@@ -46,18 +47,32 @@ _PROBE = (
 
 
 def measure(
-    cases: Sequence[tuple[str, int]], size: int, names: Sequence[str], turns: int, mpi: Path | None = None
+    cases: Sequence[tuple[str, int]],
+    size: int,
+    names: Sequence[str],
+    turns: int,
+    mpi: Path | None = None,
+    *,
+    forked: bool = True,
 ) -> Iterator[Figure]:
     """Run `cases`, (operation, bytes), on `size` ranks around a rendezvous server of their own; yield as they come.
 
-    `names` are the contestants; MPI among them needs `mpi`, the folder to import mpi4py from.
+    `names` are the contestants; MPI among them needs `mpi`, the folder to import mpi4py from. Ranks are forks of one
+    process, or interpreters of their own.
     """
     with running_server() as server, tempfile.TemporaryDirectory() as name, ExitStack() as ranks:
         folder = Path(name)
         server.write_config(folder / "fmi.json")
         plan = {"contestants": list(names), "cases": list(cases), "turns": turns}
         (folder / "plan.json").write_text(json.dumps(plan))
-        processes = [ranks.enter_context(process) for process in _start_ranks(size, folder, mpi)]
+        paths = [str(_ROOT)] if mpi is None else [str(_ROOT), str(mpi)]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "benchmarks.contestants", str(folder)]
+        if forked:
+            meeting_place = str(folder / "ranks")
+            ranks.enter_context(forked_ranks.running([*command, meeting_place], environment, _ROOT))
+            command = [*forked_ranks.STAND_IN, meeting_place]
+        processes = [ranks.enter_context(process) for process in _start_ranks(command, size, environment, mpi)]
         ranks.callback(_end, processes)
         for index, (operation, size_bytes) in enumerate(cases):
             times = [_line(folder / f"rank-{rank}", index, processes) for rank in range(size)]
@@ -70,16 +85,15 @@ def measure(
             process.wait()
 
 
-def _start_ranks(size: int, folder: Path, mpi: Path | None) -> list[subprocess.Popen[bytes]]:
-    """Start the ranks, by mpirun where MPI takes part."""
-    command = [sys.executable, "-m", "benchmarks.contestants", str(folder)]
-    paths = [str(_ROOT)] if mpi is None else [str(_ROOT), str(mpi)]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+def _start_ranks(
+    command: Sequence[str], size: int, environment: Mapping[str, str], mpi: Path | None
+) -> list[subprocess.Popen[bytes]]:
+    """Start `command` as each rank, by mpirun where MPI takes part."""
     if mpi is not None:
         mpirun = ["mpirun", "--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-n", str(size)]
         return [subprocess.Popen([*mpirun, *command], cwd=_ROOT, env=environment)]
     return [
-        subprocess.Popen(command, cwd=_ROOT, env=environment | {"RANK": str(rank), "WORLD_SIZE": str(size)})
+        subprocess.Popen(command, cwd=_ROOT, env={**environment, "RANK": str(rank), "WORLD_SIZE": str(size)})
         for rank in range(size)
     ]
 
@@ -149,6 +163,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--worlds", nargs="+", type=int, metavar="N", help="default: 2 4 8 16")
     parser.add_argument("--contestants", nargs="+", choices=OURS + PEERS, default=OURS + PEERS, help="default: all")
     parser.add_argument("--turns", type=int, help=f"of each contestant at each case; default: {TURNS}")
+    parser.add_argument(
+        "--ranks",
+        choices=("forked", "separate"),
+        default="forked",
+        help="forks of one process after its imports, which is how fmirun and the emulator start ranks, so that all "
+        "share the memory of what was imported, and the caches of it; or each an interpreter of its own, which is how "
+        "mpirun and torchrun do. Small calls of many ranks to a core take longer then; all contestants run in the same "
+        "ranks either way. default: %(default)s",
+    )
     parser.add_argument("--mpi-python", default=sys.executable, metavar="PATH", help="an interpreter that has mpi4py")
     parser.add_argument("--out", type=Path, default=Path("build"), metavar="FOLDER", help="default: %(default)s")
     parser.add_argument(
@@ -175,7 +198,8 @@ def _present(wanted: Sequence[str], mpi_python: str) -> tuple[list[str], Path | 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; write ``comparison.json`` and ``comparison.png``, after each world size."""
     options = _parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, _stop)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _stop)
     sizes = options.sizes or (SHORT_SIZES if options.short else SIZES)
     turns = options.turns or (SHORT_TURNS if options.short else TURNS)
     names, mpi = _present(options.contestants, options.mpi_python)
@@ -185,7 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(figures.table_header(names), flush=True)
     for world_size in options.worlds or (SHORT_WORLDS if options.short else WORLDS):
         cases = [(op, size) for op in options.operations for size in ((0,) if op == "barrier" else sizes)]
-        for figure in measure(cases, world_size, names, turns, mpi):
+        for figure in measure(cases, world_size, names, turns, mpi, forked=options.ranks == "forked"):
             found[figure.case] = figure
             print(figures.table_line(figure), flush=True)
         in_order = sorted(found.values(), key=lambda f: (OPERATIONS.index(f.operation), f.world_size, f.size_bytes))

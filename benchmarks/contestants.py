@@ -1,4 +1,4 @@
-"""One rank of the comparison: every contestant's collectives, in turns, timed. Started by `benchmarks.comparison`."""
+"""The ranks of the comparison: every contestant's collectives, in turns, timed. Started by `benchmarks.comparison`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 
 import fmi_shim as fmi
+from benchmarks import forked_ranks
 from fmi_shim.operators import Array
 
 _BYTES_A_TURN = 32 << 20
@@ -34,7 +35,8 @@ class Memory:
     value
         What a rank hands in: of so many bytes, in an allgather so many for all ranks together.
     out
-        Where the result goes.
+        Where the result goes, but of reductions, which all have in place, since gloo has nothing else, so that all have
+        the same memory to touch.
     """
 
     value: Array
@@ -59,7 +61,7 @@ class Contestant(Protocol):
 
 
 class Fmi:
-    """One of our channels."""
+    """One of our channels; reductions in place."""
 
     def __init__(self, rank: int, size: int, folder: Path, channel: str) -> None:
         os.environ["FMI_CHANNEL"] = "shm" if channel == "shm" else ""
@@ -69,8 +71,8 @@ class Fmi:
         """Return the calls; a bcast fills what is there, as all contestants' does."""
         comm, value, out, total = self._comm, memory.value, memory.out, fmi.func(fmi.op.sum)
         return {
-            "allreduce": lambda: comm.allreduce(value, total, out=out),
-            "reduce": lambda: comm.reduce(value, 0, total, out=out),
+            "allreduce": lambda: comm.allreduce(value, total, out=value),
+            "reduce": lambda: comm.reduce(value, 0, total, out=value if comm.rank == 0 else None),
             "bcast": lambda: comm.bcast(value, 0),
             "barrier": comm.barrier,
             "allgather": lambda: comm.allgather(value, out=out),
@@ -83,19 +85,21 @@ class Fmi:
 
 
 class Mpi:
-    """mpi4py's buffer interface."""
+    """mpi4py's buffer interface; reductions in place."""
 
     def __init__(self) -> None:
         from mpi4py import MPI
 
-        self._comm = MPI.COMM_WORLD
+        MPI.Init()
+        self._mpi = MPI
 
     def calls(self, memory: Memory) -> Calls:
         """Return the calls."""
-        comm, value, out = self._comm, memory.value, memory.out
+        comm, value, out, same = self._mpi.COMM_WORLD, memory.value, memory.out, self._mpi.IN_PLACE
+        sent, received = (same, value) if comm.rank == 0 else (value, None)
         return {
-            "allreduce": lambda: comm.Allreduce(value, out),
-            "reduce": lambda: comm.Reduce(value, out if comm.rank == 0 else None),
+            "allreduce": lambda: comm.Allreduce(same, value),
+            "reduce": lambda: comm.Reduce(sent, received),
             "bcast": lambda: comm.Bcast(value, 0),
             "barrier": comm.Barrier,
             "allgather": lambda: comm.Allgather(value, out),
@@ -103,7 +107,8 @@ class Mpi:
         }
 
     def close(self) -> None:
-        """Leave it to mpi4py, which finalizes at the end of the program."""
+        """Leave in peace: mpi4py does so by itself only at the end of a program that it has initialised MPI in."""
+        self._mpi.Finalize()
 
 
 class Gloo:
@@ -163,7 +168,7 @@ def run_rank(rank: int, size: int, folder: Path) -> None:
             taken: dict[str, list[float]] = {name: [] for name in names}
             for _ in range(plan["turns"]):
                 for name, call in calls.items():
-                    memory.value.fill(1.0)  # gloo's sums grow in place
+                    memory.value.fill(1.0)  # sums grow in place
                     call()  # connects, and touches memory
                     meet()
                     start = time.perf_counter()
@@ -181,6 +186,30 @@ def _number(*variables: str) -> int:
     return next(int(os.environ[variable]) for variable in variables if variable in os.environ)
 
 
+def _run_rank_here(folder: Path) -> None:
+    """Be the rank that the environment says, of mpirun's or another's."""
+    rank, size = _number("OMPI_COMM_WORLD_RANK", "RANK"), _number("OMPI_COMM_WORLD_SIZE", "WORLD_SIZE")
+    run_rank(rank, size, folder)
+
+
+def main() -> None:
+    """Be a rank, or fork those whose stand-ins come to a socket.
+
+    Where MPI is there, it is initialised by the ranks, since forks of a process that has done so have none.
+    """
+    folder, *socket_path = map(Path, sys.argv[1:])
+    names = json.loads((folder / "plan.json").read_text())["contestants"]
+    if "mpi" in names:
+        import mpi4py
+
+        mpi4py.rc.initialize = False
+    if socket_path:
+        modules = {"mpi": ["mpi4py.MPI"], "gloo": ["torch.distributed"]}
+        wanted = [module for name in names for module in modules.get(name, [])]
+        forked_ranks.serve(socket_path[0], wanted, lambda: _run_rank_here(folder))
+    else:
+        _run_rank_here(folder)
+
+
 if __name__ == "__main__":
-    rank_variables, size_variables = ("OMPI_COMM_WORLD_RANK", "RANK"), ("OMPI_COMM_WORLD_SIZE", "WORLD_SIZE")
-    run_rank(_number(*rank_variables), _number(*size_variables), Path(sys.argv[1]))
+    main()
