@@ -1,4 +1,4 @@
-"""What arguments may be: whole numbers within AWS's limits."""
+"""What arguments may be, whole numbers within AWS's limits above all, and the options that several commands have."""
 
 import argparse
 import ipaddress
@@ -6,8 +6,6 @@ import ipaddress
 from emulator import limits
 from emulator.lambda_service.cold_starts import ColdStarts
 from emulator.lambda_service.settings import LambdaSettings, RuntimeClient
-
-PRELOAD_HELP = "module that sandboxes share instead of importing it each, such as torch; may be repeated"
 
 
 def world_size(text: str) -> int:
@@ -56,6 +54,35 @@ def _within(text: str, allowed: range) -> int:
     if value not in allowed:
         raise argparse.ArgumentTypeError(f"expected a whole number from {allowed[0]} to {allowed[-1]}, got {text}")
     return value
+
+
+def add_rank_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what a rank's function is configured with."""
+    parser.add_argument(
+        "--memory",
+        type=memory_mb,
+        default=limits.MB_PER_VCPU,
+        metavar="MB",
+        help="memory of a rank (default %(default)s: one vCPU)",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=timeout_s,
+        default=limits.TIMEOUT_S[-1],
+        metavar="S",
+        help="longest time of a rank, seconds (default %(default)s, Lambda's longest)",
+    )
+
+
+def add_preload_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option that names what sandboxes find imported."""
+    parser.add_argument(
+        "--preload",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="module that sandboxes share instead of importing it each, such as torch; may be repeated",
+    )
 
 
 def add_function_options(parser: argparse.ArgumentParser) -> None:

@@ -71,17 +71,8 @@ def add_parser(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
     parser.add_argument("--script-folder", type=Path, metavar="DIR", help="local folder to upload as S3_object_name")
     parser.add_argument("--data", type=Path, metavar="DIR", help="local folder whose files go below data_prefix")
     parser.add_argument("--results", type=Path, metavar="DIR", help="folder for the results (default: results)")
-    parser.add_argument(
-        "--memory", type=arguments.memory_mb, default=1769, metavar="MB", help="memory of a rank (default %(default)s)"
-    )
-    parser.add_argument(
-        "--timeout",
-        type=arguments.timeout_s,
-        default=900,
-        metavar="S",
-        help="longest time of a rank (default %(default)s)",
-    )
-    parser.add_argument("--preload", action="append", default=[], metavar="MODULE", help=arguments.PRELOAD_HELP)
+    arguments.add_rank_options(parser)
+    arguments.add_preload_option(parser)
     parser.add_argument(
         "--endpoint-url", metavar="URL", help="a local cloud that is running (default: one is started for the run)"
     )

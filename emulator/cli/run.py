@@ -59,24 +59,11 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("-n", "--ranks", type=allowed.world_size, required=True, help="number of ranks (world size)")
-    parser.add_argument(
-        "--memory",
-        type=allowed.memory_mb,
-        default=1769,
-        metavar="MB",
-        help="memory of a rank (default %(default)s: one vCPU)",
-    )
-    parser.add_argument(
-        "--timeout",
-        type=allowed.timeout_s,
-        default=900,
-        metavar="S",
-        help="longest time of a rank (default %(default)s)",
-    )
+    allowed.add_rank_options(parser)
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder of files to deal out to the ranks through S3")
     parser.add_argument("--results", type=Path, metavar="DIR", help="folder for what the ranks leave in RESULT_PATH")
     parser.add_argument("--batch-size", type=allowed.positive, metavar="N", help="BATCH_SIZE in the ranks' environment")
-    parser.add_argument("--preload", action="append", default=[], metavar="MODULE", help=allowed.PRELOAD_HELP)
+    allowed.add_preload_option(parser)
     allowed.add_function_options(parser)
     parser.add_argument("script", type=Path, help="the program; its folder is uploaded with it")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="the program's own arguments")

@@ -16,6 +16,19 @@ if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
 _DEFAULT_PORT = 4566
+_DESCRIPTION = """\
+Serve Lambda, S3, Step Functions, CloudWatch Logs and what else moto has, with a rendezvous server, until Ctrl-C.
+
+The lines that it prints, exported in another terminal, point boto3, the aws command and FMI programs at it.
+"""
+_EXAMPLES = """\
+examples:
+  fmi-emulator serve
+  fmi-emulator serve --state build/state --preload torch
+  fmi-emulator serve --cold-starts measured --cold-start-seed 1
+
+exit status: 130 after Ctrl-C, 143 after SIGTERM, 2 if it could not begin
+"""
 
 
 def add_parser(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -23,8 +36,9 @@ def add_parser(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = commands.add_parser(
         "serve",
         help="keep an endpoint running until Ctrl-C",
-        description="Serve Lambda, S3, Step Functions, CloudWatch Logs and what else moto has, with a rendezvous "
-        "server, until Ctrl-C.",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "--port",
@@ -46,7 +60,7 @@ def add_parser(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
         metavar="DIR",
         help="keep buckets, functions, state machines and logs in DIR, from one run to the next, even after a kill",
     )
-    parser.add_argument("--preload", action="append", default=[], metavar="MODULE", help=arguments.PRELOAD_HELP)
+    arguments.add_preload_option(parser)
     arguments.add_function_options(parser)
     parser.set_defaults(run=_serve)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from emulator.errors import EmulatorError
 from emulator.functions.initialize import RANKS_IN_S3
-from emulator.limits import DEFAULT_EPHEMERAL_STORAGE_MB, vcpus
+from emulator.limits import DEFAULT_EPHEMERAL_STORAGE_MB, MB_PER_VCPU, vcpus
 from emulator.orchestration.bundle import function_archive
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 # All that Lambda offers: programs keep their partitions there.
 EXECUTE_TMP_MB = 10240
 _OWN_FUNCTION_TIMEOUT_S = 60
-_OWN_FUNCTION_MEMORY_MB = 1769
 # Marks the functions that may be replaced by the next run.
 _DESCRIPTION = "deployed by fmi-emulator"
 
@@ -99,7 +98,7 @@ def deploy(functions: "LambdaClient", names: Mapping[Role, str], settings: Setti
             Handler=f"{role.value}.handler",
             Role=iam_role,
             Code={"ZipFile": archive},
-            MemorySize=settings.memory_mb if is_execute else _OWN_FUNCTION_MEMORY_MB,
+            MemorySize=settings.memory_mb if is_execute else MB_PER_VCPU,
             Timeout=settings.timeout_s if is_execute else _OWN_FUNCTION_TIMEOUT_S,
             EphemeralStorage={"Size": EXECUTE_TMP_MB if is_execute else DEFAULT_EPHEMERAL_STORAGE_MB},
             Environment={"Variables": variables},

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from emulator.limits import MB_PER_VCPU, TIMEOUT_S
 from emulator.log_lines import Report
 from emulator.rank_failures import is_victim
 
@@ -20,7 +21,7 @@ class Job:
     arguments
         The script's command-line arguments.
     memory_mb
-        Memory of a rank, MB; 1769 buy one vCPU.
+        Memory of a rank, MB; the default buys one vCPU.
     timeout_s
         Longest time of a rank, seconds.
     data
@@ -34,8 +35,8 @@ class Job:
     script: Path
     world_size: int
     arguments: tuple[str, ...] = ()
-    memory_mb: int = 1769
-    timeout_s: int = 900
+    memory_mb: int = MB_PER_VCPU
+    timeout_s: int = TIMEOUT_S[-1]
     data: Path | None = None
     results: Path | None = None
     batch_size: int | None = None
