@@ -3,6 +3,8 @@
 import fcntl
 import os
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from emulator.errors import StateError
@@ -48,6 +50,17 @@ class StateFolder:
         except BaseException:
             os.close(self._mark)
             raise
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Commit all that happens within, or nothing."""
+        self.database.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self.database.execute("ROLLBACK")
+            raise
+        self.database.execute("COMMIT")
 
     def folder(self, name: str) -> Path:
         """Return a folder within, made when there is none."""

@@ -13,7 +13,8 @@ from aiohttp import web
 from emulator.errors import ApiError
 from emulator.limits import ACCOUNT_ID, LOG_EVENT_BYTES, MIB, REGION
 from emulator.log_store.filter_pattern import matcher
-from emulator.log_store.store import LogEvent, LogStore, Position
+from emulator.log_store.records import LogEvent, Position
+from emulator.log_store.store import LogStore
 
 TARGET = "Logs_20140328."
 _REQUEST_BYTES = 2 * MIB

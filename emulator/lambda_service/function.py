@@ -2,7 +2,7 @@
 
 import re
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
@@ -85,6 +85,15 @@ class Function:
             )
         return self.package.root
 
+    def changed(self, **changes: Any) -> "Function":
+        """Return what a change makes of it, with a revision and a time of its own."""
+        return replace(self, **changes, revision_id=str(uuid.uuid4()), last_modified=datetime.now(UTC))
+
+    def is_same_but_for_description(self, other: "Function") -> bool:
+        """Tell whether another state of it has the same code and settings."""
+        spec = replace(self.spec, description=other.spec.description)
+        return (self.package.sha256, spec) == (other.package.sha256, other.spec)
+
     def to_api(self) -> dict[str, Any]:
         """Return the FunctionConfiguration of the API."""
         return {
@@ -152,6 +161,23 @@ class Alias:
 def function_arn(name: str) -> str:
     """Return the Amazon resource name of a function in the emulated account."""
     return f"arn:aws:lambda:{limits.REGION}:{limits.ACCOUNT_ID}:function:{name}"
+
+
+def check_revision(latest: str, expected: object) -> None:
+    """Refuse a change whose caller has seen another revision than the latest one; None is any.
+
+    Raises
+    ------
+    ApiError
+        PreconditionFailedException.
+    """
+    if expected is not None and expected != latest:
+        raise ApiError(
+            "PreconditionFailedException",
+            HTTPStatus.PRECONDITION_FAILED,
+            "The Revision Id provided does not match the latest Revision Id. Call the GetFunction/GetAlias API to "
+            "retrieve the latest Revision Id",
+        )
 
 
 def not_found(arn: str) -> ApiError:

@@ -4,7 +4,6 @@ import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 
@@ -17,6 +16,7 @@ from emulator.lambda_service.function import (
     Function,
     ImageUri,
     Reference,
+    check_revision,
     function_arn,
     not_found,
 )
@@ -99,9 +99,9 @@ class FunctionRegistry:
     ) -> Function:
         """Give a function new code; return it as it is now, or would be after a dry run."""
         entry, parsed = self._find(reference)
-        _check_revision(entry.latest.revision_id, revision_id)
+        check_revision(entry.latest.revision_id, revision_id)
         spec = entry.latest.spec if architecture is None else replace(entry.latest.spec, architecture=architecture)
-        function = _changed(entry.latest, spec=spec, package=self._packages.store(spec, code))
+        function = entry.latest.changed(spec=spec, package=self._packages.store(spec, code))
         if dry_run:
             self._packages.remove([function])
         else:
@@ -112,8 +112,8 @@ class FunctionRegistry:
     def update_configuration(self, reference: str, request: Mapping[str, Any]) -> Function:
         """Change a function's settings; return it as it is now."""
         entry, parsed = self._find(reference)
-        _check_revision(entry.latest.revision_id, request.get("RevisionId"))
-        entry.latest = _changed(entry.latest, spec=entry.latest.spec.updated(request))
+        check_revision(entry.latest.revision_id, request.get("RevisionId"))
+        entry.latest = entry.latest.changed(spec=entry.latest.spec.updated(request))
         self._keep(parsed.name)
         return entry.latest
 
@@ -128,14 +128,14 @@ class FunctionRegistry:
         """Freeze the function as its next version; an unchanged one is not published twice."""
         entry, parsed = self._find(reference)
         latest = entry.latest
-        _check_revision(latest.revision_id, revision_id)
+        check_revision(latest.revision_id, revision_id)
         if code_sha256 not in (None, latest.package.sha256):
             raise invalid(
                 f"CodeSHA256 ({code_sha256}) is different from current CodeSHA256 in $LATEST "
                 f"({latest.package.sha256}). Please try again with the CodeSHA256 in $LATEST."
             )
         newest = next(reversed(entry.versions.values()), None)
-        if newest is not None and _same_but_for_description(newest, latest):
+        if newest is not None and newest.is_same_but_for_description(latest):
             return newest
         entry.published += 1
         version = str(entry.published)
@@ -175,7 +175,7 @@ class FunctionRegistry:
         """Let an alias stand for another version, or describe it anew."""
         entry, parsed = self._find(reference)
         alias = self.alias(reference, name)
-        _check_revision(alias.revision_id, revision_id)
+        check_revision(alias.revision_id, revision_id)
         if version is not None:
             self.get(parsed.name, version)
             alias = replace(alias, version=version)
@@ -297,22 +297,3 @@ class FunctionRegistry:
         if parsed.name not in self._entries:
             raise not_found(function_arn(parsed.name))
         return self._entries[parsed.name], parsed
-
-
-def _same_but_for_description(one: Function, other: Function) -> bool:
-    spec = replace(one.spec, description=other.spec.description)
-    return (one.package.sha256, spec) == (other.package.sha256, other.spec)
-
-
-def _check_revision(latest: str, expected: object) -> None:
-    if expected is not None and expected != latest:
-        raise ApiError(
-            "PreconditionFailedException",
-            HTTPStatus.PRECONDITION_FAILED,
-            "The Revision Id provided does not match the latest Revision Id. Call the GetFunction/GetAlias API to "
-            "retrieve the latest Revision Id",
-        )
-
-
-def _changed(function: Function, **changes: Any) -> Function:
-    return replace(function, **changes, revision_id=str(uuid.uuid4()), last_modified=datetime.now(UTC))

@@ -8,10 +8,10 @@ import json
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from http import HTTPStatus
 
 from emulator.errors import ApiError
+from emulator.log_store.records import LogEvent, LogGroup, LogStream, Position
 from emulator.state_folder import StateFolder
 
 _SCHEMA = """
@@ -38,47 +38,6 @@ _FOREVER = 2**62
 _Ids = tuple[int, int]
 
 
-@dataclass(frozen=True)
-class LogGroup:
-    """A log group: times in ms since 1970, retention in days (kept, but nothing expires), size in bytes."""
-
-    name: str
-    created: int
-    retention: int | None
-    size: int
-
-
-@dataclass(frozen=True)
-class LogStream:
-    """A log stream: times in ms since 1970, None before the first event; size in bytes."""
-
-    name: str
-    created: int
-    first: int | None
-    last: int | None
-    ingested: int | None
-    size: int
-
-
-@dataclass(frozen=True, order=True)
-class Position:
-    """A place in the order of events: by time, of one time by arrival, and of what arrived together by its order."""
-
-    timestamp: int
-    batch: int
-    index: int
-
-
-@dataclass(frozen=True)
-class LogEvent:
-    """An event: its place, the time it arrived in ms since 1970, its stream and its text."""
-
-    position: Position
-    ingested: int
-    stream: str
-    message: str
-
-
 class LogStore:
     """Log groups with their streams and events; every change is committed when its method returns.
 
@@ -94,6 +53,7 @@ class LogStore:
     """
 
     def __init__(self, state: StateFolder) -> None:
+        self._state = state
         self._database = state.database
         self._known: dict[tuple[str, str], _Ids] = {}
         try:
@@ -140,14 +100,9 @@ class LogStore:
             "UPDATE log_streams SET first = min(coalesce(first, ?1), ?1), last = max(coalesce(last, ?2), ?2),"
             " ingested = ?3, bytes = bytes + ?4 WHERE id = ?5"
         )
-        self._database.execute("BEGIN IMMEDIATE")
-        try:
+        with self._state.transaction():
             self._database.executemany(insert, rows)
             self._database.execute(update, (events[0][0], events[-1][0], now, size, stream_id))
-        except BaseException:
-            self._database.execute("ROLLBACK")
-            raise
-        self._database.execute("COMMIT")
 
     def create_group(self, name: str) -> None:
         """Make a log group.
@@ -290,10 +245,9 @@ class LogStore:
 
     def _delete(self, *places: tuple[str, str], value: int) -> None:
         self._known.clear()
-        self._database.execute("BEGIN IMMEDIATE")
-        for table, column in places:
-            self._database.execute(f"DELETE FROM {table} WHERE {column} = ?", (value,))  # noqa: S608 - constants
-        self._database.execute("COMMIT")
+        with self._state.transaction():
+            for table, column in places:
+                self._database.execute(f"DELETE FROM {table} WHERE {column} = ?", (value,))  # noqa: S608 - constants
 
 
 def _now() -> int:

@@ -58,6 +58,7 @@ class Tables:
     """
 
     def __init__(self, state: StateFolder) -> None:
+        self._state = state
         self.database = state.database
         self.bodies = BodyFolder(state.folder("bodies"))
         try:
@@ -71,13 +72,8 @@ class Tables:
     def transaction(self) -> Iterator[list[tuple[Segment, ...]]]:
         """Commit all that happens within, or nothing; what is put into the list is released after the commit."""
         released: list[tuple[Segment, ...]] = []
-        self.database.execute("BEGIN IMMEDIATE")
-        try:
+        with self._state.transaction():
             yield released
-        except BaseException:
-            self.database.execute("ROLLBACK")
-            raise
-        self.database.execute("COMMIT")
         # Only now: until the commit, a kill must find the old files.
         for segments in released:
             self.bodies.release(segments)
