@@ -95,6 +95,15 @@ def test_a_run_has_a_row_a_rank_with_what_the_rank_did(cloud: LocalCloud, run: s
     assert text.count('<td class="n">3</td>') == 3  # barriers, a rank
 
 
+def test_a_function_is_shown_with_its_settings_and_its_latest_invocations(cloud: LocalCloud, run: str) -> None:
+    answer, text = get(cloud, "/_emulator/functions/execute")
+    assert answer.status == 200
+    size = len(function_archive()) / 1024
+    for fact in ("execute.handler", "python3.11", "1769 MB", "40 s", f"{size:.1f} KB"):
+        assert f"<dd>{fact}</dd>" in text
+    assert text.count('class="row"') == 3
+
+
 def test_logs_are_shown_as_text_and_by_rank(cloud: LocalCloud, run: str) -> None:
     _, text = get(cloud, run)
     link = text.partition('<td><a href="/_emulator/logs/')[2].partition('"')[0]
