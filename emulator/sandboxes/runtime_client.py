@@ -63,7 +63,7 @@ def serve(task_root: Path) -> int:
         handler = _load_handler(os.environ["_HANDLER"])
     except Exception as error:  # noqa: BLE001 - any failure of the user's module is the init error to report
         body, headers = _described(error)
-        _flush()
+        flush_output()
         _post(connection, f"{_API}/init/error", body, headers)
         return 1
     while True:
@@ -130,7 +130,7 @@ def _serve_one(connection: http.client.HTTPConnection, handler: Handler) -> None
     # What the handler has left in reference cycles, such as a script's open connections, ends before the answer
     # does: other ranks that wait for this one must notice now, and not with the next invocation.
     gc.collect()
-    _flush()
+    flush_output()
     _post(connection, path, result, headers)
 
 
@@ -158,8 +158,8 @@ def _described(error: Exception, request_id: str = "") -> tuple[bytes, dict[str,
 
 
 def _log(text: str) -> None:
-    # A handler may have closed the streams; its answer must go out all the same.
-    with contextlib.suppress(OSError, ValueError):
+    # A handler may have closed the stream, or put anything in its place; its answer must go out all the same.
+    with contextlib.suppress(Exception):
         print(text, end="", flush=True)
 
 
@@ -168,9 +168,9 @@ def _post(connection: http.client.HTTPConnection, path: str, body: bytes, header
     connection.getresponse().read()
 
 
-def _flush() -> None:
-    # What was printed must be in the log before the answer is: the endpoint closes the invocation on it.
+def flush_output() -> None:
+    """Write out what was printed: it must be in the log before the answer is, which closes the invocation."""
     for stream in (sys.stdout, sys.stderr):
         # As above.
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(Exception):
             stream.flush()

@@ -14,7 +14,7 @@ from typing import NoReturn
 from emulator.limits import FILE_DESCRIPTORS
 from emulator.sandboxes.messages import Spawn
 from emulator.sandboxes.private_tmp import PrivateTmpUnavailableError, below_tmp, mount_private_tmp
-from emulator.sandboxes.runtime_client import serve
+from emulator.sandboxes.runtime_client import flush_output, serve
 
 _PR_SET_PDEATHSIG = 1
 
@@ -51,8 +51,7 @@ def run_worker(spawn: Spawn, output: int, zygote_pid: int, visible: Sequence[Pat
     except BaseException:  # noqa: BLE001 - the last frame of this process: whatever it is must reach the log
         sys.excepthook(*sys.exc_info())
     finally:
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
+        flush_output()
         # The zygote's own exit handlers must not run in its children.
         os._exit(status)
 

@@ -215,6 +215,7 @@ def test_a_module_that_cannot_be_loaded_is_an_error_of_every_invocation(
         ("os.kill(os.getpid(), signal.SIGSEGV)", "signal: segmentation fault"),
         ("os._exit(3)", "exit status 3"),
         ("sys.exit(4)", "exit status 4"),
+        ("sys.stdout.close(); sys.exit(6)", "exit status 6"),
     ],
 )
 def test_a_process_that_ends_is_an_exit_error(functions: Any, deploy: Deploy, body: str, reason: str) -> None:
