@@ -22,6 +22,7 @@ from emulator.orchestration.deploy import EXECUTE_TMP_MB, Role, Settings
 from emulator.orchestration.payload import Payload, read_payload
 from emulator.orchestration.pipeline import Pipeline, PipelineOutcome
 from emulator.orchestration.pipeline_files import code_folder, required_code_folder, uploads
+from emulator.orchestration.results import check_folder
 from emulator.orchestration.state_machine import StateMachine, published, read_state_machine
 from emulator.prices import step_functions_usd
 from emulator.rank_failures import STOPPED
@@ -95,6 +96,7 @@ def _pipeline(options: argparse.Namespace) -> int:
     machine = published() if options.state_machine is None else read_state_machine(options.state_machine)
     files = _files(payload, options)
     results = options.results or Path("results")
+    check_folder(results)
     with _cloud(options) as cloud:
         pipeline = Pipeline(cloud.connection, machine, payload)
         # Whoever keeps a cloud can look at its page.

@@ -22,7 +22,7 @@ class ScriptExit(Exception):  # noqa: N818 - its name is what the user reads in 
 
 
 class UnsafeKeyError(Exception):
-    """An S3 key that is no path of a file of its own within the program's folder."""
+    """An S3 key that is no path of a file of its own within a folder."""
 
 
 def handler(event: dict[str, Any], context: Any = None) -> dict[str, Any]:
@@ -73,20 +73,26 @@ def fetch_folder(s3: Any, bucket: str, folder: str, root: Path) -> None:
     keys = [found["Key"] for page in pages for found in page.get("Contents", [])]
     if not keys:
         raise FileNotFoundError(f"there is nothing in S3 below s3://{bucket}/{prefix}; upload the program first")
-    for key, path in _paths(bucket, keys).items():
+    for key, path in file_paths(bucket, keys).items():
         target = root / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(s3.get_object(Bucket=bucket, Key=key)["Body"].read())
 
 
-def _paths(bucket: str, keys: list[str]) -> dict[str, PurePosixPath]:
-    """Return the path of each key that is a file's; keys that end in a slash only stand for folders."""
+def file_paths(bucket: str, keys: list[str]) -> dict[str, PurePosixPath]:
+    """Return the path of each key that is a file's; keys that end in a slash only stand for folders.
+
+    Raises
+    ------
+    UnsafeKeyError
+        When a key leads outside of the folder that the paths are below, or two cannot be files beside each other.
+    """
     paths: dict[str, PurePosixPath] = {}
     key_of: dict[PurePosixPath, str] = {}
     for key in keys:
         path = PurePosixPath(key)
         if path.is_absolute() or ".." in path.parts or "\0" in key:
-            raise UnsafeKeyError(f"the key {key!r} in bucket {bucket} leads outside of /tmp; remove the object")
+            raise UnsafeKeyError(f"the key {key!r} in bucket {bucket} leads outside of its folder; remove the object")
         if key.endswith("/"):
             continue
         if path in key_of:

@@ -14,6 +14,10 @@ class MissingResultError(Exception):
     """A rank has left no result."""
 
 
+class DamagedResultError(Exception):
+    """A rank's result is no JSON."""
+
+
 def handler(event: dict[str, Any], context: object = None) -> dict[str, Any]:
     """Merge ``<result_path>/<rank>.json`` of all ranks into ``<result_path>/combined_data.json``, by rank.
 
@@ -35,6 +39,8 @@ def handler(event: dict[str, Any], context: object = None) -> dict[str, Any]:
     ------
     MissingResultError
         When a rank below ``world_size`` has no file; nothing is written then.
+    DamagedResultError
+        When a file is no JSON; nothing is written then.
     """
     s3 = boto3.client("s3")
     if "body" in event:
@@ -53,7 +59,7 @@ def handler(event: dict[str, Any], context: object = None) -> dict[str, Any]:
             f"rank {', '.join(map(str, missing))} left no result in s3://{bucket}/{prefix}; "
             "expected <rank>.json of every rank"
         )
-    combined = [json.loads(s3.get_object(Bucket=bucket, Key=by_rank[rank])["Body"].read()) for rank in sorted(by_rank)]
+    combined = [_result(s3, bucket, by_rank[rank], rank) for rank in sorted(by_rank)]
     s3.put_object(
         Bucket=bucket,
         Key=prefix + COMBINED,
@@ -61,6 +67,14 @@ def handler(event: dict[str, Any], context: object = None) -> dict[str, Any]:
         ContentType="application/json",
     )
     return {"statusCode": 200, "key": prefix + COMBINED, "ranks": len(combined)}
+
+
+def _result(s3: Any, bucket: str, key: str, rank: int) -> Any:
+    content = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise DamagedResultError(f"rank {rank} left no JSON at s3://{bucket}/{key}: {error}") from None
 
 
 def _of_first_rank(s3: Any, body: dict[str, str]) -> dict[str, Any]:

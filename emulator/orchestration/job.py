@@ -1,6 +1,7 @@
 """What is asked of a run, and what came of it."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from emulator.limits import MB_PER_VCPU, TIMEOUT_S
@@ -63,7 +64,7 @@ class Failure:
     def __str__(self) -> str:
         """Return the failure in one line."""
         where = f" ({self.place})" if self.place else ""
-        return f"{self.error_type}: {self.message}{where}"
+        return f"{self.error_type}: {' '.join(self.message.splitlines())}{where}"
 
 
 @dataclass(frozen=True)
@@ -96,12 +97,13 @@ class RunOutcome:
     others
         The reports of *initialize* and, when it ran, *summarize*.
     rank_results
-        The content of ``<rank>.json`` by rank; empty when no results were asked for or a rank failed.
+        The content of ``<rank>.json`` by rank, where that is a JSON object; empty when no results were asked for or a
+        rank failed.
     """
 
     ranks: tuple[RankOutcome, ...]
     others: tuple[Report, ...]
-    rank_results: tuple[dict[str, object], ...] = ()
+    rank_results: Mapping[int, Mapping[str, object]] = field(default_factory=dict)
 
     @property
     def failures(self) -> list[RankOutcome]:

@@ -15,7 +15,7 @@ from emulator.orchestration.bundle import UploadedFile, data_files, program_file
 from emulator.orchestration.deploy import Role, Settings, deploy
 from emulator.orchestration.job import Failure, Job, RankOutcome, RunOutcome
 from emulator.orchestration.log_tail import LogTail, RankLine
-from emulator.orchestration.results import fetch_results
+from emulator.orchestration.results import check_folder, fetch_results
 from emulator.rank_failures import STOPPED, place_of
 
 FUNCTIONS = {role: f"fmi-{role.value}" for role in Role}
@@ -33,13 +33,16 @@ class RunError(EmulatorError):
 
 
 def uploads(job: Job) -> list[UploadedFile]:
-    """Return what a job brings along: its program's folder and its data.
+    """Return what a job brings along, its program's folder and its data, and see that its results have a place.
 
     Raises
     ------
     ProgramError
         When one of them is missing or cannot be uploaded.
+    ResultsError
+        When results cannot go where they are to.
     """
+    check_folder(job.results)
     return program_files(job.script) + (data_files(job.data, _DATA_PREFIX) if job.data else [])
 
 

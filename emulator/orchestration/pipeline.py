@@ -180,7 +180,7 @@ class Pipeline:
         logs = self.progress.logs
         ranks = logs[Role.EXECUTE].outcomes()
         others = (*logs[Role.INITIALIZE].reports, *logs[Role.SUMMARIZE].reports)
-        rank_results: tuple[dict[str, object], ...] = ()
+        rank_results: dict[int, dict[str, object]] = {}
         succeeded = execution["status"] == "SUCCEEDED"
         if succeeded and results is not None and self._payload.result_path:
             rank_results = fetch_results(self._s3, self._payload.bucket, self._payload.result_path, results)

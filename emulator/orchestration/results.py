@@ -2,17 +2,42 @@
 
 import json
 import os
+import re
 import tempfile
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emulator.functions.summarize import COMBINED
+from emulator.errors import EmulatorError
+from emulator.functions.execute import UnsafeKeyError, file_paths
 
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
 
+_RANK_FILE = re.compile(r"(\d{1,9})\.json")
 
-def fetch_results(s3: "S3Client", bucket: str, result_path: str, folder: Path) -> tuple[dict[str, object], ...]:
+
+class ResultsError(EmulatorError):
+    """The results cannot be brought to the folder that was named for them."""
+
+
+def check_folder(folder: Path | None) -> None:
+    """See, before anything is started, that results can go to a folder, which may be made yet; None is none.
+
+    Raises
+    ------
+    ResultsError
+        When something else is in its place, or may not be written to.
+    """
+    if folder is None:
+        return
+    present = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not present.is_dir():
+        raise ResultsError(f"the results cannot go to {str(folder)!r}: {str(present)!r} is no folder")
+    if not os.access(present, os.W_OK):
+        raise ResultsError(f"the results cannot go to {str(folder)!r}: {str(present)!r} may not be written to")
+
+
+def fetch_results(s3: "S3Client", bucket: str, result_path: str, folder: Path) -> dict[int, dict[str, object]]:
     """Download all results; each file appears under its name only when it is whole.
 
     Parameters
@@ -26,32 +51,51 @@ def fetch_results(s3: "S3Client", bucket: str, result_path: str, folder: Path) -
 
     Returns
     -------
-    tuple of dict
-        The content of the combined file: one result a rank, in the order of the ranks.
+    dict
+        What the ranks left as ``<rank>.json``, by rank, as far as it is a JSON object.
 
     Raises
     ------
-    ValueError
-        When a key leads outside of the folder.
+    ResultsError
+        When a key leads outside of the folder, or a file cannot be written.
     """
     prefix = result_path.rstrip("/") + "/"
-    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
-        for found in page.get("Contents", []):
-            relative = PurePosixPath(found["Key"].removeprefix(prefix))
-            if relative.is_absolute() or ".." in relative.parts:
-                raise ValueError(f"the result {found['Key']!r} would be written outside of {folder}")
-            content = s3.get_object(Bucket=bucket, Key=found["Key"])["Body"].read()
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+    keys = [found["Key"] for page in pages for found in page.get("Contents", [])]
+    found: dict[int, dict[str, object]] = {}
+    try:
+        for key, path in file_paths(bucket, keys).items():
+            relative = path.relative_to(result_path)
+            content = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
             _write_whole(folder / relative, content)
-    combined: list[dict[str, object]] = json.loads((folder / COMBINED).read_bytes())
-    return tuple(combined)
+            if (match := _RANK_FILE.fullmatch(str(relative))) and (result := _json_object(content)) is not None:
+                found[int(match[1])] = result
+    except UnsafeKeyError as error:
+        raise ResultsError(f"the results cannot be fetched: {error}") from None
+    except OSError as error:
+        raise ResultsError(f"the results cannot be written to {str(folder)!r}: {error.strerror}") from None
+    return found
+
+
+def _json_object(content: bytes) -> dict[str, object] | None:
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def _write_whole(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as partial:
-        partial.write(content)
-    Path(partial.name).chmod(0o666 & ~_umask())
-    Path(partial.name).replace(path)
+    partial, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with open(partial, "wb") as file:  # noqa: PTH123 - a descriptor
+            file.write(content)
+        Path(name).chmod(0o666 & ~_umask())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink()
+        raise
 
 
 def _umask() -> int:

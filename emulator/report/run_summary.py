@@ -33,7 +33,7 @@ def run_cost(reports: Sequence[Report], tmp_mb: int, s3_requests: dict[str, int]
 
 def run_table(outcome: RunOutcome) -> str:
     """Return the table of the ranks: cold start, time, billed time, memory, rate and how each ended."""
-    with_rate = any(_RATE in result for result in outcome.rank_results)
+    with_rate = any(_RATE in result for result in outcome.rank_results.values())
     header = ["rank", "cold start ms", "duration ms", "billed ms", "memory MB"]
     header += ["samples/s"] if with_rate else []
     rows = [[*header, "exit"]]
@@ -42,7 +42,7 @@ def run_table(outcome: RunOutcome) -> str:
         for rank in sorted(outcome.ranks, key=lambda rank: rank.rank)
     ]
     if with_rate:
-        total = sum(_number(result.get(_RATE)) for result in outcome.rank_results)
+        total = sum(_number(result.get(_RATE)) for result in outcome.rank_results.values())
         rows.append(["sum", "", "", str(_billed(outcome)), "", f"{total:.0f}", ""])
     return align(rows)
 
@@ -76,7 +76,7 @@ def _measures(outcome: RankOutcome) -> list[str]:
 
 
 def _rate(outcome: RunOutcome, rank: int) -> list[str]:
-    return [f"{_number(outcome.rank_results[rank].get(_RATE)):.0f}"]
+    return [f"{_number(outcome.rank_results.get(rank, {}).get(_RATE)):.0f}"]
 
 
 def _exit(outcome: RankOutcome) -> str:

@@ -156,6 +156,7 @@ def test_ranks_that_still_run_after_a_failure_are_stopped(tmp_path: Path, progra
         (["-n", "2", "--memory", "64", "x.py"], "from 128 to 10240, got 64"),
         (["-n", "2", "--timeout", "901", "x.py"], "from 1 to 900, got 901"),
         (["-n", "2", "--data", "none", __file__], "there is no data folder 'none'"),
+        (["-n", "2", "--results", __file__, __file__], "is no folder"),
         (["-n", "2"], "script"),
     ],
 )

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emulator.cloud import LocalCloud
+from emulator.endpoint.s3 import listing_api
 from emulator.functions import execute, initialize, summarize
 
 
@@ -167,10 +168,13 @@ def test_execute_names_what_is_missing(s3: Any, bucket: str) -> None:
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        (["code/../../outside.py"], r"'code/../../outside.py' in bucket \S+ leads outside of /tmp; remove the object"),
-        (["code/.."], "leads outside of /tmp"),
-        (["code/../"], "leads outside of /tmp"),
-        (["code/nul\0.py"], "leads outside of /tmp"),
+        (
+            ["code/../../outside.py"],
+            r"'code/../../outside.py' in bucket \S+ leads outside of its folder; remove",
+        ),
+        (["code/.."], "leads outside of its folder"),
+        (["code/../"], "leads outside of its folder"),
+        (["code/nul\0.py"], "leads outside of its folder"),
         (["code/a/b", "code/a//b"], r"'code/a//b' and 'code/a/b' in bucket \S+ are the same file"),
         (["code/./main.py"], "are the same file"),
         (["code/main.py/more"], r"'code/main.py' in bucket \S+ is a file, but 'code/main.py/more' needs a folder"),
@@ -188,7 +192,7 @@ def test_execute_writes_nothing_when_a_key_is_no_file_of_its_own_below_tmp(
 def test_execute_refuses_keys_that_are_absolute_paths(s3: Any, bucket: str, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     put(s3, bucket, **{f"/{tmp_path}/outside/main.py".replace("//", "/"): "x"})
-    with pytest.raises(execute.UnsafeKeyError, match="leads outside of /tmp"):
+    with pytest.raises(execute.UnsafeKeyError, match="leads outside of its folder"):
         execute.handler(payload(bucket, S3_OBJECT_NAME=str(outside)))
     assert not outside.exists()
 
@@ -208,9 +212,17 @@ def test_summarize_merges_the_ranks_results_in_their_order(s3: Any, bucket: str)
     assert json.loads(combined) == [{"rank": 0}, {"rank": 9}, {"rank": 10}]
 
 
-def test_summarize_reads_every_page_of_the_listing(s3: Any, bucket: str, client: Callable[[str], Any]) -> None:
-    put(s3, bucket, **{f"results/{rank}.json": str(rank) for rank in range(1005)})
-    assert summarize.handler({"bucket": bucket, "result_path": "results/", "world_size": "1005"})["ranks"] == 1005
+def test_summarize_reads_every_page_of_the_listing(s3: Any, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing_api, "MAX_KEYS", 3)
+    put(s3, bucket, **{f"results/{rank}.json": str(rank) for rank in range(8)})
+    assert s3.list_objects_v2(Bucket=bucket)["IsTruncated"]
+    assert summarize.handler({"bucket": bucket, "result_path": "results/", "world_size": "8"})["ranks"] == 8
+
+
+def test_summarize_names_the_result_that_is_no_json(s3: Any, bucket: str) -> None:
+    put(s3, bucket, **{"results/0.json": "{}", "results/1.json": "{'no': json}"})
+    with pytest.raises(summarize.DamagedResultError, match=rf"rank 1 left no JSON at s3://{bucket}/results/1.json"):
+        summarize.handler({"bucket": bucket, "result_path": "results", "world_size": 2})
 
 
 def test_summarize_writes_nothing_when_a_rank_left_nothing(s3: Any, bucket: str) -> None:

@@ -21,4 +21,4 @@ def test_the_first_to_end_is_named_among_equals() -> None:
 
 
 def test_a_failure_is_one_line_with_its_place() -> None:
-    assert str(Failure("ValueError", "what", "/tmp/a.py:3")) == "ValueError: what (/tmp/a.py:3)"
+    assert str(Failure("ValueError", "what\nand where", "/tmp/a.py:3")) == "ValueError: what and where (/tmp/a.py:3)"

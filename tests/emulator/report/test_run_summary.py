@@ -13,7 +13,7 @@ def test_the_table_has_a_row_a_rank_in_order_and_the_sums() -> None:
         RankOutcome(1, Report("b", 2000.4, 1769, 300, None), Failure("Timeout", "late")),
         RankOutcome(0, Report("a", 1000.0, 1769, 250, 41.2), None),
     )
-    table = run_table(RunOutcome(ranks, (), ({"sample_persec": 410.4}, {"sample_persec": 395.0})))
+    table = run_table(RunOutcome(ranks, (), {0: {"sample_persec": 410.4}, 1: {"sample_persec": 395.0}}))
     assert table.splitlines() == [
         "rank  cold start ms  duration ms  billed ms  memory MB  samples/s  exit",
         "   0             41         1000       1042   250/1769        410  ok",
