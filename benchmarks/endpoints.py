@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
 import socket
@@ -71,12 +72,13 @@ class RunningEndpoint:
         return total
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser, moto_server: str = "moto_server") -> None:
     """Add the options that say where the other endpoints are."""
-    parser.add_argument(
-        "--ministack", default="ministack", metavar="PATH", help="MiniStack's command (ministack on PyPI)"
-    )
-    parser.add_argument("--moto-server", default="moto_server", metavar="PATH", help="moto's own (PyPI: moto[server])")
+    for option, default, what in (
+        ("--ministack", "ministack", "MiniStack's command (PyPI: ministack)"),
+        ("--moto-server", moto_server, "moto's own (PyPI: moto[server])"),
+    ):
+        parser.add_argument(option, default=default, metavar="PATH", help=f"{what}; default: %(default)s")
 
 
 def contenders(options: argparse.Namespace) -> list[Contender]:
@@ -108,8 +110,12 @@ def running(contender: Contender) -> Iterator[RunningEndpoint]:
     command = [part.format(port=port) for part in contender.command]
     added = {name: value.format(port=port) for name, value in contender.environment.items()}
     with (
+        tempfile.TemporaryDirectory() as folder,
         tempfile.TemporaryFile() as output,
-        subprocess.Popen(command, env={**os.environ, **added}, stdout=output, stderr=output) as started,
+        # Out of the terminal's reach: Ctrl-C is for the measurement, which ends its endpoints last.
+        subprocess.Popen(
+            command, env={**os.environ, **added}, stdout=output, stderr=output, cwd=folder, start_new_session=True
+        ) as started,
     ):
         process = psutil.Process(started.pid)
         try:
@@ -119,11 +125,16 @@ def running(contender: Contender) -> Iterator[RunningEndpoint]:
                 raise RuntimeError(f"{contender.name} did not begin to answer; it said: {said}")
             yield RunningEndpoint(contender.name, f"http://127.0.0.1:{port}", process)
         finally:
-            family = [process, *process.children(recursive=True)]
-            started.terminate()
-            _, alive = psutil.wait_procs(family, timeout=_STOP_SECONDS)
-            for left in alive:
-                left.kill()
+            _end(process)
+
+
+def _end(process: psutil.Process) -> None:
+    """End a process and all that it has started; one that has ended already is no matter."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        family = [process, *process.children(recursive=True)]
+        process.terminate()
+        for left in psutil.wait_procs(family, timeout=_STOP_SECONDS)[1]:
+            left.kill()
 
 
 def _answers(started: subprocess.Popen[bytes], port: int) -> bool:

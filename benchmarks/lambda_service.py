@@ -21,6 +21,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from benchmarks.endpoints import RunningEndpoint, add_arguments, contenders, running
+from benchmarks.leaving import leave_tidily
 
 GOAL_WARM_MS = 5.0
 GOAL_RATE = 300.0
@@ -179,6 +180,7 @@ def main() -> None:
     parser.add_argument("--short", action="store_true", help="a few seconds for each endpoint")
     add_arguments(parser)
     options = parser.parse_args()
+    leave_tidily()
     results = []
     for contender in contenders(options):
         try:

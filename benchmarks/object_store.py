@@ -8,41 +8,31 @@ turns. A ratio is ours divided by the other's: above 1, ours is faster. Memory i
 from __future__ import annotations
 
 import argparse
-import os
-import shutil
-import socket
+import signal
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import boto3
-import psutil
 from botocore.config import Config
+
+from benchmarks.endpoints import RunningEndpoint, add_arguments, contenders, running
+from benchmarks.leaving import leave_tidily
 
 _KB, _MB = 1000, 1000 * 1000
 _SIZES = (_KB, _MB, 25 * _MB, 100 * _MB)
 _CLIENTS = (1, 8)
 _BUCKET = "bench-bucket"
 _SHORT_TURNS = 2
-_READY_S = 30.0
 _PIECE_BYTES = 1 << 20
-
-
-@dataclass(frozen=True)
-class Server:
-    """A running server."""
-
-    name: str
-    url: str
-    pid: int
+# Ctrl-C is for the process in front of the clients.
+_DEAF = (signal.SIGINT, signal.SIG_IGN)
 
 
 @dataclass(frozen=True)
@@ -71,37 +61,7 @@ def cases(*, short: bool) -> list[Case]:
     return found
 
 
-@contextmanager
-def serving(name: str, command: list[str], url: str, environment: dict[str, str]) -> Iterator[Server]:
-    """Run a server until the block ends."""
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        subprocess.Popen(
-            command,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            cwd=folder,
-            env={**os.environ, **environment},
-        ) as process,
-    ):
-        try:
-            host, _, port = url.removeprefix("http://").rpartition(":")
-            deadline = time.monotonic() + _READY_S
-            while True:
-                try:
-                    socket.create_connection((host, int(port)), timeout=1).close()
-                    break
-                except OSError:
-                    if time.monotonic() > deadline or process.poll() is not None:
-                        raise SystemExit(f"{name} did not start: {' '.join(command)}") from None
-                    time.sleep(0.1)
-            _client(url).create_bucket(Bucket=_BUCKET)
-            yield Server(name, url, process.pid)
-        finally:
-            process.terminate()
-
-
-def measure(pool: Any, server: Server, case: Case) -> float:
+def measure(pool: Any, server: RunningEndpoint, case: Case) -> float:
     """Return a server's rate in a case, calls a second."""
     began = time.perf_counter()
     pool.starmap(_work, [(server.url, case, client) for client in range(case.clients)], chunksize=1)
@@ -136,33 +96,18 @@ def _work(url: str, case: Case, client: int) -> None:
             assert size == case.size
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
-def _launches(moto_server: str | None, ministack: str | None) -> list[Callable[[], Any]]:
-    """Return how to start every server that there is; the others are said to be absent."""
-    ours = str(Path(sys.executable).with_name("fmi-emulator"))
-    found: list[Callable[[], Any]] = []
-    for name, path, option in (
-        ("ours", ours, ""),
-        ("moto", moto_server, "--moto-server"),
-        ("ministack", ministack, "--ministack"),
-    ):
-        if path is None or shutil.which(path) is None:
-            print(f"{name} is absent: install it, or name its command with {option} PATH")
+def _started(stack: ExitStack, options: argparse.Namespace) -> list[RunningEndpoint]:
+    """Start every server that is installed, each with a bucket; ours comes first."""
+    servers = []
+    for contender in contenders(options):
+        try:
+            server = stack.enter_context(running(contender))
+        except RuntimeError as error:
+            print(f"{contender.name}: not measured: {error}")
             continue
-        port = _free_port()
-        command = {
-            "ours": [path, "serve", "--port", str(port)],
-            "moto": [path, "-H", "127.0.0.1", "-p", str(port)],
-            "ministack": [path],
-        }[name]
-        environment = {"GATEWAY_PORT": str(port)} if name == "ministack" else {}
-        url = f"http://127.0.0.1:{port}"
-        found.append(lambda n=name, c=command, u=url, e=environment: serving(n, c, u, e))  # type: ignore[misc]
-    return found
+        server.client("s3").create_bucket(Bucket=_BUCKET)
+        servers.append(server)
+    return servers
 
 
 def main() -> None:
@@ -170,36 +115,36 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--short", action="store_true", help="fewer turns and calls, under 20 seconds")
     parser.add_argument("--turns", type=int, default=5, help="turns of every case (default %(default)s)")
-    beside = Path(sys.executable).with_name("moto_server")
-    parser.add_argument("--moto-server", default=str(beside), metavar="PATH", help="default: the one beside Python")
-    parser.add_argument("--ministack", default=shutil.which("ministack"), metavar="PATH", help="default: from PATH")
+    add_arguments(parser, moto_server=str(Path(sys.executable).with_name("moto_server")))
     options = parser.parse_args()
-    turns = _SHORT_TURNS if options.short else options.turns
+    leave_tidily()
     with ExitStack() as stack:
-        servers = [stack.enter_context(launch()) for launch in _launches(options.moto_server, options.ministack)]
-        # Each client process is one of the fork server's: clean, and ready before the first measurement.
-        pool = stack.enter_context(get_context("spawn").Pool(max(_CLIENTS)))
-        peers = servers[1:]
-        for server in servers:
-            measure(pool, server, Case("put", _KB, max(_CLIENTS), 1))
-        heads = [f"{server.name}" for server in servers] + [f"ours / {peer.name}" for peer in peers]
-        print("| case | " + " | ".join(heads) + " |\n|---|" + "---|" * len(heads))
-        for case in cases(short=options.short):
-            rates = {server.name: [] for server in servers}
-            for _ in range(turns):
-                for server in servers:
-                    rates[server.name].append(measure(pool, server, case))
-            medians = {name: statistics.median(found) for name, found in rates.items()}
-            shown = [
-                f"{rate:.0f}/s" if case.size < _MB else f"{rate * case.size / _MB:.0f} MB/s"
-                for rate in medians.values()
-            ]
-            ratios = [
-                statistics.median(a / b for a, b in zip(rates["ours"], rates[peer.name], strict=True)) for peer in peers
-            ]
-            print(f"| {case} | " + " | ".join([*shown, *(f"{ratio:.2f}" for ratio in ratios)]) + " |", flush=True)
-        resident = [f"{psutil.Process(server.pid).memory_info().rss / _MB:.0f} MB" for server in servers]
-        print("| resident memory at the end | " + " | ".join([*resident, *("" for _ in peers)]) + " |")
+        servers = _started(stack, options)
+        # Each client process is clean, ready before the first measurement, and ended by this one.
+        pool = stack.enter_context(get_context("spawn").Pool(max(_CLIENTS), signal.signal, _DEAF))
+        _measure_all(pool, servers, cases(short=options.short), _SHORT_TURNS if options.short else options.turns)
+        resident = [f"{server.process.memory_info().rss / _MB:.0f} MB" for server in servers]
+        print("| resident memory at the end | " + " | ".join([*resident, *("" for _ in servers[1:])]) + " |")
+
+
+def _measure_all(pool: Any, servers: Sequence[RunningEndpoint], measured: Sequence[Case], turns: int) -> None:
+    """Measure the cases and print a row of each."""
+    for server in servers:
+        measure(pool, server, Case("put", _KB, max(_CLIENTS), 1))
+    ours, *peers = servers
+    heads = [server.name for server in servers] + [f"{ours.name} / {peer.name}" for peer in peers]
+    print("| case | " + " | ".join(heads) + " |\n|---|" + "---|" * len(heads), flush=True)
+    for case in measured:
+        rates: dict[str, list[float]] = {server.name: [] for server in servers}
+        for _ in range(turns):
+            for server in servers:
+                rates[server.name].append(measure(pool, server, case))
+        medians = [statistics.median(found) for found in rates.values()]
+        shown = [f"{rate:.0f}/s" if case.size < _MB else f"{rate * case.size / _MB:.0f} MB/s" for rate in medians]
+        ratios = [
+            statistics.median(a / b for a, b in zip(rates[ours.name], rates[peer.name], strict=True)) for peer in peers
+        ]
+        print(f"| {case} | " + " | ".join([*shown, *(f"{ratio:.2f}" for ratio in ratios)]) + " |", flush=True)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.leaving import forks_deaf, leave_tidily
 from benchmarks.local_server import running_server
 from fmi_shim import config
 from fmi_shim.channels.base import Channel
@@ -98,17 +99,19 @@ def measure(entries: Sequence[str], sizes: Sequence[int], world_size: int, turns
             processes.Process(target=_rank, args=(end, rank, world_size, path, entries, sizes, turns), daemon=True)
             for rank, (_, end) in enumerate(pipes)
         ]
-        for rank, (_, end) in zip(ranks, pipes, strict=True):
-            rank.start()
-            end.close()
         try:
+            with forks_deaf():
+                for rank, (_, end) in zip(ranks, pipes, strict=True):
+                    rank.start()
+                    end.close()
             times = np.array([ours.recv() for ours, _ in pipes])  # by rank, case, schedule and turn
         except EOFError:
             raise SystemExit("benchmarks.switch_points: a rank failed, see above") from None
         finally:
             for rank in ranks:
-                rank.kill()
-                rank.join()
+                if rank.pid is not None:
+                    rank.kill()
+                    rank.join()
     cases = [(entry, size) for entry in entries for size in sizes]
     medians = np.median(times.max(axis=0), axis=-1)
     return [
@@ -175,6 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--worlds", nargs="+", type=int, default=WORLDS, metavar="N", help="default: %(default)s")
     parser.add_argument("--turns", type=int, default=7, help="of each schedule at each size (default: %(default)s)")
     options = parser.parse_args(arguments)
+    leave_tidily()
     print("milliseconds a call of the schedules below and above the point; the ratio is above / below")
     print(f"{'entry':<10}{'bytes':>10}{'N':>4}{'below':>12}{'above':>12}{'ratio':>8}", flush=True)
     trials = []

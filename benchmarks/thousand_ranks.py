@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 
 import fmi_shim as fmi
+from benchmarks.leaving import forks_deaf, leave_tidily
 from benchmarks.local_server import running_server
 
 GOAL_SECONDS = 15.0
@@ -107,13 +108,14 @@ def measure(ranks: int) -> Figures:
         gc.freeze()  # lest a collection in a rank write to, and so copy, the pages it shares with all
         traffic = _loopback_bytes()
         began = time.monotonic()
-        for rank in range(ranks):
-            child = os.fork()
-            if child == 0:
-                os.close(results)
-                os.close(stay_end)
-                _run_rank(rank, ranks, config, results_end, stay)
-            children.append(child)
+        with forks_deaf():
+            for rank in range(ranks):
+                child = os.fork()
+                if child == 0:
+                    os.close(results)
+                    os.close(stay_end)
+                    _run_rank(rank, ranks, config, results_end, stay)
+                children.append(child)
         forked = time.monotonic() - began
         os.close(results_end)
         os.close(stay)
@@ -240,7 +242,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the figures of one world."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.thousand_ranks", description=__doc__)
     parser.add_argument("--ranks", type=int, default=1000, metavar="N", help="world size (default: %(default)s)")
-    print(measure(parser.parse_args(arguments).ranks))
+    options = parser.parse_args(arguments)
+    leave_tidily()
+    print(measure(options.ranks))
     return 0
 
 
