@@ -70,7 +70,6 @@ class SharedMemoryChannel(PatientFraming, SegmentChannel):
         self._process = os.getpid()
         self._layout, self._memory = segment.layout, segment.memory
         self._words = memoryview(segment.memory).cast("Q")
-        self.numbers = memoryview(segment.memory).cast("d")
         self._posts: Posts[LanePair] = Posts()
         self._views: dict[np.dtype[Any], Array] = {}
         self._numbered: Call | None = None
@@ -126,9 +125,17 @@ class SharedMemoryChannel(PatientFraming, SegmentChannel):
             view = self._views[dtype] = turns.transpose(1, 0, 2)
         return view
 
-    def place(self, turn: int, rank: int) -> int:
-        """Return the place in `numbers` where the slot of `rank` begins."""
-        return (self._layout.slots + rank * self._layout.stride + turn * self._layout.slot) // 8
+    def rows(self, dtype: np.dtype[Any], count: int) -> Array:
+        """Return a row for each rank and one for the result, shape (turns, size + 1, count): in slots if they are long.
+
+        See `SegmentChannel.rows`.
+        """
+        plan, length = self._layout, count * dtype.itemsize
+        if length > layout.ROW_BYTES:
+            return self.slots(dtype)[:, :, :count]
+        turns = np.frombuffer(self._memory, np.uint8)[plan.rows(0) : plan.rows(layout.TURNS)].reshape(layout.TURNS, -1)
+        rows = turns[:, : (self.size + 1) * plan.row(length)].reshape(layout.TURNS, self.size + 1, -1)
+        return rows[:, :, :length].view(dtype)
 
     def mark(self, call: Call) -> Mark:
         """Return how the rounds know `call`."""

@@ -34,20 +34,20 @@ class SegmentChannel(Channel, ABC):
     ----------
     rounds
         How ranks wait for each other.
-    numbers
-        The whole segment, as float64.
     """
 
     rounds: Rounds
-    numbers: memoryview[float]
-
-    @abstractmethod
-    def place(self, turn: int, rank: int) -> int:
-        """Return the place in `numbers` where the slot of `rank` begins."""
 
     @abstractmethod
     def slots(self, dtype: np.dtype[Any]) -> Array:
         """Return all slots, shape (turns, size + 1, elements): one for each rank, and one for results."""
+
+    @abstractmethod
+    def rows(self, dtype: np.dtype[Any], count: int) -> Array:
+        """Return a row of `count` elements for each rank, and one for the result, shape (turns, size + 1, count).
+
+        Short ones lie side by side, longer ones in the slots, which must have room for them.
+        """
 
     @abstractmethod
     def mark(self, call: Call) -> Mark:

@@ -6,6 +6,7 @@ at any size. A custom function is given whole payloads: of one, only whole array
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Callable
 
@@ -16,7 +17,6 @@ from fmi_shim.collectives.in_segment import SegmentChannel
 from fmi_shim.collectives.in_segment_rows import chain, dtype_of, fold_of, kept, result_memory, share, slot_bytes
 from fmi_shim.frames import Call
 from fmi_shim.operators import Array, Combine, Operator, ReduceFunction
-from fmi_shim.shared_memory.layout import TURNS
 
 ALONE_BYTES = 1 << 18
 """Up to so many bytes of all ranks together each rank combines everything itself, since sharing the work needs two more
@@ -72,22 +72,28 @@ def allreduce(
 def allreduce_alone(
     channel: SegmentChannel, call: Call, function: ReduceFunction, combine: Combine
 ) -> Callable[[Array, Array | None], Array]:
-    """Fill all slots; every rank combines all of them.
+    """Fill all rows; the rank that comes last combines them, and the others copy its result.
 
-    Copies: one in. Cost: ``sigma + n * beta + (p - 1) * n * gamma``.
+    Copies: one in, one out. Cost: ``sigma + 2 * n * beta``, at the rank that comes last ``(p - 1) * n * gamma`` more.
     """
     rounds, mark, fold = channel.rounds, channel.mark(call), fold_of(function, call, combine)
-    begin, meet = rounds.begin, rounds.meet
-    slots = channel.slots(dtype_of(call))[:, : channel.size, : call.count]
-    own, rows = [*slots[:, channel.rank]], [*slots]
+    begin, arrive, settle = rounds.begin, rounds.arrive, rounds.settle
+    places = [
+        (rows[channel.rank], rows[: channel.size], rows[channel.size])
+        for rows in channel.rows(dtype_of(call), call.count)
+    ]
 
     def run(buffer: Array, spare: Array | None) -> Array:
-        turn = begin(mark)
-        own[turn][...] = buffer
-        meet()
+        own, rows, result = places[begin(mark)]
+        own[...] = buffer
         if spare is None:
             spare = np.empty_like(buffer)
-        fold(rows[turn], spare)
+        if arrive():
+            spare[...] = result
+        else:
+            fold(rows, spare)
+            result[...] = spare
+            settle()
         return spare
 
     return run
@@ -97,25 +103,21 @@ def allreduce_number(
     channel: SegmentChannel, call: Call, function: ReduceFunction
 ) -> Callable[[Array, Array | None], Array]:
     """As `allreduce_alone`, of one float64, without numpy, whose calls cost more than the whole rest."""
-    rounds, mark, numbers = channel.rounds, channel.mark(call), channel.numbers
-    begin, meet, combine = (
-        rounds.begin,
-        rounds.meet,
-        operator.add if function.operator is Operator.sum else operator.mul,
-    )
-    cells = [[channel.place(turn, rank) for rank in range(channel.size)] for turn in range(TURNS)]
-    own, others = [row[channel.rank] for row in cells], [row[1:] for row in cells]
+    rounds, mark, rank, size = channel.rounds, channel.mark(call), channel.rank, channel.size
+    begin, arrive, settle = rounds.begin, rounds.arrive, rounds.settle
+    combine = operator.add if function.operator is Operator.sum else operator.mul
+    places = [memoryview(rows[:, 0]) for rows in channel.rows(dtype_of(call), 1)]
 
     def run(buffer: Array, spare: Array | None) -> Array:
-        turn = begin(mark)
-        numbers[own[turn]] = buffer.item()
-        meet()
-        total = numbers[cells[turn][0]]
-        for cell in others[turn]:
-            total = combine(total, numbers[cell])
+        numbers = places[begin(mark)]
+        numbers[rank] = buffer.item()
         if spare is None:
             spare = np.empty_like(buffer)
-        spare[0] = total
+        if arrive():
+            spare[0] = numbers[size]
+        else:
+            spare[0] = numbers[size] = functools.reduce(combine, numbers.tolist()[:size])
+            settle()
         return spare
 
     return run
@@ -129,7 +131,7 @@ def reduce_at_root(
     Copies: one in. Cost: ``sigma + n * beta + (p - 1) * n * gamma``.
     """
     rounds, mark, fold = channel.rounds, channel.mark(call), fold_of(function, call, combine)
-    slots = channel.slots(dtype_of(call))[:, : channel.size, : call.count]
+    slots = channel.rows(dtype_of(call), call.count)[:, : channel.size]
     own, rows = [*slots[:, channel.rank]], [*slots]
 
     def run(buffer: Array, spare: Array | None) -> Array | None:

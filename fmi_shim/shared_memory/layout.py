@@ -1,10 +1,10 @@
 """Where things lie in a segment, without any I/O: a pure function of the world size.
 
-In this order: a first page with the abort record; for each rank two cache lines that tell how far it is in the
-collectives, and then a page with what else it tells the others; for each
+In this order: a first page with the abort record; for each of the *turns* that the rounds of collectives take the tags
+of all ranks, side by side; for each turn *rows* for small values, one for each rank and one for the result, which lie
+as near to each other as their length allows; for each rank a page with what else it tells the others; for each
 ordered pair of ranks a *lane*, that is three semaphores and a ring of blocks for messages; for each rank, and once more
-for results, a *slot* for each of the *turns* that the rounds of collectives take. All of it together has a bounded size
-whatever the payloads are.
+for results, a *slot* for each turn. All of it together has a bounded size whatever the payloads are.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 LINE = 128
 """Bytes from one semaphore to the next: two cache lines, since some processors fetch them in pairs."""
 PAGE = 4096
+_CACHE_LINE = 64
 
 MAX_RANKS = 256
 """Each ordered pair of ranks has its lane: at 256 ranks they take 300 MiB."""
@@ -27,6 +28,9 @@ BLOCKS = 8
 """Blocks in a lane's ring. The receiver gives them back by halves, so that most messages cost no return post."""
 BLOCK_PREFIX = 8
 """A block begins with the number of bytes in it, 4 bytes, and its label, 4 bytes."""
+
+ROW_BYTES = 4096
+"""The longest value that goes into a row."""
 
 _LANES_BYTES = 8 << 20
 _LARGEST_RING, _SMALLEST_RING = 256 << 10, 4 << 10
@@ -89,13 +93,27 @@ class Layout:
         """Bytes of the whole segment."""
         return self.slots + (self.size + 1) * self.stride
 
-    def tags(self, rank: int) -> int:
-        """Return the offset of the words that tell, for each turn, what `rank` has come to."""
-        return PAGE + rank * LINE
+    def tags(self, turn: int) -> int:
+        """Return the offset of the words that tell, rank by rank, what all have come to at `turn`."""
+        return PAGE + turn * self._tags_bytes
 
-    def progress(self, rank: int) -> int:
-        """Return the offset of the word that counts the rounds `rank` has come to."""
-        return PAGE + rank * LINE + 8 * TURNS
+    def settled(self, turn: int) -> int:
+        """Return the offset of the word that tells which round at `turn` is settled: a line behind the tags."""
+        return self.tags(turn) + self._tags_bytes - LINE
+
+    def rows(self, turn: int) -> int:
+        """Return the offset of the first row at `turn`."""
+        return _up(self.tags(TURNS), PAGE) + turn * self._rows_bytes
+
+    @staticmethod
+    def row(length: int) -> int:
+        """Return the bytes from one row of so many bytes to the next.
+
+        One word lies beside the other; what is longer, on cache lines of its own, of which an odd number keeps like
+        places of long rows in different cache sets.
+        """
+        lines = -(-length // _CACHE_LINE)
+        return 8 if length <= 8 else (lines if lines == 1 else lines | 1) * _CACHE_LINE
 
     def farewell(self, rank: int) -> int:
         """Return the offset of the semaphore that `rank` posts when it leaves in peace."""
@@ -122,8 +140,16 @@ class Layout:
         """Return the offset of the header of the call that `rank` is in at `turn`; at `TURNS`, of what it waits in."""
         return self._page(rank) + _SAID + turn * SAID_BYTES
 
+    @property
+    def _tags_bytes(self) -> int:
+        return _up(8 * self.size, LINE) + LINE
+
+    @property
+    def _rows_bytes(self) -> int:
+        return _up((self.size + 1) * self.row(ROW_BYTES), PAGE)
+
     def _page(self, rank: int) -> int:
-        return _up(PAGE + self.size * LINE, PAGE) + rank * _up(_PAGE, PAGE)
+        return self.rows(TURNS) + rank * _up(_PAGE, PAGE)
 
     def lane_of(self, src: int, dst: int) -> int:
         """Return the offset of the lane from `src` to `dst`."""

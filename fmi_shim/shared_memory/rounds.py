@@ -1,9 +1,13 @@
 """Rounds of collectives: how a rank tells all others that it has come so far, in which call, and hears it of them.
 
 A collective is one round or several, in which each rank writes its slot, *publishes* its *tag*, waits for the tags of
-those whose slots it needs, and reads them. All ranks go through the same rounds. A tag is a word of 64 bits made of the
-call of this round and of all before it, so that one comparison tells that a rank has come, in the same call, after the
-same calls. Where a rank's call, once and for all turns, is not the same, its header is there to tell which one it is.
+those whose slots it needs, and reads them. All ranks go through the same rounds. A tag is a word made of the call of
+this round and of all before it, so that one comparison tells that a rank has come, in the same call, after the same
+calls. Its lowest 16 bits are the round's number; the next round of the same call has the next tag. Where a rank's call,
+once and for all turns, is not the same, its header is there to tell which one it is.
+
+What all wait for, one rank may *settle*: who sees first that all have come does what is to be done then, and leaves the
+result to the others, who have one word to look at.
 
 A slot, a tag and a header serve every `TURNS`-th round. A rank may have come to `AHEAD` rounds before it reads the
 slots of the first of them, and it may write its own anew when all have come to the round `AHEAD` before: so one that
@@ -20,8 +24,10 @@ from fmi_shim.shared_memory.layout import AHEAD, LINE, SAID_BYTES, TURNS, Layout
 from fmi_shim.shared_memory.semaphores import Semaphore
 
 _PRIME = 0x100000001B3  # FNV-1a's for 64 bits, http://www.isthe.com/chongo/tech/comp/fnv/
-_WORD = (1 << 64) - 1
-REMEMBERED = 4 * TURNS
+_HISTORY = (1 << 63) - (1 << 16)
+"""The bits of a tag that tell of the calls: not the highest, so that adding to it never leaves a word."""
+NUMBER = (1 << 16) - 1
+"""The bits that tell the round; two that are compared are a few rounds apart."""
 
 
 class Mark(NamedTuple):
@@ -86,11 +92,10 @@ class Rounds:
         self._waiter = waiter
         self._others = [other for other in range(plan.size) if other != rank]
         self._words = memoryview(memory).cast("Q")
-        self._tag_words = [plan.tags(other) // 8 for other in range(plan.size)]
-        self._progress_words = [plan.progress(other) // 8 for other in range(plan.size)]
+        self._tag_words = [plan.tags(turn) // 8 for turn in range(TURNS)]
         self._tag = 0
-        self._tags = [0] * REMEMBERED
-        self._said = [Mark(0, b"")] * TURNS
+        self._mark = Mark(0, b"")
+        self._said = [self._mark] * TURNS
         self._sequences = [0] * TURNS
         self._news = slice(plan.news(rank), plan.news(rank) + plan.news_bytes)
         self._known = bytes(plan.news_bytes)
@@ -105,8 +110,11 @@ class Rounds:
         if number - self._together > AHEAD:
             self._catch_up(number - AHEAD)
         self.number = number
-        self._tag = tag = (self._tag ^ mark.number) * _PRIME & _WORD
-        self._tags[number % REMEMBERED] = tag
+        if mark is self._mark or mark.number == self._mark.number:
+            self._tag += 1
+        else:
+            self._mark = mark
+            self._tag = (self._tag ^ mark.number) * _PRIME & _HISTORY | number & NUMBER
         self.turn = turn = number % TURNS
         self._sequences[turn] = self.sequence
         if self._said[turn] is not mark:
@@ -128,8 +136,7 @@ class Rounds:
 
     def publish(self) -> None:
         """Tell all that this rank has come to the round, and has written its slot."""
-        self._words[self._tag_words[self._rank] + self.turn] = self._tag
-        self._words[self._progress_words[self._rank]] = self.number
+        self._words[self._tag_words[self.turn] + self._rank] = self._tag
         for semaphore in self._told:
             semaphore.post()
         if self._memory[self._news] != self._known:
@@ -139,6 +146,18 @@ class Rounds:
         """Publish, and wait until all have come to the round."""
         self.publish()
         self.await_all()
+
+    def arrive(self) -> bool:
+        """Publish, and wait until all have come to the round, or one of them has settled it.
+
+        Return whether it is settled: its result can be read. Else what all wrote before can be, and this rank is to
+        make the result, and to `settle` the round.
+        """
+        self.meet()
+        return False
+
+    def settle(self) -> None:
+        """Tell all that the result of the round, to which all have come, can be read: here everyone makes it."""
 
     def await_all(self) -> None:
         """Wait until all have come to the round; what they wrote before can be read."""
@@ -150,7 +169,7 @@ class Rounds:
         """Wait until `rank` has come to the round; what it wrote before can be read."""
         if not self.has_come(rank, self.number):
             self._waiter.wait_for(Arrival(self, rank, self.number))
-        if self._words[self._tag_words[rank] + self.turn] != self._tag:
+        if self._words[self._tag_words[self.turn] + rank] != self._tag:
             self.compare(rank)
 
     def await_header(self, rank: int) -> bytes:
@@ -186,10 +205,10 @@ class Rounds:
 
     def compare(self, rank: int) -> None:
         """Raise for the first round that `rank`, which has come to this one, came to in another call than this rank."""
-        overwritten = self._words[self._progress_words[rank]] - TURNS
-        for number in range(max(1, overwritten + 1, self.number - TURNS + 1), self.number + 1):
+        for number in range(max(1, self.number - TURNS + 1), self.number + 1):
             turn = number % TURNS
-            if self._words[self._tag_words[rank] + turn] != self._tags[number % REMEMBERED]:
+            theirs, ours = (self._words[self._tag_words[turn] + who] for who in (rank, self._rank))
+            if theirs != ours and (theirs - number) & NUMBER == 0:  # else it is of a later round
                 self._waiter.differ(rank, self.heard(rank, turn), self._said[turn], self._sequences[turn])
 
 

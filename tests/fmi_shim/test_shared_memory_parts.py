@@ -24,6 +24,7 @@ from fmi_shim.shared_memory.layout import (
     LINE,
     MAX_RANKS,
     PAGE,
+    ROW_BYTES,
     SAID_BYTES,
     TURNS,
     Layout,
@@ -38,9 +39,11 @@ linux = pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="POSIX semaphor
 def test_everything_has_a_place_of_its_own(size: int) -> None:
     plan = layout_for(size)
     spans = [(GATE, GATE + LINE), (ABORT, PAGE)]
+    for turn in range(TURNS):
+        spans += [(plan.tags(turn), plan.tags(turn) + 8 * size), (plan.settled(turn), plan.settled(turn) + 8)]
+        spans.append((plan.rows(turn), plan.rows(turn) + (size + 1) * plan.row(ROW_BYTES)))
     for rank in range(size):
         spans += [(place(rank), place(rank) + LINE) for place in (plan.farewell, plan.doorbell)]
-        spans += [(plan.tags(rank), plan.progress(rank)), (plan.progress(rank), plan.progress(rank) + 8)]
         spans.append((plan.news(rank), plan.news(rank) + plan.news_bytes))
         spans += [(plan.said(rank, turn), plan.said(rank, turn) + SAID_BYTES) for turn in range(TURNS)]
     few = range(0, size, max(1, size // 8))
