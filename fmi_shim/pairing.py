@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fmi_shim.attempts import reusable_socket
+from fmi_shim.attempts import disable_pacing, reusable_socket
 from fmi_shim.deadline import Deadline
 from fmi_shim.errors import PeerTimeoutError, RendezvousError
 from fmi_shim.handshake import Hello
@@ -76,6 +76,7 @@ def _connect_once(appointment: Appointment, wait: Wait, deadline: Deadline, pers
     with call_server(appointment.server, deadline) as control, reusable_socket(_port(control)) as listener:
         control.setblocking(False)
         listener.setblocking(False)
+        disable_pacing(listener, control.getsockname()[0])
         listener.listen()
         target = _await_peer(control, appointment, wait, deadline, persistence)
         punch = Punch(appointment.peer, appointment.purpose, appointment.hello, listener, wait, deadline)

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable
 
 from fmi_shim.access import Access
-from fmi_shim.attempts import reusable_socket
+from fmi_shim.attempts import disable_pacing, reusable_socket
 from fmi_shim.channels.watch import Watch
 from fmi_shim.control_link import ControlLink
 from fmi_shim.deadline import Deadline
@@ -107,6 +107,7 @@ class RendezvousClient:
         link = self.link(deadline, persistence)
         with reusable_socket(0, link.local.host) as listener:
             listener.setblocking(False)
+            disable_pacing(listener, link.local.host)
             listener.listen()
             punch = Punch(hello.receiver, purpose, hello, listener, self._watch.wait, deadline)
             meeting = Meeting(self, punch, deadline, persistence, state)

@@ -28,6 +28,7 @@ from rendezvous.protocol.extension import HELLO_BYTES, Challenge, Demand
 from rendezvous.protocol.messages import Abort, Welcome, encode
 from rendezvous.protocol.registration import Registration
 from tests.certificates import loopback_certificate
+from tests.fmi_shim.test_pairing import assert_unpaced
 
 ANYBODY = Access()
 SECRET = "correct horse battery staple"  # noqa: S105 - of this test
@@ -99,6 +100,7 @@ def meet(
 
 
 def assert_connected(one: socket.socket, other: socket.socket) -> None:
+    assert_unpaced(one, other)
     for sender, receiver in ((one, other), (other, one)):
         sender.setblocking(True)
         receiver.settimeout(10)
