@@ -19,6 +19,7 @@ from emulator.lambda_service.function_records import FunctionRecords
 from emulator.lambda_service.functions import FunctionRegistry
 from emulator.lambda_service.invocations import LambdaService
 from emulator.lambda_service.settings import LambdaSettings
+from emulator.limits import MIB
 from emulator.log_store.store import LogStore
 from emulator.object_store.store import ObjectStore
 from emulator.sandboxes.base import SandboxFactory
@@ -29,6 +30,8 @@ from emulator.step_functions.service import StepFunctionsService
 _BACKLOG = 1024
 # For answers under way; their functions have been ended by then.
 _SHUTDOWN_S = 0.5
+# What goes to moto is held in memory as a whole; all other bodies are limited where they are read.
+_MOTO_BYTES = 64 * MIB
 # Larger reads mean fewer pauses of a large body.
 _READ_BUFFER_BYTES = 1024 * 1024
 # A key may be 1024 bytes, percent-encoded; a presigned URL has a token besides.
@@ -85,8 +88,7 @@ class Endpoint:
         environments = Environments(self._sandboxes, phases, url, self._settings)
         self._service = LambdaService(functions, environments, self._settings)
         self._step_functions = StepFunctionsService(self._state.folder("step_functions"), self._service, url)
-        # Bodies are limited where they are read, each by its own limit.
-        app = web.Application(client_max_size=2**63)
+        app = web.Application(client_max_size=_MOTO_BYTES)
         app.add_routes(LambdaApi(functions, self._service, self._objects.read).routes())
         app.add_routes(Page(functions, self._service, self._step_functions.executions, phases, url).routes())
         by_service = _by_service(StepFunctionsApi(self._step_functions), LogsApi(self._logs), self.s3, self._moto)

@@ -5,14 +5,15 @@ Shapes: https://docs.aws.amazon.com/lambda/latest/api/API_Operations.html
 
 import base64
 import binascii
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
 from aiohttp import web
 
 from emulator import limits
-from emulator.endpoint.lambda_http import answer, answered, check_zipped_size, nothing, page, read, read_json
+from emulator.endpoint.json_requests import read
+from emulator.endpoint.lambda_http import answer, answered, check_zipped_size, nothing, page, read_json, tags_of
 from emulator.endpoint.lambda_versions_api import FUNCTIONS, LambdaVersionsApi
 from emulator.lambda_service.constraints import Constraints, invalid
 from emulator.lambda_service.function import Function, ImageUri
@@ -68,12 +69,15 @@ class LambdaApi:
     async def _create(self, request: web.Request) -> web.StreamResponse:
         body = await read_json(request)
         spec = FunctionSpec.from_api(body)
-        function = self._functions.create(spec, self._code(body.get("Code") or {}), body.get("Tags"))
+        given = Constraints(body)
+        code = given.members("Code")
+        given.check()
+        function = self._functions.create(spec, self._code(code), tags_of(body))
         if body.get("Publish"):
             function = self._functions.publish(function.spec.name)
         return answer(function.to_api(), HTTPStatus.CREATED)
 
-    def _code(self, code: dict[str, Any]) -> bytes | ImageUri:
+    def _code(self, code: Mapping[str, Any]) -> bytes | ImageUri:
         if code.get("ImageUri"):
             return ImageUri(str(code["ImageUri"]))
         if code.get("ZipFile"):
@@ -146,8 +150,8 @@ class LambdaApi:
 
     async def _invoke(self, request: web.Request) -> web.StreamResponse:
         name, qualifier = request.match_info["name"], request.query.get("Qualifier")
-        # One byte more than allowed is read, so that the service sees that there were too many.
-        payload = await read(request, limits.SYNC_PAYLOAD_BYTES + 1)
+        # If there is more than allowed, the service sees that there is.
+        payload = await read(request, limits.SYNC_PAYLOAD_BYTES)
         given = Constraints({"InvocationType": request.headers.get("X-Amz-Invocation-Type", _INVOCATION_TYPES[0])})
         kind = given.one_of("InvocationType", _INVOCATION_TYPES[0], _INVOCATION_TYPES)
         given.check()

@@ -1,6 +1,5 @@
 """What Lambda's operations have in common over HTTP: bodies, pages, refusals."""
 
-import json
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
@@ -8,6 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
+from emulator.endpoint.json_requests import json_object, read, whole_number
 from emulator.errors import ApiError, SandboxError
 from emulator.lambda_service.constraints import Constraints, invalid
 from emulator.limits import ZIPPED_CODE_BYTES
@@ -59,31 +59,28 @@ async def read_json(request: web.Request) -> dict[str, Any]:
     ApiError
         When it has something else, or too much.
     """
-    content = await read(request, _REQUEST_BYTES + 1)
+    content = await read(request, _REQUEST_BYTES)
     if len(content) > _REQUEST_BYTES:
         raise ApiError(
             "RequestEntityTooLargeException",
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
             f"Request must be smaller than {_REQUEST_BYTES} bytes for this operation",
         )
-    try:
-        body = json.loads(content or b"{}")
-    except (ValueError, RecursionError):
-        raise ApiError(
-            "SerializationException", HTTPStatus.BAD_REQUEST, "Could not parse request body into json."
-        ) from None
-    if not isinstance(body, dict):
-        raise invalid(f"the request is {type(body).__name__}, expected a JSON object")
-    return body
+    return json_object(content)
 
 
-async def read(request: web.Request, limit: int) -> bytes:
-    """Read a body up to a limit; what lies beyond it is read too, but not kept."""
-    body = bytearray()
-    async for chunk in request.content.iter_any():
-        if len(body) < limit:
-            body += chunk
-    return bytes(body)
+def tags_of(body: Mapping[str, Any]) -> dict[str, str]:
+    """Return the tags that a request names.
+
+    Raises
+    ------
+    ApiError
+        When they are no texts by name.
+    """
+    tags = body.get("Tags") or {}
+    if not isinstance(tags, dict) or not all(isinstance(value, str) for value in tags.values()):
+        raise invalid(f"Tags: expected texts by name, got {tags!r:.80}")
+    return tags
 
 
 def page(request: web.Request, name: str, items: Sequence[Mapping[str, Any]]) -> web.Response:
@@ -95,14 +92,15 @@ def page(request: web.Request, name: str, items: Sequence[Mapping[str, Any]]) ->
         When either is not what a page was given.
     """
     asked = request.query.get("MaxItems", str(_PAGE))
-    given = Constraints({"MaxItems": int(asked) if asked.isascii() and asked.isdigit() else asked})
+    number = whole_number(asked)
+    given = Constraints({"MaxItems": asked if number is None else number})
     # As on AWS, a page has fifty items at most, however many are asked for.
     size = min(_PAGE, given.number("MaxItems", _PAGE, _MAX_ITEMS))
     given.check()
     marker = request.query.get("Marker") or "0"
-    if not (marker.isascii() and marker.isdigit()):
-        raise invalid(f"Marker: expected the NextMarker of a listing, got {marker!r}")
-    begin = int(marker)
+    begin = whole_number(marker)
+    if begin is None:
+        raise invalid(f"Marker: expected the NextMarker of a listing, got {marker!r:.80}")
     body: dict[str, Any] = {name: items[begin : begin + size]}
     if begin + size < len(items):
         body["NextMarker"] = str(begin + size)

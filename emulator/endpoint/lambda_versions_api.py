@@ -9,7 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
-from emulator.endpoint.lambda_http import answer, answered, nothing, page, read_json
+from emulator.endpoint.lambda_http import answer, answered, nothing, page, read_json, tags_of
 from emulator.errors import ApiError
 from emulator.lambda_service.constraints import Constraints, invalid
 from emulator.lambda_service.function import Reference, function_arn
@@ -89,11 +89,13 @@ class LambdaVersionsApi:
     async def _update_alias(self, request: web.Request) -> web.StreamResponse:
         body, name = await read_json(request), request.match_info["name"]
         _refuse_routing(body)
+        changes = {member: body.get(member) for member in ("FunctionVersion", "Description")}
+        given = Constraints({member: value for member, value in changes.items() if value is not None})
         alias = self._functions.update_alias(
             name,
             request.match_info["alias"],
-            version=body.get("FunctionVersion"),
-            description=body.get("Description"),
+            version=given.text("FunctionVersion", "") or None,
+            description=given.text("Description", "") if changes["Description"] is not None else None,
             revision_id=body.get("RevisionId"),
         )
         return answer(alias.to_api(Reference.parse(name).name))
@@ -162,10 +164,7 @@ class LambdaVersionsApi:
         return answer({"Tags": self._functions.tags(request.match_info["name"])})
 
     async def _tag(self, request: web.Request) -> web.StreamResponse:
-        tags = (await read_json(request)).get("Tags") or {}
-        if not isinstance(tags, dict) or not all(isinstance(value, str) for value in tags.values()):
-            raise invalid(f"Tags: expected texts by name, got {tags!r}")
-        name = request.match_info["name"]
+        tags, name = tags_of(await read_json(request)), request.match_info["name"]
         self._functions.set_tags(name, {**self._functions.tags(name), **tags})
         return nothing()
 

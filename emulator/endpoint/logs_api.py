@@ -3,13 +3,13 @@
 Shapes: https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_Operations.html
 """
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
 
 from aiohttp import web
 
+from emulator.endpoint.json_requests import json_object, read, whole_number
 from emulator.errors import ApiError
 from emulator.limits import ACCOUNT_ID, LOG_EVENT_BYTES, MIB, REGION
 from emulator.log_store.filter_pattern import matcher
@@ -79,11 +79,11 @@ class LogsApi:
 
     def _set_retention(self, body: _Body) -> dict[str, Any]:
         days = body.get("retentionInDays")
-        self._logs.set_retention(_group(body), None if days is None else _number(body, "retentionInDays", 0))
+        self._logs.set_retention(_group(body), None if days is None else _number(body, "retentionInDays"))
         return {}
 
     def _describe_groups(self, body: _Body) -> dict[str, Any]:
-        prefix, pattern = body.get("logGroupNamePrefix") or "", body.get("logGroupNamePattern") or ""
+        prefix, pattern = _optional_text(body, "logGroupNamePrefix"), _optional_text(body, "logGroupNamePattern")
         described = []
         for group in self._logs.groups():
             if not group.name.startswith(prefix) or pattern.lower() not in group.name.lower():
@@ -102,7 +102,7 @@ class LogsApi:
         return _described(body, "logGroups", described)
 
     def _describe_streams(self, body: _Body) -> dict[str, Any]:
-        group, prefix = _group(body), body.get("logStreamNamePrefix") or ""
+        group, prefix = _group(body), _optional_text(body, "logStreamNamePrefix")
         streams = [stream for stream in self._logs.streams(group) if stream.name.startswith(prefix)]
         if body.get("orderBy") == "LastEventTime":
             streams.sort(key=lambda stream: stream.last or 0)
@@ -130,9 +130,9 @@ class LogsApi:
     def _put_events(self, body: _Body) -> dict[str, Any]:
         group, stream, given = _group(body), _text(body, "logStreamName"), body.get("logEvents") or []
         try:
-            events = [(int(event["timestamp"]), str(event["message"])) for event in given]
-        except (TypeError, KeyError, ValueError):
-            raise _invalid("logEvents: expected a list of {timestamp, message}") from None
+            events = [(_number(event, "timestamp"), _text(event, "message")) for event in given]
+        except (TypeError, AttributeError):
+            raise _invalid(f"logEvents: expected a list of {{timestamp, message}}, got {given!r:.80}") from None
         sizes = [len(message.encode(errors="replace")) + _EVENT_OVERHEAD_BYTES for _, message in events]
         if len(events) > _PAGE_EVENTS or sum(sizes) > _PAGE_BYTES:
             raise _invalid(f"Upload too large: {len(events)} events, {sum(sizes)} bytes exceed limit of {_PAGE_BYTES}")
@@ -144,8 +144,10 @@ class LogsApi:
         return {"nextSequenceToken": "1"}
 
     def _filter(self, body: _Body) -> dict[str, Any]:
-        names, prefix = set(body.get("logStreamNames") or ()), body.get("logStreamNamePrefix") or ""
-        matches = matcher(body.get("filterPattern") or "")
+        names, prefix = body.get("logStreamNames") or [], _optional_text(body, "logStreamNamePrefix")
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise _invalid(f"logStreamNames: expected a list of texts, got {names!r:.80}")
+        matches = matcher(_optional_text(body, "filterPattern"))
         events = self._logs.events_of_group(
             _group(body),
             start=_number(body, "startTime", 0),
@@ -154,7 +156,7 @@ class LogsApi:
             stream=lambda name: name.startswith(prefix) and (not names or name in names),
         )
         matching = (event for event in events if matches(event.message))
-        page, is_truncated = _page(matching, _number(body, "limit", _PAGE_EVENTS))
+        page, is_truncated = _page(matching, _number(body, "limit", _PAGE_EVENTS, least=1))
         answer: dict[str, Any] = {
             "events": [
                 {
@@ -184,7 +186,7 @@ class LogsApi:
             place=position,
             backward=backward,
         )
-        page, _ = _page(events, _number(body, "limit", _PAGE_EVENTS))
+        page, _ = _page(events, _number(body, "limit", _PAGE_EVENTS, least=1))
         if backward:
             page.reverse()
         here = position or Position(0, 0, 0)
@@ -226,7 +228,7 @@ def _page(events: Iterable[LogEvent], limit: int) -> tuple[list[LogEvent], bool]
 
 def _described(body: _Body, name: str, described: list[dict[str, Any]]) -> dict[str, Any]:
     """Return a page of descriptions; tokens are numbers of entries."""
-    start, limit = _number(body, "nextToken", 0), _number(body, "limit", _DESCRIBED)
+    start, limit = _number(body, "nextToken", 0), _number(body, "limit", _DESCRIBED, least=1)
     page = {name: described[start : start + limit]}
     return {**page, "nextToken": str(start + limit)} if start + limit < len(described) else page
 
@@ -236,10 +238,10 @@ def _token(position: Position) -> str:
 
 
 def _position(token: object) -> Position:
-    numbers = str(token).split("/")
-    if len(numbers) != 3 or not all(number.isdecimal() for number in numbers):
-        raise _invalid(f"The specified nextToken is invalid: {token!r}")
-    return Position(*map(int, numbers))
+    match [whole_number(part) for part in str(token).split("/")]:
+        case [int(timestamp), int(batch), int(index)]:
+            return Position(timestamp, batch, index)
+    raise _invalid(f"The specified nextToken is invalid: {token!r:.80}")
 
 
 def _group(body: _Body) -> str:
@@ -257,13 +259,19 @@ def _text(body: _Body, name: str) -> str:
     return value
 
 
-def _number(body: _Body, name: str, default: int) -> int:
+def _optional_text(body: _Body, name: str) -> str:
+    return _text(body, name) if body.get(name) else ""
+
+
+def _number(body: _Body, name: str, default: int | None = None, least: int = 0) -> int:
+    """Return a number; without a default there must be one."""
     value = body.get(name)
-    if value is None:
+    if value is None and default is not None:
         return default
-    if not str(value).isdecimal():
-        raise _invalid(f"{name}: expected a whole number, got {value!r}")
-    return int(value)
+    number = whole_number(str(value))
+    if number is None or number < least:
+        raise _invalid(f"{name}: expected a whole number from {least}, got {value!r:.80}")
+    return number
 
 
 def _invalid(message: str) -> ApiError:
@@ -271,18 +279,10 @@ def _invalid(message: str) -> ApiError:
 
 
 async def _read(request: web.BaseRequest) -> _Body:
-    data = bytearray()
-    async for chunk in request.content.iter_any():
-        data += chunk
-        if len(data) > _REQUEST_BYTES:
-            raise _invalid(f"Upload too large: more than {_REQUEST_BYTES} bytes")
-    try:
-        body = json.loads(bytes(data) or b"{}")
-    except ValueError as error:
-        raise ApiError("SerializationException", HTTPStatus.BAD_REQUEST, f"no JSON: {error}") from None
-    if not isinstance(body, dict):
-        raise ApiError("SerializationException", HTTPStatus.BAD_REQUEST, "expected a JSON object")
-    return body
+    content = await read(request, _REQUEST_BYTES)
+    if len(content) > _REQUEST_BYTES:
+        raise _invalid(f"Upload too large: more than {_REQUEST_BYTES} bytes")
+    return json_object(content)
 
 
 def _json(body: _Body, status: HTTPStatus) -> web.Response:

@@ -164,7 +164,7 @@ class StepFunctionsApi:
             found = self._service.map_run(request["mapRunArn"]).children[::-1]
         else:
             found = self._service.executions_of(request["stateMachineArn"])
-        status = request.get("statusFilter")
+        status = requests.optional_text(request, "statusFilter")
         if status is not None and status not in {*Status, "PENDING_REDRIVE"}:
             raise requests.invalid(f"statusFilter: expected one of {', '.join(Status)}, got {status!r}")
         kept = [execution for execution in found if status in (None, execution.status)]
@@ -219,7 +219,7 @@ class StepFunctionsApi:
 
     def _untag(self, request: Request) -> Answer:
         machine = self._service.machines.get(request.get("resourceArn"))
-        gone = request.get("tagKeys", [])
+        gone = requests.tag_keys(request)
         self._service.machines.tag(machine.arn, {key: value for key, value in machine.tags.items() if key not in gone})
         return {}
 

@@ -12,9 +12,9 @@ from typing import Any, TypeAlias, TypeVar
 from aiohttp import web
 
 from emulator import limits
+from emulator.endpoint import json_requests
 from emulator.errors import ApiError
 from emulator.step_functions.asl.definition import MachineType
-from emulator.step_functions.asl.json_values import loads
 
 Request: TypeAlias = Mapping[str, Any]
 Answer: TypeAlias = dict[str, Any]
@@ -29,18 +29,10 @@ _MOST_TAGS = 50
 
 async def read(request: web.Request) -> Request:
     """Read a request's body: one JSON object."""
-    body = bytearray()
-    async for chunk in request.content.iter_any():
-        body += chunk
-        if len(body) > _REQUEST_BYTES:
-            raise invalid(f"the request is larger than {_REQUEST_BYTES} bytes")
-    try:
-        content = loads(body.decode() or "{}")
-    except ValueError as error:
-        raise ApiError("SerializationException", HTTPStatus.BAD_REQUEST, f"expected JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise ApiError("SerializationException", HTTPStatus.BAD_REQUEST, f"expected an object, got {content!r:.80}")
-    return content
+    content = await json_requests.read(request, _REQUEST_BYTES)
+    if len(content) > _REQUEST_BYTES:
+        raise invalid(f"the request is larger than {_REQUEST_BYTES} bytes")
+    return json_requests.json_object(content)
 
 
 def invalid(message: str) -> ApiError:
@@ -111,6 +103,14 @@ def tags(request: Request, already: Mapping[str, str] | None = None) -> dict[str
             "TooManyTags", HTTPStatus.BAD_REQUEST, f"expected at most {_MOST_TAGS} tags, got {len(together)}"
         )
     return together
+
+
+def tag_keys(request: Request) -> Sequence[str]:
+    """Return the names of tags."""
+    keys = request.get("tagKeys", [])
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+        raise invalid(f"Value at 'tagKeys': expected texts, got {keys!r:.80}")
+    return keys
 
 
 def page(request: Request, name: str, entries: Sequence[_Entry], shape: Callable[[_Entry], Answer]) -> Answer:

@@ -7,7 +7,7 @@ from typing import Any
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, ParamValidationError
 
 from emulator.limits import REGION
 from emulator.rank_lines import LogLine, RankLines
@@ -16,6 +16,8 @@ _KEYS_A_PAGE = 200
 _STREAMS = 25
 _LINES = 1000
 _LINES_A_STREAM = 400
+# The latter for names that no bucket or object can have.
+_NONE_SUCH = (ClientError, ParamValidationError)
 OBJECT_BYTES = 64 * 1024 * 1024
 
 
@@ -75,7 +77,7 @@ class Storage:
         more: dict[str, Any] = {"ContinuationToken": token} if token else {}
         try:
             page = self._s3.list_objects_v2(Bucket=bucket, Prefix=prefix, Delimiter="/", MaxKeys=_KEYS_A_PAGE, **more)
-        except ClientError:
+        except _NONE_SUCH:
             return None
         return Listing(
             tuple(entry["Prefix"] for entry in page.get("CommonPrefixes", [])),
@@ -87,7 +89,7 @@ class Storage:
         """Return an object's content; None when there is none, or it is too large to be shown."""
         try:
             found = self._s3.get_object(Bucket=bucket, Key=key)
-        except ClientError:
+        except _NONE_SUCH:
             return None
         with found["Body"] as body:
             return bytes(body.read()) if found["ContentLength"] <= OBJECT_BYTES else None

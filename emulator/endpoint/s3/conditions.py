@@ -13,7 +13,8 @@ from emulator.errors import ApiError
 from emulator.object_store.errors import no_such_key, not_implemented
 from emulator.object_store.records import ObjectVersion
 
-_RANGE = re.compile(r"bytes=(?P<first>\d*)-(?P<last>\d*)")
+# No object has so many bytes that it would take more digits.
+_RANGE = re.compile(r"bytes=(?P<first>[0-9]{0,18})-(?P<last>[0-9]{0,18})")
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def _matches(header: str, etag: str) -> bool:
 def _seconds(header: str | None) -> float | None:
     try:
         return parsedate_to_datetime(header).timestamp() if header else None
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 

@@ -1,13 +1,13 @@
 """S3's listings."""
 
 import base64
-import binascii
 import urllib.parse
 from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
 
+from emulator.endpoint.json_requests import whole_number
 from emulator.endpoint.s3 import xml
 from emulator.endpoint.s3.addressing import S3Request
 from emulator.endpoint.s3.object_api import OWNER, answered
@@ -143,10 +143,11 @@ def _selection(request: S3Request) -> Selection:
 
 def _limit(request: S3Request, name: str, most: int) -> int:
     text = request.query.get(name) or str(most)
-    if not text.isdecimal():
-        message = f"Provided {name} not an integer or within integer range: {text!r}"
+    number = whole_number(text)
+    if number is None:
+        message = f"Provided {name} not an integer or within integer range: {text!r:.80}"
         raise bad_request("InvalidArgument", message)
-    return min(int(text), most)
+    return min(number, most)
 
 
 def _shown(request: S3Request) -> Callable[[str], str]:
@@ -200,7 +201,7 @@ def _token(last: str) -> str:
 def _after(token: str) -> str:
     try:
         after = base64.b64decode(token, altchars=b"-_", validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:
         after = ""
     if not after:
         raise bad_request("InvalidArgument", "The continuation token provided is incorrect")

@@ -6,6 +6,7 @@ from http import HTTPStatus
 
 from aiohttp import web
 
+from emulator.endpoint.json_requests import whole_number
 from emulator.endpoint.s3 import object_headers, xml
 from emulator.endpoint.s3.addressing import S3Request
 from emulator.endpoint.s3.conditions import (
@@ -90,15 +91,15 @@ class ObjectApi:
         content = xml.parse(await self._transfer.read_document(request), "Delete")
         self._store.buckets.get(request.bucket)
         named = xml.several(content, "Object")
-        if not 0 < len(named) <= 1000 or any("Key" not in one for one in named):
+        if not 0 < len(named) <= 1000:
             raise bad_request("MalformedXML", f"The XML you provided did not validate: {len(named)} objects, 1 to 1000")
         answer = []
-        for one in named:
-            version_id = one.get("VersionId") or ""
-            deleted = self._objects.delete(request.bucket, one["Key"], version_id)
+        # All is read before the first is deleted.
+        for key, version_id in [(xml.text(one, "Key", required=True), xml.text(one, "VersionId")) for one in named]:
+            deleted = self._objects.delete(request.bucket, key, version_id)
             answer.append(
                 {
-                    "Key": one["Key"],
+                    "Key": key,
                     "VersionId": version_id or None,
                     "DeleteMarker": deleted.is_marker or None,
                     "DeleteMarkerVersionId": deleted.version_id if deleted.is_marker else None,
@@ -178,9 +179,8 @@ class ObjectApi:
     async def put_tags(self, request: S3Request) -> web.StreamResponse:
         """PutObjectTagging."""
         content = xml.parse(await self._transfer.read_document(request), "Tagging")
-        pairs = [
-            (tag.get("Key") or "", tag.get("Value") or "") for tag in xml.several(content.get("TagSet") or {}, "Tag")
-        ]
+        tags = [tag for tag_set in xml.several(content, "TagSet") for tag in xml.several(tag_set, "Tag")]
+        pairs = [(xml.text(tag, "Key"), xml.text(tag, "Value")) for tag in tags]
         version, _ = self._present(request)
         self._objects.set_tags(request.bucket, version, object_headers.checked_tags(pairs))
         return web.Response(headers=object_headers.version_header(version))
@@ -260,9 +260,10 @@ def _wanted(request: S3Request, version: ObjectVersion, body: Body) -> tuple[Byt
     if not number:
         return requested_range(request.header("range"), body.size), {}
     sizes = version.part_sizes or (body.size,)
-    if not number.isdecimal() or not 1 <= int(number) <= len(sizes):
-        message = f"The requested partnumber is not satisfiable: {number} of {len(sizes)}"
+    part = whole_number(number) or 0
+    if not 1 <= part <= len(sizes):
+        message = f"The requested partnumber is not satisfiable: {number:.80} of {len(sizes)}"
         raise ApiError("InvalidPartNumber", HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, message)
-    before = sum(sizes[: int(number) - 1])
+    before = sum(sizes[: part - 1])
     count = {"x-amz-mp-parts-count": str(len(sizes))} if version.part_sizes else {}
-    return ByteRange(before, sizes[int(number) - 1]), count
+    return ByteRange(before, sizes[part - 1]), count

@@ -1,5 +1,6 @@
 """What headers say of an object, in requests and in answers."""
 
+import re
 import urllib.parse
 from collections.abc import Mapping
 from email.utils import formatdate
@@ -24,6 +25,8 @@ _KEPT = (
     "x-amz-storage-class",
     "x-amz-website-redirect-location",
 )
+# RFC 9110, section 5.5, without what is no UTF-8.
+_HEADER_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]*")
 _USER_METADATA = "x-amz-meta-"
 _USER_METADATA_BYTES = 2048
 _STORAGE_CLASSES = [
@@ -63,6 +66,8 @@ def description(request: S3Request) -> Description:
         headers["content-encoding"] = encoding
     given = {name.lower(): value for name, value in [*request.query.items(), *request.http.headers.items()]}
     metadata = {name: value for name, value in given.items() if name.startswith(_USER_METADATA)}
+    if not all(map(_HEADER_VALUE.fullmatch, metadata.values())):
+        raise bad_request("InvalidArgument", "User metadata must be text in UTF-8, without control characters")
     size = sum(len(name) - len(_USER_METADATA) + len(value.encode()) for name, value in metadata.items())
     if size > _USER_METADATA_BYTES:
         message = f"Your metadata headers exceed the maximum allowed metadata size: {size} of {_USER_METADATA_BYTES}"
@@ -142,8 +147,18 @@ def http_date(seconds: float) -> str:
 
 
 def overrides(query: Mapping[str, str]) -> dict[str, str]:
-    """Return the headers that a reader asked to get other values."""
-    return {name: query[f"response-{name}"] for name in _OVERRIDES if f"response-{name}" in query}
+    """Return the headers that a reader asked to get other values.
+
+    Raises
+    ------
+    ApiError
+        InvalidArgument when a value would be no header's, but end it.
+    """
+    asked = {name: query[f"response-{name}"] for name in _OVERRIDES if f"response-{name}" in query}
+    for name, value in asked.items():
+        if not _HEADER_VALUE.fullmatch(value):
+            raise bad_request("InvalidArgument", f"response-{name}: expected a header's value, got {value!r:.80}")
+    return asked
 
 
 def refusal_headers(version: ObjectVersion) -> dict[str, str]:

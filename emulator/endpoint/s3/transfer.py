@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import binascii
 import errno
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +11,7 @@ from io import FileIO
 
 from aiohttp import web
 
+from emulator.endpoint.json_requests import whole_number
 from emulator.endpoint.s3.addressing import S3Request
 from emulator.endpoint.s3.aws_chunked import ChunkedDecoder, PlainDecoder
 from emulator.errors import ApiError
@@ -151,6 +151,7 @@ class Transfer:
         try:
             async with asyncio.timeout(_STALLED_S) as patience:
                 async for chunk in request.http.content.iter_any():
+                    patience.reschedule(loop.time() + _STALLED_S)
                     pieces = decoder.feed(chunk)
                     batch += pieces
                     size += sum(map(len, pieces))
@@ -162,7 +163,6 @@ class Transfer:
                         await writing
                     writing = loop.run_in_executor(self._threads, writer.write, batch)
                     batch, size = [], 0
-                    patience.reschedule(loop.time() + _STALLED_S)
                 decoder.finish()
             if writing is not None:
                 await writing
@@ -214,13 +214,13 @@ def _sent_algorithm(request: S3Request) -> ChecksumAlgorithm | None:
 def _verify(request: S3Request, trailers: Mapping[str, str], digests: Digests, checksum: Checksum | None) -> None:
     """Make sure that a body is what its request says it is."""
     length = request.header("x-amz-decoded-content-length")
-    if length.isdecimal() and int(length) != digests.size:
-        message = f"You did not provide the number of bytes specified: {length} were announced, {digests.size} came"
+    if length and whole_number(length) != digests.size:
+        message = f"You did not provide the number of bytes specified: {length:.80} were announced, {digests.size} came"
         raise bad_request("IncompleteBody", message)
     if md5 := request.header("Content-MD5"):
         try:
             expected = base64.b64decode(md5, validate=True)
-        except binascii.Error:
+        except ValueError:
             expected = b""
         if len(expected) != len(digests.md5()):
             raise bad_request("InvalidDigest", "The Content-MD5 you specified is not valid.")

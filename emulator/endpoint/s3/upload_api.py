@@ -1,9 +1,12 @@
 """S3's operations on multipart uploads."""
 
+from collections.abc import Mapping
 from http import HTTPStatus
+from typing import Any
 
 from aiohttp import web
 
+from emulator.endpoint.json_requests import whole_number
 from emulator.endpoint.s3 import object_headers, xml
 from emulator.endpoint.s3.addressing import S3Request
 from emulator.endpoint.s3.conditions import check_write, requested_range
@@ -161,25 +164,27 @@ def _asked_checksum(request: S3Request) -> tuple[ChecksumAlgorithm | None, Check
     return algorithm, kind
 
 
-def _listed_part(part: dict[str, str] | object) -> ListedPart:
-    if not isinstance(part, dict) or not str(part.get("PartNumber", "")).isdecimal() or not part.get("ETag"):
-        raise bad_request("MalformedXML", "The XML you provided did not validate: a Part needs PartNumber and ETag")
+def _listed_part(part: Mapping[str, Any]) -> ListedPart:
+    number = whole_number(xml.text(part, "PartNumber"))
+    if number is None:
+        raise bad_request("MalformedXML", "The XML you provided did not validate: a Part needs a PartNumber")
     checksums = [
-        Checksum(algorithm, part[algorithm.field]) for algorithm in ChecksumAlgorithm if part.get(algorithm.field)
+        Checksum(algorithm, value) for algorithm in ChecksumAlgorithm if (value := xml.text(part, algorithm.field))
     ]
-    return ListedPart(int(part["PartNumber"]), part["ETag"], checksums[0] if checksums else None)
+    return ListedPart(number, xml.text(part, "ETag", required=True), checksums[0] if checksums else None)
 
 
 def _part_number(request: S3Request) -> int:
-    number = request.query["partNumber"]
-    if not number.isdecimal() or int(number) not in PART_NUMBERS:
+    number = whole_number(request.query["partNumber"])
+    if number is None or number not in PART_NUMBERS:
         message = f"Part number must be an integer between 1 and {PART_NUMBERS[-1]}, inclusive"
         raise bad_request("InvalidArgument", message)
-    return int(number)
+    return number
 
 
 def _number(request: S3Request, name: str, default: int) -> int:
     text = request.query.get(name) or str(default)
-    if not text.isdecimal():
-        raise bad_request("InvalidArgument", f"{name}: expected a whole number, got {text!r}")
-    return int(text)
+    number = whole_number(text)
+    if number is None:
+        raise bad_request("InvalidArgument", f"{name}: expected a whole number, got {text!r:.80}")
+    return number

@@ -68,11 +68,25 @@ def several(content: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
     ApiError
         MalformedXML when one of them has no elements of its own.
     """
-    found = content.get(name, [])
+    found = content.get(name) or []
     elements = found if isinstance(found, list) else [found]
     if not all(isinstance(element, Mapping) for element in elements):
-        raise bad_request("MalformedXML", f"The XML you provided did not validate: {name} is empty")
+        raise bad_request("MalformedXML", f"The XML you provided did not validate: {name} has no elements")
     return elements
+
+
+def text(content: Mapping[str, Any], name: str, *, required: bool = False) -> str:
+    """Return the text in the element of a name; an empty one where there is none, unless it is required.
+
+    Raises
+    ------
+    ApiError
+        MalformedXML when there are several, or elements in it, or none that is required.
+    """
+    found = content.get(name) or ""
+    if not isinstance(found, str) or (required and not found):
+        raise bad_request("MalformedXML", f"The XML you provided did not validate: expected a text in one {name}")
+    return found
 
 
 def _inner(content: Content) -> str:
