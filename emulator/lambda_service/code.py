@@ -1,6 +1,7 @@
 """A function's code on disk: a zip archive taken apart, and nothing written outside its folder."""
 
 import io
+import lzma
 import stat
 import zipfile
 import zlib
@@ -23,8 +24,8 @@ def unpack(archive: bytes, folder: Path) -> None:
     Raises
     ------
     ApiError
-        When the archive is too large unpacked, no zip file, or has a member that is a link, is absolute or points
-        outside; nothing is written then.
+        When the archive is too large unpacked, or has a member that is a link, is absolute or points outside: nothing
+        is written then. When it is no zip file, or damaged: what was whole may have been written.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(archive)) as opened:
@@ -35,8 +36,9 @@ def unpack(archive: bytes, folder: Path) -> None:
                 # What the archive says may be executed stays so: a custom runtime's bootstrap is a program.
                 if not member.is_dir() and member.external_attr >> 16 & stat.S_IXUSR:
                     written.chmod(0o755)
-    # A member that is damaged, encrypted, compressed in an unknown way, or longer than it says.
-    except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError):
+    # A member that is damaged, encrypted, compressed in an unknown way, longer than it says, or somewhere else; a name
+    # that is no text.
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError, NotImplementedError, EOFError, ValueError):
         raise invalid("Could not unzip uploaded file. Please check your file, then try to upload again.") from None
     except OSError as error:
         raise invalid(f"The archive's members cannot be written: {error.strerror}") from None
@@ -47,6 +49,8 @@ def _check_members(members: list[zipfile.ZipInfo]) -> None:
     if unzipped > UNZIPPED_CODE_BYTES:
         raise invalid(f"Unzipped size must be smaller than {UNZIPPED_CODE_BYTES} bytes")
     for member in members:
+        if not member.filename:
+            raise invalid("The archive has a member without a name")
         path = PurePosixPath(member.filename.replace("\\", "/"))
         if path.is_absolute() or ".." in path.parts:
             raise invalid(f"The archive's member {member.filename!r} lies outside of the function's folder")

@@ -7,7 +7,6 @@ import uuid
 from collections.abc import Iterable
 from pathlib import Path
 
-from emulator.errors import ApiError
 from emulator.lambda_service.code import unpack
 from emulator.lambda_service.constraints import invalid
 from emulator.lambda_service.function import Function, ImageUri, Package
@@ -44,7 +43,7 @@ class Packages:
         root.mkdir()
         try:
             unpack(code, root)
-        except ApiError:
+        except BaseException:
             shutil.rmtree(root)
             raise
         return Package(base64.b64encode(hashlib.sha256(code).digest()).decode(), len(code), root=root)

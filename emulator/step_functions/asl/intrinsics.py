@@ -4,9 +4,9 @@ Their arguments and limits: https://docs.aws.amazon.com/step-functions/latest/dg
 """
 
 import base64
-import binascii
 import hashlib
 import json
+import math
 import random
 import re
 import uuid
@@ -136,21 +136,21 @@ def _plain(value: Json) -> Json:
 
 
 def _base64_encode(text: Json) -> Json:
-    return base64.b64encode(_limited(text).encode()).decode()
+    return base64.b64encode(_encoded(text)).decode()
 
 
 def _base64_decode(text: Json) -> Json:
     try:
         return base64.b64decode(_limited(text), validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise IntrinsicError(f"expected base64 of a text: {error}") from None
 
 
 def _hash(data: Json, algorithm: Json) -> Json:
-    if algorithm not in _HASHES:
+    if not isinstance(algorithm, str) or algorithm not in _HASHES:
         raise IntrinsicError(f"algorithm: expected one of {', '.join(_HASHES)}, got {algorithm!r}")
-    text = _limited(data if isinstance(data, str) else dumps(data))
-    return hashlib.new(_HASHES[algorithm], text.encode(), usedforsecurity=False).hexdigest()
+    content = _encoded(data if isinstance(data, str) else dumps(data))
+    return hashlib.new(_HASHES[algorithm], content, usedforsecurity=False).hexdigest()
 
 
 def _merge(one: Json, other: Json, deep: Json) -> Json:
@@ -191,6 +191,13 @@ def _limited(value: Json) -> str:
     return str(value)
 
 
+def _encoded(value: Json) -> bytes:
+    try:
+        return _limited(value).encode()
+    except UnicodeEncodeError as error:
+        raise IntrinsicError(f"text: expected Unicode, got half a surrogate pair at {error.start}") from None
+
+
 def _array_of(value: Json) -> list[Json]:
     if not isinstance(value, list):
         raise IntrinsicError(f"array: expected an array, got {dumps(value)}")
@@ -199,7 +206,8 @@ def _array_of(value: Json) -> list[Json]:
 
 def _whole(value: Json, what: str) -> int:
     """Return a number as AWS takes it: rounded to a whole one, within 32 bits."""
-    if not is_number(value):
+    # 1e999 is JSON, but no number here.
+    if not is_number(value) or not math.isfinite(value):
         raise IntrinsicError(f"{what}: expected a number, got {dumps(value)}")
     number: int = round(value)
     if number not in _INT32:

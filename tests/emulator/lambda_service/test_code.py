@@ -1,13 +1,17 @@
 """Archives: what is written, and what never is."""
 
+import contextlib
 import io
 import stat
 import zipfile
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from emulator.errors import ApiError
+from emulator.lambda_service import code
 from emulator.lambda_service.code import unpack
 
 
@@ -54,10 +58,27 @@ def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
         unpack(b"not a zip", tmp_path)
 
 
-def test_an_archive_that_swells_beyond_the_limit_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+@given(damage=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=4))
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_damaged_archive_is_taken_or_refused(tmp_path: Path, method: int, damage: list[tuple[float, int]]) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as archive:
+        archive.writestr("main.py", "def handler(event, context): return event\n" * 9)
+        archive.writestr("pack\u00e4ge/part.py", "x = 1")
+    content = bytearray(buffer.getvalue())
+    for place, byte in damage:
+        content[int(place * len(content))] = byte
+    with contextlib.suppress(ApiError):
+        unpack(bytes(content), tmp_path)
+        assert (tmp_path / "main.py").is_file() or damage
+
+
+def test_an_archive_that_swells_beyond_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(code, "UNZIPPED_CODE_BYTES", 1_000_000)
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("zeros", bytes(251 * 1024 * 1024))
+        archive.writestr("zeros", bytes(1_000_001))
     with pytest.raises(ApiError, match="Unzipped size"):
         unpack(buffer.getvalue(), tmp_path)
     assert list(tmp_path.iterdir()) == []
