@@ -87,6 +87,12 @@ class Calls:
         This rank.
     channels
         The ways to the other ranks.
+
+    Attributes
+    ----------
+    plans
+        The plans that were made, by what tells calls apart; none once the communicator has ended. A caller may keep one
+        under a further key, which takes it less time to make.
     """
 
     def __init__(self, rank: int, channels: EnabledChannels) -> None:
@@ -95,7 +101,7 @@ class Calls:
         self._collectives = itertools.count()
         self._sent: defaultdict[int, Iterator[int]] = defaultdict(itertools.count)
         self._received: defaultdict[int, Iterator[int]] = defaultdict(itertools.count)
-        self._plans: dict[object, Plan] = {}
+        self.plans: dict[object, Plan] = {}
         self._failure: BaseException | None = None
 
     @property
@@ -106,7 +112,7 @@ class Calls:
     @hint.setter
     def hint(self, hint: Hint) -> None:
         self._channels.hint = hint
-        self._plans.clear()
+        self.plans.clear()
 
     def collective(
         self, operation: Operation, form: Form | None = _BYTE, root: int = 0, f: ReduceFunction | None = None
@@ -121,7 +127,7 @@ class Calls:
             If an earlier call failed, or the communicator was closed.
         """
         key = (operation, form, root, f)
-        known = self._plans.get(key)
+        known = self.plans.get(key)
         if known is not None:
             return known
         combine = None if f is None or form is None else combine_of(f, form)
@@ -135,7 +141,7 @@ class Calls:
     def sending(self, dst: int, form: Form, posted: bool = False) -> Plan:
         """Return the plan of a message to rank `dst`."""
         key = ("to", form, dst, posted)
-        return self._plans.get(key) or self._plan(
+        return self.plans.get(key) or self._plan(
             key,
             _call(Operation.send, form, self._rank),
             self._sent[dst],
@@ -145,7 +151,7 @@ class Calls:
     def receiving(self, src: int, form: Form | None, posted: bool = False) -> Plan:
         """Return the plan of a message from rank `src`; without a form that rank decides."""
         key = ("from", form, src, posted)
-        return self._plans.get(key) or self._plan(
+        return self.plans.get(key) or self._plan(
             key,
             _call(Operation.send, form, src),
             self._received[src],
@@ -165,11 +171,11 @@ class Calls:
             self.fail(error)
             raise
         if self._channels.names != names:
-            self._plans.clear()
+            self.plans.clear()
         plan = Plan(call, channel, self.scheduled(prepare(channel, call)), numbers, self)
-        if len(self._plans) >= _DIFFERENT_PLANS:
-            self._plans.clear()
-        self._plans[key] = plan
+        if len(self.plans) >= _DIFFERENT_PLANS:
+            self.plans.clear()
+        self.plans[key] = plan
         return plan
 
     def require_whole(self, call: Call, numbers: Iterator[int]) -> None:
@@ -207,7 +213,7 @@ class Calls:
 
     def _end(self, failure: BaseException) -> None:
         self._failure = failure
-        self._plans.clear()
+        self.plans.clear()
 
 
 def _call(operation: Operation, form: Form | None, root: int, operator: int = 0) -> Call:

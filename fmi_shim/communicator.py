@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from numpy import ndarray
+
 from fmi_shim.arguments import require_function, require_integer, require_name, require_peer, require_rank, require_type
 from fmi_shim.config import load
 from fmi_shim.forms import Form, TypeDescriptor, form_of
@@ -76,7 +78,10 @@ class Communicator(Membership):
 
     def barrier(self) -> None:
         """Wait until all ranks have come here."""
-        self._calls.collective(_BARRIER).run()
+        plan = self._calls.plans.get(_BARRIER)
+        if plan is None:
+            plan = self._calls.plans[_BARRIER] = self._calls.collective(_BARRIER)
+        plan.run()
 
     def send(self, value: object, dst: int, t: TypeDescriptor | None = None) -> None:
         """Send `value` to rank `dst`, which must `recv` it. Arrays are not copied."""
@@ -218,8 +223,17 @@ class Communicator(Membership):
         No copy of a large array (`SwitchPoints.allreduce`) unless `f` is custom; else one, or none where `out` is the
         value.
         """
+        if t is None and type(value) is ndarray and type(f) is ReduceFunction and (out is None or out is value):
+            known = self._calls.plans.get((f, value.dtype, value.shape))
+            if known is not None and value.flags.carray:  # the same as below, in a third of the time
+                flat = value if value.ndim == 1 else value.reshape(-1)
+                result = known.run(flat, None if out is None else flat)
+                return result.reshape(value.shape) if out is None else out
         form, flat, spare = pack_operand(value, t, out)
-        result = self._calls.collective(_ALLREDUCE, form, 0, require_function(f)).run(flat, spare)
+        plan = self._calls.collective(_ALLREDUCE, form, 0, require_function(f))
+        if form.descriptor is None and not form.tensor:
+            self._calls.plans[f, form.dtype, form.shape] = plan
+        result = plan.run(flat, spare)
         return form.restore(result) if out is None else out
 
     def reduce_scatter(

@@ -20,7 +20,7 @@ import numpy as np
 from fmi_shim.channels.base import Channel
 from fmi_shim.frames import Call
 from fmi_shim.operators import Array
-from fmi_shim.shared_memory.layout import AHEAD
+from fmi_shim.shared_memory.layout import AHEAD, TURNS
 from fmi_shim.shared_memory.rounds import Mark, Rounds
 
 WHOLE_BYTES = 1 << 16
@@ -65,11 +65,11 @@ class SegmentChannel(Channel, ABC):
 def barrier(channel: SegmentChannel, call: Call) -> Callable[[], None]:
     """Every rank waits for all. Cost: ``sigma``; no copy."""
     rounds, mark = channel.rounds, channel.mark(call)
-    begin, meet = rounds.begin, rounds.meet
+    exchange, nothing = rounds.exchange, [np.empty(()).data] * TURNS
 
     def run() -> None:
-        begin(mark)
-        meet()
+        if not exchange(mark, nothing, 0):
+            rounds.settle()
 
     return run
 

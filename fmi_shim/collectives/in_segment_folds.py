@@ -77,23 +77,18 @@ def allreduce_alone(
     Copies: one in, one out. Cost: ``sigma + 2 * n * beta``, at the rank that comes last ``(p - 1) * n * gamma`` more.
     """
     rounds, mark, fold = channel.rounds, channel.mark(call), fold_of(function, call, combine)
-    begin, arrive, settle = rounds.begin, rounds.arrive, rounds.settle
-    places = [
-        (rows[channel.rank], rows[: channel.size], rows[channel.size])
-        for rows in channel.rows(dtype_of(call), call.count)
-    ]
+    exchange, turns = rounds.exchange, channel.rows(dtype_of(call), call.count)
+    own, rows, results = [*turns[:, channel.rank]], [*turns[:, : channel.size]], [*turns[:, channel.size]]
 
     def run(buffer: Array, spare: Array | None) -> Array:
-        own, rows, result = places[begin(mark)]
-        own[...] = buffer
         if spare is None:
             spare = np.empty_like(buffer)
-        if arrive():
-            spare[...] = result
+        if exchange(mark, own, buffer):
+            spare[...] = results[rounds.turn]
         else:
-            fold(rows, spare)
-            result[...] = spare
-            settle()
+            fold(rows[rounds.turn], spare)
+            results[rounds.turn][...] = spare
+            rounds.settle()
         return spare
 
     return run
@@ -104,20 +99,19 @@ def allreduce_number(
 ) -> Callable[[Array, Array | None], Array]:
     """As `allreduce_alone`, of one float64, without numpy, whose calls cost more than the whole rest."""
     rounds, mark, rank, size = channel.rounds, channel.mark(call), channel.rank, channel.size
-    begin, arrive, settle = rounds.begin, rounds.arrive, rounds.settle
+    exchange, turns = rounds.exchange, channel.rows(dtype_of(call), 1)
+    own, numbers = [row.reshape(()).data for row in turns[:, rank]], [rows[:, 0].data for rows in turns]
     combine = operator.add if function.operator is Operator.sum else operator.mul
-    places = [memoryview(rows[:, 0]) for rows in channel.rows(dtype_of(call), 1)]
 
     def run(buffer: Array, spare: Array | None) -> Array:
-        numbers = places[begin(mark)]
-        numbers[rank] = buffer.item()
         if spare is None:
             spare = np.empty_like(buffer)
-        if arrive():
-            spare[0] = numbers[size]
+        if exchange(mark, own, buffer.item()):
+            spare[0] = numbers[rounds.turn][size]
         else:
-            spare[0] = numbers[size] = functools.reduce(combine, numbers.tolist()[:size])
-            settle()
+            cells = numbers[rounds.turn]
+            spare[0] = cells[size] = functools.reduce(combine, cells.tolist()[:size])
+            rounds.settle()
         return spare
 
     return run

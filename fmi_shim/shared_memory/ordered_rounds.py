@@ -5,9 +5,11 @@ from __future__ import annotations
 import mmap
 import os
 import platform
+from collections.abc import Sequence
+from typing import Any
 
-from fmi_shim.shared_memory.layout import TURNS, Layout
-from fmi_shim.shared_memory.rounds import NUMBER, Rounds, Waiter
+from fmi_shim.shared_memory.layout import AHEAD, TURNS, Layout
+from fmi_shim.shared_memory.rounds import NUMBER, Mark, Rounds, Row, Waiter
 from fmi_shim.shared_memory.semaphores import Semaphore
 
 _SPINS = 200
@@ -36,11 +38,9 @@ class OrderedRounds(Rounds):
         super().__init__(memory, plan, rank, waiter)
         self._size = plan.size
         self._spins = _SPINS if plan.size <= len(os.sched_getaffinity(0)) else 0
-        # For each turn, where the tags of all are, where the own one is, and where that of who has settled it.
-        self._places = [
-            (slice(plan.tags(turn), plan.tags(turn) + 8 * plan.size), word + rank, plan.settled(turn) // 8)
-            for turn, word in enumerate(self._tag_words)
-        ]
+        self._tags = [slice(plan.tags(turn), plan.tags(turn) + 8 * plan.size) for turn in range(TURNS)]
+        self._places = [(plan.tags(turn) // 8, plan.settled(turn) // 8) for turn in range(TURNS)]
+        self._late = self._others[-1] if self._others else rank
         self._doorbells = [Semaphore(memory, plan.doorbell(other)) for other in range(plan.size)]
 
     def publish(self) -> None:
@@ -49,52 +49,68 @@ class OrderedRounds(Rounds):
         if self._memory[self._news] != self._known:
             self._hear()
 
-    def arrive(self) -> bool:
-        """Publish, and wait until all have come to the round, or one of them has settled it; see `Rounds.arrive`."""
-        memory, tag = self._memory, self._tag
-        tags, own, settled = self._places[self.turn]
-        self._words[own] = tag
-        if memory[self._news] != self._known:
+    def exchange(self, mark: Mark, rows: Sequence[Row], value: Any) -> bool:
+        """Go through the next round; see `Rounds.exchange`.
+
+        This is `begin`, `publish` and the wait in one: in a small call, calls of methods are what costs most.
+        """
+        number = self.number + 1
+        if number - self._together > AHEAD:
+            self._catch_up(number - AHEAD)
+        self.number = number
+        self.turn = turn = number % TURNS
+        self._sequences[turn] = self.sequence
+        if mark is self._said[turn] and mark is self._mark:
+            self._tag = tag = self._tag + 1
+        else:
+            tag = self._change(turn, mark)
+        rows[turn][()] = value
+        words = self._words
+        first, settled = self._places[turn]
+        words[first + self._rank] = tag
+        if self._memory[self._news] != self._known:
             self._hear()
-        all_tags = tag.to_bytes(8, "little") * self._size
-        if memory[tags] != all_tags:
-            return self._await(tags, all_tags, settled)
-        self._together = self.number
+        late = first + self._late
+        if words[late] != tag or not self._all_are_here():
+            for _ in range(self._spins):
+                if words[late] == tag and self._all_are_here():
+                    break
+            else:
+                for _ in range(_YIELDS):
+                    _offer()
+                    if words[settled] == tag:
+                        self._together = number
+                        return True
+                    if words[late] == tag and self._all_are_here():
+                        break
+                else:
+                    self._await_others()
+        self._together = number
         return False
 
     def await_all(self) -> None:
         """Wait until all have come to the round; what they wrote before can be read."""
-        tags, _, settled = self._places[self.turn]
-        self._await(tags, self._tag.to_bytes(8, "little") * self._size, settled)
-
-    def _await(self, tags: slice, all_tags: bytes, settled: int) -> bool:
-        """Wait until all have come to the round or it is settled; return whether it is."""
-        memory, words, tag = self._memory, self._words, self._tag
-        for _ in range(self._spins):
-            if memory[tags] == all_tags:
-                break
-        else:
-            for _ in range(_YIELDS):
-                _offer()
-                if words[settled] == tag:
-                    self._together = self.number
-                    return True
-                if memory[tags] == all_tags:
-                    break
-            else:
-                for rank in self._others:
-                    super().await_rank(rank)
+        while not self._all_are_here():
+            self.await_rank(self._late)
         self._together = self.number
+
+    def _await_others(self) -> None:
+        """Wait for all as for messages, one after another."""
+        for rank in self._others:
+            super().await_rank(rank)
+
+    def _all_are_here(self) -> bool:
+        """Whether all have come to the round; note one that has not."""
+        here = self._memory[self._tags[self.turn]]
+        all_here = self._tag.to_bytes(8, "little") * self._size
+        if here == all_here:
+            return True
+        self._late = next(i for i in self._others if here[8 * i : 8 * i + 8] != all_here[:8])
         return False
 
     def settle(self) -> None:
         """Tell all that the result of the round, to which all have come, can be read."""
-        self._words[self._places[self.turn][2]] = self._tag
-
-    def meet(self) -> None:
-        """Publish, and wait until all have come to the round."""
-        if not self.arrive():
-            self.settle()
+        self._words[self._places[self.turn][1]] = self._tag
 
     def await_rank(self, rank: int) -> None:
         """Wait until `rank` has come to the round; what it wrote before can be read."""

@@ -18,8 +18,10 @@ from __future__ import annotations
 
 import hashlib
 import mmap
-from typing import NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
+from fmi_shim.operators import Array
 from fmi_shim.shared_memory.layout import AHEAD, LINE, SAID_BYTES, TURNS, Layout
 from fmi_shim.shared_memory.semaphores import Semaphore
 
@@ -40,6 +42,10 @@ class Mark(NamedTuple):
     def of(header: bytes) -> Mark:
         """Return the mark of the call with this header."""
         return Mark(int.from_bytes(hashlib.blake2b(header, digest_size=8).digest(), "little"), header)
+
+
+Row: TypeAlias = "Array | memoryview[Any]"
+"""Memory that others read, all of which is ``row[()]``: an array, or one number, which a memoryview sets faster."""
 
 
 class Waiter(Protocol):
@@ -110,17 +116,25 @@ class Rounds:
         if number - self._together > AHEAD:
             self._catch_up(number - AHEAD)
         self.number = number
-        if mark is self._mark or mark.number == self._mark.number:
-            self._tag += 1
-        else:
-            self._mark = mark
-            self._tag = (self._tag ^ mark.number) * _PRIME & _HISTORY | number & NUMBER
         self.turn = turn = number % TURNS
         self._sequences[turn] = self.sequence
+        if mark is self._said[turn] and mark is self._mark:
+            self._tag += 1
+        else:
+            self._change(turn, mark)
+        return turn
+
+    def _change(self, turn: int, mark: Mark) -> int:
+        """Return the next tag: the call is not that of the last round, or not that of the last one at `turn`."""
+        if mark.number == self._mark.number:
+            self._tag += 1
+        else:
+            self._tag = (self._tag ^ mark.number) * _PRIME & _HISTORY | self.number & NUMBER
+        self._mark = mark
         if self._said[turn] is not mark:
             self._said[turn] = mark
             self.say(turn, mark.header)
-        return turn
+        return self._tag
 
     def say(self, turn: int, header: bytes) -> None:
         """Let others read which call this rank is in."""
@@ -147,12 +161,13 @@ class Rounds:
         self.publish()
         self.await_all()
 
-    def arrive(self) -> bool:
-        """Publish, and wait until all have come to the round, or one of them has settled it.
+    def exchange(self, mark: Mark, rows: Sequence[Row], value: Any) -> bool:
+        """Go through the next round, of the call `mark`, and put `value` into the one of `rows` for its turn.
 
-        Return whether it is settled: its result can be read. Else what all wrote before can be, and this rank is to
-        make the result, and to `settle` the round.
+        Wait until all have come to it, or one of them has settled it. Return whether it is settled: its result can be
+        read. Else all ranks' rows can be, and this rank is to make the result, and to `settle` the round.
         """
+        rows[self.begin(mark)][()] = value
         self.meet()
         return False
 
