@@ -118,11 +118,9 @@ class SharedMemoryChannel(PatientFraming, SegmentChannel):
         """Return all slots, shape (turns, size + 1, elements)."""
         view = self._views.get(dtype)
         if view is None:
-            assert self._segment is not None  # noqa: S101 - a call has begun
-            plan = self._segment.layout
-            rows = np.frombuffer(self._segment.memory, np.uint8)[plan.slots : plan.total].reshape(-1, plan.stride)
-            turns = rows[:, : layout.TURNS * plan.slot].view(dtype).reshape(self.size + 1, layout.TURNS, -1)
-            view = self._views[dtype] = turns.transpose(1, 0, 2)
+            plan = self._layout
+            rows = self._turns()[:, : (self.size + 1) * plan.stride].reshape(layout.TURNS, -1, plan.stride)
+            view = self._views[dtype] = rows[:, :, : plan.slot].view(dtype)
         return view
 
     def rows(self, dtype: np.dtype[Any], count: int) -> Array:
@@ -136,6 +134,15 @@ class SharedMemoryChannel(PatientFraming, SegmentChannel):
         turns = np.frombuffer(self._memory, np.uint8)[plan.rows(0) : plan.rows(layout.TURNS)].reshape(layout.TURNS, -1)
         rows = turns[:, : (self.size + 1) * plan.row(length)].reshape(layout.TURNS, self.size + 1, -1)
         return rows[:, :, :length].view(dtype)
+
+    def windows(self, dtype: np.dtype[Any]) -> list[Array]:
+        """Return the window of each turn."""
+        return [*self._turns()[:, : layout.WINDOW_BYTES].view(dtype)]
+
+    def _turns(self) -> Array:
+        assert self._segment is not None  # noqa: S101 - a call has begun
+        plan = self._layout
+        return np.frombuffer(self._segment.memory, np.uint8)[plan.slots : plan.total].reshape(layout.TURNS, plan.turn)
 
     def mark(self, call: Call) -> Mark:
         """Return how the rounds know `call`."""

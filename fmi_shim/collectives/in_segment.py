@@ -50,6 +50,10 @@ class SegmentChannel(Channel, ABC):
         """
 
     @abstractmethod
+    def windows(self, dtype: np.dtype[Any]) -> list[Array]:
+        """Return, for each turn, the window that is there in the place of its slots."""
+
+    @abstractmethod
     def mark(self, call: Call) -> Mark:
         """Return how the rounds know `call`."""
 
@@ -75,35 +79,35 @@ def barrier(channel: SegmentChannel, call: Call) -> Callable[[], None]:
 
 
 def bcast(channel: SegmentChannel, call: Call) -> Callable[[Array | None], Array]:
-    """Copy from the root's slots, which it fills in turns, some rounds ahead of the readers.
+    """Copy from windows, which the root fills some rounds ahead of the readers.
 
-    Copies: one in at the root, one out at each other rank. Cost: ``n / slot * sigma + n * beta``, since copying in
-    overlaps with copying out.
+    Copies: one in at the root, one out at each other rank. Cost: ``n / window * sigma + (n + window) * beta``, since
+    copying in overlaps with copying out.
     """
     root, rounds = call.root, channel.rounds
-    known = None if call.dtype is None else (channel.mark(call), channel.slots(call.dtype)[:, root])
+    known = None if call.dtype is None else (channel.mark(call), channel.windows(call.dtype))
 
     def send(buffer: Array) -> Array:
         assert known is not None  # noqa: S101 - the root has what it sends
-        mark, slots = known
+        mark, windows = known
         flat = buffer.reshape(-1)
-        for part in pieces(flat, slots.shape[1]):
-            slots[rounds.begin(mark), : part.size] = part
+        for part in pieces(flat, windows[0].size):
+            windows[rounds.begin(mark)][: part.size] = part
             rounds.publish()
         return buffer
 
     def receive(buffer: Array | None) -> Array:
         if buffer is None:
             filled, mark = channel.announced(rounds.await_header(root), root)
-            slots = channel.slots(filled.dtype)[:, root]
+            windows = channel.windows(filled.dtype)
         else:
             assert known is not None  # noqa: S101 - there is an array to fill
-            filled, (mark, slots) = buffer, known
-        for part in pieces(filled.reshape(-1), slots.shape[1]):
+            filled, (mark, windows) = buffer, known
+        for part in pieces(filled.reshape(-1), windows[0].size):
             turn = rounds.begin(mark)
             rounds.publish()
             rounds.await_rank(root)
-            part[...] = slots[turn, : part.size]
+            part[...] = windows[turn][: part.size]
         return filled
 
     return send if channel.rank == root else receive  # type: ignore[return-value] # the root has a buffer

@@ -12,15 +12,15 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fmi_shim.collectives import in_segment
+from fmi_shim.collectives import in_segment, in_segment_chain
 from fmi_shim.collectives.in_segment import SegmentChannel
-from fmi_shim.collectives.in_segment_rows import chain, dtype_of, fold_of, kept, result_memory, share, slot_bytes
+from fmi_shim.collectives.in_segment_rows import chain, dtype_of, fold_of, result_memory, share, slot_bytes
 from fmi_shim.frames import Call
 from fmi_shim.operators import Array, Combine, Operator, ReduceFunction
 
 ALONE_BYTES = 1 << 18
-"""Up to so many bytes of all ranks together each rank combines everything itself, since sharing the work needs two more
-rounds. Measured on 2 cores, where with half of it 16 KiB of 16 ranks take a third longer."""
+"""Up to so many bytes of all ranks together each rank combines everything itself, since sharing the work needs one more
+round. Measured on 2 cores, where with half of it 16 KiB of 16 ranks take a third longer."""
 FEW_RANKS = 4
 """Up to so many ranks combine two operands at a time, of which the own one is not copied; more combine all at once."""
 ROOT_BYTES = 1 << 16
@@ -36,12 +36,11 @@ def reduce(
         return reduce_whole(channel, call, combine)
     if call.count * call.dtype.itemsize <= min(ROOT_BYTES, slot_bytes(channel, call)):
         return reduce_at_root(channel, call, function, combine)
-    share_out = pipeline(channel, call, function, combine)
-    root = channel.rank == call.root
+    fold = in_segment_chain.chain(channel, call, combine, 0, call.count)
 
     def run(buffer: Array, spare: Array | None) -> Array | None:
-        out = None if not root else result_memory(buffer, spare)
-        share_out(kept(buffer, out), out)
+        out = None if channel.rank != call.root else result_memory(buffer, spare)
+        fold(buffer, out)
         return out
 
     return run
@@ -59,11 +58,13 @@ def allreduce(
         return allreduce_number(channel, call, function)
     if channel.size * size_bytes <= ALONE_BYTES and size_bytes <= slot_bytes(channel, call):
         return allreduce_alone(channel, call, function, combine)
-    share_out = pipeline(channel, call, function, combine)
+    if size_bytes <= slot_bytes(channel, call):
+        return allreduce_shared(channel, call, function, combine)
+    fold = in_segment_chain.chain(channel, call, combine, 0, call.count)
 
     def run(buffer: Array, spare: Array | None) -> Array:
         out = result_memory(buffer, spare)
-        share_out(kept(buffer, out), out)
+        fold(buffer, out)
         return out
 
     return run
@@ -142,75 +143,46 @@ def reduce_at_root(
     return run
 
 
-def pipeline(
+def allreduce_shared(
     channel: SegmentChannel, call: Call, function: ReduceFunction, combine: Combine
-) -> Callable[[Array, Array | None], None]:
-    """Copy in, combine a share of, and copy out a window's width of elements each, in three steps that overlap.
-
-    In round i a rank copies part i into its window, combines its share of part i - 1 from all windows, and copies the
-    result of part i - 2 out, where it wants one. What fits a slot has that as its window. Else each half of a rank's
-    slots is one: a round is dear, of many ranks to a core above all. These are free when all have met once more, and
-    what a round reads was written in the one before.
+) -> Callable[[Array, Array | None], Array]:
+    """Fill all slots; every rank combines a share of them, and copies the result of all shares out.
 
     Copies: one in, of all but the own share among few ranks, and one out; the result may be the buffer.
-    Cost: ``(n / window + 2) * sigma + 2 * n * beta + (p - 1) / p * n * gamma``.
+    Cost: ``2 * sigma + 2 * n * beta + (p - 1) / p * n * gamma``.
     """
     rounds, mark, size, rank = channel.rounds, channel.mark(call), channel.size, channel.rank
-    turns = channel.slots(dtype_of(call))
-    fits = call.count <= turns.shape[2]
-    windows = turns if fits else _halves(turns)
-    width = windows.shape[2]
-    fold, takes_own = fold_of(function, call, combine), size <= FEW_RANKS
+    slots, fold = channel.slots(dtype_of(call))[:, :, : call.count], fold_of(function, call, combine)
+    takes_own = size <= FEW_RANKS
+    first, last = share(call.count, rank, size, dtype_of(call).itemsize)
 
-    def run(buffer: Array, out: Array | None) -> None:
-        parts = [slice(start, min(start + width, buffer.size)) for start in range(0, buffer.size, width)]
-        places: list[int] = []
-        if not fits:
-            rounds.begin(mark)
-            rounds.meet()
-        for number in range(len(parts) + 1):
-            turn = rounds.begin(mark)
-            places.append(turn if fits else number % 2)
-            if number < len(parts):
-                mine, window = buffer[parts[number]], windows[places[number], rank]
-                first, last = share(mine.size, rank, size, mine.itemsize) if takes_own else (0, 0)
-                window[:first] = mine[:first]
-                window[last : mine.size] = mine[last:]
-            if number:
-                part, rows = parts[number - 1], windows[places[number - 1]]
-                first, last = share(part.stop - part.start, rank, size, buffer.itemsize)
-                if takes_own:
-                    operands = [*rows[:size, first:last]]
-                    operands[rank] = buffer[part][first:last]
-                    chain(operands, rows[size, first:last], combine)
-                elif last > first:
-                    fold(rows[:size, first:last], rows[size, first:last])
-            if number > 1 and out is not None:
-                _copy_out(windows[places[number - 2], size], out[parts[number - 2]])
-            rounds.meet()
-        if out is not None and parts:
-            _copy_out(windows[places[-2], size], out[parts[-1]])
+    def run(buffer: Array, spare: Array | None) -> Array:
+        rows = slots[rounds.begin(mark)]
+        if takes_own:
+            rows[rank, :first], rows[rank, last:] = buffer[:first], buffer[last:]
+        else:
+            rows[rank] = buffer
+        rounds.meet()
+        operands, result = rows[:size, first:last], rows[size, first:last]
+        if takes_own:
+            chain([*operands[:rank], buffer[first:last], *operands[rank + 1 :]], result, combine)
+        elif last > first:
+            fold(operands, result)
+        rounds.begin(mark)
+        rounds.meet()
+        out = result_memory(buffer, spare)
+        out[...] = rows[size]
+        return out
 
     return run
-
-
-def _halves(turns: Array) -> Array:
-    """Return all slots as two windows for each rank, shape (2, size + 1, elements), for `pipeline`."""
-    by_rank = turns.transpose(1, 0, 2)
-    return by_rank.reshape(by_rank.shape[0], 2, -1).transpose(1, 0, 2)
-
-
-def _copy_out(window: Array, out: Array) -> None:
-    out[...] = window[: out.size]
 
 
 def reduce_scatter(
     channel: SegmentChannel, call: Call, function: ReduceFunction, combine: Combine
 ) -> Callable[[Array, Array | None, Array], None]:
-    """Lay pieces of a rank's slices side by side in its slot; each rank combines its own out of all slots.
+    """Return the schedule of a reduction of which each rank has a slice.
 
     Values that a custom function combines go to rank 0 and back.
-    Copies: one in. Cost: ``n / slot * sigma + n * beta + n * gamma``.
     """
     if function.operator is Operator.custom:
         collect, spread = reduce_whole(channel, call, combine), in_segment.scatter(channel, call)
@@ -219,18 +191,32 @@ def reduce_scatter(
             spread(collect(buffer, spare), own)
 
         return through_rank_0
-    rounds, mark = channel.rounds, channel.mark(call)
-    slots = in_segment.divided(channel.slots(dtype_of(call))[:, : channel.size], channel.size)
-    rank, width = channel.rank, slots.shape[3]
+    length, width = call.count // channel.size, channel.slots(dtype_of(call)).shape[2]
+    if call.count <= width:
+        return reduce_scatter_alone(channel, call, combine)
+    fold = in_segment_chain.chain(channel, call, combine, channel.rank * length, (channel.rank + 1) * length)
 
     def run(buffer: Array, spare: Array | None, own: Array) -> None:
-        rows = buffer.reshape(channel.size, -1)
-        for start in in_segment.starts(own, width):
-            part = rows[:, start : start + width]
-            turn = rounds.begin(mark)
-            slots[turn, rank, :, : part.shape[1]] = part
-            rounds.meet()
-            chain([*slots[turn, :, rank, : part.shape[1]]], own[start : start + width], combine)
+        fold(buffer, own)
+
+    return run
+
+
+def reduce_scatter_alone(
+    channel: SegmentChannel, call: Call, combine: Combine
+) -> Callable[[Array, Array | None, Array], None]:
+    """Fill all slots; each rank combines its own slice of all of them.
+
+    Copies: one in. Cost: ``sigma + n * beta + (p - 1) / p * n * gamma``.
+    """
+    rounds, mark, rank, length = channel.rounds, channel.mark(call), channel.rank, call.count // channel.size
+    slots = channel.slots(dtype_of(call))[:, : channel.size, : call.count]
+
+    def run(buffer: Array, spare: Array | None, own: Array) -> None:
+        rows = slots[rounds.begin(mark)]
+        rows[rank] = buffer
+        rounds.meet()
+        chain([*rows[:, rank * length : (rank + 1) * length]], own, combine)
 
     return run
 

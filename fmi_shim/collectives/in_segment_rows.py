@@ -54,11 +54,14 @@ def result_memory(buffer: Array, spare: Array | None) -> Array:
     return np.empty_like(buffer) if spare is None else spare
 
 
-def kept(buffer: Array, out: Array | None) -> Array:
-    """Return the content of `buffer` where filling `out` from its start leaves alone what is yet to be read."""
+def kept(buffer: Array, out: Array | None, first: int = 0) -> Array:
+    """Return the content of `buffer` where filling `out` from its start leaves alone what is yet to be read.
+
+    What fills `out` comes when elements from `first` on, as many, have been read.
+    """
     if out is None or out is buffer or not np.may_share_memory(buffer, out):
         return buffer
-    return buffer if buffer.ctypes.data == out.ctypes.data else buffer.copy()
+    return buffer if out.ctypes.data <= buffer.ctypes.data + first * buffer.itemsize else buffer.copy()
 
 
 def dtype_of(call: Call) -> np.dtype[Any]:

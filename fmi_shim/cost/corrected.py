@@ -29,6 +29,7 @@ from fmi_shim.cost.model import (
     SharedMemoryModel,
     Task,
 )
+from fmi_shim.shared_memory.layout import WINDOW_BYTES
 
 FUNCTION_BYTES_PER_SECOND = 75e6
 """0.6 Gbit/s: sustained by one Lambda function, at any memory (github.com/sjakthol/aws-network-benchmark, 2024;
@@ -249,8 +250,8 @@ def _direct(direct: DirectModel, task: Task) -> tuple[float, float]:
 def _shared_memory(shared: SharedMemoryModel, task: Task) -> float:
     """Return seconds of the schedules of `collectives.in_segment`: rounds of all ranks, and copies one after another.
 
-    What a rank reads of all others it reads by itself; an allreduce of large payloads copies its n bytes in, combines
-    its share of all, and copies n bytes out.
+    What a rank reads of all others it reads by itself. A reduction passes twice over the n bytes of each rank, and
+    begins at a rank when the one below is a window ahead; of less than a window each rank combines all.
     """
     alpha, beta = shared.overhead / 1000, 1 / (shared.bandwidth * 1e6)
     ranks, size = task.ranks, task.size_bytes
@@ -260,8 +261,8 @@ def _shared_memory(shared: SharedMemoryModel, task: Task) -> float:
             return alpha
         case Pattern.send | Pattern.bcast:
             return alpha + 2 * size * beta
-        case Pattern.allreduce if not task.left_to_right:
-            return 2 * alpha + 3 * size * beta
+        case Pattern.reduce | Pattern.allreduce if not task.left_to_right:
+            return 2 * alpha + (2 * size + (ranks - 1) * min(size, WINDOW_BYTES)) * beta
         case Pattern.scan:
             return 2 * ceil * (alpha + 2 * size * beta)
         case Pattern.allreduce:

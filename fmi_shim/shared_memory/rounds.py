@@ -187,6 +187,15 @@ class Rounds:
         if self._words[self._tag_words[self.turn] + rank] != self._tag:
             self.compare(rank)
 
+    def await_earlier(self, rank: int, back: int) -> None:
+        """Wait until `rank` has come to the round so many before this one, at most `AHEAD`; see `await_rank`."""
+        number = self.number - back
+        if not self.has_come(rank, number):
+            self._waiter.wait_for(Arrival(self, rank, number))
+        tags = self._tag_words[number % TURNS]
+        if self._words[tags + rank] != self._words[tags + self._rank]:
+            self.compare(rank)
+
     def await_header(self, rank: int) -> bytes:
         """Wait until `rank` has come to the round that this rank has yet to begin; return the header of its call."""
         number = self.number + 1

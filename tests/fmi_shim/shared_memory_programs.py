@@ -22,9 +22,9 @@ SUM = fmi.func(fmi.op.sum)
 
 
 def large_payloads(comm: fmi.Communicator, rank: int, size: int) -> list[str]:
-    """Move arrays around the limits of slots, blocks and shares; return the names of what came out wrong."""
+    """Move arrays around the limits of slots, windows, blocks and shares; return the names of what came out wrong."""
     wrong: list[str] = []
-    for count in (1, 8191, 8192, 8193, 131_071, 131_072, 131_073, 700_001):
+    for count in (1, 8192, 8193, 16_384, 16_385, 131_071, 131_072, 131_073, 700_001):
         arrays = [np.arange(count, dtype=np.float64) + r for r in range(size)]
         expected = fold(np.add, arrays)
         own = arrays[rank].copy()
@@ -44,6 +44,9 @@ def large_payloads(comm: fmi.Communicator, rank: int, size: int) -> list[str]:
         slices = [array[: count // size * size].reshape(size, -1)[rank] for array in arrays]
         if not np.array_equal(comm.alltoall(own[: count // size * size]), np.concatenate(slices)):
             wrong.append(f"alltoall {count}")
+        total = expected[: count // size * size].reshape(size, -1)[rank]
+        if not np.array_equal(comm.reduce_scatter(own[: count // size * size], SUM), total):
+            wrong.append(f"reduce_scatter {count}")
         if not np.array_equal(own, arrays[rank]):
             wrong.append(f"own {count}")
     return wrong

@@ -1,4 +1,4 @@
-"""The schedules over shared slots alone, between threads: who combines what in which order, and nobody reads too early.
+"""The schedules over shared slots and windows alone, between threads: who combines what, and nobody reads too early.
 
 Elements are strings, and combining two writes ``(left right)``, as in `test_collectives`. The rounds are the real ones,
 of both kinds.
@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fmi_shim as fmi
-from fmi_shim.collectives import in_segment, in_segment_folds, in_segment_rows, in_segment_scans
+from fmi_shim.collectives import in_segment, in_segment_chain, in_segment_folds, in_segment_rows, in_segment_scans
 from fmi_shim.collectives.in_segment import SegmentChannel
 from fmi_shim.collectives.in_segment_rows import share
 from fmi_shim.frames import Call, Operation
@@ -37,13 +37,13 @@ LARGER = fmi.func(fmi.op.max)
 
 
 class SlotWorld:
-    """Slots of `width` strings for each of `size` ranks and the result, and rounds in memory of their own."""
+    """Slots of `width` strings for each of `size` ranks and the result, windows in their place, and rounds."""
 
     def __init__(self, kind: type[Rounds], size: int, width: int) -> None:
         self.kind = kind
         self.plan = Layout(size, 64, PAGE)
         self.memory = mmap.mmap(-1, self.plan.total)
-        self.slots = np.full((size + 1, TURNS, width), "nothing", object).transpose(1, 0, 2)
+        self.slots = np.full((TURNS, size + 1, width), "nothing", object)
         for rank in range(size):
             Semaphore(self.memory, self.plan.doorbell(rank)).initialise()
             for other in range(size):
@@ -79,6 +79,9 @@ class SlotChannel(SegmentChannel):
 
     def slots(self, dtype: np.dtype[Any]) -> Array:
         return self.shared.slots
+
+    def windows(self, dtype: np.dtype[Any]) -> list[Array]:
+        return [*self.shared.slots.reshape(TURNS, -1)]
 
     def mark(self, call: Call) -> Mark:
         return Mark.of(str(call).encode())
@@ -123,17 +126,28 @@ few = settings(max_examples=20)
 
 
 @few
-@given(kinds, sizes, widths, counts, st.booleans())
-def test_allreduce_combines_strictly_in_rank_order_in_place_or_not(
-    kind: type[Rounds], size: int, width: int, count: int, in_place: bool
+@given(
+    kinds, st.one_of(sizes, st.just(16)), st.integers(1, 3), st.integers(-1, 1), st.integers(0, 2 * TURNS), st.data()
+)
+def test_a_chain_combines_strictly_in_rank_order_and_fills_what_is_wanted(
+    kind: type[Rounds], size: int, width: int, beside: int, windows: int, data: st.DataObject
 ) -> None:
+    """Payloads around multiples of the window; the result goes into memory of its own, or into the buffer."""
+    count = max(0, windows * width * (size + 1) + beside)
+    first, end = sorted([data.draw(st.integers(0, count)), data.draw(st.integers(0, count))])
+    takers = data.draw(st.sets(st.integers(0, size - 1)))
+    place = data.draw(st.sampled_from(["apart", "at the beginning", "in place", "at the end"]))
+
     def program(channel: SlotChannel) -> list[str]:
         buffer = own(channel.rank, count)
-        out = buffer if in_place else np.empty_like(buffer)
-        in_segment_folds.pipeline(channel, call(Operation.allreduce, count), LARGER, tell)(buffer, out)
-        return out.tolist()
+        where = {"at the beginning": 0, "in place": first, "at the end": count - (end - first)}.get(place)
+        out = np.empty(end - first, object) if where is None else buffer[where : where + end - first]
+        fold = in_segment_chain.chain(channel, call(Operation.reduce_scatter, count), tell, first, end)
+        fold(buffer, out if channel.rank in takers else None)
+        return out.tolist() if channel.rank in takers else []
 
-    assert SlotWorld(kind, size, width).run(program) == [in_rank_order(size, count)] * size
+    whole = in_rank_order(size, count)[first:end]
+    assert SlotWorld(kind, size, width).run(program) == [whole if rank in takers else [] for rank in range(size)]
 
 
 def expected(operation: str, rank: int, size: int, count: int, root: int, number: int) -> Any:
@@ -170,8 +184,8 @@ def carried_out(channel: SlotChannel, operation: str, count: int, root: int, num
     """Return what `operation` gives."""
     size, part = channel.size, own(channel.rank, count, number)
     wide, out = own(channel.rank, count * channel.size, number), np.empty(count, object)
-    this = call(Operation[operation], count, root)
-    small = count <= channel.shared.slots.shape[2] and number % 2 == 0
+    this = call(Operation[operation], count * size if operation == "reduce_scatter" else count, root)
+    small = count <= channel.shared.slots.shape[2]
     match operation:
         case "barrier":
             return in_segment.barrier(channel, this)()
@@ -193,13 +207,15 @@ def carried_out(channel: SlotChannel, operation: str, count: int, root: int, num
             return incoming.reshape(-1).tolist()
         case "reduce_scatter":
             in_segment_folds.reduce_scatter(channel, this, LARGER, tell)(wide, None, out)
-        case "allreduce" if small:
+        case "allreduce" if small and number % 3 == 0:
             in_segment_folds.allreduce_alone(channel, this, LARGER, tell)(part, out)
-        case "reduce" if small:
+        case "allreduce" if small and number % 3 == 1:
+            in_segment_folds.allreduce_shared(channel, this, LARGER, tell)(part, out)
+        case "reduce" if small and number % 2 == 0:
             in_segment_folds.reduce_at_root(channel, this, LARGER, tell)(part, out)
         case "allreduce" | "reduce":
             wanted = operation == "allreduce" or channel.rank == root
-            in_segment_folds.pipeline(channel, this, LARGER, tell)(part, out if wanted else None)
+            in_segment_chain.chain(channel, this, tell, 0, count)(part, out if wanted else None)
         case "scan" | "exscan":
             ranks = channel.rank + (operation == "scan")
             up_to = in_segment_scans.prefix(channel, this, LARGER, tell, ranks)

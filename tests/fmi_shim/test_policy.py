@@ -16,6 +16,7 @@ from fmi_shim.cost import compat, corrected
 from fmi_shim.cost.model import ChannelName, DirectModel, Formulas, FunctionModel, Model, Pattern, Task
 from fmi_shim.frames import Operation
 from fmi_shim.policy import Hint, choose, estimates
+from fmi_shim.shared_memory.layout import WINDOW_BYTES
 
 EVERY = tuple(ChannelName)
 COMPAT = Model(Formulas.compat)
@@ -110,6 +111,18 @@ def test_shared_memory_is_fast_and_for_cheap_not_there() -> None:
             assert choose(EVERY, task, CORRECTED, 128, Hint.fast) is ChannelName.SharedMemory
             assert choose(EVERY, task, CORRECTED, 128, Hint.cheap) is not ChannelName.SharedMemory
             assert said(CORRECTED, ChannelName.SharedMemory, task)[1] == 0
+
+
+def test_a_reduction_in_shared_memory_passes_twice_over_each_ranks_bytes_and_once_over_all_of_less_than_a_window() -> (
+    None
+):
+    def copies(size: int) -> float:
+        shared = CORRECTED.shared_memory
+        latency = said(CORRECTED, ChannelName.SharedMemory, Task(Pattern.allreduce, size, 16))[0]
+        return (latency - 2 * shared.overhead / 1000) * shared.bandwidth * 1e6
+
+    assert copies(1000) == pytest.approx(17 * 1000)
+    assert copies(2**26) == pytest.approx(2 * 2**26 + 15 * WINDOW_BYTES)
 
 
 def test_all_ranks_time_is_charged() -> None:

@@ -27,6 +27,7 @@ from fmi_shim.shared_memory.layout import (
     ROW_BYTES,
     SAID_BYTES,
     TURNS,
+    WINDOW_BYTES,
     Layout,
     layout_for,
 )
@@ -54,12 +55,13 @@ def test_everything_has_a_place_of_its_own(size: int) -> None:
     assert all(start % 8 == 0 for start, _ in spans)
     assert plan.lane_of(size - 1, size - 1) + plan.lane <= plan.slots
     assert plan.slot % PAGE == 0
+    assert plan.turn >= max((size + 1) * plan.stride, WINDOW_BYTES)
 
 
 @given(st.integers(1, MAX_RANKS))
 def test_a_segment_has_a_bounded_size(size: int) -> None:
     assert layout_for(size).total <= max(48 << 20, size * size * 5000 + (40 << 20))
-    assert layout_for(16).total <= 48 << 20
+    assert layout_for(16).total <= 26 << 20
 
 
 @given(st.integers(1, MAX_RANKS))
