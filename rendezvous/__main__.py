@@ -1,97 +1,17 @@
-"""``fmi-rendezvous``: the rendezvous server as a program of its own."""
+"""``python -m rendezvous``, and the entry point of ``fmi-rendezvous``."""
 
-from __future__ import annotations
-
-import asyncio
-import errno
-import logging
-import resource
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Sequence
-
-from rendezvous.health import HealthEndpoint
-from rendezvous.json_log import JsonFormatter
-from rendezvous.options import OptionError, Options, parse
-from rendezvous.server import RendezvousServer
-
-_CANNOT_BIND = {
-    errno.EADDRINUSE: "is in use: stop the other server or choose another --{what}port",
-    errno.EACCES: "needs privileges: choose a --{what}port above 1023",
-    errno.EADDRNOTAVAIL: "is no address of this machine: choose another --{what}host",
-}
 
 
-class _BindError(Exception):
-    """An address cannot be listened on."""
+def main() -> int:
+    """Run the server; until it has begun, Ctrl-C ends the process at once, which has nothing to say yet."""
+    # Not where the parent has the signal ignored, as shells do for what runs in the background.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from rendezvous.command import run
 
-
-async def _serve(options: Options) -> None:
-    stop = asyncio.Event()
-    hurry = asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def on_signal(immediately: bool) -> None:
-        if immediately or stop.is_set():
-            hurry.set()
-        stop.set()
-
-    loop.add_signal_handler(signal.SIGTERM, on_signal, False)
-    loop.add_signal_handler(signal.SIGINT, on_signal, True)
-    server = RendezvousServer(options.host, options.port, limits=options.limits, secret=options.secret, tls=options.tls)
-    health = HealthEndpoint(server, options.health_host, options.health_port)
-    await _bind(server.start, options.host, options.port, what="")
-    try:
-        await _bind(health.start, options.health_host, options.health_port, what="health-")
-        print(f"fmi-rendezvous listens on {server.host}:{server.port}")
-        print(f"health and metrics are on http://{health.host}:{health.port}", flush=True)
-        await stop.wait()
-        draining = loop.create_task(server.drain(options.drain_seconds))
-        hurrying = loop.create_task(hurry.wait())
-        await asyncio.wait([draining, hurrying], return_when=asyncio.FIRST_COMPLETED)
-        draining.cancel()
-        hurrying.cancel()
-        await asyncio.gather(draining, hurrying, return_exceptions=True)
-    finally:
-        await health.close()
-        await server.close()
-
-
-async def _bind(start: Callable[[], Awaitable[None]], host: str, port: int, what: str) -> None:
-    try:
-        await start()
-    except OSError as error:
-        reason = _CANNOT_BIND.get(error.errno or 0, f"cannot be bound: {error.strerror or error}")
-        raise _BindError(f"{host}:{port} {reason.format(what=what)}") from error
-
-
-def _log_to_stderr(level: str) -> None:
-    handler = logging.StreamHandler()
-    handler.setFormatter(JsonFormatter())
-    logging.basicConfig(level=level.upper(), handlers=[handler])
-
-
-def _raise_descriptor_limit() -> None:
-    """Take as many descriptors as this process may have: each client needs one."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        except (ValueError, OSError):  # macOS says "unlimited" and means less
-            logging.getLogger(__name__).info("descriptor limit stays", extra={"fields": {"limit": soft}})
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until SIGINT or SIGTERM; return 0, or 2 when the server cannot be started as it is told to."""
-    try:
-        options = parse(arguments)
-        _log_to_stderr(options.log_level)
-        _raise_descriptor_limit()
-        asyncio.run(_serve(options))
-    except (OptionError, _BindError) as error:
-        print(f"fmi-rendezvous: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run()
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
 from typing import NoReturn
 
 from emulator.cli import logs, pipeline, serve
@@ -22,7 +21,7 @@ A single program is run as N functions by fmirun.
 """
 
 
-def fmi_emulator(arguments: Sequence[str] | None = None) -> NoReturn:
+def fmi_emulator() -> NoReturn:
     """Run the ``fmi-emulator`` command and exit with its status."""
     parser = argparse.ArgumentParser(
         prog="fmi-emulator",
@@ -33,5 +32,5 @@ def fmi_emulator(arguments: Sequence[str] | None = None) -> NoReturn:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in (serve, pipeline, logs):
         command.add_parser(commands)
-    options = parser.parse_args(arguments)
+    options = parser.parse_args()
     sys.exit(guarded("fmi-emulator", lambda: options.run(options)))

@@ -28,6 +28,9 @@ def guarded(command: str, body: Callable[[], int]) -> int:
         Does it, and returns the exit status.
     """
     signal.signal(signal.SIGTERM, _terminate)
+    former = signal.getsignal(signal.SIGINT)
+    if former is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return body()
     except (EmulatorError, BotoCoreError, ClientError) as error:
@@ -44,6 +47,8 @@ def guarded(command: str, body: Callable[[], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     finally:
+        # All is tidy: from here on, Ctrl-C may end the process as it did before.
+        signal.signal(signal.SIGINT, former)
         # The interpreter's last collections over all that moto is made of would take 0.4 s and free nothing.
         gc.freeze()
 

@@ -35,9 +35,9 @@ exit status: 0 if every rank succeeded, 1 if one failed, 2 if the run could not 
 """
 
 
-def fmirun(arguments: Sequence[str] | None = None) -> NoReturn:
+def fmirun() -> NoReturn:
     """Run the ``fmirun`` command and exit with its status."""
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_args()
     job = Job(
         script=options.script,
         world_size=options.ranks,

@@ -3,9 +3,11 @@
 import base64
 import json
 import re
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from typing import Any
 
 from emulator.errors import EmulatorError
@@ -114,11 +116,11 @@ def _execute(
     deadline = float("inf")
     ended = 0
     with ThreadPoolExecutor(len(payloads), thread_name_prefix="invoke") as threads:
-        pending: dict[Future[tuple[Any, Report, Failure | None]], int] = {
-            threads.submit(_invoke, backend, FUNCTIONS[Role.EXECUTE], payload): int(payload["RANK"])
-            for payload in payloads
-        }
         try:
+            pending: dict[Future[tuple[Any, Report, Failure | None]], int] = {
+                threads.submit(_invoke, backend, FUNCTIONS[Role.EXECUTE], payload): int(payload["RANK"])
+                for payload in payloads
+            }
             while pending:
                 done, _ = wait(pending, timeout=_POLL_S, return_when=FIRST_COMPLETED)
                 for future in done:
@@ -132,13 +134,30 @@ def _execute(
                     backend.stop_functions()
                 ended += tail.poll()
         except BaseException:
-            # Whatever ends this loop, Ctrl-C above all: the threads wait for functions that nobody wants any more.
-            backend.stop_functions()
+            # Whatever it is, Ctrl-C above all: the threads wait for functions that nobody wants any more.
+            with _stopping(backend):
+                threads.shutdown(cancel_futures=True)
             raise
     settled = time.monotonic() + _LOG_SETTLE_S
     while ended < len(payloads) and time.monotonic() < settled:
         ended += tail.poll()
     return outcomes
+
+
+@contextmanager
+def _stopping(backend: Backend) -> Iterator[None]:
+    """Stop all functions again and again: some of a thousand may only be on their way to their sandboxes."""
+    ended = threading.Event()
+
+    def stop() -> None:
+        while not ended.is_set():
+            backend.stop_functions()
+            ended.wait(_POLL_S)
+
+    # A second interrupt leaves it at work: whoever still waits for functions needs it.
+    threading.Thread(target=stop, name="stop", daemon=True).start()
+    yield
+    ended.set()
 
 
 def _invoke(backend: Backend, name: str, event: dict[str, Any]) -> tuple[Any, Report, Failure | None]:
