@@ -101,12 +101,15 @@ class OrderedRounds(Rounds):
 
     def _all_are_here(self) -> bool:
         """Whether all have come to the round; note one that has not."""
-        here = self._memory[self._tags[self.turn]]
-        all_here = self._tag.to_bytes(8, "little") * self._size
-        if here == all_here:
+        words, tag, turn = self._words, self._tag, self.turn
+        if self._memory[self._tags[turn]] == tag.to_bytes(8, "little") * self._size:
             return True
-        self._late = next(i for i in self._others if here[8 * i : 8 * i + 8] != all_here[:8])
-        return False
+        first = self._places[turn][0]
+        for rank in self._others:
+            if words[first + rank] != tag:
+                self._late = rank
+                return False
+        return True
 
     def settle(self) -> None:
         """Tell all that the result of the round, to which all have come, can be read."""
