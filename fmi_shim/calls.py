@@ -90,9 +90,11 @@ class Calls:
 
     Attributes
     ----------
-    plans
-        The plans that were made, by what tells calls apart; none once the communicator has ended. A caller may keep one
-        under a further key, which takes it less time to make.
+    barrier
+        The plan of a barrier, once there was one.
+    allreduces
+        Of each shape of arrays the function, the element type and the plan of the last allreduce: what a short call
+        takes least time to compare. Both are forgotten with all plans, at the latest when the communicator ends.
     """
 
     def __init__(self, rank: int, channels: EnabledChannels) -> None:
@@ -101,7 +103,9 @@ class Calls:
         self._collectives = itertools.count()
         self._sent: defaultdict[int, Iterator[int]] = defaultdict(itertools.count)
         self._received: defaultdict[int, Iterator[int]] = defaultdict(itertools.count)
-        self.plans: dict[object, Plan] = {}
+        self._plans: dict[object, Plan] = {}
+        self.barrier: Plan | None = None
+        self.allreduces: dict[tuple[int, ...], tuple[ReduceFunction, np.dtype[Any], Plan]] = {}
         self._failure: BaseException | None = None
 
     @property
@@ -112,7 +116,7 @@ class Calls:
     @hint.setter
     def hint(self, hint: Hint) -> None:
         self._channels.hint = hint
-        self.plans.clear()
+        self._forget()
 
     def collective(
         self, operation: Operation, form: Form | None = _BYTE, root: int = 0, f: ReduceFunction | None = None
@@ -127,7 +131,7 @@ class Calls:
             If an earlier call failed, or the communicator was closed.
         """
         key = (operation, form, root, f)
-        known = self.plans.get(key)
+        known = self._plans.get(key)
         if known is not None:
             return known
         combine = None if f is None or form is None else combine_of(f, form)
@@ -141,7 +145,7 @@ class Calls:
     def sending(self, dst: int, form: Form, posted: bool = False) -> Plan:
         """Return the plan of a message to rank `dst`."""
         key = ("to", form, dst, posted)
-        return self.plans.get(key) or self._plan(
+        return self._plans.get(key) or self._plan(
             key,
             _call(Operation.send, form, self._rank),
             self._sent[dst],
@@ -151,7 +155,7 @@ class Calls:
     def receiving(self, src: int, form: Form | None, posted: bool = False) -> Plan:
         """Return the plan of a message from rank `src`; without a form that rank decides."""
         key = ("from", form, src, posted)
-        return self.plans.get(key) or self._plan(
+        return self._plans.get(key) or self._plan(
             key,
             _call(Operation.send, form, src),
             self._received[src],
@@ -171,12 +175,17 @@ class Calls:
             self.fail(error)
             raise
         if self._channels.names != names:
-            self.plans.clear()
+            self._forget()
         plan = Plan(call, channel, self.scheduled(prepare(channel, call)), numbers, self)
-        if len(self.plans) >= _DIFFERENT_PLANS:
-            self.plans.clear()
-        self.plans[key] = plan
+        if len(self._plans) >= _DIFFERENT_PLANS:
+            self._forget()
+        self._plans[key] = plan
         return plan
+
+    def _forget(self) -> None:
+        self._plans.clear()
+        self.barrier = None
+        self.allreduces.clear()
 
     def require_whole(self, call: Call, numbers: Iterator[int]) -> None:
         """Raise if an earlier call failed, or the communicator was closed."""
@@ -213,7 +222,7 @@ class Calls:
 
     def _end(self, failure: BaseException) -> None:
         self._failure = failure
-        self.plans.clear()
+        self._forget()
 
 
 def _call(operation: Operation, form: Form | None, root: int, operator: int = 0) -> Call:

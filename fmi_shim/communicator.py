@@ -16,8 +16,6 @@ from fmi_shim.operators import Array, ReduceFunction
 from fmi_shim.payload import Payload, pack, pack_operand, pack_out, pack_template
 from fmi_shim.requests import Request
 
-_ALLREDUCE, _BARRIER = Operation.allreduce, Operation.barrier  # members are slow to look up where a call is short
-
 
 def _form(payload: Payload | None) -> Form | None:
     return None if payload is None else payload.form
@@ -78,9 +76,9 @@ class Communicator(Membership):
 
     def barrier(self) -> None:
         """Wait until all ranks have come here."""
-        plan = self._calls.plans.get(_BARRIER)
+        plan = self._calls.barrier
         if plan is None:
-            plan = self._calls.plans[_BARRIER] = self._calls.collective(_BARRIER)
+            plan = self._calls.barrier = self._calls.collective(Operation.barrier)
         plan.run()
 
     def send(self, value: object, dst: int, t: TypeDescriptor | None = None) -> None:
@@ -223,16 +221,17 @@ class Communicator(Membership):
         No copy of a large array (`SwitchPoints.allreduce`) unless `f` is custom; else one, or none where `out` is the
         value.
         """
-        if t is None and type(value) is ndarray and type(f) is ReduceFunction and (out is None or out is value):
-            known = self._calls.plans.get((f, value.dtype, value.shape))
-            if known is not None and value.flags.carray:  # the same as below, in a third of the time
+        if t is None and type(value) is ndarray and (out is None or out is value):
+            known = self._calls.allreduces.get(value.shape)
+            if known is not None and known[0] is f and known[1] is value.dtype and value.flags.carray:
                 flat = value if value.ndim == 1 else value.reshape(-1)
-                result = known.run(flat, None if out is None else flat)
+                result = known[2].run(flat, None if out is None else flat)
                 return result.reshape(value.shape) if out is None else out
         form, flat, spare = pack_operand(value, t, out)
-        plan = self._calls.collective(_ALLREDUCE, form, 0, require_function(f))
-        if form.descriptor is None and not form.tensor:
-            self._calls.plans[f, form.dtype, form.shape] = plan
+        function = require_function(f)
+        plan = self._calls.collective(Operation.allreduce, form, 0, function)
+        if t is None and type(value) is ndarray:  # the next time it is known above, which takes a third of the time
+            self._calls.allreduces[form.shape] = function, value.dtype, plan
         result = plan.run(flat, spare)
         return form.restore(result) if out is None else out
 

@@ -26,7 +26,33 @@ def every_array_operation(comm: fmi.Communicator, rank: int, size: int) -> list[
         ("float32", (9001,)),
         ("uint64", (40, 7)),
     ]
-    return [text for dtype, shape in kinds for text in operations_on(comm, rank, size, dtype, shape)]
+    wrong = [text for dtype, shape in kinds for text in operations_on(comm, rank, size, dtype, shape)]
+    return wrong + arrays_of_one_shape(comm, rank, size)
+
+
+def arrays_of_one_shape(comm: fmi.Communicator, rank: int, size: int) -> list[str]:
+    """Reduce arrays in turns that differ in all but the shape, new and in place; return what came out wrong."""
+    wrong: list[str] = []
+    locked = np.full((3, 3), 1.0)
+    locked.flags.writeable = False
+    once = [
+        ("float64", lambda: np.full((3, 3), rank + 0.5), SUM, sum(r + 0.5 for r in range(size))),
+        ("int64", lambda: np.full((3, 3), rank), SUM, sum(range(size))),
+        ("greatest", lambda: np.full((3, 3), rank + 0.5), fmi.func(fmi.op.max), size - 0.5),
+        ("every other", lambda: np.full((6, 3), 1.0)[::2], SUM, size),
+        ("locked", lambda: locked, SUM, size),
+    ]
+    for name, make, f, expected in once * 2:
+        own = make()
+        result = comm.allreduce(own, f)
+        wrong += [] if np.array_equal(result, np.full((3, 3), expected)) else [f"{name}: {result}"]
+        try:
+            comm.allreduce(own, f, out=own)
+            wrong += [] if np.array_equal(own, np.full((3, 3), expected)) else [f"{name} in place: {own}"]
+        except ValueError as error:
+            refused = own is locked or not own.flags.c_contiguous
+            wrong += [] if refused and "C-contiguous and writable" in str(error) else [f"{name}: {error}"]
+    return wrong
 
 
 def operations_on(comm: fmi.Communicator, rank: int, size: int, dtype: str, shape: tuple[int, ...]) -> list[str]:

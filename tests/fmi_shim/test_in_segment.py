@@ -280,6 +280,19 @@ def test_ranks_in_different_calls_are_found_out_even_calls_later(kind: type[Roun
         SlotWorld(kind, 2, 1).run(program)
 
 
+def test_rounds_go_on_where_the_numbers_in_their_tags_begin_anew() -> None:
+    """A tag holds the lowest 16 bits of a round's number."""
+
+    def program(channel: SlotChannel) -> list[Any]:
+        channel.rounds.number = channel.rounds._together = (1 << 16) - 5 * TURNS
+        operations = ("allreduce", "bcast", "gather", "barrier") * (3 * TURNS)
+        return [carried_out(channel, name, 2, number % 3, 2 * number) for number, name in enumerate(operations)]
+
+    for rank, results in enumerate(SlotWorld(OrderedRounds, 3, 3).run(program)):
+        for number, name in enumerate(("allreduce", "bcast", "gather", "barrier") * (3 * TURNS)):
+            assert results[number] == expected(name, rank, 3, 2, number % 3, 2 * number)
+
+
 @pytest.mark.parametrize("kind", [Rounds, OrderedRounds])
 def test_what_another_process_wrote_before_its_tag_is_seen(kind: type[Rounds]) -> None:
     world = SlotWorld(kind, 2, 1)
