@@ -85,47 +85,65 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
 
     def add(flag: str, kind: Callable[[str], object], default: object, text: str) -> None:
         variable = _PREFIX + flag[2:].upper().replace("-", "_")
+        if default is not None:
+            text += " (default: %(default)s)"
         # argparse converts and checks a default that is a string, as it would the flag's own value.
         built.add_argument(flag, type=kind, default=environment.get(variable) or default, help=text, metavar="X")
 
     given = Limits()
-    add("--host", str, _LOOPBACK, "IPv4 address to bind to (default: %(default)s, this machine only)")
-    add("--port", _port, DEFAULT_PORT, "TCP port, 0 for a free one (default: %(default)s)")
-    add("--health-host", str, _LOOPBACK, "address for /health and /metrics (default: %(default)s)")
+    add("--host", str, _LOOPBACK, "IPv4 address to bind to; 127.0.0.1: this machine only")
+    add("--port", _port, DEFAULT_PORT, "TCP port, 0 for a free one")
+    add("--health-host", str, _LOOPBACK, "address for /health and /metrics")
     add("--health-port", _port, None, "their port (default: one above --port, or a free one if that is 0)")
     add("--secret-file", Path, None, f"file with the secret that ranks must know, {MIN_SECRET_BYTES} bytes or more")
     add("--tls-certificate", Path, None, "PEM file: speak TLS with ranks of fmi_shim")
     add("--tls-key", Path, None, "PEM file with its key (default: in the certificate's file)")
-    add("--max-connections-per-address", _count, given.connections_per_address, "open at a time (%(default)s)")
-    add("--max-waiters", _count, given.waiters, "clients that wait and ranks, in all (default: %(default)s)")
-    add("--max-silence", _seconds, given.silence_seconds, "s until a client must have said its name (%(default)s)")
-    add("--max-wait", _seconds, given.waiting_seconds, "s that a client may wait for its partner (%(default)s)")
-    add("--max-relays", _count, given.relays, "pairs relayed at a time, 0 to relay nothing (default: %(default)s)")
-    add("--relay-bandwidth", _count, given.relay_bytes_per_second, "byte/s of a relayed pair, 0: any (%(default)s)")
-    add("--relay-lifetime", _seconds, given.relay_seconds, "s until a relayed pair is ended (default: %(default)s)")
-    add("--drain", _seconds, 10.0, "s for what is under way after SIGTERM (default: %(default)s)")
-    add("--log-level", _level, "warning", "debug, info, warning or error, JSON on standard error (%(default)s)")
+    add(
+        "--max-connections-per-address",
+        _count,
+        given.connections_per_address,
+        "connections open at a time",
+    )
+    add("--max-waiters", _count, given.waiters, "clients that wait and ranks, in all")
+    add(
+        "--max-silence",
+        _seconds,
+        given.silence_seconds,
+        "s until a client must have said its name",
+    )
+    add("--max-wait", _seconds, given.waiting_seconds, "s that a client may wait for its partner")
+    add("--max-relays", _count, given.relays, "pairs relayed at a time, 0 to relay nothing")
+    add(
+        "--relay-bandwidth",
+        _count,
+        given.relay_bytes_per_second,
+        "byte/s of a relayed pair, 0: any",
+    )
+    add("--relay-lifetime", _seconds, given.relay_seconds, "s until a relayed pair is ended")
+    add("--drain", _seconds, 10.0, "s for what is under way after SIGTERM")
+    add("--log-level", _level, "warning", "debug, info, warning or error, JSON on standard error")
     return built
 
 
 def _port(text: str) -> int:
-    port = int(text)
-    if not 0 <= port <= 65535:
-        raise argparse.ArgumentTypeError(f"a port is between 0 and 65535, not {port}")
-    return port
+    if not text.isascii() or not text.isdigit() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"expected a port, 0 to 65535, got {text!r}")
+    return int(text)
 
 
 def _count(text: str) -> int:
-    count = int(text)
-    if count < 0:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 0, got {text}")
-    return count
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0, got {text!r}")
+    return int(text)
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
     if not 0 < seconds < 1e9:
-        raise argparse.ArgumentTypeError(f"expected seconds above 0, got {text}")
+        raise argparse.ArgumentTypeError(f"expected seconds above 0, got {text!r}")
     return seconds
 
 

@@ -1,12 +1,9 @@
 """The zygote's parent, which outlives it: when the zygote is killed, nothing of it is left behind.
 
-The kernel hands orphans to the nearest ancestor that has asked for them (PR_SET_CHILD_SUBREAPER, see prctl(2)). The
-zygote asks for its workers' orphans; if it dies itself, they all come here, where nothing else ever runs.
+The zygote asks for its workers' orphans; if it dies itself, they all come here, where nothing else ever runs.
 """
 
 import argparse
-import contextlib
-import ctypes
 import os
 import select
 import shutil
@@ -16,39 +13,12 @@ import sys
 from pathlib import Path
 
 from emulator.sandboxes.cpu_groups import CpuGroups
+from emulator.sandboxes.orphans import adopt_orphans, end_children
 
-_PR_SET_CHILD_SUBREAPER = 36
 # The zygote needs a fraction of it, even for a thousand workers.
 _GRACE_MS = 3000
 # Killed together with the zygote, the endpoint may end after it, on a busy machine even long after.
 _FAREWELL_MS = 2000
-
-
-def adopt_orphans() -> None:
-    """Let orphaned descendants become this process's children. Elsewhere than on Linux they go to init."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-
-def child_pids() -> list[int]:
-    """Return this process's children; see proc_pid_children(5)."""
-    try:
-        return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
-    except FileNotFoundError:
-        # Elsewhere than on Linux, and where the kernel was built without CONFIG_PROC_CHILDREN.
-        import psutil
-
-        return [child.pid for child in psutil.Process().children()]
-
-
-def end_children() -> None:
-    """Kill this process's children, and their orphans as they arrive, until there are none."""
-    with contextlib.suppress(ChildProcessError):
-        while True:
-            for pid in child_pids():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            os.wait()
 
 
 def _keep(zygote_pid: int, control: socket.socket, state: Path, groups: CpuGroups | None) -> int:

@@ -26,9 +26,9 @@ import fmi_shim  # noqa: F401 - for all workers to share
 from emulator.limits import REGION
 from emulator.sandboxes.cpu_groups import CpuGroups
 from emulator.sandboxes.import_paths import import_paths
-from emulator.sandboxes.keeper import adopt_orphans, child_pids, end_children
 from emulator.sandboxes.memory import MemoryGauge
 from emulator.sandboxes.messages import Decoder, Exited, InitDone, Kill, Message, NotStarted, Spawn, Started, encode
+from emulator.sandboxes.orphans import adopt_orphans, child_pids, end_children
 from emulator.sandboxes.private_tmp import below_tmp
 from emulator.sandboxes.worker import run_worker
 

@@ -41,7 +41,7 @@ def test_the_comparison_states_both(comparison: Comparison) -> None:
     assert neighbours.endswith("15 nearest neighbours in 4 colours and r")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def sample(galaxies: Catalog) -> Sample:
     return Sample.of(galaxies)
 

@@ -1,0 +1,55 @@
+"""What the command line and the environment may say."""
+
+from pathlib import Path
+
+import pytest
+
+from rendezvous.options import OptionError, parse
+
+
+def test_flags_win_over_the_environment_and_that_over_the_defaults() -> None:
+    options = parse(["--port", "5"], {"FMI_RENDEZVOUS_PORT": "6", "FMI_RENDEZVOUS_MAX_WAIT": "7"})
+    assert (options.port, options.health_port, options.limits.waiting_seconds) == (5, 6, 7.0)
+    assert options.limits.silence_seconds == 30.0
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "told"),
+    [
+        ("--port", "-1", "expected a port, 0 to 65535, got '-1'"),
+        ("--port", "ten", "expected a port, 0 to 65535, got 'ten'"),
+        ("--port", "65536", "expected a port, 0 to 65535, got '65536'"),
+        ("--max-waiters", "1.5", "expected a whole number from 0, got '1.5'"),
+        ("--max-wait", "0", "expected seconds above 0, got '0'"),
+        ("--max-wait", "nan", "expected seconds above 0, got 'nan'"),
+        ("--drain", "soon", "expected seconds above 0, got 'soon'"),
+        ("--log-level", "loud", "expected debug, info, warning or error, got 'loud'"),
+    ],
+)
+def test_a_wrong_value_is_a_usage_error_wherever_it_comes_from(
+    capsys: pytest.CaptureFixture[str], flag: str, value: str, told: str
+) -> None:
+    variable = "FMI_RENDEZVOUS_" + flag[2:].upper().replace("-", "_")
+    for arguments, environment in (([f"{flag}={value}"], {}), ([], {variable: value})):
+        with pytest.raises(SystemExit) as ended:
+            parse(arguments, environment)
+        assert ended.value.code == 2
+        assert capsys.readouterr().err.endswith(f"argument {flag}: {told}\n")
+
+
+def test_secrets_and_certificates_that_cannot_be_used_are_told(tmp_path: Path) -> None:
+    short = tmp_path / "secret"
+    short.write_text("sesame\n")
+    (tmp_path / "empty").write_text("")
+    for flags, told in (
+        (["--secret-file", str(short)], "has 6 bytes, at least 16 are needed"),
+        (["--secret-file", str(tmp_path / "none")], "cannot be read"),
+        (["--secret-file", str(tmp_path / "empty")], "is empty"),
+        (["--tls-certificate", str(short)], "cannot be used"),
+        (["--tls-key", str(short)], "without --tls-certificate"),
+    ):
+        with pytest.raises(OptionError, match=told) as error:
+            parse(flags, {})
+        assert "sesame" not in str(error.value)
+    with pytest.raises(OptionError, match="FMI_RENDEZVOUS_SECRET has 6 bytes"):
+        parse([], {"FMI_RENDEZVOUS_SECRET": "sesame"})
