@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config
@@ -26,6 +27,13 @@ class NoEndpointError(EmulatorError):
             f"nothing answers at {url}; start a local cloud with `fmi-emulator serve`, or give the --endpoint-url of "
             f"one (`{AWS}` means AWS itself)"
         )
+
+
+class NoUrlError(EmulatorError):
+    """What was given as the endpoint's URL is none."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(f"{url!r} is no endpoint's URL: expected one such as {DEFAULT_URL}, or `{AWS}` for AWS itself")
 
 
 @dataclass(frozen=True)
@@ -72,10 +80,18 @@ def connect(url: str | None = None) -> Connection:
     ----------
     url
         The endpoint's URL, or ``aws``; when None, AWS_ENDPOINT_URL, or the port that ``fmi-emulator serve`` takes.
+
+    Raises
+    ------
+    NoUrlError
+        When it is none.
     """
     url = url or os.environ.get("AWS_ENDPOINT_URL") or DEFAULT_URL
     if url == AWS:
         return Connection(boto3.Session(), None)
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise NoUrlError(url)
     session = boto3.Session(region_name=boto3.Session().region_name or REGION)
     if session.get_credentials() is None:
         session = local_session()

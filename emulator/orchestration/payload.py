@@ -69,7 +69,7 @@ def read_payload(path: Path) -> Payload:
         raise PayloadError(f"the payload {str(path)!r} is no text, expected JSON in UTF-8") from None
     try:
         event = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise PayloadError(f"the payload {str(path)!r} is no JSON: {error}") from None
     try:
         return parse_payload(event)

@@ -78,7 +78,7 @@ def parse_state_machine(text: str) -> StateMachine:
     """
     try:
         definition = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise StateMachineError(f"it is no JSON: {error}") from None
     states = list(_in_order(definition))
     maps = [index for index, state in enumerate(states) if state.get("Type") == "Map"]
@@ -91,15 +91,22 @@ def parse_state_machine(text: str) -> StateMachine:
             "expected a Task that invokes the initialize function, then a Map with a Task that invokes the execute "
             f"function; found the functions {named[0] or 'none'}, and in the Map {named[1] or 'none'}"
         )
-    processor = inside.get("ItemProcessor", inside.get("Iterator", {})).get("ProcessorConfig", {})
+    processor = inside.get("ItemProcessor", inside.get("Iterator"))
     return StateMachine(
         text,
         named[0][0],
         named[1][0],
         named[2][0] if named[2] else "",
-        processor.get("ExecutionType") == "EXPRESS",
-        inside.get("ItemReader", {}).get("Parameters", {}).get("Key.$", "").startswith("$.body."),
+        _member(processor, "ProcessorConfig", "ExecutionType") == "EXPRESS",
+        str(_member(inside, "ItemReader", "Parameters", "Key.$")).startswith("$.body."),
     )
+
+
+def _member(value: Any, *names: str) -> Any:
+    """Return what lies within objects under these names, None where there is nothing such."""
+    for name in names:
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
 
 
 def _in_order(definition: Any) -> Iterator[Mapping[str, Any]]:

@@ -88,7 +88,13 @@ def test_without_world_size_and_data_nobody_knows_how_many_ranks_there_are() -> 
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(b"{", "is no JSON"), (b"[1]", r"expected a JSON object, got \[1\]"), (b"\xff", "is no text"), (None, "No such")],
+    [
+        (b"{", "is no JSON"),
+        (b"[" * 100_000, "is no JSON"),
+        (b"[1]", r"expected a JSON object, got \[1\]"),
+        (b"\xff", "is no text"),
+        (None, "No such"),
+    ],
 )
 def test_a_file_that_is_no_payload_is_named(tmp_path: Path, content: bytes | None, said: str) -> None:
     path = tmp_path / "payload.json"

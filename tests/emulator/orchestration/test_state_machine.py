@@ -60,10 +60,18 @@ def test_a_task_may_be_the_function_itself_and_nothing_need_follow() -> None:
     assert (machine.initialize, machine.execute, machine.summarize) == ("first", "ranks", "")
 
 
+@pytest.mark.parametrize("odd", [None, [], "x", {"Parameters": None}, {"ProcessorConfig": ["DISTRIBUTED"]}])
+def test_what_stands_where_an_object_should_is_left_to_step_functions_to_refuse(odd: object) -> None:
+    ranks = {"Type": "Map", "Task": task("ranks"), "ItemProcessor": odd, "ItemReader": odd, "End": True}
+    machine = parse_state_machine(chain(One=task("first", Next="Two"), Two=ranks))
+    assert (machine.execute, machine.is_express, machine.reads_ranks) == ("ranks", False, False)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("{", "it is no JSON"),
+        ("[" * 100_000, "it is no JSON"),
         ("[]", "it is no chain of states"),
         (chain(One=task("a", Next="Two")), "it is no chain of states: KeyError 'Two'"),
         (chain(One=task("a", End=True)), "it has 0 Map states, expected one"),
