@@ -1,8 +1,8 @@
 """All figures of the README's table: ``make bench`` or ``python -m benchmarks``."""
 
-import argparse
-
 from benchmarks import comparison, whole_runs
+from benchmarks.arguments import parser
+from benchmarks.leaving import leave_tidily
 from benchmarks.whole_runs import Figure
 
 _MIB = 1 << 20
@@ -24,9 +24,10 @@ def _allreduce() -> list[Figure]:
 
 def main() -> None:
     """Measure, and print a Markdown table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one run of each command instead of a median")
-    repeats = 1 if parser.parse_args().quick else 3
+    options = parser("benchmarks", __doc__)
+    options.add_argument("--quick", action="store_true", help="one run of each command instead of a median")
+    repeats = 1 if options.parse_args().quick else 3
+    leave_tidily()
     print(f"On {whole_runs.machine()}:\n")
     print("| what | goal | measured |\n|---|---|---|", flush=True)
     measurements = [

@@ -6,7 +6,6 @@ function without torch in 60 ms. The clients' own CPU time is in all of them.
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import statistics
@@ -20,6 +19,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from benchmarks import arguments
 from benchmarks.endpoints import RunningEndpoint, add_arguments, contenders, running
 from benchmarks.leaving import leave_tidily
 
@@ -176,7 +176,7 @@ def report(results: Sequence[tuple[str, Figures]]) -> str:
 
 def main() -> None:
     """Measure every endpoint that is installed and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments.parser("benchmarks.lambda_service", __doc__)
     parser.add_argument("--short", action="store_true", help="a few seconds for each endpoint")
     add_arguments(parser)
     options = parser.parse_args()

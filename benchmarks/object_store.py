@@ -22,6 +22,7 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
+from benchmarks import arguments
 from benchmarks.endpoints import RunningEndpoint, add_arguments, contenders, running
 from benchmarks.leaving import leave_tidily
 
@@ -112,9 +113,11 @@ def _started(stack: ExitStack, options: argparse.Namespace) -> list[RunningEndpo
 
 def main() -> None:
     """Measure, and print a Markdown table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments.parser("benchmarks.object_store", __doc__)
     parser.add_argument("--short", action="store_true", help="fewer turns and calls, under 20 seconds")
-    parser.add_argument("--turns", type=int, default=5, help="turns of every case (default %(default)s)")
+    parser.add_argument(
+        "--turns", type=arguments.positive, default=5, metavar="N", help="turns of every case (default %(default)s)"
+    )
     add_arguments(parser, moto_server=str(Path(sys.executable).with_name("moto_server")))
     options = parser.parse_args()
     leave_tidily()

@@ -7,7 +7,6 @@ the clients misbehaving, nothing lost and no descriptor leaked.
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
 import resource
 import socket
@@ -16,6 +15,7 @@ import threading
 import time
 from multiprocessing.connection import Connection
 
+from benchmarks import arguments
 from benchmarks.leaving import forks_deaf, leave_tidily
 from benchmarks.load_clients import MISBEHAVIOURS, RelayedRank, check_pair, connect, count_apart, fresh_name
 from benchmarks.local_server import LocalServer, running_server
@@ -177,11 +177,11 @@ def soak(server: LocalServer, pairings: int) -> None:
 
 def main() -> None:
     """Run all of it, scaled down if asked to."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = arguments.parser("benchmarks.rendezvous_load", __doc__)
     parser.add_argument(
-        "--scale", type=float, default=1.0, help="part of the full load, up to 1 (default: %(default)s)"
+        "--scale", type=arguments.share, default=1.0, metavar="X", help="part of the full load (default: %(default)s)"
     )
-    scale = min(1.0, parser.parse_args().scale)
+    scale = parser.parse_args().scale
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     leave_tidily()

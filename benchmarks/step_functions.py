@@ -7,7 +7,6 @@ they feel. Beside it, the interpreter's own time an item, in a Map over Pass sta
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import time
@@ -20,6 +19,7 @@ from typing import Any
 import psutil
 from botocore.exceptions import BotoCoreError, ClientError
 
+from benchmarks import arguments
 from benchmarks.endpoints import Contender, RunningEndpoint, add_arguments, contenders, running
 from benchmarks.lambda_service import deploy
 from benchmarks.leaving import leave_tidily
@@ -174,7 +174,7 @@ def _cell(value: float | None, ours: float | None, unit: str) -> str:
 
 def main() -> None:
     """Measure every endpoint that is installed and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments.parser("benchmarks.step_functions", __doc__)
     parser.add_argument("--short", action="store_true", help="50 functions alone, one warm run")
     parser.add_argument("--sizes", type=int, nargs="+", choices=GOALS, default=list(GOALS), help="numbers of items")
     add_arguments(parser)

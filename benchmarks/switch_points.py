@@ -6,7 +6,6 @@ Prints what each takes, then the points where this machine would switch, as FMI_
 
 from __future__ import annotations
 
-import argparse
 import math
 import multiprocessing
 import statistics
@@ -20,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks import arguments
 from benchmarks.leaving import forks_deaf, leave_tidily
 from benchmarks.local_server import running_server
 from fmi_shim import config
@@ -170,14 +170,24 @@ def point(trials: Sequence[Trial]) -> int | None:
     return found
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(given: Sequence[str] | None = None) -> int:
     """Print the table, and the points."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.switch_points", description=__doc__)
+    parser = arguments.parser("benchmarks.switch_points", __doc__)
     parser.add_argument("--entries", nargs="+", choices=ENTRIES, default=list(ENTRIES), help="default: all")
-    parser.add_argument("--sizes", nargs="+", type=int, default=SIZES, metavar="BYTES", help="16 KiB to 8 MiB")
-    parser.add_argument("--worlds", nargs="+", type=int, default=WORLDS, metavar="N", help="default: %(default)s")
-    parser.add_argument("--turns", type=int, default=7, help="of each schedule at each size (default: %(default)s)")
-    options = parser.parse_args(arguments)
+    parser.add_argument(
+        "--sizes", nargs="+", type=arguments.positive, default=SIZES, metavar="BYTES", help="default: 16 KiB to 8 MiB"
+    )
+    parser.add_argument(
+        "--worlds", nargs="+", type=arguments.positive, default=WORLDS, metavar="N", help="default: 2 4 8"
+    )
+    parser.add_argument(
+        "--turns",
+        type=arguments.positive,
+        default=7,
+        metavar="N",
+        help="of each schedule at each size (default: %(default)s)",
+    )
+    options = parser.parse_args(given)
     leave_tidily()
     print("milliseconds a call of the schedules below and above the point; the ratio is above / below")
     print(f"{'entry':<10}{'bytes':>10}{'N':>4}{'below':>12}{'above':>12}{'ratio':>8}", flush=True)

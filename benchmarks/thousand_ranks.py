@@ -8,7 +8,6 @@ every shared page once.
 
 from __future__ import annotations
 
-import argparse
 import gc
 import os
 import resource
@@ -25,6 +24,7 @@ from pathlib import Path
 import numpy as np
 
 import fmi_shim as fmi
+from benchmarks import arguments
 from benchmarks.leaving import forks_deaf, leave_tidily
 from benchmarks.local_server import running_server
 
@@ -238,11 +238,13 @@ def _loopback_bytes() -> int | None:
     return next((int(line.split()[1]) for line in lines if line.split()[:1] == ["lo:"]), None)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(given: Sequence[str] | None = None) -> int:
     """Print the figures of one world."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.thousand_ranks", description=__doc__)
-    parser.add_argument("--ranks", type=int, default=1000, metavar="N", help="world size (default: %(default)s)")
-    options = parser.parse_args(arguments)
+    parser = arguments.parser("benchmarks.thousand_ranks", __doc__)
+    parser.add_argument(
+        "--ranks", type=arguments.positive, default=1000, metavar="N", help="world size (default: %(default)s)"
+    )
+    options = parser.parse_args(given)
     leave_tidily()
     print(measure(options.ranks))
     return 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import zipfile
 from dataclasses import dataclass
@@ -177,6 +178,8 @@ def main(arguments: list[str] | None = None) -> None:
         write_all(options.out, options.partitions, options.galaxies)
     except (CatalogError, PartitionError, OSError) as error:
         sys.exit(f"python -m inference.partition: {error}")
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
 
 
 if __name__ == "__main__":

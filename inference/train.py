@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -266,7 +267,9 @@ def evaluate(path: Path) -> Comparison:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m inference.train", description=__doc__)
-    parser.add_argument("--out", type=Path, default=checkpoint.SHIPPED, help="(default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=checkpoint.SHIPPED, help="checkpoint to write, or to judge (default: %(default)s)"
+    )
     parser.add_argument("--evaluate", action="store_true", help="train nothing, judge the checkpoint at --out")
     options = parser.parse_args(arguments)
     if not options.out.parent.is_dir():
@@ -278,6 +281,8 @@ def main(arguments: list[str] | None = None) -> None:
             train(options.out)
     except InferenceError as error:
         sys.exit(f"python -m inference.train: {error}")
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
 
 
 if __name__ == "__main__":
