@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from fmi_shim.shared_memory.layout import AHEAD, TURNS, Layout
-from fmi_shim.shared_memory.rounds import NUMBER, Mark, Rounds, Row, Waiter
+from fmi_shim.shared_memory.rounds import NUMBER, Mark, Rounds, Waiter
 from fmi_shim.shared_memory.semaphores import Semaphore
 
-_SPINS = 200
+_SPINS = range(200)
 """How often a rank looks for another before it offers its core to others, where each rank may have one of its own."""
-_YIELDS = 100
+_YIELDS = range(100)
 """How often it then looks and offers its core, before it waits as for messages."""
 
 _offer = os.sched_yield  # found with one look where each costs
@@ -37,7 +37,7 @@ class OrderedRounds(Rounds):
     def __init__(self, memory: mmap.mmap, plan: Layout, rank: int, waiter: Waiter) -> None:
         super().__init__(memory, plan, rank, waiter)
         self._size = plan.size
-        self._spins = _SPINS if plan.size <= len(os.sched_getaffinity(0)) else 0
+        self._spins = _SPINS if plan.size <= len(os.sched_getaffinity(0)) else range(0)
         self._tags = [slice(plan.tags(turn), plan.tags(turn) + 8 * plan.size) for turn in range(TURNS)]
         self._places = [(plan.tags(turn) // 8, plan.settled(turn) // 8) for turn in range(TURNS)]
         self._late = self._others[-1] if self._others else rank
@@ -49,7 +49,7 @@ class OrderedRounds(Rounds):
         if self._memory[self._news] != self._known:
             self._hear()
 
-    def exchange(self, mark: Mark, rows: Sequence[Row], value: Any) -> bool:
+    def exchange(self, mark: Mark, rows: Sequence[Any], value: Any) -> bool:
         """Go through the next round; see `Rounds.exchange`.
 
         This is `begin`, `publish` and the wait in one: in a small call, calls of methods are what costs most.
@@ -64,7 +64,7 @@ class OrderedRounds(Rounds):
             self._tag = tag = self._tag + 1
         else:
             tag = self._change(turn, mark)
-        rows[turn][()] = value
+        rows[turn][...] = value
         words = self._words
         first, settled = self._places[turn]
         words[first + self._rank] = tag
@@ -72,11 +72,11 @@ class OrderedRounds(Rounds):
             self._hear()
         late = first + self._late
         if words[late] != tag or not self._all_are_here():
-            for _ in range(self._spins):
+            for _ in self._spins:
                 if words[late] == tag and self._all_are_here():
                     break
             else:
-                for _ in range(_YIELDS):
+                for _ in _YIELDS:
                     _offer()
                     if words[settled] == tag:
                         self._together = number
@@ -120,10 +120,10 @@ class OrderedRounds(Rounds):
         words, tag, place = self._words, self._tag, self._tag_words[self.turn] + rank
         if words[place] == tag:
             return
-        for _ in range(self._spins):
+        for _ in self._spins:
             if words[place] == tag:
                 return
-        for _ in range(_YIELDS):
+        for _ in _YIELDS:
             _offer()
             if words[place] == tag:
                 return
