@@ -24,11 +24,20 @@ _YIELDS = 5
 """How often a transfer offers the processor to others and looks again before it sleeps. Where ranks share cores, the
 awaited one then runs at once: an 8-byte allreduce at N = 4 on 2 cores took 0.18 ms instead of 0.30 ms."""
 
+_LIGHT_BYTES = 1 << 18
+"""Longer messages are waited for asleep. A rank that offers the processor offers it to other programs, too, while one
+that is woken goes first: beside a load an allreduce took 0.7 to 0.9 of the time, and without one as long as before."""
+
 _TURN_SECONDS = 2.0
 """How long each of several connections that are to be opened is tried, before the next one has its turn."""
 
 _AGAIN_SECONDS = 1.0
 """A rank that has begun after `suspicion_seconds` to ask whether it and others wait for each other asks so often."""
+
+
+def yields_spent(message: memoryview) -> int:
+    """Return how many of its yields a transfer of `message` has spent when it begins: none, or all."""
+    return 0 if len(message) <= _LIGHT_BYTES else _YIELDS
 
 
 class Connections:
@@ -136,7 +145,7 @@ class Connections:
         on_received: OnReceived | None = None,
     ) -> None:
         """Send and receive at the same time until both lists of buffers are used up; posted messages go first."""
-        yields = 0
+        yields = max(map(yields_spent, (*outgoing, *incoming)), default=0)
         advance(incoming, 0)
         while outgoing or incoming:
             interest: dict[int, int] = {}

@@ -6,22 +6,27 @@ import contextlib
 import os
 import select
 import socket
+from collections.abc import Callable
+from typing import TypeVar
 
 from fmi_shim.access import read_access
-from fmi_shim.channels.connections import Connections
+from fmi_shim.channels.connections import Connections, yields_spent
 from fmi_shim.channels.framing import Framing
 from fmi_shim.channels.posting import Transfer
-from fmi_shim.channels.stream import Buffers, Stream, octets
+from fmi_shim.channels.stream import Buffers, Stream, advance, octets
 from fmi_shim.config import DirectConfig
 from fmi_shim.control_link import ForeignServerError
 from fmi_shim.errors import FmiError, MismatchError
 from fmi_shim.farewells import Abort, Reason, abort_frame, farewell, goodbye_frame
-from fmi_shim.frames import HEADER_BYTES, Call, FrameError, Kind, decode_header, waiting_frame
+from fmi_shim.frames import HEADER_BYTES, KIND_AT, Call, FrameError, Kind, decode_header, waiting_frame
 from fmi_shim.handshake import Hello
 from fmi_shim.operators import Array
 from fmi_shim.rendezvous_client import RendezvousClient
 from rendezvous.protocol import messages
 from rendezvous.protocol.waiting import MAX_COUNTS, Awaited, Counts, Waiting, describe, pack_counts
+
+A = TypeVar("A")
+T = TypeVar("T")
 
 _SHORT_BYTES = 4096
 """Messages up to here are joined with their header, and parted from it by a copy: cheaper than a list of buffers."""
@@ -52,8 +57,8 @@ class FramedChannel(Connections, Framing[Stream]):
         self._watch.look()
 
     def send(self, buffer: Array, dst: int) -> None:
-        """Send a header and all of `buffer`; a short one in one piece."""
-        rest = self._send_short(buffer, dst)
+        """Send a header and all of `buffer`, at once where the kernel takes it."""
+        rest = self._send_at_once(buffer, dst)
         if rest is None:
             super().send(buffer, dst)
         elif rest:
@@ -61,12 +66,12 @@ class FramedChannel(Connections, Framing[Stream]):
 
     def recv(self, buffer: Array, src: int) -> None:
         """Fill `buffer` with the payload of a message of the running call."""
-        if not self._receive_short(buffer, src):
+        if not self._receive_expected(buffer, src):
             super().recv(buffer, src)
 
     def sendrecv(self, outgoing: Array, dst: int, incoming: Array, src: int) -> None:
-        """Send and receive at the same time; a short message is sent first, where the kernel takes all of it."""
-        rest = self._send_short(outgoing, dst) if src in self._streams else None
+        """Send and receive at the same time; what the kernel takes at once goes first."""
+        rest = self._send_at_once(outgoing, dst) if src in self._streams else None
         if rest is None:
             super().sendrecv(outgoing, dst, incoming, src)
         elif rest:
@@ -77,52 +82,78 @@ class FramedChannel(Connections, Framing[Stream]):
             self.recv(incoming, src)
 
     def isend(self, buffer: Array, dst: int) -> Transfer[Stream]:
-        """Begin to send a header and all of `buffer`; a short message is sent at once, where the kernel takes it."""
-        rest = self._send_short(buffer, dst)
+        """Begin to send a header and all of `buffer`, at once where the kernel takes it."""
+        rest = self._send_at_once(buffer, dst, Kind.data if buffer.nbytes <= _SHORT_BYTES else Kind.posted)
         if rest is None:
             return super().isend(buffer, dst)
         if rest:
             return self._post(Transfer(dst, True, lambda stream: (rest, None)))
         return Transfer(dst, True, lambda stream: ([], None), self._streams[dst])
 
-    def _send_short(self, buffer: Array, dst: int) -> Buffers | None:
-        """Send a short message, if nothing is in its way; return what the kernel did not take, None for all of it."""
+    def _send_at_once(self, buffer: Array, dst: int, kind: Kind = Kind.data) -> Buffers | None:
+        """Send a message, if nothing is in its way, as far as the kernel takes it; return the rest, None for all."""
         stream = self._streams.get(dst)
-        if stream is None or stream.ended or self._posts or buffer.nbytes > _SHORT_BYTES:
+        if stream is None or stream.ended or self._posts:
             return None
-        message = self._head(buffer.nbytes) + buffer.tobytes()
+        message: Buffers
         try:
-            sent = stream.socket.send(message)
+            if buffer.nbytes <= _SHORT_BYTES:
+                message = [memoryview(self._head(buffer.nbytes, kind) + buffer.tobytes())]
+                sent = stream.socket.send(message[0])
+            else:
+                message = [memoryview(self._head(buffer.nbytes, kind)), octets(buffer)]
+                sent = stream.socket.sendmsg(message)
         except BlockingIOError:
             return None
         except ConnectionError:
             raise self._broken(stream) from None
         stream.sent += 1
-        stream.in_message = sent < len(message)
-        return [memoryview(message)[sent:]] if stream.in_message else []
+        advance(message, sent)
+        stream.in_message = bool(message)
+        return message
 
-    def _receive_short(self, buffer: Array, src: int) -> bool:
-        """Receive a short message; return False if nothing was taken, since it is another one, or not all is there."""
+    def _receive_expected(self, buffer: Array, src: int) -> bool:
+        """Receive the message that is expected; return False with nothing taken where it may be another one."""
         stream = self._streams.get(src)
-        if stream is None or stream.backlog or stream.ended or self._posts or buffer.nbytes > _SHORT_BYTES:
+        if stream is None or stream.backlog or stream.ended or self._posts:
             return False
-        head = self._head(buffer.nbytes)
-        whole = len(head) + buffer.nbytes
-        yields = 0
+        receive = self._receive_short if buffer.nbytes <= _SHORT_BYTES else self._receive_long
+        return receive(stream, self._head(buffer.nbytes), octets(buffer))
+
+    def _receive_short(self, stream: Stream, head: bytes, payload: memoryview) -> bool:
+        whole = len(head) + len(payload)
+        message = self._await(stream, stream.socket.recv, whole, payload)
+        if len(message) != whole or not message.startswith(head):
+            stream.push_back(message)
+            return False
+        payload[:] = memoryview(message)[len(head) :]
+        stream.received += 1
+        return True
+
+    def _receive_long(self, stream: Stream, head: bytes, payload: memoryview) -> bool:
+        came = bytearray(len(head))
+        received = self._await(stream, stream.socket.recvmsg_into, [memoryview(came), payload], payload)[0]
+        seen = received - len(head)
+        if came[KIND_AT] == Kind.posted:
+            came[KIND_AT] = Kind.data
+        if seen < 0 or came != head:
+            stream.push_back(bytes(came + payload[: max(0, seen)])[:received])
+            return False
+        if seen < len(payload):
+            self._move(None, [], stream, [payload[seen:]])
+        stream.received += 1
+        return True
+
+    def _await(self, stream: Stream, receive: Callable[[A], T], space: A, payload: memoryview) -> T:
+        """Return what `receive`, given `space`, returns as soon as something of a message is there."""
+        yields = yields_spent(payload)
         while True:
             try:
-                message = stream.socket.recv(whole)
-                break
+                return receive(space)
             except BlockingIOError:
                 yields = self._pause({stream.descriptor: select.POLLIN}, yields)
             except ConnectionError:
                 raise self._broken(stream) from None
-        if len(message) != whole or not message.startswith(head):
-            stream.push_back(message)
-            return False
-        octets(buffer)[:] = memoryview(message)[len(head) :]
-        stream.received += 1
-        return True
 
     def fail(self, error: BaseException) -> None:
         """Tell every connected rank of the error, and the others through the rendezvous server; then close."""

@@ -135,20 +135,17 @@ class Framing(Generic[L]):
         self._call = call
         self._heads: dict[int, bytes] = {}
 
-    def _head(self, length: int) -> bytes:
-        """Return the header of a message of the running call, of `length` bytes."""
-        head = self._heads.get(length)
+    def _head(self, length: int, kind: Kind = Kind.data) -> bytes:
+        """Return the header of a message of the running call, of `length` bytes, which are sent or posted."""
+        key = length if kind is Kind.data else ~length  # an enum takes long to hash
+        head = self._heads.get(key)
         if head is None:
-            head = self._heads[length] = header(signature(self._call), length, self._call.shape)
+            head = self._heads[key] = header(signature(self._call, kind), length, self._call.shape)
         return head
 
     def _message(self, buffer: Array, kind: Kind = Kind.data) -> Buffers:
         payload = octets(buffer)
-        if kind is Kind.data:
-            head = self._head(len(payload))
-        else:
-            head = header(signature(self._call, kind), len(payload), self._call.shape)
-        return [memoryview(head), payload]
+        return [memoryview(self._head(len(payload), kind)), payload]
 
     def _announced(self, source: L, parts: int | None = None) -> Array:
         """Read a header that only the sender could know, and return an array for what it announces."""
