@@ -2,44 +2,25 @@
 
 import http.client
 import ipaddress
-import os
-import re
 import signal
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
-import boto3
-
-COMMAND = Path(sys.executable).with_name("fmi-emulator")
+from tests.integration.serving import COMMAND, serving
 
 
 def test_the_exported_variables_reach_it_and_ctrl_c_ends_it(tmp_path: Path) -> None:
-    with subprocess.Popen(
-        [COMMAND, "serve", "--port", "0"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "TMPDIR": str(tmp_path)},
-    ) as command:
-        assert command.stdout is not None
-        assert command.stderr is not None
-        while "ready" not in command.stderr.readline():
-            assert command.poll() is None
-        lines = [command.stdout.readline() for _ in range(4)]
-        variables = dict(re.findall(r"(\w+)=(\S+)", "".join(lines)))
-        session = boto3.Session(variables["AWS_ACCESS_KEY_ID"], variables["AWS_SECRET_ACCESS_KEY"])
-        region, url = variables["AWS_DEFAULT_REGION"], variables["AWS_ENDPOINT_URL"]
-        s3 = session.client("s3", region_name=region, endpoint_url=url)
+    with serving(tmp_path) as server:
+        s3 = server.client("s3")
         s3.create_bucket(Bucket="bucket")
         assert [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]] == ["bucket"]
-        host, port = variables["FMI_RENDEZVOUS"].split(":")
+        host, port = server.exported["FMI_RENDEZVOUS"].split(":")
         socket.create_connection((host, int(port)), timeout=5).close()
-        command.send_signal(signal.SIGINT)
-        _, errors = command.communicate(timeout=20)
-    assert command.returncode == 130
-    assert errors.splitlines()[-1] == "fmi-emulator: interrupted"
+        server.process.send_signal(signal.SIGINT)
+        _, errors = server.process.communicate(timeout=20)
+    assert server.process.returncode == 130
+    assert errors.splitlines() == ["fmi-emulator: interrupted"]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -54,20 +35,11 @@ def test_a_port_in_use_is_said() -> None:
     ]
 
 
-def test_it_listens_on_loopback_alone_unless_told_otherwise() -> None:
+def test_it_listens_on_loopback_alone_unless_told_otherwise(tmp_path: Path) -> None:
     elsewhere = "127.0.0.7"
     for options, reached in ([], False), (["--host", "0.0.0.0"], True):
-        with subprocess.Popen(
-            [COMMAND, "serve", "--port", "0", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        ) as command:
-            assert command.stdout is not None
-            assert command.stderr is not None
-            said = [command.stderr.readline()]
-            while "ready" not in said[-1]:
-                assert command.poll() is None
-                said.append(command.stderr.readline())
-            url = command.stdout.readline().partition("=")[2].strip()
-            host, port = url.removeprefix("http://").split(":")
+        with serving(tmp_path, *options) as server:
+            host, port = server.url.removeprefix("http://").split(":")
             assert ipaddress.ip_address(host).is_loopback
             connection = http.client.HTTPConnection(elsewhere, int(port), timeout=5)
             try:
@@ -77,9 +49,7 @@ def test_it_listens_on_loopback_alone_unless_told_otherwise() -> None:
             else:
                 assert reached
                 connection.close()
-            assert any("whoever reaches it can run programs here as you" in line for line in said) is reached
-            command.send_signal(signal.SIGINT)
-            command.communicate(timeout=20)
+            assert any("whoever reaches it can run programs here as you" in line for line in server.said) is reached
 
 
 def test_an_address_that_is_not_here_is_said() -> None:

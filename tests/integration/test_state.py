@@ -4,71 +4,22 @@ import io
 import json
 import os
 import random
-import re
-import signal
 import subprocess
-import sys
 import threading
 import time
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import md5
 from pathlib import Path
 from typing import Any
 
-import boto3
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-COMMAND = Path(sys.executable).with_name("fmi-emulator")
+from tests.integration.serving import COMMAND, serving
+
 MIB = 1 << 20
 WRITERS = 4
 SIZES = (0, 100, 20_000, 300_000)
-
-
-class Server:
-    """A running ``fmi-emulator serve``."""
-
-    def __init__(self, process: "subprocess.Popen[str]", url: str) -> None:
-        self.process = process
-        self.url = url
-
-    def client(self, service: str) -> Any:
-        return boto3.client(
-            service,
-            endpoint_url=self.url,
-            region_name="us-east-1",
-            aws_access_key_id="test",
-            aws_secret_access_key="test",
-            config=Config(retries={"total_max_attempts": 1}, max_pool_connections=20),
-        )
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-
-@contextmanager
-def serving(state: Path, scratch: Path) -> Iterator[Server]:
-    with subprocess.Popen(
-        [COMMAND, "serve", "--port", "0", "--state", state],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "TMPDIR": str(scratch)},
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        try:
-            while "ready" not in (line := process.stderr.readline()):
-                assert line, "the server ended"
-            (url,) = re.findall(r"AWS_ENDPOINT_URL=(\S+)", process.stdout.readline())
-            yield Server(process, url)
-        finally:
-            process.send_signal(signal.SIGINT)
-            process.communicate(timeout=20)
 
 
 @dataclass
@@ -124,7 +75,7 @@ def test_a_kill_amid_writes_loses_nothing_that_was_acknowledged(tmp_path: Path) 
     scratch.mkdir()
     written = [Written() for _ in range(WRITERS)]
     etags: dict[int, str] = {}
-    with serving(state, scratch) as server:
+    with serving(scratch, "--state", state) as server:
         s3 = server.client("s3")
         s3.create_bucket(Bucket="bucket")
         upload_id = s3.create_multipart_upload(Bucket="bucket", Key="parts", Metadata={"own": "1"})["UploadId"]
@@ -137,7 +88,7 @@ def test_a_kill_amid_writes_loses_nothing_that_was_acknowledged(tmp_path: Path) 
         server.kill()
         for thread in threads:
             thread.join()
-    with serving(state, scratch) as server:
+    with serving(scratch, "--state", state) as server:
         s3 = server.client("s3")
         expected = {}
         for one in written:
@@ -190,7 +141,7 @@ def invoke(functions: Any, qualifier: str) -> Any:
 def test_buckets_versions_functions_and_logs_are_there_after_a_kill(tmp_path: Path) -> None:
     state, scratch = tmp_path / "state", tmp_path / "scratch"
     scratch.mkdir()
-    with serving(state, scratch) as server:
+    with serving(scratch, "--state", state) as server:
         s3, functions, logs = (server.client(service) for service in ("s3", "lambda", "logs"))
         s3.create_bucket(Bucket="bucket")
         s3.put_bucket_versioning(Bucket="bucket", VersioningConfiguration={"Status": "Enabled"})
@@ -237,7 +188,7 @@ def test_buckets_versions_functions_and_logs_are_there_after_a_kill(tmp_path: Pa
 
         before = seen()
         server.kill()
-    with serving(state, scratch) as server:
+    with serving(scratch, "--state", state) as server:
         s3, functions, logs = (server.client(service) for service in ("s3", "lambda", "logs"))
         assert seen() == before
         assert s3.get_object(Bucket="bucket", Key="copy")["Body"].read() == b"second" * 10_000
@@ -266,7 +217,7 @@ def test_a_state_that_cannot_be_used_is_one_line_and_a_status(tmp_path: Path) ->
         assert (ended.returncode, ended.stdout) == (2, "")
         return ended.stderr.splitlines()
 
-    with serving(state, scratch):
+    with serving(scratch, "--state", state):
         assert refused(state) == [
             f"fmi-emulator: the state in {state} is in use by another fmi-emulator; "
             "stop that one or give another folder"
