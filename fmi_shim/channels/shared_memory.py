@@ -20,6 +20,7 @@ from fmi_shim.operators import Array
 from fmi_shim.shared_memory import layout, semaphores
 from fmi_shim.shared_memory.lanes import LanePair
 from fmi_shim.shared_memory.meeting import SUFFIX, meet
+from fmi_shim.shared_memory.neighbours import Neighbours
 from fmi_shim.shared_memory.ordered_rounds import rounds
 from fmi_shim.shared_memory.rounds import Arrival, Mark
 from fmi_shim.shared_memory.segment import Segment
@@ -74,6 +75,7 @@ class SharedMemoryChannel(PatientFraming, SegmentChannel):
         self._views: dict[np.dtype[Any], Array] = {}
         self._numbered: Call | None = None
         self.rounds = rounds(segment.memory, segment.layout, rank, self)
+        self.neighbours = Neighbours(rank, self.rounds, self.slots(np.dtype(np.int64))[:, :size, :4])
 
     def begin(self, call: Call, sequence: int) -> None:
         """Make the call the one that is compared with the others'."""
@@ -264,6 +266,7 @@ class SharedMemoryChannel(PatientFraming, SegmentChannel):
         """Give up the lock, by which others see that this rank is gone, and the views, with which the memory goes."""
         segment.close()
         self._segment = None
+        self.neighbours = None
         self._links.clear()
         self._posts.clear()
         self._views.clear()

@@ -21,10 +21,16 @@ from fmi_shim.channels.base import Channel
 from fmi_shim.frames import Call
 from fmi_shim.operators import Array
 from fmi_shim.shared_memory.layout import AHEAD, TURNS
+from fmi_shim.shared_memory.neighbours import Neighbours
 from fmi_shim.shared_memory.rounds import Mark, Rounds
 
 WHOLE_BYTES = 1 << 16
 """Up to this payload the own row is copied along with the others', through the slot: more bytes, and fewer steps."""
+
+COPIED_BYTES = 1 << 20
+"""So many at least go through a window where every rank copies them out: on 2 cores each of 256 KiB took twice as long.
+(Of less the C library copies with ``rep movsb``, which on this AMD processor takes longer where addresses differ in
+their last bits.)"""
 
 
 class SegmentChannel(Channel, ABC):
@@ -34,9 +40,12 @@ class SegmentChannel(Channel, ABC):
     ----------
     rounds
         How ranks wait for each other.
+    neighbours
+        Their processes' memory; None where nobody reads another's.
     """
 
     rounds: Rounds
+    neighbours: Neighbours | None
 
     @abstractmethod
     def slots(self, dtype: np.dtype[Any]) -> Array:
@@ -91,7 +100,7 @@ def bcast(channel: SegmentChannel, call: Call) -> Callable[[Array | None], Array
         assert known is not None  # noqa: S101 - the root has what it sends
         mark, windows = known
         flat = buffer.reshape(-1)
-        for part in pieces(flat, windows[0].size):
+        for part in pieces(flat, stretch(flat, windows)):
             windows[rounds.begin(mark)][: part.size] = part
             rounds.publish()
         return buffer
@@ -103,7 +112,7 @@ def bcast(channel: SegmentChannel, call: Call) -> Callable[[Array | None], Array
         else:
             assert known is not None  # noqa: S101 - there is an array to fill
             filled, (mark, windows) = buffer, known
-        for part in pieces(filled.reshape(-1), windows[0].size):
+        for part in pieces(filled.reshape(-1), stretch(filled, windows)):
             turn = rounds.begin(mark)
             rounds.publish()
             rounds.await_rank(root)
@@ -248,6 +257,11 @@ def _blocks(channel: SegmentChannel, size_bytes: int) -> tuple[slice, ...]:
     if size_bytes <= WHOLE_BYTES:
         return (slice(0, channel.size),)
     return slice(0, channel.rank), slice(channel.rank + 1, channel.size)
+
+
+def stretch(payload: Array, windows: list[Array], least_bytes: int = COPIED_BYTES) -> int:
+    """Return how many elements of a payload go into a window: a quarter, so that ranks overlap, but not too few."""
+    return min(windows[0].size, max(least_bytes // payload.itemsize, payload.size // 4))
 
 
 def divided(slots: Array, size: int) -> Array:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from fmi_shim.collectives.in_segment import SegmentChannel, starts
+from fmi_shim.collectives.in_segment import SegmentChannel, starts, stretch
 from fmi_shim.collectives.in_segment_rows import dtype_of, kept
 from fmi_shim.frames import Call
 from fmi_shim.operators import Array, Combine
@@ -15,7 +15,7 @@ from fmi_shim.shared_memory.layout import AHEAD
 
 
 def chain(
-    channel: SegmentChannel, call: Call, combine: Combine, first: int, end: int
+    channel: SegmentChannel, call: Call, combine: Combine, first: int, end: int, least_bytes: int
 ) -> Callable[[Array, Array | None], None]:
     """Combine in windows, rank after rank; fill `out`, where there is one, with elements `first` to `end` of all.
 
@@ -29,10 +29,10 @@ def chain(
     """
     rounds, mark, rank, last = channel.rounds, channel.mark(call), channel.rank, channel.size - 1
     windows = channel.windows(dtype_of(call))
-    width = windows[0].size
 
     def run(buffer: Array, out: Array | None) -> None:
         buffer = kept(buffer, out, first)
+        width = stretch(buffer, windows, least_bytes)
         places: list[tuple[int, int]] = []
 
         def copy_out(back: int) -> None:

@@ -23,6 +23,8 @@ ALONE_BYTES = 1 << 18
 round. Measured on 2 cores, where with half of it 16 KiB of 16 ranks take a third longer."""
 FEW_RANKS = 4
 """Up to so many ranks combine two operands at a time, of which the own one is not copied; more combine all at once."""
+FOLDED_BYTES = 1 << 18
+"""So many at least go through a window where hardly anybody copies them out: with 1 MiB 1 MiB takes twice as long."""
 ROOT_BYTES = 1 << 16
 """Up to this payload the root of a reduction combines everything itself."""
 
@@ -36,7 +38,7 @@ def reduce(
         return reduce_whole(channel, call, combine)
     if call.count * call.dtype.itemsize <= min(ROOT_BYTES, slot_bytes(channel, call)):
         return reduce_at_root(channel, call, function, combine)
-    fold = in_segment_chain.chain(channel, call, combine, 0, call.count)
+    fold = in_segment_chain.chain(channel, call, combine, 0, call.count, FOLDED_BYTES)
 
     def run(buffer: Array, spare: Array | None) -> Array | None:
         out = None if channel.rank != call.root else result_memory(buffer, spare)
@@ -60,7 +62,7 @@ def allreduce(
         return allreduce_alone(channel, call, function, combine)
     if size_bytes <= slot_bytes(channel, call):
         return allreduce_shared(channel, call, function, combine)
-    fold = in_segment_chain.chain(channel, call, combine, 0, call.count)
+    fold = in_segment_chain.chain(channel, call, combine, 0, call.count, in_segment.COPIED_BYTES)
 
     def run(buffer: Array, spare: Array | None) -> Array:
         out = result_memory(buffer, spare)
@@ -194,7 +196,9 @@ def reduce_scatter(
     length, width = call.count // channel.size, channel.slots(dtype_of(call)).shape[2]
     if call.count <= width:
         return reduce_scatter_alone(channel, call, combine)
-    fold = in_segment_chain.chain(channel, call, combine, channel.rank * length, (channel.rank + 1) * length)
+    fold = in_segment_chain.chain(
+        channel, call, combine, channel.rank * length, (channel.rank + 1) * length, FOLDED_BYTES
+    )
 
     def run(buffer: Array, spare: Array | None, own: Array) -> None:
         fold(buffer, own)

@@ -16,7 +16,7 @@ from fmi_shim.collectives import alltoall as alltoalls
 from fmi_shim.collectives import barrier as barriers
 from fmi_shim.collectives import bcast as bcasts
 from fmi_shim.collectives import gather as gathers
-from fmi_shim.collectives import in_segment, in_segment_folds, in_segment_scans, objects
+from fmi_shim.collectives import in_segment, in_segment_across, in_segment_folds, in_segment_scans, objects
 from fmi_shim.collectives import reduce as reduces
 from fmi_shim.collectives import reduce_scatter as reduce_scatters
 from fmi_shim.collectives import scan as scans
@@ -169,8 +169,8 @@ _IN_SEGMENT: dict[Operation, Callable[..., Callable[..., Any]]] = {
     Operation.bcast: in_segment.bcast,
     Operation.gather: in_segment.gather,
     Operation.scatter: in_segment.scatter,
-    Operation.allgather: in_segment.allgather,
-    Operation.alltoall: in_segment.alltoall,
+    Operation.allgather: in_segment_across.allgather,
+    Operation.alltoall: in_segment_across.alltoall,
     Operation.reduce: in_segment_folds.reduce,
     Operation.allreduce: in_segment_folds.allreduce,
     Operation.reduce_scatter: in_segment_folds.reduce_scatter,

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 import fmi_shim as fmi
-from fmi_shim.shared_memory import ordered_rounds, segment
+from fmi_shim.operators import Array
+from fmi_shim.shared_memory import ordered_rounds, process_memory, segment
 from tests.fmi_shim.programs import DOUBLE, INT, ints
 
 SUM = fmi.func(fmi.op.sum)
@@ -87,6 +88,33 @@ def mixture(comm: fmi.Communicator, rank: int, size: int, calls: int) -> list[st
     return wrong
 
 
+def payloads_past_the_segment(comm: fmi.Communicator, rank: int, size: int, readable: bool) -> list[str]:
+    """Move what goes from memory to memory where all ranks may read each other's, or where the last one may not."""
+    process_memory.AVAILABLE = readable or rank < size - 1
+    copied: list[int] = []
+    copy = process_memory.copy
+
+    def counted(process: int, address: int, target: Array) -> None:
+        copied.append(target.nbytes)
+        copy(process, address, target)
+
+    process_memory.copy = counted
+    wrong: list[str] = []
+    for slice_count in (2**15 - 1, 2**15, 2**18, 2**18 + 1, 300_000):
+        rows = np.arange(size)[:, None] * 1000 + np.linspace(0, 1, slice_count)
+        for out in (None, np.empty_like(rows)):
+            found = comm.alltoall(rows + rank * 0.5, out=out)
+            if not np.array_equal(found, rows[rank] + np.arange(size)[:, None] * 0.5):
+                wrong.append(f"alltoall {slice_count}")
+        own = rows[rank : rank + 1].copy()
+        if not np.array_equal(comm.allgather(own), rows):
+            wrong.append(f"allgather {slice_count}")
+        own[...] = 0  # nobody reads it any more
+    if any(size_bytes >= 2**18 for size_bytes in copied) != readable:
+        wrong.append(f"copied {copied}")
+    return wrong
+
+
 def mixture_by_semaphores(comm: fmi.Communicator, rank: int, size: int, calls: int) -> list[str]:
     """Do the same as on a machine whose processors see stores in any order."""
     ordered_rounds.ORDERED = False
@@ -130,14 +158,17 @@ def die(comm: fmi.Communicator, rank: int, size: int, victim: int, moment: str) 
     if rank == victim:
         if moment == "asleep":
             time.sleep(0.1)  # the others' polling ends, and they sleep
-        if moment == "in a large allreduce":
+        if moment in ("in a large allreduce", "in a large alltoall"):
             threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGKILL)).start()
         else:
             os.kill(os.getpid(), signal.SIGKILL)
     if moment == "in a receive":
         comm.recv(victim, DOUBLE)
     while True:
-        comm.allreduce(data, SUM)
+        if moment == "in a large alltoall":
+            comm.alltoall(data)
+        else:
+            comm.allreduce(data, SUM)
 
 
 def die_all_together(comm: fmi.Communicator, rank: int, size: int) -> None:

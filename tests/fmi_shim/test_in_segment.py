@@ -73,6 +73,8 @@ class SlotWorld:
 class SlotChannel(SegmentChannel):
     """One rank's end of a `SlotWorld`."""
 
+    neighbours = None
+
     def __init__(self, rank: int, world: SlotWorld) -> None:
         self.rank, self.size, self.shared = rank, world.plan.size, world
         self.rounds = world.kind(world.memory, world.plan, rank, self)
@@ -142,7 +144,7 @@ def test_a_chain_combines_strictly_in_rank_order_and_fills_what_is_wanted(
         buffer = own(channel.rank, count)
         where = {"at the beginning": 0, "in place": first, "at the end": count - (end - first)}.get(place)
         out = np.empty(end - first, object) if where is None else buffer[where : where + end - first]
-        fold = in_segment_chain.chain(channel, call(Operation.reduce_scatter, count), tell, first, end)
+        fold = in_segment_chain.chain(channel, call(Operation.reduce_scatter, count), tell, first, end, 8)
         fold(buffer, out if channel.rank in takers else None)
         return out.tolist() if channel.rank in takers else []
 
@@ -215,7 +217,7 @@ def carried_out(channel: SlotChannel, operation: str, count: int, root: int, num
             in_segment_folds.reduce_at_root(channel, this, LARGER, tell)(part, out)
         case "allreduce" | "reduce":
             wanted = operation == "allreduce" or channel.rank == root
-            in_segment_chain.chain(channel, this, tell, 0, count)(part, out if wanted else None)
+            in_segment_chain.chain(channel, this, tell, 0, count, 8)(part, out if wanted else None)
         case "scan" | "exscan":
             ranks = channel.rank + (operation == "scan")
             up_to = in_segment_scans.prefix(channel, this, LARGER, tell, ranks)

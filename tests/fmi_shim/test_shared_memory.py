@@ -49,6 +49,13 @@ def test_payloads_of_many_slots_and_blocks_come_out_right(world: World, size: in
     assert world.values(shared_memory_programs.large_payloads, size) == [[]] * size
 
 
+@pytest.mark.parametrize("readable", [True, False])
+def test_large_slices_go_past_the_segment_where_all_ranks_may_read_each_others_memory(
+    world: World, readable: bool
+) -> None:
+    assert world.values(shared_memory_programs.payloads_past_the_segment, 3, readable) == [[]] * 3
+
+
 def test_operations_in_any_succession_do_not_disturb_each_other(world: World) -> None:
     assert world.values(shared_memory_programs.mixture, 4, 300) == [[]] * 4
 
@@ -84,7 +91,9 @@ def test_a_segment_has_no_name_once_all_ranks_share_it(world: World) -> None:
 
 
 @pytest.mark.parametrize("victim", [0, 1, 3])
-@pytest.mark.parametrize("moment", ["between calls", "asleep", "in a large allreduce", "in a receive"])
+@pytest.mark.parametrize(
+    "moment", ["between calls", "asleep", "in a large allreduce", "in a large alltoall", "in a receive"]
+)
 def test_a_killed_rank_is_noticed_at_once_by_all_others(world: World, victim: int, moment: str) -> None:
     outcomes = world.run(shared_memory_programs.die, 4, victim, moment, max_timeout=FOR_EVER)
     assert outcomes[victim].exit_code == -signal.SIGKILL

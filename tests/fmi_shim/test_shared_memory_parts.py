@@ -8,12 +8,13 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fmi_shim.errors import MismatchError
-from fmi_shim.shared_memory import segment
+from fmi_shim.shared_memory import process_memory, segment
 from fmi_shim.shared_memory.alarm import Alarm
 from fmi_shim.shared_memory.lanes import Inlet, Outlet
 from fmi_shim.shared_memory.layout import (
@@ -61,7 +62,7 @@ def test_everything_has_a_place_of_its_own(size: int) -> None:
 @given(st.integers(1, MAX_RANKS))
 def test_a_segment_has_a_bounded_size(size: int) -> None:
     assert layout_for(size).total <= max(48 << 20, size * size * 5000 + (40 << 20))
-    assert layout_for(16).total <= 26 << 20
+    assert layout_for(16).total <= 48 << 20
 
 
 @given(st.integers(1, MAX_RANKS))
@@ -151,6 +152,20 @@ def test_what_was_written_before_a_post_is_seen_after_the_wait() -> None:
         assert int.from_bytes(memory[PAGE : PAGE + 8], "little") == 7 * turn + 1
     other.join()
     assert other.exitcode == 0
+
+
+@linux
+def test_the_memory_of_a_process_is_copied_or_it_is_said_why_not() -> None:
+    source, target = np.arange(5_000_000.0), np.empty(3_000_000)  # more than one call copies
+    process_memory.copy(os.getpid(), source[1000:].ctypes.data, target)
+    assert np.array_equal(target, source[1000:3_001_000])
+    with pytest.raises(OSError, match="cannot be read: Bad address"):
+        process_memory.copy(os.getpid(), 8, target)
+    ended = multiprocessing.get_context("fork").Process(target=int)
+    ended.start()
+    ended.join()
+    with pytest.raises(ProcessLookupError, match=f"process {ended.pid} cannot be read: No such process"):
+        process_memory.copy(ended.pid or 0, source.ctypes.data, target)
 
 
 @linux
