@@ -114,7 +114,7 @@ class Endpoint:
         return self._step_functions.executions() if self._step_functions is not None else ()
 
     async def close(self) -> None:
-        """Stop listening, end the warm sandboxes and forget all state."""
+        """End the executions, the events that wait and the warm sandboxes, and stop listening."""
         if self._step_functions is not None:
             await self._step_functions.close()
         if self._service is not None:

@@ -28,6 +28,19 @@ class UploadedFile:
     path: Path
     key: str
 
+    def read(self) -> bytes:
+        """Return its content.
+
+        Raises
+        ------
+        ProgramError
+            When it cannot be read.
+        """
+        try:
+            return self.path.read_bytes()
+        except OSError as error:
+            raise ProgramError(f"{str(self.path)!r} cannot be uploaded: {error.strerror}") from None
+
 
 def function_archive() -> bytes:
     """Return the zip of the deployed functions: their handlers, fmi_shim, its wire protocol and ``import fmi``."""

@@ -74,7 +74,7 @@ def run(job: Job, files: Sequence[UploadedFile], backend: Backend, on_line: Call
     """
     backend.s3.create_bucket(Bucket=backend.bucket)
     for file in files:
-        backend.s3.put_object(Bucket=backend.bucket, Key=file.key, Body=file.path.read_bytes())
+        backend.s3.put_object(Bucket=backend.bucket, Key=file.key, Body=file.read())
     settings = Settings(job.memory_mb, job.timeout_s, backend.rendezvous)
     deploy(backend.functions, FUNCTIONS, settings, backend.role)
     event = _event(job, backend.bucket)

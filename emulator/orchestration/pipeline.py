@@ -116,7 +116,7 @@ class Pipeline:
             with contextlib.suppress(self._s3.exceptions.BucketAlreadyOwnedByYou):
                 self._s3.create_bucket(Bucket=bucket)
             for file in files.get(bucket, []):
-                self._s3.put_object(Bucket=bucket, Key=file.key, Body=file.path.read_bytes())
+                self._s3.put_object(Bucket=bucket, Key=file.key, Body=file.read())
         key = f"{self._payload.folder}/{self._payload.script}"
         if self._s3.list_objects_v2(Bucket=self._payload.bucket, Prefix=key, MaxKeys=1)["KeyCount"] == 0:
             raise MissingCodeError(

@@ -138,7 +138,6 @@ class Page:
             refresh=running,
             function=function,
             reserved=self._functions.reserved(name),
-            tally=_tally(calls),
             timeline=await self._drawn(drawn, drawn[0].received if drawn else 0.0, ended),
         )
 

@@ -68,3 +68,12 @@ def test_what_does_not_exist_is_named(tmp_path: Path) -> None:
         data_files(tmp_path / "none", "data/")
     with pytest.raises(ProgramError, match="holds no files"):
         data_files(tmp_path, "data/")
+
+
+def test_a_file_that_cannot_be_read_any_more_is_named(tmp_path: Path) -> None:
+    (tmp_path / "1.pt").write_bytes(b"x")
+    (file,) = data_files(tmp_path, "data/")
+    assert file.read() == b"x"
+    file.path.unlink()
+    with pytest.raises(ProgramError, match=f"'{file.path}' cannot be uploaded: No such file or directory"):
+        file.read()
