@@ -58,8 +58,7 @@ def test_a_folder_goes_to_s3_and_back(aws: Any, tmp_path: Path) -> None:
     assert (back / "sub" / "large").read_bytes() == (folder / "sub" / "large").read_bytes()
     url = aws("s3", "presign", "s3://cli-bucket/folder/a file.txt").strip()
     assert urllib.request.urlopen(url, timeout=20).read() == b"text"
-    aws("s3", "rm", "--recursive", "s3://cli-bucket/folder")
-    assert aws("s3", "rb", "s3://cli-bucket") == "remove_bucket: cli-bucket\n"
+    assert aws("s3", "rb", "--force", "s3://cli-bucket").endswith("remove_bucket: cli-bucket\n")
 
 
 def test_a_functions_log_is_read(aws: Any, deploy: Any, functions: Any) -> None:

@@ -3,11 +3,9 @@
 import json
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 from inference import partition
 from tests.integration.fmirun import EXAMPLES, fmirun, start
@@ -31,20 +29,14 @@ def program(tmp_path: Path) -> Path:
     return Path(shutil.copytree(EXAMPLES, tmp_path / "program"))
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "said"),
-    [("max_timeout", "soon", "max_timeout"), ("port", -5, "port"), ("enabled", "perhaps", "enabled")],
-)
-def test_a_wrong_configuration_is_named(tmp_path: Path, program: Path, key: str, value: object, said: str) -> None:
+def test_a_wrong_configuration_is_named(tmp_path: Path, program: Path) -> None:
     configuration = json.loads((program / "fmi.json").read_text())
-    configuration["backends"]["Direct"][key] = value
+    configuration["backends"]["Direct"]["max_timeout"] = "soon"
     (program / "fmi.json").write_text(json.dumps(configuration))
     status, _, errors = fmirun(tmp_path, "-n", 2, program / "reduce.py")
     assert status == 1
     last = errors.splitlines()[-1]
-    assert re.match(r"fmirun: rank [01] failed: ConfigError: ", last)
-    assert said in last
-    assert str(value) in last
+    assert re.match(r"fmirun: rank [01] failed: ConfigError: .*max_timeout.*soon", last)
 
 
 @pytest.mark.parametrize(
@@ -113,24 +105,10 @@ def test_cosmic_ai_ends_with_the_reduced_metrics_and_the_published_files(tmp_pat
     assert "samples/s" in errors
 
 
-def truncated(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:5000])
-
-
-def foreign(path: Path) -> None:
-    torch.save({"not": "a data set"}, path)
-
-
-def empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-@pytest.mark.parametrize("damage", [truncated, foreign, empty])
-def test_a_damaged_partition_ends_the_run_with_its_rank_and_key(
-    tmp_path: Path, partitions: Path, damage: Callable[[Path], None]
-) -> None:
+def test_a_damaged_partition_ends_the_run_with_its_rank_and_key(tmp_path: Path, partitions: Path) -> None:
+    """Of whatever kind the damage is: `inference.partition` tells them all alike."""
     data = Path(shutil.copytree(partitions, tmp_path / "data"))
-    damage(data / "2.pt")
+    (data / "2.pt").write_bytes((data / "2.pt").read_bytes()[:5000])
     status, _, errors = cosmic_ai(tmp_path, data)
     assert status == 1
     assert re.search(r"fmirun: rank 1 failed: PartitionError: .*data/2\.pt", errors.splitlines()[-1]), errors

@@ -53,12 +53,8 @@ def test_it_listens_on_loopback_alone_unless_told_otherwise(tmp_path: Path) -> N
 
 
 def test_an_address_that_is_not_here_is_said() -> None:
-    for address, message in (
-        ("192.0.2.1", "192.0.2.1 is no address of this machine"),
-        ("here", "expected an IPv4 address such as 127.0.0.1, got 'here'"),
-    ):
-        ended = subprocess.run(
-            [COMMAND, "serve", "--port", "0", "--host", address], capture_output=True, text=True, timeout=30
-        )
-        assert ended.returncode == 2
-        assert message in ended.stderr
+    ended = subprocess.run(
+        [COMMAND, "serve", "--port", "0", "--host", "192.0.2.1"], capture_output=True, text=True, timeout=30
+    )
+    assert ended.returncode == 2
+    assert "192.0.2.1 is no address of this machine" in ended.stderr

@@ -1,0 +1,42 @@
+"""What the commands' arguments may be."""
+
+from argparse import ArgumentTypeError
+from collections.abc import Callable
+
+import pytest
+
+from emulator.cli import arguments
+
+
+@pytest.mark.parametrize(
+    ("read", "text", "value"),
+    [
+        (arguments.world_size, "1000", 1000),
+        (arguments.rank, "0", 0),
+        (arguments.memory_mb, "128", 128),
+        (arguments.timeout_s, "900", 900),
+        (arguments.positive, "1", 1),
+        (arguments.port, "0", 0),
+        (arguments.ipv4_address, "0.0.0.0", "0.0.0.0"),
+    ],
+)
+def test_what_is_allowed_is_read(read: Callable[[str], object], text: str, value: object) -> None:
+    assert read(text) == value
+
+
+@pytest.mark.parametrize(
+    ("read", "text", "said"),
+    [
+        (arguments.world_size, "two", "expected a whole number, got 'two'"),
+        (arguments.world_size, "1001", "expected a whole number from 1 to 1000, got 1001"),
+        (arguments.rank, "-1", "from 0 to 999, got -1"),
+        (arguments.memory_mb, "64", "from 128 to 10240, got 64"),
+        (arguments.timeout_s, "901", "from 1 to 900, got 901"),
+        (arguments.positive, "0", "from 1 to"),
+        (arguments.port, "65536", "from 0 to 65535, got 65536"),
+        (arguments.ipv4_address, "here", "expected an IPv4 address such as 127.0.0.1, got 'here'"),
+    ],
+)
+def test_what_is_not_is_told_with_what_is(read: Callable[[str], object], text: str, said: str) -> None:
+    with pytest.raises(ArgumentTypeError, match=said):
+        read(text)
