@@ -27,7 +27,7 @@ from types import FrameType
 from typing import NoReturn
 
 from benchmarks import comparison_plot, figures, forked_ranks
-from benchmarks.figures import OURS, PEERS, Figure
+from benchmarks.figures import FLOOR, OURS, PEERS, Figure
 from benchmarks.local_server import running_server
 
 OPERATIONS = ("allreduce", "reduce", "bcast", "barrier", "allgather", "alltoall")
@@ -161,7 +161,13 @@ def _parser() -> argparse.ArgumentParser:
         "--sizes", nargs="+", type=int, metavar="BYTES", help="of a rank's value, or an allgather's result; 8 to 64 MiB"
     )
     parser.add_argument("--worlds", nargs="+", type=int, metavar="N", help="default: 2 4 8 16")
-    parser.add_argument("--contestants", nargs="+", choices=OURS + PEERS, default=OURS + PEERS, help="default: all")
+    parser.add_argument(
+        "--contestants",
+        nargs="+",
+        choices=(*OURS, *PEERS, FLOOR),
+        default=OURS + PEERS,
+        help=f"default: all but {FLOOR}, which move the same bytes and do nothing else",
+    )
     parser.add_argument("--turns", type=int, help=f"of each contestant at each case; default: {TURNS}")
     parser.add_argument(
         "--ranks",

@@ -16,6 +16,8 @@ import numpy as np
 
 import fmi_shim as fmi
 from benchmarks import forked_ranks
+from benchmarks.bare_sockets import BareSockets
+from benchmarks.figures import FLOOR
 from fmi_shim.operators import Array
 
 _BYTES_A_TURN = 32 << 20
@@ -148,6 +150,8 @@ class Gloo:
 def _make(name: str, rank: int, size: int, folder: Path) -> Contestant:
     if name == "mpi":
         return Mpi()
+    if name == FLOOR:
+        return BareSockets(rank, size, folder)
     return Gloo(rank, size, folder) if name == "gloo" else Fmi(rank, size, folder, name)
 
 

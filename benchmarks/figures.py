@@ -9,6 +9,8 @@ from pathlib import Path
 
 OURS = ("direct", "shm")
 PEERS = ("mpi", "gloo")
+FLOOR = "sockets"
+"""What no way over TCP can beat, `benchmarks.bare_sockets`; measured where it is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +48,16 @@ class Figure:
 
 def table_header(names: Sequence[str]) -> str:
     """Return the table's first line."""
-    ratios = [f"{ours}/{theirs}" for ours in OURS for theirs in PEERS if ours in names and theirs in names]
-    return f"{'operation':<10}{'bytes':>10}{'N':>4}" + "".join(f"{name:>13}" for name in [*names, *ratios])
+    ratios = [f"{ours}/{theirs}" for ours in OURS for theirs in (*PEERS, FLOOR) if {ours, theirs} <= {*names}]
+    return f"{'operation':<10}{'bytes':>10}{'N':>4}" + "".join(f"{name:>15}" for name in [*names, *ratios])
 
 
 def table_line(figure: Figure) -> str:
     """Return a line of the table: milliseconds, then ratios."""
     line = f"{figure.operation:<10}{figure.size_bytes:>10}{figure.world_size:>4}"
-    line += "".join(f"{seconds * 1e3:>13.4f}" for seconds in figure.seconds.values())
-    ratios = [figure.ratio(ours, theirs) for ours in OURS for theirs in PEERS]
-    return line + "".join(f"{ratio:>13.2f}" for ratio in ratios if ratio is not None)
+    line += "".join(f"{seconds * 1e3:>15.4f}" for seconds in figure.seconds.values())
+    ratios = [figure.ratio(ours, theirs) for ours in OURS for theirs in (*PEERS, FLOOR)]
+    return line + "".join(f"{ratio:>15.2f}" for ratio in ratios if ratio is not None)
 
 
 def load(path: Path) -> list[Figure]:
