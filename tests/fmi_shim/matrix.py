@@ -17,6 +17,9 @@ import fmi_shim as fmi
 
 Plain = Callable[[Any, Any], Any]
 
+SIZES = (*range(1, 10), 16)
+"""The sizes of the worlds in which all is done."""
+
 
 class Kind(enum.Enum):
     """What the ranks hand in."""
@@ -132,6 +135,18 @@ def steps(size: int) -> Iterator[Step]:
                 for function in Function if operation.takes_function else (Function.sum,):
                     for root in range(size if operation.takes_root else 1):
                         yield Step(operation, kind, function, root, seed=root)
+
+
+def covering_steps(size: int) -> Iterator[Step]:
+    """Yield every operation with every root, or twice: types and functions take turns, also from size to size."""
+    for operation in Operation:
+        kinds = [kind for kind in Kind if kind.is_list or not operation.takes_lists]
+        functions = list(Function) if operation.takes_function else [Function.sum]
+        count = size if operation.takes_root else 2 if operation.takes_function else 1
+        for i in range(count):
+            turn = SIZES.index(size) * 2 + i
+            kind = kinds[(turn + turn // len(Function)) % len(kinds)]
+            yield Step(operation, kind, functions[turn % len(functions)], i if operation.takes_root else 0, seed=i)
 
 
 def every_step(comm: fmi.Communicator, rank: int, size: int, todo: Sequence[Step], order: Order) -> list[Any]:

@@ -23,7 +23,9 @@ Program = Callable[..., Any]
 """A module-level function of communicator, rank, world size and further arguments: what a rank runs."""
 
 _PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(["numpy", "fmi_shim", "tests.fmi_shim.matrix", "tests.fmi_shim.failing_programs"])
+_PROCESSES.set_forkserver_preload(
+    ["numpy", "boto3", "fmi_shim", "tests.fmi_shim.matrix", "tests.fmi_shim.failing_programs"]
+)
 
 
 @contextmanager
