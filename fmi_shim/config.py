@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from fmi_shim.cost.model import DirectModel, Formulas, FunctionModel, Model, RedisModel, S3Model, SharedMemoryModel
 from fmi_shim.errors import ConfigError
 from fmi_shim.sections import Section, is_integer, shown
-from rendezvous.protocol import DEFAULT_PORT
+from rendezvous.protocol import DEFAULT_PORT, Endpoint
 
 RENDEZVOUS_VARIABLE = "FMI_RENDEZVOUS"
 FRAMED_VARIABLE = "FMI_FRAMED"
@@ -116,6 +116,8 @@ class Config:
         Whether messages carry headers, on every channel.
     sharing
         When shared memory is used, for which ranks meet as `direct` says.
+    rendezvous
+        The rendezvous server, where Direct or the environment names one.
     """
 
     direct: DirectConfig | None
@@ -124,6 +126,7 @@ class Config:
     model: Model
     framed: bool
     sharing: Sharing
+    rendezvous: Endpoint | None
 
 
 def load(path: str | os.PathLike[str], environment: Mapping[str, str] = os.environ) -> Config:
@@ -165,7 +168,10 @@ def _parsed(text: bytes, path: str, settings: tuple[tuple[str, str], ...]) -> Co
         raise ConfigError(f"{path}: {CHANNEL_VARIABLE} is shm, for which backends.Direct must say where the ranks meet")
     if sharing is Sharing.if_fast and (direct is None or not framed):
         sharing = Sharing.never
-    return Config(direct, redis, s3, model, framed or sharing is Sharing.always, sharing)
+    rendezvous = None if direct is None else Endpoint(direct.host, direct.port)
+    if rendezvous is None and environment.get(RENDEZVOUS_VARIABLE):
+        rendezvous = Endpoint(*_host_and_port(environment[RENDEZVOUS_VARIABLE]))
+    return Config(direct, redis, s3, model, framed or sharing is Sharing.always, sharing, rendezvous)
 
 
 def _sharing(environment: Mapping[str, str]) -> Sharing:

@@ -20,7 +20,7 @@ from fmi_shim.meeting import Meeting
 from fmi_shim.persistence import Persistence, ServerLostError
 from fmi_shim.punching import Punch
 from rendezvous.protocol import Endpoint
-from rendezvous.protocol.messages import Abort, Circle, Leave, Message, Withdraw
+from rendezvous.protocol.messages import Abort, Circle, Gone, Leave, Message, Withdraw
 from rendezvous.protocol.registration import INSTANCE_BYTES, Registration
 from rendezvous.protocol.waiting import Waiting
 
@@ -31,6 +31,9 @@ _REPORT_SECONDS = 0.5
 
 OnAbort = Callable[[Abort], FmiError]
 """Makes the error that an abort of another rank is."""
+
+OnGone = Callable[[Gone], None]
+"""Takes note that a rank is gone that this one waits for, but does not want to meet."""
 
 
 class RendezvousClient:
@@ -48,6 +51,8 @@ class RendezvousClient:
         See `OnAbort`.
     watch
         How to wait. It looks after the connection to the server, too: what comes there is raised from any wait.
+    on_gone
+        See `OnGone`.
     """
 
     def __init__(
@@ -59,6 +64,7 @@ class RendezvousClient:
         world_size: int,
         on_abort: OnAbort,
         watch: Watch,
+        on_gone: OnGone = lambda _: None,
     ) -> None:
         self._server = server
         self._access = access
@@ -67,6 +73,7 @@ class RendezvousClient:
         self._world_size = world_size
         self._on_abort = on_abort
         self._watch = watch
+        self._on_gone = on_gone
         self._instance = secrets.token_bytes(INSTANCE_BYTES)
         self._link: ControlLink | None = None
         self._known = False
@@ -130,6 +137,18 @@ class RendezvousClient:
             with contextlib.suppress(ServerLostError):
                 self._link.send(abort)
 
+    def attend(self) -> None:
+        """Register, so that the others hear of this rank's end: one try, of half a second at most.
+
+        Raises
+        ------
+        RendezvousError
+            If the server cannot be reached or refuses this rank; `ForeignServerError` if it is of another kind.
+        MismatchError
+            If the job is not the one expected.
+        """
+        self.link(Deadline(_REPORT_SECONDS), Persistence(Deadline(0.0)))
+
     def report(self, waiting: Waiting) -> None:
         """Tell the server for whom this rank waits, so that it may find a circle; without a server nobody will."""
         deadline = Deadline(_REPORT_SECONDS)
@@ -142,6 +161,8 @@ class RendezvousClient:
             raise self._on_abort(message)
         if isinstance(message, Circle):
             raise MismatchError(message.text, origin=self._rank)
+        if isinstance(message, Gone):
+            self._on_gone(message)
 
     def close(self) -> None:
         """Leave the job in peace."""
@@ -171,13 +192,15 @@ class RendezvousClient:
             else:
                 return self._link
 
-    def listen(self, seconds: float) -> None:
-        """Raise what the server has to tell, waiting so long for it."""
-        if self._link is not None:
-            poll = select.poll()
-            poll.register(self._link.fileno(), select.POLLIN)
-            if poll.poll(seconds * 1000):
-                self._attend(self._link.fileno())
+    def listen(self, seconds: float) -> bool:
+        """Raise what the server has to tell, waiting so long for it; return False, at once, without a server."""
+        if self._link is None:
+            return False
+        poll = select.poll()
+        poll.register(self._link.fileno(), select.POLLIN)
+        if poll.poll(seconds * 1000):
+            self._attend(self._link.fileno())
+        return True
 
     def _attend(self, descriptor: int) -> None:
         """Read what the server says while this rank meets nobody; its end does not matter then."""

@@ -156,6 +156,8 @@ class Jobs(Generic[Client]):
     def waits(self, client: Client, waiting: Waiting) -> list[Delivery[Client]]:
         """Take note that a rank does nothing but wait for another; tell all ranks of a circle that they are in one.
 
+        If the other has gone, this one is told that.
+
         Raises
         ------
         ProtocolError
@@ -163,6 +165,8 @@ class Jobs(Generic[Client]):
         """
         job, member = self._home(client)
         circle = job.waits.state(member.registration.rank, waiting)
+        if waiting.peer in member.gone:
+            return [Delivery(client, member.gone[waiting.peer])]
         if circle is None:
             return []
         told = Circle(job.waits.describe(circle))
@@ -205,7 +209,11 @@ class Jobs(Generic[Client]):
         told = Gone(rank, lost)
         for member in job.members.values():
             member.gone.setdefault(rank, told)
-        return [Delivery(member.client, told) for member in job.members.values() if rank in member.announcements]
+        return [
+            Delivery(member.client, told)
+            for other, member in job.members.items()
+            if rank in member.announcements or job.waits.awaited(other) == rank
+        ]
 
     def leave(self, client: Client) -> None:
         """Forget a client whose connection is gone, with all it has announced."""

@@ -6,7 +6,8 @@ therefore counts only where all that the peer has begun to send has come whole. 
 rank of the circle to go on would need a message that its peer began after its own statement, which the peer could not
 before it went on itself. *Meeting* a peer counts only where that is not connected with it. *Sending* to one, whose
 buffers are full, counts only where it was said again after the peer had begun to wait, since one that had waited
-earlier may have received from in between.
+earlier may have received from in between. *Writing*, too, counts only where it was said again after the peer had begun
+to wait: the rank has looked in between, and would have found what the peer had written before.
 (Resource deadlocks in the AND model: K. M. Chandy, J. Misra, L. M. Haas, "Distributed deadlock detection", ACM TOCS 1
 (1983); a server that all are connected to needs no probes.)
 """
@@ -54,6 +55,11 @@ class Waits:
                 return None  # another circle, that this rank waits for
             circle.append(following)
 
+    def awaited(self, rank: int) -> int | None:
+        """Return for whom `rank` said last that it waits, None if it said nothing."""
+        statement = self._statements.get(rank)
+        return None if statement is None else statement.waiting.peer
+
     def forget(self, rank: int) -> None:
         """Take note that a rank is gone."""
         self._statements.pop(rank, None)
@@ -81,6 +87,8 @@ class Waits:
                 return needs is not None and has is not None and has.sent < needs.received
             case Awaited.receiving:
                 return not answers and statement.before_last > other.first
+            case Awaited.writing:
+                return statement.before_last > other.first
 
 
 _ANSWERS = {

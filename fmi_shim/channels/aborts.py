@@ -11,6 +11,7 @@ from fmi_shim.errors import (
     PeerTimeoutError,
 )
 from fmi_shim.farewells import Abort, Reason
+from rendezvous.protocol import messages
 
 _ERRORS: dict[Reason, type[FmiError]] = {
     Reason.lost: PeerLostError,
@@ -24,6 +25,12 @@ _ERRORS: dict[Reason, type[FmiError]] = {
 def error_of(abort: Abort, teller: int) -> FmiError:
     """Return the error that `abort` is at a rank that was told it by rank `teller`."""
     return _ERRORS[abort.reason](abort.text, abort.origin, teller)
+
+
+def told_by_server(told: messages.Abort) -> FmiError:
+    """Return the error that an abort is at a rank that the rendezvous server passed it on to."""
+    reason = Reason(told.code) if told.code in {*Reason} else Reason.failed
+    return error_of(Abort(reason, told.origin, told.text), told.teller)
 
 
 def abort_of(error: BaseException, rank: int, purpose: str) -> Abort:

@@ -6,6 +6,7 @@ import contextlib
 import logging
 from collections.abc import Callable
 
+from fmi_shim.channels.attendance import Attendance
 from fmi_shim.channels.base import Channel
 from fmi_shim.channels.direct import DirectChannel
 from fmi_shim.channels.framed import FramedChannel
@@ -53,13 +54,18 @@ class EnabledChannels:
         self._open: dict[ChannelName, Callable[[], Channel]] = {}
         self._opened: dict[ChannelName, Channel] = {}
         direct, redis, s3 = config.direct, config.redis, config.s3
+        server = config.rendezvous if config.framed else None
         if direct is not None:
             message_channel = FramedChannel if direct.framed else DirectChannel
             self._open[ChannelName.Direct] = lambda: message_channel(rank, size, comm_name, direct)
         if redis is not None:
-            self._open[ChannelName.Redis] = lambda: ObjectChannel(rank, size, comm_name, RedisStore(redis), redis)
+            self._open[ChannelName.Redis] = lambda: ObjectChannel(
+                rank, size, comm_name, RedisStore(redis), redis, Attendance(rank, size, f"{comm_name}rd", server)
+            )
         if s3 is not None:
-            self._open[ChannelName.S3] = lambda: ObjectChannel(rank, size, comm_name, S3Store(s3), s3)
+            self._open[ChannelName.S3] = lambda: ObjectChannel(
+                rank, size, comm_name, S3Store(s3), s3, Attendance(rank, size, f"{comm_name}s3", server)
+            )
         self._names = tuple(self._open)
         self._undecided = False
         """Whether the ranks are to find out if they share memory."""

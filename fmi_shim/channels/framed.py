@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from fmi_shim.access import read_access
+from fmi_shim.channels.aborts import told_by_server
 from fmi_shim.channels.connections import Connections, yields_spent
 from fmi_shim.channels.framing import Framing
 from fmi_shim.channels.posting import Transfer
@@ -17,7 +18,7 @@ from fmi_shim.channels.stream import Buffers, Stream, advance, octets
 from fmi_shim.config import DirectConfig
 from fmi_shim.control_link import ForeignServerError
 from fmi_shim.errors import FmiError, MismatchError
-from fmi_shim.farewells import Abort, Reason, abort_frame, farewell, goodbye_frame
+from fmi_shim.farewells import Abort, abort_frame, farewell, goodbye_frame
 from fmi_shim.frames import HEADER_BYTES, KIND_AT, Call, FrameError, Kind, decode_header, waiting_frame
 from fmi_shim.handshake import Hello
 from fmi_shim.operators import Array
@@ -47,7 +48,7 @@ class FramedChannel(Connections, Framing[Stream]):
     def __init__(self, rank: int, size: int, comm_name: str, config: DirectConfig) -> None:
         super().__init__(rank, size, comm_name, config)
         self._client: RendezvousClient | None = RendezvousClient(
-            self._server, read_access(), comm_name, rank, size, self._told_by_server, self._watch
+            self._server, read_access(), comm_name, rank, size, told_by_server, self._watch
         )
         self._waits = 0
 
@@ -179,10 +180,6 @@ class FramedChannel(Connections, Framing[Stream]):
                     raise
                 self._client = None  # a server of the original kind pairs framed ranks, too
         return super()._connect(peer, name, max_timeout)
-
-    def _told_by_server(self, abort: messages.Abort) -> FmiError:
-        reason = Reason(abort.code) if abort.code in {*Reason} else Reason.failed
-        return self._told(abort.teller, Abort(reason, abort.origin, abort.text))
 
     def _link(self, peer: int) -> Stream:
         stream = self._streams.get(peer)

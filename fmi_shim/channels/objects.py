@@ -20,13 +20,16 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from fmi_shim.channels.aborts import abort_of
+from fmi_shim.channels.arrivals import Arrivals, where
+from fmi_shim.channels.attendance import Attendance
 from fmi_shim.channels.base import Pending
 from fmi_shim.channels.contents import Found, content_of
 from fmi_shim.channels.patience import Patience
 from fmi_shim.channels.presence import Presence
 from fmi_shim.channels.store import Name, Store
 from fmi_shim.config import ObjectConfig
-from fmi_shim.errors import MismatchError, PeerTimeoutError, StoreError
+from fmi_shim.errors import MismatchError, StoreError
 from fmi_shim.frames import Call
 from fmi_shim.operators import Array
 
@@ -58,11 +61,15 @@ class ObjectChannel:
         Where the objects are.
     config
         How long to wait, and whether objects have headers.
+    attendance
+        This rank's registration with the rendezvous server.
     """
 
     full_duplex = True
 
-    def __init__(self, rank: int, size: int, comm_name: str, store: Store, config: ObjectConfig) -> None:
+    def __init__(
+        self, rank: int, size: int, comm_name: str, store: Store, config: ObjectConfig, attendance: Attendance
+    ) -> None:
         self.rank = rank
         self.size = size
         self.comm_name = comm_name
@@ -72,8 +79,8 @@ class ObjectChannel:
         self._turns: Counter[str] = Counter()
         self._written: list[str] = []
         self._readers: set[int] = set()
-        self._last_read: dict[int, str] = {}
-        self._presence = Presence(rank, comm_name, store, config.framed)
+        self._presence = Presence(rank, comm_name, store, config.framed, attendance)
+        self._arrivals = Arrivals(rank, comm_name, store, config, self._presence)
         self._call: Call
         self._closed = False
         self._process = os.getpid()
@@ -172,7 +179,7 @@ class ObjectChannel:
         MismatchError
             If one is not what the running call expects.
         """
-        contents = self._wait_for(names)
+        contents = self._arrivals.wait_for(names, lambda: self._call)
         return [self._found(name, content).payload(like, self._config.framed) for name, content in contents.items()]
 
     def get_new(self, name: Name, parts: int | None = None) -> Array:
@@ -181,7 +188,8 @@ class ObjectChannel:
             raise TypeError(
                 "without a header (framed mode) a message does not tell its type: give fmi.types, or an array to fill"
             )
-        array, self._call = self._found(name, self._wait_for([name])[name]).new(parts)
+        content = self._arrivals.wait_for([name], lambda: self._call)[name]
+        array, self._call = self._found(name, content).new(parts)
         return array
 
     def meet(self, names: Sequence[Name]) -> None:
@@ -192,18 +200,7 @@ class ObjectChannel:
         PeerTimeoutError
             If none came for ``max_timeout``.
         """
-        missing = {name.key(self.comm_name): name for name in names}
-        patience = Patience(self._config.poll, self._config.max_timeout)
-        self._presence.wait_begins()
-        while True:
-            came = self._store.present(missing.keys(), self.comm_name)
-            for key in came:
-                self._note_read(missing.pop(key))
-            if not missing:
-                return
-            self._look(list(missing.values()))
-            if not patience.pause(restart=bool(came)):
-                raise self._late(list(missing.values()))
+        self._arrivals.meet(names, lambda: self._call)
 
     def fail(self, error: BaseException) -> None:
         """Delete what this rank has written, leave word of the error for those who wait, and close."""
@@ -213,7 +210,7 @@ class ObjectChannel:
         try:
             self._delete_written()
             if self.others:
-                self._presence.fail(error, lambda: self._purpose)
+                self._presence.fail(abort_of(error, self.rank, self._purpose))
             self._store.close()
         except StoreError as trouble:
             error.add_note(f"objects of {self.comm_name!r} may be left behind: {trouble}")
@@ -226,8 +223,9 @@ class ObjectChannel:
         if self._closed or os.getpid() != self._process:  # a forked child must not delete its parent's objects
             return
         self._closed = True
+        self._presence.close()
         try:
-            if self._written or self._last_read:
+            if self._written or self._arrivals.last_read:
                 self._part()
         finally:
             self._delete_written()
@@ -240,7 +238,7 @@ class ObjectChannel:
             readers = {self._left(rank) for rank in self._readers}
             self._look_until(lambda: self._store.present(readers, self.comm_name) == readers, needed=bool(readers))
             self._delete_written()
-            read = set(self._last_read.values())
+            read = set(self._arrivals.last_read.values())
             self._look_until(lambda: not self._store.present(read, self.comm_name), needed=bool(read))
         finally:
             self._store.delete([left])
@@ -260,51 +258,9 @@ class ObjectChannel:
         if keys:
             self._store.delete(keys)
 
-    def _wait_for(self, names: Sequence[Name]) -> dict[Name, bytes]:
-        found: dict[Name, bytes] = {}
-        missing = list(names)
-        patience = Patience(self._config.poll, self._config.max_timeout)
-        self._presence.wait_begins()
-        while missing:
-            contents = self._store.get([name.key(self.comm_name) for name in missing])
-            came = {name: content for name, content in zip(missing, contents, strict=True) if content is not None}
-            for name in came:
-                self._note_read(name)
-            found |= came
-            missing = [name for name in missing if name not in came]
-            if missing:
-                self._look(missing)
-            if missing and not patience.pause(restart=bool(came)):
-                raise self._late(missing)
-        return {name: found[name] for name in names}
-
-    def _look(self, missing: Sequence[Name]) -> None:
-        """Raise if those who are to write have failed, or are gone."""
-        keys = {name.key(self.comm_name) for name in missing}
-        there = lambda: bool(self._store.present(keys, self.comm_name))  # noqa: E731
-        self._presence.look({name.writer for name in missing}, there, lambda: self._purpose)
-
-    def _note_read(self, name: Name) -> None:
-        if name.writer != self.rank:
-            self._presence.heard_of(name.writer)
-            self._last_read[name.writer] = name.key(self.comm_name)
-
-    def _late(self, missing: Sequence[Name]) -> PeerTimeoutError:
-        first = missing[0]
-        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        return PeerTimeoutError(
-            f"{self._purpose}: {self._where(first)}{more} did not come for {self._config.max_timeout:g} s: "
-            f"rank {first.writer} is late, stopped, left, or in another call; raise max_timeout (ms, 0 for ever) "
-            "if it needs longer",
-            origin=first.writer,
-        )
-
     def _found(self, name: Name, content: bytes) -> Found:
-        return Found(content, name.writer, self._where(name), self.rank, self._call)
+        return Found(content, name.writer, where(name, self.comm_name, self._store), self.rank, self._call)
 
     @property
     def _purpose(self) -> str:
         return f"rank {self.rank} in {self._call}"
-
-    def _where(self, name: Name) -> str:
-        return f"{name.key(self.comm_name)!r} in {self._store.name}"

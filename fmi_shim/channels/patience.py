@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 FIRST_PAUSE = 1 / 16
 """The first pause between two looks, as a part of the longest one."""
@@ -22,10 +22,16 @@ def pauses(longest: float) -> Iterator[float]:
 
 
 class Patience:
-    """Pauses that double, until `longest` seconds have passed since the last restart; None is for ever."""
+    """Pauses that double, until `longest` seconds have passed since the last restart; None is for ever.
 
-    def __init__(self, poll: float, longest: float | None) -> None:
+    `sleep` is what pauses.
+    """
+
+    def __init__(
+        self, poll: float, longest: float | None, sleep: Callable[[float], None] = lambda seconds: time.sleep(seconds)
+    ) -> None:
         self._poll = poll
+        self._sleep = sleep
         self._longest = longest
         self._restart()
 
@@ -36,7 +42,7 @@ class Patience:
         left = self._deadline - time.monotonic()
         if left <= 0:
             return False
-        time.sleep(min(next(self._pauses), left))
+        self._sleep(min(next(self._pauses), left))
         return True
 
     def _restart(self) -> None:

@@ -131,7 +131,7 @@ class Leave:
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """Server to rank: `peer`, which it wants to meet, has left, or is lost: its connection ended without a `Leave`."""
+    """Server to rank: `peer`, which it wants to meet or waits for, has left, or is lost: ended without a `Leave`."""
 
     kind: ClassVar[int] = 12
     peer: int

@@ -31,6 +31,8 @@ class Awaited(enum.IntEnum):
     receiving = 2
     round = 3
     """Come as far in a collective of ranks that share memory."""
+    writing = 4
+    """Write an object, for which the waiting rank has just looked in vain."""
 
 
 class Counts(NamedTuple):

@@ -125,6 +125,19 @@ def raise_in_own_code(comm: fmi.Communicator, rank: int, size: int, culprit: int
     comm.barrier()
 
 
+def fail_unseen(comm: fmi.Communicator, rank: int, size: int, over: Path) -> None:
+    """Rank 0 fails, and is gone with all it has left, when rank 1 looks."""
+    connect_all(comm)
+    if rank == 0:
+        try:
+            with comm:
+                raise RuntimeError("a bug of the program")
+        finally:
+            over.touch()
+    wait_for(over)
+    comm.barrier()
+
+
 def raise_in_custom_function(comm: fmi.Communicator, rank: int, size: int) -> float:
     def fragile(left: float, right: float) -> float:
         if rank == 1:

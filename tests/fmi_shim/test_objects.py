@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fmi_shim as fmi
+from fmi_shim.channels.attendance import Attendance
 from fmi_shim.channels.objects import ObjectChannel
 from fmi_shim.channels.patience import pauses
 from fmi_shim.collectives import allreduce, objects, reduce, scan
@@ -83,7 +84,8 @@ class MemoryStore:
 def channel(
     store: MemoryStore, rank: int, size: int, name: str = "Test", longest: float | None = 10.0, framed: bool = False
 ) -> ObjectChannel:
-    opened = ObjectChannel(rank, size, name, store, ObjectConfig(0.002, longest, framed))
+    alone = Attendance(rank, size, name, None)
+    opened = ObjectChannel(rank, size, name, store, ObjectConfig(0.002, longest, framed), alone)
     opened.begin(Call(Operation.send, 0, np.dtype(float), 1), 0)
     return opened
 
@@ -261,6 +263,22 @@ def test_a_writer_whose_reader_never_comes_gives_up_and_deletes() -> None:
     assert store.closed == 1
 
 
+def test_a_reader_that_has_not_come_yet_is_waited_for_longer_than_one_that_is_gone() -> None:
+    """Where the store knows who is there: a writer does not take one that starts late for one that was killed."""
+    store = MemoryStore()
+    opened = channel(store, 0, 2, longest=0.6, framed=True)
+    opened.send(np.ones(1), 1)
+    begun = time.monotonic()
+    opened.close()
+    assert time.monotonic() - begun >= 0.6
+    opened = channel(store, 0, 2, longest=None, framed=True)
+    store.there.add("Test1")
+    opened.send(np.ones(1), 1)
+    threading.Timer(0.4, store.there.clear).start()
+    opened.close()
+    assert store.objects == {}
+
+
 def test_who_wrote_and_read_nothing_leaves_at_once() -> None:
     store = MemoryStore()
     channel(store, 0, 2, longest=None).close()
@@ -302,6 +320,25 @@ def test_what_does_not_come_is_named() -> None:
     assert caught.value.origin == 0
     with pytest.raises(PeerTimeoutError, match=r"'Test0_barrier_0' in the memory store \(and 2 more\) did not come"):
         objects.barrier(opened)
+
+
+def test_a_look_in_vain_asks_for_one_object_alone() -> None:
+    """All of them at first, and again when that one has come: on S3 each is a paid request."""
+    store = MemoryStore()
+    asked: list[int] = []
+
+    def get(keys: Sequence[str]) -> list[bytes | None]:
+        if "Test_failed" not in keys:
+            asked.append(len(keys))
+            if len(asked) > 4:
+                store.objects |= {f"Test{rank}_reduce_0": np.ones(1).tobytes() for rank in range(1, 8)}
+        return MemoryStore.get(store, keys)
+
+    store.get = get  # type: ignore[method-assign]
+    result = objects.reduce(channel(store, 0, 8), np.ones(1), 0, SUM, lambda a, b, out: np.add(a, b, out=out))
+    assert result is not None
+    assert result.tolist() == [8.0]
+    assert asked == [7, 1, 1, 1, 1, 6]
 
 
 def test_an_object_that_is_there_already_is_not_overwritten() -> None:

@@ -20,6 +20,7 @@ from rendezvous.protocol.messages import (
     Refusal,
 )
 from rendezvous.protocol.registration import Registration
+from rendezvous.protocol.waiting import Awaited, Waiting
 from rendezvous.roster import NO_TICKET, Delivery, Leg
 
 
@@ -209,6 +210,18 @@ def test_who_wants_to_meet_a_rank_that_left_is_told_now_or_when_it_announces_its
     assert known.announce("b", Announce(2, 50)) == [Delivery("b", Gone(2, False))]
     assert join(known, "next communicator", 2, instance=1) == []
     assert known.announce("b", Announce(2, 50)) == []
+
+
+def test_who_waits_for_a_rank_that_goes_is_told_now_or_when_it_says_so() -> None:
+    known = jobs()
+    for rank, client in enumerate("abc"):
+        join(known, client, rank)
+    waiting = Waiting(2, Awaited.writing, 0, b"", "recv")
+    assert known.waits("a", waiting) == []
+    assert known.lost("c")() == [Delivery("a", Gone(2, True))]
+    assert known.waits("b", waiting) == [Delivery("b", Gone(2, True))]
+    assert join(known, "c again", 2) == []
+    assert known.waits("b", waiting) == []
 
 
 def test_a_rank_that_came_before_another_run_of_its_name_left_does_not_concern_that() -> None:

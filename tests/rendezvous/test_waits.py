@@ -50,6 +50,20 @@ def test_a_sender_must_say_so_again_after_the_other_has_begun_to_wait() -> None:
     assert waits.state(0, waiting(1, (1, 1, 0), awaited=Awaited.receiving)) == [0, 1, 2]
 
 
+def test_who_waits_for_an_object_must_have_looked_in_vain_after_the_other_has_begun_to_wait() -> None:
+    waits = Waits()
+    zero, one, other = (waiting(peer, awaited=Awaited.writing) for peer in (1, 0, 2))
+    assert waits.awaited(0) is None
+    assert [waits.state(0, zero), waits.state(0, zero), waits.state(1, one)] == [None] * 3
+    assert waits.state(1, one) is None, "rank 0 may find what rank 1 wrote before it began to wait"
+    assert waits.state(0, zero) is None, "it may have looked before rank 1 began"
+    assert waits.state(0, zero) == [0, 1]
+    assert waits.awaited(0) == 1
+    assert waits.state(1, other) is None
+    assert waits.state(1, waiting(0, awaited=Awaited.writing, turn=1)) is None
+    assert waits.state(0, zero) is None, "rank 1 went on, and is in another wait"
+
+
 def test_a_sender_and_its_receiver_are_no_circle() -> None:
     waits = Waits()
     for _ in range(3):

@@ -1,0 +1,89 @@
+"""What the rendezvous server knows of ranks that exchange objects, which no store tells: on S3 and on Redis."""
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fmi_shim.errors import MismatchError, PeerFailedError, PeerLostError
+from tests.fmi_shim import failing_programs, programs
+from tests.fmi_shim.conftest import world_on
+from tests.fmi_shim.world import World
+
+FOR_EVER = 0
+"""As max_timeout: whoever ends all the same was told, and did not run into a deadline."""
+
+
+@pytest.fixture(params=["s3", "redis"])
+def world(request: pytest.FixtureRequest, rendezvous_address: str, tmp_path: Path) -> Iterator[World]:
+    found = world_on(request.param, request, tmp_path)
+    found.environment = found.environment | {"FMI_RENDEZVOUS": rendezvous_address, "FMI_JOB": tmp_path.name}
+    yield found
+
+
+def test_a_killed_rank_is_noticed_down_a_chain_of_ranks_that_wait_for_each_other(world: World) -> None:
+    *waiting, killed = world.run(failing_programs.chain_of_waits, 4, max_timeout=FOR_EVER)
+    assert killed.exit_code == -signal.SIGKILL
+    for outcome in waiting:
+        assert isinstance(outcome.error, PeerLostError), waiting
+        assert outcome.error.origin == 3
+        assert "lost rank 3, its process ended" in str(outcome.error)
+
+
+def test_a_rank_that_leaves_early_is_named_and_has_itself_no_error(world: World) -> None:
+    outcomes = world.run(failing_programs.leave_early, 3, 2, max_timeout=FOR_EVER)
+    assert outcomes[2].value == "left in peace"
+    for outcome in outcomes[:2]:
+        assert isinstance(outcome.error, PeerLostError), outcomes
+        assert "rank 2 has left: its program ended" in str(outcome.error)
+
+
+@pytest.mark.parametrize(
+    ("how", "calls"),
+    [
+        (
+            "operation",
+            ["rank 0 in allreduce (call 1, 1 x int32, operator sum)", "rank 1 in barrier (call 1, 1 x uint8"],
+        ),
+        ("two recvs", ["rank 0 in send (call 0, 1 x int32, from rank 1)", "rank 1 in send (call 0, 1 x int32, from"]),
+    ],
+)
+def test_ranks_that_look_for_different_objects_are_both_told_both_calls(
+    world: World, how: str, calls: list[str]
+) -> None:
+    for outcome in world.run(failing_programs.mismatched, 2, how, max_timeout=FOR_EVER):
+        assert isinstance(outcome.error, MismatchError), outcome
+        assert all(call in str(outcome.error) for call in calls), outcome
+
+
+def test_ranks_that_wait_for_each_other_in_a_circle_are_told_of_all_of_it(world: World) -> None:
+    for outcome in world.run(failing_programs.in_a_circle, 3, "receive", max_timeout=FOR_EVER):
+        assert isinstance(outcome.error, MismatchError), outcome
+        assert "3 ranks wait for each other in a circle" in str(outcome.error)
+
+
+def test_two_processes_of_one_rank_are_told_to_all(world: World) -> None:
+    for outcome in world.run(failing_programs.keep_on, [(0, 2), (1, 2), (1, 2)], max_timeout=FOR_EVER):
+        assert isinstance(outcome.error, MismatchError), outcome
+        assert "two processes run as rank 1" in str(outcome.error)
+
+
+def test_different_world_sizes_are_told_to_all(world: World) -> None:
+    for outcome in world.run(programs.sum_of_ranks, [(0, 2), (1, 3)], max_timeout=FOR_EVER):
+        assert isinstance(outcome.error, MismatchError), outcome
+        assert "with 2" in str(outcome.error)
+        assert "with 3" in str(outcome.error)
+
+
+def test_a_rank_that_looks_late_is_told_of_a_failure_all_the_same(world: World, tmp_path: Path) -> None:
+    """Longer than a failed rank's last word is there."""
+    first, late = world.run(failing_programs.fail_unseen, 2, tmp_path / "over", max_timeout=FOR_EVER)
+    assert isinstance(first.error, RuntimeError)
+    assert isinstance(late.error, PeerFailedError)
+    assert "a bug of the program" in str(late.error)
+
+
+def test_without_a_server_all_works_the_same(world: World) -> None:
+    world.environment["FMI_RENDEZVOUS"] = "127.0.0.1:9"
+    assert world.values(programs.sum_of_ranks, 2) == [1, 1]
