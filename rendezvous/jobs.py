@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Container
-from typing import Generic
+from typing import Generic, TypeVar
 
 from rendezvous.introductions import Introductions
 from rendezvous.protocol import Endpoint, ProtocolError
@@ -24,8 +24,10 @@ from rendezvous.protocol.registration import MAX_WORLD_SIZE, Registration
 from rendezvous.protocol.waiting import Waiting
 from rendezvous.roster import Client, Delivery, Job, Leg, Member
 
+Value = TypeVar("Value")
+
 _FAILED_JOBS = 1000
-"""How many named jobs' failures are remembered for ranks that are yet to come."""
+"""Of how many named jobs failures, and lost ranks, are remembered for ranks that are yet to come."""
 
 
 class Jobs(Generic[Client]):
@@ -52,6 +54,7 @@ class Jobs(Generic[Client]):
         self._homes: dict[Client, tuple[Job[Client], Member[Client]]] = {}
         self._introductions: Introductions[Client] = Introductions(relaying, new_ticket)
         self._failed: dict[tuple[str, str], Abort | Refusal] = {}
+        self._lost: dict[tuple[str, str], dict[int, Gone]] = {}
 
     def __len__(self) -> int:
         """Return the number of registered ranks."""
@@ -66,7 +69,7 @@ class Jobs(Generic[Client]):
         """Take a rank in, or refuse it and all others, if it is in conflict with one of them.
 
         A rank that comes back, known by its instance, takes the place of its former connection. One that comes to a
-        named job that has failed is told so; where jobs have no names, it may be the next run's.
+        named job that has failed, or has lost a rank, is told so; where jobs have no names, it may be the next run's.
         """
         key = (registration.job, registration.comm_name)
         failure = self._failed.get(key)
@@ -92,7 +95,9 @@ class Jobs(Generic[Client]):
         if former is not None:
             self.leave(former.client)
             self._jobs[key] = job
-        member = Member(client, registration, observed)
+        lost = self._lost.get(key, {})
+        lost.pop(registration.rank, None)
+        member = Member(client, registration, observed, gone=dict(lost))
         job.members[registration.rank] = member
         self._homes[client] = (job, member)
         for each in job.members.values():
@@ -200,8 +205,12 @@ class Jobs(Generic[Client]):
         rank = member.registration.rank
 
         def tell() -> list[Delivery[Client]]:
-            missed = self._jobs.get(job.key) is job and rank not in job.members
-            return self._gone(job, rank, lost=True) if missed else []
+            current = self._jobs.get(job.key)
+            if current is not None and rank in current.members:
+                return []
+            if job.key[0]:
+                _remember(self._lost, job.key, {**self._lost.get(job.key, {}), rank: Gone(rank, True)})
+            return self._gone(job, rank, lost=True) if current is job else []
 
         return tell
 
@@ -263,9 +272,13 @@ class Jobs(Generic[Client]):
 
     def _remember_failure(self, job: Job[Client], message: Abort | Refusal) -> None:
         if job.key[0]:
-            self._failed[job.key] = message
-            if len(self._failed) > _FAILED_JOBS:
-                del self._failed[next(iter(self._failed))]
+            _remember(self._failed, job.key, message)
+
+
+def _remember(jobs: dict[tuple[str, str], Value], key: tuple[str, str], value: Value) -> None:
+    jobs[key] = value
+    if len(jobs) > _FAILED_JOBS:
+        del jobs[next(iter(jobs))]
 
 
 def _raw_peer(rank: int, peer: int) -> str:

@@ -224,6 +224,19 @@ def test_who_waits_for_a_rank_that_goes_is_told_now_or_when_it_says_so() -> None
     assert known.waits("b", waiting) == []
 
 
+def test_who_comes_late_to_a_named_job_that_lost_a_rank_is_told_when_it_waits_for_that() -> None:
+    known, waiting = jobs(), Waiting(1, Awaited.writing, 0, b"", "recv")
+    for job in ("named", ""):
+        join(known, f"b {job}", 1, job=job)
+        assert known.lost(f"b {job}")() == []
+    assert join(known, "a", 0, job="named") == []
+    assert known.waits("a", waiting) == [Delivery("a", Gone(1, True))]
+    join(known, "b again", 1, job="named", instance=1)
+    assert known.waits("a", waiting) == []
+    join(known, "next run's", 0)
+    assert known.waits("next run's", waiting) == []
+
+
 def test_a_rank_that_came_before_another_run_of_its_name_left_does_not_concern_that() -> None:
     known = jobs()
     join(known, "a", 0)
