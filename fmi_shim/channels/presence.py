@@ -93,10 +93,10 @@ class Presence:
             return
         self._next = time.monotonic() + LOOK_SECONDS
         self._attendance.look(awaited[0], call())
-        (word,) = self._store.get([self._failed])
+        lost = sorted(self._seen & self._absent({*awaited}) | self._attendance.gone.keys() & {*awaited})
+        (word,) = self._store.get([self._failed])  # after that: who fails leaves word before it goes
         if word is not None:
             raise self._failure(word, call())
-        lost = sorted(self._seen & self._absent({*awaited}) | self._attendance.gone.keys() & {*awaited})
         if lost and not there():
             raise self._lost(lost[0], call())
 
