@@ -29,6 +29,9 @@ _log = logging.getLogger("fmi_shim")
 _REPORT_SECONDS = 0.5
 """How long the server is tried that a waiting rank has something to tell."""
 
+_ATTEND_SECONDS = 5.0
+"""How long a server that is not needed may take to answer; where none listens, that is known at once."""
+
 OnAbort = Callable[[Abort], FmiError]
 """Makes the error that an abort of another rank is."""
 
@@ -138,7 +141,7 @@ class RendezvousClient:
                 self._link.send(abort)
 
     def attend(self) -> None:
-        """Register, so that the others hear of this rank's end: one try, of half a second at most.
+        """Register, so that the others hear of this rank's end: one try, of `_ATTEND_SECONDS` at most.
 
         Raises
         ------
@@ -147,7 +150,7 @@ class RendezvousClient:
         MismatchError
             If the job is not the one expected.
         """
-        self.link(Deadline(_REPORT_SECONDS), Persistence(Deadline(0.0)))
+        self.link(Deadline(_ATTEND_SECONDS), Persistence(Deadline(0.0)))
 
     def report(self, waiting: Waiting) -> None:
         """Tell the server for whom this rank waits, so that it may find a circle; without a server nobody will."""

@@ -52,7 +52,7 @@ class Attendance:
         self.gone: dict[int, bool] = {}
 
     def begin(self) -> None:
-        """Register, or go without: one try, of half a second at most.
+        """Register, or go without if the server does not answer.
 
         Raises
         ------
