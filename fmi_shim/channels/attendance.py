@@ -72,10 +72,14 @@ class Attendance:
 
     def look(self, peer: int, call: Call) -> None:
         """Say that an object of `peer` was not there when this rank looked, and raise what the server has to tell."""
-        if self._client is not None and not self._client.listen(0.0):
+        if not self.listen():
             self.begin()
         if self._client is not None:
             self._client.report(Waiting(peer, Awaited.writing, self._turn, b"", str(call)))
+
+    def listen(self) -> bool:
+        """Raise what the server has told since; return False if it is not connected."""
+        return self._client is not None and self._client.listen(0.0)
 
     def sleep(self, seconds: float) -> None:
         """Pause for so long, or until the server has something to tell, which is raised."""

@@ -53,11 +53,13 @@ class Presence:
         self._next = 0.0
 
     def show(self) -> None:
-        """Let the others see that this rank is there."""
-        if not self._shown:
-            self._shown = True
-            self._attendance.begin()
-            self._store.attend(self._name(self._rank))
+        """Let the others see that this rank is there, and raise what the server has told since."""
+        if self._shown:
+            self._attendance.listen()
+            return
+        self._shown = True
+        self._attendance.begin()
+        self._store.attend(self._name(self._rank))
 
     def heard_of(self, rank: int) -> None:
         """Take note that a rank has written something."""
