@@ -1,4 +1,4 @@
-"""The extension on real sockets: who gets in, what is relayed, and what it costs at most."""
+"""The extension on real sockets: who gets in, who meets whom, and what it costs at most."""
 
 import asyncio
 import secrets
@@ -105,18 +105,6 @@ async def introduced(server: RendezvousServer) -> tuple[Rank, Rank, bytes, bytes
     return first, second, to_second.ticket, to_first.ticket
 
 
-async def relayed(
-    server: RendezvousServer,
-) -> tuple[tuple[Reader, Writer], tuple[Reader, Writer], tuple[Rank, Rank]]:
-    """The two ends of a relayed connection, and the ranks, whose control connections must live as long."""
-    first, second, one, other = await introduced(server)
-    return (
-        await client(server, Hello(Purpose.relay, one).encode()),
-        await client(server, Hello(Purpose.relay, other).encode()),
-        (first, second),
-    )
-
-
 def test_ranks_of_different_jobs_never_meet() -> None:
     async def scenario(server: RendezvousServer) -> None:
         ranks = [await Rank.registered(server, rank, job) for job in ("x", "y") for rank in (0, 1)]
@@ -199,91 +187,6 @@ def test_a_proof_of_another_connection_is_worth_nothing() -> None:
 def test_a_short_secret_is_refused() -> None:
     with pytest.raises(ValueError, match="16 or more"):
         RendezvousServer(port=0, secret=b"sesame")
-
-
-def test_relayed_bytes_arrive_whole_in_both_directions_and_the_end_is_passed_on() -> None:
-    async def scenario(server: RendezvousServer) -> None:
-        (one_reader, one), (other_reader, other), _ranks = await relayed(server)
-        there, back = secrets.token_bytes(3_000_000), secrets.token_bytes(2_000_000)
-        one.write(there)
-        other.write(back)
-        assert await asyncio.gather(other_reader.readexactly(len(there)), one_reader.readexactly(len(back))) == [
-            there,
-            back,
-        ]
-        one.write_eof()
-        assert await other_reader.read() == b""
-        other.write(b"still open in this direction")
-        other.write_eof()
-        assert await one_reader.read() == b"still open in this direction"
-        await until(lambda: len(server.extension.relays) == 0)
-        assert server.tally.relayed_bytes == len(there) + len(back) + 28
-
-    with_server(scenario)
-
-
-def test_what_is_said_before_the_other_end_has_come_is_not_lost() -> None:
-    async def scenario(server: RendezvousServer) -> None:
-        *_ranks, one, other = await introduced(server)
-        _, early = await client(server, Hello(Purpose.relay, one).encode() + b"early")
-        reader, _ = await client(server, Hello(Purpose.relay, other).encode())
-        assert await reader.readexactly(5) == b"early"
-        early.close()
-
-    with_server(scenario)
-
-
-def test_a_slow_reader_slows_its_writer_down_and_nobody_else() -> None:
-    async def scenario(server: RendezvousServer) -> None:
-        (_, one), (other_reader, _other), _ranks = await relayed(server)
-        one.write(bytes(50_000_000))
-        moved = -1
-        while moved != server.tally.relayed_bytes:  # until everything on the way is full
-            moved = server.tally.relayed_bytes
-            await asyncio.sleep(0.05)
-        assert moved < 40_000_000
-        a_reader, a = await client(server, b"name")
-        _, b = await client(server, b"name")
-        assert len(await a_reader.readexactly(16)) == 16
-        assert await other_reader.readexactly(50_000_000) == bytes(50_000_000)
-        a.close()
-        b.close()
-
-    with_server(scenario)
-
-
-def test_a_relay_has_a_bandwidth_and_a_lifetime() -> None:
-    async def scenario(server: RendezvousServer) -> None:
-        (_, one), (other_reader, _other), _ranks = await relayed(server)
-        began = server.clock()
-        one.write(bytes(400_000))
-        await other_reader.readexactly(400_000)
-        # 0.1 s of bandwidth may go at once, and the last chunk is paid for after it was passed on.
-        assert server.clock() - began >= (400_000 - 131_072) / 1_000_000 - 0.1
-        assert await other_reader.read() == b""
-        assert server.clock() - began >= 0.5
-
-    with_server(scenario, relay_bytes_per_second=1_000_000, relay_seconds=0.6)
-
-
-def test_relays_have_a_limit_and_may_be_switched_off() -> None:
-    async def limited(server: RendezvousServer) -> None:
-        _held = await relayed(server)
-        await until(lambda: len(server.extension.relays) == 1)
-        third, fourth = await Rank.registered(server, 2), await Rank.registered(server, 3)
-        third.send(Announce(3, 50_001))
-        fourth.send(Announce(2, 50_002))
-        for rank in (third, fourth):
-            reader, _ = await client(server, Hello(Purpose.relay, (await rank.introduction()).ticket).encode())
-        assert await reader.read() == b""
-        await until(lambda: server.tally.refused[Refused.relay_limit] == 2)
-
-    async def switched_off(server: RendezvousServer) -> None:
-        *_ranks, one, other = await introduced(server)
-        assert one == other == bytes(32)
-
-    with_server(limited, relays=1)
-    with_server(switched_off, relays=0)
 
 
 def test_connections_of_one_address_and_ranks_in_all_have_a_limit() -> None:
