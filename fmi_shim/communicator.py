@@ -36,8 +36,11 @@ class Communicator(Membership):
     the rank at fault (see `fmi_shim.errors`); after that the communicator refuses further calls. In a ``with``
     statement it is closed at the end, and an exception in the block is told to the other ranks.
 
-    Methods say how often they copy a large array over a network channel; in shared memory it is once into the segment
-    and once out of it, where the other ranks need it (see `collectives.in_segment` and `in_segment_folds`).
+    Methods say how often a rank copies a large array over Direct, besides the kernel into a socket and out of it, and
+    how many messages it sends and receives among p ranks (lg is rounded up). With S3 and Redis it is as in
+    `collectives.objects`. In shared memory collectives need no messages but for the scans of large arrays, and copy
+    once into the segment and once out of it where others need it; which does less is said in `collectives.in_segment`
+    and its neighbours, and in a table of docs/shared_memory.md.
 
     Parameters
     ----------
@@ -75,20 +78,20 @@ class Communicator(Membership):
         self._join(peer_id, num_peers, load(config_path), comm_name, faas_memory)
 
     def barrier(self) -> None:
-        """Wait until all ranks have come here."""
+        """Wait until all ranks have come here. lg p messages each way, 2 more where p is no power of two."""
         plan = self._calls.barrier
         if plan is None:
             plan = self._calls.barrier = self._calls.collective(Operation.barrier)
         plan.run()
 
     def send(self, value: object, dst: int, t: TypeDescriptor | None = None) -> None:
-        """Send `value` to rank `dst`, which must `recv` it. Arrays are not copied."""
+        """Send `value` to rank `dst`, which must `recv` it. One message, no copies."""
         require_peer("dst", dst, self._rank, self._size)
         payload = pack(value, t)
         self._calls.sending(dst, payload.form).run(payload.flat)
 
     def recv(self, src: int, t: TypeDescriptor | None = None, out: object = None) -> Any:
-        """Return the next value that rank `src` sends.
+        """Return the next value that rank `src` sends. One message, no copies.
 
         Without `t` it is an array: `out`, or a new one where that is left out (framed mode only).
         """
@@ -98,13 +101,19 @@ class Communicator(Membership):
         return received if target is None else target.restore()
 
     def isend(self, value: object, dst: int, t: TypeDescriptor | None = None) -> Request:
-        """Begin to send `value` to rank `dst`, and go on; an array must not change until the request is done."""
+        """Begin to send `value` to rank `dst`, and go on; an array must not change until the request is done.
+
+        One message, no copies.
+        """
         require_peer("dst", dst, self._rank, self._size)
         payload = pack(value, t)
         return Request(self._calls.sending(dst, payload.form, posted=True), payload, receives=False)
 
     def irecv(self, src: int, t: TypeDescriptor | None = None, out: object = None) -> Request:
-        """Begin to receive from rank `src`, and go on: a value of type `t`, or an array into `out`."""
+        """Begin to receive from rank `src`, and go on: a value of type `t`, or an array into `out`.
+
+        One message, no copies.
+        """
         require_peer("src", src, self._rank, self._size)
         if t is None and out is None:
             raise TypeError("t and out are left out: irecv needs fmi.types, or an array to fill")
@@ -116,7 +125,7 @@ class Communicator(Membership):
         """Send `value` to rank `dst`, and return what rank `src` sends; both move at the same time.
 
         What comes has the type and shape of `value`, or with an array `out` its type and shape.
-        One copy where the two overlap, else none.
+        A message each way; one copy where the two overlap, else none.
         """
         require_peer("dst", dst, self._rank, self._size)
         require_peer("src", src, self._rank, self._size)
@@ -132,7 +141,7 @@ class Communicator(Membership):
         return incoming.wait()
 
     def bcast(self, value: object, root: int, t: TypeDescriptor | None = None) -> Any:
-        """Return the root's `value` on every rank. No copies.
+        """Return the root's `value` on every rank. No copies; one message in, up to lg p out.
 
         With `t`, other ranks' `value` is not looked at. Without, it is an array to fill, which is returned,
         or None for a new one (framed mode only).
@@ -146,6 +155,8 @@ class Communicator(Membership):
         """Return all ranks' values on the root, in rank order as one flat list; elsewhere an empty list.
 
         Arrays, of one shape on all ranks, are joined along the first axis; elsewhere the result has no rows.
+        Up to lg p messages in, one out. One copy of the own part; at the root one of everything where that is not rank
+        0, and one more into `out`.
         """
         require_rank("root", root, self._size)
         payload = pack(value, t)
@@ -159,7 +170,11 @@ class Communicator(Membership):
         return whole.restore(parts) if place is None else place.restore()
 
     def allgather(self, value: object, t: TypeDescriptor | None = None, out: object = None) -> Any:
-        """Return all ranks' values on every rank, joined as in `gather`. One copy of the own part."""
+        """Return all ranks' values on every rank, joined as in `gather`.
+
+        p - 1 messages each way, and one copy of the own part; below `SwitchPoints.allgather` lg p messages, and two
+        copies of everything more.
+        """
         payload = pack(value, t)
         whole = payload.form.joined(self._size)
         place = pack_out(out, whole) or Payload.empty(whole)
@@ -173,6 +188,8 @@ class Communicator(Membership):
 
         ``t`` counts the whole list. An array is cut along its first axis; other ranks give an array to
         fill, which is returned, as `value` or as `out`, or None for a new one (framed mode only).
+        One message in, up to lg p out. One copy of the own slice where the rank sends any; at a root other than rank 0
+        one of everything.
         """
         require_rank("root", root, self._size)
         whole = pack(value, t) if self._rank == root else None
@@ -189,8 +206,8 @@ class Communicator(Membership):
     def alltoall(self, value: object, t: TypeDescriptor | None = None, out: object = None) -> Any:
         """Return what all ranks have for this one: slice i of the result is slice ``rank`` of rank i's `value`.
 
-        Values are cut as in `scatter`; ``t`` counts the whole list. One copy of the own slice, and of
-        everything where `out` is the value itself.
+        Values are cut as in `scatter`; ``t`` counts the whole list. p - 1 messages each way. One copy of the own slice,
+        and of everything where `out` is the value itself.
         """
         payload = pack(value, t)
         payload.form.slice(self._size)
@@ -206,7 +223,7 @@ class Communicator(Membership):
         """Return the combination of all ranks' values on the root, None elsewhere.
 
         No copy of a large array (`SwitchPoints.reduce`) unless `f` is custom; else one, or none where the root's `out`
-        is its value.
+        is its value. Up to lg p messages in, one out; of a large array, of each MiB.
         """
         require_rank("root", root, self._size)
         form, flat, spare = pack_operand(value, t, out if self._rank == root else None)
@@ -219,7 +236,8 @@ class Communicator(Membership):
         """Return the combination of all ranks' values on every rank.
 
         No copy of a large array (`SwitchPoints.allreduce`) unless `f` is custom; else one, or none where `out` is the
-        value.
+        value. lg p messages each way; of a large array twice as many, of a half, a quarter and so on of it, in segments
+        of 1 MiB at most. 2 more where p is no power of two.
         """
         if t is None and type(value) is ndarray and (out is None or out is value):
             known = self._calls.allreduces.get(value.shape)
@@ -240,7 +258,8 @@ class Communicator(Membership):
     ) -> Any:
         """Return this rank's slice of the combination of all ranks' values, cut as in `scatter`.
 
-        ``t`` counts the whole list. One copy of an array.
+        ``t`` counts the whole list. One copy of an array, and one of the slice. lg p messages each way where p is a
+        power of two, else p - 1.
         """
         payload = pack(value, t)
         plan = self._calls.collective(Operation.reduce_scatter, payload.form, 0, require_function(f))
@@ -252,14 +271,17 @@ class Communicator(Membership):
     def scan(self, value: object, f: ReduceFunction, t: TypeDescriptor | None = None, out: object = None) -> Any:
         """Return the combination of the values of all ranks up to this one, itself included.
 
-        One copy of an array, none where `out` is the value.
+        One copy of an array, none where `out` is the value. Up to 2 lg p messages in all.
         """
         form, flat, spare = pack_operand(value, t, out)
         result = self._calls.collective(Operation.scan, form, 0, require_function(f)).run(flat, spare)
         return form.restore(result) if out is None else out
 
     def exscan(self, value: object, f: ReduceFunction, t: TypeDescriptor | None = None, out: object = None) -> Any:
-        """Return the combination of the values of all ranks below this one; None on rank 0. One copy of an array."""
+        """Return the combination of the values of all ranks below this one; None on rank 0.
+
+        One copy of an array. lg p messages each way.
+        """
         payload = pack(value, t)
         plan = self._calls.collective(Operation.exscan, payload.form, 0, require_function(f))
         prefix = pack_out(out, payload.form) or Payload.empty(payload.form)
