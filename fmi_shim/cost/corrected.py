@@ -7,7 +7,9 @@ All times are seconds and all sizes bytes inside. p ranks, payload n. What is as
 - A function's network card moves `FUNCTION_BYTES_PER_SECOND` in all, whatever a channel could do; this is
   what a root that reads p - 1 payloads, and Direct's published 400 MB/s, run into.
 - ``overhead`` is the time of a message of one byte: on the object channels half of it the write, half the read.
-- A reader of objects looks at the times of `channels.patience.pauses`; a look that finds nothing is a request.
+- A reader of objects looks at the times of `channels.patience.pauses`; a look that finds nothing is a request. (From
+  a wait of a quarter of a second on, the look for a failed rank's last word is one more, four times a second: no wait
+  of ranks that call at the same moment is so long, but for payloads of megabytes, of which it is a small part.)
 - A listing costs as much as a write (S3's price list: "PUT, COPY, POST, LIST").
 - A server's hour is shared by ``requests_per_hour`` operations; FMI charges the share for each message.
 """
@@ -139,6 +141,15 @@ class Terms:
             looks, start = looks + count, start + count * step
         return looks, start
 
+    def collected(self, objects: int, size: float, ranks: int, looks: int) -> tuple[float, int]:
+        """Return how long each of `ranks` takes to read objects found after `looks` in vain, and reads in vain.
+
+        All are looked for at first, then one alone, and the others once that is there (`channels.arrivals`).
+        """
+        if not looks or objects == 1:
+            return self.moved(objects, size, ranks), objects * looks
+        return self.moved(1, size, ranks) + self.moved(objects - 1, size, ranks), objects + looks - 1
+
     def price(self, use: Use, task: Task) -> float:
         """Return USD for `use`."""
         requests = (use.writes + use.listings) * self.write_usd + (use.reads + use.looks) * self.read_usd
@@ -192,8 +203,9 @@ def _use(terms: Terms, task: Task) -> Use:
             return Use(start + pages * terms.request, ranks, 0, 0, ranks * (looks + 1) * pages)
         case Pattern.scan:
             looks, start = terms.found(terms.moved(1, size, ranks - 1))
-            pairs = ranks * (ranks - 1) // 2
-            return Use(start + terms.moved(ranks - 1, size, ranks - 1), ranks - 1, pairs, pairs * looks)
+            collected = [terms.collected(below, size, ranks - 1, looks) for below in range(1, ranks)]
+            in_vain = sum(looks_in_vain for _, looks_in_vain in collected)
+            return Use(start + collected[-1][0], ranks - 1, ranks * (ranks - 1) // 2, in_vain)
         case Pattern.allreduce:
             reduced = _all_to_one(terms, ranks, size)
             return reduced.then(_one_to_all(terms, ranks, size, reduced.seconds))
@@ -211,7 +223,8 @@ def _one_to_all(terms: Terms, ranks: int, size: float, begun: float) -> Use:
 def _all_to_one(terms: Terms, ranks: int, size: float) -> Use:
     """P - 1 writers, one reader of all."""
     looks, start = terms.found(terms.moved(1, size, ranks - 1))
-    return Use(start + terms.moved(ranks - 1, size, 1), ranks - 1, ranks - 1, (ranks - 1) * looks)
+    seconds, in_vain = terms.collected(ranks - 1, size, 1, looks)
+    return Use(start + seconds, ranks - 1, ranks - 1, in_vain)
 
 
 def _direct(direct: DirectModel, task: Task) -> tuple[float, float]:

@@ -8,6 +8,7 @@ import pytest
 import fmi_shim as fmi
 from fmi_shim.errors import PeerFailedError
 from tests.fmi_shim import extended_programs as programs
+from tests.fmi_shim.conftest import world_on
 from tests.fmi_shim.world import World
 
 
@@ -17,8 +18,9 @@ def test_arrays_come_back_new_in_out_and_in_place(world: World, size: int, frame
     assert world.values(programs.every_array_operation, size, framed=framed) == [[]] * size
 
 
-def test_any_buffer_of_numbers_is_an_array(world: World) -> None:
-    for result in world.values(programs.buffers, 2):
+@pytest.mark.parametrize("channel", ["direct", "shm", "redis", "s3"])
+def test_any_buffer_of_numbers_is_an_array(request: pytest.FixtureRequest, tmp_path: Path, channel: str) -> None:
+    for result in world_on(channel, request, tmp_path).values(programs.buffers, 2):
         assert result == {
             "filled": b"abc", "joined": b"abxy", "in place": [3.0, 1.0], "view": [1, 4], "or": [True, True, False],
         }  # fmt: skip

@@ -182,6 +182,14 @@ def test_looks_in_the_model_are_those_of_the_channel(ready: float, longest_ms: i
     assert start >= ready
 
 
+@pytest.mark.parametrize(("looks", "in_vain", "rounds"), [(0, 0, 1), (1, 7, 2), (3, 9, 2)])
+def test_of_several_objects_one_alone_is_looked_for_after_the_first_look(looks: int, in_vain: int, rounds: int) -> None:
+    """As `test_objects` has it of the channel; the others are read in a round of their own."""
+    terms = corrected._redis_terms(CORRECTED.redis)
+    assert terms.collected(7, 0, 1, looks) == (pytest.approx(rounds * terms.request), in_vain)
+    assert terms.collected(1, 0, 1, looks) == (terms.request, looks)
+
+
 def test_a_lone_rank_takes_the_first_channel() -> None:
     for model in MODELS:
         assert choose(EVERY, Task(Pattern.bcast, 8, 1), model, 128, Hint.fast) is ChannelName.Direct
