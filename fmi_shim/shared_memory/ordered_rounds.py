@@ -34,6 +34,8 @@ class OrderedRounds(Rounds):
     Two ranks may settle a round at the same time: both write the same bits.
     """
 
+    one_settles = True
+
     def __init__(self, memory: mmap.mmap, plan: Layout, rank: int, waiter: Waiter) -> None:
         super().__init__(memory, plan, rank, waiter)
         self._size = plan.size

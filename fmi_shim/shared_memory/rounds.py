@@ -81,7 +81,11 @@ class Rounds:
         Rounds that were begun.
     sequence
         Number of the call that the round belongs to.
+    one_settles
+        Whether a round is settled by one rank, mostly; otherwise each does for itself what is to be done.
     """
+
+    one_settles = False
 
     def __init__(self, memory: mmap.mmap, plan: Layout, rank: int, waiter: Waiter) -> None:
         self.number = 0
