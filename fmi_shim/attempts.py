@@ -41,7 +41,7 @@ def disable_pacing(fresh: socket.socket, address: str) -> None:
     """Have what `fresh` will connect to or accept sent without pauses, if it is through loopback's `address`.
 
     Some hosts pace all connections (BBR, as their ``net.ipv4.tcp_congestion_control``), which loopback has no use for:
-    it took half of the processor time of large messages. A connection that stands is paced to its end.
+    it took up to half of large messages' processor time. A connection that stands is paced to its end.
     """
     if ipaddress.ip_address(address).is_loopback:
         with contextlib.suppress(AttributeError, OSError):  # macOS has no choice, and no pacing

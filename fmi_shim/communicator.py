@@ -78,7 +78,7 @@ class Communicator(Membership):
         self._join(peer_id, num_peers, load(config_path), comm_name, faas_memory)
 
     def barrier(self) -> None:
-        """Wait until all ranks have come here. lg p messages each way, 2 more where p is no power of two."""
+        """Wait until all ranks have come here. lg p messages each way."""
         plan = self._calls.barrier
         if plan is None:
             plan = self._calls.barrier = self._calls.collective(Operation.barrier)
@@ -237,7 +237,7 @@ class Communicator(Membership):
 
         No copy of a large array (`SwitchPoints.allreduce`) unless `f` is custom; else one, or none where `out` is the
         value. lg p messages each way; of a large array twice as many, of a half, a quarter and so on of it, in segments
-        of 1 MiB at most. 2 more where p is no power of two.
+        of 1 MiB at most.
         """
         if t is None and type(value) is ndarray and (out is None or out is value):
             known = self._calls.allreduces.get(value.shape)
