@@ -109,7 +109,7 @@ def world_on(channel: str, request: pytest.FixtureRequest, folder: Path) -> Worl
 
 
 def _world_on_s3(folder: Path, access: dict[str, str]) -> World:
-    return World("", folder, {"S3": {"bucket_name": BUCKET, "timeout": 200}}, access)
+    return World("", folder, {"S3": {"bucket_name": BUCKET, "timeout": 50}}, access)
 
 
 @pytest.fixture
