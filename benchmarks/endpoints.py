@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from typing import Any
 import boto3
 import psutil
 from botocore.config import Config
+
+from benchmarks.leaving import put_off
 
 _START_SECONDS = 60.0
 _STOP_SECONDS = 20.0
@@ -109,23 +111,28 @@ def running(contender: Contender) -> Iterator[RunningEndpoint]:
     port = _free_port()
     command = [part.format(port=port) for part in contender.command]
     added = {name: value.format(port=port) for name, value in contender.environment.items()}
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        tempfile.TemporaryFile() as output,
-        # Out of the terminal's reach: Ctrl-C is for the measurement, which ends its endpoints last.
-        subprocess.Popen(
-            command, env={**os.environ, **added}, stdout=output, stderr=output, cwd=folder, start_new_session=True
-        ) as started,
-    ):
-        process = psutil.Process(started.pid)
-        try:
-            if not _answers(started, port):
-                output.seek(0)
-                said = output.read().decode(errors="replace")[-2000:]
-                raise RuntimeError(f"{contender.name} did not begin to answer; it said: {said}")
-            yield RunningEndpoint(contender.name, f"http://127.0.0.1:{port}", process)
-        finally:
-            _end(process)
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        output = stack.enter_context(tempfile.TemporaryFile())
+        with put_off():
+            # Out of the terminal's reach: Ctrl-C is for the measurement, which ends its endpoints last.
+            started = stack.enter_context(
+                subprocess.Popen(
+                    command,
+                    env={**os.environ, **added},
+                    stdout=output,
+                    stderr=output,
+                    cwd=folder,
+                    start_new_session=True,
+                )
+            )
+            process = psutil.Process(started.pid)
+            stack.callback(_end, process)
+        if not _answers(started, port):
+            output.seek(0)
+            said = output.read().decode(errors="replace")[-2000:]
+            raise RuntimeError(f"{contender.name} did not begin to answer; it said: {said}")
+        yield RunningEndpoint(contender.name, f"http://127.0.0.1:{port}", process)
 
 
 def _end(process: psutil.Process) -> None:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from botocore.config import Config
 
 from benchmarks import arguments
 from benchmarks.endpoints import RunningEndpoint, add_arguments, contenders, running
-from benchmarks.leaving import leave_tidily
+from benchmarks.leaving import leave_tidily, put_off
 
 _KB, _MB = 1000, 1000 * 1000
 _SIZES = (_KB, _MB, 25 * _MB, 100 * _MB)
@@ -32,8 +32,6 @@ _CLIENTS = (1, 8)
 _BUCKET = "bench-bucket"
 _SHORT_TURNS = 2
 _PIECE_BYTES = 1 << 20
-# Ctrl-C is for the process in front of the clients.
-_DEAF = (signal.SIGINT, signal.SIG_IGN)
 
 
 @dataclass(frozen=True)
@@ -111,6 +109,16 @@ def _started(stack: ExitStack, options: argparse.Namespace) -> list[RunningEndpo
     return servers
 
 
+def _client_processes() -> Any:
+    """Return clean processes, ready before the first measurement, that leave Ctrl-C to this one, which ends them."""
+    resource_tracker.ensure_running()  # would lift the block below if it were started within
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return get_context("spawn").Pool(max(_CLIENTS))
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
 def main() -> None:
     """Measure, and print a Markdown table."""
     parser = arguments.parser("benchmarks.object_store", __doc__)
@@ -123,8 +131,8 @@ def main() -> None:
     leave_tidily()
     with ExitStack() as stack:
         servers = _started(stack, options)
-        # Each client process is clean, ready before the first measurement, and ended by this one.
-        pool = stack.enter_context(get_context("spawn").Pool(max(_CLIENTS), signal.signal, _DEAF))
+        with put_off():
+            pool = stack.enter_context(_client_processes())
         _measure_all(pool, servers, cases(short=options.short), _SHORT_TURNS if options.short else options.turns)
         resident = [f"{server.process.memory_info().rss / _MB:.0f} MB" for server in servers]
         print("| resident memory at the end | " + " | ".join([*resident, *("" for _ in servers[1:])]) + " |")

@@ -9,6 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from benchmarks.leaving import leave_tidily, put_off
+
 _ROOT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -49,3 +51,18 @@ def test_a_benchmark_that_is_told_to_end_leaves_nothing(
     _, alive = psutil.wait_procs(started, timeout=20)
     assert alive == []
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_begins_to_run_is_known_before_its_program_is_told_to_end() -> None:
+    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
+    known = []
+    try:
+        leave_tidily()
+        with pytest.raises(SystemExit) as left, put_off():
+            signal.raise_signal(signal.SIGTERM)
+            known.append("begun")
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+    assert left.value.code == 128 + signal.SIGTERM
+    assert known == ["begun"]
