@@ -28,7 +28,7 @@ WHOLE_BYTES = 1 << 16
 """Up to this payload the own row is copied along with the others', through the slot: more bytes, and fewer steps."""
 
 COPIED_BYTES = 1 << 20
-"""So many at least go through a window where every rank copies them out: on 2 cores each of 256 KiB took twice as long.
+"""So many at least go through a window where every rank copies them out: on 2 cores 256 KiB took up to twice as long.
 (Of less the C library copies with ``rep movsb``, which on this AMD processor takes longer where addresses differ in
 their last bits.)"""
 

@@ -6,7 +6,6 @@ Where the system does not let every rank read every other's memory, they go thro
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from fmi_shim.collectives import in_segment
 from fmi_shim.collectives.in_segment import SegmentChannel
@@ -22,19 +21,26 @@ ROW_BYTES = 2 << 20
 A bcast gains nothing either: 16 MiB took 0.85 of the time of windows with 2 and 4 ranks, and 1.2 with 16."""
 
 
+Piece = tuple[int, int, Array]
+"""A rank, an offset in the bytes that it lets others read, and what they are to fill."""
+
+
 def allgather(channel: SegmentChannel, call: Call) -> Callable[[Array], None]:
     """Fill the rows of the result, of which the own one is there.
 
     Copies, of large rows: one of each other's. Cost: ``2 * sigma + (p - 1) * n * beta``.
     """
+    through = in_segment.allgather(channel, call)
+    collect = collector(channel, call, call.count, ROW_BYTES)
+    if collect is None:
+        return through
+    rank, others = channel.rank, following(channel)
 
-    def across(rows: Array) -> None:
-        rank = channel.rank
-        collect(channel, call, rows[rank], [(other, 0, rows[other]) for other in others(channel)])
+    def run(rows: Array) -> None:
+        if not collect(rows[rank], [(other, 0, rows[other]) for other in others]):
+            through(rows)
 
-    return _chosen(
-        channel, call, call.count * dtype_of(call).itemsize >= ROW_BYTES, in_segment.allgather(channel, call), across
-    )
+    return run
 
 
 def alltoall(channel: SegmentChannel, call: Call) -> Callable[[Array, Array], None]:
@@ -42,46 +48,48 @@ def alltoall(channel: SegmentChannel, call: Call) -> Callable[[Array, Array], No
 
     Copies, of large rows: one of everything. Cost: ``2 * sigma + n * beta``.
     """
-
-    def across(outgoing: Array, incoming: Array) -> None:
-        rank = channel.rank
-        incoming[rank] = outgoing[rank]
-        offset = rank * outgoing[0].nbytes
-        collect(channel, call, outgoing, [(other, offset, incoming[other]) for other in others(channel)])
-
-    large = call.count // channel.size * dtype_of(call).itemsize >= SLICE_BYTES
-    return _chosen(channel, call, large, in_segment.alltoall(channel, call), across)
-
-
-def collect(channel: SegmentChannel, call: Call, own: Array, pieces: list[tuple[int, int, Array]]) -> None:
-    """Leave `own` to the others, and fill arrays out of what they have left, each from an offset of a rank's bytes on.
-
-    All wait until all have done so.
-    """
-    rounds, mark, neighbours = channel.rounds, channel.mark(call), channel.neighbours
-    assert neighbours is not None  # noqa: S101 - their memory is readable
-    addresses = neighbours.addresses(mark, own.ctypes.data)
-    for other, offset, target in pieces:
-        rounds.await_rank(other)
-        neighbours.copy(mark, other, int(addresses[other]) + offset, target)
-    rounds.begin(mark)
-    rounds.meet()
-
-
-def others(channel: SegmentChannel) -> list[int]:
-    """Return the other ranks, from the next one on: so not all read from one at the same time."""
-    return [(channel.rank + distance) % channel.size for distance in range(1, channel.size)]
-
-
-def _chosen(
-    channel: SegmentChannel, call: Call, large: bool, through: Callable[..., None], across: Callable[..., None]
-) -> Callable[..., None]:
-    """Return `across` for what is large, where all memory is found readable; else `through`."""
-    neighbours, mark = channel.neighbours, channel.mark(call)
-    if neighbours is None or channel.size == 1 or not large:
+    through = in_segment.alltoall(channel, call)
+    collect = collector(channel, call, call.count // channel.size, SLICE_BYTES)
+    if collect is None:
         return through
+    rank, others = channel.rank, following(channel)
 
-    def run(*arrays: Any) -> None:
-        (across if neighbours.readable(mark) else through)(*arrays)
+    def run(outgoing: Array, incoming: Array) -> None:
+        offset = rank * incoming[rank].nbytes
+        if collect(outgoing, [(other, offset, incoming[other]) for other in others]):
+            incoming[rank] = outgoing[rank]
+        else:
+            through(outgoing, incoming)
 
     return run
+
+
+def collector(
+    channel: SegmentChannel, call: Call, count: int, least_bytes: int
+) -> Callable[[Array, list[Piece]], bool] | None:
+    """Return what lets the others read an array, fills pieces out of theirs, and waits until all have done so.
+
+    It returns whether that was done: it is not where memory is found that cannot be read. None for elements that are
+    too few for it.
+    """
+    rounds, mark, neighbours = channel.rounds, channel.mark(call), channel.neighbours
+    if neighbours is None or channel.size == 1 or count * dtype_of(call).itemsize < least_bytes:
+        return None
+
+    def collect(own: Array, pieces: list[Piece]) -> bool:
+        if not neighbours.readable(mark):
+            return False
+        addresses = neighbours.addresses(mark, own.ctypes.data)
+        for other, offset, target in pieces:
+            rounds.await_rank(other)
+            neighbours.copy(mark, other, int(addresses[other]) + offset, target)
+        rounds.begin(mark)
+        rounds.meet()
+        return True
+
+    return collect
+
+
+def following(channel: SegmentChannel) -> list[int]:
+    """Return the other ranks, from the next one on: so not all read from one at the same time."""
+    return [(channel.rank + distance) % channel.size for distance in range(1, channel.size)]

@@ -146,14 +146,13 @@ class SharedMemoryModel:
     """``model.SharedMemory``: MB/s of copies while all ranks copy, ms until all ranks have come to a round.
 
     Fitted, in November 2026, to ``benchmarks.comparison --contestants shm --worlds 4`` on 2 cores, medians of 9 turns:
-    a barrier 9.9 us and an allreduce of 8 bytes, two rounds, 21 us; an allreduce of 16 MiB, which the formula counts as
-    three copies, 8.2 ms. Other operations come out slower than they are: a bcast took 4.0 ms and a reduce 6.1 ms where
-    the formulas say 5.6 and 14, since ranks copy one piece while others copy the next. Busy cores halve the bandwidth;
+    a barrier 5.1 us and an allreduce of 8 bytes 6.6 us; of 16 MiB an allreduce 7.2 ms, a reduce 5.1 and a bcast 4.6,
+    where the formulas say 6.7, 6.7 and 5.6. Busy cores halve the bandwidth, and so do cores that share no cache;
     processors with more memory channels copy faster.
     """
 
     bandwidth: float = 6000.0
-    overhead: float = 0.01
+    overhead: float = 0.005
 
 
 @dataclass(frozen=True, slots=True)
