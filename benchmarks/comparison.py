@@ -14,7 +14,6 @@ import importlib.util
 import json
 import os
 import shutil
-import signal
 import statistics
 import subprocess
 import sys
@@ -23,11 +22,10 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 from benchmarks import comparison_plot, figures, forked_ranks
 from benchmarks.figures import FLOOR, OURS, PEERS, Figure
+from benchmarks.leaving import leave_tidily
 from benchmarks.local_server import running_server
 
 OPERATIONS = ("allreduce", "reduce", "bcast", "barrier", "allgather", "alltoall")
@@ -130,11 +128,6 @@ def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
             process.kill()
 
 
-def _stop(number: int, frame: FrameType | None) -> NoReturn:
-    """Leave by way of all `with` statements, so that no rank stays behind."""
-    raise SystemExit(128 + number)
-
-
 def find_mpi(interpreter: str) -> tuple[Path | None, str]:
     """Return the folder from which `interpreter` imports mpi4py, and what is to be said about it."""
     if shutil.which("mpirun") is None:
@@ -204,8 +197,7 @@ def _present(wanted: Sequence[str], mpi_python: str) -> tuple[list[str], Path | 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; write ``comparison.json`` and ``comparison.png``, after each world size."""
     options = _parser().parse_args(arguments)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _stop)
+    leave_tidily()
     sizes = options.sizes or (SHORT_SIZES if options.short else SIZES)
     turns = options.turns or (SHORT_TURNS if options.short else TURNS)
     names, mpi = _present(options.contestants, options.mpi_python)

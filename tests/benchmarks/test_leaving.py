@@ -18,6 +18,7 @@ _ROOT = Path(__file__).resolve().parent.parent.parent
     ("benchmark", "number"),
     [
         (("object_store", "--short"), signal.SIGINT),
+        (("comparison", "--worlds", "4", "--sizes", "1048576", "--contestants", "direct", "shm"), signal.SIGINT),
         (("rendezvous_load", "--scale", "0.01"), signal.SIGTERM),
     ],
 )
@@ -36,7 +37,7 @@ def test_a_benchmark_that_is_told_to_end_leaves_nothing(
     ) as command:
         assert command.stdout is not None
         # When it tells the first of its figures, or their heads, all that it measures runs.
-        while not command.stdout.readline().startswith(("| case", "throughput")):
+        while not command.stdout.readline().startswith(("| case", "throughput", "allreduce")):
             assert command.poll() is None, command.communicate()
         started = psutil.Process(command.pid).children(recursive=True)
         if number == signal.SIGINT:
