@@ -86,12 +86,17 @@ def measure(
 def _start_ranks(
     command: Sequence[str], size: int, environment: Mapping[str, str], mpi: Path | None
 ) -> list[subprocess.Popen[bytes]]:
-    """Start `command` as each rank, by mpirun where MPI takes part."""
+    """Start `command` as each rank, by mpirun where MPI takes part; out of the terminal's reach, for we end it."""
     if mpi is not None:
         mpirun = ["mpirun", "--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-n", str(size)]
-        return [subprocess.Popen([*mpirun, *command], cwd=_ROOT, env=environment)]
+        return [subprocess.Popen([*mpirun, *command], cwd=_ROOT, env=environment, start_new_session=True)]
     return [
-        subprocess.Popen(command, cwd=_ROOT, env={**environment, "RANK": str(rank), "WORLD_SIZE": str(size)})
+        subprocess.Popen(
+            command,
+            cwd=_ROOT,
+            env={**environment, "RANK": str(rank), "WORLD_SIZE": str(size)},
+            start_new_session=True,
+        )
         for rank in range(size)
     ]
 

@@ -39,13 +39,15 @@ _STREAMS = 3
 def running(command: Sequence[str], environment: Mapping[str, str], folder: Path) -> Iterator[None]:
     """Run `command`, which calls `serve`, until the block ends; by then all its ranks have ended, too.
 
+    It is out of the terminal's reach: Ctrl-C is for this process, which ends it.
+
     Raises
     ------
     SystemExit
         If it ends before it can serve.
     """
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=folder, env=environment
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=folder, env=environment, start_new_session=True
     ) as process:
         assert process.stdout is not None
         if not process.stdout.readline():
@@ -55,7 +57,6 @@ def running(command: Sequence[str], environment: Mapping[str, str], folder: Path
 
 def serve(path: Path, modules: Sequence[str], run_rank: Callable[[], None]) -> None:
     """Import `modules`, then fork ranks for the stand-ins that come to a socket at `path`; say so in one line."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for the process at the other end of standard input
     for module in modules:
         importlib.import_module(module)
     gc.collect()
