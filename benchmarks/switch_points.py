@@ -25,7 +25,7 @@ from benchmarks.local_server import running_server
 from fmi_shim import config
 from fmi_shim.channels.base import Channel
 from fmi_shim.channels.framed import FramedChannel
-from fmi_shim.collectives import allgather, allreduce, reduce
+from fmi_shim.collectives import allgather, allreduce, alltoall, reduce
 from fmi_shim.frames import Call, Operation
 from fmi_shim.operators import Array, Operator, builtin_combine
 
@@ -53,6 +53,11 @@ def _at_root(channel: Channel, buffer: Array) -> Array | None:
     return buffer if channel.rank == 0 else None
 
 
+def _slices(channel: Channel, buffer: Array) -> tuple[Array, Array]:
+    outgoing = buffer.reshape(channel.size, -1)
+    return outgoing, np.empty_like(outgoing)
+
+
 ENTRIES: Mapping[str, Entry] = {
     "allreduce": Entry(
         Operation.allreduce,
@@ -63,6 +68,11 @@ ENTRIES: Mapping[str, Entry] = {
         Operation.reduce,
         lambda channel, buffer: reduce.binomial(channel, buffer, 0, _COMBINE),
         lambda channel, buffer: reduce.pipelined(channel, buffer, _at_root(channel, buffer), 0, _COMBINE),
+    ),
+    "alltoall": Entry(
+        Operation.alltoall,
+        lambda channel, buffer: alltoall.bruck(channel, *_slices(channel, buffer)),
+        lambda channel, buffer: alltoall.spread(channel, *_slices(channel, buffer)),
     ),
     "allgather": Entry(
         Operation.allgather,

@@ -206,8 +206,9 @@ class Communicator(Membership):
     def alltoall(self, value: object, t: TypeDescriptor | None = None, out: object = None) -> Any:
         """Return what all ranks have for this one: slice i of the result is slice ``rank`` of rank i's `value`.
 
-        Values are cut as in `scatter`; ``t`` counts the whole list. p - 1 messages each way. One copy of the own slice,
-        and of everything where `out` is the value itself.
+        Values are cut as in `scatter`; ``t`` counts the whole list. p - 1 messages each way, and one copy of the own
+        slice; below `SwitchPoints.alltoall`, among more than 8 ranks, lg p messages, and a copy of everything at each
+        end and of a half for each message. One copy more of everything where `out` is the value itself.
         """
         payload = pack(value, t)
         payload.form.slice(self._size)

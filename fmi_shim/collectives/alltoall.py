@@ -2,8 +2,34 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from fmi_shim.channels.base import Channel
 from fmi_shim.operators import Array
+
+FEW_RANKS = 8
+"""Up to so many, messages straight to each take no longer than half as many in rounds; to 4 ranks, four fifths."""
+
+
+def bruck(channel: Channel, outgoing: Array, incoming: Array) -> None:
+    """Hand slices on, half of them in each round, to the rank 1, 2, 4 ... further, until all are where they belong.
+
+    Slice i of a rank that has them rotated has i ranks to go, and takes the rounds of its binary digits. (J. Bruck et
+    al., "Efficient Algorithms for All-to-All Communications in Multiport Message-Passing Systems", 1997.) Both arrays
+    have the shape (p, n). Cost: ``ceil(lg p) * (alpha + p / 2 * n * beta)`` for slices of n bytes; one more buffer of
+    p slices, and two copies of those that move in a round.
+    """
+    rank, size = channel.rank, channel.size
+    distances = np.arange(size)
+    slices = outgoing[(rank + distances) % size]
+    step = 1
+    while step < size:
+        moving = distances & step != 0
+        arrived = np.empty_like(slices[moving])
+        channel.sendrecv(slices[moving], (rank + step) % size, arrived, (rank - step) % size)
+        slices[moving] = arrived
+        step *= 2
+    incoming[(rank - distances) % size] = slices
 
 
 def pairwise(channel: Channel, outgoing: Array, incoming: Array) -> None:

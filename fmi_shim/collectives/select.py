@@ -147,6 +147,8 @@ def alltoall(channel: Channel, outgoing: Array, incoming: Array) -> None:
     """Send row i of `outgoing` to rank i, and receive row i of `incoming` from it."""
     if isinstance(channel, ObjectChannel):
         objects.alltoall(channel, outgoing, incoming)
+    elif channel.size > alltoalls.FEW_RANKS and outgoing.nbytes < SWITCH_POINTS.alltoall:
+        alltoalls.bruck(channel, outgoing, incoming)
     else:
         (alltoalls.spread if channel.full_duplex else alltoalls.pairwise)(channel, outgoing, incoming)
 

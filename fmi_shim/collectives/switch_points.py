@@ -21,7 +21,7 @@ class SwitchPoints:
 
     At the size given the large schedule takes this part of the small one's time at N = 2, 4, 8, and at half of
     it: allreduce 0.41, 0.45, 0.71, and 1.05, 0.94, 1.41; reduce 0.35, 0.56, 0.57, and 1.28, 1.06, 1.16; allgather,
-    which was measured at a quarter, 0.63, 0.83, 1.09, and 0.74, 0.98, 1.77.
+    which was measured at a quarter, 0.63, 0.83, 1.09, and 0.74, 0.98, 1.77; alltoall at N = 16 0.90, and 1.40.
 
     Attributes
     ----------
@@ -31,11 +31,15 @@ class SwitchPoints:
         One rank's payload, from which on segments of it follow each other up the tree.
     allgather
         All payloads together, from which on they go around a ring without copies instead of doubling.
+    alltoall
+        One rank's payload, from which on each slice goes straight to its rank instead of being handed on, which it
+        does among few ranks always.
     """
 
     allreduce: int = 1 << 18
     reduce: int = 1 << 21
     allgather: int = 1 << 18
+    alltoall: int = 1 << 17
 
 
 def load_switch_points(environment: Mapping[str, str]) -> SwitchPoints:
