@@ -22,6 +22,9 @@ from emulator.lambda_service.runtime_api import Answer, Invocation
 from emulator.lambda_service.sandbox_log import SandboxLog
 from emulator.lambda_service.warm_pool import WarmPool
 
+# A rank tells the others of its failure before it logs it; one of them may be heard of first.
+_LAST_WORD_S = 0.25
+
 
 @dataclass(frozen=True)
 class Ended:
@@ -106,7 +109,8 @@ class Execution:
             await first_of(answer, sandbox.exited, left_s)
         except asyncio.CancelledError:
             # Whoever waited has given the invocation up: nothing of it runs on. What it has written stays: where one
-            # rank's failure ends all, this may be the rank that failed first.
+            # rank's failure ends all, this may be the rank that failed first, and is about to say why.
+            await asyncio.shield(first_of(answer, sandbox.exited, _LAST_WORD_S))
             sandbox.drain_output()
             await asyncio.shield(self._environments.end(environment))
             raise
