@@ -49,6 +49,30 @@ def test_a_call_that_is_cancelled_ends_its_sandbox_with_all_its_processes(with_s
     with_service(body)
 
 
+def test_a_call_that_is_cancelled_while_it_fails_says_why(with_service: WithService) -> None:
+    """A rank tells the others of its failure first, and all are given up as soon as one of them has failed of it."""
+
+    async def body(running: Service) -> None:
+        running.deploy(
+            "f",
+            """
+            import os, time
+            def handler(event, context):
+                print("pids", os.getpid())
+                time.sleep(0.05)
+                raise ValueError("the cause")
+            """,
+        )
+        call = asyncio.create_task(running.service.invoke("f", None, b"{}"))
+        await pids_told(running)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        assert any("ValueError: the cause" in line for line in running.log.kept)
+
+    with_service(body)
+
+
 def test_a_call_that_is_cancelled_during_its_cold_start_leaves_nothing(with_service: WithService) -> None:
     async def body(running: Service) -> None:
         running.deploy("f", "import os, time\nprint('pids', os.getpid(), flush=True)\ntime.sleep(1000)")
