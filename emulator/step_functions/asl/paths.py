@@ -81,7 +81,8 @@ class Path:
         """
         value = self._start(data, scope)
         if self.query is not None:
-            return self.query.findall(value)
+            # Nothing lies in a text; the library would take it for JSON.
+            return [] if isinstance(value, str) else self.query.findall(value)
         for step in self.steps or ():
             value = self._child(value, step)
         return value
