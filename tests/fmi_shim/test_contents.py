@@ -10,9 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fmi_shim.channels.contents import Found, content_of
+from fmi_shim.channels.objects import ObjectChannel
+from fmi_shim.collectives import objects
 from fmi_shim.errors import MismatchError
 from fmi_shim.frames import HEADER_BYTES, Call, Operation, header, signature
 from fmi_shim.operators import Array
+from tests.fmi_shim.memory_store import MemoryStore, channel
 
 VALUES = np.arange(6.0).reshape(2, 3)
 DESCRIBED = Call(Operation.bcast, 3, VALUES.dtype, 6, 0, 0, (2, 3))
@@ -92,3 +95,57 @@ def test_a_shape_that_no_array_has_is_told(shape: tuple[int, ...]) -> None:
     with pytest.raises(MismatchError, match="announces shape"):
         found(header(signature(call), 0, shape), OPEN).new()
     assert len(header(signature(call), 0, shape)) == HEADER_BYTES + 8 * len(shape)
+
+
+def refusal(schedule: Callable[[ObjectChannel], object], framed: bool) -> str:
+    """Run `schedule` on rank 0, then on rank 1, which must refuse what it finds."""
+    store = MemoryStore()
+    schedule(channel(store, 0, 2, framed=framed))
+    with pytest.raises(MismatchError) as caught:
+        schedule(channel(store, 1, 2, framed=framed))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(("sent", "message"), [(2, "has 16 bytes, expected are 8"), (0, "has 0 bytes, expected are 8")])
+def test_a_raw_object_of_another_size_is_told(sent: int, message: str) -> None:
+    told = refusal(lambda c: c.send(np.ones(sent), 1) if c.rank == 0 else c.recv(np.ones(1), 0), framed=False)
+    assert f"'Test0_1_0' in the memory store of rank 0 {message}" in told
+
+
+def test_a_framed_object_tells_its_call_and_type() -> None:
+    def differing(c: ObjectChannel) -> None:
+        dtype = np.dtype(float if c.rank == 0 else np.int64)
+        c.begin(Call(Operation.bcast, 0, dtype, 1, 0), 3)
+        objects.bcast(c, np.zeros(1, dtype), 0)
+
+    assert refusal(differing, framed=True).startswith(
+        "rank 0 is in bcast (call 3, 1 x float64, root 0) while rank 1 is in bcast (call 3, 1 x int64, root 0)"
+    )
+
+
+def test_a_framed_array_of_another_shape_is_told() -> None:
+    def differing(c: ObjectChannel) -> None:
+        shape = (2, 3) if c.rank == 0 else (3, 2)
+        c.begin(Call(Operation.bcast, 0, np.dtype(float), 6, 0, 0, shape), 0)
+        objects.bcast(c, np.zeros(6), 0)
+
+    told = refusal(differing, framed=True)
+    assert "rank 0 sent bcast (call 0, 6 x float64, root 0, shape [2, 3]) where rank 1" in told
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 7, b"x" * 32, b"x" * 100])
+def test_a_framed_reader_refuses_what_has_no_header(content: bytes) -> None:
+    store = MemoryStore()
+    store.objects["Test0_1_0"] = content
+    with pytest.raises(MismatchError, match="'Test0_1_0' in the memory store has no valid header"):
+        channel(store, 1, 2, framed=True).recv(np.ones(1), 0)
+    with pytest.raises(MismatchError, match="has no valid header"):
+        store.objects["Test0_1_1"] = content
+        opened = channel(store, 1, 2, framed=True)
+        opened.turn("from 0")
+        opened.recv_new(0)
+
+
+def test_without_headers_an_object_does_not_tell_its_type() -> None:
+    with pytest.raises(TypeError, match="without a header"):
+        channel(MemoryStore(), 1, 2).recv_new(0)

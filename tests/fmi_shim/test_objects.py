@@ -1,10 +1,8 @@
 """What S3 and Redis share, over a store in memory: names, contents, waiting, deletion, order of combination."""
 
-import itertools
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,102 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fmi_shim as fmi
-from fmi_shim.channels.attendance import Attendance
 from fmi_shim.channels.objects import ObjectChannel
-from fmi_shim.channels.patience import pauses
 from fmi_shim.collectives import allreduce, objects, reduce, scan
-from fmi_shim.config import ObjectConfig
 from fmi_shim.errors import MismatchError, PeerTimeoutError
 from fmi_shim.frames import Call, Operation
 from fmi_shim.operators import Array
+from tests.fmi_shim.memory_store import MemoryStore, channel, run
 from tests.fmi_shim.test_collectives import QueueWorld, few, own, sizes, tell
 
 SUM = fmi.func(fmi.op.sum)
 ORDERED = fmi.func(fmi.op.custom, tell, False, True)
 STORY = np.dtype("U120")
-
-
-class MemoryStore:
-    """A store that remembers who was asked for what."""
-
-    name = "the memory store"
-    knows_who_is_there = True
-
-    def __init__(self) -> None:
-        self.objects: dict[str, bytes] = {}
-        self.written: dict[str, bytes] = {}
-        self.read: set[str] = set()
-        self.deleted: list[str] = []
-        self.closed = 0
-        self.there: set[str] = set()
-        self.words: dict[str, bytes] = {}
-        self._lock = threading.Lock()
-
-    def put(self, objects: Mapping[str, bytes | memoryview]) -> list[str]:
-        with self._lock:
-            there = [key for key in objects if key in self.objects]
-            new = {key: bytes(content) for key, content in objects.items() if key not in there}
-            self.objects |= new
-            self.written |= new
-            return there
-
-    def get(self, keys: Sequence[str]) -> list[bytes | None]:
-        with self._lock:
-            self.read.update(keys)
-            return [self.objects.get(key, self.words.get(key)) for key in keys]
-
-    def present(self, keys: AbstractSet[str], prefix: str) -> set[str]:
-        assert all(key.startswith(prefix) for key in keys)
-        with self._lock:
-            return keys & self.objects.keys()
-
-    def delete(self, keys: Sequence[str]) -> None:
-        with self._lock:
-            self.deleted += keys
-            for key in keys:
-                self.objects.pop(key, None)
-
-    def attend(self, name: str) -> None:
-        self.there.add(name)
-
-    def absent(self, names: AbstractSet[str]) -> set[str]:
-        return set(names) - self.there
-
-    def leave_word(self, key: str, content: bytes) -> None:
-        self.words.setdefault(key, content)
-
-    def close(self) -> None:
-        self.closed += 1
-
-
-def channel(
-    store: MemoryStore, rank: int, size: int, name: str = "Test", longest: float | None = 10.0, framed: bool = False
-) -> ObjectChannel:
-    alone = Attendance(rank, size, name, None)
-    opened = ObjectChannel(rank, size, name, store, ObjectConfig(0.002, longest, framed), alone)
-    opened.begin(Call(Operation.send, 0, np.dtype(float), 1), 0)
-    return opened
-
-
-def run(store: MemoryStore, size: int, schedule: Callable[[ObjectChannel], Any], **settings: Any) -> list[Any]:
-    """Run `schedule` and then close on `size` ranks, each in a thread."""
-    results: list[Any] = [None] * size
-
-    def rank(number: int) -> None:
-        opened = channel(store, number, size, **settings)
-        try:
-            results[number] = schedule(opened)
-        except Exception as error:  # noqa: BLE001 - the error is the result
-            results[number] = error
-            opened.fail(error)
-        opened.close()
-
-    threads = [threading.Thread(target=rank, args=(number,)) for number in range(size)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return results
 
 
 def story(rank: int) -> Array:
@@ -349,65 +262,3 @@ def test_an_object_that_is_there_already_is_not_overwritten() -> None:
         objects.bcast(opened, np.ones(1), 0)
     opened.fail(RuntimeError())
     assert store.objects == {"Test0_bcast_0": b"of an earlier run"}
-
-
-def refusal(schedule: Callable[[ObjectChannel], object], framed: bool) -> str:
-    """Run `schedule` on rank 0, then on rank 1, which must refuse what it finds."""
-    store = MemoryStore()
-    schedule(channel(store, 0, 2, framed=framed))
-    with pytest.raises(MismatchError) as caught:
-        schedule(channel(store, 1, 2, framed=framed))
-    return str(caught.value)
-
-
-@pytest.mark.parametrize(("sent", "message"), [(2, "has 16 bytes, expected are 8"), (0, "has 0 bytes, expected are 8")])
-def test_a_raw_object_of_another_size_is_told(sent: int, message: str) -> None:
-    told = refusal(lambda c: c.send(np.ones(sent), 1) if c.rank == 0 else c.recv(np.ones(1), 0), framed=False)
-    assert f"'Test0_1_0' in the memory store of rank 0 {message}" in told
-
-
-def test_a_framed_object_tells_its_call_and_type() -> None:
-    def differing(c: ObjectChannel) -> None:
-        dtype = np.dtype(float if c.rank == 0 else np.int64)
-        c.begin(Call(Operation.bcast, 0, dtype, 1, 0), 3)
-        objects.bcast(c, np.zeros(1, dtype), 0)
-
-    assert refusal(differing, framed=True).startswith(
-        "rank 0 is in bcast (call 3, 1 x float64, root 0) while rank 1 is in bcast (call 3, 1 x int64, root 0)"
-    )
-
-
-def test_a_framed_array_of_another_shape_is_told() -> None:
-    def differing(c: ObjectChannel) -> None:
-        shape = (2, 3) if c.rank == 0 else (3, 2)
-        c.begin(Call(Operation.bcast, 0, np.dtype(float), 6, 0, 0, shape), 0)
-        objects.bcast(c, np.zeros(6), 0)
-
-    told = refusal(differing, framed=True)
-    assert "rank 0 sent bcast (call 0, 6 x float64, root 0, shape [2, 3]) where rank 1" in told
-
-
-@pytest.mark.parametrize("content", [b"", b"x" * 7, b"x" * 32, b"x" * 100])
-def test_a_framed_reader_refuses_what_has_no_header(content: bytes) -> None:
-    store = MemoryStore()
-    store.objects["Test0_1_0"] = content
-    with pytest.raises(MismatchError, match="'Test0_1_0' in the memory store has no valid header"):
-        channel(store, 1, 2, framed=True).recv(np.ones(1), 0)
-    with pytest.raises(MismatchError, match="has no valid header"):
-        store.objects["Test0_1_1"] = content
-        opened = channel(store, 1, 2, framed=True)
-        opened.turn("from 0")
-        opened.recv_new(0)
-
-
-def test_without_headers_an_object_does_not_tell_its_type() -> None:
-    with pytest.raises(TypeError, match="without a header"):
-        channel(MemoryStore(), 1, 2).recv_new(0)
-
-
-@given(st.floats(1e-4, 10))
-def test_pauses_double_up_to_the_longest(longest: float) -> None:
-    first = list(itertools.islice(pauses(longest), 8))
-    assert first[0] == pytest.approx(longest / 16)
-    assert [b / a for a, b in itertools.pairwise(first)][:4] == pytest.approx([2] * 4)
-    assert first[4:] == pytest.approx([longest] * 4)

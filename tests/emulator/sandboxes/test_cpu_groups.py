@@ -61,6 +61,8 @@ def test_a_process_that_has_ended_is_no_error(groups: CpuGroups) -> None:
     groups.add("one", ended.pid)
     groups.limit("one", 0.5)
     groups.limit("nobody", 0.5)
+    assert (groups.base / "one" / "cgroup.procs").read_text() == ""
+    assert not (groups.base / "nobody").exists()
 
 
 V1 = "33 31 0:30 / {mount} rw,relatime - cgroup cgroup rw,cpu,cpuacct"
