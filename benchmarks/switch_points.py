@@ -1,7 +1,7 @@
 """From which size on the schedule for large payloads is faster: both of each operation, in turns, over Direct.
 
 Prints what each takes, then the points where this machine would switch, as FMI_SWITCH_POINTS takes them. The table in
-`fmi_shim.collectives.switch_points` comes from here. It takes about two minutes on 2 cores.
+`fmi_shim.transports.tcp.switch_points` comes from here. It takes about two minutes on 2 cores.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from benchmarks import arguments
 from benchmarks.leaving import forks_deaf, leave_tidily
 from benchmarks.local_server import running_server
 from fmi_shim import config
-from fmi_shim.channels.base import Channel
-from fmi_shim.channels.framed import FramedChannel
+from fmi_shim.channel import Channel
 from fmi_shim.collectives import allgather, allreduce, alltoall, reduce
 from fmi_shim.frames import Call, Operation
 from fmi_shim.operators import Array, Operator, builtin_combine
+from fmi_shim.transports.tcp.framed import FramedChannel
 
 SIZES = tuple(1 << exponent for exponent in range(14, 24))
 WORLDS = (2, 4, 8)

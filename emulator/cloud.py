@@ -12,12 +12,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from emulator.endpoint.address import LOOPBACK, seen_from_here
-from emulator.lambda_service.runtimes import check_installed
-from emulator.lambda_service.settings import LambdaSettings
-from emulator.sandboxes.process import ProcessSandboxes
-from emulator.state_folder import StateFolder
-from emulator.step_functions.records import ExecutionRecord
+from emulator.aws.gateway.address import LOOPBACK, seen_from_here
+from emulator.aws.lambda_.core.runtimes import check_installed
+from emulator.aws.lambda_.core.settings import LambdaSettings
+from emulator.aws.sandboxes.process import ProcessSandboxes
+from emulator.aws.state import StateFolder
+from emulator.aws.stepfunctions.core.records import ExecutionRecord
 from rendezvous.server import RendezvousServer
 
 _Result = TypeVar("_Result")
@@ -141,7 +141,7 @@ class LocalCloud:
             if (reason := self._sandboxes.cpu_shares_missing) is not None:
                 self.notes.append(f"CPU shares are not enforced here, every function may use every core: {reason}")
             # Moto takes as long to import as the zygote takes to get ready: on two cores, the one hides the other.
-            from emulator.endpoint.app import Endpoint
+            from emulator.aws.gateway.app import Endpoint
 
             self._endpoint = Endpoint(state, self._sandboxes, self._host, self._port, self._settings)
             started.push_async_callback(self._endpoint.close)

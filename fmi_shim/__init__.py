@@ -6,9 +6,9 @@ The names are those of the original Python module, so that ``import fmi`` may me
 """
 
 from fmi_shim.communicator import Communicator
-from fmi_shim.forms import Datatype, TypeDescriptor
 from fmi_shim.operators import Operator, ReduceFunction
-from fmi_shim.policy import Hint
+from fmi_shim.selection.policy import Hint
+from fmi_shim.value_types import Datatype, TypeDescriptor
 
 types = TypeDescriptor
 datatypes = Datatype

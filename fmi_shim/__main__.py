@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from fmi_shim.config import Sharing, load
-from fmi_shim.cost.model import ChannelName, Estimate, Formulas, Model, Pattern, Task
 from fmi_shim.errors import ConfigError
-from fmi_shim.policy import Hint, choose, estimates
+from fmi_shim.selection.model import ChannelName, Estimate, Formulas, Model, Pattern, Task
+from fmi_shim.selection.policy import Hint, choose, estimates
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
 
@@ -33,7 +33,7 @@ Example: python -m fmi_shim -o allreduce bcast -n 2 16 128 -s 8 64KiB 16MiB --hi
 def table(
     channels: tuple[ChannelName, ...], tasks: Sequence[Task], model: Model, memory_mib: int, hint: Hint
 ) -> list[str]:
-    """Return the lines of the table, one for each of `tasks`; see `fmi_shim.policy.choose` for the parameters."""
+    """Return the lines of the table, one for each of `tasks`; see `selection.policy.choose` for the parameters."""
     unit = "ms" if model.formulas is Formulas.corrected else "FMI's mixture of ms and s"
     lines = [
         f"{model.formulas.value} model, {hint.name} wanted, {memory_mib} MiB a function; "

@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from fmi_shim.channels.base import Channel
-from fmi_shim.channels.enabled import EnabledChannels
-from fmi_shim.collectives import select
+from fmi_shim.channel import Channel
 from fmi_shim.errors import BrokenCommunicatorError, FmiError
-from fmi_shim.forms import Form, array_form
 from fmi_shim.frames import Call, Operation
 from fmi_shim.operators import ReduceFunction
 from fmi_shim.payload import combine_of
-from fmi_shim.policy import Hint
+from fmi_shim.selection.policy import Hint
+from fmi_shim.transports import dispatch
+from fmi_shim.transports.catalog import EnabledChannels
+from fmi_shim.value_types import Form, array_form
 
 _BYTE = array_form(np.dtype(np.uint8), (1,), False)
 _DIFFERENT_PLANS = 256
@@ -139,7 +139,7 @@ class Calls:
             key,
             _call(operation, form, root, 0 if f is None else f.code),
             self._collectives,
-            lambda channel, call: select.schedule(channel, call, f, combine),
+            lambda channel, call: dispatch.schedule(channel, call, f, combine),
         )
 
     def sending(self, dst: int, form: Form, posted: bool = False) -> Plan:

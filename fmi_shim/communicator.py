@@ -7,14 +7,21 @@ from typing import Any
 
 from numpy import ndarray
 
-from fmi_shim.arguments import require_function, require_integer, require_name, require_peer, require_rank, require_type
 from fmi_shim.config import load
-from fmi_shim.forms import Form, TypeDescriptor, form_of
 from fmi_shim.frames import Operation
-from fmi_shim.membership import Membership
+from fmi_shim.lifecycle import Membership
 from fmi_shim.operators import Array, ReduceFunction
 from fmi_shim.payload import Payload, pack, pack_operand, pack_out, pack_template
 from fmi_shim.requests import Request
+from fmi_shim.validation import (
+    require_function,
+    require_integer,
+    require_name,
+    require_peer,
+    require_rank,
+    require_type,
+)
+from fmi_shim.value_types import Form, TypeDescriptor, form_of
 
 
 def _form(payload: Payload | None) -> Form | None:

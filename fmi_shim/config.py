@@ -17,9 +17,17 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fmi_shim.cost.model import DirectModel, Formulas, FunctionModel, Model, RedisModel, S3Model, SharedMemoryModel
 from fmi_shim.errors import ConfigError
-from fmi_shim.sections import Section, is_integer, shown
+from fmi_shim.selection.model import (
+    DirectModel,
+    Formulas,
+    FunctionModel,
+    Model,
+    RedisModel,
+    S3Model,
+    SharedMemoryModel,
+)
+from fmi_shim.typed_json import Section, is_integer, shown
 from rendezvous.protocol import DEFAULT_PORT, Endpoint
 
 RENDEZVOUS_VARIABLE = "FMI_RENDEZVOUS"

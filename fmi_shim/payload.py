@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fmi_shim.forms import INT32, Datatype, Form, TypeDescriptor, array_form, form_of, wrap
 from fmi_shim.frames import ELEMENT_CODES
 from fmi_shim.operators import Array, Combine, Operator, ReduceFunction, builtin_combine
+from fmi_shim.value_types import INT32, Datatype, Form, TypeDescriptor, array_form, form_of, wrap
 
 _INT32_LIMITS = (-(2**31), 2**31 - 1)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fmi_shim.calls import Plan
-from fmi_shim.channels.base import Pending
+from fmi_shim.channel import Pending
 from fmi_shim.payload import Payload
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fmi_shim.calls import Calls
-from fmi_shim.channels.enabled import EnabledChannels
+from fmi_shim.transports.catalog import EnabledChannels
 
 TRACE_VARIABLE = "FMI_TRACE"
 # Begins the line; whoever reads the log recognises it, and does not take it for the program's output.

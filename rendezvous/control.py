@@ -9,19 +9,12 @@ import socket
 import ssl
 from collections.abc import Callable
 
+from rendezvous.counters import Refused, Tally
+from rendezvous.job_state import Delivery
 from rendezvous.jobs import Jobs
 from rendezvous.limits import Limits
-from rendezvous.name_client import NameClient
 from rendezvous.protocol import Endpoint, ProtocolError
-from rendezvous.protocol.extension import (
-    TICKET_BYTES,
-    Challenge,
-    Demand,
-    Hello,
-    Proof,
-    Purpose,
-    same_proof,
-)
+from rendezvous.protocol.extension import TICKET_BYTES, Challenge, Demand, Hello, Proof, Purpose, same_proof
 from rendezvous.protocol.messages import (
     Abort,
     Announce,
@@ -39,8 +32,7 @@ from rendezvous.protocol.messages import (
 from rendezvous.protocol.waiting import Waiting
 from rendezvous.registry import Registry
 from rendezvous.relay import RelayClient, Relays
-from rendezvous.roster import Delivery
-from rendezvous.tally import Refused, Tally
+from rendezvous.tcpunch_client import NameClient
 
 _log = logging.getLogger(__name__)
 

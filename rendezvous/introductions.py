@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Generic
 
+from rendezvous.job_state import NO_TICKET, Announcement, Client, Delivery, Job, Leg, Member
 from rendezvous.protocol import Endpoint
 from rendezvous.protocol.messages import Introduction, ProbeRequest
-from rendezvous.roster import NO_TICKET, Announcement, Client, Delivery, Job, Leg, Member
 
 
 class Introductions(Generic[Client]):

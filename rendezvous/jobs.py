@@ -10,19 +10,12 @@ from collections.abc import Callable, Container
 from typing import Generic, TypeVar
 
 from rendezvous.introductions import Introductions
+from rendezvous.job_state import Client, Delivery, Job, Leg, Member
 from rendezvous.protocol import Endpoint, ProtocolError
 from rendezvous.protocol.extension import TICKET_BYTES
-from rendezvous.protocol.messages import (
-    Abort,
-    Announce,
-    Circle,
-    Gone,
-    Reason,
-    Refusal,
-)
+from rendezvous.protocol.messages import Abort, Announce, Circle, Gone, Reason, Refusal
 from rendezvous.protocol.registration import MAX_WORLD_SIZE, Registration
 from rendezvous.protocol.waiting import Waiting
-from rendezvous.roster import Client, Delivery, Job, Leg, Member
 
 Value = TypeVar("Value")
 

@@ -8,8 +8,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
+from rendezvous.counters import Refused
 from rendezvous.server import RendezvousServer
-from rendezvous.tally import Refused
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -8,9 +8,9 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from rendezvous.counters import Refused, Tally
+from rendezvous.job_state import Leg
 from rendezvous.limits import Limits
-from rendezvous.roster import Leg
-from rendezvous.tally import Refused, Tally
 
 _log = logging.getLogger(__name__)
 

@@ -13,13 +13,13 @@ import uuid
 from collections import Counter
 
 from rendezvous.control import Extension
-from rendezvous.deadlines import Deadlines
+from rendezvous.counters import Refused, Tally
 from rendezvous.limits import Limits
-from rendezvous.name_client import NameClient
 from rendezvous.protocol import DEFAULT_PORT, Endpoint
 from rendezvous.protocol.extension import MIN_SECRET_BYTES, decode_hello
 from rendezvous.registry import Registry
-from rendezvous.tally import Refused, Tally
+from rendezvous.tcpunch_client import NameClient
+from rendezvous.timer_queue import Deadlines
 
 _log = logging.getLogger(__name__)
 

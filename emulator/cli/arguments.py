@@ -3,9 +3,9 @@
 import argparse
 import ipaddress
 
-from emulator import limits
-from emulator.lambda_service.cold_starts import ColdStarts
-from emulator.lambda_service.settings import LambdaSettings, RuntimeClient
+from emulator.aws import limits
+from emulator.aws.lambda_.core.cold_starts import ColdStarts
+from emulator.aws.lambda_.core.settings import LambdaSettings, RuntimeClient
 
 
 def world_size(text: str) -> int:

@@ -5,7 +5,7 @@ import sys
 from typing import NoReturn
 
 from emulator.cli import logs, pipeline, serve
-from emulator.cli.exits import guarded
+from emulator.cli.exit_codes import guarded
 
 _DESCRIPTION = """\
 The local cloud: an AWS endpoint on this machine, for programs that use FMI and boto3.

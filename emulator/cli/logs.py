@@ -9,10 +9,10 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from emulator.cli import arguments
-from emulator.cli.exits import prefixed
-from emulator.orchestration.connection import AWS, connect
-from emulator.orchestration.log_sources import find_source
-from emulator.rank_lines import Kind, LogLine
+from emulator.cli.exit_codes import prefixed
+from emulator.fmi.connection import AWS, connect
+from emulator.fmi.log_sources import find_source
+from emulator.fmi.rank_lines import Kind, LogLine
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction

@@ -12,22 +12,22 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import EndpointConnectionError
 
+from emulator.aws.prices import step_functions_usd
 from emulator.cli import arguments
-from emulator.cli.exits import FAILED, interrupts_held, prefixed, say
+from emulator.cli.exit_codes import FAILED, interrupts_held, prefixed, say
 from emulator.cloud import LocalCloud
 from emulator.errors import EmulatorError
-from emulator.orchestration.bundle import UploadedFile
-from emulator.orchestration.connection import Connection, NoEndpointError, connect, local_session
-from emulator.orchestration.deploy import EXECUTE_TMP_MB, Role, Settings
-from emulator.orchestration.payload import Payload, read_payload
-from emulator.orchestration.pipeline import Pipeline, PipelineOutcome
-from emulator.orchestration.pipeline_files import code_folder, required_code_folder, uploads
-from emulator.orchestration.results import check_folder
-from emulator.orchestration.state_machine import StateMachine, published, read_state_machine
-from emulator.prices import step_functions_usd
-from emulator.rank_failures import STOPPED
-from emulator.rank_lines import Kind, LogLine
-from emulator.report.run_summary import cost_line, run_cost, run_table
+from emulator.fmi.bundle import UploadedFile
+from emulator.fmi.connection import Connection, NoEndpointError, connect, local_session
+from emulator.fmi.deploy import EXECUTE_TMP_MB, Role, Settings
+from emulator.fmi.payload import Payload, read_payload
+from emulator.fmi.pipeline import Pipeline, PipelineOutcome
+from emulator.fmi.pipeline_files import code_folder, required_code_folder, uploads
+from emulator.fmi.rank_failures import STOPPED
+from emulator.fmi.rank_lines import Kind, LogLine
+from emulator.fmi.report.run_summary import cost_line, run_cost, run_table
+from emulator.fmi.results import check_folder
+from emulator.fmi.state_machine import StateMachine, published, read_state_machine
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -164,7 +164,7 @@ def _shown(pipeline: Pipeline) -> Iterator[_Show]:
     from rich.console import Console
     from rich.live import Live
 
-    from emulator.report.live_view import live_view
+    from emulator.fmi.report.live_view import live_view
 
     console = Console(stderr=True)
     # What the ranks print goes above the table, but not where standard output is somewhere else.

@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from emulator.aws.lambda_.core.settings import LambdaSettings
 from emulator.cli import arguments as allowed
-from emulator.cli.exits import FAILED, guarded, prefixed, say
+from emulator.cli.exit_codes import FAILED, guarded, prefixed, say
 from emulator.cloud import LocalCloud
-from emulator.lambda_service.settings import LambdaSettings
-from emulator.orchestration.backend import local_backend
-from emulator.orchestration.deploy import EXECUTE_TMP_MB
-from emulator.orchestration.job import Job, RunOutcome
-from emulator.orchestration.launch import run, uploads
-from emulator.orchestration.log_tail import RankLine
-from emulator.report.relays import relayed_pair, relays_line
-from emulator.report.run_summary import cost_line, run_cost, run_table
+from emulator.fmi.backend import local_backend
+from emulator.fmi.deploy import EXECUTE_TMP_MB
+from emulator.fmi.job import Job, RunOutcome
+from emulator.fmi.launch import run, uploads
+from emulator.fmi.log_tail import RankLine
+from emulator.fmi.report.relays import relayed_pair, relays_line
+from emulator.fmi.report.run_summary import cost_line, run_cost, run_table
 
 _HELP = """\
 Run a program that uses FMI as N emulated AWS Lambda functions on this machine.

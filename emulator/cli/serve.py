@@ -6,11 +6,11 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emulator import limits
+from emulator.aws import limits
+from emulator.aws.gateway.address import LOOPBACK
 from emulator.cli import arguments
-from emulator.cli.exits import say
+from emulator.cli.exit_codes import say
 from emulator.cloud import LocalCloud
-from emulator.endpoint.address import LOOPBACK
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction

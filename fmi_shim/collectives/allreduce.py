@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fmi_shim.channels.base import Channel
-from fmi_shim.collectives import bcast, reduce, segments
-from fmi_shim.collectives.switch_points import SWITCH_POINTS
+from fmi_shim.channel import Channel
+from fmi_shim.collectives import bcast, pipelining, reduce
 from fmi_shim.operators import Array, Combine, Operator, ReduceFunction
+from fmi_shim.transports.tcp.switch_points import SWITCH_POINTS
 
 
 def halves(function: ReduceFunction, size_bytes: int, size: int, full_duplex: bool) -> bool:
@@ -62,7 +62,7 @@ def reduce_scatter_allgather(channel: Channel, value: Array, result: Array, comb
             middle = (start + stop + 1) // 2
             keep, give = ((start, middle), (middle, stop)) if channel.rank < peer else ((middle, stop), (start, middle))
             kept = slice(*keep)
-            segments.exchange(channel, known[slice(*give)], known[kept], result[kept], peer, combine)
+            pipelining.exchange(channel, known[slice(*give)], known[kept], result[kept], peer, combine)
             given_away.append(give)
             (start, stop), known = keep, result
             distance *= 2

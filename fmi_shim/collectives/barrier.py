@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fmi_shim.channels.base import Channel
+from fmi_shim.channel import Channel
 from fmi_shim.collectives import allreduce
 from fmi_shim.operators import Array
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fmi_shim.channels.base import Channel
+from fmi_shim.channel import Channel
 from fmi_shim.collectives.tree import position
 from fmi_shim.operators import Array
 

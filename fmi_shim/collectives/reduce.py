@@ -6,11 +6,11 @@ import itertools
 
 import numpy as np
 
-from fmi_shim.channels.base import Channel
-from fmi_shim.collectives import gather, segments
-from fmi_shim.collectives.switch_points import SWITCH_POINTS
+from fmi_shim.channel import Channel
+from fmi_shim.collectives import gather, pipelining
 from fmi_shim.collectives.tree import position
 from fmi_shim.operators import Array, Combine, Operator, ReduceFunction
+from fmi_shim.transports.tcp.switch_points import SWITCH_POINTS
 
 
 def is_pipelined(function: ReduceFunction, size_bytes: int, size: int, full_duplex: bool) -> bool:
@@ -60,9 +60,9 @@ def pipelined(channel: Channel, value: Array, result: Array | None, root: int, c
         `result`.
     """
     place = position(channel.rank, channel.size, root)
-    received, spare = segments.scratch(value), segments.scratch(value)
-    results = itertools.repeat(spare) if result is None else segments.segments(result)
-    for part, combined in zip(segments.segments(value), results, strict=False):
+    received, spare = pipelining.scratch(value), pipelining.scratch(value)
+    results = itertools.repeat(spare) if result is None else pipelining.segments(result)
+    for part, combined in zip(pipelining.segments(value), results, strict=False):
         incoming, into, known = received[: part.size], combined[: part.size], part
         for child in place.children:
             channel.recv(incoming, child.rank)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fmi_shim.channels.base import Channel
+from fmi_shim.channel import Channel
 from fmi_shim.collectives import reduce, scatter
 from fmi_shim.operators import Array, Combine, Operator, ReduceFunction
 

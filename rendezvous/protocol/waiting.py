@@ -45,7 +45,7 @@ class Counts(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Rank to server: it does nothing but wait for `peer`; see `rendezvous.waits`.
+    """Rank to server: it does nothing but wait for `peer`; see `rendezvous.wait_for_graph`.
 
     Attributes
     ----------

@@ -13,8 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fmi_shim.channels.base import Pending
-from fmi_shim.channels.posting import Transfer
+from fmi_shim.channel import Pending
 from fmi_shim.collectives import (
     allgather,
     allreduce,
@@ -22,15 +21,16 @@ from fmi_shim.collectives import (
     barrier,
     bcast,
     gather,
+    pipelining,
     reduce,
     reduce_scatter,
     scan,
     scatter,
-    segments,
 )
 from fmi_shim.collectives.tree import position
 from fmi_shim.frames import Call
 from fmi_shim.operators import Array
+from fmi_shim.transports.transfers import Transfer
 
 Message = tuple[int, int, list[Any]]
 
@@ -226,7 +226,7 @@ def test_pipelined_reduce_combines_every_element_in_the_tree_of_the_whole(
         return result
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(segments, "SEGMENT_BYTES", 16)  # two elements
+        patch.setattr(pipelining, "SEGMENT_BYTES", 16)  # two elements
         results = QueueWorld(size).run(pipelined)
     whole = QueueWorld(size).run(lambda c: reduce.binomial(c, own(c.rank, count), root, tell))
     assert [None if r is None else r.tolist() for r in results] == [None if r is None else r.tolist() for r in whole]

@@ -6,15 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fmi_shim.farewells import (
-    MAX_ABORT_BYTES,
-    Abort,
-    Reason,
-    abort_frame,
-    decode_abort,
-    farewell,
-    goodbye_frame,
-)
 from fmi_shim.frames import (
     HEADER_BYTES,
     Call,
@@ -26,6 +17,15 @@ from fmi_shim.frames import (
     decode_shape,
     header,
     signature,
+)
+from fmi_shim.termination_frames import (
+    MAX_ABORT_BYTES,
+    Abort,
+    Reason,
+    abort_frame,
+    decode_abort,
+    farewell,
+    goodbye_frame,
 )
 
 dtypes = st.sampled_from(["bool", "int8", "uint16", "int32", "int64", "float32", "float64", "complex128"]).map(np.dtype)

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fmi_shim.channels.contents import Found
 from fmi_shim.errors import FmiError
 from fmi_shim.frames import Call, Kind, Operation, header, signature
+from fmi_shim.transports.objects.codec import Found
 from rendezvous.protocol import ProtocolError, Replies
 from rendezvous.protocol.messages import Decoder
 from rendezvous.protocol.waiting import Waiting
-from tests.fmi_shim.test_framing import Listener, Tape
+from tests.fmi_shim.transports.test_framing import Listener, Tape
 
 LEFT = 128 << 20
 """Bytes of memory that a process has left."""

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import fmi_shim as fmi
-from fmi_shim.forms import form_of
 from fmi_shim.payload import pack, pack_template
+from fmi_shim.value_types import form_of
 
 int32s = st.integers(-(2**31), 2**31 - 1)
 doubles = st.floats(allow_nan=False)

@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit
 import pytest
 
 from emulator.cloud import LocalCloud
-from emulator.orchestration.bundle import function_archive
+from emulator.fmi.bundle import function_archive
 from tests.emulator.conftest import ROLE
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

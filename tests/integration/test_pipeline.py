@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-import emulator.functions
+import emulator.fmi.functions
 from emulator.cloud import LocalCloud
 from tests.integration.fmirun import EXAMPLES, leftovers
 
 COMMAND = Path(sys.executable).with_name("fmi-emulator")
-DISTRIBUTED = Path(emulator.functions.__file__).with_name("distributed.asl.json")
+DISTRIBUTED = Path(emulator.fmi.functions.__file__).with_name("distributed.asl.json")
 # Sums the bytes of its data files over the ranks, and leaves a result.
 PROGRAM = """
 import json, os

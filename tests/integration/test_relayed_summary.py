@@ -14,7 +14,7 @@ def test_relayed_pairs_are_in_the_runs_summary(tmp_path: Path) -> None:
     script.parent.mkdir()
     script.write_text(
         "import os\n"
-        "from fmi_shim.rendezvous_client import report_relayed\n"
+        "from fmi_shim.pairing.rendezvous_client import report_relayed\n"
         "rank = int(os.environ['RANK'])\n"
         "if rank < 2: report_relayed(rank, 1 - rank, '203.0.113.10:10000')\n"
     )

@@ -9,12 +9,12 @@ import socket
 import sys
 import time
 
-from fmi_shim import pairing
-from fmi_shim.access import read_access
-from fmi_shim.channels.watch import Watch
 from fmi_shim.errors import FmiError
-from fmi_shim.handshake import Hello
-from fmi_shim.rendezvous_client import RendezvousClient
+from fmi_shim.pairing import tcpunch
+from fmi_shim.pairing.handshake import Hello
+from fmi_shim.pairing.poller import Watch
+from fmi_shim.pairing.rendezvous_client import RendezvousClient
+from fmi_shim.pairing.run_access import read_access
 from rendezvous.protocol import Endpoint
 from rendezvous.protocol.messages import Abort
 
@@ -40,8 +40,8 @@ def _meet(server: Endpoint, name: str, rank: int, framed: bool) -> socket.socket
     wait = Watch(lambda _: None).wait
     peer = 1 - rank
     if not framed:
-        return pairing.connect(
-            pairing.Appointment(server, name.encode(), peer, lambda: f"rank {rank}", None, _MAX_TIMEOUT), wait
+        return tcpunch.connect(
+            tcpunch.Appointment(server, name.encode(), peer, lambda: f"rank {rank}", None, _MAX_TIMEOUT), wait
         )
     client = RendezvousClient(server, read_access(), name, rank, 2, _aborted, Watch(lambda _: None))
     try:

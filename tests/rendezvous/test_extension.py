@@ -7,16 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from rendezvous.counters import Refused
 from rendezvous.protocol import Endpoint
-from rendezvous.protocol.extension import (
-    CHALLENGE_BYTES,
-    Challenge,
-    Demand,
-    Hello,
-    Proof,
-    Purpose,
-    decode_challenge,
-)
+from rendezvous.protocol.extension import CHALLENGE_BYTES, Challenge, Demand, Hello, Proof, Purpose, decode_challenge
 from rendezvous.protocol.messages import (
     Abort,
     Announce,
@@ -33,7 +26,6 @@ from rendezvous.protocol.messages import (
 from rendezvous.protocol.registration import Registration
 from rendezvous.protocol.v2 import Request, Status, decode_response
 from rendezvous.server import RendezvousServer
-from rendezvous.tally import Refused
 from tests.certificates import loopback_certificate
 from tests.rendezvous.test_server import Reader, Writer, client, own_endpoint, until, with_server
 

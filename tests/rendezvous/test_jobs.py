@@ -5,20 +5,12 @@ from itertools import count
 
 import pytest
 
+from rendezvous.job_state import NO_TICKET, Delivery, Leg
 from rendezvous.jobs import Jobs
 from rendezvous.protocol import Endpoint, ProtocolError
-from rendezvous.protocol.messages import (
-    Abort,
-    Announce,
-    Gone,
-    Introduction,
-    ProbeRequest,
-    Reason,
-    Refusal,
-)
+from rendezvous.protocol.messages import Abort, Announce, Gone, Introduction, ProbeRequest, Reason, Refusal
 from rendezvous.protocol.registration import Registration
 from rendezvous.protocol.waiting import Awaited, Waiting
-from rendezvous.roster import NO_TICKET, Delivery, Leg
 
 
 def tickets() -> Iterator[bytes]:

@@ -5,11 +5,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
+from rendezvous.job_state import NO_TICKET
 from rendezvous.jobs import Jobs
 from rendezvous.protocol import Endpoint, ProtocolError
 from rendezvous.protocol.messages import Announce, Introduction
 from rendezvous.protocol.registration import Registration
-from rendezvous.roster import NO_TICKET
 
 
 class JobsAgainstModel(RuleBasedStateMachine):

@@ -3,10 +3,10 @@
 import asyncio
 import secrets
 
+from rendezvous.counters import Refused
 from rendezvous.protocol.extension import Hello, Purpose
 from rendezvous.protocol.messages import Announce
 from rendezvous.server import RendezvousServer
-from rendezvous.tally import Refused
 from tests.rendezvous.test_extension import Rank, introduced
 from tests.rendezvous.test_server import Reader, Writer, client, until, with_server
 

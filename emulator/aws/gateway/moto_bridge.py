@@ -1,0 +1,95 @@
+"""Moto's own HTTP application behind our endpoint: all that is not served by services of our own."""
+
+import asyncio
+import io
+import urllib.parse
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from aiohttp import web
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from moto.s3.models import s3_backends
+
+from emulator.aws.s3.core.buckets import Configuration
+
+# Moto's time goes into Python code, which more threads than cores do not speed up.
+_THREADS = 4
+
+
+class MotoBridge:
+    """Answers AWS requests with moto."""
+
+    def __init__(self) -> None:
+        self._app = DomainDispatcherApplication(create_backend_app)
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="moto")
+
+    async def handle(self, request: web.BaseRequest) -> web.Response:
+        """Answer one request; it is held in memory as a whole."""
+        body = await request.read()
+        target, headers = request.raw_path, request.headers
+        environ = _wsgi_environ(request.method, target, headers.items(), body, request.remote or "")
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._call, environ)
+
+    def restore(self, configurations: Sequence[Configuration]) -> None:
+        """Let moto know again how buckets were configured before this start."""
+        for kept in configurations:
+            self._call(_wsgi_environ("PUT", kept.target, kept.headers.items(), kept.body, ""))
+
+    def close(self) -> None:
+        """End the threads and forget everything that was kept."""
+        self._threads.shutdown(cancel_futures=True)
+        s3_backends.reset()
+
+    def _call(self, environ: dict[str, Any]) -> web.Response:
+        status: list[str] = []
+        headers: list[tuple[str, str]] = []
+
+        def start_response(line: str, fields: list[tuple[str, str]], _: object = None) -> None:
+            status.append(line)
+            headers.extend(fields)
+
+        chunks = self._app(environ, start_response)
+        try:
+            body = b"".join(chunks)
+        finally:
+            if hasattr(chunks, "close"):
+                chunks.close()
+        response = web.Response(status=int(status[0].split()[0]), body=body or None)
+        response.headers.clear()
+        for name, value in headers:
+            response.headers.add(name, value)
+        return response
+
+
+def _wsgi_environ(
+    method: str, target: str, headers: Iterable[tuple[str, str]], body: bytes, remote: str
+) -> dict[str, Any]:
+    """Build a WSGI environment (PEP 3333) of a request whose body has been read."""
+    raw_path, _, query = target.partition("?")
+    environ: dict[str, Any] = {
+        "REQUEST_METHOD": method,
+        "SCRIPT_NAME": "",
+        "PATH_INFO": urllib.parse.unquote(raw_path, "latin-1"),
+        "RAW_URI": target,
+        "REQUEST_URI": target,
+        "QUERY_STRING": query,
+        "CONTENT_LENGTH": str(len(body)),
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "REMOTE_ADDR": remote,
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": "http",
+        "wsgi.input": io.BytesIO(body),
+        "wsgi.errors": io.StringIO(),
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": False,
+        "wsgi.run_once": False,
+    }
+    for name, value in headers:
+        key = name.upper().replace("-", "_")
+        if key == "CONTENT_TYPE":
+            environ[key] = value
+        elif key not in ("CONTENT_LENGTH", "TRANSFER_ENCODING"):
+            environ[f"HTTP_{key}"] = value
+    host, _, port = environ.setdefault("HTTP_HOST", "localhost").partition(":")
+    return {**environ, "SERVER_NAME": host, "SERVER_PORT": port or "80"}

@@ -1,0 +1,143 @@
+"""What is kept of the functions from one start to the next."""
+
+import json
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from emulator.aws.lambda_.core.function_spec import FunctionSpec
+from emulator.aws.lambda_.core.models import Alias, Function, Package
+from emulator.aws.state import StateFolder
+from emulator.errors import ApiError
+
+_SCHEMA = "CREATE TABLE IF NOT EXISTS functions (name TEXT PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID"
+
+
+@dataclass
+class Entry:
+    """All there is under one name."""
+
+    latest: Function
+    versions: dict[str, Function] = field(default_factory=dict)
+    published: int = 0
+    aliases: dict[str, Alias] = field(default_factory=dict)
+    reserved_concurrency: int | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+    # Statements of its resource policy, by their ids.
+    policy: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def functions(self) -> list[Function]:
+        """The latest state and the versions."""
+        return [self.latest, *self.versions.values()]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what is written to the database."""
+        return {
+            "functions": [_function_json(function) for function in self.functions],
+            "published": self.published,
+            "aliases": [asdict(alias) for alias in self.aliases.values()],
+            "reservedConcurrency": self.reserved_concurrency,
+            "tags": self.tags,
+            "policy": self.policy,
+        }
+
+    @classmethod
+    def from_json(cls, kept: Mapping[str, Any], folder: Path) -> "Entry":
+        """Read what was written to the database; the functions' code lies in a folder."""
+        latest, *versions = (_function(function, folder) for function in kept["functions"])
+        return cls(
+            latest,
+            {function.version: function for function in versions},
+            kept["published"],
+            {alias["name"]: Alias(**alias) for alias in kept["aliases"]},
+            kept["reservedConcurrency"],
+            kept["tags"],
+            kept["policy"],
+        )
+
+
+class FunctionRecords:
+    """The records of all functions, and the folder with their code.
+
+    Parameters
+    ----------
+    state
+        Where they are kept.
+
+    Attributes
+    ----------
+    folder
+        The folder with a folder for each archive.
+
+    Raises
+    ------
+    StateError
+        When what the folder has does not fit together.
+    """
+
+    def __init__(self, state: StateFolder) -> None:
+        self.folder = state.folder("functions")
+        self._state = state
+        self._database = state.database
+
+    def load(self) -> dict[str, Entry]:
+        """Return what was kept, by name.
+
+        Raises
+        ------
+        StateError
+            When it cannot be read, or a function's code is missing.
+        """
+        try:
+            self._database.execute(_SCHEMA)
+            rows = self._database.execute("SELECT name, record FROM functions").fetchall()
+            entries = {name: Entry.from_json(json.loads(record), self.folder) for name, record in rows}
+        except (sqlite3.DatabaseError, ApiError, LookupError, TypeError, ValueError) as error:
+            raise self._state.damaged(f"functions: {error!r}") from error
+        for name, entry in entries.items():
+            for function in entry.functions:
+                if function.package.root is not None and not function.package.root.is_dir():
+                    raise self._state.damaged(f"the code of the function {name} is missing: {function.package.root}")
+        return entries
+
+    def put(self, name: str, entry: Entry) -> None:
+        """Keep what there is under a name now."""
+        row = (name, json.dumps(entry.to_json()))
+        self._database.execute("INSERT OR REPLACE INTO functions VALUES (?, ?)", row)
+
+    def delete(self, name: str) -> None:
+        """Forget a name."""
+        self._database.execute("DELETE FROM functions WHERE name = ?", (name,))
+
+
+def _function_json(function: Function) -> dict[str, Any]:
+    package = function.package
+    return {
+        "spec": function.spec.to_api(),
+        "package": {
+            "sha256": package.sha256,
+            "size": package.size,
+            # Its name alone: the state folder may be moved.
+            "root": package.root and package.root.name,
+            "imageUri": package.image_uri,
+        },
+        "version": function.version,
+        "revisionId": function.revision_id,
+        "lastModified": function.last_modified.isoformat(),
+    }
+
+
+def _function(kept: Mapping[str, Any], folder: Path) -> Function:
+    package = kept["package"]
+    root = folder / package["root"] if package["root"] else None
+    return Function(
+        FunctionSpec.from_api(kept["spec"]),
+        Package(package["sha256"], package["size"], root, package["imageUri"]),
+        kept["version"],
+        kept["revisionId"],
+        datetime.fromisoformat(kept["lastModified"]),
+    )

@@ -1,0 +1,299 @@
+"""The functions that exist, with their versions and aliases."""
+
+import re
+import uuid
+from collections.abc import Mapping
+from dataclasses import replace
+from http import HTTPStatus
+from typing import Any
+
+from emulator.aws import limits
+from emulator.aws.lambda_.core.code_store import Packages
+from emulator.aws.lambda_.core.constraints import invalid
+from emulator.aws.lambda_.core.function_records import Entry, FunctionRecords
+from emulator.aws.lambda_.core.function_spec import FunctionSpec
+from emulator.aws.lambda_.core.models import (
+    LATEST,
+    Alias,
+    Function,
+    ImageUri,
+    Reference,
+    check_revision,
+    function_arn,
+    not_found,
+)
+from emulator.errors import ApiError
+
+_ALIAS = re.compile(r"(?!^[0-9]+$)([a-zA-Z0-9-_]{1,128})")
+
+
+class FunctionRegistry:
+    """The functions that exist, by name.
+
+    Every method that is given a reference takes a name, a partial ARN or an ARN, and raises `ApiError` when there is
+    no such function. A revision id that is given and is not the latest one is refused, too.
+
+    Parameters
+    ----------
+    records
+        Keeps every change, before the method that makes it returns. Code stays until the function is deleted, or
+        until the next start: a version may be running it.
+
+    Raises
+    ------
+    StateError
+        When what was kept does not fit together.
+    """
+
+    def __init__(self, records: FunctionRecords) -> None:
+        self._records = records
+        self._entries = records.load()
+        self._packages = Packages(records.folder)
+        self._packages.keep_only(function for entry in self._entries.values() for function in entry.functions)
+
+    def create(self, spec: FunctionSpec, code: bytes | ImageUri, tags: Mapping[str, str] | None = None) -> Function:
+        """Add a function.
+
+        Raises
+        ------
+        ApiError
+            When there is one of that name, or the archive is refused.
+        """
+        if spec.name in self._entries:
+            raise ApiError("ResourceConflictException", HTTPStatus.CONFLICT, f"Function already exist: {spec.name}")
+        function = Function(spec, self._packages.store(spec, code))
+        self._entries[spec.name] = Entry(function, tags=dict(tags or {}))
+        self._keep(spec.name)
+        return function
+
+    def get(self, reference: str, qualifier: str | None = None) -> Function:
+        """Return the function that a reference and a version or alias mean.
+
+        Raises
+        ------
+        ApiError
+            When there is none, or the reference has another qualifier.
+        """
+        entry, parsed = self._find(reference)
+        if qualifier is not None and parsed.qualifier not in (None, qualifier):
+            raise invalid(
+                "The derived qualifier from the function name does not match the specified qualifier "
+                f"{parsed.qualifier}"
+            )
+        qualifier = qualifier or parsed.qualifier or LATEST
+        alias = entry.aliases.get(qualifier)
+        version = qualifier if alias is None else alias.version
+        function = entry.latest if version == LATEST else entry.versions.get(version)
+        if function is None:
+            raise not_found(f"{function_arn(parsed.name)}:{qualifier}")
+        return function
+
+    def update_code(
+        self,
+        reference: str,
+        code: bytes | ImageUri,
+        *,
+        revision_id: str | None = None,
+        architecture: str | None = None,
+        dry_run: bool = False,
+    ) -> Function:
+        """Give a function new code; return it as it is now, or would be after a dry run."""
+        entry, parsed = self._find(reference)
+        check_revision(entry.latest.revision_id, revision_id)
+        spec = entry.latest.spec if architecture is None else replace(entry.latest.spec, architecture=architecture)
+        function = entry.latest.changed(spec=spec, package=self._packages.store(spec, code))
+        if dry_run:
+            self._packages.remove([function])
+        else:
+            entry.latest = function
+            self._keep(parsed.name)
+        return function
+
+    def update_configuration(self, reference: str, request: Mapping[str, Any]) -> Function:
+        """Change a function's settings; return it as it is now."""
+        entry, parsed = self._find(reference)
+        check_revision(entry.latest.revision_id, request.get("RevisionId"))
+        entry.latest = entry.latest.changed(spec=entry.latest.spec.updated(request))
+        self._keep(parsed.name)
+        return entry.latest
+
+    def publish(
+        self,
+        reference: str,
+        *,
+        description: str | None = None,
+        code_sha256: str | None = None,
+        revision_id: str | None = None,
+    ) -> Function:
+        """Freeze the function as its next version; an unchanged one is not published twice."""
+        entry, parsed = self._find(reference)
+        latest = entry.latest
+        check_revision(latest.revision_id, revision_id)
+        if code_sha256 not in (None, latest.package.sha256):
+            raise invalid(
+                f"CodeSHA256 ({code_sha256}) is different from current CodeSHA256 in $LATEST "
+                f"({latest.package.sha256}). Please try again with the CodeSHA256 in $LATEST."
+            )
+        newest = next(reversed(entry.versions.values()), None)
+        if newest is not None and newest.is_same_but_for_description(latest):
+            return newest
+        entry.published += 1
+        version = str(entry.published)
+        spec = latest.spec if description is None else replace(latest.spec, description=description)
+        entry.versions[version] = replace(latest, spec=spec, version=version, revision_id=str(uuid.uuid4()))
+        self._keep(parsed.name)
+        return entry.versions[version]
+
+    def create_alias(self, reference: str, name: str, version: str, description: str = "") -> Alias:
+        """Let a name stand for a version.
+
+        Raises
+        ------
+        ApiError
+            When the version does not exist, or the alias does.
+        """
+        entry, parsed = self._find(reference)
+        if not _ALIAS.fullmatch(name):
+            raise invalid(f"Name: expected letters, digits, - or _ and no mere number, got {name!r}")
+        if name in entry.aliases:
+            message = f"Alias already exists: {function_arn(parsed.name)}:{name}"
+            raise ApiError("ResourceConflictException", HTTPStatus.CONFLICT, message)
+        self.get(parsed.name, version)
+        entry.aliases[name] = Alias(name, version, description)
+        self._keep(parsed.name)
+        return entry.aliases[name]
+
+    def update_alias(
+        self,
+        reference: str,
+        name: str,
+        *,
+        version: str | None = None,
+        description: str | None = None,
+        revision_id: str | None = None,
+    ) -> Alias:
+        """Let an alias stand for another version, or describe it anew."""
+        entry, parsed = self._find(reference)
+        alias = self.alias(reference, name)
+        check_revision(alias.revision_id, revision_id)
+        if version is not None:
+            self.get(parsed.name, version)
+            alias = replace(alias, version=version)
+        if description is not None:
+            alias = replace(alias, description=description)
+        entry.aliases[name] = replace(alias, revision_id=str(uuid.uuid4()))
+        self._keep(parsed.name)
+        return entry.aliases[name]
+
+    def alias(self, reference: str, name: str) -> Alias:
+        """Return an alias."""
+        entry, parsed = self._find(reference)
+        if name not in entry.aliases:
+            arn = f"{function_arn(parsed.name)}:{name}"
+            raise ApiError("ResourceNotFoundException", HTTPStatus.NOT_FOUND, f"Cannot find alias arn: {arn}")
+        return entry.aliases[name]
+
+    def aliases(self, reference: str) -> list[Alias]:
+        """Return a function's aliases, by name."""
+        entry, _ = self._find(reference)
+        return [entry.aliases[name] for name in sorted(entry.aliases)]
+
+    def delete_alias(self, reference: str, name: str) -> None:
+        """Forget an alias, if there is one."""
+        entry, parsed = self._find(reference)
+        entry.aliases.pop(name, None)
+        self._keep(parsed.name)
+
+    def reserve(self, reference: str, concurrency: int | None) -> None:
+        """Set a function's reserved concurrency, or take the reservation back with None.
+
+        Raises
+        ------
+        ApiError
+            When fewer than 100 executions would be left for the functions without a reservation, as on AWS.
+        """
+        entry, parsed = self._find(reference)
+        others = sum(other.reserved_concurrency or 0 for other in self._entries.values() if other is not entry)
+        left = limits.CONCURRENT_EXECUTIONS - others - (concurrency or 0)
+        if concurrency is not None and (concurrency < 0 or left < limits.UNRESERVED_EXECUTIONS):
+            raise invalid(
+                "Specified ReservedConcurrentExecutions for function decreases account's "
+                f"UnreservedConcurrentExecution below its minimum value of [{limits.UNRESERVED_EXECUTIONS}]."
+            )
+        entry.reserved_concurrency = concurrency
+        self._keep(parsed.name)
+
+    def reserved(self, name: str) -> int | None:
+        """Return a function's reserved concurrency, None when it has none or is gone."""
+        entry = self._entries.get(name)
+        return None if entry is None else entry.reserved_concurrency
+
+    def unreserved(self) -> int:
+        """Return how many executions the functions without a reservation share."""
+        reserved = sum(entry.reserved_concurrency or 0 for entry in self._entries.values())
+        return limits.CONCURRENT_EXECUTIONS - reserved
+
+    def tags(self, reference: str) -> dict[str, str]:
+        """Return a function's tags."""
+        return dict(self._find(reference)[0].tags)
+
+    def set_tags(self, reference: str, tags: dict[str, str]) -> None:
+        """Give a function other tags."""
+        entry, parsed = self._find(reference)
+        entry.tags = tags
+        self._keep(parsed.name)
+
+    def policy(self, reference: str) -> dict[str, dict[str, Any]]:
+        """Return the statements of a function's resource policy by their ids."""
+        return dict(self._find(reference)[0].policy)
+
+    def set_policy(self, reference: str, policy: dict[str, dict[str, Any]]) -> None:
+        """Give a function another resource policy."""
+        entry, parsed = self._find(reference)
+        entry.policy = policy
+        self._keep(parsed.name)
+
+    def delete(self, reference: str, qualifier: str | None = None) -> list[Function]:
+        """Remove a function with all its versions, or one version of it; return what was removed.
+
+        Raises
+        ------
+        ApiError
+            When an alias stands for the version.
+        """
+        entry, parsed = self._find(reference)
+        version = qualifier or parsed.qualifier
+        if version == LATEST:
+            raise invalid("$LATEST version cannot be deleted without deleting the function.")
+        if version is None:
+            del self._entries[parsed.name]
+            self._records.delete(parsed.name)
+            self._packages.remove(entry.functions)
+            return entry.functions
+        if any(alias.version == version for alias in entry.aliases.values()):
+            message = f"Unable to delete version because the following aliases reference it: {version}"
+            raise ApiError("ResourceConflictException", HTTPStatus.CONFLICT, message)
+        removed = entry.versions.pop(version, None)
+        if removed is None:
+            return []
+        self._keep(parsed.name)
+        if all(other.package.root != removed.package.root for other in entry.functions):
+            self._packages.remove([removed])
+        return [removed]
+
+    def all(self) -> list[Function]:
+        """Return every function's latest state, by name."""
+        return [self._entries[name].latest for name in sorted(self._entries)]
+
+    def versions(self, reference: str) -> list[Function]:
+        """Return a function's latest state and its versions."""
+        return self._find(reference)[0].functions
+
+    def _keep(self, name: str) -> None:
+        self._records.put(name, self._entries[name])
+
+    def _find(self, reference: str) -> tuple[Entry, Reference]:
+        parsed = Reference.parse(reference)
+        if parsed.name not in self._entries:
+            raise not_found(function_arn(parsed.name))
+        return self._entries[parsed.name], parsed

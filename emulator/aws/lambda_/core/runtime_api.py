@@ -1,0 +1,172 @@
+"""The platform's side of the Lambda runtime API, for one sandbox.
+
+Each sandbox has an address of its own, as on AWS, so that a caller is known by where it calls. Protocol:
+https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
+"""
+
+import asyncio
+import json
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from aiohttp import web
+
+from emulator.aws.limits import RESPONSE_BYTES
+
+_API = "/2018-06-01/runtime"
+# The sandbox has ended by then; zero would mean to wait for ever.
+_SHUTDOWN_S = 0.1
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """One event on its way to a handler.
+
+    Parameters
+    ----------
+    request_id
+        Its id.
+    payload
+        The event, JSON.
+    function_arn
+        The function it was sent to.
+    deadline_ms
+        When it times out, ms since the epoch.
+    """
+
+    request_id: str
+    payload: bytes
+    function_arn: str
+    deadline_ms: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a handler returned, or the error it raised.
+
+    Parameters
+    ----------
+    payload
+        JSON: the result, or ``errorMessage``, ``errorType``, ``stackTrace`` and ``requestId``.
+    is_error
+        Which of the two.
+    """
+
+    payload: bytes
+    is_error: bool
+
+
+class RuntimeApi:
+    """Hands one sandbox its invocations and takes its answers.
+
+    The life of a sandbox: it asks for its first event (`ready` resolves with None) or reports that its handler cannot
+    be loaded (`ready` resolves with the answer that every invocation then has); then event and answer alternate.
+    """
+
+    def __init__(self) -> None:
+        self.ready: asyncio.Future[Answer | None] = asyncio.get_running_loop().create_future()
+        self._events: asyncio.Queue[Invocation] = asyncio.Queue()
+        self._current: tuple[Invocation, asyncio.Future[Answer]] | None = None
+        self._server: asyncio.Server | None = None
+        self._http: web.Server | None = None
+
+    async def start(self) -> str:
+        """Begin to listen on a loopback port of its own; return the ``AWS_LAMBDA_RUNTIME_API`` address."""
+        # The largest body is a result of Lambda's own limit, and one byte more to see that it is too large.
+        self._http = web.Server(self._handle, handler_cancellation=True, access_log=None)
+        self._server = await asyncio.get_running_loop().create_server(self._http, "127.0.0.1", 0)
+        host, port = self._server.sockets[0].getsockname()[:2]
+        return f"{host}:{port}"
+
+    async def close(self) -> None:
+        """Stop listening and drop the sandbox's connection."""
+        if self._server is not None and self._http is not None:
+            self._server.close()
+            await self._http.shutdown(_SHUTDOWN_S)
+
+    def send(self, invocation: Invocation) -> asyncio.Future[Answer]:
+        """Give the sandbox an event; the future resolves with its answer."""
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._current = (invocation, answer)
+        self._events.put_nowait(invocation)
+        return answer
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        path = request.path.removeprefix(_API)
+        if request.method == "GET" and path == "/invocation/next":
+            return await self._next()
+        if request.method != "POST":
+            return _refusal(HTTPStatus.NOT_FOUND, "InvalidRequest", f"no such call: {request.method} {path}")
+        body = await _read_limited(request)
+        if path == "/init/error":
+            if not self.ready.done():
+                self.ready.set_result(Answer(body, is_error=True))
+            return _accepted()
+        return self._answer(path, body)
+
+    async def _next(self) -> web.StreamResponse:
+        if not self.ready.done():
+            self.ready.set_result(None)
+        invocation = await self._events.get()
+        return web.Response(
+            body=invocation.payload,
+            content_type="application/json",
+            headers={
+                "Lambda-Runtime-Aws-Request-Id": invocation.request_id,
+                "Lambda-Runtime-Deadline-Ms": str(invocation.deadline_ms),
+                "Lambda-Runtime-Invoked-Function-Arn": invocation.function_arn,
+                "Lambda-Runtime-Trace-Id": f"Root=1-{invocation.request_id[:8]}-{'0' * 24};Sampled=0",
+            },
+        )
+
+    def _answer(self, path: str, body: bytes) -> web.StreamResponse:
+        _, _, tail = path.partition("/invocation/")
+        request_id, _, kind = tail.partition("/")
+        if kind not in ("response", "error"):
+            return _refusal(HTTPStatus.NOT_FOUND, "InvalidRequest", f"no such call: POST {path}")
+        if self._current is None or self._current[0].request_id != request_id:
+            return _refusal(HTTPStatus.BAD_REQUEST, "InvalidRequestID", f"request {request_id} is not under way")
+        answer = self._current[1]
+        self._current = None
+        if not answer.done():
+            answer.set_result(_within_limit(request_id, Answer(body, is_error=kind == "error")))
+        return _accepted()
+
+
+async def _read_limited(request: web.BaseRequest) -> bytes:
+    """Read a body, but never more of it than tells that it is too large."""
+    body = bytearray()
+    async for chunk in request.content.iter_any():
+        if len(body) <= RESPONSE_BYTES:
+            body += chunk
+    return bytes(body)
+
+
+def _within_limit(request_id: str, answer: Answer) -> Answer:
+    if len(answer.payload) <= RESPONSE_BYTES:
+        return answer
+    return Answer(
+        error_payload(
+            request_id,
+            "Function.ResponseSizeTooLarge",
+            f"Response payload size exceeded maximum allowed payload size ({RESPONSE_BYTES} bytes).",
+        ),
+        is_error=True,
+    )
+
+
+def error_payload(request_id: str, error_type: str, message: str) -> bytes:
+    """Return the JSON that a caller gets for an error of the platform's."""
+    body: dict[str, Any] = {"errorType": error_type, "errorMessage": message}
+    if request_id:
+        body["requestId"] = request_id
+    return json.dumps(body).encode()
+
+
+def _accepted() -> web.Response:
+    return web.json_response({"status": "OK"}, status=HTTPStatus.ACCEPTED)
+
+
+def _refusal(status: HTTPStatus, kind: str, message: str) -> web.Response:
+    return web.json_response({"errorType": kind, "errorMessage": message}, status=status)

@@ -1,0 +1,143 @@
+"""The lines that Lambda writes to a function's log, and how to read them back.
+
+Format: https://docs.aws.amazon.com/lambda/latest/dg/python-logging.html
+"""
+
+import math
+import re
+from dataclasses import dataclass
+
+from emulator.aws.limits import REGION
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a REPORT line says of one invocation.
+
+    Parameters
+    ----------
+    request_id
+        The invocation's id.
+    duration_ms
+        Time in the handler, ms.
+    memory_mb
+        Memory the function is configured with, MB.
+    max_memory_mb
+        The most memory its sandbox has used, MB.
+    init_ms
+        Time of the cold start, ms; None when the sandbox was warm.
+    status
+        ``error`` or ``timeout`` when the invocation did not succeed for a reason of the platform's.
+    error_type
+        The platform's name for that reason.
+    """
+
+    request_id: str
+    duration_ms: float
+    memory_mb: int
+    max_memory_mb: int
+    init_ms: float | None = None
+    status: str | None = None
+    error_type: str | None = None
+
+    @property
+    def billed_ms(self) -> int:
+        """Billed time: handler and, since August 2025, cold start together, rounded up to a millisecond."""
+        return math.ceil(round(self.duration_ms + (self.init_ms or 0.0), 2))
+
+    def line(self) -> str:
+        """Return the REPORT line, tab-separated as Lambda writes it."""
+        parts = [
+            f"REPORT RequestId: {self.request_id}",
+            f"Duration: {self.duration_ms:.2f} ms",
+            f"Billed Duration: {self.billed_ms} ms",
+            f"Memory Size: {self.memory_mb} MB",
+            f"Max Memory Used: {self.max_memory_mb} MB",
+        ]
+        if self.init_ms is not None:
+            parts.append(f"Init Duration: {self.init_ms:.2f} ms")
+        if self.status is not None:
+            parts.append(f"Status: {self.status}")
+        if self.error_type is not None:
+            parts.append(f"Error Type: {self.error_type}")
+        return "\t".join(parts) + "\t"
+
+
+@dataclass(frozen=True)
+class InitReport:
+    """What an INIT_REPORT line says of an init phase that did not succeed.
+
+    Parameters
+    ----------
+    init_ms
+        How long it took, ms.
+    phase
+        ``init``, or ``invoke`` when it was tried again in an invocation's time.
+    status
+        ``error`` or ``timeout``.
+    error_type
+        The platform's, or the runtime's, name for the reason; None for a timeout.
+    """
+
+    init_ms: float
+    phase: str
+    status: str
+    error_type: str | None
+
+    def line(self) -> str:
+        """Return the line, tab-separated as Lambda writes it."""
+        kind = "" if self.error_type is None else f"\tError Type: {self.error_type}"
+        return f"INIT_REPORT Init Duration: {self.init_ms:.2f} ms\tPhase: {self.phase}\tStatus: {self.status}{kind}"
+
+
+_FIELD = re.compile(r"\s*([A-Za-z ]+): ([^\t]+)\t?")
+
+
+def parse_report(line: str) -> Report:
+    """Read a REPORT line, of ours or of AWS's.
+
+    Raises
+    ------
+    ValueError
+        When the line is no REPORT line or lacks a field.
+    """
+    if not line.startswith("REPORT "):
+        raise ValueError(f"expected a line that starts with REPORT, got {line[:60]!r}")
+    fields = {name.strip(): value.strip() for name, value in _FIELD.findall(line.removeprefix("REPORT "))}
+    try:
+        return Report(
+            request_id=fields["RequestId"],
+            duration_ms=_number(fields["Duration"]),
+            memory_mb=int(_number(fields["Memory Size"])),
+            max_memory_mb=int(_number(fields["Max Memory Used"])),
+            init_ms=_number(fields["Init Duration"]) if "Init Duration" in fields else None,
+            status=fields.get("Status"),
+            error_type=fields.get("Error Type"),
+        )
+    except KeyError as missing:
+        raise ValueError(f"the REPORT line has no field {missing}: {line!r}") from None
+
+
+def _number(text: str) -> float:
+    return float(text.split()[0])
+
+
+def init_start_line(runtime: str) -> str:
+    """Return the line that opens a log stream.
+
+    Parameters
+    ----------
+    runtime
+        What runs the function, such as ``python:3.11.7``.
+    """
+    return f"INIT_START Runtime Version: {runtime}\tRuntime Version ARN: arn:aws:lambda:{REGION}::runtime:fmi-emulator"
+
+
+def start_line(request_id: str, version: str = "$LATEST") -> str:
+    """Return the line that opens an invocation."""
+    return f"START RequestId: {request_id} Version: {version}"
+
+
+def end_line(request_id: str) -> str:
+    """Return the line that closes an invocation's own output."""
+    return f"END RequestId: {request_id}"

@@ -1,0 +1,264 @@
+"""The events of all log groups.
+
+A sandbox's lines come many at a time and have one timestamp, so they are one row: a row a line took ten times as long.
+"""
+
+import itertools
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Sequence
+from http import HTTPStatus
+
+from emulator.aws.logs.core.records import LogEvent, LogGroup, LogStream, Position
+from emulator.aws.state import StateFolder
+from emulator.errors import ApiError
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS log_groups (
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, created INTEGER NOT NULL, retention INTEGER
+);
+CREATE TABLE IF NOT EXISTS log_streams (
+    id INTEGER PRIMARY KEY, group_id INTEGER NOT NULL, name TEXT NOT NULL, created INTEGER NOT NULL,
+    first INTEGER, last INTEGER, ingested INTEGER, bytes INTEGER NOT NULL, UNIQUE (group_id, name)
+);
+CREATE TABLE IF NOT EXISTS log_batches (
+    number INTEGER PRIMARY KEY, group_id INTEGER NOT NULL, stream_id INTEGER NOT NULL, timestamp INTEGER NOT NULL,
+    ingested INTEGER NOT NULL, messages TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS log_batches_of_group ON log_batches (group_id, timestamp, number);
+CREATE INDEX IF NOT EXISTS log_batches_of_stream ON log_batches (stream_id, timestamp, number);
+"""
+_GROUPS = (
+    "SELECT name, created, retention,"
+    " (SELECT coalesce(sum(bytes), 0) FROM log_streams WHERE group_id = log_groups.id) FROM log_groups"
+)
+_FOREVER = 2**62
+# Streams that are written to are looked up once.
+_Ids = tuple[int, int]
+
+
+class LogStore:
+    """Log groups with their streams and events; every change is committed when its method returns.
+
+    Parameters
+    ----------
+    state
+        Where they are kept.
+
+    Raises
+    ------
+    StateError
+        When what the folder has cannot be read.
+    """
+
+    def __init__(self, state: StateFolder) -> None:
+        self._state = state
+        self._database = state.database
+        self._known: dict[tuple[str, str], _Ids] = {}
+        try:
+            self._database.executescript(_SCHEMA)
+        except sqlite3.DatabaseError as error:
+            raise state.damaged(f"logs: {error}") from error
+
+    def append(self, group: str, stream: str, messages: Sequence[str]) -> None:
+        """Add events with the present time; the group and the stream are made where there are none."""
+        if (group, stream) not in self._known:
+            now = _now()
+            self._database.execute("INSERT OR IGNORE INTO log_groups (name, created) VALUES (?, ?)", (group, now))
+            made = (self._group_id(group), stream, now)
+            query = "INSERT OR IGNORE INTO log_streams (group_id, name, created, bytes) VALUES (?, ?, ?, 0)"
+            self._database.execute(query, made)
+        now = _now()
+        self.put_events(group, stream, [(now, message) for message in messages])
+
+    def put_events(self, group: str, stream: str, events: Sequence[tuple[int, str]]) -> None:
+        """Add events to a stream.
+
+        Parameters
+        ----------
+        group, stream
+            Their names.
+        events
+            Time in ms since 1970 and text, in the order of time.
+
+        Raises
+        ------
+        ApiError
+            ResourceNotFoundException.
+        """
+        group_id, stream_id = self._ids(group, stream)
+        if not events:
+            return
+        now, size = _now(), sum(len(message.encode(errors="replace")) for _, message in events)
+        rows = [
+            (group_id, stream_id, timestamp, now, json.dumps([message for _, message in batch]))
+            for timestamp, batch in itertools.groupby(events, key=lambda event: event[0])
+        ]
+        insert = "INSERT INTO log_batches (group_id, stream_id, timestamp, ingested, messages) VALUES (?, ?, ?, ?, ?)"
+        update = (
+            "UPDATE log_streams SET first = min(coalesce(first, ?1), ?1), last = max(coalesce(last, ?2), ?2),"
+            " ingested = ?3, bytes = bytes + ?4 WHERE id = ?5"
+        )
+        with self._state.transaction():
+            self._database.executemany(insert, rows)
+            self._database.execute(update, (events[0][0], events[-1][0], now, size, stream_id))
+
+    def create_group(self, name: str) -> None:
+        """Make a log group.
+
+        Raises
+        ------
+        ApiError
+            ResourceAlreadyExistsException.
+        """
+        try:
+            self._database.execute("INSERT INTO log_groups (name, created) VALUES (?, ?)", (name, _now()))
+        except sqlite3.IntegrityError:
+            raise _exists("group") from None
+
+    def create_stream(self, group: str, name: str) -> None:
+        """Make a log stream.
+
+        Raises
+        ------
+        ApiError
+            ResourceAlreadyExistsException or ResourceNotFoundException.
+        """
+        row = (self._group_id(group), name, _now())
+        try:
+            query = "INSERT INTO log_streams (group_id, name, created, bytes) VALUES (?, ?, ?, 0)"
+            self._database.execute(query, row)
+        except sqlite3.IntegrityError:
+            raise _exists("stream") from None
+
+    def delete_group(self, name: str) -> None:
+        """Remove a log group with all its events."""
+        group_id = self._group_id(name)
+        self._delete(("log_batches", "group_id"), ("log_streams", "group_id"), ("log_groups", "id"), value=group_id)
+
+    def delete_stream(self, group: str, name: str) -> None:
+        """Remove a log stream with its events."""
+        _, stream_id = self._ids(group, name)
+        self._delete(("log_batches", "stream_id"), ("log_streams", "id"), value=stream_id)
+
+    def set_retention(self, group: str, days: int | None) -> None:
+        """Take note of how long events are to be kept; nothing expires here."""
+        self._database.execute("UPDATE log_groups SET retention = ? WHERE id = ?", (days, self._group_id(group)))
+
+    def groups(self) -> list[LogGroup]:
+        """Return all log groups, by name."""
+        return [LogGroup(*row) for row in self._database.execute(f"{_GROUPS} ORDER BY name")]
+
+    def streams(self, group: str) -> list[LogStream]:
+        """Return a group's streams, by name."""
+        query = "SELECT name, created, first, last, ingested, bytes FROM log_streams WHERE group_id = ? ORDER BY name"
+        return [LogStream(*row) for row in self._database.execute(query, (self._group_id(group),))]
+
+    def events_of_group(
+        self,
+        group: str,
+        *,
+        start: int = 0,
+        end: int = _FOREVER,
+        after: Position | None = None,
+        stream: Callable[[str], bool] = lambda _: True,
+    ) -> Iterable[LogEvent]:
+        """Return a group's events in order, one by one as they are asked for; change nothing meanwhile.
+
+        Parameters
+        ----------
+        group
+            Its name.
+        start, end
+            The first and the last time, ms since 1970.
+        after
+            The place behind which to begin.
+        stream
+            Tells of a stream's name whether its events are wanted.
+        """
+        group_id = self._group_id(group)
+        names = self._database.execute("SELECT id, name FROM log_streams WHERE group_id = ?", (group_id,))
+        wanted = {stream_id: name for stream_id, name in names if stream(name)}
+        place = after or Position(start, -1, -1)
+        query = (
+            "SELECT timestamp, number, ingested, stream_id, messages FROM log_batches"
+            " WHERE group_id = ? AND (timestamp, number) >= (?, ?) AND timestamp >= ? AND timestamp <= ?"
+            " ORDER BY timestamp, number"
+        )
+        rows = self._database.execute(query, (group_id, place.timestamp, place.batch, start, end))
+        for timestamp, number, ingested, stream_id, messages in rows:
+            if stream_id in wanted:
+                for index, message in enumerate(json.loads(messages)):
+                    position = Position(timestamp, number, index)
+                    if position > place:
+                        yield LogEvent(position, ingested, wanted[stream_id], message)
+
+    def events_of_stream(
+        self, group: str, stream: str, *, start: int, end: int, place: Position | None, backward: bool
+    ) -> Iterable[LogEvent]:
+        """Return a stream's events one by one as they are asked for; change nothing meanwhile.
+
+        Parameters
+        ----------
+        group, stream
+            Their names.
+        start, end
+            The first and the last time, ms since 1970.
+        place
+            The place to begin at, itself left out; None for an end.
+        backward
+            Whether to go from the latest event to the first.
+        """
+        _, stream_id = self._ids(group, stream)
+        sign, order = ("<=", "DESC") if backward else (">=", "ASC")
+        begin = place or (Position(_FOREVER, 0, 0) if backward else Position(-1, 0, 0))
+        query = (
+            "SELECT timestamp, number, ingested, messages FROM log_batches"  # noqa: S608 - constants
+            f" WHERE stream_id = ? AND (timestamp, number) {sign} (?, ?) AND timestamp >= ? AND timestamp <= ?"
+            f" ORDER BY timestamp {order}, number {order}"
+        )
+        rows = self._database.execute(query, (stream_id, begin.timestamp, begin.batch, start, end))
+        for timestamp, number, ingested, messages in rows:
+            numbered = list(enumerate(json.loads(messages)))
+            for index, message in reversed(numbered) if backward else numbered:
+                position = Position(timestamp, number, index)
+                if position < begin if backward else position > begin:
+                    yield LogEvent(position, ingested, stream, message)
+
+    def _group_id(self, name: str) -> int:
+        row = self._database.execute("SELECT id FROM log_groups WHERE name = ?", (name,)).fetchone()
+        if row is None:
+            raise _missing("group")
+        return int(row[0])
+
+    def _ids(self, group: str, stream: str) -> _Ids:
+        known = self._known.get((group, stream))
+        if known is None:
+            group_id = self._group_id(group)
+            query = "SELECT id FROM log_streams WHERE group_id = ? AND name = ?"
+            row = self._database.execute(query, (group_id, stream)).fetchone()
+            if row is None:
+                raise _missing("stream")
+            known = self._known[group, stream] = (group_id, int(row[0]))
+        return known
+
+    def _delete(self, *places: tuple[str, str], value: int) -> None:
+        self._known.clear()
+        with self._state.transaction():
+            for table, column in places:
+                self._database.execute(f"DELETE FROM {table} WHERE {column} = ?", (value,))  # noqa: S608 - constants
+
+
+def _now() -> int:
+    return int(time.time() * 1000)
+
+
+def _missing(what: str) -> ApiError:
+    message = f"The specified log {what} does not exist."
+    return ApiError("ResourceNotFoundException", HTTPStatus.BAD_REQUEST, message)
+
+
+def _exists(what: str) -> ApiError:
+    message = f"The specified log {what} already exists"
+    return ApiError("ResourceAlreadyExistsException", HTTPStatus.BAD_REQUEST, message)

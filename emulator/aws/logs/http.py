@@ -1,0 +1,289 @@
+"""CloudWatch Logs' API.
+
+Shapes: https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_Operations.html
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from http import HTTPStatus
+from typing import Any
+
+from aiohttp import web
+
+from emulator.aws.json_requests import json_object, read, whole_number
+from emulator.aws.limits import ACCOUNT_ID, LOG_EVENT_BYTES, MIB, REGION
+from emulator.aws.logs.core.filter_pattern import matcher
+from emulator.aws.logs.core.records import LogEvent, Position
+from emulator.aws.logs.core.store import LogStore
+from emulator.errors import ApiError
+
+TARGET = "Logs_20140328."
+_REQUEST_BYTES = 2 * MIB
+# A page of events: https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/cloudwatch_limits_cwl.html
+_PAGE_EVENTS, _PAGE_BYTES = 10_000, MIB
+_EVENT_OVERHEAD_BYTES = 26
+_DESCRIBED = 50
+_FOREVER = 2**62
+_Body = Mapping[str, Any]
+
+
+class LogsApi:
+    """The operations on log groups, streams and events.
+
+    Parameters
+    ----------
+    logs
+        Where they are kept.
+    """
+
+    def __init__(self, logs: LogStore) -> None:
+        self._logs = logs
+        self._operations = {
+            "CreateLogGroup": self._create_group,
+            "CreateLogStream": self._create_stream,
+            "DeleteLogGroup": self._delete_group,
+            "DeleteLogStream": self._delete_stream,
+            "DeleteRetentionPolicy": self._set_retention,
+            "DescribeLogGroups": self._describe_groups,
+            "DescribeLogStreams": self._describe_streams,
+            "FilterLogEvents": self._filter,
+            "GetLogEvents": self._get_events,
+            "PutLogEvents": self._put_events,
+            "PutRetentionPolicy": self._set_retention,
+        }
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer a request to CloudWatch Logs."""
+        name = request.headers["X-Amz-Target"].removeprefix(TARGET)
+        try:
+            answer = self._operations.get(name, _refuse(name))(await _read(request))
+        except ApiError as error:
+            refusal = {"__type": error.code, "message": error.message}
+            return _json(refusal, error.status)
+        return _json(answer, HTTPStatus.OK)
+
+    def _create_group(self, body: _Body) -> dict[str, Any]:
+        self._logs.create_group(_text(body, "logGroupName"))
+        return {}
+
+    def _create_stream(self, body: _Body) -> dict[str, Any]:
+        self._logs.create_stream(_group(body), _text(body, "logStreamName"))
+        return {}
+
+    def _delete_group(self, body: _Body) -> dict[str, Any]:
+        self._logs.delete_group(_group(body))
+        return {}
+
+    def _delete_stream(self, body: _Body) -> dict[str, Any]:
+        self._logs.delete_stream(_group(body), _text(body, "logStreamName"))
+        return {}
+
+    def _set_retention(self, body: _Body) -> dict[str, Any]:
+        days = body.get("retentionInDays")
+        self._logs.set_retention(_group(body), None if days is None else _number(body, "retentionInDays"))
+        return {}
+
+    def _describe_groups(self, body: _Body) -> dict[str, Any]:
+        prefix, pattern = _optional_text(body, "logGroupNamePrefix"), _optional_text(body, "logGroupNamePattern")
+        described = []
+        for group in self._logs.groups():
+            if not group.name.startswith(prefix) or pattern.lower() not in group.name.lower():
+                continue
+            arn = f"arn:aws:logs:{REGION}:{ACCOUNT_ID}:log-group:{group.name}"
+            kept = {
+                "logGroupName": group.name,
+                "creationTime": group.created,
+                "metricFilterCount": 0,
+                "arn": f"{arn}:*",
+                "logGroupArn": arn,
+                "logGroupClass": "STANDARD",
+                "storedBytes": group.size,
+            }
+            described.append(kept if group.retention is None else {**kept, "retentionInDays": group.retention})
+        return _described(body, "logGroups", described)
+
+    def _describe_streams(self, body: _Body) -> dict[str, Any]:
+        group, prefix = _group(body), _optional_text(body, "logStreamNamePrefix")
+        streams = [stream for stream in self._logs.streams(group) if stream.name.startswith(prefix)]
+        if body.get("orderBy") == "LastEventTime":
+            streams.sort(key=lambda stream: stream.last or 0)
+        if body.get("descending"):
+            streams.reverse()
+        described = []
+        for stream in streams:
+            times = {
+                "firstEventTimestamp": stream.first,
+                "lastEventTimestamp": stream.last,
+                "lastIngestionTime": stream.ingested,
+            }
+            described.append(
+                {
+                    "logStreamName": stream.name,
+                    "creationTime": stream.created,
+                    "arn": f"arn:aws:logs:{REGION}:{ACCOUNT_ID}:log-group:{group}:log-stream:{stream.name}",
+                    "uploadSequenceToken": "1",
+                    "storedBytes": stream.size,
+                    **{name: time for name, time in times.items() if time is not None},
+                }
+            )
+        return _described(body, "logStreams", described)
+
+    def _put_events(self, body: _Body) -> dict[str, Any]:
+        group, stream, given = _group(body), _text(body, "logStreamName"), body.get("logEvents") or []
+        try:
+            events = [(_number(event, "timestamp"), _text(event, "message")) for event in given]
+        except (TypeError, AttributeError):
+            raise _invalid(f"logEvents: expected a list of {{timestamp, message}}, got {given!r:.80}") from None
+        sizes = [len(message.encode(errors="replace")) + _EVENT_OVERHEAD_BYTES for _, message in events]
+        if len(events) > _PAGE_EVENTS or sum(sizes) > _PAGE_BYTES:
+            raise _invalid(f"Upload too large: {len(events)} events, {sum(sizes)} bytes exceed limit of {_PAGE_BYTES}")
+        if max(sizes, default=0) > LOG_EVENT_BYTES + _EVENT_OVERHEAD_BYTES:
+            raise _invalid(f"Log event too large: {max(sizes)} bytes exceed limit of {LOG_EVENT_BYTES}")
+        if events != sorted(events, key=lambda event: event[0]):
+            raise _invalid("Log events in a single PutLogEvents request must be in chronological order.")
+        self._logs.put_events(group, stream, events)
+        return {"nextSequenceToken": "1"}
+
+    def _filter(self, body: _Body) -> dict[str, Any]:
+        names, prefix = body.get("logStreamNames") or [], _optional_text(body, "logStreamNamePrefix")
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise _invalid(f"logStreamNames: expected a list of texts, got {names!r:.80}")
+        matches = matcher(_optional_text(body, "filterPattern"))
+        events = self._logs.events_of_group(
+            _group(body),
+            start=_number(body, "startTime", 0),
+            end=_number(body, "endTime", _FOREVER),
+            after=_position(body["nextToken"]) if body.get("nextToken") else None,
+            stream=lambda name: name.startswith(prefix) and (not names or name in names),
+        )
+        matching = (event for event in events if matches(event.message))
+        page, is_truncated = _page(matching, _number(body, "limit", _PAGE_EVENTS, least=1))
+        answer: dict[str, Any] = {
+            "events": [
+                {
+                    "logStreamName": event.stream,
+                    "timestamp": event.position.timestamp,
+                    "message": event.message,
+                    "ingestionTime": event.ingested,
+                    "eventId": f"{event.position.batch:048d}{event.position.index:08d}",
+                }
+                for event in page
+            ],
+            "searchedLogStreams": [],
+        }
+        return {**answer, "nextToken": _token(page[-1].position)} if is_truncated else answer
+
+    def _get_events(self, body: _Body) -> dict[str, Any]:
+        token = str(body.get("nextToken") or "")
+        kind, _, place = token.partition("/")
+        # Without a token, the page is the latest one unless asked otherwise.
+        backward = kind == "b" if token else not body.get("startFromHead")
+        position = _position(place) if place else None
+        events = self._logs.events_of_stream(
+            _group(body),
+            _text(body, "logStreamName"),
+            start=_number(body, "startTime", 0),
+            end=_number(body, "endTime", _FOREVER),
+            place=position,
+            backward=backward,
+        )
+        page, _ = _page(events, _number(body, "limit", _PAGE_EVENTS, least=1))
+        if backward:
+            page.reverse()
+        here = position or Position(0, 0, 0)
+        first, last = (page[0].position, page[-1].position) if page else (here, here)
+        return {
+            "events": [
+                {
+                    "timestamp": event.position.timestamp,
+                    "message": event.message,
+                    "ingestionTime": event.ingested,
+                }
+                for event in page
+            ],
+            # At an end of the stream the same token comes again, by which clients know.
+            "nextForwardToken": f"f/{_token(last)}",
+            "nextBackwardToken": f"b/{_token(first)}",
+        }
+
+
+def _refuse(name: str) -> Callable[[_Body], dict[str, Any]]:
+    def refuse(_: _Body) -> dict[str, Any]:
+        message = f"CloudWatch Logs: {name} is not emulated"
+        raise ApiError("UnknownOperationException", HTTPStatus.BAD_REQUEST, message)
+
+    return refuse
+
+
+def _page(events: Iterable[LogEvent], limit: int) -> tuple[list[LogEvent], bool]:
+    """Return the first events that fit on a page, and whether there are more."""
+    page: list[LogEvent] = []
+    size = 0
+    for event in events:
+        size += len(event.message) + _EVENT_OVERHEAD_BYTES
+        if page and (size > _PAGE_BYTES or len(page) >= min(limit, _PAGE_EVENTS)):
+            return page, True
+        page.append(event)
+    return page, False
+
+
+def _described(body: _Body, name: str, described: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return a page of descriptions; tokens are numbers of entries."""
+    start, limit = _number(body, "nextToken", 0), _number(body, "limit", _DESCRIBED, least=1)
+    page = {name: described[start : start + limit]}
+    return {**page, "nextToken": str(start + limit)} if start + limit < len(described) else page
+
+
+def _token(position: Position) -> str:
+    return f"{position.timestamp}/{position.batch}/{position.index}"
+
+
+def _position(token: object) -> Position:
+    match [whole_number(part) for part in str(token).split("/")]:
+        case [int(timestamp), int(batch), int(index)]:
+            return Position(timestamp, batch, index)
+    raise _invalid(f"The specified nextToken is invalid: {token!r:.80}")
+
+
+def _group(body: _Body) -> str:
+    """Return the log group, which may be named by its ARN."""
+    identifier = body.get("logGroupIdentifier")
+    if identifier:
+        return str(identifier).rpartition(":log-group:")[2].removesuffix(":*")
+    return _text(body, "logGroupName")
+
+
+def _text(body: _Body, name: str) -> str:
+    value = body.get(name)
+    if not isinstance(value, str) or not value:
+        raise _invalid(f"{name}: expected a text, got {value!r}")
+    return value
+
+
+def _optional_text(body: _Body, name: str) -> str:
+    return _text(body, name) if body.get(name) else ""
+
+
+def _number(body: _Body, name: str, default: int | None = None, least: int = 0) -> int:
+    """Return a number; without a default there must be one."""
+    value = body.get(name)
+    if value is None and default is not None:
+        return default
+    number = whole_number(str(value))
+    if number is None or number < least:
+        raise _invalid(f"{name}: expected a whole number from {least}, got {value!r:.80}")
+    return number
+
+
+def _invalid(message: str) -> ApiError:
+    return ApiError("InvalidParameterException", HTTPStatus.BAD_REQUEST, message)
+
+
+async def _read(request: web.BaseRequest) -> _Body:
+    content = await read(request, _REQUEST_BYTES)
+    if len(content) > _REQUEST_BYTES:
+        raise _invalid(f"Upload too large: more than {_REQUEST_BYTES} bytes")
+    return json_object(content)
+
+
+def _json(body: _Body, status: HTTPStatus) -> web.Response:
+    return web.json_response(body, status=status, content_type="application/x-amz-json-1.1")

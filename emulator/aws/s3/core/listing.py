@@ -1,0 +1,175 @@
+"""Listings of a bucket, page by page.
+
+Keys with a delimiter after the prefix are rolled up into one common prefix each; what is rolled up is not read.
+Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/using-prefixes.html
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from emulator.aws.s3.core.objects import COLUMNS, version_of
+from emulator.aws.s3.core.records import ObjectVersion
+from emulator.aws.s3.core.tables import Tables
+
+# AWS lists no more at once, whatever is asked for.
+MAX_KEYS = 1000
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What to list.
+
+    Parameters
+    ----------
+    bucket, prefix, delimiter
+        As in the API; empty means all, and none rolled up.
+    limit
+        The most entries of a page, versions and common prefixes together.
+    """
+
+    bucket: str
+    prefix: str = ""
+    delimiter: str = ""
+    limit: int = MAX_KEYS
+
+    def common_prefix(self, key: str) -> str:
+        """Return what a key that begins with the prefix is rolled up into, or an empty text."""
+        end = key.find(self.delimiter, len(self.prefix)) if self.delimiter else -1
+        return key[: end + len(self.delimiter)] if end >= 0 else ""
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page of a listing.
+
+    Parameters
+    ----------
+    versions, common_prefixes
+        Its entries.
+    is_truncated
+        Whether there are more.
+    """
+
+    versions: Sequence[ObjectVersion]
+    common_prefixes: Sequence[str]
+    is_truncated: bool
+
+    @property
+    def last(self) -> str:
+        """The last key or common prefix of the page."""
+        keys = [*(version.key for version in self.versions[-1:]), *self.common_prefixes[-1:]]
+        return max(keys, key=str.encode, default="")
+
+
+# The answer to who asks for no entries.
+_NOTHING = Page([], [], is_truncated=False)
+
+
+class Listing:
+    """The bucket's objects in the order of their keys' bytes.
+
+    Parameters
+    ----------
+    tables
+        Where the objects are kept.
+    """
+
+    def __init__(self, tables: Tables) -> None:
+        self._database = tables.database
+
+    def objects(self, selection: Selection, after: str = "") -> Page:
+        """List the latest versions.
+
+        Parameters
+        ----------
+        selection
+            What to list.
+        after
+            The key, or common prefix, after which the page begins.
+        """
+        if selection.limit == 0:
+            return _NOTHING
+        start = after.encode() + b"\0" if after else b""
+        if after and selection.common_prefix(after) == after:
+            start = _successor(after.encode())
+        query = (
+            f"SELECT {COLUMNS} FROM versions WHERE bucket = ? AND latest AND body IS NOT NULL"  # noqa: S608 - constants
+            " AND key >= ? AND (? IS NULL OR key < ?) ORDER BY key LIMIT ?"
+        )
+        return self._page(selection, start, lambda *bounds: self._versions(query, selection, *bounds))
+
+    def all_versions(self, selection: Selection, key_marker: str = "", version_marker: str = "") -> Page:
+        """List all versions and delete markers, of each key the newest first.
+
+        Parameters
+        ----------
+        selection
+            What to list.
+        key_marker, version_marker
+            The last entry of the page before: a key with a version's id, or a key or common prefix alone.
+        """
+        if selection.limit == 0:
+            return _NOTHING
+        query = (
+            f"SELECT {COLUMNS} FROM versions WHERE bucket = ? AND key >= ?"  # noqa: S608 - constants
+            " AND (? IS NULL OR key < ?) ORDER BY key, latest DESC, number DESC LIMIT ?"
+        )
+        start = key_marker.encode() + b"\0" if key_marker else b""
+        if key_marker and selection.common_prefix(key_marker) == key_marker:
+            start = _successor(key_marker.encode())
+        if not version_marker:
+            return self._page(selection, start, lambda *bounds: self._versions(query, selection, *bounds))
+        rest = self._rest_of_key(selection, key_marker, version_marker)
+        if len(rest) > selection.limit:
+            return Page(rest[: selection.limit], [], is_truncated=True)
+        others = Selection(selection.bucket, selection.prefix, selection.delimiter, selection.limit - len(rest))
+        page = self._page(others, start, lambda *bounds: self._versions(query, others, *bounds))
+        return Page([*rest, *page.versions], page.common_prefixes, page.is_truncated)
+
+    def _rest_of_key(self, selection: Selection, key: str, version_id: str) -> list[ObjectVersion]:
+        """Return a key's versions that are older than the one given."""
+        marker = "SELECT number FROM versions WHERE bucket = ?1 AND key = ?2 AND version_id = ?3"
+        query = (
+            f"SELECT {COLUMNS} FROM versions WHERE bucket = ?1 AND key = ?2 AND number < ({marker})"  # noqa: S608 - constants
+            " ORDER BY number DESC LIMIT ?4"
+        )
+        rows = self._database.execute(query, (selection.bucket, key.encode(), version_id, selection.limit + 1))
+        return [version_of(row) for row in rows]
+
+    def _versions(
+        self, query: str, selection: Selection, start: bytes, end: bytes | None, limit: int
+    ) -> Iterator[ObjectVersion]:
+        rows = self._database.execute(query, (selection.bucket, start, end, end, limit))
+        return map(version_of, rows)
+
+    def _page(
+        self,
+        selection: Selection,
+        start: bytes,
+        versions: Callable[[bytes, bytes | None, int], Iterator[ObjectVersion]],
+    ) -> Page:
+        """Fill a page from a position on; each common prefix ends a query, and the next one begins behind it."""
+        prefix = selection.prefix.encode()
+        end = _successor(prefix) if prefix else None
+        start = max(start, prefix)
+        found: list[ObjectVersion] = []
+        rolled_up: list[str] = []
+        while True:
+            # One more than the page holds tells whether there are more.
+            missing = selection.limit + 1 - len(found) - len(rolled_up)
+            for version in versions(start, end, missing):
+                if len(found) + len(rolled_up) == selection.limit:
+                    return Page(found, rolled_up, is_truncated=True)
+                common = selection.common_prefix(version.key)
+                if common:
+                    rolled_up.append(common)
+                    start = _successor(common.encode())
+                    break
+                found.append(version)
+            else:
+                return Page(found, rolled_up, is_truncated=False)
+
+
+def _successor(prefix: bytes) -> bytes:
+    """Return the first bytes after all that begin with a prefix: UTF-8 has no byte 255, so the last can grow."""
+    return prefix[:-1] + bytes([prefix[-1] + 1])

@@ -1,0 +1,175 @@
+"""The versions of objects.
+
+Source of what versioning means: https://docs.aws.amazon.com/AmazonS3/latest/userguide/versioning-workflows.html
+"""
+
+import json
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from emulator.aws.s3.core.buckets import Buckets
+from emulator.aws.s3.core.errors import no_such_key, no_such_version
+from emulator.aws.s3.core.records import (
+    NULL_VERSION,
+    ObjectVersion,
+    Versioning,
+    body_json,
+    body_of,
+    description_json,
+    description_of,
+)
+from emulator.aws.s3.core.tables import Tables
+
+COLUMNS = "key, version_id, modified, body, description, part_sizes, upload_id, latest"
+_ALL_COLUMNS = f"{COLUMNS}, content"
+
+
+@dataclass(frozen=True)
+class Deleted:
+    """What a delete came to: the version that is gone or was made, if any, and whether that is a delete marker."""
+
+    version_id: str = ""
+    is_marker: bool = False
+
+
+def version_of(row: tuple[Any, ...]) -> ObjectVersion:
+    """Return the version that a row of `COLUMNS` tells of, with its content if the row goes on with that."""
+    key, version_id, modified, body, description, part_sizes, upload_id, latest, *content = row
+    return ObjectVersion(
+        key=key.decode(),
+        version_id=version_id,
+        modified=modified,
+        body=None if body is None else body_of(body, *content),
+        description=description_of(description),
+        part_sizes=tuple(json.loads(part_sizes)),
+        upload_id=upload_id,
+        is_latest=bool(latest),
+    )
+
+
+class Objects:
+    """The objects of all buckets.
+
+    Parameters
+    ----------
+    tables
+        Where they are kept.
+    buckets
+        The buckets they are in.
+    """
+
+    def __init__(self, tables: Tables, buckets: Buckets) -> None:
+        self._tables = tables
+        self._database = tables.database
+        self._buckets = buckets
+
+    def find(self, bucket: str, key: str, version_id: str = "") -> ObjectVersion | None:
+        """Return a version, or a delete marker, or None when there is none; without a version's id the latest.
+
+        Raises
+        ------
+        ApiError
+            NoSuchBucket.
+        """
+        which = "version_id = ?" if version_id else "latest"
+        query = f"SELECT {_ALL_COLUMNS} FROM versions WHERE bucket = ? AND key = ? AND {which}"  # noqa: S608 - constants
+        row = self._database.execute(query, (bucket, key.encode(), *([version_id] if version_id else []))).fetchone()
+        if row is None:
+            self._buckets.get(bucket)
+            return None
+        return version_of(row)
+
+    def get(self, bucket: str, key: str, version_id: str = "") -> ObjectVersion:
+        """Return a version or a delete marker, without a version's id the latest.
+
+        Raises
+        ------
+        ApiError
+            NoSuchBucket, NoSuchKey or NoSuchVersion.
+        """
+        found = self.find(bucket, key, version_id)
+        if found is None:
+            raise no_such_version(key, version_id) if version_id else no_such_key(key)
+        return found
+
+    def put(self, bucket: str, version: ObjectVersion) -> ObjectVersion:
+        """Make a version, or a delete marker, the latest of its key; return it as it is kept.
+
+        Parameters
+        ----------
+        bucket
+            Its bucket.
+        version
+            What to keep; its version's id and time are given to it here.
+
+        Raises
+        ------
+        ApiError
+            NoSuchBucket.
+        """
+        versioning = self._buckets.get(bucket).versioning
+        version_id = uuid.uuid4().hex if versioning is Versioning.ENABLED else NULL_VERSION
+        kept = replace(version, version_id=version_id, modified=time.time(), is_latest=True)
+        with self._tables.transaction() as released:
+            if version_id == NULL_VERSION:
+                released.extend(self._remove(bucket, kept.key.encode(), NULL_VERSION))
+            if versioning is not Versioning.OFF:
+                query = "UPDATE versions SET latest = 0 WHERE bucket = ? AND key = ? AND latest"
+                self._database.execute(query, (bucket, kept.key.encode()))
+            self._insert(bucket, kept)
+        return kept
+
+    def _insert(self, bucket: str, version: ObjectVersion) -> None:
+        row = (
+            version.key.encode(),
+            version.version_id,
+            version.modified,
+            None if version.body is None else body_json(version.body),
+            description_json(version.description),
+            json.dumps(version.part_sizes),
+            version.upload_id,
+            True,
+            b"" if version.body is None else version.body.content,
+            bucket,
+        )
+        query = f"INSERT INTO versions ({_ALL_COLUMNS}, bucket) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants
+        self._database.execute(query, row)
+        if version.body is not None:
+            self._tables.bodies.hold(version.body.segments)
+
+    def delete(self, bucket: str, key: str, version_id: str = "") -> Deleted:
+        """Delete a version, or, without a version's id, the object as its bucket's versioning has it.
+
+        Raises
+        ------
+        ApiError
+            NoSuchBucket.
+        """
+        if not version_id and self._buckets.get(bucket).versioning is not Versioning.OFF:
+            marker = self.put(bucket, ObjectVersion(key, "", 0, body=None))
+            return Deleted(marker.version_id, is_marker=True)
+        found = self.find(bucket, key, version_id or NULL_VERSION)
+        if found is None:
+            return Deleted(version_id)
+        with self._tables.transaction() as released:
+            released.extend(self._remove(bucket, key.encode(), found.version_id))
+            if found.is_latest:
+                newest = "SELECT max(number) FROM versions WHERE bucket = ? AND key = ?"
+                query = f"UPDATE versions SET latest = 1 WHERE number = ({newest})"  # noqa: S608 - constants
+                self._database.execute(query, (bucket, key.encode()))
+        return Deleted(version_id, is_marker=bool(version_id) and found.body is None)
+
+    def set_tags(self, bucket: str, version: ObjectVersion, tags: Mapping[str, str]) -> None:
+        """Give a version other tags."""
+        description = description_json(replace(version.description, tags=tags))
+        query = "UPDATE versions SET description = ? WHERE bucket = ? AND key = ? AND version_id = ?"
+        self._database.execute(query, (description, bucket, version.key.encode(), version.version_id))
+
+    def _remove(self, bucket: str, key: bytes, version_id: str) -> list[Any]:
+        """Delete a row; return its segments, to be released."""
+        query = "DELETE FROM versions WHERE bucket = ? AND key = ? AND version_id = ? RETURNING body"
+        rows = self._database.execute(query, (bucket, key, version_id)).fetchall()
+        return [body_of(body).segments for (body,) in rows if body is not None]

@@ -1,0 +1,194 @@
+"""Multipart uploads: parts that come one by one and become one object.
+
+Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/mpuoverview.html
+"""
+
+import hashlib
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from emulator.aws.limits import MIB
+from emulator.aws.s3.core.bodies import Body
+from emulator.aws.s3.core.checksums import Checksum, ChecksumAlgorithm, ChecksumType, of_parts
+from emulator.aws.s3.core.errors import bad_request, no_such_upload
+from emulator.aws.s3.core.objects import Objects
+from emulator.aws.s3.core.records import (
+    Description,
+    ObjectVersion,
+    Part,
+    Upload,
+    body_json,
+    body_of,
+    description_json,
+    description_of,
+)
+from emulator.aws.s3.core.tables import Tables
+
+# All parts but the last.
+MIN_PART_BYTES = 5 * MIB
+PART_NUMBERS = range(1, 10_001)
+_COLUMNS = "upload_id, bucket, key, created, description, algorithm, kind"
+
+
+@dataclass(frozen=True)
+class ListedPart:
+    """A part that CompleteMultipartUpload names, with the checksum that it says the part has."""
+
+    number: int
+    etag: str
+    checksum: Checksum | None = None
+
+
+class Uploads:
+    """The uploads that have begun.
+
+    Parameters
+    ----------
+    tables
+        Where they are kept.
+    objects
+        What they become.
+    """
+
+    def __init__(self, tables: Tables, objects: Objects) -> None:
+        self._tables = tables
+        self._database = tables.database
+        self._objects = objects
+
+    def create(
+        self,
+        bucket: str,
+        key: str,
+        description: Description,
+        algorithm: ChecksumAlgorithm | None,
+        kind: ChecksumType,
+    ) -> Upload:
+        """Begin an upload into a bucket that exists."""
+        upload = Upload(uuid.uuid4().hex, bucket, key, time.time(), description, algorithm, kind)
+        row = (
+            upload.upload_id,
+            bucket,
+            key.encode(),
+            upload.created,
+            description_json(description),
+            algorithm and algorithm.value,
+            kind.value,
+        )
+        self._database.execute("INSERT INTO uploads VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+        return upload
+
+    def get(self, bucket: str, key: str, upload_id: str) -> Upload:
+        """Return an upload.
+
+        Raises
+        ------
+        ApiError
+            NoSuchUpload.
+        """
+        query = f"SELECT {_COLUMNS} FROM uploads WHERE upload_id = ? AND bucket = ? AND key = ?"  # noqa: S608 - constants
+        row = self._database.execute(query, (upload_id, bucket, key.encode())).fetchone()
+        if row is None:
+            raise no_such_upload(upload_id)
+        return _upload_of(row)
+
+    def all(self, bucket: str, prefix: str) -> list[Upload]:
+        """Return a bucket's uploads whose keys begin with a prefix, by key and time."""
+        query = f"SELECT {_COLUMNS} FROM uploads WHERE bucket = ? ORDER BY key, created"  # noqa: S608 - constants
+        uploads = [_upload_of(row) for row in self._database.execute(query, (bucket,))]
+        return [upload for upload in uploads if upload.key.startswith(prefix)]
+
+    def put_part(self, upload: Upload, number: int, body: Body) -> Part:
+        """Keep a part, in place of the one that had its number; its body must lie in files."""
+        part = Part(number, body, time.time())
+        with self._tables.transaction() as released:
+            old = "DELETE FROM parts WHERE upload_id = ? AND number = ? RETURNING body"
+            rows = self._database.execute(old, (upload.upload_id, number)).fetchall()
+            released.extend(body_of(record).segments for (record,) in rows)
+            row = (upload.upload_id, number, part.modified, body_json(body))
+            self._database.execute("INSERT INTO parts VALUES (?, ?, ?, ?)", row)
+            self._tables.bodies.hold(body.segments)
+        return part
+
+    def parts(self, upload: Upload) -> list[Part]:
+        """Return an upload's parts, by number."""
+        query = "SELECT number, body, modified FROM parts WHERE upload_id = ? ORDER BY number"
+        rows = self._database.execute(query, (upload.upload_id,))
+        return [Part(number, body_of(body), modified) for number, body, modified in rows]
+
+    def complete(self, upload: Upload, listed: Sequence[ListedPart]) -> ObjectVersion:
+        """Make the object out of the parts named; the others are dropped.
+
+        No byte is copied: the object shares its parts' files.
+
+        Raises
+        ------
+        ApiError
+            InvalidPart, InvalidPartOrder or EntityTooSmall; the upload goes on then.
+        """
+        chosen = self._chosen(upload, listed)
+        etags = b"".join(bytes.fromhex(part.body.etag) for part in chosen)
+        checksum = None
+        if upload.algorithm is not None:
+            values = [(part.body.checksum.value, part.body.size) for part in chosen if part.body.checksum]
+            checksum = of_parts(upload.algorithm, upload.kind, values)
+        body = Body(
+            size=sum(part.body.size for part in chosen),
+            etag=f"{hashlib.md5(etags, usedforsecurity=False).hexdigest()}-{len(chosen)}",
+            segments=tuple(segment for part in chosen for segment in part.body.segments),
+            checksum=checksum,
+        )
+        sizes = tuple(part.body.size for part in chosen)
+        version = ObjectVersion(upload.key, "", 0, body, upload.description, sizes, upload.upload_id)
+        kept = self._objects.put(upload.bucket, version)
+        # A kill in between leaves the object and the upload, as if the answer to the caller had been lost.
+        self.abort(upload)
+        return kept
+
+    def abort(self, upload: Upload) -> None:
+        """Drop an upload and its parts."""
+        with self._tables.transaction() as released:
+            released.extend(part.body.segments for part in self.parts(upload))
+            self._database.execute("DELETE FROM parts WHERE upload_id = ?", (upload.upload_id,))
+            self._database.execute("DELETE FROM uploads WHERE upload_id = ?", (upload.upload_id,))
+
+    def _chosen(self, upload: Upload, listed: Sequence[ListedPart]) -> list[Part]:
+        kept = {part.number: part for part in self.parts(upload)}
+        numbers = [part.number for part in listed]
+        if not listed:
+            raise bad_request("MalformedXML", "You must specify at least one part")
+        if numbers != sorted(set(numbers)):
+            message = "The list of parts was not in ascending order. Parts must be ordered by part number."
+            raise bad_request("InvalidPartOrder", message)
+        for part in listed:
+            found = kept.get(part.number)
+            checksum_differs = part.checksum and found and found.body.checksum not in (None, part.checksum)
+            if found is None or found.body.etag != part.etag.strip('"') or checksum_differs:
+                message = (
+                    f"One or more of the specified parts could not be found: part {part.number} was not uploaded, or "
+                    "has another ETag or checksum than the one given."
+                )
+                raise bad_request("InvalidPart", message)
+        chosen = [kept[number] for number in numbers]
+        if small := next((part for part in chosen[:-1] if part.body.size < MIN_PART_BYTES), None):
+            message = (
+                "Your proposed upload is smaller than the minimum allowed size: "
+                f"part {small.number} has {small.body.size} bytes, all but the last need {MIN_PART_BYTES}"
+            )
+            raise bad_request("EntityTooSmall", message)
+        return chosen
+
+
+def _upload_of(row: tuple[Any, ...]) -> Upload:
+    upload_id, bucket, key, created, description, algorithm, kind = row
+    return Upload(
+        upload_id,
+        bucket,
+        key.decode(),
+        created,
+        description_of(description),
+        algorithm and ChecksumAlgorithm(algorithm),
+        ChecksumType(kind),
+    )

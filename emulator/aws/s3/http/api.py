@@ -1,0 +1,172 @@
+"""S3's REST API: requests told apart by method, address and query, refusals put into S3's XML.
+
+Shapes: https://docs.aws.amazon.com/AmazonS3/latest/API/API_Operations_Amazon_Simple_Storage_Service.html
+"""
+
+import uuid
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import aiohttp
+from aiohttp import web
+
+from emulator.aws.s3.core.errors import not_implemented
+from emulator.aws.s3.core.store import ObjectStore
+from emulator.aws.s3.http import xml
+from emulator.aws.s3.http.addressing import S3Request, is_s3, s3_request
+from emulator.aws.s3.http.bucket_api import BucketApi
+from emulator.aws.s3.http.listing_api import ListingApi
+from emulator.aws.s3.http.object_api import ObjectApi
+from emulator.aws.s3.http.transfer import Transfer
+from emulator.aws.s3.http.upload_api import UploadApi
+from emulator.errors import ApiError
+
+# Hashing keeps a core busy each; more threads than that wait for the disk.
+_THREADS = 4
+_Operation = Callable[[S3Request], Awaitable[web.StreamResponse]]
+_NOT_EMULATED = ("legal-hold", "retention", "torrent", "restore", "select", "renameObject")
+# What a bucket can be configured with besides versioning: moto's to answer.
+_CONFIGURATIONS = frozenset(
+    [
+        "abac",
+        "accelerate",
+        "acl",
+        "analytics",
+        "cors",
+        "encryption",
+        "intelligent-tiering",
+        "inventory",
+        "lifecycle",
+        "location",
+        "logging",
+        "metadataTable",
+        "metrics",
+        "notification",
+        "object-lock",
+        "ownershipControls",
+        "policy",
+        "policyStatus",
+        "publicAccessBlock",
+        "replication",
+        "requestPayment",
+        "tagging",
+        "website",
+    ]
+)
+
+
+class S3Api:
+    """S3 over HTTP.
+
+    Parameters
+    ----------
+    store
+        Buckets and objects.
+    moto
+        Answers for the buckets' configuration.
+
+    Attributes
+    ----------
+    requests
+        How many requests there have been, by HTTP method.
+    """
+
+    def __init__(self, store: ObjectStore, moto: Callable[[web.BaseRequest], Awaitable[web.Response]]) -> None:
+        self.requests: Counter[str] = Counter()
+        self._store = store
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="bodies")
+        transfer = Transfer(store.bodies, self._threads)
+        objects = ObjectApi(store, transfer)
+        uploads = UploadApi(store, transfer, objects)
+        listing = ListingApi(store)
+        buckets = BucketApi(store, transfer, moto)
+        # The first whose parameters, or copy source, a request has; no parameters: all of a method.
+        self._of_objects: dict[str, list[tuple[str, _Operation]]] = {
+            "GET": [
+                ("uploadId", uploads.list_parts),
+                ("tagging", objects.get_tags),
+                ("acl", objects.get_acl),
+                ("attributes", objects.get_attributes),
+                ("", objects.get),
+            ],
+            "HEAD": [("", objects.get)],
+            "PUT": [
+                ("partNumber uploadId x-amz-copy-source", uploads.copy_part),
+                ("partNumber uploadId", uploads.put_part),
+                ("tagging", objects.put_tags),
+                ("acl", _refuse_acl),
+                ("x-amz-copy-source", objects.copy),
+                ("", objects.put),
+            ],
+            "POST": [("uploads", uploads.create), ("uploadId", uploads.complete)],
+            "DELETE": [("uploadId", uploads.abort), ("tagging", objects.delete_tags), ("", objects.delete)],
+        }
+        self._of_buckets: dict[str, list[tuple[str, _Operation]]] = {
+            "GET": [
+                ("versions", listing.versions),
+                ("uploads", listing.uploads),
+                ("versioning", buckets.get_versioning),
+                ("", listing.objects),
+            ],
+            "HEAD": [("", buckets.head)],
+            "PUT": [("versioning", buckets.set_versioning), ("", buckets.create)],
+            "POST": [("delete", objects.delete_several)],
+            "DELETE": [("", buckets.delete)],
+        }
+        self._list_buckets = listing.buckets
+        self._configure = buckets.configure
+
+    def is_s3(self, http: web.BaseRequest) -> bool:
+        """Tell whether a request is for S3."""
+        return is_s3(http, self._store.buckets.exists)
+
+    async def handle(self, http: web.BaseRequest) -> web.StreamResponse:
+        """Answer a request to S3."""
+        self.requests[http.method] += 1
+        try:
+            request = s3_request(http)
+            response = await self._operation(request)(request)
+        except ApiError as error:
+            return _refusal(http, error)
+        except aiohttp.ClientPayloadError as error:
+            raise ConnectionResetError("the client went away before its request's end") from error
+        return response
+
+    def close(self) -> None:
+        """End the threads."""
+        self._threads.shutdown(cancel_futures=True)
+
+    def _operation(self, request: S3Request) -> _Operation:
+        method = request.http.method
+        if not request.bucket and method == "GET":
+            return self._list_buckets
+        if method == "OPTIONS" or (request.bucket and not request.key and _CONFIGURATIONS.intersection(request.query)):
+            return self._configure
+        for name in _NOT_EMULATED:
+            if request.key and name in request.query:
+                raise not_implemented(f"S3: {method} ?{name}")
+        operations = (self._of_objects if request.key else self._of_buckets).get(method, [])
+        for parameters, operation in operations:
+            if all(name in request.query or request.header(name) for name in parameters.split()):
+                return operation
+        raise not_implemented(f"S3: {method} {request.http.raw_path}")
+
+
+async def _refuse_acl(_: S3Request) -> web.StreamResponse:
+    raise not_implemented("S3: access control lists of objects")
+
+
+def _refusal(http: web.BaseRequest, error: ApiError) -> web.Response:
+    request_id = uuid.uuid4().hex
+    headers = {name: value for name, value in error.details.items() if name.startswith("x-amz-")}
+    headers["x-amz-request-id"] = request_id
+    content = {
+        "Code": error.code,
+        "Message": error.message,
+        **{name: value for name, value in error.details.items() if name not in headers},
+        "Resource": http.path,
+        "RequestId": request_id,
+    }
+    body = xml.document("Error", content, namespace=False) if http.method != "HEAD" else None
+    return web.Response(status=error.status, body=body, headers=headers, content_type="application/xml")

@@ -1,0 +1,208 @@
+"""S3's listings."""
+
+import base64
+import urllib.parse
+from collections.abc import Callable
+from typing import Any
+
+from aiohttp import web
+
+from emulator.aws.json_requests import whole_number
+from emulator.aws.s3.core.errors import bad_request
+from emulator.aws.s3.core.listing import MAX_KEYS, Page, Selection
+from emulator.aws.s3.core.records import ObjectVersion
+from emulator.aws.s3.core.store import ObjectStore
+from emulator.aws.s3.http import xml
+from emulator.aws.s3.http.addressing import S3Request
+from emulator.aws.s3.http.object_api import OWNER, answered
+
+
+class ListingApi:
+    """The operations that list buckets, objects, versions and uploads.
+
+    Parameters
+    ----------
+    store
+        What to list.
+    """
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+
+    async def buckets(self, request: S3Request) -> web.StreamResponse:
+        """ListBuckets."""
+        prefix, after = request.query.get("prefix", ""), request.query.get("continuation-token", "")
+        limit = _limit(request, "max-buckets", 10_000)
+        found = [
+            bucket for bucket in self._store.buckets.all() if bucket.name.startswith(prefix) and bucket.name > after
+        ]
+        listed = [
+            {"Name": bucket.name, "CreationDate": xml.timestamp(bucket.created), "BucketRegion": bucket.region}
+            for bucket in found[:limit]
+        ]
+        token = found[limit - 1].name if len(found) > limit else None
+        content = {"Owner": OWNER, "Buckets": {"Bucket": listed}, "ContinuationToken": token}
+        return answered("ListAllMyBucketsResult", content)
+
+    async def objects(self, request: S3Request) -> web.StreamResponse:
+        """ListObjects and ListObjectsV2."""
+        bucket = self._store.buckets.get(request.bucket)
+        selection, shown = _selection(request), _shown(request)
+        if request.query.get("list-type") != "2":
+            marker = request.query.get("marker", "")
+            page = self._store.listing.objects(selection, marker)
+            content = {
+                "Name": bucket.name,
+                "Prefix": shown(selection.prefix),
+                "Marker": shown(marker),
+                "NextMarker": shown(page.last) if page.is_truncated and selection.delimiter else None,
+                **_common(request, selection, page),
+            }
+            return answered("ListBucketResult", {**content, **_entries(page, shown, with_owner=True)})
+        token, start_after = request.query.get("continuation-token"), request.query.get("start-after", "")
+        page = self._store.listing.objects(selection, start_after if token is None else _after(token))
+        content = {
+            "Name": bucket.name,
+            "Prefix": shown(selection.prefix),
+            "StartAfter": shown(start_after) if start_after else None,
+            "ContinuationToken": token,
+            "NextContinuationToken": _token(page.last) if page.is_truncated else None,
+            "KeyCount": len(page.versions) + len(page.common_prefixes),
+            **_common(request, selection, page),
+        }
+        with_owner = request.query.get("fetch-owner") == "true"
+        return answered("ListBucketResult", {**content, **_entries(page, shown, with_owner=with_owner)})
+
+    async def versions(self, request: S3Request) -> web.StreamResponse:
+        """ListObjectVersions."""
+        bucket = self._store.buckets.get(request.bucket)
+        selection, shown = _selection(request), _shown(request)
+        key_marker = request.query.get("key-marker", "")
+        version_marker = request.query.get("version-id-marker", "")
+        page = self._store.listing.all_versions(selection, key_marker, version_marker)
+        last = page.versions[-1] if page.versions and page.versions[-1].key == page.last else None
+        content = {
+            "Name": bucket.name,
+            "Prefix": shown(selection.prefix),
+            "KeyMarker": shown(key_marker),
+            "VersionIdMarker": version_marker,
+            "NextKeyMarker": shown(page.last) if page.is_truncated else None,
+            "NextVersionIdMarker": last.version_id if page.is_truncated and last is not None else None,
+            **_common(request, selection, page),
+            "Version": [_version(version, shown) for version in page.versions if version.body is not None],
+            "DeleteMarker": [_version(version, shown) for version in page.versions if version.body is None],
+            "CommonPrefixes": [{"Prefix": shown(prefix)} for prefix in page.common_prefixes],
+        }
+        return answered("ListVersionsResult", content)
+
+    async def uploads(self, request: S3Request) -> web.StreamResponse:
+        """ListMultipartUploads."""
+        self._store.buckets.get(request.bucket)
+        shown, prefix = _shown(request), request.query.get("prefix", "")
+        key_marker, id_marker = request.query.get("key-marker", ""), request.query.get("upload-id-marker", "")
+        limit = _limit(request, "max-uploads", MAX_KEYS)
+        uploads = self._store.uploads.all(request.bucket, prefix)
+        ids = [upload.upload_id for upload in uploads]
+        if id_marker in ids:
+            uploads = uploads[ids.index(id_marker) + 1 :]
+        elif key_marker:
+            uploads = [upload for upload in uploads if upload.key.encode() > key_marker.encode()]
+        page = uploads[:limit]
+        is_truncated = len(uploads) > limit
+        content = {
+            "Bucket": request.bucket,
+            "Prefix": shown(prefix),
+            "KeyMarker": shown(key_marker),
+            "UploadIdMarker": id_marker,
+            "NextKeyMarker": shown(page[-1].key) if is_truncated and page else None,
+            "NextUploadIdMarker": page[-1].upload_id if is_truncated and page else None,
+            "EncodingType": request.query.get("encoding-type"),
+            "MaxUploads": limit,
+            "IsTruncated": is_truncated,
+            "Upload": [
+                {
+                    "Key": shown(upload.key),
+                    "UploadId": upload.upload_id,
+                    "Initiator": OWNER,
+                    "Owner": OWNER,
+                    "StorageClass": upload.description.storage_class,
+                    "Initiated": xml.timestamp(upload.created),
+                    "ChecksumAlgorithm": upload.algorithm and upload.algorithm.value,
+                    "ChecksumType": upload.algorithm and upload.kind.value,
+                }
+                for upload in page
+            ],
+        }
+        return answered("ListMultipartUploadsResult", content)
+
+
+def _selection(request: S3Request) -> Selection:
+    limit = _limit(request, "max-keys", MAX_KEYS)
+    return Selection(request.bucket, request.query.get("prefix", ""), request.query.get("delimiter", ""), limit)
+
+
+def _limit(request: S3Request, name: str, most: int) -> int:
+    text = request.query.get(name) or str(most)
+    number = whole_number(text)
+    if number is None:
+        message = f"Provided {name} not an integer or within integer range: {text!r:.80}"
+        raise bad_request("InvalidArgument", message)
+    return min(number, most)
+
+
+def _shown(request: S3Request) -> Callable[[str], str]:
+    """Return how keys are written: XML has no place for some characters, so clients may ask for URL encoding."""
+    if request.query.get("encoding-type") == "url":
+        return lambda key: urllib.parse.quote(key, safe="/-_.~*")
+    return lambda key: key
+
+
+def _common(request: S3Request, selection: Selection, page: Page) -> dict[str, Any]:
+    return {
+        "MaxKeys": selection.limit,
+        "Delimiter": _shown(request)(selection.delimiter) or None,
+        "EncodingType": request.query.get("encoding-type"),
+        "IsTruncated": page.is_truncated,
+    }
+
+
+def _entries(page: Page, shown: Callable[[str], str], *, with_owner: bool) -> dict[str, Any]:
+    owner = OWNER if with_owner else None
+    contents = [{**_entry(version, shown), "Owner": owner} for version in page.versions]
+    return {"Contents": contents, "CommonPrefixes": [{"Prefix": shown(prefix)} for prefix in page.common_prefixes]}
+
+
+def _entry(version: ObjectVersion, shown: Callable[[str], str]) -> dict[str, Any]:
+    body = version.body
+    return {
+        "Key": shown(version.key),
+        "LastModified": xml.timestamp(version.modified),
+        "ETag": body and f'"{body.etag}"',
+        "ChecksumAlgorithm": body and body.checksum and body.checksum.algorithm.value,
+        "ChecksumType": body and body.checksum and body.checksum.kind.value,
+        "Size": None if body is None else body.size,
+        "StorageClass": body and version.description.storage_class,
+    }
+
+
+def _version(version: ObjectVersion, shown: Callable[[str], str]) -> dict[str, Any]:
+    return {
+        **_entry(version, shown),
+        "VersionId": version.version_id,
+        "IsLatest": version.is_latest,
+        "Owner": OWNER,
+    }
+
+
+def _token(last: str) -> str:
+    return base64.urlsafe_b64encode(last.encode()).decode()
+
+
+def _after(token: str) -> str:
+    try:
+        after = base64.b64decode(token, altchars=b"-_", validate=True).decode()
+    except ValueError:
+        after = ""
+    if not after:
+        raise bad_request("InvalidArgument", "The continuation token provided is incorrect")
+    return after

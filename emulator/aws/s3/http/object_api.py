@@ -1,0 +1,269 @@
+"""S3's operations on objects."""
+
+import urllib.parse
+from collections.abc import Mapping
+from http import HTTPStatus
+
+from aiohttp import web
+
+from emulator.aws.json_requests import whole_number
+from emulator.aws.s3.core.bodies import Body
+from emulator.aws.s3.core.checksums import Checksum
+from emulator.aws.s3.core.errors import bad_request, no_such_key, not_implemented
+from emulator.aws.s3.core.records import Description, ObjectVersion
+from emulator.aws.s3.core.store import ObjectStore
+from emulator.aws.s3.http import object_headers, xml
+from emulator.aws.s3.http.addressing import S3Request
+from emulator.aws.s3.http.conditions import (
+    ByteRange,
+    check_write,
+    is_conditional_write,
+    is_unmodified,
+    requested_range,
+)
+from emulator.aws.s3.http.transfer import Transfer
+from emulator.errors import ApiError
+
+# The only owner there is.
+OWNER = {"ID": "75aa57f09aa0c8caeab4f8c24e99d10f8e7faeebf76c078efc7c6caea54ba06a", "DisplayName": "local"}
+
+
+class ObjectApi:
+    """The operations on objects.
+
+    Parameters
+    ----------
+    store
+        The objects.
+    transfer
+        Moves their bodies.
+    """
+
+    def __init__(self, store: ObjectStore, transfer: Transfer) -> None:
+        self._store = store
+        self._objects = store.objects
+        self._transfer = transfer
+
+    async def put(self, request: S3Request) -> web.StreamResponse:
+        """PutObject."""
+        description = object_headers.description(request)
+        # What is refused anyway is refused before its body is taken.
+        self._check_write(request)
+        async with self._transfer.received(request) as body:
+            self._check_write(request)
+            version = self._objects.put(request.bucket, ObjectVersion(request.key, "", 0, body, description))
+        return web.Response(headers=object_headers.written(version, body))
+
+    async def get(self, request: S3Request) -> web.StreamResponse:
+        """GetObject and HeadObject."""
+        version, body = self._present(request)
+        with_checksum = request.header("x-amz-checksum-mode").upper() == "ENABLED"
+        if is_unmodified(request.http.headers, version, body.etag):
+            headers = object_headers.read(version, body, with_checksum=False)
+            kept = {name: value for name, value in headers.items() if not name.startswith("content-")}
+            return web.Response(status=HTTPStatus.NOT_MODIFIED, headers=kept)
+        wanted, parts = _wanted(request, version, body)
+        headers = {
+            **object_headers.read(version, body, with_checksum=with_checksum and wanted is None),
+            **object_headers.overrides(request.query),
+            **parts,
+        }
+        status, sent = HTTPStatus.OK, body
+        if wanted is not None:
+            status = HTTPStatus.PARTIAL_CONTENT
+            headers["Content-Range"] = wanted.content_range(body.size)
+            sent = body.stretch(wanted.start, wanted.size)
+        if request.http.method == "HEAD":
+            return web.Response(status=status, headers={**headers, "Content-Length": str(sent.size)})
+        return await self._transfer.send(request.http, status, headers, sent)
+
+    async def delete(self, request: S3Request) -> web.StreamResponse:
+        """DeleteObject."""
+        self._check_write(request)
+        deleted = self._objects.delete(request.bucket, request.key, request.query.get("versionId", ""))
+        headers = {"x-amz-version-id": deleted.version_id} if deleted.version_id else {}
+        if deleted.is_marker:
+            headers["x-amz-delete-marker"] = "true"
+        return web.Response(status=HTTPStatus.NO_CONTENT, headers=headers)
+
+    async def delete_several(self, request: S3Request) -> web.StreamResponse:
+        """DeleteObjects."""
+        content = xml.parse(await self._transfer.read_document(request), "Delete")
+        self._store.buckets.get(request.bucket)
+        named = xml.several(content, "Object")
+        if not 0 < len(named) <= 1000:
+            raise bad_request("MalformedXML", f"The XML you provided did not validate: {len(named)} objects, 1 to 1000")
+        answer = []
+        # All is read before the first is deleted.
+        for key, version_id in [(xml.text(one, "Key", required=True), xml.text(one, "VersionId")) for one in named]:
+            deleted = self._objects.delete(request.bucket, key, version_id)
+            answer.append(
+                {
+                    "Key": key,
+                    "VersionId": version_id or None,
+                    "DeleteMarker": deleted.is_marker or None,
+                    "DeleteMarkerVersionId": deleted.version_id if deleted.is_marker else None,
+                }
+            )
+        quiet = content.get("Quiet") == "true"
+        return answered("DeleteResult", {"Deleted": [] if quiet else answer})
+
+    async def copy(self, request: S3Request) -> web.StreamResponse:
+        """CopyObject; the copy shares the source's files."""
+        source, body = self.copy_source(request)
+        described = self._copied_description(request, source)
+        self._check_write(request)
+        algorithm = request.header("x-amz-checksum-algorithm").upper()
+        if algorithm and (body.checksum is None or body.checksum.algorithm.value != algorithm):
+            raise not_implemented("a copy with another checksum than its source's")
+        copied = ObjectVersion(request.key, "", 0, body, described, source.part_sizes)
+        version = self._objects.put(request.bucket, copied)
+        result = {
+            "ETag": f'"{body.etag}"',
+            "LastModified": xml.timestamp(version.modified),
+            **checksum_fields(body.checksum),
+        }
+        headers = object_headers.version_header(version)
+        if source_version := object_headers.version_header(source):
+            headers["x-amz-copy-source-version-id"] = source_version["x-amz-version-id"]
+        return answered("CopyObjectResult", result, headers)
+
+    def copy_source(self, request: S3Request) -> tuple[ObjectVersion, Body]:
+        """Return what a request copies from.
+
+        Raises
+        ------
+        ApiError
+            When it is not there, or a condition on it does not hold.
+        """
+        named, _, query = request.header("x-amz-copy-source").partition("?")
+        bucket, _, key = urllib.parse.unquote(named).removeprefix("/").partition("/")
+        version_id = dict(urllib.parse.parse_qsl(query)).get("versionId", "")
+        source = self._objects.get(bucket, key, version_id)
+        if source.body is None:
+            raise bad_request("InvalidRequest", "The source of a copy request may not be a delete marker")
+        if is_unmodified(request.http.headers, source, source.body.etag, "x-amz-copy-source-"):
+            message = "At least one of the pre-conditions you specified did not hold"
+            raise ApiError("PreconditionFailed", HTTPStatus.PRECONDITION_FAILED, message)
+        return source, source.body
+
+    def _copied_description(self, request: S3Request, source: ObjectVersion) -> Description:
+        given = object_headers.description(request)
+        replaces = request.header("x-amz-metadata-directive").upper() == "REPLACE"
+        named = urllib.parse.unquote(request.header("x-amz-copy-source").partition("?")[0]).removeprefix("/")
+        changes = replaces or any(name.startswith("x-amz-") and "meta" not in name for name in given.headers)
+        if named == f"{request.bucket}/{request.key}" and not (
+            changes or "versionId=" in request.header("x-amz-copy-source")
+        ):
+            message = (
+                "This copy request is illegal because it is trying to copy an object to itself without changing the "
+                "object's metadata, storage class, website redirect location or encryption attributes."
+            )
+            raise bad_request("InvalidRequest", message)
+        headers = given.headers
+        if not replaces:
+            own = {
+                name: value for name, value in given.headers.items() if name.startswith("x-amz-") and "meta" not in name
+            }
+            kept = {name: value for name, value in source.description.headers.items() if name != "x-amz-storage-class"}
+            headers = {**kept, **own}
+        replaces_tags = request.header("x-amz-tagging-directive").upper() == "REPLACE"
+        return Description(headers, given.tags if replaces_tags else source.description.tags)
+
+    async def get_tags(self, request: S3Request) -> web.StreamResponse:
+        """GetObjectTagging."""
+        version, _ = self._present(request)
+        tags = [{"Key": key, "Value": value} for key, value in version.description.tags.items()]
+        return answered("Tagging", {"TagSet": {"Tag": tags}}, object_headers.version_header(version))
+
+    async def put_tags(self, request: S3Request) -> web.StreamResponse:
+        """PutObjectTagging."""
+        content = xml.parse(await self._transfer.read_document(request), "Tagging")
+        tags = [tag for tag_set in xml.several(content, "TagSet") for tag in xml.several(tag_set, "Tag")]
+        pairs = [(xml.text(tag, "Key"), xml.text(tag, "Value")) for tag in tags]
+        version, _ = self._present(request)
+        self._objects.set_tags(request.bucket, version, object_headers.checked_tags(pairs))
+        return web.Response(headers=object_headers.version_header(version))
+
+    async def delete_tags(self, request: S3Request) -> web.StreamResponse:
+        """DeleteObjectTagging."""
+        version, _ = self._present(request)
+        self._objects.set_tags(request.bucket, version, {})
+        return web.Response(status=HTTPStatus.NO_CONTENT, headers=object_headers.version_header(version))
+
+    async def get_acl(self, request: S3Request) -> web.StreamResponse:
+        """GetObjectAcl: the owner may do everything."""
+        self._present(request)
+        return web.Response(body=access_control(), content_type="application/xml")
+
+    async def get_attributes(self, request: S3Request) -> web.StreamResponse:
+        """GetObjectAttributes."""
+        version, body = self._present(request)
+        wanted = {name.strip() for name in request.header("x-amz-object-attributes").split(",")}
+        parts = [{"PartNumber": number, "Size": size} for number, size in enumerate(version.part_sizes, 1)]
+        kind = body.checksum and {"ChecksumType": body.checksum.kind.value}
+        attributes = {
+            "ETag": body.etag,
+            "Checksum": body.checksum and {**checksum_fields(body.checksum), **(kind or {})},
+            "ObjectParts": {"TotalPartsCount": len(parts), "IsTruncated": False, "Part": parts} if parts else None,
+            "StorageClass": version.description.storage_class,
+            "ObjectSize": body.size,
+        }
+        return answered(
+            "GetObjectAttributesResponse",
+            {name: value for name, value in attributes.items() if name in wanted},
+            {**object_headers.version_header(version), "Last-Modified": object_headers.http_date(version.modified)},
+        )
+
+    def _check_write(self, request: S3Request) -> None:
+        self._store.buckets.get(request.bucket)
+        if is_conditional_write(request.http.headers):
+            check_write(request.http.headers, request.key, self._objects.find(request.bucket, request.key))
+
+    def _present(self, request: S3Request) -> tuple[ObjectVersion, Body]:
+        """Return the version that a request is about, which must not be a delete marker."""
+        version_id = request.query.get("versionId", "")
+        version = self._objects.get(request.bucket, request.key, version_id)
+        if version.body is None:
+            details = object_headers.refusal_headers(version)
+            if version_id:
+                message = "The specified method is not allowed against this resource."
+                raise ApiError("MethodNotAllowed", HTTPStatus.METHOD_NOT_ALLOWED, message, details)
+            refusal = no_such_key(request.key)
+            raise ApiError(refusal.code, refusal.status, refusal.message, {**refusal.details, **details})
+        return version, version.body
+
+
+def answered(root: str, content: xml.Content, headers: Mapping[str, str] | None = None) -> web.Response:
+    """Return an answer with a document."""
+    return web.Response(body=xml.document(root, content), headers=headers, content_type="application/xml")
+
+
+def access_control() -> bytes:
+    """Return the only access control list there is: the owner may do everything."""
+    grant = (
+        '<Grant><Grantee xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xsi:type="CanonicalUser">'
+        f"<ID>{OWNER['ID']}</ID></Grantee><Permission>FULL_CONTROL</Permission></Grant>"
+    )
+    empty = xml.document("AccessControlPolicy", {"Owner": OWNER, "AccessControlList": ""})
+    return empty.replace(b"<AccessControlList>", f"<AccessControlList>{grant}".encode())
+
+
+def checksum_fields(checksum: Checksum | None) -> dict[str, str]:
+    """Return the XML elements that show a checksum."""
+    return {} if checksum is None else {checksum.algorithm.field: checksum.value}
+
+
+def _wanted(request: S3Request, version: ObjectVersion, body: Body) -> tuple[ByteRange | None, dict[str, str]]:
+    """Return the stretch that a read asks for, None for the whole, and what is to be said of its parts."""
+    number = request.query.get("partNumber", "")
+    if not number:
+        return requested_range(request.header("range"), body.size), {}
+    sizes = version.part_sizes or (body.size,)
+    part = whole_number(number) or 0
+    if not 1 <= part <= len(sizes):
+        message = f"The requested partnumber is not satisfiable: {number:.80} of {len(sizes)}"
+        raise ApiError("InvalidPartNumber", HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, message)
+    before = sum(sizes[: part - 1])
+    count = {"x-amz-mp-parts-count": str(len(sizes))} if version.part_sizes else {}
+    return ByteRange(before, sizes[part - 1]), count

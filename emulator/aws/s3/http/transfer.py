@@ -1,0 +1,234 @@
+"""Bodies between the network and the disk: received while they are hashed, sent without passing through Python."""
+
+import asyncio
+import base64
+import errno
+from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from io import FileIO
+
+from aiohttp import web
+
+from emulator.aws.json_requests import whole_number
+from emulator.aws.limits import MIB
+from emulator.aws.s3.core.bodies import SMALL_BYTES, Body, BodyFolder, BodyWriter, Digests
+from emulator.aws.s3.core.checksums import Checksum, ChecksumAlgorithm
+from emulator.aws.s3.core.errors import bad_request
+from emulator.aws.s3.http.addressing import S3Request
+from emulator.aws.s3.http.aws_chunked import ChunkedDecoder, PlainDecoder
+from emulator.errors import ApiError
+
+# A single PUT or part: https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
+_BODY_BYTES = 5 * 1024 * MIB
+_DOCUMENT_BYTES = 4 * MIB
+# Handing a batch to a thread costs 0.1 ms, what it takes to hash 64 KiB.
+_BATCH_BYTES = MIB
+_INLINE_BYTES = 128 * 1024
+# AWS, too, gives a client up that stops sending.
+_STALLED_S = 60.0
+
+
+class Transfer:
+    """Receives and sends bodies.
+
+    Parameters
+    ----------
+    bodies
+        Where they lie.
+    threads
+        Where large ones are hashed and written.
+    """
+
+    def __init__(self, bodies: BodyFolder, threads: ThreadPoolExecutor) -> None:
+        self._bodies = bodies
+        self._threads = threads
+
+    @asynccontextmanager
+    async def received(
+        self, request: S3Request, wanted: ChecksumAlgorithm | None = None, small_bytes: int = SMALL_BYTES
+    ) -> AsyncIterator[Body]:
+        """Receive a request's body; within, it is there for an object to take hold of.
+
+        Parameters
+        ----------
+        request
+            The request.
+        wanted
+            The checksum to compute if the request has none; it may have no other.
+        small_bytes
+            The largest body that gets no file.
+
+        Raises
+        ------
+        ApiError
+            When it is not what its length, its Content-MD5 or its checksum say, or is too large.
+        """
+        sent = _sent_algorithm(request)
+        if sent and wanted and sent is not wanted:
+            message = (
+                f"Checksum Type mismatch occurred, expected checksum Type: {wanted.value.lower()}, "
+                f"actual checksum Type: {sent.value.lower()}"
+            )
+            raise bad_request("InvalidRequest", message)
+        algorithm = sent or wanted
+        writer = self._bodies.writer([algorithm] if algorithm else [], small_bytes)
+        try:
+            trailers = await self._receive(request, writer)
+            checksum = writer.digests.checksum(algorithm) if algorithm else None
+            _verify(request, trailers, writer.digests, checksum)
+            body = writer.finish(checksum)
+        except BaseException:
+            writer.discard()
+            raise
+        with self._bodies.held(body.segments):
+            yield body
+
+    async def hashed(self, source: Body, algorithm: ChecksumAlgorithm | None) -> Body:
+        """Return a stretch of a body as a body of its own; files are read, not copied."""
+        loop = asyncio.get_running_loop()
+        algorithms = [algorithm] if algorithm else []
+        if source.content:
+            writer = self._bodies.writer(algorithms, small_bytes=0)
+            writer.write([source.content])
+            return writer.finish(algorithm and writer.digests.checksum(algorithm))
+        digests = Digests(algorithms)
+        for piece in self._bodies.pieces(source):
+            await loop.run_in_executor(self._threads, digests.update, piece)
+        checksum = algorithm and digests.checksum(algorithm)
+        return Body(source.size, digests.md5().hex(), source.segments, checksum=checksum)
+
+    async def read_document(self, request: S3Request) -> bytes:
+        """Receive a small body as a whole.
+
+        Raises
+        ------
+        ApiError
+            As `received`.
+        """
+        body = bytearray()
+        algorithm = _sent_algorithm(request)
+        digests = Digests([algorithm] if algorithm else [])
+        decoder = _decoder(request)
+        async for chunk in request.http.content.iter_any():
+            for piece in decoder.feed(chunk):
+                body += piece
+            if len(body) > _DOCUMENT_BYTES:
+                raise bad_request("MaxMessageLengthExceeded", f"Your request was too big: more than {_DOCUMENT_BYTES}")
+        decoder.finish()
+        digests.update(body)
+        _verify(request, decoder.trailers, digests, digests.checksum(algorithm) if algorithm else None)
+        return bytes(body)
+
+    async def send(
+        self, request: web.BaseRequest, status: HTTPStatus, headers: Mapping[str, str], body: Body
+    ) -> web.StreamResponse:
+        """Answer with a body."""
+        if body.size <= _INLINE_BYTES:
+            return web.Response(status=status, headers=headers, body=self._bodies.read(body))
+        response = web.StreamResponse(status=status, headers=headers)
+        response.content_length = body.size
+        with self._bodies.held(body.segments):
+            await response.prepare(request)
+            for segment in body.segments:
+                transport = request.transport
+                if transport is None:
+                    raise ConnectionResetError("the client has gone")
+                # A local file that exists: opening it is no wait.
+                with FileIO(self._bodies.path(segment.file)) as opened:
+                    await asyncio.get_running_loop().sendfile(transport, opened, segment.start, segment.size)
+            await response.write_eof()
+        return response
+
+    async def _receive(self, request: S3Request, writer: BodyWriter) -> Mapping[str, str]:
+        """Write a body as it comes; return its trailers."""
+        loop = asyncio.get_running_loop()
+        decoder = _decoder(request)
+        writing: asyncio.Future[None] | None = None
+        batch: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(_STALLED_S) as patience:
+                async for chunk in request.http.content.iter_any():
+                    patience.reschedule(loop.time() + _STALLED_S)
+                    pieces = decoder.feed(chunk)
+                    batch += pieces
+                    size += sum(map(len, pieces))
+                    if size < _BATCH_BYTES:
+                        continue
+                    if writer.digests.size + size > _BODY_BYTES:
+                        raise bad_request("EntityTooLarge", "Your proposed upload exceeds the maximum allowed size")
+                    if writing is not None:
+                        await writing
+                    writing = loop.run_in_executor(self._threads, writer.write, batch)
+                    batch, size = [], 0
+                decoder.finish()
+            if writing is not None:
+                await writing
+            if size > _INLINE_BYTES:
+                writing = loop.run_in_executor(self._threads, writer.write, batch)
+                await writing
+            elif size:
+                writer.write(batch)
+        except TimeoutError:
+            message = "Your socket connection to the server was not read from or written to within the timeout period."
+            raise bad_request("RequestTimeout", message) from None
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                message = "no space is left on the disk of the emulator's state; delete objects or use another disk"
+                raise ApiError("InternalError", HTTPStatus.INSUFFICIENT_STORAGE, message) from error
+            raise
+        finally:
+            # The file must not be closed under a thread that writes to it.
+            if writing is not None and not writing.done():
+                await asyncio.wait([writing])
+        return decoder.trailers
+
+
+def checksum_headers(body: Body) -> dict[str, str]:
+    """Return the headers that show a body's checksum."""
+    if body.checksum is None:
+        return {}
+    return {body.checksum.algorithm.header: body.checksum.value, "x-amz-checksum-type": body.checksum.kind.value}
+
+
+def _decoder(request: S3Request) -> PlainDecoder | ChunkedDecoder:
+    chunked = request.header("x-amz-content-sha256").startswith("STREAMING-") or (
+        "aws-chunked" in request.header("Content-Encoding")
+    )
+    return ChunkedDecoder() if chunked else PlainDecoder()
+
+
+def _sent_algorithm(request: S3Request) -> ChecksumAlgorithm | None:
+    """Return the algorithm of the checksum that a request has as a header, or announces as a trailer or by name."""
+    trailer = request.header("x-amz-trailer").strip().lower()
+    named = request.header("x-amz-sdk-checksum-algorithm").upper()
+    sent = [algorithm for algorithm in ChecksumAlgorithm if request.header(algorithm.header)]
+    announced = [
+        algorithm for algorithm in ChecksumAlgorithm if algorithm.header == trailer or algorithm.value == named
+    ]
+    return next(iter([*sent, *announced]), None)
+
+
+def _verify(request: S3Request, trailers: Mapping[str, str], digests: Digests, checksum: Checksum | None) -> None:
+    """Make sure that a body is what its request says it is."""
+    length = request.header("x-amz-decoded-content-length")
+    if length and whole_number(length) != digests.size:
+        message = f"You did not provide the number of bytes specified: {length:.80} were announced, {digests.size} came"
+        raise bad_request("IncompleteBody", message)
+    if md5 := request.header("Content-MD5"):
+        try:
+            expected = base64.b64decode(md5, validate=True)
+        except ValueError:
+            expected = b""
+        if len(expected) != len(digests.md5()):
+            raise bad_request("InvalidDigest", "The Content-MD5 you specified is not valid.")
+        if expected != digests.md5():
+            raise bad_request("BadDigest", "The Content-MD5 you specified did not match what we received.")
+    if checksum is not None:
+        header = checksum.algorithm.header
+        sent = request.header(header) or trailers.get(header, checksum.value)
+        if sent != checksum.value:
+            message = f"The {checksum.algorithm.value} you specified did not match the calculated checksum."
+            raise bad_request("BadDigest", message)

@@ -1,0 +1,190 @@
+"""S3's operations on multipart uploads."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from aiohttp import web
+
+from emulator.aws.json_requests import whole_number
+from emulator.aws.s3.core.bodies import Body
+from emulator.aws.s3.core.checksums import Checksum, ChecksumAlgorithm, ChecksumType
+from emulator.aws.s3.core.errors import bad_request
+from emulator.aws.s3.core.records import Upload
+from emulator.aws.s3.core.store import ObjectStore
+from emulator.aws.s3.core.uploads import PART_NUMBERS, ListedPart
+from emulator.aws.s3.http import object_headers, xml
+from emulator.aws.s3.http.addressing import S3Request
+from emulator.aws.s3.http.conditions import check_write, requested_range
+from emulator.aws.s3.http.object_api import OWNER, ObjectApi, answered, checksum_fields
+from emulator.aws.s3.http.transfer import Transfer, checksum_headers
+
+
+class UploadApi:
+    """The operations on multipart uploads.
+
+    Parameters
+    ----------
+    store
+        Where they are kept.
+    transfer
+        Moves the parts' bodies.
+    objects
+        The operations on objects.
+    """
+
+    def __init__(self, store: ObjectStore, transfer: Transfer, objects: ObjectApi) -> None:
+        self._store = store
+        self._uploads = store.uploads
+        self._transfer = transfer
+        self._objects = objects
+
+    async def create(self, request: S3Request) -> web.StreamResponse:
+        """CreateMultipartUpload."""
+        self._store.buckets.get(request.bucket)
+        algorithm, kind = _asked_checksum(request)
+        description = object_headers.description(request)
+        upload = self._uploads.create(request.bucket, request.key, description, algorithm, kind)
+        headers = {}
+        if algorithm is not None:
+            headers = {"x-amz-checksum-algorithm": algorithm.value, "x-amz-checksum-type": kind.value}
+        content = {"Bucket": request.bucket, "Key": request.key, "UploadId": upload.upload_id}
+        return answered("InitiateMultipartUploadResult", content, headers)
+
+    async def put_part(self, request: S3Request) -> web.StreamResponse:
+        """UploadPart."""
+        upload, number = self._upload(request), _part_number(request)
+        async with self._transfer.received(request, upload.algorithm, small_bytes=0) as body:
+            # It may have been completed or aborted while the part came.
+            self._uploads.put_part(self._upload(request), number, body)
+        return web.Response(headers={"ETag": f'"{body.etag}"', **checksum_headers(body)})
+
+    async def copy_part(self, request: S3Request) -> web.StreamResponse:
+        """UploadPartCopy: the part shares its source's files."""
+        upload, number = self._upload(request), _part_number(request)
+        _, source = self._objects.copy_source(request)
+        wanted = requested_range(request.header("x-amz-copy-source-range"), source.size)
+        chosen = source if wanted is None else source.stretch(wanted.start, wanted.size)
+        # Held from the first: the source may be deleted while it is read.
+        with self._store.bodies.held(chosen.segments):
+            body = await self._transfer.hashed(chosen, upload.algorithm)
+            with self._store.bodies.held(body.segments):
+                part = self._uploads.put_part(self._upload(request), number, body)
+        content = {
+            "ETag": f'"{body.etag}"',
+            "LastModified": xml.timestamp(part.modified),
+            **checksum_fields(body.checksum),
+        }
+        return answered("CopyPartResult", content)
+
+    async def complete(self, request: S3Request) -> web.StreamResponse:
+        """CompleteMultipartUpload."""
+        document = await self._transfer.read_document(request)
+        present = self._store.objects.find(request.bucket, request.key)
+        if present is not None and present.upload_id == request.query["uploadId"] and present.body is not None:
+            # The answer to the first request may have been lost.
+            version, body = present, present.body
+        else:
+            upload = self._upload(request)
+            content = xml.parse(document, "CompleteMultipartUpload")
+            check_write(request.http.headers, request.key, present)
+            listed = [_listed_part(part) for part in xml.several(content, "Part")]
+            version = self._uploads.complete(upload, listed)
+            body = version.body or Body(0, "")
+        result = {
+            "Location": f"http://{request.http.host}/{request.bucket}/{request.key}",
+            "Bucket": request.bucket,
+            "Key": request.key,
+            "ETag": f'"{body.etag}"',
+            **checksum_fields(body.checksum),
+            "ChecksumType": body.checksum and body.checksum.kind.value,
+        }
+        headers = object_headers.version_header(version)
+        return answered("CompleteMultipartUploadResult", result, headers)
+
+    async def abort(self, request: S3Request) -> web.StreamResponse:
+        """AbortMultipartUpload."""
+        self._uploads.abort(self._upload(request))
+        return web.Response(status=HTTPStatus.NO_CONTENT)
+
+    async def list_parts(self, request: S3Request) -> web.StreamResponse:
+        """ListParts."""
+        upload = self._upload(request)
+        marker = _number(request, "part-number-marker", 0)
+        limit = min(_number(request, "max-parts", 1000), 1000)
+        later = [part for part in self._uploads.parts(upload) if part.number > marker]
+        page = later[:limit]
+        content = {
+            "Bucket": request.bucket,
+            "Key": request.key,
+            "UploadId": upload.upload_id,
+            "PartNumberMarker": marker,
+            "NextPartNumberMarker": page[-1].number if page else 0,
+            "MaxParts": limit,
+            "IsTruncated": len(later) > limit,
+            "Initiator": OWNER,
+            "Owner": OWNER,
+            "StorageClass": upload.description.storage_class,
+            "ChecksumAlgorithm": upload.algorithm and upload.algorithm.value,
+            "ChecksumType": upload.algorithm and upload.kind.value,
+            "Part": [
+                {
+                    "PartNumber": part.number,
+                    "LastModified": xml.timestamp(part.modified),
+                    "ETag": f'"{part.body.etag}"',
+                    "Size": part.body.size,
+                    **checksum_fields(part.body.checksum),
+                }
+                for part in page
+            ],
+        }
+        return answered("ListPartsResult", content)
+
+    def _upload(self, request: S3Request) -> Upload:
+        return self._uploads.get(request.bucket, request.key, request.query["uploadId"])
+
+
+def _asked_checksum(request: S3Request) -> tuple[ChecksumAlgorithm | None, ChecksumType]:
+    """Return the checksum that an upload's object shall have."""
+    named = request.header("x-amz-checksum-algorithm").upper()
+    kind_named = request.header("x-amz-checksum-type").upper()
+    if not named:
+        return None, ChecksumType.COMPOSITE
+    try:
+        algorithm = ChecksumAlgorithm(named)
+        default = ChecksumType.FULL_OBJECT if named == "CRC64NVME" else ChecksumType.COMPOSITE
+        kind = ChecksumType(kind_named) if kind_named else default
+    except ValueError:
+        message = f"Checksum algorithm or type provided is unsupported: {named} {kind_named}"
+        raise bad_request("InvalidRequest", message) from None
+    is_crc = algorithm not in (ChecksumAlgorithm.SHA1, ChecksumAlgorithm.SHA256)
+    if (kind is ChecksumType.FULL_OBJECT and not is_crc) or (kind is ChecksumType.COMPOSITE and named == "CRC64NVME"):
+        message = f"The {kind.value} checksum type cannot be used with the {named} checksum algorithm."
+        raise bad_request("InvalidRequest", message)
+    return algorithm, kind
+
+
+def _listed_part(part: Mapping[str, Any]) -> ListedPart:
+    number = whole_number(xml.text(part, "PartNumber"))
+    if number is None:
+        raise bad_request("MalformedXML", "The XML you provided did not validate: a Part needs a PartNumber")
+    checksums = [
+        Checksum(algorithm, value) for algorithm in ChecksumAlgorithm if (value := xml.text(part, algorithm.field))
+    ]
+    return ListedPart(number, xml.text(part, "ETag", required=True), checksums[0] if checksums else None)
+
+
+def _part_number(request: S3Request) -> int:
+    number = whole_number(request.query["partNumber"])
+    if number is None or number not in PART_NUMBERS:
+        message = f"Part number must be an integer between 1 and {PART_NUMBERS[-1]}, inclusive"
+        raise bad_request("InvalidArgument", message)
+    return number
+
+
+def _number(request: S3Request, name: str, default: int) -> int:
+    text = request.query.get(name) or str(default)
+    number = whole_number(text)
+    if number is None:
+        raise bad_request("InvalidArgument", f"{name}: expected a whole number, got {text!r:.80}")
+    return number

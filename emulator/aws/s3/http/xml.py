@@ -1,0 +1,109 @@
+"""S3's XML: answers built, requests read."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+from xml.parsers.expat import ExpatError
+from xml.sax.saxutils import escape
+
+import xmltodict
+
+from emulator.aws.s3.core.errors import bad_request
+
+_NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
+# Carriage returns would come back as line feeds.
+_ENTITIES = {"\r": "&#13;"}
+_DOCUMENT = '<?xml version="1.0" encoding="UTF-8"?>\n'
+
+# None: no element. A list: one element each.
+Content = Mapping[str, Any] | list[Any] | str | int | bool | None
+
+
+def document(root: str, content: Content, *, namespace: bool = True) -> bytes:
+    """Return a document.
+
+    Parameters
+    ----------
+    root
+        The name of its outermost element.
+    content
+        Nested mappings from elements' names to what is in them.
+    namespace
+        Whether the root names S3's namespace.
+    """
+    attribute = f' xmlns="{_NAMESPACE}"' if namespace else ""
+    return f"{_DOCUMENT}<{root}{attribute}>{_inner(content)}</{root}>".encode()
+
+
+def timestamp(seconds: float) -> str:
+    """Return a time as S3's XML has it."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def parse(body: bytes, root: str) -> dict[str, Any]:
+    """Return what is in a request's document.
+
+    Raises
+    ------
+    ApiError
+        MalformedXML.
+    """
+    try:
+        found = xmltodict.parse(body, strip_whitespace=False)
+    except (ExpatError, ValueError) as error:
+        message = f"The XML you provided was not well-formed or did not validate against our published schema: {error}"
+        raise bad_request("MalformedXML", message) from None
+    if root not in found:
+        message = f"The XML you provided did not validate against our published schema: expected {root}"
+        raise bad_request("MalformedXML", message)
+    content = found[root]
+    return content if isinstance(content, dict) else {}
+
+
+def several(content: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+    """Return the elements of a name, of which there may be one, many or none.
+
+    Raises
+    ------
+    ApiError
+        MalformedXML when one of them has no elements of its own.
+    """
+    found = content.get(name) or []
+    elements = found if isinstance(found, list) else [found]
+    if not all(isinstance(element, Mapping) for element in elements):
+        raise bad_request("MalformedXML", f"The XML you provided did not validate: {name} has no elements")
+    return elements
+
+
+def text(content: Mapping[str, Any], name: str, *, required: bool = False) -> str:
+    """Return the text in the element of a name; an empty one where there is none, unless it is required.
+
+    Raises
+    ------
+    ApiError
+        MalformedXML when there are several, or elements in it, or none that is required.
+    """
+    found = content.get(name) or ""
+    if not isinstance(found, str) or (required and not found):
+        raise bad_request("MalformedXML", f"The XML you provided did not validate: expected a text in one {name}")
+    return found
+
+
+def _inner(content: Content) -> str:
+    match content:
+        case Mapping():
+            return "".join(_element(name, inner) for name, inner in content.items())
+        case bool():
+            return "true" if content else "false"
+        case _:
+            return escape(str(content), _ENTITIES)
+
+
+def _element(name: str, content: Content) -> str:
+    match content:
+        case None:
+            return ""
+        case list():
+            return "".join(_element(name, one) for one in content)
+        case _:
+            return f"<{name}>{_inner(content)}</{name}>"

@@ -1,0 +1,263 @@
+"""Sandboxes that are processes, forked by the zygote: the endpoint's side of it."""
+
+import asyncio
+import os
+import resource
+import signal
+import socket
+import sys
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from emulator.aws.sandboxes.base import SandboxExit, SandboxSpec
+from emulator.aws.sandboxes.control_link import ControlLink
+from emulator.aws.sandboxes.cpu_groups import CpuGroups, CpuSharesUnavailableError, make_cpu_groups
+from emulator.aws.sandboxes.memory import MemoryGauge
+from emulator.aws.sandboxes.messages import Exited, InitDone, Kill, Message, NotStarted, Spawn, Started
+from emulator.errors import SandboxError
+
+_READ_BYTES = 65536
+# The most that /proc/sys/fs/pipe-max-size lets a pipe hold without privileges; see pipe(7).
+_PIPE_BYTES = 1024 * 1024
+# The keeper's exit status, from here on, is 128 + the signal that ended the zygote.
+_KILLED_STATUS = 128
+
+
+class ProcessSandbox:
+    """One forked worker."""
+
+    def __init__(self, sandbox_id: str, output: int, on_output: Callable[[bytes], None], link: ControlLink) -> None:
+        self._id = sandbox_id
+        self._link = link
+        self._loop = asyncio.get_running_loop()
+        self._exited: asyncio.Future[SandboxExit] = self._loop.create_future()
+        self._output = output
+        self._on_output = on_output
+        self._memory: MemoryGauge | None = None
+        self.started: asyncio.Future[None] = self._loop.create_future()
+        os.set_blocking(output, False)
+        self._loop.add_reader(output, self._read_output)
+
+    @property
+    def exited(self) -> asyncio.Future[SandboxExit]:
+        """Resolves when the worker's process has ended."""
+        return self._exited
+
+    def peak_memory(self) -> int:
+        """Return the most resident memory so far, bytes."""
+        if self._exited.done():
+            return self._exited.result().peak_memory_bytes
+        return self._memory.peak() if self._memory is not None else 0
+
+    def drain_output(self) -> None:
+        """Hand over all that the worker has written until now."""
+        # A pipe holds no more; whoever keeps writing has written the rest since.
+        for _ in range(_PIPE_BYTES // _READ_BYTES):
+            if not self._read_output():
+                return
+
+    def init_done(self) -> None:
+        """Take note that the init phase is over: the CPU share holds from now on."""
+        if not self._exited.done() and not self._link.closed:
+            self._link.send(InitDone(self._id))
+
+    def kill(self) -> None:
+        """End the worker and its process group at once."""
+        if not self._exited.done() and not self._link.closed:
+            self._link.send(Kill(self._id))
+
+    def on_started(self, pid: int) -> None:
+        """Take note that the worker runs."""
+        self._memory = MemoryGauge(pid)
+        if not self.started.done():
+            self.started.set_result(None)
+
+    def on_not_started(self, reason: str) -> None:
+        """Take note that there will be no worker."""
+        self._close_output()
+        if not self.started.done():
+            self.started.set_exception(SandboxError(reason))
+
+    def on_exited(self, end: SandboxExit) -> None:
+        """Take note that the worker has ended; its last output is handed over first."""
+        self.drain_output()
+        self._close_output()
+        if not self._exited.done():
+            self._exited.set_result(end)
+
+    def _read_output(self) -> bool:
+        """Hand over a piece of the output; tell whether there may be more."""
+        if self._output < 0:
+            return False
+        try:
+            data = os.read(self._output, _READ_BYTES)
+        except BlockingIOError:
+            return False
+        if data:
+            self._on_output(data)
+        else:
+            self._close_output()
+        return bool(data)
+
+    def _close_output(self) -> None:
+        if self._output >= 0:
+            self._loop.remove_reader(self._output)
+            os.close(self._output)
+            self._output = -1
+
+
+class ProcessSandboxes:
+    """Makes sandboxes by ordering forks from a zygote of its own; one that was killed is replaced.
+
+    Parameters
+    ----------
+    state
+        Folder of the emulator's files; its keeper removes it when this process is gone, even when it was killed.
+    preload
+        Modules that the zygote imports besides numpy, boto3 and fmi_shim.
+
+    Attributes
+    ----------
+    cpu_shares_missing
+        Why shares of the CPU are not enforced here; None when they are.
+    """
+
+    def __init__(self, state: Path, preload: Sequence[str] = ()) -> None:
+        self._state = state
+        self._preload = preload
+        self._sandboxes: dict[str, ProcessSandbox] = {}
+        self._link: ControlLink | None = None
+        self._keeper: asyncio.subprocess.Process | None = None
+        self._closing = False
+        self._starting = asyncio.Lock()
+        self.cpu_shares_missing: str | None = None
+
+    async def start(self) -> None:
+        """Start the zygote; returns before it has imported anything."""
+        _raise_descriptor_limit()
+        groups = self._make_cpu_groups()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        with theirs:
+            self._keeper = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-m", "emulator.aws.sandboxes.supervisor"),
+                *("--control", str(theirs.fileno()), "--state", str(self._state)),
+                *(f"--preload={module}" for module in self._preload),
+                *(() if groups is None else ("--cpu-groups", str(groups.base))),
+                pass_fds=[theirs.fileno()],
+                # Out of the terminal's reach: Ctrl-C is for the command in front of it.
+                start_new_session=True,
+                stdin=asyncio.subprocess.DEVNULL,
+                env=_zygote_environment(),
+            )
+        self._link = ControlLink(ours, self._take, self._on_zygote_gone)
+
+    async def create(self, spec: SandboxSpec, on_output: Callable[[bytes], None]) -> ProcessSandbox:
+        """Fork a worker.
+
+        Raises
+        ------
+        SandboxError
+            When the zygote is gone, and a new one cannot be started.
+        """
+        link = await self._live_link()
+        read_end, write_end = os.pipe()
+        sandbox = ProcessSandbox(spec.sandbox_id, read_end, on_output, link)
+        self._sandboxes[spec.sandbox_id] = sandbox
+        order = Spawn(
+            spec.sandbox_id,
+            dict(spec.environment),
+            str(spec.task_root),
+            spec.memory_bytes,
+            spec.ephemeral_storage_bytes,
+            spec.vcpus,
+            list(spec.command),
+        )
+        link.send(order, write_end)
+        try:
+            await asyncio.shield(sandbox.started)
+        except asyncio.CancelledError:
+            sandbox.kill()
+            raise
+        return sandbox
+
+    def kill_all(self) -> None:
+        """End every sandbox at once."""
+        for sandbox in list(self._sandboxes.values()):
+            sandbox.kill()
+
+    async def close(self) -> None:
+        """End every sandbox and the zygote, and wait until they are gone."""
+        self._closing = True
+        if self._link is not None:
+            self._link.close()
+            self._end_all()
+        if self._keeper is not None:
+            await self._keeper.wait()
+
+    async def _live_link(self) -> ControlLink:
+        """Return the link to the zygote, after starting a new one if it was killed."""
+        async with self._starting:
+            if self._link is None or self._link.closed:
+                if self._closing or self._keeper is None:
+                    raise SandboxError("the sandboxes have been ended")
+                # Its keeper ends when nothing is left of it. A zygote that could not start will not do so now.
+                status = await self._keeper.wait()
+                if status < _KILLED_STATUS:
+                    raise SandboxError("the sandboxes' zygote has ended; its reason stands above")
+                await self.start()
+            assert self._link is not None  # noqa: S101 - start has set it
+            return self._link
+
+    def _make_cpu_groups(self) -> CpuGroups | None:
+        try:
+            return make_cpu_groups(f"fmi-emulator-{uuid.uuid4().hex[:12]}")
+        except CpuSharesUnavailableError as error:
+            self.cpu_shares_missing = str(error)
+            return None
+
+    def _take(self, message: Message) -> None:
+        if isinstance(message, Started):
+            self._sandboxes[message.sandbox_id].on_started(message.pid)
+        elif isinstance(message, NotStarted):
+            self._sandboxes.pop(message.sandbox_id).on_not_started(message.reason)
+        elif isinstance(message, Exited):
+            end = SandboxExit(message.exit_status, message.signal, message.out_of_memory, message.peak_memory_bytes)
+            self._sandboxes.pop(message.sandbox_id).on_exited(end)
+
+    def _on_zygote_gone(self) -> None:
+        if not self._closing:
+            print("emulator: the sandboxes' zygote has ended, and all sandboxes with it", file=sys.stderr)
+        self._end_all()
+
+    def _end_all(self) -> None:
+        for sandbox in self._sandboxes.values():
+            if not sandbox.started.done():
+                sandbox.started.set_exception(SandboxError("the sandboxes' zygote has ended; its reason stands above"))
+            sandbox.on_exited(SandboxExit(None, signal.SIGKILL, out_of_memory=False, peak_memory_bytes=0))
+        self._sandboxes.clear()
+
+
+def _raise_descriptor_limit() -> None:
+    """Allow this process as many descriptors as it may have: a thousand sandboxes take four thousand."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # macOS says "infinity" and takes no more than this, OPEN_MAX.
+    most = 10_240 if hard == resource.RLIM_INFINITY else hard
+    if soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def _zygote_environment() -> dict[str, str]:
+    """Keep the user's AWS configuration out of the zygote, and its numerical libraries to one thread."""
+    kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "LANG") if name in os.environ}
+    return {
+        **kept,
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "OPENBLAS_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+        # macOS forbids some frameworks after a fork unless told that the fork was meant.
+        "OBJC_DISABLE_INITIALIZE_FORK_SAFETY": "YES",
+    }

@@ -1,0 +1,95 @@
+"""The zygote's parent, which outlives it: when the zygote is killed, nothing of it is left behind.
+
+The zygote asks for its workers' orphans; if it dies itself, they all come here, where nothing else ever runs.
+"""
+
+import argparse
+import os
+import select
+import shutil
+import signal
+import socket
+import sys
+from pathlib import Path
+
+from emulator.aws.sandboxes.cpu_groups import CpuGroups
+from emulator.aws.sandboxes.subreaper import adopt_orphans, end_children
+
+# The zygote needs a fraction of it, even for a thousand workers.
+_GRACE_MS = 3000
+# Killed together with the zygote, the endpoint may end after it, on a busy machine even long after.
+_FAREWELL_MS = 2000
+
+
+def _keep(zygote_pid: int, control: socket.socket, state: Path, groups: CpuGroups | None) -> int:
+    """Wait for the zygote's end, and clean up if it did not do so itself."""
+    code = os.waitstatus_to_exitcode(_wait_for(zygote_pid, control))
+    if code < 0:
+        end_children()
+    # While there is an endpoint, the state is its own: it takes another zygote, or says why there is none.
+    if _is_hung_up(control, _FAREWELL_MS if code < 0 else 0):
+        shutil.rmtree(state, ignore_errors=True)
+    if groups is not None:
+        groups.remove()
+    return code if code >= 0 else 128 - code
+
+
+def _wait_for(zygote_pid: int, control: socket.socket) -> int:
+    """Return the zygote's wait status. When the endpoint is gone and the zygote does not notice, it is killed.
+
+    It may be importing what was asked for with --preload, and that may take any time.
+    """
+    wake_read, wake_write = os.pipe()
+    os.set_blocking(wake_write, False)
+    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    poll = select.poll()
+    poll.register(wake_read, select.POLLIN)
+    # A hang-up is reported without being asked for.
+    poll.register(control, 0)
+    grace_ms: int | None = None
+    while True:
+        pid, status = os.waitpid(zygote_pid, os.WNOHANG)
+        if pid:
+            return status
+        ready = {descriptor for descriptor, _ in poll.poll(grace_ms)}
+        if wake_read in ready:
+            os.read(wake_read, 4096)
+        elif control.fileno() in ready:
+            poll.unregister(control)
+            grace_ms = _GRACE_MS
+        else:
+            os.kill(zygote_pid, signal.SIGKILL)
+            grace_ms = None
+
+
+def _is_hung_up(control: socket.socket, within_ms: int) -> bool:
+    poll = select.poll()
+    poll.register(control, 0)
+    return bool(poll.poll(within_ms))
+
+
+def main() -> None:
+    """Fork the zygote and see to its end; the endpoint starts this with its socket and its state folder."""
+    parser = argparse.ArgumentParser(description="Forks sandboxes for the emulator; not started by hand.")
+    parser.add_argument("--control", type=int, required=True, help="descriptor of the socket to the endpoint")
+    parser.add_argument("--state", type=Path, required=True, help="folder to remove at the end")
+    parser.add_argument("--preload", action="append", default=[], help="module to import before the first fork")
+    parser.add_argument("--cpu-groups", help="cgroup in which every sandbox gets one of its own")
+    arguments = parser.parse_args()
+    # The end is told by the socket, and Ctrl-C belongs to the program at the terminal.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    adopt_orphans()
+    groups = None if arguments.cpu_groups is None else CpuGroups(Path(arguments.cpu_groups))
+    control = socket.socket(fileno=arguments.control)
+    zygote_pid = os.fork()
+    if zygote_pid == 0:
+        # Imported here: this process stays small, and what the zygote forks has it all.
+        from emulator.aws.sandboxes.zygote import run_zygote
+
+        run_zygote(control, arguments.preload, groups)
+    sys.exit(_keep(zygote_pid, control, arguments.state, groups))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,268 @@
+"""The zygote: a small process that has imported what functions need, and forks a worker on order.
+
+A fork shares the imported modules' memory and takes milliseconds where an import takes half a second. It has one
+thread: a forked copy of a process with several can deadlock, and the kernel gives no user namespace to it.
+"""
+
+import contextlib
+import gc
+import importlib
+import os
+import resource
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import boto3
+import numpy as np  # noqa: F401 - for all workers to share
+
+import fmi_shim  # noqa: F401 - for all workers to share
+from emulator.aws.limits import REGION
+from emulator.aws.sandboxes.cpu_groups import CpuGroups
+from emulator.aws.sandboxes.import_paths import import_paths
+from emulator.aws.sandboxes.memory import MemoryGauge
+from emulator.aws.sandboxes.messages import (
+    Decoder,
+    Exited,
+    InitDone,
+    Kill,
+    Message,
+    NotStarted,
+    Spawn,
+    Started,
+    encode,
+)
+from emulator.aws.sandboxes.private_tmp import below_tmp
+from emulator.aws.sandboxes.subreaper import adopt_orphans, child_pids, end_children
+from emulator.aws.sandboxes.worker import run_worker
+
+# A look at one worker's memory costs about 10 us: the watch takes 1 % of a core at any number of workers.
+_WATCH_INTERVAL_S = 0.01
+_WATCH_INTERVAL_PER_WORKER_S = 0.001
+_RECEIVE_BYTES = 65536
+_MAX_DESCRIPTORS = 64
+
+
+@dataclass
+class _Worker:
+    sandbox_id: str
+    memory: MemoryGauge
+    memory_bytes: int
+    vcpus: float
+    out_of_memory: bool = False
+
+
+class Zygote:
+    """Forks workers, watches their memory and reports their ends, until its socket is closed.
+
+    Parameters
+    ----------
+    control
+        The socket to the endpoint.
+    groups
+        Where the workers' shares of the CPU are enforced, None where they cannot be.
+    """
+
+    def __init__(self, control: socket.socket, groups: CpuGroups | None) -> None:
+        self._groups = groups
+        self._control = control
+        self._decoder = Decoder()
+        self._descriptors: list[int] = []
+        self._workers: dict[int, _Worker] = {}
+        self._pids: dict[str, int] = {}
+        self._next_watch = 0.0
+        self._visible = below_tmp(import_paths())
+
+    def run(self) -> None:
+        """Serve until the endpoint is gone, then end every worker."""
+        wake_read, wake_write = os.pipe()
+        os.set_blocking(wake_read, False)
+        os.set_blocking(wake_write, False)
+        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._control, selectors.EVENT_READ)
+            selector.register(wake_read, selectors.EVENT_READ)
+            connected = True
+            while connected:
+                ready = {key.fileobj for key, _ in selector.select(self._watch())}
+                if wake_read in ready:
+                    with contextlib.suppress(BlockingIOError):
+                        os.read(wake_read, _RECEIVE_BYTES)
+                    self._reap()
+                if self._control in ready:
+                    connected = self._receive()
+        signal.set_wakeup_fd(-1)
+        self._end_all()
+
+    def _receive(self) -> bool:
+        try:
+            data, descriptors, _, _ = socket.recv_fds(self._control, _RECEIVE_BYTES, _MAX_DESCRIPTORS)
+        except ConnectionResetError:
+            return False
+        self._descriptors += descriptors
+        for message in self._decoder.feed(data):
+            if isinstance(message, Spawn):
+                self._fork(message)
+            elif isinstance(message, InitDone):
+                self._limit_cpu(message.sandbox_id)
+            elif isinstance(message, Kill):
+                self._kill(message.sandbox_id)
+        return bool(data)
+
+    def _send(self, message: Message) -> None:
+        # An endpoint that is gone is noticed, and acted on, by the next receive.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self._control.sendall(encode(message))
+
+    def _fork(self, spawn: Spawn) -> None:
+        output = self._descriptors.pop(0)
+        zygote_pid = os.getpid()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            os.close(output)
+            self._send(NotStarted(spawn.sandbox_id, f"a sandbox cannot be forked: {error.strerror}"))
+            return
+        if pid == 0:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            run_worker(spawn, output, zygote_pid, self._visible)
+        os.close(output)
+        # The child does the same: whoever comes first, the group exists before anybody signals it.
+        with contextlib.suppress(PermissionError, ProcessLookupError):
+            os.setpgid(pid, pid)
+        if self._groups is not None:
+            self._groups.add(spawn.sandbox_id, pid)
+        self._workers[pid] = _Worker(spawn.sandbox_id, MemoryGauge(pid), spawn.memory_bytes, spawn.vcpus)
+        self._pids[spawn.sandbox_id] = pid
+        self._send(Started(spawn.sandbox_id, pid))
+
+    def _limit_cpu(self, sandbox_id: str) -> None:
+        if self._groups is not None and sandbox_id in self._pids:
+            self._groups.limit(sandbox_id, self._workers[self._pids[sandbox_id]].vcpus)
+
+    def _kill(self, sandbox_id: str) -> None:
+        if sandbox_id in self._pids:
+            _kill_group(self._pids[sandbox_id])
+
+    def _watch(self) -> float | None:
+        """Kill workers above their memory when it is time to look; return the seconds until the next look."""
+        if not self._workers:
+            return None
+        now = time.monotonic()
+        if now >= self._next_watch:
+            for pid, worker in self._workers.items():
+                if worker.memory.resident() > worker.memory_bytes:
+                    worker.out_of_memory = True
+                    _kill_group(pid)
+            interval = max(_WATCH_INTERVAL_S, _WATCH_INTERVAL_PER_WORKER_S * len(self._workers))
+            self._next_watch = time.monotonic() + interval
+        return max(0.0, self._next_watch - time.monotonic())
+
+    def _reap(self) -> None:
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+                if pid == 0:
+                    break
+                # Anything else is an orphan of a worker's that this subreaper inherited.
+                if pid in self._workers:
+                    self._report_end(pid, status, usage)
+        self._kill_orphans()
+
+    def _report_end(self, pid: int, status: int, usage: resource.struct_rusage) -> None:
+        worker = self._workers.pop(pid)
+        del self._pids[worker.sandbox_id]
+        _kill_group(pid)
+        if self._groups is not None:
+            self._groups.discard(worker.sandbox_id)
+        code = os.waitstatus_to_exitcode(status)
+        # ru_maxrss is in KiB, on macOS in bytes: getrusage(2) of either.
+        peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        self._send(
+            Exited(
+                worker.sandbox_id,
+                exit_status=code if code >= 0 else None,
+                signal=-code if code < 0 else None,
+                out_of_memory=worker.out_of_memory,
+                peak_memory_bytes=max(peak, worker.memory_bytes) if worker.out_of_memory else peak,
+            )
+        )
+
+    def _kill_orphans(self) -> None:
+        """Kill what ended workers have left running in sessions of its own, told by its view of /tmp.
+
+        An orphan may also be a living worker's, whose process in between has ended: that one is left alone. Where
+        sandboxes have no /tmp of their own, all orphans are, until the zygote ends.
+        """
+        orphans = set(child_pids()) - self._workers.keys() if sys.platform == "linux" else set()
+        if not orphans:
+            return
+        inhabited = {_mounts_of(pid) for pid in self._workers} | {_mounts_of(os.getpid()), None}
+        for pid in orphans:
+            if _mounts_of(pid) not in inhabited:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+    def _end_all(self) -> None:
+        for pid in self._workers:
+            _kill_group(pid)
+        # As the subreaper this process inherits whatever the workers left, so no process escapes it.
+        end_children()
+
+
+def _mounts_of(pid: int) -> int | None:
+    """Return which mount namespace a process is in, None when it has ended; see namespaces(7)."""
+    try:
+        return Path(f"/proc/{pid}/ns/mnt").stat().st_ino
+    except OSError:
+        return None
+
+
+def _kill_group(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def _warm_up(preload: Sequence[str]) -> None:
+    # What botocore reads for the first client of a kind stays in the default session, for all forks to share.
+    # The client itself is thrown away: a worker's has other credentials and another endpoint.
+    boto3.client("s3", region_name=REGION, aws_access_key_id="-", aws_secret_access_key="-")  # noqa: S106 - a placeholder
+    # Every connection needs the codec, which is imported with its tables when it is first used.
+    "localhost".encode("idna")
+    for module in preload:
+        importlib.import_module(module)
+    # What lives for ever is taken out of the collector's sight, so that its passes copy no shared page.
+    gc.collect()
+    gc.freeze()
+
+
+def run_zygote(control: socket.socket, preload: Sequence[str], groups: CpuGroups | None) -> NoReturn:
+    """Be the zygote until the endpoint hangs up, then end the process.
+
+    Parameters
+    ----------
+    control
+        The socket to the endpoint.
+    preload
+        Modules to import before the first fork.
+    groups
+        Where the workers' shares of the CPU are enforced, None where they cannot be.
+    """
+    status = 0
+    try:
+        adopt_orphans()
+        with control:
+            _warm_up(preload)
+            Zygote(control, groups).run()
+    except ImportError as error:
+        print(f"the sandboxes cannot start: --preload: {error}", file=sys.stderr)
+        status = 1
+    sys.exit(status)

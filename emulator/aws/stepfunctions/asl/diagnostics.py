@@ -1,0 +1,234 @@
+"""Mistakes in a definition, each with its place, and the reader of a JSON object's fields that finds them."""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from emulator.aws.stepfunctions.asl.expressions import Expression, ExpressionSyntaxError, compile_expression
+from emulator.aws.stepfunctions.asl.expressions import compile_template as compile_payload
+from emulator.aws.stepfunctions.asl.json_values import Json, dumps, is_number
+from emulator.aws.stepfunctions.asl.paths import (
+    Path,
+    PathSyntaxError,
+    ReferencePath,
+    compile_path,
+    compile_reference_path,
+)
+
+_Value = TypeVar("_Value")
+
+# Codes: https://docs.aws.amazon.com/step-functions/latest/apireference/API_ValidateStateMachineDefinitionDiagnostic.html
+SCHEMA = "SCHEMA_VALIDATION_FAILED"
+INVALID_JSON = "INVALID_JSON_DESCRIPTION"
+INVALID_RESOURCE = "INVALID_RESOURCE"
+DUPLICATE_STATE_NAME = "DUPLICATE_STATE_NAME"
+INVALID_STATE_NAME = "INVALID_STATE_NAME"
+DUPLICATE_LABEL_NAME = "DUPLICATE_LABEL_NAME"
+MISSING_END_STATE = "MISSING_END_STATE"
+MISSING_TRANSITION_TARGET = "MISSING_TRANSITION_TARGET"
+TOO_DEEPLY_NESTED = "TOO_DEEPLY_NESTED"
+
+_LONGEST_SHOWN = 80
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One mistake.
+
+    Parameters
+    ----------
+    code
+        AWS's code for it.
+    place
+        Where it is, such as ``/States/Map/ItemProcessor/States/X/Next``.
+    message
+        What was expected, and what came.
+    """
+
+    code: str
+    place: str
+    message: str
+
+    def __str__(self) -> str:
+        """Return it the way CreateStateMachine tells it."""
+        return f"{self.code}: {self.message} at {self.place or '/'}"
+
+
+class DefinitionError(Exception):
+    """A definition has mistakes.
+
+    Parameters
+    ----------
+    findings
+        All of them.
+    """
+
+    def __init__(self, findings: tuple[Finding, ...]) -> None:
+        super().__init__(", ".join(map(str, findings)))
+        self.findings = findings
+
+
+class Findings:
+    """Collects mistakes."""
+
+    def __init__(self) -> None:
+        self._found: list[Finding] = []
+
+    def add(self, place: str, message: str, code: str = SCHEMA) -> None:
+        """Add one."""
+        self._found.append(Finding(code, place, message))
+
+    def all(self) -> tuple[Finding, ...]:
+        """Return what has been found."""
+        return tuple(self._found)
+
+
+class Fields:
+    """Reads the fields of a JSON object; what is wrong with them goes to the findings, and None comes back.
+
+    Parameters
+    ----------
+    content
+        The object.
+    place
+        Where it is.
+    findings
+        Gets the mistakes.
+    """
+
+    def __init__(self, content: Json, place: str, findings: Findings) -> None:
+        self.place = place
+        self.findings = findings
+        self._read: set[str] = set()
+        if not isinstance(content, dict):
+            self.wrong("", f"expected an object, got {shown(content)}")
+        self._content: Mapping[str, Json] = content if isinstance(content, dict) else {}
+
+    def wrong(self, name: str, message: str, code: str = SCHEMA) -> None:
+        """Note a mistake in a field."""
+        self.findings.add(f"{self.place}/{name}" if name else self.place, message, code)
+
+    def has(self, name: str) -> bool:
+        """Tell whether there is a field."""
+        return name in self._content
+
+    def names(self) -> Collection[str]:
+        """Return the fields' names."""
+        return self._content.keys()
+
+    def raw(self, name: str) -> Json:
+        """Return a field's value, None when it is absent."""
+        self._read.add(name)
+        return self._content.get(name)
+
+    def end(self, owner: str) -> None:
+        """Note the fields that nobody has read: there are none such."""
+        for name in sorted(self._content.keys() - self._read):
+            self.wrong(name, f"{owner} has no field {name!r}")
+
+    def require(self, name: str) -> None:
+        """Note a field that is absent."""
+        if name not in self._content:
+            self.wrong("", f"the field {name!r} is required")
+
+    def at_most_one(self, *names: str) -> None:
+        """Note fields that exclude each other."""
+        present = [name for name in names if self.has(name)]
+        if len(present) > 1:
+            self.wrong(present[1], f"expected only one of {' and '.join(present)}")
+
+    def text(self, name: str) -> str | None:
+        """Read a text."""
+        return self._checked(name, lambda value: value if isinstance(value, str) else None, "a text")
+
+    def flag(self, name: str) -> bool | None:
+        """Read true or false."""
+        return self._checked(name, lambda value: value if isinstance(value, bool) else None, "true or false")
+
+    def whole(self, name: str, allowed: range) -> int | None:
+        """Read a whole number."""
+        return self._checked(
+            name,
+            lambda value: value if type(value) is int and value in allowed else None,
+            f"a whole number from {allowed[0]} to {allowed[-1]}",
+        )
+
+    def number(self, name: str, least: float, most: float) -> float | None:
+        """Read a number."""
+        return self._checked(
+            name,
+            lambda value: value if is_number(value) and least <= value <= most else None,
+            f"a number from {least:g}" + (f" to {most:g}" if most != float("inf") else ""),
+        )
+
+    def one_of(self, name: str, allowed: Collection[str]) -> str | None:
+        """Read one of several words."""
+        return self._checked(
+            name, lambda value: value if isinstance(value, str) and value in allowed else None, " or ".join(allowed)
+        )
+
+    def whole_or_path(self, name: str, allowed: range) -> int | Path | None:
+        """Read a whole number, or under the name with ``Path`` the path to one."""
+        self.at_most_one(name, name + "Path")
+        number = self.whole(name, allowed)
+        return self.path(name + "Path") if self.has(name + "Path") else number
+
+    def path(self, name: str) -> Path | None:
+        """Read a path."""
+        return self._compiled(name, compile_path)
+
+    def reference_path(self, name: str) -> ReferencePath | None:
+        """Read a reference path."""
+        return self._compiled(name, compile_reference_path)
+
+    def expression(self, name: str) -> Expression | None:
+        """Read a path or a call of an intrinsic function."""
+        return self._compiled(name, lambda text: compile_expression(text, name))
+
+    def template(self, name: str) -> Expression | None:
+        """Read a payload template."""
+        if not self.has(name):
+            return None
+        mistakes: dict[str, str] = {}
+        template = compile_payload(self.raw(name), f"{self.place}/{name}", mistakes)
+        for place, message in mistakes.items():
+            self.findings.add(place, message)
+        return template
+
+    def object(self, name: str) -> "Fields | None":
+        """Read an object."""
+        return Fields(self.raw(name), f"{self.place}/{name}", self.findings) if self.has(name) else None
+
+    def objects(self, name: str, least: int = 1) -> list["Fields"]:
+        """Read an array of objects."""
+        value = self.raw(name)
+        if not self.has(name):
+            return []
+        if not isinstance(value, list) or len(value) < least:
+            self.wrong(name, f"expected an array of at least {least} objects, got {shown(value)}")
+            return []
+        return [Fields(item, f"{self.place}/{name}/{index}", self.findings) for index, item in enumerate(value)]
+
+    def _checked(self, name: str, check: Callable[[Json], _Value | None], expected: str) -> _Value | None:
+        if not self.has(name):
+            return None
+        value = check(self.raw(name))
+        if value is None:
+            self.wrong(name, f"expected {expected}, got {shown(self.raw(name))}")
+        return value
+
+    def _compiled(self, name: str, compiler: Callable[[str], _Value]) -> _Value | None:
+        text = self.text(name)
+        if text is None:
+            return None
+        try:
+            return compiler(text)
+        except (PathSyntaxError, ExpressionSyntaxError) as error:
+            self.wrong(name, str(error))
+            return None
+
+
+def shown(value: Json) -> str:
+    """Return a value as it may stand in a message."""
+    text = dumps(value)
+    return text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "…"

@@ -1,0 +1,295 @@
+"""Payload templates: JSON in which fields named ``x.$`` are paths or calls of intrinsic functions."""
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Protocol
+
+from emulator.aws.stepfunctions.asl.failures import INTRINSIC_FAILURE, RUNTIME, StateFailure
+from emulator.aws.stepfunctions.asl.intrinsics import INTRINSICS, Intrinsic, IntrinsicError
+from emulator.aws.stepfunctions.asl.json_values import Json, dumps
+from emulator.aws.stepfunctions.asl.paths import NoMatchError, Path, PathSyntaxError, Scope, compile_path
+
+_NAME = re.compile(r"States\.[A-Za-z0-9]+")
+_LITERAL = re.compile(r"'((?:[^'\\]|\\.)*)'")
+_ESCAPE = re.compile(r"\\(.)")
+_WORD = re.compile(r"[^\s,()]+")
+_SPACE = re.compile(r"\s*")
+_LONGEST_SHOWN = 500
+# AWS's limit on calls within calls.
+_DEEPEST = 10
+
+
+class ExpressionSyntaxError(ValueError):
+    """A text is neither a path nor a call of an intrinsic function."""
+
+
+class Expression(Protocol):
+    """Something that has a value once the state's data are known."""
+
+    def evaluate(self, data: Json, scope: Scope) -> Json:
+        """Return the value.
+
+        Raises
+        ------
+        StateFailure
+            When a path leads nowhere or a function cannot be applied.
+        """
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A value that is written out."""
+
+    value: Json
+
+    def evaluate(self, _: Json, __: Scope) -> Json:
+        """Return the value."""
+        return self.value
+
+
+@dataclass(frozen=True)
+class At:
+    """What lies at a path.
+
+    Parameters
+    ----------
+    path
+        The path.
+    field
+        The field it stands in, for the message when nothing lies there.
+    """
+
+    path: Path
+    field: str
+
+    def evaluate(self, data: Json, scope: Scope) -> Json:
+        """Return what lies there."""
+        try:
+            return self.path.evaluate(data, scope)
+        except NoMatchError:
+            shown = dumps(dict(scope.context) if self.path.root == "$$" else data)
+            shown = shown if len(shown) <= _LONGEST_SHOWN else shown[:_LONGEST_SHOWN] + "…"
+            raise StateFailure(
+                RUNTIME,
+                f"The JSONPath '{self.path.text}' specified for the field '{self.field}' could not be found "
+                f"in the input '{shown}'",
+            ) from None
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call of an intrinsic function."""
+
+    function: Intrinsic
+    arguments: tuple[Expression, ...]
+
+    def evaluate(self, data: Json, scope: Scope) -> Json:
+        """Return the function's value."""
+        values = [argument.evaluate(data, scope) for argument in self.arguments]
+        try:
+            return self.function(*values)
+        except IntrinsicError as error:
+            raise StateFailure(INTRINSIC_FAILURE, str(error)) from None
+
+
+@dataclass(frozen=True)
+class ObjectTemplate:
+    """An object with fields to fill."""
+
+    fields: tuple[tuple[str, Expression], ...]
+
+    def evaluate(self, data: Json, scope: Scope) -> Json:
+        """Return the filled object."""
+        return {name: field.evaluate(data, scope) for name, field in self.fields}
+
+
+@dataclass(frozen=True)
+class ArrayTemplate:
+    """An array with objects to fill."""
+
+    items: tuple[Expression, ...]
+
+    def evaluate(self, data: Json, scope: Scope) -> Json:
+        """Return the filled array."""
+        return [item.evaluate(data, scope) for item in self.items]
+
+
+def compile_expression(text: str, field: str) -> Expression:
+    """Compile a path or a call.
+
+    Parameters
+    ----------
+    text
+        As it is written.
+    field
+        The field it stands in.
+
+    Raises
+    ------
+    ExpressionSyntaxError
+        When the text is neither; its message says why.
+    """
+    if text.startswith("$"):
+        return _at(text, field)
+    reader = _CallReader(text, field)
+    call = reader.call(1)
+    if reader.position != len(text):
+        raise ExpressionSyntaxError(f"unexpected {text[reader.position :]!r} after the call in {text!r}")
+    return call
+
+
+def _at(text: str, field: str) -> At:
+    try:
+        return At(compile_path(text), field)
+    except PathSyntaxError as error:
+        raise ExpressionSyntaxError(str(error)) from None
+
+
+class _CallReader:
+    """Reads ``States.Name(argument, …)`` from left to right."""
+
+    def __init__(self, text: str, field: str) -> None:
+        self._text = text
+        self._field = field
+        self.position = 0
+
+    def call(self, depth: int) -> Call:
+        name = _NAME.match(self._text, self.position)
+        if name is None:
+            raise self._wrong("a JSONPath that starts with $, or a call of an intrinsic function such as States.Format")
+        function = INTRINSICS.get(name[0])
+        if function is None:
+            raise ExpressionSyntaxError(f"there is no intrinsic function {name[0]}; there are {', '.join(INTRINSICS)}")
+        if depth > _DEEPEST:
+            raise ExpressionSyntaxError(f"calls within calls: at most {_DEEPEST}, in {self._text!r}")
+        self.position = name.end()
+        arguments = tuple(self._arguments(function, depth))
+        if len(arguments) not in function.arguments:
+            raise ExpressionSyntaxError(
+                f"{function.name} takes {_count(function.arguments)} arguments, got {len(arguments)} in {self._text!r}"
+            )
+        return Call(function, arguments)
+
+    def _arguments(self, function: Intrinsic, depth: int) -> list[Expression]:
+        self._expect("(")
+        arguments: list[Expression] = []
+        if self._peek() == ")":
+            self.position += 1
+            return arguments
+        while True:
+            arguments.append(self._argument(function, depth))
+            self._skip_space()
+            if self._peek() == ")":
+                self.position += 1
+                return arguments
+            self._expect(",")
+
+    def _argument(self, function: Intrinsic, depth: int) -> Expression:
+        self._skip_space()
+        following = self._peek()
+        if following == "'":
+            return Constant(self._literal(keep_escapes=function.name == "States.Format"))
+        if following == "$":
+            return _at(self._path(), self._field)
+        if _NAME.match(self._text, self.position):
+            return self.call(depth + 1)
+        word = _WORD.match(self._text, self.position)
+        try:
+            value = json.loads(word[0] if word else "")
+        except ValueError:
+            value = ""
+        if word is None or isinstance(value, str | list | dict):
+            raise self._wrong("an argument: a 'text', a number, true, false, null, a JSONPath or a call")
+        self.position = word.end()
+        return Constant(value)
+
+    def _literal(self, *, keep_escapes: bool) -> str:
+        literal = _LITERAL.match(self._text, self.position)
+        if literal is None:
+            raise self._wrong("the ' that ends a text")
+        wrong = next((found[0] for found in _ESCAPE.finditer(literal[1]) if found[1] not in "'{}\\"), None)
+        if wrong is not None:
+            raise ExpressionSyntaxError(rf"expected \', \{{, \}} or \\ in a text, got {wrong} in {self._text!r}")
+        self.position = literal.end()
+        # Format tells its own {} from those that are meant as such.
+        return literal[1] if keep_escapes else _ESCAPE.sub(r"\1", literal[1])
+
+    def _path(self) -> str:
+        """Return the path that begins here: it ends before a comma or bracket that is not inside it."""
+        start, depth, quote = self.position, 0, ""
+        while self.position < len(self._text):
+            character = self._text[self.position]
+            if quote:
+                quote = "" if character == quote else quote
+            elif character in "'\"":
+                quote = character
+            elif depth == 0 and character in ",)":
+                break
+            elif character in "[(":
+                depth += 1
+            elif character in "])":
+                depth -= 1
+            self.position += 1
+        return self._text[start : self.position].rstrip()
+
+    def _peek(self) -> str:
+        self._skip_space()
+        return self._text[self.position : self.position + 1]
+
+    def _expect(self, character: str) -> None:
+        if self._peek() != character:
+            raise self._wrong(repr(character))
+        self.position += 1
+
+    def _skip_space(self) -> None:
+        space = _SPACE.match(self._text, self.position)
+        self.position = space.end() if space else self.position
+
+    def _wrong(self, expected: str) -> ExpressionSyntaxError:
+        found = self._text[self.position : self.position + 20] or "its end"
+        return ExpressionSyntaxError(f"expected {expected} at {found!r} in {self._text!r}")
+
+
+def _count(allowed: range) -> str:
+    if len(allowed) == 1:
+        return str(allowed[0])
+    return f"{allowed[0]} or {allowed[-1]}" if len(allowed) == 2 else f"at least {allowed[0]}"
+
+
+def compile_template(value: Json, place: str, wrong: dict[str, str]) -> Expression:
+    """Compile a payload template.
+
+    Parameters
+    ----------
+    value
+        The template.
+    place
+        Where it stands in the definition.
+    wrong
+        Gets the mistakes: place to message.
+
+    Returns
+    -------
+    Expression
+        Parts without a field to fill are constants, shared by all evaluations.
+    """
+    if isinstance(value, list):
+        items = tuple(compile_template(item, f"{place}/{index}", wrong) for index, item in enumerate(value))
+        return Constant(value) if all(isinstance(item, Constant) for item in items) else ArrayTemplate(items)
+    if not isinstance(value, dict):
+        return Constant(value)
+    fields: list[tuple[str, Expression]] = []
+    for name, part in value.items():
+        inner = f"{place}/{name}"
+        if not name.endswith(".$"):
+            fields.append((name, compile_template(part, inner, wrong)))
+        elif not isinstance(part, str):
+            wrong[inner] = f"expected a JSONPath or a call of an intrinsic function, got {dumps(part)}"
+        else:
+            try:
+                fields.append((name[:-2], compile_expression(part, name)))
+            except ExpressionSyntaxError as error:
+                wrong[inner] = str(error)
+    static = not any(name.endswith(".$") for name in value) and all(isinstance(part, Constant) for _, part in fields)
+    return Constant(value) if static else ObjectTemplate(tuple(fields))

@@ -1,0 +1,241 @@
+"""The intrinsic functions, ``States.*``.
+
+Their arguments and limits: https://docs.aws.amazon.com/step-functions/latest/dg/intrinsic-functions.html
+"""
+
+import base64
+import hashlib
+import json
+import math
+import random
+import re
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from emulator.aws.stepfunctions.asl.json_values import Json, dumps, is_number, loads, same
+
+_TEXT_CHARACTERS = 10_000
+_RANGE_ITEMS = 1000
+_INT32 = range(-(2**31), 2**31)
+_HASHES = {"MD5": "md5", "SHA-1": "sha1", "SHA-256": "sha256", "SHA-384": "sha384", "SHA-512": "sha512"}
+_PLACE = re.compile(r"\\(.)|(\{\})")
+
+
+class IntrinsicError(ValueError):
+    """A function cannot be applied to its arguments."""
+
+
+@dataclass(frozen=True)
+class Intrinsic:
+    """A function.
+
+    Parameters
+    ----------
+    name
+        Such as ``States.Format``.
+    apply
+        Takes the arguments' values.
+    arguments
+        The numbers of arguments that it takes.
+    """
+
+    name: str
+    apply: Callable[..., Json]
+    arguments: range
+
+    def __call__(self, *arguments: Json) -> Json:
+        """Apply the function.
+
+        Raises
+        ------
+        IntrinsicError
+            When an argument is not what it takes.
+        """
+        try:
+            return self.apply(*arguments)
+        except IntrinsicError as error:
+            raise IntrinsicError(f"{self.name}: {error}") from None
+
+
+def format_text(template: Json, *values: Json) -> str:
+    r"""Fill the ``{}`` of a template; ``\{``, ``\}``, ``\'`` and ``\\`` stand for the characters themselves."""
+    remaining = list(values)
+
+    def fill(place: re.Match[str]) -> str:
+        if place[1] is not None:
+            return place[1]
+        if not remaining:
+            raise IntrinsicError(f"the template {template!r} has more {{}} than the {len(values)} values given")
+        value = remaining.pop(0)
+        return value if isinstance(value, str) else dumps(value)
+
+    filled = _PLACE.sub(fill, _text(template, "template"))
+    if remaining:
+        raise IntrinsicError(f"the template {template!r} has fewer {{}} than the {len(values)} values given")
+    return filled
+
+
+def _string_to_json(text: Json) -> Json:
+    try:
+        return loads(_text(text, "text")) if text != "" else None
+    except ValueError as error:
+        raise IntrinsicError(f"expected JSON, got {text!r}: {error}") from None
+
+
+def _array(*values: Json) -> Json:
+    return list(values)
+
+
+def _partition(array: Json, size: Json) -> Json:
+    items, length = _array_of(array), _whole(size, "chunk size")
+    if length < 1:
+        raise IntrinsicError(f"chunk size: expected at least 1, got {size}")
+    return [items[start : start + length] for start in range(0, len(items), length)]
+
+
+def _contains(array: Json, value: Json) -> Json:
+    return any(same(item, value) for item in _array_of(array))
+
+
+def _range(first: Json, last: Json, step: Json) -> Json:
+    start, stop, stride = _whole(first, "first"), _whole(last, "last"), _whole(step, "step")
+    if stride == 0:
+        raise IntrinsicError("step: expected a number other than 0")
+    numbers = range(start, stop + (1 if stride > 0 else -1), stride)
+    if len(numbers) > _RANGE_ITEMS:
+        raise IntrinsicError(f"at most {_RANGE_ITEMS} numbers can be made, this would be {len(numbers)}")
+    return list(numbers)
+
+
+def _get_item(array: Json, index: Json) -> Json:
+    items, position = _array_of(array), _whole(index, "index")
+    if not 0 <= position < len(items):
+        raise IntrinsicError(f"index: expected 0 to {len(items) - 1}, got {position}")
+    return items[position]
+
+
+def _unique(array: Json) -> Json:
+    kept: list[Json] = []
+    seen: set[str] = set()
+    for item in _array_of(array):
+        text = json.dumps(_plain(item), sort_keys=True)
+        if text not in seen:
+            seen.add(text)
+            kept.append(item)
+    return kept
+
+
+def _plain(value: Json) -> Json:
+    """Return a value whose text is that of all that are equal to it: 1.0 is written as 1."""
+    if isinstance(value, dict):
+        return {name: _plain(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _base64_encode(text: Json) -> Json:
+    return base64.b64encode(_encoded(text)).decode()
+
+
+def _base64_decode(text: Json) -> Json:
+    try:
+        return base64.b64decode(_limited(text), validate=True).decode()
+    except ValueError as error:
+        raise IntrinsicError(f"expected base64 of a text: {error}") from None
+
+
+def _hash(data: Json, algorithm: Json) -> Json:
+    if not isinstance(algorithm, str) or algorithm not in _HASHES:
+        raise IntrinsicError(f"algorithm: expected one of {', '.join(_HASHES)}, got {algorithm!r}")
+    content = _encoded(data if isinstance(data, str) else dumps(data))
+    return hashlib.new(_HASHES[algorithm], content, usedforsecurity=False).hexdigest()
+
+
+def _merge(one: Json, other: Json, deep: Json) -> Json:
+    if deep is not False:
+        raise IntrinsicError(f"deep merging: only false is supported, as on AWS, got {deep!r}")
+    if not isinstance(one, dict) or not isinstance(other, dict):
+        raise IntrinsicError("expected two objects")
+    return {**one, **other}
+
+
+def _random(start: Json, end: Json, seed: Json = None) -> Json:
+    first, last = _whole(start, "start"), _whole(end, "end")
+    if first >= last:
+        raise IntrinsicError(f"start: expected a number below end, got {first} and {last}")
+    generator = random.Random(None if seed is None else _whole(seed, "seed"))  # noqa: S311 - a seed must repeat it
+    return generator.randrange(first, last)
+
+
+def _add(one: Json, other: Json) -> Json:
+    return _whole(one, "first number") + _whole(other, "second number")
+
+
+def _split(text: Json, delimiters: Json) -> Json:
+    characters = _text(delimiters, "delimiters")
+    parts = re.split("[" + re.escape(characters) + "]", _text(text, "text")) if characters else [_text(text, "text")]
+    return [part for part in parts if part]
+
+
+def _text(value: Json, what: str) -> str:
+    if not isinstance(value, str):
+        raise IntrinsicError(f"{what}: expected a text, got {dumps(value)}")
+    return value
+
+
+def _limited(value: Json) -> str:
+    if len(_text(value, "text")) > _TEXT_CHARACTERS:
+        raise IntrinsicError(f"text: expected at most {_TEXT_CHARACTERS} characters, got {len(value)}")
+    return str(value)
+
+
+def _encoded(value: Json) -> bytes:
+    try:
+        return _limited(value).encode()
+    except UnicodeEncodeError as error:
+        raise IntrinsicError(f"text: expected Unicode, got half a surrogate pair at {error.start}") from None
+
+
+def _array_of(value: Json) -> list[Json]:
+    if not isinstance(value, list):
+        raise IntrinsicError(f"array: expected an array, got {dumps(value)}")
+    return value
+
+
+def _whole(value: Json, what: str) -> int:
+    """Return a number as AWS takes it: rounded to a whole one, within 32 bits."""
+    # 1e999 is JSON, but no number here.
+    if not is_number(value) or not math.isfinite(value):
+        raise IntrinsicError(f"{what}: expected a number, got {dumps(value)}")
+    number: int = round(value)
+    if number not in _INT32:
+        raise IntrinsicError(f"{what}: expected a number within 32 bits, got {value}")
+    return number
+
+
+_ANY_NUMBER = range(1, 2**31)
+INTRINSICS = {
+    function.name: function
+    for function in (
+        Intrinsic("States.Format", format_text, _ANY_NUMBER),
+        Intrinsic("States.StringToJson", _string_to_json, range(1, 2)),
+        Intrinsic("States.JsonToString", dumps, range(1, 2)),
+        Intrinsic("States.Array", _array, range(2**31)),
+        Intrinsic("States.ArrayPartition", _partition, range(2, 3)),
+        Intrinsic("States.ArrayContains", _contains, range(2, 3)),
+        Intrinsic("States.ArrayRange", _range, range(3, 4)),
+        Intrinsic("States.ArrayGetItem", _get_item, range(2, 3)),
+        Intrinsic("States.ArrayLength", lambda array: len(_array_of(array)), range(1, 2)),
+        Intrinsic("States.ArrayUnique", _unique, range(1, 2)),
+        Intrinsic("States.Base64Encode", _base64_encode, range(1, 2)),
+        Intrinsic("States.Base64Decode", _base64_decode, range(1, 2)),
+        Intrinsic("States.Hash", _hash, range(2, 3)),
+        Intrinsic("States.JsonMerge", _merge, range(3, 4)),
+        Intrinsic("States.MathRandom", _random, range(2, 4)),
+        Intrinsic("States.MathAdd", _add, range(2, 3)),
+        Intrinsic("States.StringSplit", _split, range(2, 3)),
+        Intrinsic("States.UUID", lambda: str(uuid.uuid4()), range(1)),
+    )
+}

@@ -1,0 +1,167 @@
+"""From a definition's JSON to values; every mistake is found, with its place."""
+
+from dataclasses import dataclass, field
+
+from emulator.aws.stepfunctions.asl import diagnostics as codes
+from emulator.aws.stepfunctions.asl.definition import (
+    ChoiceState,
+    Definition,
+    FailState,
+    MachineType,
+    Program,
+    State,
+    SucceedState,
+    WorkState,
+)
+from emulator.aws.stepfunctions.asl.diagnostics import DefinitionError, Fields, Findings
+from emulator.aws.stepfunctions.asl.json_values import loads
+from emulator.aws.stepfunctions.asl.parse_fields import Nested, refuse_jsonata
+from emulator.aws.stepfunctions.asl.parse_states import parse_state
+
+_TIMEOUT_S = range(1, 100_000_000)
+_STATE_NAME_CHARACTERS = 80
+
+
+def parse_definition(text: str, machine_type: MachineType = MachineType.STANDARD) -> Definition:
+    """Read a definition.
+
+    Parameters
+    ----------
+    text
+        JSON in Amazon States Language.
+    machine_type
+        What it will be run as.
+
+    Raises
+    ------
+    DefinitionError
+        When it has mistakes; all of them are named.
+    """
+    found = Findings()
+    try:
+        content = loads(text)
+    except ValueError as error:
+        found.add("", f"the definition is no JSON: {error}", codes.INVALID_JSON)
+        raise DefinitionError(found.all()) from None
+    try:
+        definition = _read(Fields(content, "", found), machine_type)
+    except RecursionError:
+        found.add("", "the states are too deeply nested", codes.TOO_DEEPLY_NESTED)
+        raise DefinitionError(found.all()) from None
+    if found.all():
+        raise DefinitionError(found.all())
+    return definition
+
+
+def _read(fields: Fields, machine_type: MachineType) -> Definition:
+    fields.text("Version")
+    comment = fields.text("Comment")
+    program = _ProgramParser(machine_type).program(fields)
+    timeout_s = fields.whole("TimeoutSeconds", _TIMEOUT_S)
+    fields.end("a state machine")
+    return Definition(program, timeout_s, comment or "")
+
+
+@dataclass
+class _ProgramParser(Nested):
+    """Reads state machines within state machines; names and labels are unique over all of them."""
+
+    machine_type: MachineType
+    _names: dict[str, str] = field(default_factory=dict)
+    _labels: set[str] = field(default_factory=set)
+
+    def program(self, fields: Fields) -> Program:
+        """Read StartAt and States, and see that every state leads somewhere and is led to."""
+        refuse_jsonata(fields)
+        fields.require("StartAt")
+        fields.require("States")
+        start_at = fields.text("StartAt") or ""
+        described = fields.object("States")
+        states: dict[str, State] = {}
+        names = list(described.names()) if described else []
+        if described is not None and not names:
+            described.wrong("", "expected at least one state")
+        for name in names:
+            inner = described.object(name) if described else None
+            if inner is not None:
+                self._check_name(name, inner)
+                state = parse_state(name, inner, self)
+                if state is not None:
+                    states[name] = state
+        if start_at and start_at not in names:
+            fields.wrong("StartAt", f"no state named {start_at!r}", codes.MISSING_TRANSITION_TARGET)
+        elif start_at and described is not None:
+            self._check_transitions(start_at, states, names, described)
+        return Program(start_at, states)
+
+    def label(self, name: str, fields: Fields) -> str:
+        """Take a distributed Map's label: the one written down, or one made of the state's name."""
+        label = fields.text("Label")
+        if label is not None:
+            if label in self._labels:
+                fields.wrong("Label", f"there is another Map labelled {label!r}", codes.DUPLICATE_LABEL_NAME)
+            self._labels.add(label)
+            return label
+        return "".join(character for character in name if character.isalnum())[:40] or "Map"
+
+    def _check_name(self, name: str, fields: Fields) -> None:
+        if len(name) > _STATE_NAME_CHARACTERS:
+            fields.wrong(
+                "", f"a state's name has at most {_STATE_NAME_CHARACTERS} characters", codes.INVALID_STATE_NAME
+            )
+        if name in self._names:
+            fields.wrong(
+                "", f"there is another state named {name!r} at {self._names[name]}", codes.DUPLICATE_STATE_NAME
+            )
+        self._names.setdefault(name, fields.place)
+
+    def _check_transitions(self, start_at: str, states: dict[str, State], names: list[str], described: Fields) -> None:
+        place, found = described.place, described.findings
+        for state in states.values():
+            for field_name, target in targets(state):
+                if target and target not in names:
+                    found.add(
+                        f"{place}/{state.name}/{field_name}",
+                        f"no state named {target!r}",
+                        codes.MISSING_TRANSITION_TARGET,
+                    )
+        reached, waiting = {start_at}, [start_at]
+        while waiting:
+            state_now = states.get(waiting.pop())
+            for _, target in targets(state_now) if state_now else ():
+                if target not in reached:
+                    reached.add(target)
+                    waiting.append(target)
+        if len(states) < len(names):
+            return  # What leads on from a state with mistakes is not known.
+        for name in names:
+            if name not in reached:
+                found.add(
+                    f"{place}/{name}",
+                    f"the state {name!r} is not reachable: nothing leads there from {start_at!r}",
+                    codes.MISSING_TRANSITION_TARGET,
+                )
+        if not any(_ends(states[name]) for name in reached if name in states):
+            found.add(
+                place,
+                "no state that can be reached ends: expected one with End, a Succeed or a Fail",
+                codes.MISSING_END_STATE,
+            )
+
+
+def _ends(state: State) -> bool:
+    return isinstance(state, SucceedState | FailState) or (state.next is None and not isinstance(state, ChoiceState))
+
+
+def targets(state: State) -> list[tuple[str, str]]:
+    """Return the states that a state leads to, each with the field that says so."""
+    found: list[tuple[str, str]] = []
+    if state.next is not None:
+        found.append(("Next", state.next))
+    if isinstance(state, ChoiceState):
+        found += [(f"Choices/{index}/Next", choice.next) for index, choice in enumerate(state.choices)]
+        if state.default is not None:
+            found.append(("Default", state.default))
+    if isinstance(state, WorkState):
+        found += [(f"Catch/{index}/Next", catcher.next) for index, catcher in enumerate(state.catchers)]
+    return found

@@ -1,0 +1,143 @@
+"""The engine: starts executions, stops them, and knows them all."""
+
+import asyncio
+import json
+import logging
+from collections import deque
+from collections.abc import Mapping
+
+from emulator.aws.limits import EXECUTIONS_KEPT, EXPRESS_TIMEOUT_S
+from emulator.aws.stepfunctions.asl.definition import MachineType, MapState, ParallelState, Program, State, TaskState
+from emulator.aws.stepfunctions.asl.failures import RUNTIME, TIMEOUT, StateFailure
+from emulator.aws.stepfunctions.asl.json_values import Json, dumps
+from emulator.aws.stepfunctions.core.arns import execution_arn, express_arn
+from emulator.aws.stepfunctions.core.aws_calls import AwsCalls
+from emulator.aws.stepfunctions.core.distributed_map import DistributedMaps
+from emulator.aws.stepfunctions.core.execution import Execution, new_name
+from emulator.aws.stepfunctions.core.interpreter import Interpreter, Work
+from emulator.aws.stepfunctions.core.machines import Machine
+from emulator.aws.stepfunctions.core.map_run import MapRun
+from emulator.aws.stepfunctions.core.parallel import run_inline_map, run_parallel
+from emulator.aws.stepfunctions.core.records import Status
+from emulator.aws.stepfunctions.core.state_execution import Visit
+from emulator.aws.stepfunctions.core.task_tokens import TaskTokens
+from emulator.aws.stepfunctions.core.tasks import Integration, TaskRunner
+
+_log = logging.getLogger(__name__)
+
+
+class Engine:
+    """Runs executions, each as a task of the event loop.
+
+    Parameters
+    ----------
+    integrations
+        What Tasks can call, see `TaskRunner`.
+    aws
+        For a distributed Map's items and results.
+    """
+
+    def __init__(self, integrations: Mapping[str, Integration], aws: AwsCalls) -> None:
+        self.tokens = TaskTokens()
+        self.executions: dict[str, Execution] = {}
+        self._past: deque[Execution] = deque()
+        self._distributed = DistributedMaps(aws, self._run_child)
+        self._work: dict[type[State], Work] = {
+            TaskState: TaskRunner(integrations, self.tokens).run,
+            ParallelState: run_parallel,
+            MapState: self._run_map,
+        }
+
+    def start(self, machine: Machine, name: str, input_text: str) -> Execution:
+        """Begin an execution; it runs from the loop's next turn on."""
+        express = machine.kind is MachineType.EXPRESS
+        arn = express_arn(machine.name, name) if express else execution_arn(machine.name, name)
+        execution = Execution(arn, name, machine, machine.kind, input_text)
+        timeout_s = machine.definition.timeout_s
+        if express:
+            timeout_s = min(timeout_s or EXPRESS_TIMEOUT_S, EXPRESS_TIMEOUT_S)
+        self._launch(execution, machine.definition.program, timeout_s)
+        return execution
+
+    async def stop(self, execution: Execution, failure: StateFailure) -> None:
+        """End an execution with all that it has started, and wait until that is gone."""
+        if execution.task is not None and execution.status is Status.RUNNING:
+            execution.failure = failure
+            execution.task.cancel()
+            await asyncio.wait({execution.task})
+            if execution.status is Status.RUNNING:
+                # It was cancelled before its first step.
+                execution.end(Status.ABORTED, 0, failure=failure)
+
+    async def finished(self, execution: Execution) -> None:
+        """Wait until an execution has ended; when this wait is cancelled, so is the execution."""
+        if execution.task is None:
+            return
+        try:
+            await asyncio.wait({execution.task})
+        except asyncio.CancelledError:
+            await self.stop(execution, StateFailure(None))
+            raise
+
+    async def close(self) -> None:
+        """End every execution."""
+        running = [execution for execution in self.executions.values() if execution.status is Status.RUNNING]
+        await asyncio.gather(*(self.stop(execution, StateFailure(None)) for execution in running))
+
+    def _launch(self, execution: Execution, program: Program, timeout_s: float | None) -> None:
+        self.executions[execution.arn] = execution
+        execution.task = asyncio.get_running_loop().create_task(
+            self._drive(execution, program, timeout_s), name=execution.arn
+        )
+        if execution.parent is None:
+            execution.task.add_done_callback(lambda _: self._ended(execution))
+
+    def _ended(self, execution: Execution) -> None:
+        """Take note of an execution that has ended; the oldest of too many is forgotten with its children."""
+        self._past.append(execution)
+        if len(self._past) > EXECUTIONS_KEPT:
+            oldest = self._past.popleft()
+            children = [child for map_run in oldest.map_runs for child in map_run.children]
+            for gone in (oldest, *children):
+                self.executions.pop(gone.arn, None)
+
+    async def _drive(self, execution: Execution, program: Program, timeout_s: float | None) -> None:
+        """Run an execution to its end, whatever it is."""
+        strand = execution.begin()
+        try:
+            value: Json = json.loads(execution.input_text)
+            async with asyncio.timeout(timeout_s):
+                output = await Interpreter(execution, self._work).run(program, value, strand)
+            execution.end(Status.SUCCEEDED, strand.previous_id, output_text=dumps(output))
+        except TimeoutError:
+            execution.end(Status.TIMED_OUT, strand.previous_id, failure=StateFailure(TIMEOUT))
+        except StateFailure as failure:
+            execution.end(Status.FAILED, strand.previous_id, failure=failure)
+        except asyncio.CancelledError:
+            execution.end(Status.ABORTED, strand.previous_id, failure=execution.failure)
+        except Exception as error:  # noqa: BLE001 - a mistake of ours must not leave an execution that runs for ever
+            _log.exception("the engine failed in %s", execution.arn)
+            mistake = StateFailure(RUNTIME, f"the emulator itself failed: {error!r}")
+            execution.end(Status.FAILED, strand.previous_id, failure=mistake)
+
+    async def _run_map(self, interpreter: Interpreter, visit: Visit[MapState]) -> Json:
+        distribution = visit.state.distribution
+        if distribution is None:
+            return await run_inline_map(interpreter, visit)
+        return await self._distributed.run(interpreter, visit, distribution)
+
+    async def _run_child(self, map_run: MapRun, index: int, input_text: str) -> Execution:
+        """Run one child execution of a distributed Map, and wait for its end."""
+        name, parent = new_name(), map_run.execution
+        child_type = map_run.distribution.child_type
+        arn = execution_arn(parent.machine.name, name, map_run.distribution.label)
+        child = Execution(arn, name, parent.machine, child_type, input_text, map_run)
+        map_run.add(child, index)
+        item = parent.begin_item(map_run.state.name, index, name)
+        try:
+            timeout_s = EXPRESS_TIMEOUT_S if child_type is MachineType.EXPRESS else None
+            self._launch(child, map_run.state.processor, timeout_s)
+            await self.finished(child)
+        finally:
+            parent.end_item(item, child.status)
+        return child

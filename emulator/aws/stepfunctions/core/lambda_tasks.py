@@ -1,0 +1,109 @@
+"""Tasks that invoke Lambda functions: straight into the Lambda service, without HTTP."""
+
+import json
+import time
+from http import HTTPStatus
+
+from emulator.aws.lambda_.core.invocations import LambdaService
+from emulator.aws.stepfunctions.asl.failures import RUNTIME, StateFailure
+from emulator.aws.stepfunctions.asl.json_values import Json, dumps, loads
+from emulator.aws.stepfunctions.core.tasks import TaskCall
+from emulator.errors import ApiError, SandboxError
+
+_UNKNOWN_CAUSE = (
+    "The cause could not be determined because Lambda did not return an error type. Returned payload: {payload}"
+)
+
+
+class LambdaTasks:
+    """Invokes functions, by ``lambda:invoke`` or by their own ARN.
+
+    Parameters
+    ----------
+    service
+        Runs them; an invocation that is cancelled ends its sandbox.
+    """
+
+    def __init__(self, service: LambdaService) -> None:
+        self._service = service
+
+    async def call(self, call: TaskCall) -> Json:
+        """Invoke a function; return its result, or for ``lambda:invoke`` Lambda's whole answer.
+
+        Raises
+        ------
+        StateFailure
+            Named as Lambda names it: the handler's exception, or ``Lambda.…Exception`` when Lambda refuses.
+        """
+        if call.resource.is_function:
+            payload, _, _ = await self._invoke(call, call.resource.arn, None, call.parameters)
+            return payload
+        parameters = call.parameters
+        function, qualifier = parameters["FunctionName"], parameters.get("Qualifier")
+        if not isinstance(function, str) or not isinstance(qualifier, str | None):
+            raise StateFailure(RUNTIME, f"FunctionName and Qualifier: expected texts, got {dumps(parameters)[:200]}")
+        event = parameters.get("Payload", {})
+        if parameters.get("InvocationType", "RequestResponse") == "Event":
+            try:
+                request_id = self._service.enqueue(function, qualifier, _payload(event))
+            except ApiError as error:
+                raise _refused(error) from None
+            return _answer("", None, request_id, HTTPStatus.ACCEPTED)
+        return _answer(*await self._invoke(call, function, qualifier, event), HTTPStatus.OK)
+
+    async def _invoke(self, call: TaskCall, function: str, qualifier: str | None, event: Json) -> tuple[Json, str, str]:
+        """Return the payload, the version that ran and the request's id."""
+        began = time.time()
+        try:
+            result = await self._service.invoke(function, qualifier, _payload(event))
+        except ApiError as error:
+            raise _refused(error) from None
+        except SandboxError as error:
+            raise StateFailure("Lambda.ServiceException", str(error)) from None
+        call.answered(function, result.request_id, began, failed=result.is_error)
+        text = result.payload.decode()
+        if result.is_error:
+            raise _function_failure(text)
+        # A handler's result may have NaN, which is no JSON; AWS hands the payload on as text then.
+        return _parsed(text), result.version, result.request_id
+
+
+def _answer(payload: Json, version: str | None, request_id: str, status: HTTPStatus) -> Json:
+    """Return Lambda's answer with the metadata that AWS's SDK for Java adds."""
+    headers = {"x-amzn-RequestId": request_id, "Content-Type": "application/json"}
+    named = {} if version is None else {"ExecutedVersion": version}
+    return {
+        **named,
+        "Payload": payload,
+        "SdkHttpMetadata": {
+            "AllHttpHeaders": {name: [value] for name, value in headers.items()},
+            "HttpHeaders": headers,
+            "HttpStatusCode": int(status),
+        },
+        "SdkResponseMetadata": {"RequestId": request_id},
+        "StatusCode": int(status),
+    }
+
+
+def _payload(event: Json) -> bytes:
+    # Half a surrogate pair is a text in JSON, but not in UTF-8: it stays escaped.
+    return json.dumps(event).encode()
+
+
+def _parsed(text: str) -> Json:
+    try:
+        return loads(text) if text else None
+    except ValueError:
+        return text
+
+
+def _refused(error: ApiError) -> StateFailure:
+    code = error.code if error.code.endswith("Exception") else f"{error.code}Exception"
+    return StateFailure(f"Lambda.{code}", f"{error.message} (Service: Lambda, Status Code: {error.status.value})")
+
+
+def _function_failure(text: str) -> StateFailure:
+    error = json.loads(text)
+    if isinstance(error, dict) and isinstance(error.get("errorType"), str):
+        return StateFailure(error["errorType"], text)
+    return StateFailure("Lambda.Unknown", _UNKNOWN_CAUSE.format(payload=text))

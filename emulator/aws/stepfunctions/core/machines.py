@@ -1,0 +1,228 @@
+"""The state machines that exist; each is kept in a file, so that it is there again after a restart."""
+
+import hashlib
+import json
+import os
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from emulator.aws.stepfunctions.asl.definition import Definition, MachineType
+from emulator.aws.stepfunctions.asl.diagnostics import DefinitionError
+from emulator.aws.stepfunctions.asl.parse_machine import parse_definition
+from emulator.aws.stepfunctions.core.arns import checked_arn, checked_name, machine_arn
+from emulator.errors import ApiError, StateError
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A state machine as it is at one time; a change makes a new one.
+
+    Parameters
+    ----------
+    name
+        Its name.
+    text
+        Its definition, as it was sent.
+    definition
+        The same, parsed.
+    role_arn, kind, tags
+        As in the API.
+    settings
+        loggingConfiguration and tracingConfiguration, as they were sent.
+    created_at, updated_at
+        Seconds since the epoch.
+    revision_id
+        Names this state of it.
+    """
+
+    name: str
+    text: str
+    definition: Definition
+    role_arn: str
+    kind: MachineType = MachineType.STANDARD
+    tags: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    created_at: float = field(default_factory=time.time)
+    updated_at: float = field(default_factory=time.time)
+    revision_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+
+    @property
+    def arn(self) -> str:
+        """Its Amazon resource name."""
+        return machine_arn(self.name)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what is written to its file."""
+        return {
+            "name": self.name,
+            "definition": self.text,
+            "roleArn": self.role_arn,
+            "type": self.kind,
+            "tags": dict(self.tags),
+            "settings": dict(self.settings),
+            "createdAt": self.created_at,
+            "updatedAt": self.updated_at,
+            "revisionId": self.revision_id,
+        }
+
+    @classmethod
+    def from_json(cls, kept: Mapping[str, Any]) -> "Machine":
+        """Read what was written to its file."""
+        kind = MachineType(kept["type"])
+        return cls(
+            kept["name"],
+            kept["definition"],
+            parse_definition(kept["definition"], kind),
+            kept["roleArn"],
+            kind,
+            kept["tags"],
+            kept["settings"],
+            kept["createdAt"],
+            kept["updatedAt"],
+            kept["revisionId"],
+        )
+
+
+class MachineStore:
+    """The state machines, by name.
+
+    Parameters
+    ----------
+    folder
+        Where their files are; those that are there already are read.
+
+    Raises
+    ------
+    StateError
+        When one of them is damaged.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._machines: dict[str, Machine] = {}
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in sorted(folder.glob("*.json")):
+            try:
+                machine = Machine.from_json(json.loads(path.read_text()))
+            except (ValueError, KeyError, TypeError, DefinitionError) as error:
+                raise StateError(
+                    f"{path}: expected a state machine, as this emulator writes it: {error!r}; remove the file"
+                ) from None
+            self._machines[machine.name] = machine
+
+    def create(
+        self,
+        name: str,
+        text: str,
+        role_arn: str,
+        kind: MachineType,
+        tags: Mapping[str, str],
+        settings: Mapping[str, Any],
+    ) -> Machine:
+        """Add a state machine; the same one a second time is the first.
+
+        Raises
+        ------
+        ApiError
+            When the name or the definition is refused, or there is another one of that name.
+        """
+        machine = Machine(checked_name(name), text, checked_definition(text, kind), role_arn, kind, tags, settings)
+        existing = self._machines.get(name)
+        if existing is not None:
+            if (existing.text, existing.kind, existing.settings) == (text, kind, settings):
+                return existing
+            raise ApiError(
+                "StateMachineAlreadyExists",
+                HTTPStatus.BAD_REQUEST,
+                f"State Machine Already Exists: '{existing.arn}'",
+            )
+        self._keep(machine)
+        return machine
+
+    def update(self, arn: str, text: str | None, role_arn: str | None, settings: Mapping[str, Any]) -> Machine:
+        """Change a state machine; executions that run go on with what it was.
+
+        Raises
+        ------
+        ApiError
+            When there is none, or the definition is refused.
+        """
+        machine = self.get(arn)
+        if text is not None:
+            machine = replace(machine, text=text, definition=checked_definition(text, machine.kind))
+        if role_arn is not None:
+            machine = replace(machine, role_arn=role_arn)
+        machine = replace(
+            machine,
+            settings={**machine.settings, **settings},
+            updated_at=time.time(),
+            revision_id=str(uuid.uuid4()),
+        )
+        self._keep(machine)
+        return machine
+
+    def tag(self, arn: str, tags: Mapping[str, str]) -> None:
+        """Replace a state machine's tags."""
+        self._keep(replace(self.get(arn), tags=dict(tags)))
+
+    def get(self, arn: object) -> Machine:
+        """Return a state machine.
+
+        Raises
+        ------
+        ApiError
+            When the ARN is none, or there is no such state machine.
+        """
+        checked = checked_arn(arn, "stateMachine")
+        machine = self._machines.get(checked.rpartition(":stateMachine:")[2])
+        if machine is None:
+            raise ApiError(
+                "StateMachineDoesNotExist", HTTPStatus.BAD_REQUEST, f"State Machine Does Not Exist: '{checked}'"
+            )
+        return machine
+
+    def delete(self, arn: object) -> None:
+        """Remove a state machine, if there is one."""
+        name = checked_arn(arn, "stateMachine").rpartition(":stateMachine:")[2]
+        if self._machines.pop(name, None) is not None:
+            self._path(name).unlink(missing_ok=True)
+
+    def all(self) -> list[Machine]:
+        """Return every state machine, by name."""
+        return [self._machines[name] for name in sorted(self._machines)]
+
+    def _keep(self, machine: Machine) -> None:
+        """Write the file beside its place and move it there: whoever kills us leaves the old one or the new one."""
+        path = self._path(machine.name)
+        temporary = path.with_suffix(".new")
+        with temporary.open("w") as file:
+            json.dump(machine.to_json(), file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        self._machines[machine.name] = machine
+
+    def _path(self, name: str) -> Path:
+        # Names may be . or .., be too long for a file's, or differ in case alone, which some file systems ignore.
+        return self._folder / f"{hashlib.sha256(name.encode()).hexdigest()}.json"
+
+
+def checked_definition(text: object, kind: MachineType) -> Definition:
+    """Parse a definition.
+
+    Raises
+    ------
+    ApiError
+        InvalidDefinition with every mistake and its place.
+    """
+    try:
+        return parse_definition(text if isinstance(text, str) else "", kind)
+    except DefinitionError as error:
+        raise ApiError(
+            "InvalidDefinition", HTTPStatus.BAD_REQUEST, f"Invalid State Machine Definition: '{error}'"
+        ) from None

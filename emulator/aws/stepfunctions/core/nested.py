@@ -1,0 +1,86 @@
+"""Tasks that start another state machine: ``states:startExecution``, with or without waiting for its end."""
+
+import json
+from collections.abc import Callable
+from typing import Protocol
+
+from emulator.aws.stepfunctions.asl.failures import RUNTIME, TASK_FAILED, StateFailure
+from emulator.aws.stepfunctions.asl.json_values import Json, dumps
+from emulator.aws.stepfunctions.asl.resources import Pattern
+from emulator.aws.stepfunctions.core.arns import machine_arn
+from emulator.aws.stepfunctions.core.execution import Execution, iso
+from emulator.aws.stepfunctions.core.records import Status
+from emulator.aws.stepfunctions.core.tasks import TaskCall
+from emulator.errors import ApiError
+
+
+class Starter(Protocol):
+    """Starts executions, as StartExecution does."""
+
+    def start_execution(self, arn: object, name: str | None, input_text: str) -> Execution:
+        """Begin an execution."""
+
+    async def finished(self, execution: Execution) -> None:
+        """Wait for its end; when cancelled, end it."""
+
+
+class NestedExecutions:
+    """Starts executions for Tasks.
+
+    Parameters
+    ----------
+    starter
+        Returns what starts them.
+    """
+
+    def __init__(self, starter: Callable[[], Starter]) -> None:
+        self._starter = starter
+
+    async def call(self, call: TaskCall) -> Json:
+        """Start an execution; with .sync, wait for its end and return its description.
+
+        Raises
+        ------
+        StateFailure
+            When it cannot be started, or with .sync when it did not succeed.
+        """
+        parameters = call.parameters if isinstance(call.parameters, dict) else {}
+        given = parameters.get("Input", {})
+        starter = self._starter()
+        try:
+            execution = starter.start_execution(
+                parameters.get("StateMachineArn"),
+                parameters.get("Name"),
+                given if isinstance(given, str) else dumps(given),
+            )
+        except ApiError as error:
+            code = error.code if error.code.endswith("Exception") else f"{error.code}Exception"
+            raise StateFailure(f"StepFunctions.{code}", error.message) from None
+        if call.resource.pattern not in (Pattern.SYNC, Pattern.SYNC_2):
+            return {"ExecutionArn": execution.arn, "StartDate": iso(execution.started_at)}
+        await starter.finished(execution)
+        described = _description(execution, parsed=call.resource.pattern is Pattern.SYNC_2)
+        if execution.status is not Status.SUCCEEDED:
+            raise StateFailure(TASK_FAILED, dumps(described))
+        return described
+
+
+def _description(execution: Execution, *, parsed: bool) -> dict[str, Json]:
+    if execution.stopped_at is None:
+        raise StateFailure(RUNTIME, f"{execution.arn} has not ended")
+    output = execution.output_text
+    described: dict[str, Json] = {
+        "ExecutionArn": execution.arn,
+        "Input": json.loads(execution.input_text) if parsed else execution.input_text,
+        "InputDetails": {"Included": True},
+        "Name": execution.name,
+        "StartDate": int(execution.started_at * 1000),
+        "StateMachineArn": machine_arn(execution.machine.name),
+        "Status": execution.status,
+        "StopDate": int(execution.stopped_at * 1000),
+    }
+    if output is not None:
+        described |= {"Output": json.loads(output) if parsed else output, "OutputDetails": {"Included": True}}
+    if execution.failure is not None:
+        described |= execution.failure.output()
+    return described

@@ -1,0 +1,193 @@
+"""Step Functions as a service: state machines and executions, with AWS's rules and errors."""
+
+from collections.abc import Sequence
+from http import HTTPStatus
+from pathlib import Path
+
+from emulator.aws.lambda_.core.invocations import LambdaService
+from emulator.aws.stepfunctions.asl.definition import MachineType
+from emulator.aws.stepfunctions.asl.failures import StateFailure
+from emulator.aws.stepfunctions.asl.json_values import loads
+from emulator.aws.stepfunctions.core.arns import checked_arn, checked_name, execution_arn
+from emulator.aws.stepfunctions.core.aws_calls import AwsCalls
+from emulator.aws.stepfunctions.core.engine import Engine
+from emulator.aws.stepfunctions.core.execution import Execution, new_name
+from emulator.aws.stepfunctions.core.lambda_tasks import LambdaTasks
+from emulator.aws.stepfunctions.core.machines import MachineStore
+from emulator.aws.stepfunctions.core.map_run import MapRun
+from emulator.aws.stepfunctions.core.nested import NestedExecutions
+from emulator.aws.stepfunctions.core.records import ExecutionRecord, Status
+from emulator.aws.stepfunctions.core.sdk_tasks import SdkTasks
+from emulator.aws.stepfunctions.core.tasks import Integration
+from emulator.errors import ApiError
+
+
+class StepFunctionsService:
+    """The state machines and their executions.
+
+    Parameters
+    ----------
+    folder
+        Where state machines are kept.
+    functions
+        Runs the Lambda functions that Tasks invoke.
+    endpoint_url
+        Where Tasks find the other AWS services.
+
+    Attributes
+    ----------
+    machines
+        The state machines.
+    tokens
+        The task tokens that somebody waits for.
+    """
+
+    def __init__(self, folder: Path, functions: LambdaService, endpoint_url: str) -> None:
+        aws = AwsCalls(endpoint_url)
+        lambda_tasks = LambdaTasks(functions)
+        integrations: dict[str, Integration] = {
+            "": lambda_tasks,
+            "lambda": lambda_tasks,
+            "states": NestedExecutions(lambda: self),
+            "aws-sdk": SdkTasks(aws),
+        }
+        self.machines = MachineStore(folder)
+        self._engine = Engine(integrations, aws)
+        self.tokens = self._engine.tokens
+
+    def executions(self) -> Sequence[ExecutionRecord]:
+        """Return the executions as they stand, the last one to begin first; those of map runs are within theirs."""
+        own = [execution for execution in self._engine.executions.values() if execution.parent is None]
+        return [execution.record() for execution in reversed(own)]
+
+    def start_execution(self, arn: object, name: str | None, input_text: str) -> Execution:
+        """Begin an execution.
+
+        Parameters
+        ----------
+        arn
+            The state machine's.
+        name
+            The execution's name, or None for one of its own.
+        input_text
+            Its input, JSON.
+
+        Raises
+        ------
+        ApiError
+            When there is no such state machine, the name or the input is refused, or another execution has the name.
+        """
+        machine = self.machines.get(arn)
+        checked = checked_name(new_name() if name is None else name)
+        _check_input(input_text)
+        if machine.kind is MachineType.STANDARD:
+            existing = self._engine.executions.get(execution_arn(machine.name, checked))
+            if existing is not None:
+                if existing.status is Status.RUNNING and existing.input_text == input_text:
+                    return existing
+                raise ApiError(
+                    "ExecutionAlreadyExists",
+                    HTTPStatus.BAD_REQUEST,
+                    f"Execution Already Exists: '{existing.arn}'",
+                )
+        return self._engine.start(machine, checked, input_text)
+
+    async def start_sync_execution(self, arn: object, name: str | None, input_text: str) -> Execution:
+        """Run an execution of an EXPRESS state machine to its end.
+
+        Raises
+        ------
+        ApiError
+            As `start_execution`, and when the state machine is of type STANDARD.
+        """
+        machine = self.machines.get(arn)
+        if machine.kind is not MachineType.EXPRESS:
+            raise ApiError(
+                "StateMachineTypeNotSupported",
+                HTTPStatus.BAD_REQUEST,
+                "This operation is not supported by this type of state machine: expected EXPRESS, got STANDARD",
+            )
+        execution = self.start_execution(arn, name, input_text)
+        await self.finished(execution)
+        return execution
+
+    async def finished(self, execution: Execution) -> None:
+        """Wait until an execution has ended; when this wait is cancelled, so is the execution."""
+        await self._engine.finished(execution)
+
+    async def stop_execution(self, arn: object, failure: StateFailure) -> Execution:
+        """End an execution with the functions that it runs; one that has ended stays as it is.
+
+        Raises
+        ------
+        ApiError
+            When there is no such execution.
+        """
+        execution = self.execution(arn)
+        await self._engine.stop(execution, failure)
+        return execution
+
+    def execution(self, arn: object) -> Execution:
+        """Return an execution; of the EXPRESS ones only those of map runs can be asked for, as on AWS.
+
+        Raises
+        ------
+        ApiError
+            When there is none.
+        """
+        checked = checked_arn(arn, "execution")
+        execution = self._engine.executions.get(checked)
+        if execution is None:
+            raise ApiError("ExecutionDoesNotExist", HTTPStatus.BAD_REQUEST, f"Execution Does Not Exist: '{checked}'")
+        return execution
+
+    def executions_of(self, machine_arn: object) -> list[Execution]:
+        """Return a state machine's executions, the last one to begin first.
+
+        Raises
+        ------
+        ApiError
+            When there is no such state machine, or it is of type EXPRESS.
+        """
+        machine = self.machines.get(machine_arn)
+        if machine.kind is MachineType.EXPRESS:
+            raise ApiError(
+                "StateMachineTypeNotSupported",
+                HTTPStatus.BAD_REQUEST,
+                "This operation is not supported by this type of state machine: expected STANDARD, got EXPRESS",
+            )
+        found = [
+            execution
+            for execution in self._engine.executions.values()
+            if execution.parent is None and execution.machine.name == machine.name
+        ]
+        return found[::-1]
+
+    def map_run(self, arn: object) -> MapRun:
+        """Return a map run.
+
+        Raises
+        ------
+        ApiError
+            When there is none.
+        """
+        checked = checked_arn(arn, "mapRun")
+        for execution in self._engine.executions.values():
+            for map_run in execution.map_runs:
+                if map_run.arn == checked:
+                    return map_run
+        raise ApiError("ResourceNotFound", HTTPStatus.BAD_REQUEST, f"Resource not found: '{checked}'")
+
+    async def close(self) -> None:
+        """End every execution."""
+        await self._engine.close()
+
+
+def _check_input(text: str) -> None:
+    """See that an execution's input is JSON."""
+    try:
+        loads(text)
+    except ValueError as error:
+        raise ApiError(
+            "InvalidExecutionInput", HTTPStatus.BAD_REQUEST, f"Invalid State Machine Execution Input: '{error}'"
+        ) from None

@@ -1,0 +1,233 @@
+"""Step Functions' API, AWS JSON 1.0: requests taken apart, answers put together.
+
+Operations: https://docs.aws.amazon.com/step-functions/latest/apireference/API_Operations.html
+"""
+
+import inspect
+import uuid
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+
+from aiohttp import web
+
+from emulator.aws.stepfunctions.asl.definition import MachineType
+from emulator.aws.stepfunctions.asl.diagnostics import DefinitionError, Finding
+from emulator.aws.stepfunctions.asl.failures import StateFailure
+from emulator.aws.stepfunctions.asl.json_values import loads
+from emulator.aws.stepfunctions.asl.parse_machine import parse_definition
+from emulator.aws.stepfunctions.core.records import Status
+from emulator.aws.stepfunctions.core.service import StepFunctionsService
+from emulator.aws.stepfunctions.http import requests as requests
+from emulator.aws.stepfunctions.http import shapes as shapes
+from emulator.aws.stepfunctions.http.requests import Answer, Request
+from emulator.errors import ApiError
+
+TARGET = "AWSStepFunctions."
+
+
+class StepFunctionsApi:
+    """The operations, over HTTP.
+
+    Parameters
+    ----------
+    service
+        The state machines and executions.
+    """
+
+    def __init__(self, service: StepFunctionsService) -> None:
+        self._service = service
+        self._operations: dict[str, Callable[[Request], Any]] = {
+            "CreateStateMachine": self._create,
+            "UpdateStateMachine": self._update,
+            "DeleteStateMachine": self._delete,
+            "DescribeStateMachine": self._describe,
+            "ListStateMachines": self._list,
+            "ValidateStateMachineDefinition": self._validate,
+            "StartExecution": self._start,
+            "StartSyncExecution": self._start_sync,
+            "StopExecution": self._stop,
+            "DescribeExecution": self._describe_execution,
+            "DescribeStateMachineForExecution": self._describe_machine_of_execution,
+            "ListExecutions": self._list_executions,
+            "GetExecutionHistory": self._history,
+            "DescribeMapRun": self._describe_map_run,
+            "ListMapRuns": self._list_map_runs,
+            "SendTaskSuccess": self._send_success,
+            "SendTaskFailure": self._send_failure,
+            "SendTaskHeartbeat": self._send_heartbeat,
+            "ListTagsForResource": self._tags,
+            "TagResource": self._tag,
+            "UntagResource": self._untag,
+        }
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Answer one request."""
+        name = request.headers.get("X-Amz-Target", "").removeprefix(TARGET)
+        try:
+            answer = self._operation(name)(await requests.read(request))
+            if inspect.isawaitable(answer):
+                answer = await answer
+        except ApiError as error:
+            return _json({"__type": error.code, "message": error.message, **error.details}, error.status)
+        return _json(answer, HTTPStatus.OK)
+
+    def _operation(self, name: str) -> Callable[[Request], Any]:
+        if name not in self._operations:
+            raise ApiError(
+                "UnknownOperationException",
+                HTTPStatus.BAD_REQUEST,
+                f"Step Functions' {name} is not emulated; there are {', '.join(self._operations)}",
+            )
+        return self._operations[name]
+
+    def _create(self, request: Request) -> Answer:
+        kind = requests.machine_type(request)
+        if request.get("publish"):
+            raise requests.invalid("publish: versions of state machines are not emulated; leave it out")
+        machine = self._service.machines.create(
+            request.get("name", ""),
+            requests.text(request, "definition"),
+            requests.text(request, "roleArn"),
+            kind,
+            requests.tags(request),
+            requests.settings(request),
+        )
+        return {"stateMachineArn": machine.arn, "creationDate": machine.created_at}
+
+    def _update(self, request: Request) -> Answer:
+        text, role_arn = requests.optional_text(request, "definition"), requests.optional_text(request, "roleArn")
+        settings = requests.settings(request)
+        if text is None and role_arn is None and not settings:
+            raise ApiError(
+                "MissingRequiredParameter",
+                HTTPStatus.BAD_REQUEST,
+                "Either the definition, the role ARN, the LoggingConfiguration, or the TracingConfiguration must be "
+                "specified",
+            )
+        machine = self._service.machines.update(request.get("stateMachineArn", ""), text, role_arn, settings)
+        return {"updateDate": machine.updated_at, "revisionId": machine.revision_id}
+
+    def _delete(self, request: Request) -> Answer:
+        self._service.machines.delete(request.get("stateMachineArn"))
+        return {}
+
+    def _describe(self, request: Request) -> Answer:
+        return shapes.machine_description(self._service.machines.get(request.get("stateMachineArn")))
+
+    def _list(self, request: Request) -> Answer:
+        return requests.page(request, "stateMachines", self._service.machines.all(), shapes.machine_item)
+
+    def _validate(self, request: Request) -> Answer:
+        findings: tuple[Finding, ...] = ()
+        try:
+            parse_definition(requests.text(request, "definition"), requests.machine_type(request))
+        except DefinitionError as error:
+            findings = error.findings
+        most = requests.whole(request, "maxResults", requests.PAGE) or requests.PAGE
+        return {
+            "result": "FAIL" if findings else "OK",
+            "diagnostics": [
+                {"severity": "ERROR", "code": found.code, "message": found.message, "location": found.place or "/"}
+                for found in findings[:most]
+            ],
+            "truncated": len(findings) > most,
+        }
+
+    def _start(self, request: Request) -> Answer:
+        execution = self._service.start_execution(
+            request.get("stateMachineArn"), requests.optional_text(request, "name"), requests.execution_input(request)
+        )
+        return {"executionArn": execution.arn, "startDate": execution.started_at}
+
+    async def _start_sync(self, request: Request) -> Answer:
+        execution = await self._service.start_sync_execution(
+            request.get("stateMachineArn"), requests.optional_text(request, "name"), requests.execution_input(request)
+        )
+        return shapes.sync_description(execution)
+
+    async def _stop(self, request: Request) -> Answer:
+        failure = StateFailure(requests.optional_text(request, "error"), requests.optional_text(request, "cause"))
+        execution = await self._service.stop_execution(request.get("executionArn"), failure)
+        return {"stopDate": execution.stopped_at}
+
+    def _describe_execution(self, request: Request) -> Answer:
+        return shapes.execution_description(self._service.execution(request.get("executionArn")))
+
+    def _describe_machine_of_execution(self, request: Request) -> Answer:
+        return shapes.machine_of_execution(self._service.execution(request.get("executionArn")))
+
+    def _list_executions(self, request: Request) -> Answer:
+        if ("stateMachineArn" in request) == ("mapRunArn" in request):
+            raise requests.invalid("expected either stateMachineArn or mapRunArn")
+        if "mapRunArn" in request:
+            found = self._service.map_run(request["mapRunArn"]).children[::-1]
+        else:
+            found = self._service.executions_of(request["stateMachineArn"])
+        status = requests.optional_text(request, "statusFilter")
+        if status is not None and status not in {*Status, "PENDING_REDRIVE"}:
+            raise requests.invalid(f"statusFilter: expected one of {', '.join(Status)}, got {status!r}")
+        kept = [execution for execution in found if status in (None, execution.status)]
+        return requests.page(request, "executions", kept, shapes.execution_item)
+
+    def _history(self, request: Request) -> Answer:
+        execution = self._service.execution(request.get("executionArn"))
+        if execution.kind is MachineType.EXPRESS:
+            raise ApiError(
+                "InvalidArn",
+                HTTPStatus.BAD_REQUEST,
+                f"Invalid Arn: an EXPRESS execution has no history: {execution.arn}",
+            )
+        events = execution.history.events
+        with_data = request.get("includeExecutionData") is not False
+        ordered = events[::-1] if request.get("reverseOrder") else events
+        return requests.page(request, "events", ordered, lambda event: event.to_api(with_data=with_data))
+
+    def _describe_map_run(self, request: Request) -> Answer:
+        return shapes.map_run_description(self._service.map_run(request.get("mapRunArn")))
+
+    def _list_map_runs(self, request: Request) -> Answer:
+        execution = self._service.execution(request.get("executionArn"))
+        return requests.page(request, "mapRuns", execution.map_runs, shapes.map_run_item)
+
+    def _send_success(self, request: Request) -> Answer:
+        text = requests.data(request, "output")
+        try:
+            output = loads(text)
+        except ValueError as error:
+            raise ApiError("InvalidOutput", HTTPStatus.BAD_REQUEST, f"Invalid Output: expected JSON: {error}") from None
+        self._service.tokens.succeed(requests.text(request, "taskToken"), output)
+        return {}
+
+    def _send_failure(self, request: Request) -> Answer:
+        failure = StateFailure(requests.optional_text(request, "error"), requests.optional_text(request, "cause"))
+        self._service.tokens.fail(requests.text(request, "taskToken"), failure)
+        return {}
+
+    def _send_heartbeat(self, request: Request) -> Answer:
+        self._service.tokens.beat(requests.text(request, "taskToken"))
+        return {}
+
+    def _tags(self, request: Request) -> Answer:
+        machine = self._service.machines.get(request.get("resourceArn"))
+        return {"tags": [{"key": key, "value": value} for key, value in machine.tags.items()]}
+
+    def _tag(self, request: Request) -> Answer:
+        machine = self._service.machines.get(request.get("resourceArn"))
+        self._service.machines.tag(machine.arn, requests.tags(request, machine.tags))
+        return {}
+
+    def _untag(self, request: Request) -> Answer:
+        machine = self._service.machines.get(request.get("resourceArn"))
+        gone = requests.tag_keys(request)
+        self._service.machines.tag(machine.arn, {key: value for key, value in machine.tags.items() if key not in gone})
+        return {}
+
+
+def _json(body: Answer, status: HTTPStatus) -> web.Response:
+    return web.json_response(
+        body,
+        status=status,
+        content_type="application/x-amz-json-1.0",
+        headers={"x-amzn-RequestId": str(uuid.uuid4())},
+    )

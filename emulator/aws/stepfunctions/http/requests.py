@@ -1,0 +1,133 @@
+"""What Step Functions' requests have in them, checked: texts, numbers, tags, pages.
+
+What is wrong is refused with an `ApiError`, mostly AWS's ValidationException.
+"""
+
+import base64
+import binascii
+from collections.abc import Callable, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, TypeAlias, TypeVar
+
+from aiohttp import web
+
+from emulator.aws import json_requests, limits
+from emulator.aws.stepfunctions.asl.definition import MachineType
+from emulator.errors import ApiError
+
+Request: TypeAlias = Mapping[str, Any]
+Answer: TypeAlias = dict[str, Any]
+_Entry = TypeVar("_Entry")
+
+# A definition as a JSON text, and the rest of the request around it.
+_REQUEST_BYTES = 3 * limits.DEFINITION_BYTES
+PAGE = 100
+_LARGEST_PAGE = 1000
+_MOST_TAGS = 50
+
+
+async def read(request: web.Request) -> Request:
+    """Read a request's body: one JSON object."""
+    content = await json_requests.read(request, _REQUEST_BYTES)
+    if len(content) > _REQUEST_BYTES:
+        raise invalid(f"the request is larger than {_REQUEST_BYTES} bytes")
+    return json_requests.json_object(content)
+
+
+def invalid(message: str) -> ApiError:
+    """Return AWS's error for a value that is not allowed."""
+    return ApiError("ValidationException", HTTPStatus.BAD_REQUEST, f"1 validation error detected: {message}")
+
+
+def text(request: Request, name: str) -> str:
+    """Return a text that must be there."""
+    value = optional_text(request, name)
+    if value is None:
+        raise invalid(f"Value at '{name}' failed to satisfy constraint: Member must not be null")
+    return value
+
+
+def optional_text(request: Request, name: str) -> str | None:
+    """Return a text, None when it is absent."""
+    value = request.get(name)
+    if not isinstance(value, str | None):
+        raise invalid(f"Value at '{name}': expected a text, got {value!r:.80}")
+    return value
+
+
+def data(request: Request, name: str) -> str:
+    """Return a text no longer than what may pass from state to state."""
+    value = text(request, name)
+    size = len(value.encode(errors="surrogatepass"))
+    if size > limits.STATE_DATA_BYTES:
+        raise invalid(f"Value at '{name}': expected at most {limits.STATE_DATA_BYTES} bytes, got {size}")
+    return value
+
+
+def execution_input(request: Request) -> str:
+    """Return an execution's input."""
+    return data(request, "input") if "input" in request else "{}"
+
+
+def whole(request: Request, name: str, most: int) -> int:
+    """Return a number from 0; 0 when it is absent."""
+    value = request.get(name, 0)
+    if type(value) is not int or not 0 <= value <= most:
+        raise invalid(f"Value at '{name}': expected 0 to {most}, got {value!r:.80}")
+    return value
+
+
+def machine_type(request: Request) -> MachineType:
+    """Return the type of a state machine."""
+    kind = request.get("type", "STANDARD")
+    if kind not in tuple(MachineType):
+        raise invalid(f"Value at 'type': expected STANDARD or EXPRESS, got {kind!r:.80}")
+    return MachineType(kind)
+
+
+def settings(request: Request) -> Answer:
+    """Return what is kept of a state machine's settings without being acted upon."""
+    names = ("loggingConfiguration", "tracingConfiguration")
+    return {name: request[name] for name in names if isinstance(request.get(name), dict)}
+
+
+def tags(request: Request, already: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return tags, together with those that are there already."""
+    listed = request.get("tags", [])
+    if not isinstance(listed, list) or not all(isinstance(tag, dict) and "key" in tag for tag in listed):
+        raise invalid(f"Value at 'tags': expected objects with key and value, got {listed!r:.80}")
+    together = {**(already or {}), **{str(tag["key"]): str(tag.get("value", "")) for tag in listed}}
+    if len(together) > _MOST_TAGS:
+        raise ApiError(
+            "TooManyTags", HTTPStatus.BAD_REQUEST, f"expected at most {_MOST_TAGS} tags, got {len(together)}"
+        )
+    return together
+
+
+def tag_keys(request: Request) -> Sequence[str]:
+    """Return the names of tags."""
+    keys = request.get("tagKeys", [])
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+        raise invalid(f"Value at 'tagKeys': expected texts, got {keys!r:.80}")
+    return keys
+
+
+def page(request: Request, name: str, entries: Sequence[_Entry], shape: Callable[[_Entry], Answer]) -> Answer:
+    """Return the entries that a request asks for, each in its shape, and where the rest begins."""
+    size = whole(request, "maxResults", _LARGEST_PAGE) or PAGE
+    start = _start(str(request["nextToken"])) if "nextToken" in request else 0
+    end = start + size
+    listed: Answer = {name: [shape(entry) for entry in entries[start:end]]}
+    if end < len(entries):
+        listed["nextToken"] = base64.urlsafe_b64encode(str(end).encode()).decode()
+    return listed
+
+
+def _start(token: str) -> int:
+    try:
+        start = int(base64.urlsafe_b64decode(token))
+    except (binascii.Error, ValueError):
+        start = -1
+    if start < 0:
+        raise ApiError("InvalidToken", HTTPStatus.BAD_REQUEST, "Invalid Token: 'Invalid token'")
+    return start

@@ -1,0 +1,161 @@
+"""The shapes of Step Functions' answers.
+
+Source: https://docs.aws.amazon.com/step-functions/latest/apireference/API_Operations.html
+"""
+
+from typing import Any
+
+from emulator.aws.stepfunctions.asl.definition import MachineType
+from emulator.aws.stepfunctions.core.arns import machine_arn
+from emulator.aws.stepfunctions.core.execution import Execution
+from emulator.aws.stepfunctions.core.machines import Machine
+from emulator.aws.stepfunctions.core.map_run import Counts, MapRun
+
+_INCLUDED = {"included": True}
+
+
+def machine_description(machine: Machine) -> dict[str, Any]:
+    """Return what DescribeStateMachine answers."""
+    return {
+        "stateMachineArn": machine.arn,
+        "name": machine.name,
+        "status": "ACTIVE",
+        "definition": machine.text,
+        "roleArn": machine.role_arn,
+        "type": machine.kind,
+        "creationDate": machine.created_at,
+        "revisionId": machine.revision_id,
+        **_settings(machine),
+    }
+
+
+def machine_item(machine: Machine) -> dict[str, Any]:
+    """Return what ListStateMachines says of a state machine."""
+    return {
+        "stateMachineArn": machine.arn,
+        "name": machine.name,
+        "type": machine.kind,
+        "creationDate": machine.created_at,
+    }
+
+
+def machine_of_execution(execution: Execution) -> dict[str, Any]:
+    """Return what DescribeStateMachineForExecution answers."""
+    machine = execution.machine
+    answer = {
+        "stateMachineArn": _machine_arn(execution),
+        "name": machine.name,
+        "definition": machine.text,
+        "roleArn": machine.role_arn,
+        "updateDate": machine.updated_at,
+        "revisionId": machine.revision_id,
+        **_settings(machine),
+    }
+    if execution.parent is not None:
+        answer |= {"mapRunArn": execution.parent.arn, "label": execution.parent.distribution.label}
+    return answer
+
+
+def execution_description(execution: Execution) -> dict[str, Any]:
+    """Return what DescribeExecution answers."""
+    answer: dict[str, Any] = {
+        **execution_item(execution),
+        "input": execution.input_text,
+        "inputDetails": _INCLUDED,
+        "redriveStatus": "NOT_REDRIVABLE",
+        "redriveStatusReason": "Redrive is not emulated",
+    }
+    if execution.output_text is not None:
+        answer |= {"output": execution.output_text, "outputDetails": _INCLUDED}
+    if execution.failure is not None:
+        named = {"error": execution.failure.error, "cause": execution.failure.cause}
+        answer |= {name: text for name, text in named.items() if text is not None}
+    return answer
+
+
+def sync_description(execution: Execution) -> dict[str, Any]:
+    """Return what StartSyncExecution answers."""
+    answer = execution_description(execution)
+    left_out = ("redriveCount", "redriveStatus", "redriveStatusReason")
+    duration_ms = ((execution.stopped_at or execution.started_at) - execution.started_at) * 1000
+    # AWS bills 64 MB steps and 100 ms steps, https://aws.amazon.com/step-functions/pricing/
+    billing = {"billedMemoryUsedInMB": 64, "billedDurationInMilliseconds": int(-(-duration_ms // 100) * 100)}
+    return {**{name: value for name, value in answer.items() if name not in left_out}, "billingDetails": billing}
+
+
+def execution_item(execution: Execution) -> dict[str, Any]:
+    """Return what ListExecutions says of an execution."""
+    item: dict[str, Any] = {
+        "executionArn": execution.arn,
+        "stateMachineArn": _machine_arn(execution),
+        "name": execution.name,
+        "status": execution.status,
+        "startDate": execution.started_at,
+    }
+    if execution.stopped_at is not None:
+        item["stopDate"] = execution.stopped_at
+    if execution.kind is MachineType.STANDARD:
+        item["redriveCount"] = 0
+    if execution.parent is not None:
+        item |= {"mapRunArn": execution.parent.arn, "itemCount": execution.parent.size_of(execution)}
+    return item
+
+
+def map_run_description(map_run: MapRun) -> dict[str, Any]:
+    """Return what DescribeMapRun answers."""
+    answer: dict[str, Any] = {
+        "mapRunArn": map_run.arn,
+        "executionArn": map_run.execution.arn,
+        "status": map_run.status,
+        "startDate": map_run.started_at,
+        "maxConcurrency": map_run.max_concurrency,
+        "toleratedFailurePercentage": map_run.tolerance.percentage or 0.0,
+        "toleratedFailureCount": map_run.tolerance.count or 0,
+        "itemCounts": _counts(map_run.item_counts()),
+        "executionCounts": _counts(map_run.execution_counts()),
+        "redriveCount": 0,
+    }
+    if map_run.stopped_at is not None:
+        answer["stopDate"] = map_run.stopped_at
+    return answer
+
+
+def map_run_item(map_run: MapRun) -> dict[str, Any]:
+    """Return what ListMapRuns says of a map run."""
+    item: dict[str, Any] = {
+        "executionArn": map_run.execution.arn,
+        "mapRunArn": map_run.arn,
+        "stateMachineArn": machine_arn(map_run.execution.machine.name, map_run.distribution.label),
+        "startDate": map_run.started_at,
+    }
+    if map_run.stopped_at is not None:
+        item["stopDate"] = map_run.stopped_at
+    return item
+
+
+def _counts(counts: Counts) -> dict[str, int]:
+    return {
+        "pending": counts.pending,
+        "running": counts.running,
+        "succeeded": counts.succeeded,
+        "failed": counts.failed,
+        "timedOut": counts.timed_out,
+        "aborted": counts.aborted,
+        "total": counts.total,
+        "resultsWritten": counts.results_written,
+        "failuresNotRedrivable": 0,
+        "pendingRedrive": 0,
+    }
+
+
+def _machine_arn(execution: Execution) -> str:
+    label = execution.parent.distribution.label if execution.parent is not None else ""
+    return machine_arn(execution.machine.name, label)
+
+
+def _settings(machine: Machine) -> dict[str, Any]:
+    return {
+        "loggingConfiguration": {"level": "OFF", "includeExecutionData": False},
+        "tracingConfiguration": {"enabled": False},
+        **machine.settings,
+    }

@@ -1,0 +1,118 @@
+"""The three functions of a run, put where they can be invoked."""
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from emulator.aws.limits import DEFAULT_EPHEMERAL_STORAGE_MB, MB_PER_VCPU, vcpus
+from emulator.errors import EmulatorError
+from emulator.fmi.bundle import function_archive
+from emulator.fmi.functions.initialize import RANKS_IN_S3
+
+if TYPE_CHECKING:
+    from types_boto3_lambda.client import LambdaClient
+
+# All that Lambda offers: programs keep their partitions there.
+EXECUTE_TMP_MB = 10240
+_OWN_FUNCTION_TIMEOUT_S = 60
+# Marks the functions that may be replaced by the next run.
+_DESCRIPTION = "deployed by fmi-emulator"
+
+
+class Role(Enum):
+    """What a function does in a run; its name is the handler's module."""
+
+    INITIALIZE = "initialize"
+    EXECUTE = "execute"
+    SUMMARIZE = "summarize"
+
+
+class ForeignFunctionError(EmulatorError):
+    """A function of that name is there, and is somebody else's."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the functions are configured with.
+
+    Parameters
+    ----------
+    memory_mb, timeout_s
+        Memory and longest time of *execute*.
+    rendezvous
+        ``host:port`` of the rendezvous server that functions can reach.
+    traced
+        Whether ranks say in their logs how long their phases took.
+    ranks_in_s3
+        Whether *initialize* leaves the ranks' payloads in S3, and answers where.
+    """
+
+    memory_mb: int
+    timeout_s: int
+    rendezvous: str
+    traced: bool = False
+    ranks_in_s3: bool = False
+
+
+def deploy(functions: "LambdaClient", names: Mapping[Role, str], settings: Settings, iam_role: str) -> None:
+    """Create the functions of a run, or replace those of an earlier one.
+
+    Parameters
+    ----------
+    functions
+        boto3 client of Lambda.
+    names
+        What they are called.
+    settings
+        What they are configured with.
+    iam_role
+        ARN of their role.
+
+    Raises
+    ------
+    ForeignFunctionError
+        When there is a function of one of the names that was not made here.
+    """
+    archive = function_archive()
+    variables = {
+        "FMI_RENDEZVOUS": settings.rendezvous,
+        "FMI_FRAMED": "1",
+        # On AWS no two functions share memory, whatever a program hints.
+        "FMI_CHANNEL": "network",
+        # Two runs at one rendezvous server never meet, whatever their communicators are called.
+        "FMI_JOB": uuid.uuid4().hex,
+        # The functions see all of the machine's cores; their libraries should use as many as the memory buys.
+        "OMP_NUM_THREADS": str(vcpus(settings.memory_mb)),
+        **({"FMI_TRACE": "1"} if settings.traced else {}),
+        **({RANKS_IN_S3: "1"} if settings.ranks_in_s3 else {}),
+    }
+    for role, name in names.items():
+        is_execute = role is Role.EXECUTE
+        _remove_former(functions, name)
+        functions.create_function(
+            FunctionName=name,
+            Description=_DESCRIPTION,
+            Runtime="python3.11",
+            Handler=f"{role.value}.handler",
+            Role=iam_role,
+            Code={"ZipFile": archive},
+            MemorySize=settings.memory_mb if is_execute else MB_PER_VCPU,
+            Timeout=settings.timeout_s if is_execute else _OWN_FUNCTION_TIMEOUT_S,
+            EphemeralStorage={"Size": EXECUTE_TMP_MB if is_execute else DEFAULT_EPHEMERAL_STORAGE_MB},
+            Environment={"Variables": variables},
+        )
+
+
+def _remove_former(functions: "LambdaClient", name: str) -> None:
+    try:
+        found = functions.get_function_configuration(FunctionName=name)
+    except functions.exceptions.ResourceNotFoundException:
+        return
+    if found.get("Description") != _DESCRIPTION:
+        raise ForeignFunctionError(
+            f"there is a function {name!r} that was not deployed by this command; delete it, "
+            "or name another in the state machine"
+        )
+    functions.delete_function(FunctionName=name)

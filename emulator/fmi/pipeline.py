@@ -1,0 +1,231 @@
+"""A run of the published state machine from upload to results, written against boto3 alone."""
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from emulator.aws.lambda_.log_lines import Report
+from emulator.aws.limits import ACCOUNT_ID
+from emulator.fmi.bundle import UploadedFile
+from emulator.fmi.connection import Connection
+from emulator.fmi.deploy import Role, Settings, deploy
+from emulator.fmi.execution_history import failed_state, transitions
+from emulator.fmi.job import Failure, RunOutcome
+from emulator.fmi.log_events import LogEvents
+from emulator.fmi.payload import Payload
+from emulator.fmi.pipeline_files import GIVE_FOLDER, MissingCodeError
+from emulator.fmi.rank_lines import LogLine, RankLines
+from emulator.fmi.rank_log import RankLog
+from emulator.fmi.results import fetch_results
+from emulator.fmi.state_machine import StateMachine
+
+_MACHINE_NAME = "fmi-pipeline"
+_ROLE = f"arn:aws:iam::{ACCOUNT_ID}:role/fmi"
+_POLL_S = 0.15
+_LOG_SETTLE_S = 5.0
+
+
+@dataclass
+class Progress:
+    """How far a pipeline is.
+
+    Attributes
+    ----------
+    logs
+        What the functions' logs tell, by what they do.
+    began
+        When it began, seconds since 1970.
+    """
+
+    logs: dict[Role, RankLog] = field(default_factory=lambda: {role: RankLog() for role in Role})
+    began: float = field(default_factory=time.time)
+
+
+@dataclass(frozen=True)
+class PipelineOutcome:
+    """What came of a pipeline.
+
+    Parameters
+    ----------
+    run
+        The ranks, and the reports of the other functions.
+    reports
+        Of all invocations, tries that failed included.
+    status
+        The execution's, as AWS names it.
+    failed_state
+        The state that failed, or empty.
+    failure
+        Why, when it is not a rank's failure; or None.
+    transitions
+        State transitions, as AWS counts them.
+    express_ms
+        The durations of the EXPRESS executions, ms; a retry counts as one more.
+    """
+
+    run: RunOutcome
+    reports: tuple[Report, ...]
+    status: str
+    failed_state: str
+    failure: Failure | None
+    transitions: int
+    express_ms: tuple[float, ...]
+
+
+class Pipeline:
+    """One run of a state machine.
+
+    Parameters
+    ----------
+    connection
+        The endpoint.
+    machine, payload
+        What to run, and on what.
+    """
+
+    def __init__(self, connection: Connection, machine: StateMachine, payload: Payload) -> None:
+        self._machine = machine
+        self._payload = payload
+        self._s3 = connection.client("s3")
+        self._functions = connection.client("lambda")
+        self._states = connection.client("stepfunctions")
+        logs = connection.client("logs")
+        names = {Role.INITIALIZE: machine.initialize, Role.EXECUTE: machine.execute, Role.SUMMARIZE: machine.summarize}
+        self._names = {role: name for role, name in names.items() if name}
+        now_ms = int(time.time() * 1000)
+        self._logs = {
+            role: (LogEvents(logs, f"/aws/lambda/{name}", now_ms), RankLines()) for role, name in self._names.items()
+        }
+        self.progress = Progress()
+
+    def prepare(self, files: dict[str, list[UploadedFile]], settings: Settings) -> None:
+        """Make the buckets and functions, and upload.
+
+        Raises
+        ------
+        MissingCodeError
+            When the code is neither among the files nor in S3.
+        """
+        for bucket in dict.fromkeys([self._payload.bucket, *filter(None, [self._payload.data_bucket])]):
+            with contextlib.suppress(self._s3.exceptions.BucketAlreadyOwnedByYou):
+                self._s3.create_bucket(Bucket=bucket)
+            for file in files.get(bucket, []):
+                self._s3.put_object(Bucket=bucket, Key=file.key, Body=file.read())
+        key = f"{self._payload.folder}/{self._payload.script}"
+        if self._s3.list_objects_v2(Bucket=self._payload.bucket, Prefix=key, MaxKeys=1)["KeyCount"] == 0:
+            raise MissingCodeError(
+                f"the script is neither at s3://{self._payload.bucket}/{key} nor in a local folder; {GIVE_FOLDER}"
+            )
+        deploy(self._functions, self._names, settings, _ROLE)
+
+    def start(self) -> str:
+        """Create the state machine, or bring it up to date, and start it; return the execution's ARN."""
+        machine = {"definition": self._machine.definition, "roleArn": _ROLE}
+        listed = self._states.get_paginator("list_state_machines").paginate()
+        known = {found["name"]: found["stateMachineArn"] for page in listed for found in page["stateMachines"]}
+        if (arn := known.get(_MACHINE_NAME)) is not None:
+            self._states.update_state_machine(stateMachineArn=arn, **machine)
+        else:
+            arn = self._states.create_state_machine(name=_MACHINE_NAME, **machine)["stateMachineArn"]
+        started = self._states.start_execution(stateMachineArn=arn, input=json.dumps(self._payload.event))
+        return str(started["executionArn"])
+
+    def watch(self, arn: str, on_lines: Callable[[Role, Sequence[LogLine]], None]) -> dict[str, Any]:
+        """Follow an execution to its end; return its description. Whatever ends the wait stops the execution.
+
+        Parameters
+        ----------
+        arn
+            The execution.
+        on_lines
+            Gets the lines of each function's log as they appear, and is called at every look, with or without any.
+        """
+        try:
+            while True:
+                execution: dict[str, Any] = self._states.describe_execution(executionArn=arn)
+                self._read_logs(on_lines)
+                if execution["status"] != "RUNNING":
+                    break
+                time.sleep(_POLL_S)
+        except BaseException:
+            # Ctrl-C above all: nobody waits for the ranks any more. An endpoint that is gone has stopped them already.
+            with contextlib.suppress(BotoCoreError, ClientError):
+                self._states.stop_execution(
+                    executionArn=arn, error="Interrupted", cause="fmi-emulator pipeline was ended"
+                )
+            raise
+        # On AWS, the last lines of a log come some seconds later; those of ranks that were stopped never do.
+        settled = time.monotonic() + (_LOG_SETTLE_S if execution["status"] == "SUCCEEDED" else 2 * _POLL_S)
+        while not all(log.is_settled() for log in self.progress.logs.values()) and time.monotonic() < settled:
+            time.sleep(_POLL_S)
+            self._read_logs(on_lines)
+        return execution
+
+    def outcome(self, arn: str, execution: dict[str, Any], results: Path | None) -> PipelineOutcome:
+        """Return what came of an execution that has ended, and fetch its results.
+
+        Parameters
+        ----------
+        arn, execution
+            The execution and its description.
+        results
+            The folder that gets the results of one that succeeded, or None.
+        """
+        logs = self.progress.logs
+        ranks = logs[Role.EXECUTE].outcomes()
+        others = (*logs[Role.INITIALIZE].reports, *logs[Role.SUMMARIZE].reports)
+        rank_results: dict[int, dict[str, object]] = {}
+        succeeded = execution["status"] == "SUCCEEDED"
+        if succeeded and results is not None and self._payload.result_path:
+            rank_results = fetch_results(self._s3, self._payload.bucket, self._payload.result_path, results)
+        events = self._history(arn)
+        tries = logs[Role.EXECUTE].reports if self._machine.is_express else []
+        express = [report.duration_ms + (report.init_ms or 0.0) for report in tries]
+        return PipelineOutcome(
+            RunOutcome(ranks, others, rank_results),
+            (*others, *logs[Role.EXECUTE].reports),
+            execution["status"],
+            "" if succeeded else failed_state(events),
+            None if succeeded or any(rank.failure for rank in ranks) else self._failure(execution),
+            transitions(events) + (0 if self._machine.is_express else self._child_transitions(arn)),
+            tuple(express),
+        )
+
+    def _failure(self, execution: dict[str, Any]) -> Failure:
+        """Return why an execution failed whose ranks did not: what a function says of it, or Step Functions."""
+        told = [log.unranked.failure for log in self.progress.logs.values() if log.unranked and log.unranked.failure]
+        return told[-1] if told else Failure(execution.get("error", execution["status"]), execution.get("cause", ""))
+
+    def _read_logs(self, on_lines: Callable[[Role, Sequence[LogLine]], None]) -> None:
+        for role, (events, reader) in self._logs.items():
+            lines = [
+                line
+                for event in events.fetch()
+                for line in reader.take(event.stream, event.timestamp_ms, event.message)
+            ]
+            for line in lines:
+                self.progress.logs[role].take(line)
+            on_lines(role, lines)
+
+    def _child_transitions(self, arn: str) -> int:
+        """Return the transitions of the STANDARD executions that a distributed Map started."""
+        runs = self._states.list_map_runs(executionArn=arn)["mapRuns"]
+        children = [
+            child["executionArn"]
+            for run in runs
+            for page in self._states.get_paginator("list_executions").paginate(mapRunArn=run["mapRunArn"])
+            for child in page["executions"]
+        ]
+        return sum(transitions(self._history(child)) for child in children)
+
+    def _history(self, arn: str) -> list[dict[str, Any]]:
+        pages = self._states.get_paginator("get_execution_history").paginate(
+            executionArn=arn, includeExecutionData=False
+        )
+        return [event for page in pages for event in page["events"]]

@@ -1,0 +1,104 @@
+"""A run's results, brought from S3 to a local folder."""
+
+import json
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from emulator.errors import EmulatorError
+from emulator.fmi.functions.execute import UnsafeKeyError, file_paths
+
+if TYPE_CHECKING:
+    from types_boto3_s3.client import S3Client
+
+_RANK_FILE = re.compile(r"(\d{1,9})\.json")
+
+
+class ResultsError(EmulatorError):
+    """The results cannot be brought to the folder that was named for them."""
+
+
+def check_folder(folder: Path | None) -> None:
+    """See, before anything is started, that results can go to a folder, which may be made yet; None is none.
+
+    Raises
+    ------
+    ResultsError
+        When something else is in its place, or may not be written to.
+    """
+    if folder is None:
+        return
+    present = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not present.is_dir():
+        raise ResultsError(f"the results cannot go to {str(folder)!r}: {str(present)!r} is no folder")
+    if not os.access(present, os.W_OK):
+        raise ResultsError(f"the results cannot go to {str(folder)!r}: {str(present)!r} may not be written to")
+
+
+def fetch_results(s3: "S3Client", bucket: str, result_path: str, folder: Path) -> dict[int, dict[str, object]]:
+    """Download all results; each file appears under its name only when it is whole.
+
+    Parameters
+    ----------
+    s3
+        boto3 client of S3.
+    bucket, result_path
+        Where the results lie.
+    folder
+        Where they go; made where there is none.
+
+    Returns
+    -------
+    dict
+        What the ranks left as ``<rank>.json``, by rank, as far as it is a JSON object.
+
+    Raises
+    ------
+    ResultsError
+        When a key leads outside of the folder, or a file cannot be written.
+    """
+    prefix = result_path.rstrip("/") + "/"
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+    keys = [found["Key"] for page in pages for found in page.get("Contents", [])]
+    found: dict[int, dict[str, object]] = {}
+    try:
+        for key, path in file_paths(bucket, keys).items():
+            relative = path.relative_to(result_path)
+            content = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+            _write_whole(folder / relative, content)
+            if (match := _RANK_FILE.fullmatch(str(relative))) and (result := _json_object(content)) is not None:
+                found[int(match[1])] = result
+    except UnsafeKeyError as error:
+        raise ResultsError(f"the results cannot be fetched: {error}") from None
+    except OSError as error:
+        raise ResultsError(f"the results cannot be written to {str(folder)!r}: {error.strerror}") from None
+    return found
+
+
+def _json_object(content: bytes) -> dict[str, object] | None:
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with open(partial, "wb") as file:  # noqa: PTH123 - a descriptor
+            file.write(content)
+        Path(name).chmod(0o666 & ~_umask())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink()
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

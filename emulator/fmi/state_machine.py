@@ -1,0 +1,123 @@
+"""The state machine of a pipeline: its definition, and which of its functions does what."""
+
+import importlib.resources
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from emulator.errors import EmulatorError
+from emulator.fmi.log_sources import functions_of
+
+
+class StateMachineError(EmulatorError):
+    """A definition that is no pipeline's."""
+
+
+@dataclass(frozen=True)
+class StateMachine:
+    """A definition whose Map runs the ranks.
+
+    Parameters
+    ----------
+    definition
+        Amazon States Language, JSON.
+    initialize, execute, summarize
+        The functions that run before the Map, in it and after it; `summarize` is empty when nothing comes after it.
+    is_express
+        Whether the Map's items are EXPRESS executions, which AWS charges otherwise.
+    reads_ranks
+        Whether the Map reads the ranks' payloads from where *initialize*'s answer says, instead of in the answer.
+    """
+
+    definition: str
+    initialize: str
+    execute: str
+    summarize: str
+    is_express: bool
+    reads_ranks: bool
+
+
+def published() -> StateMachine:
+    """Return the published state machine with an inline Map."""
+    text = (importlib.resources.files("emulator.fmi.functions") / "inline.asl.json").read_text(encoding="utf-8")
+    return parse_state_machine(text)
+
+
+def read_state_machine(path: Path) -> StateMachine:
+    """Read a definition.
+
+    Raises
+    ------
+    StateMachineError
+        When it cannot be read, or has not the form Task, Map, Task.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StateMachineError(f"the state machine {str(path)!r} cannot be read: {error}") from None
+    try:
+        return parse_state_machine(text)
+    except StateMachineError as error:
+        raise StateMachineError(f"{path}: {error}") from None
+
+
+def parse_state_machine(text: str) -> StateMachine:
+    """Tell which function does what, by where it is invoked.
+
+    Parameters
+    ----------
+    text
+        The definition.
+
+    Raises
+    ------
+    StateMachineError
+        When it is no JSON, or has not the form Task, Map, Task.
+    """
+    try:
+        definition = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise StateMachineError(f"it is no JSON: {error}") from None
+    states = list(_in_order(definition))
+    maps = [index for index, state in enumerate(states) if state.get("Type") == "Map"]
+    if len(maps) != 1:
+        raise StateMachineError(f"it has {len(maps)} Map states, expected one, whose items are the ranks")
+    before, inside, after = states[: maps[0]], states[maps[0]], states[maps[0] + 1 :]
+    named = [functions_of({"States": before}), functions_of(inside), functions_of({"States": after})]
+    if not named[0] or len(named[1]) != 1:
+        raise StateMachineError(
+            "expected a Task that invokes the initialize function, then a Map with a Task that invokes the execute "
+            f"function; found the functions {named[0] or 'none'}, and in the Map {named[1] or 'none'}"
+        )
+    processor = inside.get("ItemProcessor", inside.get("Iterator"))
+    return StateMachine(
+        text,
+        named[0][0],
+        named[1][0],
+        named[2][0] if named[2] else "",
+        _member(processor, "ProcessorConfig", "ExecutionType") == "EXPRESS",
+        str(_member(inside, "ItemReader", "Parameters", "Key.$")).startswith("$.body."),
+    )
+
+
+def _member(value: Any, *names: str) -> Any:
+    """Return what lies within objects under these names, None where there is nothing such."""
+    for name in names:
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
+
+
+def _in_order(definition: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield the states along their Next fields, from StartAt on."""
+    try:
+        name, states = definition["StartAt"], dict(definition["States"])
+        while name is not None:
+            state = states.pop(name)
+            yield state
+            name = state.get("Next")
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise StateMachineError(
+            f"it is no chain of states: {type(error).__name__} {error} in StartAt or Next"
+        ) from None

@@ -1,0 +1,46 @@
+"""What ranks say of their own time, caught on its way to the log."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from emulator.aws.lambda_.core.sandbox_log import LogSink
+from emulator.fmi.functions.execute import TRACE_MARKER
+from emulator.fmi.rank_lines import Phase, parse_phase
+
+# A thousand ranks with a hundred intervals each, twice: some 25 MB. The streams that have said nothing for longest go
+# first.
+_MOST_INTERVALS = 200_000
+
+
+class PhaseLog:
+    """A log sink that remembers the trace lines and passes everything on.
+
+    Parameters
+    ----------
+    sink
+        Where the lines are kept.
+    """
+
+    def __init__(self, sink: LogSink) -> None:
+        self._sink = sink
+        self._phases: OrderedDict[str, list[Phase]] = OrderedDict()
+        self._intervals = 0
+
+    def append(self, group: str, stream: str, messages: Sequence[str]) -> None:
+        """Add log events; see `LogSink`."""
+        for message in messages:
+            if message.startswith(TRACE_MARKER) and (phase := parse_phase(message)) is not None and phase.intervals:
+                self._remember(stream, phase)
+        self._sink.append(group, stream, messages)
+
+    def phases(self, stream: str, began: float, ended: float) -> list[Phase]:
+        """Return the phases of a sandbox that began within a time, seconds since 1970."""
+        return [phase for phase in self._phases.get(stream, []) if began <= phase.intervals[0][0] <= ended]
+
+    def _remember(self, stream: str, phase: Phase) -> None:
+        self._phases.setdefault(stream, []).append(phase)
+        self._phases.move_to_end(stream)
+        self._intervals += len(phase.intervals)
+        while self._intervals > _MOST_INTERVALS:
+            _, forgotten = self._phases.popitem(last=False)
+            self._intervals -= sum(len(phase.intervals) for phase in forgotten)

@@ -1,0 +1,202 @@
+"""Runs: the invocations of a state machine's execution, and ranks that were invoked at once without one."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from emulator.aws.lambda_.core.history import InvocationRecord, InvocationStatus
+from emulator.aws.stepfunctions.core.records import ExecutionRecord, Status
+from emulator.fmi.rank_failures import is_victim
+
+# Ranks of one run are invoked at once; AWS lets a thousand in within ten seconds.
+_TOGETHER_S = 30.0
+
+
+class RunState(Enum):
+    """How a run stands."""
+
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True)
+class Run:
+    """Invocations that belong together.
+
+    Parameters
+    ----------
+    key
+        Names it in the page's addresses.
+    name
+        The execution's name, or the function's.
+    machine
+        The state machine's name; empty when there is none.
+    state
+        How it stands.
+    started, ended
+        Seconds since 1970; `ended` is None while it runs.
+    calls
+        Its invocations: those of the function that was called first come first, by rank.
+    problem
+        Why it failed, or empty.
+    transitions
+        State transitions, what AWS charges an execution for.
+    arn
+        The execution's ARN, or empty.
+    warnings
+        What would go otherwise on AWS.
+    """
+
+    key: str
+    name: str
+    machine: str
+    state: RunState
+    started: float
+    ended: float | None
+    calls: tuple[InvocationRecord, ...]
+    problem: str = ""
+    transitions: int = 0
+    arn: str = ""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def ranks(self) -> int:
+        """How many ranks it has."""
+        return len({call.rank for call in self.calls if call.rank is not None})
+
+
+_STATES = {
+    Status.RUNNING: RunState.RUNNING,
+    Status.SUCCEEDED: RunState.SUCCEEDED,
+    Status.FAILED: RunState.FAILED,
+    Status.TIMED_OUT: RunState.FAILED,
+    Status.ABORTED: RunState.STOPPED,
+}
+
+
+def runs_of(executions: Sequence[ExecutionRecord], invocations: Sequence[InvocationRecord]) -> list[Run]:
+    """Return all runs, the latest first.
+
+    Invocations of an execution are known by their request ids, once answered. One under way is counted to the
+    execution that was running when it was received, the latest of several.
+
+    Parameters
+    ----------
+    executions
+        The state machines' executions.
+    invocations
+        All invocations, oldest first.
+    """
+    owner = {call.request_id: execution.arn for execution in executions for call in execution.lambda_calls}
+    by_start = sorted(executions, key=lambda execution: execution.started_at, reverse=True)
+    owned: dict[str, list[InvocationRecord]] = {execution.arn: [] for execution in executions}
+    others: list[InvocationRecord] = []
+    for call in invocations:
+        arn = owner.get(call.request_id) or _caller(call, by_start)
+        (others if arn is None else owned[arn]).append(call)
+    found = [_execution_run(execution, owned[execution.arn]) for execution in executions]
+    found += [_rank_run(calls) for calls in _together(others)]
+    return sorted(found, key=lambda run: run.started, reverse=True)
+
+
+def _caller(call: InvocationRecord, latest_first: Sequence[ExecutionRecord]) -> str | None:
+    if call.ended is not None and call.status is not InvocationStatus.STOPPED:
+        return None
+    for execution in latest_first:
+        ended = execution.stopped_at if execution.stopped_at is not None else float("inf")
+        if execution.started_at <= call.received <= ended:
+            return execution.arn
+    return None
+
+
+def _execution_run(execution: ExecutionRecord, calls: Iterable[InvocationRecord]) -> Run:
+    ordered = in_order(calls)
+    return Run(
+        execution.name,
+        execution.name,
+        execution.machine_name,
+        _STATES[execution.status],
+        execution.started_at,
+        execution.stopped_at,
+        ordered,
+        _problem(execution, ordered),
+        execution.transitions,
+        execution.arn,
+        execution.warnings,
+    )
+
+
+def _problem(execution: ExecutionRecord, calls: Sequence[InvocationRecord]) -> str:
+    """Return why an execution failed: what the function said, and which it was, where the cause is a function's."""
+    try:
+        said = json.loads(execution.cause or "")
+        text = f"{said['errorType']}: {said['errorMessage']}"
+    except (ValueError, TypeError, KeyError):
+        return ": ".join(text for text in (execution.error, execution.cause) if text)
+    who = next((call for call in calls if call.request_id == said.get("requestId")), None)
+    if who is None:
+        return text
+    return f"{who.function}: {text}" if who.rank is None else f"rank {who.rank}: {text}"
+
+
+def _together(calls: Sequence[InvocationRecord]) -> list[list[InvocationRecord]]:
+    """Group invocations of one function with a rank and one world size that came at about the same time."""
+    groups: list[list[InvocationRecord]] = []
+    latest: dict[tuple[str, int | None], tuple[list[InvocationRecord], set[int]]] = {}
+    for call in calls:
+        if call.rank is None:
+            continue
+        group, taken = latest.get((call.function, call.world_size), ([], set()))
+        if not group or call.received - group[0].received > _TOGETHER_S or call.rank in taken:
+            group, taken = latest[call.function, call.world_size] = [], set()
+            groups.append(group)
+        group.append(call)
+        # A rank that was throttled is invoked again in the same run.
+        if call.status is not InvocationStatus.THROTTLED:
+            taken.add(call.rank)
+    return groups
+
+
+def _rank_run(calls: Sequence[InvocationRecord]) -> Run:
+    states = {call.status for call in calls}
+    failed = sorted(
+        (call for call in calls if call.status in _FAILED), key=lambda call: (is_victim(call.error_type), call.ended)
+    )
+    if InvocationStatus.RUNNING in states:
+        state = RunState.RUNNING
+    elif failed:
+        state = RunState.FAILED
+    else:
+        state = RunState.STOPPED if InvocationStatus.STOPPED in states else RunState.SUCCEEDED
+    ended = [call.ended for call in calls if call.ended is not None]
+    problem = f"rank {failed[0].rank}: {failed[0].error_type or failed[0].status.value}" if failed else ""
+    return Run(
+        calls[0].request_id,
+        calls[0].function,
+        "",
+        state,
+        calls[0].received,
+        max(ended) if state is not RunState.RUNNING and ended else None,
+        in_order(calls),
+        problem,
+    )
+
+
+_FAILED = {InvocationStatus.FAILED, InvocationStatus.TIMED_OUT}
+
+
+def in_order(calls: Iterable[InvocationRecord]) -> tuple[InvocationRecord, ...]:
+    """Return invocations by function, the one called first before the others, then by rank and time."""
+    calls = list(calls)
+    first: dict[str, float] = {}
+    for call in calls:
+        first[call.function] = min(first.get(call.function, call.received), call.received)
+    return tuple(
+        sorted(
+            calls,
+            key=lambda call: (first[call.function], -1 if call.rank is None else call.rank, call.received),
+        )
+    )

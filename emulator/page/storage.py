@@ -1,0 +1,135 @@
+"""What the page shows of S3 and CloudWatch Logs, asked for with boto3 as anybody would."""
+
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import ClientError, ParamValidationError
+
+from emulator.aws.limits import REGION
+from emulator.fmi.rank_lines import LogLine, RankLines
+
+_KEYS_A_PAGE = 200
+_STREAMS = 25
+_LINES = 1000
+_LINES_A_STREAM = 400
+# The latter for names that no bucket or object can have.
+_NONE_SUCH = (ClientError, ParamValidationError)
+OBJECT_BYTES = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Listed:
+    """An object of a listing."""
+
+    key: str
+    size: int
+    modified: datetime
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A page of a bucket's listing.
+
+    Parameters
+    ----------
+    folders
+        Prefixes that end in a slash.
+    objects
+        The objects beside them.
+    next_token
+        Where the next page begins, or empty.
+    """
+
+    folders: tuple[str, ...]
+    objects: tuple[Listed, ...]
+    next_token: str
+
+
+class Storage:
+    """Reads buckets and logs; every method blocks.
+
+    Parameters
+    ----------
+    url
+        The endpoint's own URL.
+    """
+
+    def __init__(self, url: str) -> None:
+        session = boto3.Session(
+            region_name=REGION,
+            aws_access_key_id="local",
+            aws_secret_access_key="local",  # noqa: S106 - the endpoint is this process, and checks no credentials
+        )
+        config = Config(retries={"total_max_attempts": 1}, read_timeout=30)
+        self._s3 = session.client("s3", endpoint_url=url, config=config)
+        self._logs = session.client("logs", endpoint_url=url, config=config)
+
+    def buckets(self) -> list[tuple[str, datetime]]:
+        """Return the buckets' names and when they were made."""
+        return [(found["Name"], found["CreationDate"]) for found in self._s3.list_buckets()["Buckets"]]
+
+    def listing(self, bucket: str, prefix: str, token: str) -> Listing | None:
+        """Return a page of what lies in a bucket below a prefix; None when there is no such bucket."""
+        more: dict[str, Any] = {"ContinuationToken": token} if token else {}
+        try:
+            page = self._s3.list_objects_v2(Bucket=bucket, Prefix=prefix, Delimiter="/", MaxKeys=_KEYS_A_PAGE, **more)
+        except _NONE_SUCH:
+            return None
+        return Listing(
+            tuple(entry["Prefix"] for entry in page.get("CommonPrefixes", [])),
+            tuple(Listed(entry["Key"], entry["Size"], entry["LastModified"]) for entry in page.get("Contents", [])),
+            page.get("NextContinuationToken", ""),
+        )
+
+    def content(self, bucket: str, key: str) -> bytes | None:
+        """Return an object's content; None when there is none, or it is too large to be shown."""
+        try:
+            found = self._s3.get_object(Bucket=bucket, Key=key)
+        except _NONE_SUCH:
+            return None
+        with found["Body"] as body:
+            return bytes(body.read()) if found["ContentLength"] <= OBJECT_BYTES else None
+
+    def lines(self, function: str) -> list[LogLine]:
+        """Return the latest lines of a function's log, of its latest streams."""
+        group = f"/aws/lambda/{function}"
+        try:
+            streams = self._logs.describe_log_streams(
+                logGroupName=group, orderBy="LastEventTime", descending=True, limit=_STREAMS
+            )["logStreams"]
+        except self._logs.exceptions.ResourceNotFoundException:
+            return []
+        events = [
+            (stream["logStreamName"], event)
+            for stream in streams
+            for event in self._logs.get_log_events(
+                logGroupName=group, logStreamName=stream["logStreamName"], limit=_LINES_A_STREAM, startFromHead=False
+            )["events"]
+        ]
+        return _read(events)[-_LINES:]
+
+    def lines_of(self, group: str, stream: str, began: float, ended: float | None) -> list[LogLine]:
+        """Return the first lines of a stream between two times, seconds since 1970; until now when None."""
+        until = time.time() if ended is None else ended
+        try:
+            page = self._logs.get_log_events(
+                logGroupName=group,
+                logStreamName=stream,
+                startTime=int(began * 1000) - 1,
+                endTime=int(until * 1000) + 1000,
+                limit=_LINES,
+                startFromHead=True,
+            )
+        except self._logs.exceptions.ResourceNotFoundException:
+            return []
+        return _read([(stream, event) for event in page["events"]])
+
+
+def _read(events: list[tuple[str, Any]]) -> list[LogLine]:
+    reader = RankLines()
+    lines = [line for stream, event in events for line in reader.take(stream, event["timestamp"], event["message"])]
+    return sorted([*lines, *reader.overdue()], key=lambda line: line.timestamp_ms)

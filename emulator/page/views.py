@@ -1,0 +1,286 @@
+"""The page's addresses and what each shows."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any
+
+import jinja2
+from aiohttp import web
+
+from emulator.aws.lambda_.core.function_registry import FunctionRegistry
+from emulator.aws.lambda_.core.history import InvocationRecord, InvocationStatus
+from emulator.aws.lambda_.core.invocations import LambdaService
+from emulator.aws.stepfunctions.core.records import ExecutionRecord
+from emulator.errors import ApiError
+from emulator.fmi.rank_lines import Phase
+from emulator.page import guard
+from emulator.page.phases import PhaseLog
+from emulator.page.runs import Run, RunState, runs_of
+from emulator.page.storage import Storage
+from emulator.page.timeline import Timeline, timeline
+
+_ROOT = "/_emulator/"
+_RUNS_SHOWN = 50
+_CALLS_SHOWN = 200
+# While something runs, the browser asks again after this many seconds.
+_REFRESH_S = 2
+_INLINE_TYPES = {"png": "image/png", "jpg": "image/jpeg", "jpeg": "image/jpeg"}
+_TEXT_TYPES = {"json", "txt", "csv", "ecsv", "md", "py", "log"}
+_FAILED = (InvocationStatus.FAILED, InvocationStatus.TIMED_OUT, InvocationStatus.THROTTLED)
+
+
+class Page:
+    """The page.
+
+    Parameters
+    ----------
+    functions
+        The functions that exist.
+    service
+        Knows their invocations.
+    executions
+        Returns the executions of the state machines.
+    phases
+        What ranks have said of their time.
+    url
+        The endpoint's URL.
+    """
+
+    def __init__(
+        self,
+        functions: FunctionRegistry,
+        service: LambdaService,
+        executions: Callable[[], Sequence[ExecutionRecord]],
+        phases: PhaseLog,
+        url: str,
+    ) -> None:
+        self._functions = functions
+        self._service = service
+        self._executions = executions
+        self._phases = phases
+        self._url = url
+        self._storage: Storage | None = None
+        self._templates = jinja2.Environment(
+            loader=jinja2.PackageLoader("emulator.page"),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._templates.filters.update(clock=_clock, instant=_instant, seconds=_seconds, size=_size)
+        self._templates.globals.update(root=_ROOT, endpoint=url)
+
+    def routes(self) -> list[web.AbstractRouteDef]:
+        """Return the page's routes."""
+        pages = {
+            "": self._overview,
+            "runs/{key}": self._run,
+            "functions/{name}": self._function,
+            "logs/{name}": self._log,
+            "buckets/{name}": self._bucket,
+            "objects/{name}": self._object,
+            "style.css": self._style,
+        }
+        return [
+            web.get("/_emulator", _guarded(_redirect)),
+            *(web.get(_ROOT + path, _guarded(view)) for path, view in pages.items()),
+            web.get(_ROOT + "{path:.*}", _guarded(_missing)),
+        ]
+
+    async def _overview(self, _: web.Request) -> web.Response:
+        calls, runs = self._service.recent(), self._runs()
+        by_function: dict[str, list[InvocationRecord]] = {}
+        for call in calls:
+            by_function.setdefault(call.function, []).append(call)
+        return await self._html(
+            "overview.html",
+            refresh=any(call.ended is None for call in calls) or any(run.state is RunState.RUNNING for run in runs),
+            runs=runs[:_RUNS_SHOWN],
+            functions=[
+                (function, _tally(by_function.get(function.spec.name, []))) for function in self._functions.all()
+            ],
+            buckets=await self._ask(Storage.buckets),
+            now=time.time(),
+        )
+
+    async def _run(self, request: web.Request) -> web.Response:
+        key = request.match_info["key"]
+        run = next((run for run in self._runs() if run.key == key), None)
+        if run is None:
+            return await self._not_found(
+                f"There is no run {key!r}; the endpoint remembers the latest 10,000 invocations."
+            )
+        return await self._html(
+            "run.html",
+            refresh=run.state is RunState.RUNNING,
+            run=run,
+            now=time.time(),
+            timeline=await self._drawn(run.calls, run.started, run.ended),
+        )
+
+    async def _function(self, request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        try:
+            function = self._functions.get(name)
+        except ApiError as error:
+            return await self._not_found(error.message)
+        calls = [call for call in self._service.recent() if call.function == name][-_CALLS_SHOWN:]
+        running = any(call.ended is None for call in calls)
+        latest = calls[-1].received if calls else 0.0
+        # Calls from long before the latest would make a drawing of dots.
+        drawn = [call for call in calls if latest - call.received < 600]
+        ended = None if running else max((call.ended or 0.0 for call in drawn), default=0.0)
+        return await self._html(
+            "function.html",
+            refresh=running,
+            function=function,
+            reserved=self._functions.reserved(name),
+            timeline=await self._drawn(drawn, drawn[0].received if drawn else 0.0, ended),
+        )
+
+    async def _drawn(self, calls: Sequence[InvocationRecord], start: float, ended: float | None) -> Timeline:
+        start = min([start, *(call.received for call in calls)])
+        end = ended if ended is not None else time.time()
+        return await asyncio.to_thread(timeline, calls, self._phases_of, start, end)
+
+    async def _log(self, request: web.Request) -> web.Response:
+        name, request_id = request.match_info["name"], request.query.get("request", "")
+        call = None
+        if request_id:
+            call = next((call for call in self._service.recent() if call.request_id == request_id), None)
+            if call is None or not call.log_stream:
+                return await self._not_found(f"There is no log of a request {request_id!r} of {name}.")
+            group, stream, began, ended = call.log_group, call.log_stream, call.received, call.ended
+            lines = await self._ask(lambda storage: storage.lines_of(group, stream, began, ended))
+            lines = [line for line in lines if line.request_id in ("", request_id)]
+        else:
+            lines = await self._ask(lambda storage: storage.lines(name))
+        return await self._html("log.html", refresh=False, name=name, call=call, lines=lines)
+
+    async def _bucket(self, request: web.Request) -> web.Response:
+        bucket, prefix = request.match_info["name"], request.query.get("prefix", "")
+        token = request.query.get("token", "")
+        listing = await self._ask(lambda storage: storage.listing(bucket, prefix, token))
+        if listing is None:
+            return await self._not_found(f"There is no bucket {bucket!r}.")
+        steps = prefix.split("/")[:-1]
+        crumbs = [(step, "/".join(steps[: index + 1]) + "/") for index, step in enumerate(steps)]
+        return await self._html(
+            "bucket.html", refresh=False, bucket=bucket, prefix=prefix, crumbs=crumbs, listing=listing
+        )
+
+    async def _object(self, request: web.Request) -> web.Response:
+        bucket, key = request.match_info["name"], request.query.get("key", "")
+        content = await self._ask(lambda storage: storage.content(bucket, key))
+        if content is None:
+            return await self._not_found(
+                f"There is no object s3://{bucket}/{key}, or it is too large to be shown; use aws s3 cp."
+            )
+        ending = key.rpartition(".")[2].lower()
+        kind = _INLINE_TYPES.get(ending, "text/plain" if ending in _TEXT_TYPES else "application/octet-stream")
+        response = web.Response(body=content, content_type=kind, charset="utf-8" if kind == "text/plain" else None)
+        response.headers.update(guard.OBJECT_HEADERS)
+        if kind == "application/octet-stream":
+            response.headers["Content-Disposition"] = "attachment"
+        return response
+
+    async def _style(self, _: web.Request) -> web.Response:
+        text = self._templates.get_template("style.css").render()
+        return _with_headers(web.Response(text=text, content_type="text/css"))
+
+    def _runs(self) -> list[Run]:
+        return runs_of(self._executions(), self._service.recent())
+
+    def _phases_of(self, call: InvocationRecord) -> list[Phase]:
+        if call.started is None:
+            return []
+        return self._phases.phases(call.log_stream, call.started, call.ended or time.time())
+
+    async def _ask(self, question: Callable[[Storage], Any]) -> Any:
+        """Ask the endpoint itself, in a thread: it answers in this one."""
+
+        def ask() -> Any:
+            if self._storage is None:
+                self._storage = Storage(self._url)
+            return question(self._storage)
+
+        return await asyncio.to_thread(ask)
+
+    async def _html(self, template: str, *, refresh: bool, status: int = HTTPStatus.OK, **values: Any) -> web.Response:
+        """Return a page; a thousand rows take a second, which nobody else waits for."""
+        render = self._templates.get_template(template).render
+        text = await asyncio.to_thread(render, refresh_s=_REFRESH_S if refresh else None, **values)
+        return _with_headers(web.Response(text=text, content_type="text/html", status=status))
+
+    async def _not_found(self, message: str) -> web.Response:
+        return await self._html("missing.html", refresh=False, status=HTTPStatus.NOT_FOUND, message=message)
+
+
+def _guarded(view: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> Callable[[web.Request], Any]:
+    async def guarded(request: web.Request) -> web.StreamResponse:
+        if not guard.is_own_host(request.host):
+            return web.Response(
+                status=HTTPStatus.FORBIDDEN,
+                text=f"the page is not shown to {request.host!r}: use its IP address or localhost\n",
+                headers=guard.HEADERS,
+            )
+        return await view(request)
+
+    return guarded
+
+
+async def _redirect(_: web.Request) -> web.Response:
+    return web.Response(status=HTTPStatus.MOVED_PERMANENTLY, headers={"Location": _ROOT})
+
+
+async def _missing(request: web.Request) -> web.Response:
+    return web.Response(
+        status=HTTPStatus.NOT_FOUND, text=f"there is no page {request.path}; see {_ROOT}\n", headers=guard.HEADERS
+    )
+
+
+def _with_headers(response: web.Response) -> web.Response:
+    response.headers.update(guard.HEADERS)
+    return response
+
+
+def _tally(calls: Sequence[InvocationRecord]) -> dict[str, Any]:
+    """Return what is said of a function's invocations."""
+    return {
+        "calls": len(calls),
+        "running": sum(call.ended is None for call in calls),
+        "failed": sum(call.status in _FAILED for call in calls),
+        "cold": sum(call.cold for call in calls),
+        "last": max((call.received for call in calls), default=None),
+    }
+
+
+def _clock(timestamp: float | datetime) -> str:
+    at = timestamp if isinstance(timestamp, datetime) else datetime.fromtimestamp(timestamp, UTC)
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _instant(timestamp_ms: int) -> str:
+    return f"{datetime.fromtimestamp(timestamp_ms / 1000, UTC):%m-%d %H:%M:%S.%f}"[:-3]
+
+
+def _seconds(seconds: float | None) -> str:
+    if seconds is None:
+        return "\N{EN DASH}"
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 100:
+        return f"{seconds:.2f} s"
+    return f"{seconds:.0f} s"
+
+
+def _size(size: int) -> str:
+    amount = float(size)
+    for unit in ("B", "KB", "MB"):
+        if amount < 1024:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} GB"

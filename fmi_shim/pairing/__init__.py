@@ -1,0 +1,1 @@
+"""How two ranks get a connection: the rendezvous client, hole punching, retries."""

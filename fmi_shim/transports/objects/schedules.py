@@ -1,0 +1,189 @@
+"""Collectives of the object channels: one writer, many readers, and no rank hands on what is another's.
+
+The names are FMI's (src/comm/ClientServer.cpp), so that ranks of the C++ library may take part. What a rank
+does with the objects it has read is its own affair: FMI combines them as they come, beginning with its own
+(and does so, against its own word, for functions that need their order, too). Here an ordered function is
+evaluated strictly by rank, and another one in the tree of the message-passing schedules, so that a result
+has the same bits whichever channel carried it and whoever came first.
+
+In the cost formulas alpha_w and alpha_r are the times of a write and a read of nothing, the rest is as in
+the package's text; waiting for the next look is not counted (`cost.corrected` does).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fmi_shim.operators import Array, Combine, ReduceFunction
+from fmi_shim.transports.objects.channel import ObjectChannel
+from fmi_shim.transports.objects.store import Name
+
+_ARRIVED = np.frombuffer(b"1", np.uint8)
+
+
+def barrier(channel: ObjectChannel) -> None:
+    """Write one byte and list until all ranks have. Cost: ``alpha_w`` and a listing."""
+    number = channel.turn("barrier")
+    everyone = [Name(rank, "barrier", number) for rank in range(channel.size)]
+    if channel.others:
+        channel.put({everyone[channel.rank]: _ARRIVED}, channel.others)
+        channel.meet(everyone)
+
+
+def bcast(channel: ObjectChannel, buffer: Array | None, root: int) -> Array:
+    """Write one object, which all others read. Cost: ``alpha_w + alpha_r + 2 * n * beta``; 1 write, p - 1 reads.
+
+    Returns
+    -------
+    Array
+        `buffer`, or a new array where that was None.
+    """
+    name = Name(root, "bcast", channel.turn("bcast"))
+    if channel.rank != root:
+        if buffer is None:
+            return channel.get_new(name)
+        (found,) = channel.get([name], buffer)
+        buffer[...] = found.reshape(buffer.shape)
+        return buffer
+    assert buffer is not None  # noqa: S101 - the root has what it sends
+    channel.put({name: buffer}, channel.others)
+    return buffer
+
+
+def gather(channel: ObjectChannel, part: Array, root: int) -> Array | None:
+    """Send every part to the root by itself. Cost: ``alpha_w + alpha_r + p * n * beta``; one copy more.
+
+    Returns
+    -------
+    Array or None
+        At the root the parts in rank order, elsewhere None.
+    """
+    if channel.rank != root:
+        channel.send(part, root)
+        return None
+    parts = channel.get([channel.incoming(rank) for rank in channel.others], part)
+    parts.insert(root, part)
+    return np.concatenate(parts)
+
+
+def scatter(channel: ObjectChannel, whole: Array | None, own: Array | None, root: int) -> Array:
+    """Send every slice by itself. Cost: ``alpha_w + alpha_r + p * n * beta`` for slices of n bytes.
+
+    Returns
+    -------
+    Array
+        `own`, or a new array where that was None.
+    """
+    if channel.rank == root:
+        assert whole is not None  # noqa: S101 - the root has what it scatters
+        slices = whole.reshape(channel.size, -1)
+        channel.put({channel.outgoing(rank): slices[rank] for rank in channel.others}, channel.others)
+        if own is None:
+            own = np.empty_like(slices[root])
+        own[...] = slices[root]
+    elif own is None:
+        return channel.recv_new(root)
+    else:
+        channel.recv(own, root)
+    return own
+
+
+def alltoall(channel: ObjectChannel, outgoing: Array, incoming: Array) -> None:
+    """Write all slices, then read all. Cost: ``alpha_w + alpha_r + 2 * p * n * beta`` for slices of n bytes."""
+    channel.put({channel.outgoing(rank): outgoing[rank] for rank in channel.others}, channel.others)
+    found = channel.get([channel.incoming(rank) for rank in channel.others], incoming[0])
+    for rank, part in zip(channel.others, found, strict=True):
+        incoming[rank] = part
+    incoming[channel.rank] = outgoing[channel.rank]
+
+
+def reduce(
+    channel: ObjectChannel, buffer: Array, root: int, function: ReduceFunction, combine: Combine
+) -> Array | None:
+    """Write every part; the root reads and combines all. `buffer` is used up.
+
+    Cost: ``alpha_w + alpha_r + p * n * beta + (p - 1) * n * gamma``; p - 1 writes and reads, p buffers at the root.
+
+    Returns
+    -------
+    Array or None
+        At the root the result, elsewhere None.
+    """
+    parts = _collected(channel, buffer, root)
+    if parts is None:
+        return None
+    return _chain(parts, combine) if function.left_to_right else _tree(parts[root:] + parts[:root], combine)
+
+
+def allreduce(channel: ObjectChannel, buffer: Array, function: ReduceFunction, combine: Combine) -> Array:
+    """Reduce to rank 0, then broadcast; see these for the cost. The result is rank 0's on all ranks."""
+    parts = _collected(channel, buffer, 0)
+    if parts is None:
+        return bcast(channel, buffer, 0)
+    if function.left_to_right:
+        return bcast(channel, _chain(parts, combine), 0)
+    core = 1 << (channel.size.bit_length() - 1)
+    folded = [_chain(parts[rank::core], combine) for rank in range(core)]
+    return bcast(channel, _tree(folded, combine), 0)
+
+
+def scan(channel: ObjectChannel, buffer: Array, function: ReduceFunction, combine: Combine) -> None:
+    """Write every part but the last; each rank reads and combines those below. `buffer` gets the result.
+
+    Cost: ``alpha_w + alpha_r + p * n * beta + (p - 1) * n * gamma`` for the last rank; p - 1 writes,
+    p (p - 1) / 2 reads.
+    """
+    number = channel.turn("scan")
+    channel.put({Name(channel.rank, "scan", number): buffer}, range(channel.rank + 1, channel.size))
+    parts = channel.get([Name(rank, "scan", number) for rank in range(channel.rank)], buffer)
+    parts.append(buffer)
+    buffer[...] = _chain(parts, combine) if function.left_to_right else _prefix(parts, combine)
+
+
+def _collected(channel: ObjectChannel, buffer: Array, root: int) -> list[Array] | None:
+    """Return all ranks' parts at the root, None elsewhere."""
+    number = channel.turn("reduce")
+    if channel.rank != root:
+        channel.put({Name(channel.rank, "reduce", number): buffer}, [root])
+        return None
+    parts = channel.get([Name(rank, "reduce", number) for rank in channel.others], buffer)
+    parts.insert(root, buffer)
+    return parts
+
+
+def _combined(left: Array, right: Array, combine: Combine) -> Array:
+    """Return f(left, right), in `left` unless that is an object's own memory."""
+    out = left if left.flags.writeable else np.empty_like(left)
+    combine(left, right, out)
+    return out
+
+
+def _chain(parts: list[Array], combine: Combine) -> Array:
+    """Return ``f(f(f(0, 1), 2), ...)``."""
+    result = parts[0]
+    for part in parts[1:]:
+        result = _combined(result, part, combine)
+    return result
+
+
+def _tree(parts: list[Array], combine: Combine) -> Array:
+    """Combine neighbours, then neighbouring pairs, and so on: the order of `reduce.binomial`."""
+    while len(parts) > 1:
+        parts = [_chain(parts[i : i + 2], combine) for i in range(0, len(parts), 2)]
+    return parts[0]
+
+
+def _prefix(parts: list[Array], combine: Combine) -> Array:
+    """Combine in the order of `scan.up_and_down_sweep`: the last block of a power of two with all before it."""
+    block = len(parts) & -len(parts)
+    last = _reversed_tree(parts[len(parts) - block :], combine)
+    if block == len(parts):
+        return last
+    return _combined(last, _prefix(parts[: len(parts) - block], combine), combine)
+
+
+def _reversed_tree(parts: list[Array], combine: Combine) -> Array:
+    """Combine neighbours as `_tree` does, with f(later, earlier)."""
+    while len(parts) > 1:
+        parts = [_combined(parts[i + 1], parts[i], combine) for i in range(0, len(parts), 2)]
+    return parts[0]

@@ -1,0 +1,1 @@
+"""Schedules of collectives through a shared memory segment."""

@@ -1,0 +1,1 @@
+"""Direct TCP: connections between pairs of ranks, in the original wire format and framed."""

@@ -1,0 +1,299 @@
+"""The Direct channel between ranks of ours: every message says what it is, and every rank says how it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+from collections.abc import Callable
+from typing import TypeVar
+
+from fmi_shim.config import DirectConfig
+from fmi_shim.error_codec import told_by_server
+from fmi_shim.errors import FmiError, MismatchError
+from fmi_shim.frames import HEADER_BYTES, KIND_AT, Call, FrameError, Kind, decode_header, waiting_frame
+from fmi_shim.operators import Array
+from fmi_shim.pairing.control_connection import ForeignServerError
+from fmi_shim.pairing.handshake import Hello
+from fmi_shim.pairing.rendezvous_client import RendezvousClient
+from fmi_shim.pairing.run_access import read_access
+from fmi_shim.termination_frames import Abort, abort_frame, farewell, goodbye_frame
+from fmi_shim.transports.framing import Framing
+from fmi_shim.transports.tcp.connections import Connections, yields_spent
+from fmi_shim.transports.tcp.stream import Buffers, Stream, advance, octets
+from fmi_shim.transports.transfers import Transfer
+from rendezvous.protocol import messages
+from rendezvous.protocol.waiting import MAX_COUNTS, Awaited, Counts, Waiting, describe, pack_counts
+
+A = TypeVar("A")
+T = TypeVar("T")
+
+_SHORT_BYTES = 4096
+"""Messages up to here are joined with their header, and parted from it by a copy: cheaper than a list of buffers."""
+
+_STILL_SECONDS = 0.05
+"""How long nothing may move for two ranks that send to each other to be taken for stuck."""
+_SERVER_SECONDS = 0.1
+"""How long the server is listened to when a rank has gone that had just come."""
+
+
+class FramedChannel(Connections, Framing[Stream]):
+    """Messages with headers over direct connections. Implements `Channel`.
+
+    Beyond `direct.DirectChannel` it compares every message with the call that waits for it, learns at once of any
+    connected rank's end, told or not, and passes the first error on to all ranks it is connected to.
+    """
+
+    def __init__(self, rank: int, size: int, comm_name: str, config: DirectConfig) -> None:
+        super().__init__(rank, size, comm_name, config)
+        self._client: RendezvousClient | None = RendezvousClient(
+            self._server, read_access(), comm_name, rank, size, told_by_server, self._watch
+        )
+        self._waits = 0
+
+    def begin(self, call: Call, sequence: int) -> None:
+        """Make the call the one that messages are compared with, unless a connected rank has failed meanwhile."""
+        self._expect(call.numbered(sequence))
+        self._watch.look()
+
+    def send(self, buffer: Array, dst: int) -> None:
+        """Send a header and all of `buffer`, at once where the kernel takes it."""
+        rest = self._send_at_once(buffer, dst)
+        if rest is None:
+            super().send(buffer, dst)
+        elif rest:
+            self._move(self._streams[dst], rest, None, [])
+
+    def recv(self, buffer: Array, src: int) -> None:
+        """Fill `buffer` with the payload of a message of the running call."""
+        if not self._receive_expected(buffer, src):
+            super().recv(buffer, src)
+
+    def sendrecv(self, outgoing: Array, dst: int, incoming: Array, src: int) -> None:
+        """Send and receive at the same time; what the kernel takes at once goes first."""
+        rest = self._send_at_once(outgoing, dst) if src in self._streams else None
+        if rest is None:
+            super().sendrecv(outgoing, dst, incoming, src)
+        elif rest:
+            source = self._streams[src]
+            buffers, judge = self._expected(source, octets(incoming))
+            self._move(self._streams[dst], rest, source, buffers, judge)
+        else:
+            self.recv(incoming, src)
+
+    def isend(self, buffer: Array, dst: int) -> Transfer[Stream]:
+        """Begin to send a header and all of `buffer`, at once where the kernel takes it."""
+        rest = self._send_at_once(buffer, dst, Kind.data if buffer.nbytes <= _SHORT_BYTES else Kind.posted)
+        if rest is None:
+            return super().isend(buffer, dst)
+        if rest:
+            return self._post(Transfer(dst, True, lambda stream: (rest, None)))
+        return Transfer(dst, True, lambda stream: ([], None), self._streams[dst])
+
+    def _send_at_once(self, buffer: Array, dst: int, kind: Kind = Kind.data) -> Buffers | None:
+        """Send a message, if nothing is in its way, as far as the kernel takes it; return the rest, None for all."""
+        stream = self._streams.get(dst)
+        if stream is None or stream.ended or self._posts:
+            return None
+        message: Buffers
+        try:
+            if buffer.nbytes <= _SHORT_BYTES:
+                message = [memoryview(self._head(buffer.nbytes, kind) + buffer.tobytes())]
+                sent = stream.socket.send(message[0])
+            else:
+                message = [memoryview(self._head(buffer.nbytes, kind)), octets(buffer)]
+                sent = stream.socket.sendmsg(message)
+        except BlockingIOError:
+            return None
+        except ConnectionError:
+            raise self._broken(stream) from None
+        stream.sent += 1
+        advance(message, sent)
+        stream.in_message = bool(message)
+        return message
+
+    def _receive_expected(self, buffer: Array, src: int) -> bool:
+        """Receive the message that is expected; return False with nothing taken where it may be another one."""
+        stream = self._streams.get(src)
+        if stream is None or stream.backlog or stream.ended or self._posts:
+            return False
+        receive = self._receive_short if buffer.nbytes <= _SHORT_BYTES else self._receive_long
+        return receive(stream, self._head(buffer.nbytes), octets(buffer))
+
+    def _receive_short(self, stream: Stream, head: bytes, payload: memoryview) -> bool:
+        whole = len(head) + len(payload)
+        message = self._await(stream, stream.socket.recv, whole, payload)
+        if len(message) != whole or not message.startswith(head):
+            stream.push_back(message)
+            return False
+        payload[:] = memoryview(message)[len(head) :]
+        stream.received += 1
+        return True
+
+    def _receive_long(self, stream: Stream, head: bytes, payload: memoryview) -> bool:
+        came = bytearray(len(head))
+        received = self._await(stream, stream.socket.recvmsg_into, [memoryview(came), payload], payload)[0]
+        seen = received - len(head)
+        if came[KIND_AT] == Kind.posted:
+            came[KIND_AT] = Kind.data
+        if seen < 0 or came != head:
+            stream.push_back(bytes(came + payload[: max(0, seen)])[:received])
+            return False
+        if seen < len(payload):
+            self._move(None, [], stream, [payload[seen:]])
+        stream.received += 1
+        return True
+
+    def _await(self, stream: Stream, receive: Callable[[A], T], space: A, payload: memoryview) -> T:
+        """Return what `receive`, given `space`, returns as soon as something of a message is there."""
+        yields = yields_spent(payload)
+        while True:
+            try:
+                return receive(space)
+            except BlockingIOError:
+                yields = self._pause({stream.descriptor: select.POLLIN}, yields)
+            except ConnectionError:
+                raise self._broken(stream) from None
+
+    def fail(self, error: BaseException) -> None:
+        """Tell every connected rank of the error, and the others through the rendezvous server; then close."""
+        abort = self._as_abort(error)
+        if self._client is not None and os.getpid() == self._process:
+            self._client.abort(messages.Abort(self.rank, abort.origin, abort.reason, abort.text))
+        self._leave(abort_frame(abort))
+
+    def close(self) -> None:
+        """Say goodbye to every connected rank, then close."""
+        self._leave(goodbye_frame())
+
+    def _hello(self, peer: int) -> Hello | None:
+        return Hello(self.comm_name, self.size, self.rank, peer)
+
+    def _connect(self, peer: int, name: bytes, max_timeout: float | None) -> socket.socket:
+        if self._client is not None:
+            hello = Hello(self.comm_name, self.size, self.rank, peer)
+            try:
+                return self._client.meet(hello, lambda: self._purpose, max_timeout, lambda: self._meeting(peer))
+            except ForeignServerError:
+                if self._client.demanding:
+                    raise
+                self._client = None  # a server of the original kind pairs framed ranks, too
+        return super()._connect(peer, name, max_timeout)
+
+    def _link(self, peer: int) -> Stream:
+        stream = self._streams.get(peer)
+        # Named alike whoever sends first, so that two ranks in different calls meet and are told so.
+        return self._stream(peer, self._name(peer)) if stream is None else stream
+
+    def _opened(self, stream: Stream) -> None:
+        self._watch.add(stream.descriptor)
+
+    def _suspect(self, interest: dict[int, int], turn: int) -> None:
+        """Where one rank is waited for, look whether it waits for this one, too, and tell the server of it."""
+        if len(interest) > 1 or self._posts:
+            return
+        ((descriptor, events),) = interest.items()
+        stream = self._by_descriptor[descriptor]
+        if events == select.POLLOUT:
+            before = stream.coming()
+            if self._watch.wait([(descriptor, events)], _STILL_SECONDS):
+                return
+            if before == stream.coming():
+                self._require_receiver(stream, *before)
+            if stream.stuck:
+                self._report(stream.peer, Awaited.receiving, turn)
+        elif turn == 0 and not stream.in_message:
+            with contextlib.suppress(OSError):  # broken, which the next use will tell
+                stream.socket.send(waiting_frame(self._call, stream.received))
+            self._report(stream.peer, Awaited.sending, turn)
+
+    def _report(self, peer: int, awaited: Awaited, turn: int) -> None:
+        """Have the server look for a circle of ranks that wait for each other, of which this one may be part."""
+        self._waits += turn == 0
+        waiting = self._waiting(peer, awaited)
+        if self._client is not None and waiting is not None:
+            with contextlib.suppress(ForeignServerError):
+                self._client.report(waiting)
+
+    def _meeting(self, peer: int) -> Waiting | None:
+        """Return what to tell the server of a wait for a connection."""
+        self._waits += 1
+        return None if self._posts else self._waiting(peer, Awaited.meeting)
+
+    def _waiting(self, peer: int, awaited: Awaited) -> Waiting | None:
+        if len(self._streams) > MAX_COUNTS:
+            return None
+        counts = [Counts(other, way.sent, way.received) for other, way in self._streams.items()]
+        return Waiting(peer, awaited, self._waits, pack_counts(counts), str(self._call))
+
+    def _require_receiver(self, stream: Stream, head: bytes, count: int) -> None:
+        """Raise if the rank that is sent to is in the middle of a message to this one, for which it blocks."""
+        if len(head) < HEADER_BYTES:
+            return
+        try:
+            found = decode_header(head)
+        except FrameError:
+            return  # told when it is received
+        if found.kind is Kind.data and count < HEADER_BYTES + 8 * (found.dimensions or 0) + found.length:
+            raise self._deadlock(stream, found.call, Awaited.receiving)
+
+    def _noted(self, source: Stream, call: Call, received: int, blocking: bool) -> None:
+        """Raise if `source` and this rank wait for each other."""
+        if blocking and received == source.sent:
+            raise self._deadlock(source, call, Awaited.sending)
+
+    def _deadlock(self, stream: Stream, call: Call, awaited: Awaited) -> MismatchError:
+        circle = [
+            (stream.peer, Waiting(self.rank, awaited, 0, b"", str(call))),
+            (self.rank, Waiting(stream.peer, awaited, 0, b"", str(self._call))),
+        ]
+        return MismatchError(describe(circle), origin=self.rank)
+
+    def _hung_up(self, descriptor: int) -> None:
+        """Find out how a connection ended that is not waited for: in peace, or as everybody's error."""
+        stream = self._by_descriptor[descriptor]
+        self._watch.remove(descriptor)
+        stream.drain()
+        end = farewell(stream.backlog[self._posts.rest(stream.peer) :])
+        if isinstance(end, Abort):
+            raise self._told(stream.peer, end)
+        if end is None:
+            raise self._ended(stream)
+
+    def _ended(self, stream: Stream) -> FmiError:
+        """Ask the server first why a rank went without a word; one that had said nothing yet may have told it alone."""
+        if self._client is not None:
+            try:
+                self._client.listen(0.0 if stream.received else _SERVER_SECONDS)
+            except FmiError as told:
+                return told
+        return super()._ended(stream)
+
+    def _broken(self, stream: Stream) -> FmiError:
+        """Look for the reason among what came before the connection broke."""
+        stream.drain()
+        end = farewell(stream.backlog[self._posts.rest(stream.peer) :])
+        if isinstance(end, Abort):
+            return self._told(stream.peer, end)
+        if stream.in_message:
+            try:
+                self._require_receiver(stream, bytes(stream.backlog[:HEADER_BYTES]), len(stream.backlog))
+            except MismatchError as deadlock:  # the other rank found out first, and had no way to tell
+                return deadlock
+        return self._ended(stream)
+
+    def _leave(self, last_frame: bytes) -> None:
+        """Send a last frame wherever a message is not half sent, then close."""
+        if os.getpid() == self._process:
+            for stream in self._streams.values():
+                if not stream.in_message:
+                    # A rank that is gone, or does not read, will see the connection end.
+                    with contextlib.suppress(OSError):
+                        stream.socket.send(last_frame)
+        self._close_streams()
+        if self._client is not None:
+            if os.getpid() == self._process:
+                self._client.close()
+            else:
+                self._client.drop()

@@ -1,0 +1,85 @@
+"""What the server remembers of ranks and jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from rendezvous.protocol import Endpoint
+from rendezvous.protocol.extension import TICKET_BYTES
+from rendezvous.protocol.messages import Abort, Gone, Message
+from rendezvous.protocol.registration import Registration
+from rendezvous.wait_for_graph import Waits
+
+Client = TypeVar("Client", bound=Hashable)
+
+NO_TICKET = bytes(TICKET_BYTES)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery(Generic[Client]):
+    """A message and who gets it. After a `Refusal` the client is to be disconnected."""
+
+    client: Client
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """One rank's end of a relayed connection; `job` is of no meaning outside."""
+
+    job: Hashable
+    rank: int
+    peer: int
+
+    def other(self) -> Leg:
+        """Return the peer's end."""
+        return Leg(self.job, self.peer, self.rank)
+
+
+@dataclass(slots=True)
+class Announcement:
+    """A rank listens for a peer; `public` is None until a probe has told the port's public address."""
+
+    port: int
+    public: Endpoint | None = None
+    probe: bytes = b""
+    relay: bytes = b""
+
+
+@dataclass(slots=True)
+class Member(Generic[Client]):
+    """A registered rank.
+
+    Attributes
+    ----------
+    client, registration, observed
+        Its connection, what it said of itself, and where the server sees it.
+    announcements
+        The ranks it listens for.
+    gone
+        The ranks that have gone since it is there.
+    """
+
+    client: Client
+    registration: Registration
+    observed: Endpoint
+    announcements: dict[int, Announcement] = field(default_factory=dict)
+    gone: dict[int, Gone] = field(default_factory=dict)
+
+    @property
+    def translated(self) -> bool:
+        """Whether a NAT is on the way: then only a probe can tell a port's public address."""
+        return self.observed != self.registration.local
+
+
+@dataclass(slots=True)
+class Job(Generic[Client]):
+    """The ranks of one communicator: who is there, who waits for whom, and the first failure."""
+
+    key: tuple[str, str]
+    world_size: int
+    members: dict[int, Member[Client]] = field(default_factory=dict)
+    abort: Abort | None = None
+    waits: Waits = field(default_factory=Waits)

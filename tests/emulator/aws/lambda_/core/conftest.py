@@ -1,0 +1,83 @@
+"""The Lambda service without the endpoint around it: real sandboxes, a log that is a list."""
+
+import asyncio
+import contextlib
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from emulator.aws.lambda_.core.execution_environments import Environments
+from emulator.aws.lambda_.core.function_records import FunctionRecords
+from emulator.aws.lambda_.core.function_registry import FunctionRegistry
+from emulator.aws.lambda_.core.function_spec import FunctionSpec
+from emulator.aws.lambda_.core.invocations import LambdaService
+from emulator.aws.lambda_.core.settings import LambdaSettings
+from emulator.aws.sandboxes.process import ProcessSandboxes
+from emulator.aws.state import StateFolder
+from tests.emulator.conftest import ROLE, archive
+
+
+class Lines:
+    """A log sink that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.kept: list[str] = []
+
+    def append(self, group: str, stream: str, messages: Sequence[str]) -> None:
+        self.kept += messages
+
+
+class Service:
+    """A Lambda service with what it stands on."""
+
+    def __init__(self, state: Path, sandboxes: ProcessSandboxes, settings: LambdaSettings) -> None:
+        self.log = Lines()
+        self.sandboxes = sandboxes
+        self.functions = FunctionRegistry(FunctionRecords(StateFolder(state / "state", lasting=False)))
+        environments = Environments(sandboxes, self.log, "http://127.0.0.1:1", settings)
+        self.service = LambdaService(self.functions, environments, settings)
+
+    def deploy(self, name: str, source: str, **settings: Any) -> None:
+        request = {"FunctionName": name, "Runtime": "python3.11", "Handler": "main.handler", "Role": ROLE, **settings}
+        self.functions.create(FunctionSpec.from_api({"Timeout": 20, **request}), archive(main=source))
+
+
+DEFAULTS = LambdaSettings()
+WithService = Callable[..., None]
+
+
+@pytest.fixture
+def state() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="fmi-emulator-test-"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.asynccontextmanager
+async def running_service(state: Path, settings: LambdaSettings) -> AsyncIterator[Service]:
+    sandboxes = ProcessSandboxes(state)
+    await sandboxes.start()
+    running = Service(state, sandboxes, settings)
+    try:
+        yield running
+    finally:
+        await running.service.close()
+        await sandboxes.close()
+
+
+@pytest.fixture
+def with_service(state: Path) -> WithService:
+    """Run a coroutine with a service that is there as long as it runs."""
+
+    def run(body: Callable[[Service], Coroutine[Any, Any, None]], settings: LambdaSettings = DEFAULTS) -> None:
+        async def whole() -> None:
+            async with running_service(state, settings) as running:
+                await body(running)
+
+        asyncio.run(whole())
+
+    return run

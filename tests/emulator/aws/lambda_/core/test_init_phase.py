@@ -1,0 +1,76 @@
+"""The init phase: its limit, its second try, its lines, and cold starts as slow as AWS's."""
+
+import asyncio
+import json
+import re
+import statistics
+
+from emulator.aws.lambda_.core.cold_starts import ColdStarts
+from emulator.aws.lambda_.core.history import InvocationStatus
+from emulator.aws.lambda_.core.settings import LambdaSettings
+from tests.emulator.aws.lambda_.core.conftest import Service, WithService
+
+
+def test_an_init_that_is_too_slow_is_cut_off_and_tried_again_in_the_invocations_time(with_service: WithService) -> None:
+    source = """
+        import pathlib, time
+        # The folder of the code is no sandbox's own, so that the second try can tell that it is one.
+        tried = pathlib.Path(__file__).with_name("tried")
+        if not tried.exists():
+            tried.touch()
+            time.sleep(1000)
+        def handler(event, context): return "second try"
+    """
+
+    async def body(running: Service) -> None:
+        running.deploy("f", source)
+        result = await running.service.invoke("f", None, b"{}")
+        assert json.loads(result.payload) == "second try"
+        cut_off, start, _, report = [line for line in running.log.kept if not line.startswith("INIT_START")]
+        assert re.fullmatch(r"INIT_REPORT Init Duration: [\d.]+ ms\tPhase: init\tStatus: timeout", cut_off)
+        assert start.startswith("START RequestId: ")
+        assert "Init Duration" not in report
+
+    with_service(body, LambdaSettings(init_s=0.5))
+
+
+def test_an_init_that_outlasts_the_invocation_too_is_a_timeout(with_service: WithService) -> None:
+    async def body(running: Service) -> None:
+        running.deploy("f", "import time\ntime.sleep(1000)", Timeout=1)
+        result = await running.service.invoke("f", None, b"{}")
+        answer = json.loads(result.payload)
+        assert answer["errorType"] == "Sandbox.Timedout"
+        assert answer["errorMessage"].endswith("Error: Task timed out after 1.00 seconds")
+        lines = result.log_tail.decode().splitlines()
+        assert re.fullmatch(r"INIT_REPORT Init Duration: 1\d{3}\.\d\d ms\tPhase: invoke\tStatus: timeout", lines[0])
+        assert lines[1].startswith("START RequestId: ")
+        assert lines[2].endswith("Task timed out after 1.00 seconds")
+        assert lines[-1].endswith("Status: timeout\t")
+        assert running.service.recent()[0].status is InvocationStatus.TIMED_OUT
+
+    with_service(body, LambdaSettings(init_s=0.1))
+
+
+def test_cold_starts_take_as_long_as_drawn_and_hold_their_place_meanwhile(with_service: WithService) -> None:
+    async def body(running: Service) -> None:
+        running.deploy("f", "def handler(event, context): return 1", MemorySize=1769)
+        await asyncio.gather(*(running.service.invoke("f", None, b"{}") for _ in range(3)))
+        await running.service.invoke("f", None, b"{}")
+        *cold, warm = running.service.recent()
+        assert all(record.init_ms is not None and record.init_ms >= 1500 for record in cold)
+        assert not warm.cold
+        assert warm.billed_ms is not None
+        assert cold[0].billed_ms is not None
+        assert cold[0].billed_ms >= 1500, "the init phase is billed"
+
+    with_service(body, LambdaSettings(cold_starts=ColdStarts({1769: [1500.0]})))
+
+
+def test_the_measured_cold_starts_are_those_of_the_nearest_memory_size_and_seeded() -> None:
+    small = [ColdStarts.measured(seed=1).draw_s(memory_mb) for memory_mb in (128, 512)]
+    assert small[0] == small[1]
+    draws = ColdStarts.measured(seed=2)
+    assert 0.08 < statistics.median(draws.draw_s(128) for _ in range(200)) < 0.15
+    assert 0.8 < statistics.median(draws.draw_s(10240) for _ in range(200)) < 1.1
+    once, again = ([measured.draw_s(10240) for _ in range(5)] for measured in map(ColdStarts.measured, (3, 3)))
+    assert once == again

@@ -1,0 +1,194 @@
+"""Invocations from inside the emulator: what is remembered of them, and what ends when nobody waits any more."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from emulator.aws.lambda_.core.history import InvocationStatus
+from emulator.aws.lambda_.core.settings import LambdaSettings
+from emulator.aws.sandboxes.cpu_groups import _hierarchies
+from emulator.aws.sandboxes.process import ProcessSandbox
+from emulator.errors import ApiError, SandboxError
+from tests.emulator.aws.lambda_.core.conftest import Service, WithService
+
+TELLS_ITS_PIDS_AND_SLEEPS = """
+    import os, subprocess, time
+    child = subprocess.Popen(["sleep", "1000"])
+    def handler(event, context):
+        print("pids", os.getpid(), child.pid)
+        time.sleep(1000)
+"""
+
+
+async def pids_told(running: Service) -> list[int]:
+    while not (told := [line for line in running.log.kept if line.startswith("pids ")]):
+        await asyncio.sleep(0.01)
+    return [int(pid) for pid in told[0].split()[1:]]
+
+
+async def until_gone(pids: list[int]) -> None:
+    while any(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in pids):
+        await asyncio.sleep(0.01)
+
+
+def test_a_call_that_is_cancelled_ends_its_sandbox_with_all_its_processes(with_service: WithService) -> None:
+    async def body(running: Service) -> None:
+        running.deploy("f", TELLS_ITS_PIDS_AND_SLEEPS)
+        call = asyncio.create_task(running.service.invoke("f", None, b"{}"))
+        pids = await pids_told(running)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        await until_gone(pids)
+        assert [record.status for record in running.service.recent()] == [InvocationStatus.STOPPED]
+
+    with_service(body)
+
+
+def test_a_call_that_is_cancelled_while_it_fails_says_why(with_service: WithService) -> None:
+    """A rank tells the others of its failure first, and all are given up as soon as one of them has failed of it."""
+
+    async def body(running: Service) -> None:
+        running.deploy(
+            "f",
+            """
+            import os, time
+            def handler(event, context):
+                print("pids", os.getpid())
+                time.sleep(0.05)
+                raise ValueError("the cause")
+            """,
+        )
+        call = asyncio.create_task(running.service.invoke("f", None, b"{}"))
+        await pids_told(running)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        assert any("ValueError: the cause" in line for line in running.log.kept)
+
+    with_service(body)
+
+
+def test_a_call_that_is_cancelled_during_its_cold_start_leaves_nothing(with_service: WithService) -> None:
+    async def body(running: Service) -> None:
+        running.deploy("f", "import os, time\nprint('pids', os.getpid(), flush=True)\ntime.sleep(1000)")
+        call = asyncio.create_task(running.service.invoke("f", None, b"{}"))
+        pids = await pids_told(running)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        await until_gone(pids)
+        early = asyncio.create_task(running.service.invoke("f", None, b"{}"))
+        await asyncio.sleep(0)
+        early.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await early
+
+    with_service(body)
+
+
+def test_what_is_remembered_tells_cold_from_warm_and_how_each_ended(with_service: WithService) -> None:
+    async def body(running: Service) -> None:
+        running.deploy("f", "def handler(event, context): return 1 / event['RANK']", MemorySize=256)
+        await running.service.invoke("f", None, b'{"RANK": 1, "WORLD_SIZE": "2"}')
+        await running.service.invoke("f", None, b'{"RANK": 0}')
+        running.functions.reserve("f", 0)
+        with pytest.raises(ApiError):
+            await running.service.invoke("f", None, b"{}")
+        cold, warm, throttled = running.service.recent()
+        assert (cold.status, cold.cold, cold.rank, cold.world_size) == (InvocationStatus.SUCCEEDED, True, 1, 2)
+        assert (warm.status, warm.cold, warm.error_type) == (InvocationStatus.FAILED, False, "ZeroDivisionError")
+        assert (throttled.status, throttled.error_type) == (InvocationStatus.THROTTLED, "TooManyRequestsException")
+        assert (cold.log_group, cold.log_stream) == ("/aws/lambda/f", warm.log_stream)
+        assert cold.memory_mb == 256
+        assert cold.peak_memory_mb is not None
+        assert throttled.started is None
+        for record in (cold, warm):
+            assert record.started is not None
+            assert record.ended is not None
+            assert record.received <= record.started <= record.ended
+
+    with_service(body)
+
+
+def test_what_is_no_json_is_refused(with_service: WithService) -> None:
+    async def body(running: Service) -> None:
+        running.deploy("f", "def handler(event, context): pass")
+        for payload in (b"{", b"NaN", b'{"x": -Infinity}', b"\xff", b"[" * 100_000):
+            with pytest.raises(ApiError) as refused:
+                await running.service.invoke("f", None, payload)
+            assert (refused.value.code, refused.value.status) == ("InvalidRequestContentException", 400)
+
+    with_service(body)
+
+
+def test_an_event_is_tried_again_when_no_sandbox_could_be_made(
+    with_service: WithService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(running: Service) -> None:
+        running.deploy("f", "def handler(event, context): return 1")
+        create, refusals = running.sandboxes.create, [SandboxError("no room"), SandboxError("no room")]
+
+        async def create_at_last(*arguments: Any) -> ProcessSandbox:
+            if refusals:
+                raise refusals.pop()
+            return await create(*arguments)
+
+        monkeypatch.setattr(running.sandboxes, "create", create_at_last)
+        running.service.enqueue("f", None, b"{}")
+        while not any(record.status is InvocationStatus.SUCCEEDED for record in running.service.recent()):
+            await asyncio.sleep(0.01)
+        assert len(running.service.recent()) == 3
+
+    with_service(body, LambdaSettings(retry_delays_s=(0.0, 0.0)))
+
+
+def test_a_sandbox_that_outlives_its_functions_change_is_not_kept(with_service: WithService) -> None:
+    async def body(running: Service) -> None:
+        source = "import os, time\ndef handler(event, context):\n    print('pids', os.getpid())\n    time.sleep(1)"
+        running.deploy("f", source)
+        before = running.functions.get("f")
+        call = asyncio.create_task(running.service.invoke("f", None, b"{}"))
+        pids = await pids_told(running)
+        running.functions.update_configuration("f", {"Timeout": 19})
+        await running.service.discard(before)
+        assert not (await call).is_error
+        await until_gone(pids)
+
+    with_service(body)
+
+
+def test_a_function_has_its_share_of_the_cpu_once_it_is_up(with_service: WithService) -> None:
+    source = """
+        def groups(): return open("/proc/self/cgroup").read()
+        def handler(event, context): return groups()
+    """
+
+    async def body(running: Service) -> None:
+        if running.sandboxes.cpu_shares_missing is not None:
+            pytest.skip(running.sandboxes.cpu_shares_missing)
+        running.deploy("f", source, MemorySize=885)
+        memberships = json.loads((await running.service.invoke("f", None, b"{}")).payload)
+        assert _cpu_quota(memberships) == pytest.approx(885 / 1769, rel=0.01)
+
+    with_service(body)
+
+
+def _cpu_quota(memberships: str) -> float:
+    """Return the CPU seconds a second of the group that a process is in, by version 1 or 2 of the interface."""
+    own = {controllers: path for _, controllers, path in (line.split(":", 2) for line in memberships.splitlines())}
+    for hierarchy in _hierarchies(Path("/proc/self/mountinfo").read_text()):
+        for controllers, path in own.items():
+            group = hierarchy.mount_point / path.removeprefix(hierarchy.root).lstrip("/")
+            if "fmi-emulator" not in path or hierarchy.unified != (controllers == ""):
+                continue
+            if hierarchy.unified:
+                quota, period = (group / "cpu.max").read_text().split()
+            else:
+                quota, period = (group / "cpu.cfs_quota_us").read_text(), (group / "cpu.cfs_period_us").read_text()
+            return int(quota) / int(period)
+    raise AssertionError(f"no group of the emulator's in {memberships!r}")

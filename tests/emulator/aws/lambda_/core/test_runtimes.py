@@ -1,0 +1,181 @@
+"""What calls a handler: the sandbox's own client and AWS's do the same, and a custom runtime is a program."""
+
+import importlib.util
+import io
+import json
+import textwrap
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from emulator.aws.lambda_.core.function_spec import FunctionSpec
+from emulator.aws.lambda_.core.history import InvocationStatus
+from emulator.aws.lambda_.core.runtimes import check_installed
+from emulator.aws.lambda_.core.settings import LambdaSettings, RuntimeClient
+from emulator.errors import EmulatorError
+from tests.emulator.aws.lambda_.core.conftest import Service, WithService
+from tests.emulator.conftest import ROLE
+
+SOURCES = {
+    "echo": (
+        "def handler(event, context):\n"
+        "    return [event, context.function_name, context.get_remaining_time_in_millis() > 0]"
+    ),
+    "raises": "def handler(event, context):\n    raise KeyError('what was wrong')",
+    "nan": "def handler(event, context): return float('nan')",
+    "bytes": "def handler(event, context): return b'\\xff\\x00'",
+    "unserialisable": "def handler(event, context): return {1, 2}",
+    "decimal": "import decimal\ndef handler(event, context): return [decimal.Decimal('1.5')]",
+    "exits": "import os\ndef handler(event, context): os._exit(3)",
+    "cannot_import": "import nothing_of_this_name",
+    "no_handler": "x = 1",
+    "no_python": "def handler(:",
+    "fails_at_import": "1 / 0",
+    "exits_at_import": "import os\nos._exit(5)",
+    "prints": "def handler(event, context): print('from the handler')",
+}
+
+
+@pytest.mark.parametrize("client", RuntimeClient)
+def test_either_client_gives_lambdas_answers(with_service: WithService, client: RuntimeClient) -> None:
+    if client is RuntimeClient.AWSLAMBDARIC and importlib.util.find_spec("awslambdaric") is None:
+        pytest.skip("awslambdaric is not installed")
+    answers: dict[str, Any] = {}
+    raw: dict[str, bytes] = {}
+
+    async def body(running: Service) -> None:
+        for name, source in SOURCES.items():
+            running.deploy(name, source, MemorySize=1769)
+            result = await running.service.invoke(name, None, b'{"x": 1}')
+            raw[name] = result.payload
+            if result.is_error:
+                answer = json.loads(result.payload)
+                answers[name] = answer["errorType"], answer["errorMessage"]
+        warm = await running.service.invoke("prints", None, b"{}")
+        assert b"from the handler\n" in warm.log_tail
+        assert running.service.recent()[-1].cold is False
+
+    with_service(body, LambdaSettings(runtime_client=client))
+    assert json.loads(raw["echo"]) == [{"x": 1}, "echo", True]
+    assert raw["nan"] == b"NaN"
+    assert raw["bytes"] == b"\xff\x00"
+    assert json.loads(raw["decimal"]) == [1.5]
+    not_marshalled = answers.pop("unserialisable")
+    assert not_marshalled[0] == "Runtime.MarshalError"
+    assert "Unable to marshal response: " in not_marshalled[1]
+    syntax = answers.pop("no_python")
+    assert syntax[0] == "Runtime.UserCodeSyntaxError"
+    assert syntax[1].startswith("Syntax error in module 'main': invalid syntax")
+    assert {name: kind for name, (kind, _) in answers.items()} == {
+        "raises": "KeyError",
+        "exits": "Runtime.ExitError",
+        "cannot_import": "Runtime.ImportModuleError",
+        "no_handler": "Runtime.HandlerNotFound",
+        "fails_at_import": "ZeroDivisionError",
+        "exits_at_import": "Runtime.ExitError",
+    }
+    assert answers["cannot_import"][1] == "Unable to import module 'main': No module named 'nothing_of_this_name'"
+    assert answers["no_handler"][1] == "Handler 'handler' missing on module 'main'"
+    assert answers["exits"][1].endswith("Error: Runtime exited with error: exit status 3")
+    assert answers["exits_at_import"][1].endswith("Error: Runtime exited with error: exit status 5")
+
+
+def test_awss_client_is_timed_out_and_finds_the_sandbox_that_a_fork_finds(with_service: WithService) -> None:
+    pytest.importorskip("awslambdaric")
+    source = """
+        import os, time
+        def handler(event, context):
+            if event == "sleep":
+                time.sleep(1000)
+            return {"environment": sorted(os.environ), "tmp": os.listdir("/tmp"), "cwd": os.getcwd()}
+    """
+
+    async def body(running: Service) -> None:
+        running.deploy("f", source, Timeout=1)
+        found = json.loads((await running.service.invoke("f", None, b"{}")).payload)
+        assert found["cwd"] == str(running.functions.get("f").code_root)
+        assert not {"HOME", "PYTEST_CURRENT_TEST", "VIRTUAL_ENV"} & set(found["environment"])
+        ended = await running.service.invoke("f", None, b'"sleep"')
+        assert json.loads(ended.payload)["errorType"] == "Sandbox.Timedout"
+        assert running.service.recent()[-1].status is InvocationStatus.TIMED_OUT
+
+    with_service(body, LambdaSettings(runtime_client=RuntimeClient.AWSLAMBDARIC))
+
+
+BOOTSTRAP = """\
+#!/bin/sh
+api="http://$AWS_LAMBDA_RUNTIME_API/2018-06-01/runtime/invocation"
+while true; do
+  headers=$(mktemp)
+  event=$(curl -sS -D "$headers" "$api/next") || exit 1
+  id=$(grep -i Lambda-Runtime-Aws-Request-Id "$headers" | tr -d '[:space:]' | cut -d: -f2)
+  echo "bootstrap for $_HANDLER"
+  curl -sS -d "{\\"event\\": $event}" "$api/$id/response" > /dev/null
+done
+"""
+
+
+def custom(running: Service, name: str, mode: int | None, content: str = BOOTSTRAP) -> None:
+    """Create a function of a custom runtime; without a mode, it has no bootstrap."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("readme", "")
+        if mode is not None:
+            member = zipfile.ZipInfo("bootstrap")
+            member.external_attr = mode << 16
+            archive.writestr(member, textwrap.dedent(content))
+    spec = {"FunctionName": name, "Runtime": "provided.al2023", "Handler": "any.thing", "Role": ROLE, "Timeout": 10}
+    running.functions.create(FunctionSpec.from_api(spec), buffer.getvalue())
+
+
+def test_a_custom_runtime_is_its_bootstrap(with_service: WithService) -> None:
+    async def body(running: Service) -> None:
+        custom(running, "shell", 0o755)
+        for number in range(2):
+            result = await running.service.invoke("shell", None, str(number).encode())
+            assert json.loads(result.payload) == {"event": number}, result.log_tail
+            assert b"bootstrap for any.thing" in result.log_tail
+
+    if not any(Path(folder, "curl").exists() for folder in ("/usr/bin", "/usr/local/bin", "/bin")):
+        pytest.skip("the bootstrap needs curl")
+    with_service(body)
+
+
+@pytest.mark.parametrize(
+    ("mode", "reason"),
+    [
+        (None, "Error: Couldn't find valid bootstrap(s): [/var/task/bootstrap /opt/bootstrap]"),
+        (0o644, "Error: fork/exec /var/task/bootstrap: permission denied"),
+    ],
+)
+def test_without_a_program_it_is_an_invalid_entrypoint(
+    with_service: WithService, mode: int | None, reason: str
+) -> None:
+    async def body(running: Service) -> None:
+        custom(running, "none", mode)
+        result = await running.service.invoke("none", None, b"{}")
+        answer = json.loads(result.payload)
+        assert answer["errorType"] == "Runtime.InvalidEntrypoint"
+        assert answer["errorMessage"].endswith(reason)
+        assert b"Error Type: Runtime.InvalidEntrypoint" in result.log_tail
+
+    with_service(body)
+
+
+def test_a_program_that_cannot_be_executed_says_why(with_service: WithService) -> None:
+    async def body(running: Service) -> None:
+        custom(running, "no_interpreter", 0o755, "#!/nothing/there\n")
+        result = await running.service.invoke("no_interpreter", None, b"{}")
+        assert json.loads(result.payload)["errorType"] == "Runtime.ExitError"
+        assert b"No such file or directory" in result.log_tail
+
+    with_service(body)
+
+
+def test_a_client_that_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(EmulatorError, match=r"pip install 'fmi-emulator\[awslambdaric\]'"):
+        check_installed(RuntimeClient.AWSLAMBDARIC)
+    check_installed(RuntimeClient.FORK)

@@ -1,0 +1,58 @@
+"""Output becomes log events, however it is cut into pieces on the way."""
+
+from collections.abc import Sequence
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emulator.aws.lambda_.core.sandbox_log import SandboxLog
+
+
+class Lines:
+    """A sink that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.kept: list[str] = []
+
+    def append(self, group: str, stream: str, messages: Sequence[str]) -> None:
+        assert (group, stream) == ("group", "stream")
+        self.kept += messages
+
+
+@given(st.lists(st.text(st.characters(codec="ascii", exclude_categories=["C"]), max_size=20)), st.data())
+def test_lines_are_whole_whatever_pieces_they_come_in(lines: list[str], data: st.DataObject) -> None:
+    output = "".join(f"{line}\n" for line in lines).encode()
+    sink = Lines()
+    log = SandboxLog(sink, "group", "stream")
+    while output:
+        cut = data.draw(st.integers(1, len(output)))
+        log.write(output[:cut])
+        output = output[cut:]
+    assert sink.kept == [line for line in lines if line.strip()]
+
+
+@given(st.lists(st.binary(max_size=3000)))
+def test_the_tail_is_the_end_of_what_was_written_since_the_start(outputs: list[bytes]) -> None:
+    log = SandboxLog(Lines(), "group", "stream")
+    log.write_line("before")
+    log.start_tail()
+    for output in outputs:
+        log.write(output)
+    log.write_line("END")
+    whole = b"".join(outputs)
+    whole += b"END\n" if not whole or whole.endswith(b"\n") else b"\nEND\n"
+    assert log.tail() == whole[-4096:]
+
+
+def test_a_line_of_the_platforms_ends_an_unfinished_one() -> None:
+    sink = Lines()
+    log = SandboxLog(sink, "group", "stream")
+    log.write(b"unfinished")
+    log.write_line("END")
+    assert sink.kept == ["unfinished", "END"]
+
+
+def test_bytes_that_are_no_text_are_shown_escaped() -> None:
+    sink = Lines()
+    SandboxLog(sink, "group", "stream").write(b"a\xff\n")
+    assert sink.kept == ["a\\xff"]

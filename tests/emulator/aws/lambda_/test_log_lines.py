@@ -1,0 +1,60 @@
+"""The REPORT line, written and read."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emulator.aws.lambda_.log_lines import InitReport, Report, init_start_line, parse_report
+
+# A line of a real run, from CloudWatch Logs.
+REAL = (
+    "REPORT RequestId: adbca9aa-fe3a-4fd6-b4e7-5e7b46ae71f1\tDuration: 40243.33 ms\tBilled Duration: 40908 ms\t"
+    "Memory Size: 10240 MB\tMax Memory Used: 5948 MB\tInit Duration: 663.81 ms\t"
+)
+
+hundredths = st.integers(0, 90_000_000).map(lambda number: number / 100)
+reports = st.builds(
+    Report,
+    request_id=st.uuids().map(str),
+    duration_ms=hundredths,
+    memory_mb=st.integers(128, 10_240),
+    max_memory_mb=st.integers(1, 10_240),
+    init_ms=st.none() | hundredths,
+    status=st.none() | st.sampled_from(["error", "timeout"]),
+    error_type=st.none() | st.just("Runtime.ExitError"),
+)
+
+
+@given(reports)
+def test_what_is_written_is_read_back(report: Report) -> None:
+    assert parse_report(report.line()) == report
+
+
+def test_a_line_of_awss_is_read_and_written_alike() -> None:
+    report = parse_report(REAL)
+    assert (report.duration_ms, report.init_ms, report.max_memory_mb) == (40243.33, 663.81, 5948)
+    assert report.billed_ms == 40908
+    assert report.line() == REAL
+
+
+@given(hundredths, st.none() | hundredths)
+def test_billed_time_is_handler_and_cold_start_rounded_up(duration: float, init: float | None) -> None:
+    total = duration + (init or 0)
+    assert total - 0.01 <= Report("id", duration, 128, 1, init).billed_ms < total + 1
+
+
+@pytest.mark.parametrize("line", ["END RequestId: 1", "REPORT RequestId: 1\tDuration: 3 ms"])
+def test_other_lines_are_refused(line: str) -> None:
+    with pytest.raises(ValueError, match="REPORT"):
+        parse_report(line)
+
+
+def test_the_init_phases_lines_have_lambdas_format() -> None:
+    opening = init_start_line("python:3.11.7")
+    assert opening.startswith("INIT_START Runtime Version: python:3.11.7\tRuntime Version ARN: arn:")
+    assert InitReport(300.472, "init", "error", "Runtime.ImportModuleError").line() == (
+        "INIT_REPORT Init Duration: 300.47 ms\tPhase: init\tStatus: error\tError Type: Runtime.ImportModuleError"
+    )
+    assert InitReport(9999.0, "invoke", "timeout", None).line() == (
+        "INIT_REPORT Init Duration: 9999.00 ms\tPhase: invoke\tStatus: timeout"
+    )

@@ -1,0 +1,33 @@
+"""Filter patterns, by AWS's own examples."""
+
+import pytest
+
+from emulator.aws.logs.core.filter_pattern import matcher
+from emulator.errors import ApiError
+
+LINES = ["[ERROR 400] BAD REQUEST", "[ERROR 401] UNAUTHORIZED REQUEST", "[ERROR 419] MISSING ARGUMENTS", "[WARN] fine"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "matching"),
+    [
+        ("", [0, 1, 2, 3]),
+        ("ERROR", [0, 1, 2]),
+        ("ERROR ARGUMENTS", [2]),
+        ("?ERROR ?WARN", [0, 1, 2, 3]),
+        ("?400 ?419", [0, 2]),
+        ("ERROR -400", [1, 2]),
+        ('"BAD REQUEST"', [0]),
+        ('-"BAD REQUEST" REQUEST', [1]),
+        ("error", []),
+    ],
+)
+def test_terms(pattern: str, matching: list[int]) -> None:
+    matches = matcher(pattern)
+    assert [number for number, line in enumerate(LINES) if matches(line)] == matching
+
+
+@pytest.mark.parametrize("pattern", ["{ $.level = 2 }", "[ip, user]", "%AUTH%"])
+def test_patterns_that_are_not_emulated_are_refused(pattern: str) -> None:
+    with pytest.raises(ApiError, match="only terms are emulated"):
+        matcher(pattern)

@@ -1,0 +1,73 @@
+"""Bodies on their way in: verified before they are anything."""
+
+import base64
+import http.client
+import zlib
+from hashlib import md5
+from typing import Any
+
+import pytest
+
+from emulator.cloud import LocalCloud
+from tests.emulator.aws.s3.http.test_objects import LARGE, SMALL, refused
+
+
+def test_a_wrong_md5_is_refused_and_nothing_is_written(s3: Any, bucket: str) -> None:
+    wrong = base64.b64encode(md5(b"other").digest()).decode()
+    refused("BadDigest", s3.put_object, Bucket=bucket, Key="key", Body=LARGE, ContentMD5=wrong)
+    refused("InvalidDigest", s3.put_object, Bucket=bucket, Key="key", Body=LARGE, ContentMD5="no base64")
+    refused("NoSuchKey", s3.get_object, Bucket=bucket, Key="key")
+    right = base64.b64encode(md5(LARGE).digest()).decode()
+    s3.put_object(Bucket=bucket, Key="key", Body=LARGE, ContentMD5=right)
+
+
+@pytest.mark.parametrize("algorithm", ["CRC32", "CRC32C", "CRC64NVME", "SHA1", "SHA256"])
+def test_checksums_are_verified_kept_and_shown(s3: Any, bucket: str, algorithm: str) -> None:
+    put = s3.put_object(Bucket=bucket, Key="key", Body=LARGE, ChecksumAlgorithm=algorithm)
+    got = s3.get_object(Bucket=bucket, Key="key", ChecksumMode="ENABLED")
+    assert got["Body"].read() == LARGE
+    assert got[f"Checksum{algorithm}"] == put[f"Checksum{algorithm}"]
+    assert got["ChecksumType"] == "FULL_OBJECT"
+    wrong = {f"Checksum{algorithm}": put[f"Checksum{algorithm}"]}
+    refused("BadDigest", s3.put_object, Bucket=bucket, Key="key", Body=SMALL, **wrong)
+    attributes = s3.get_object_attributes(Bucket=bucket, Key="key", ObjectAttributes=["Checksum", "ObjectSize"])
+    assert attributes["Checksum"][f"Checksum{algorithm}"] == put[f"Checksum{algorithm}"]
+    assert attributes["ObjectSize"] == len(LARGE)
+
+
+def test_a_checksum_may_come_behind_the_body(cloud: LocalCloud, s3: Any, bucket: str) -> None:
+    def put(checksum: str) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection(cloud.endpoint_url.removeprefix("http://"), timeout=20)
+        wire = b"".join(b"%x\r\n%s\r\n" % (len(LARGE) // 2, half) for half in (LARGE[:256000], LARGE[256000:]))
+        headers = {
+            "Authorization": "AWS4-HMAC-SHA256 Credential=t/20260101/us-east-1/s3/aws4_request, Signature=0",
+            "Content-Encoding": "aws-chunked",
+            "x-amz-content-sha256": "STREAMING-UNSIGNED-PAYLOAD-TRAILER",
+            "x-amz-decoded-content-length": str(len(LARGE)),
+            "x-amz-trailer": "x-amz-checksum-crc32",
+        }
+        connection.request(
+            "PUT", f"/{bucket}/key", wire + f"0\r\nx-amz-checksum-crc32:{checksum}\r\n\r\n".encode(), headers
+        )
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+
+    crc = base64.b64encode(zlib.crc32(LARGE).to_bytes(4, "big")).decode()
+    assert put(crc)[0] == 200
+    got = s3.get_object(Bucket=bucket, Key="key", ChecksumMode="ENABLED")
+    assert (got["Body"].read(), got["ChecksumCRC32"]) == (LARGE, crc)
+    assert "ContentEncoding" not in got
+    status, answer = put("AAAAAA==")
+    assert (status, b"<Code>BadDigest</Code>" in answer) == (400, True)
+
+
+def test_a_body_that_is_cut_off_is_no_object(cloud: LocalCloud, s3: Any, bucket: str) -> None:
+    connection = http.client.HTTPConnection(cloud.endpoint_url.removeprefix("http://"), timeout=20)
+    connection.putrequest("PUT", f"/{bucket}/key")
+    connection.putheader("Content-Length", "1000000")
+    connection.endheaders()
+    connection.send(LARGE[:500000])
+    connection.close()
+    assert s3.list_objects_v2(Bucket=bucket)["KeyCount"] == 0
+    s3.put_object(Bucket=bucket, Key="key", Body=SMALL)
+    assert s3.get_object(Bucket=bucket, Key="key")["Body"].read() == SMALL

@@ -1,0 +1,98 @@
+"""Shares of the CPU: where groups may be made, and what they hold a process to."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from emulator.aws.sandboxes.cpu_groups import CpuGroups, CpuSharesUnavailableError, _places, make_cpu_groups
+
+
+@pytest.fixture
+def groups() -> Iterator[CpuGroups]:
+    try:
+        made = make_cpu_groups(f"fmi-emulator-test-{uuid.uuid4().hex[:8]}")
+    except CpuSharesUnavailableError as error:
+        pytest.skip(str(error))
+    yield made
+    made.remove()
+
+
+def test_a_limited_process_gets_its_share_and_no_more(groups: CpuGroups) -> None:
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
+        try:
+            groups.add("one", busy.pid)
+            groups.limit("one", 0.1)
+            began, before = time.monotonic(), cpu_s(busy.pid)
+            # Long enough for its share, and for much more than its share if nothing held it.
+            while cpu_s(busy.pid) - before < 0.1:
+                time.sleep(0.01)
+            used, passed = cpu_s(busy.pid) - before, time.monotonic() - began
+        finally:
+            busy.kill()
+    # A clock tick is 10 ms, and a period's quota may be used up before and after the measurement.
+    assert used <= 0.1 * passed + 0.05
+    groups.discard("one")
+    assert not (groups.base / "one").exists()
+
+
+def cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_removing_ends_what_is_left_and_waits_for_it(groups: CpuGroups) -> None:
+    with subprocess.Popen(["sleep", "1000"]) as sleeper:
+        groups.add("one", sleeper.pid)
+        groups.remove()
+    assert sleeper.returncode == -signal.SIGKILL
+    assert not groups.base.exists()
+
+
+def test_a_process_that_has_ended_is_no_error(groups: CpuGroups) -> None:
+    with subprocess.Popen(["true"]) as ended:
+        ended.wait()
+    groups.add("one", ended.pid)
+    groups.limit("one", 0.5)
+    groups.limit("nobody", 0.5)
+    assert (groups.base / "one" / "cgroup.procs").read_text() == ""
+    assert not (groups.base / "nobody").exists()
+
+
+V1 = "33 31 0:30 / {mount} rw,relatime - cgroup cgroup rw,cpu,cpuacct"
+V2 = "40 31 0:37 {root} {mount} rw,relatime - cgroup2 cgroup2 rw"
+
+
+def test_version_1_has_the_groups_below_this_processs_own(tmp_path: Path) -> None:
+    found = list(_places(V1.format(mount=tmp_path), "4:cpu,cpuacct:/user/one\n1:name=systemd:/other\n0::/third"))
+    assert found == [tmp_path / "user/one"]
+
+
+@pytest.mark.parametrize(
+    ("root", "own", "expected"),
+    [
+        ("/", "/user.slice/app.scope", "user.slice"),
+        ("/", "/", ""),
+        ("/docker/abc", "/docker/abc", ""),
+        ("/docker/abc", "/docker/abc/in/side", "in"),
+    ],
+)
+def test_version_2_has_them_beside_it_unless_it_is_in_the_root(
+    tmp_path: Path, root: str, own: str, expected: str
+) -> None:
+    place = tmp_path / expected
+    place.mkdir(exist_ok=True)
+    (place / "cgroup.controllers").write_text("cpuset cpu io")
+    assert list(_places(V2.format(mount=tmp_path, root=root), f"0::{own}")) == [place]
+
+
+def test_a_tree_without_the_controller_is_none(tmp_path: Path) -> None:
+    (tmp_path / "cgroup.controllers").write_text("memory pids")
+    assert list(_places(V2.format(mount=tmp_path, root="/"), "0::/")) == []
+    assert list(_places("31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw", "0::/")) == []

@@ -1,0 +1,65 @@
+"""A private /tmp: empty, limited, with what is to be kept, and refused by name where there is none."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="mount namespaces are Linux's")
+
+CHILD = """
+import json, os, sys, threading
+from pathlib import Path
+from emulator.aws.sandboxes.private_tmp import PrivateTmpUnavailableError, below_tmp, mount_private_tmp
+uid, threads, *keep = json.loads(sys.argv[1])
+if uid is not None:
+    os.setgid(uid)
+    os.setuid(uid)
+if threads:
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+try:
+    mount_private_tmp(1 << 20, below_tmp(Path(path) for path in keep))
+except PrivateTmpUnavailableError as error:
+    print(json.dumps({"refused": str(error)}))
+    sys.exit()
+seen = sorted(str(path) for path in Path("/tmp").rglob("*"))
+try:
+    Path("/tmp/file").write_bytes(bytes(2 << 20))
+    filled = "all written"
+except OSError as error:
+    filled = error.strerror
+print(json.dumps({"seen": seen, "filled": filled}))
+"""
+
+
+def private_tmp(uid: int | None, threads: bool, *keep: Path) -> dict[str, object]:
+    order = json.dumps([uid, threads, *map(str, keep)])
+    ended = subprocess.run([sys.executable, "-c", CHILD, order], capture_output=True, text=True, check=True, timeout=30)
+    answer: dict[str, object] = json.loads(ended.stdout)
+    return answer
+
+
+def test_it_is_empty_but_for_what_is_kept_and_holds_no_more_than_its_size() -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        kept = Path(folder) / "deep" / "kept"
+        kept.mkdir(parents=True)
+        (kept / "file").touch()
+        single = Path(folder) / "single"
+        single.touch()
+        (Path(folder) / "hidden").touch()
+        answer = private_tmp(None, False, kept, kept / "file", single, Path("/usr"), Path(folder) / "missing")
+        if "refused" in answer:
+            pytest.skip(f"this machine allows no private /tmp: {answer['refused']}")
+        expected = [Path(folder), kept.parent, kept, kept / "file", single]
+        assert answer == {"seen": sorted(map(str, expected)), "filled": "No space left on device"}
+        assert not Path("/tmp/file").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_what_the_kernel_refuses_is_said() -> None:
+    """A process with two threads gets no user namespace, which all users but root need."""
+    assert "the kernel refused a private /tmp: [Errno 22]" in str(private_tmp(65534, True)["refused"])

@@ -1,0 +1,107 @@
+"""The operators of Choice states."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from emulator.aws.stepfunctions.asl.choice_rules import COMPARISONS
+from emulator.aws.stepfunctions.asl.diagnostics import Fields, Findings
+from emulator.aws.stepfunctions.asl.failures import StateFailure
+from emulator.aws.stepfunctions.asl.parse_choice import parse_choices
+from emulator.aws.stepfunctions.asl.paths import Scope
+
+few = settings(max_examples=50)
+
+NOON, ONE = "2026-01-31T12:00:00Z", "2026-01-31T13:00:00+00:00"
+DATA = {
+    "n": 5,
+    "s": "beta",
+    "t": NOON,
+    "b": True,
+    "null": None,
+    "same": {"n": 5.0, "s": "beta", "t": "2026-01-31T14:00:00+02:00", "b": True},
+    "star": "a*b",
+}
+
+
+def holds(rule: dict[str, Any], data: Any = None) -> bool:
+    findings = Findings()
+    (choice,) = parse_choices(Fields({"Choices": [{**rule, "Next": "X"}]}, "", findings))
+    assert findings.all() == ()
+    return choice.condition.holds(DATA if data is None else data, Scope({}, {}))
+
+
+@pytest.mark.parametrize(
+    ("prefix", "variable", "less", "equal", "more"),
+    [
+        ("Numeric", "$.n", 4.5, 5, 6),
+        ("String", "$.s", "alpha", "beta", "betb"),
+        ("Timestamp", "$.t", "2026-01-31T11:59:59.999Z", NOON, ONE),
+    ],
+)
+def test_order_is_by_the_kind_of_value(prefix: str, variable: str, less: Any, equal: Any, more: Any) -> None:
+    for name, expected in {
+        "Equals": (False, True, False),
+        "LessThan": (False, False, True),
+        "LessThanEquals": (False, True, True),
+        "GreaterThan": (True, False, False),
+        "GreaterThanEquals": (True, True, False),
+    }.items():
+        outcome = tuple(holds({"Variable": variable, prefix + name: value}) for value in (less, equal, more))
+        assert outcome == expected, prefix + name
+        path = {"Variable": variable, f"{prefix}{name}Path": f"$.same.{variable[2:]}"}
+        assert holds(path) is expected[1], "with a path, too"
+
+
+@pytest.mark.parametrize("name", sorted(COMPARISONS))
+def test_a_variable_of_another_kind_never_compares(name: str) -> None:
+    operand = {"S": "x", "N": 1, "B": True, "T": NOON}[name[0]]
+    others = {"S": [1, True, None], "N": ["1", True, None], "B": [1, "true"], "T": ["noon", 1]}[name[0]]
+    assert not any(holds({"Variable": "$.v", name: operand}, {"v": value}) for value in others)
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ({"Variable": "$.b", "BooleanEquals": True}, True),
+        ({"Variable": "$.b", "BooleanEqualsPath": "$.same.b"}, True),
+        ({"Variable": "$.s", "StringMatches": "b*a"}, True),
+        ({"Variable": "$.s", "StringMatches": "*"}, True),
+        ({"Variable": "$.s", "StringMatches": "b"}, False),
+        ({"Variable": "$.star", "StringMatches": r"a\*b"}, True),
+        ({"Variable": "$.s", "StringMatches": r"b\*"}, False),
+        ({"Variable": "$.null", "IsNull": True}, True),
+        ({"Variable": "$.n", "IsNull": False}, True),
+        ({"Variable": "$.n", "IsNumeric": True}, True),
+        ({"Variable": "$.b", "IsNumeric": True}, False),
+        ({"Variable": "$.s", "IsString": True}, True),
+        ({"Variable": "$.b", "IsBoolean": True}, True),
+        ({"Variable": "$.t", "IsTimestamp": True}, True),
+        ({"Variable": "$.s", "IsTimestamp": True}, False),
+        ({"Variable": "$.null", "IsPresent": True}, True),
+        ({"Variable": "$.absent", "IsPresent": True}, False),
+        ({"Variable": "$.absent", "IsPresent": False}, True),
+        ({"Variable": "$..absent", "IsPresent": True}, False),
+        ({"Not": {"Variable": "$.n", "NumericEquals": 5}}, False),
+        ({"And": [{"Variable": "$.n", "NumericEquals": 5}, {"Variable": "$.s", "StringEquals": "x"}]}, False),
+        ({"Or": [{"Variable": "$.n", "NumericEquals": 5}, {"Variable": "$.s", "StringEquals": "x"}]}, True),
+        ({"And": [{"Variable": "$.absent", "IsPresent": True}, {"Variable": "$.absent", "IsNull": True}]}, False),
+    ],
+)
+def test_rules_hold_or_do_not(rule: dict[str, Any], expected: bool) -> None:
+    assert holds(rule) is expected
+
+
+def test_a_variable_that_is_absent_fails_unless_it_is_asked_for() -> None:
+    with pytest.raises(StateFailure, match="references an invalid value"):
+        holds({"Variable": "$.absent", "IsNull": True})
+
+
+@few
+@given(st.text(st.sampled_from("ab*\\"), max_size=6))
+def test_a_pattern_whose_special_characters_are_escaped_matches_itself_alone(text: str) -> None:
+    pattern = text.replace("\\", "\\\\").replace("*", "\\*")
+    assert holds({"Variable": "$", "StringMatches": pattern}, text)
+    assert not holds({"Variable": "$", "StringMatches": pattern}, text + "x")

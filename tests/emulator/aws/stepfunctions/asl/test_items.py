@@ -1,0 +1,113 @@
+"""The items of a distributed Map."""
+
+import csv
+import io
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from emulator.aws.stepfunctions.asl.definition import ItemReader
+from emulator.aws.stepfunctions.asl.expressions import Constant
+from emulator.aws.stepfunctions.asl.items import ItemsError, batches, read_items
+from emulator.aws.stepfunctions.asl.json_values import dumps
+from emulator.aws.stepfunctions.asl.tolerance import Tolerance
+
+few = settings(max_examples=50)
+
+values = st.none() | st.booleans() | st.integers() | st.text(max_size=8) | st.lists(st.integers(), max_size=3)
+cells = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=6)
+
+
+def reader(input_type: str, **more: Any) -> ItemReader:
+    return ItemReader("getObject", Constant({}), input_type, **more)
+
+
+@few
+@given(st.lists(values))
+def test_json_and_json_lines_give_what_was_written(items: list[Any]) -> None:
+    assert read_items(json.dumps(items).encode(), reader("JSON")) == items
+    assert read_items("\n".join(map(json.dumps, items)).encode(), reader("JSONL")) == items
+    nested = {"a/b": [{"~": items}]}
+    assert read_items(json.dumps(nested).encode(), reader("JSON", items_pointer="/a~1b/0/~0")) == items
+
+
+@few
+@given(st.lists(st.tuples(cells, cells.filter(bool)), min_size=1))
+def test_a_csv_gives_an_object_a_row(rows: list[tuple[str, str]]) -> None:
+    text = io.StringIO()
+    csv.writer(text).writerows([("one", "two"), *rows])
+    expected = [{"one": one, "two": two} for one, two in rows]
+    assert read_items(text.getvalue().encode(), reader("CSV")) == expected
+
+
+def test_a_csv_may_have_its_names_given_a_delimiter_short_rows_and_long_ones() -> None:
+    document = b"\xef\xbb\xbf1|2|3\n4\n\n5|6|7|8\n"
+    assert read_items(document, reader("CSV", headers=("a", "b", "c"), delimiter="|")) == [
+        {"a": "1", "b": "2", "c": "3"},
+        {"a": "4", "b": "", "c": ""},
+        {"a": "5", "b": "6", "c": "7"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("document", "kind", "message"),
+    [
+        (b"{}", reader("JSON"), "non-iterable node: expected an array at 'the top', got an object"),
+        (b'{"a": 1, "b": []}', reader("JSON"), "got an object; ReaderConfig may name one by ItemsPointer: /b"),
+        (b'{"a": 1}', reader("JSON", items_pointer="/a"), "expected an array at '/a', got a plain value"),
+        (b'{"a": []}', reader("JSON", items_pointer="/b"), "there is no 'b' in an object"),
+        (b"[1", reader("JSON"), "the document is no JSON"),
+        (b"1\n{", reader("JSONL"), "line 2 is no JSON"),
+        (b"", reader("CSV"), "got an empty file"),
+        (b"\xff\xfe", reader("JSON"), "expected UTF-8"),
+    ],
+)
+def test_a_document_without_items_is_refused(document: bytes, kind: ItemReader, message: str) -> None:
+    with pytest.raises(ItemsError) as raised:
+        read_items(document, kind)
+    assert message in str(raised.value)
+
+
+@few
+@given(st.lists(values, max_size=30), st.none() | st.integers(1, 5), st.none() | st.integers(150, 300))
+def test_batches_have_every_item_once_in_order_and_keep_to_their_limits(
+    items: list[Any], most: int | None, most_bytes: int | None
+) -> None:
+    made = list(batches(items, most, most_bytes, {"x": "ü"}))
+    assert [item for batch in made for item in batch["Items"]] == items
+    for index, batch in enumerate(made):
+        following = made[index + 1] if index + 1 < len(made) else None
+        assert batch["BatchInput"] == {"x": "ü"}
+        assert most is None or len(batch["Items"]) <= most
+        assert most_bytes is None or len(dumps(batch).encode()) <= most_bytes
+        if following is not None and most is None:
+            larger = {**batch, "Items": [*batch["Items"], following["Items"][0]]}
+            assert most_bytes is not None and len(dumps(larger).encode()) > most_bytes, "batches are as large as may be"
+
+
+def test_an_item_that_fits_no_batch_is_refused() -> None:
+    with pytest.raises(ItemsError, match="an item of 102 bytes does not fit into a batch of 50 bytes"):
+        list(batches(["x" * 100], None, 50, None))
+
+
+@pytest.mark.parametrize(
+    ("tolerance", "failed", "exceeded"),
+    [
+        (Tolerance(), 1, True),
+        (Tolerance(count=1), 1, False),
+        (Tolerance(count=1), 2, True),
+        (Tolerance(percentage=50), 5, False),
+        (Tolerance(percentage=50), 6, True),
+        (Tolerance(count=9, percentage=10), 2, True),
+        (Tolerance(count=0, percentage=100), 1, True),
+        (Tolerance(percentage=100), 10, False),
+    ],
+)
+def test_failures_are_tolerated_up_to_count_and_percentage_of_ten(
+    tolerance: Tolerance, failed: int, exceeded: bool
+) -> None:
+    assert tolerance.exceeded(failed, 10) is exceeded
+    assert not tolerance.exceeded(0, 10)

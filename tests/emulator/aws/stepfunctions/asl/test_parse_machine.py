@@ -1,0 +1,293 @@
+"""Definitions: what is taken, and where the mistakes of the others are."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import emulator.fmi.functions
+from emulator.aws.stepfunctions.asl.definition import ChoiceState, MachineType, MapState, TaskState, Transformation
+from emulator.aws.stepfunctions.asl.diagnostics import DefinitionError, Finding
+from emulator.aws.stepfunctions.asl.parse_machine import parse_definition
+
+few = settings(max_examples=50)
+
+PASS = {"Type": "Pass", "End": True}
+LAMBDA = {
+    "Type": "Task",
+    "Resource": "arn:aws:states:::lambda:invoke",
+    "Parameters": {"FunctionName": "f"},
+    "End": True,
+}
+FUNCTION = "arn:aws:lambda:us-east-1:123456789012:function:f:live"
+
+
+def of(states: dict[str, Any], **more: Any) -> str:
+    return json.dumps({"StartAt": next(iter(states)), "States": states, **more})
+
+
+def mistakes(text: str, kind: MachineType = MachineType.STANDARD) -> tuple[Finding, ...]:
+    with pytest.raises(DefinitionError) as raised:
+        parse_definition(text, kind)
+    return raised.value.findings
+
+
+def one_mistake(text: str, kind: MachineType = MachineType.STANDARD) -> Finding:
+    found = mistakes(text, kind)
+    assert len(found) == 1, found
+    return found[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "message"),
+    [
+        ("{", "", "the definition is no JSON"),
+        ("[]", "", "expected an object, got []"),
+        (of({"A": {**PASS, "Result": float("nan")}}), "", "NaN is no JSON"),
+        (json.dumps({"States": {"A": PASS}}), "", "'StartAt' is required"),
+        (json.dumps({"StartAt": "B", "States": {"A": PASS}}), "/StartAt", "no state named 'B'"),
+        (of({"A": PASS}, TimeoutSeconds=0), "/TimeoutSeconds", "expected a whole number from 1 to"),
+        (of({"A": PASS}, Timeout=5), "/Timeout", "a state machine has no field 'Timeout'"),
+        (of({"A": PASS}, QueryLanguage="JSONata"), "/QueryLanguage", "only JSONPath is emulated"),
+        (of({"A": {**PASS, "QueryLanguage": "JSONata"}}), "/States/A/QueryLanguage", "only JSONPath is emulated"),
+        (of({"A": PASS, "B": PASS}), "/States/B", "'B' is not reachable"),
+        (of({"A": {"Type": "Pass", "Next": "A"}}), "/States", "no state that can be reached ends"),
+        (of({"A" * 81: PASS}), "/States/" + "A" * 81, "at most 80 characters"),
+    ],
+)
+def test_a_mistake_of_the_whole_is_named(text: str, place: str, message: str) -> None:
+    found = mistakes(text)
+    assert (place, True) in [(finding.place, message in finding.message) for finding in found], found
+
+
+@pytest.mark.parametrize(
+    ("state", "place", "message"),
+    [
+        ({"Type": "Work", "End": True}, "/Type", "expected Task or Pass or Choice"),
+        ({"End": True}, "", "'Type' is required"),
+        ({"Type": "Pass"}, "", "expected either Next, or End with true"),
+        ({"Type": "Pass", "End": True, "Next": "A"}, "", "not both"),
+        ({"Type": "Pass", "Next": "Y"}, "/Next", "no state named 'Y'"),
+        ({"Type": "Pass", "Next": 5}, "/Next", "expected a text, got 5"),
+        ({**PASS, "Resource": "x"}, "/Resource", "a Pass state has no field 'Resource'"),
+        ({**PASS, "InputPath": "a"}, "/InputPath", "expected a JSONPath that starts with $, got 'a'"),
+        ({**PASS, "ResultPath": "$.a[*]"}, "/ResultPath", "expected a reference path"),
+        (
+            {**PASS, "Parameters": {"l": [{"x.$": "y"}]}},
+            "/Parameters/l/0/x.$",
+            "expected a JSONPath that starts with $",
+        ),
+        ({**PASS, "Parameters": {"x.$": 5}}, "/Parameters/x.$", "expected a JSONPath or a call"),
+        ({**PASS, "Parameters": {"x.$": "States.Nope()"}}, "/Parameters/x.$", "no intrinsic function States.Nope"),
+        ({**PASS, "Assign": 5}, "/Assign", "expected an object, got 5"),
+        ({"Type": "Succeed", "Next": "A"}, "/Next", "a Succeed state has no field 'Next'"),
+        ({"Type": "Fail", "Error": "E", "ErrorPath": "$.e"}, "/ErrorPath", "only one of Error and ErrorPath"),
+        ({"Type": "Wait", "End": True}, "", "expected exactly one of Seconds"),
+        ({"Type": "Wait", "Seconds": 1.5, "End": True}, "/Seconds", "expected a whole number from 0"),
+        ({"Type": "Wait", "Timestamp": "noon", "End": True}, "/Timestamp", "expected a timestamp such as"),
+        ({"Type": "Choice", "Choices": []}, "/Choices", "at least 1 objects"),
+        ({"Type": "Choice", "Choices": [{"Next": "A"}]}, "/Choices/0", "exactly one comparison"),
+        (
+            {"Type": "Choice", "Choices": [{"Variable": "$.a", "NumericIs": 1, "Next": "A"}]},
+            "/Choices/0",
+            "got none, but 'NumericIs'",
+        ),
+        (
+            {"Type": "Choice", "Choices": [{"Variable": "$.a", "NumericEquals": "1", "Next": "A"}]},
+            "/Choices/0/NumericEquals",
+            'expected a number, got "1"',
+        ),
+        (
+            {"Type": "Choice", "Choices": [{"Variable": "$.a", "IsNull": True, "Next": "Y"}]},
+            "/Choices/0/Next",
+            "no state named 'Y'",
+        ),
+        (
+            {"Type": "Choice", "Choices": [{"And": [{"Variable": "$.a", "IsNull": True, "Next": "A"}], "Next": "A"}]},
+            "/Choices/0/And/0/Next",
+            "outermost rule only",
+        ),
+        (
+            {"Type": "Choice", "Default": "Y", "Choices": [{"Variable": "$", "IsNull": True, "Next": "A"}]},
+            "/Default",
+            "'Y'",
+        ),
+        ({"Type": "Parallel", "End": True}, "", "'Branches' is required"),
+        (
+            {
+                "Type": "Parallel",
+                "Branches": [{"StartAt": "X", "States": {"X": {"Type": "Pass", "Next": "A"}}}],
+                "End": True,
+            },
+            "/Branches/0/States/X/Next",
+            "no state named 'A'",
+        ),
+        (
+            {"Type": "Parallel", "Branches": [{"StartAt": "A", "States": {"A": PASS}}], "End": True},
+            "/Branches/0/States/A",
+            "another state named 'A' at /States/A",
+        ),
+    ],
+)
+def test_a_mistake_of_a_state_is_named(state: dict[str, Any], place: str, message: str) -> None:
+    found = mistakes(of({"A": state}))
+    assert ("/States/A" + place, True) in [(finding.place, message in finding.message) for finding in found], found
+
+
+@pytest.mark.parametrize(
+    ("change", "place", "message"),
+    [
+        ({"Resource": 5}, "/Resource", "expected a text"),
+        ({"Resource": "lambda"}, "/Resource", "expected the ARN of a Lambda function or of an integration"),
+        ({"Resource": "arn:aws:states:::glue:startJobRun"}, "/Resource", "'glue:startJobRun' is not emulated"),
+        ({"Resource": "arn:aws:states:::lambda:invoke.sync"}, "/Resource", "lambda:invoke has no .sync"),
+        (
+            {"Resource": "arn:aws:states:::lambda:invoke.soon"},
+            "/Resource",
+            "expected .sync, .sync:2, .waitForTaskToken",
+        ),
+        ({"Resource": "arn:aws:states:us-east-1:123456789012:activity:a"}, "/Resource", "activities are not emulated"),
+        ({"Resource": "arn:aws:states:::aws-sdk:s3:getObject.sync"}, "/Resource", "has no .sync"),
+        ({"Parameters": {"Payload.$": "$"}}, "/Parameters", "'FunctionName' is required"),
+        ({"Parameters": {"FunctionName": "f", "Event": 1}}, "/Parameters/Event", "not supported by lambda:invoke"),
+        ({"TimeoutSeconds": 5, "HeartbeatSeconds": 5}, "/HeartbeatSeconds", "less than TimeoutSeconds (5)"),
+        ({"TimeoutSeconds": 5, "TimeoutSecondsPath": "$.t"}, "/TimeoutSecondsPath", "only one of"),
+        ({"Retry": {}}, "/Retry", "expected an array"),
+        ({"Retry": [{"MaxAttempts": 1}]}, "/Retry/0", "'ErrorEquals' is required"),
+        ({"Retry": [{"ErrorEquals": []}]}, "/Retry/0/ErrorEquals", "expected an array of error names"),
+        ({"Retry": [{"ErrorEquals": ["States.All"]}]}, "/Retry/0/ErrorEquals", "there is no error 'States.All'"),
+        ({"Retry": [{"ErrorEquals": ["States.ALL", "E"]}]}, "/Retry/0/ErrorEquals", "must stand alone"),
+        (
+            {"Retry": [{"ErrorEquals": ["States.ALL"]}, {"ErrorEquals": ["E"]}]},
+            "/Retry/0/ErrorEquals",
+            "in the last entry",
+        ),
+        ({"Retry": [{"ErrorEquals": ["E"], "BackoffRate": 0.5}]}, "/Retry/0/BackoffRate", "a number from 1"),
+        ({"Retry": [{"ErrorEquals": ["E"], "IntervalSeconds": 0}]}, "/Retry/0/IntervalSeconds", "from 1 to"),
+        (
+            {"Retry": [{"ErrorEquals": ["E"], "IntervalSeconds": 5, "MaxDelaySeconds": 5}]},
+            "/Retry/0/MaxDelaySeconds",
+            "more than IntervalSeconds (5)",
+        ),
+        ({"Retry": [{"ErrorEquals": ["E"], "JitterStrategy": "SOME"}]}, "/Retry/0/JitterStrategy", "FULL or NONE"),
+        ({"Retry": [{"ErrorEquals": ["E"], "Delay": 1}]}, "/Retry/0/Delay", "a retrier has no field"),
+        ({"Catch": [{"ErrorEquals": ["E"]}]}, "/Catch/0", "'Next' is required"),
+        ({"Catch": [{"ErrorEquals": ["E"], "Next": "Y"}]}, "/Catch/0/Next", "no state named 'Y'"),
+    ],
+)
+def test_a_mistake_of_a_task_is_named(change: dict[str, Any], place: str, message: str) -> None:
+    found = mistakes(of({"A": {**LAMBDA, **change}}))
+    assert ("/States/A" + place, True) in [(finding.place, message in finding.message) for finding in found], found
+
+
+DISTRIBUTED = {"Mode": "DISTRIBUTED", "ExecutionType": "EXPRESS"}
+READER = {
+    "Resource": "arn:aws:states:::s3:getObject",
+    "ReaderConfig": {"InputType": "JSON"},
+    "Parameters": {"Bucket": "b", "Key": "k"},
+}
+
+
+def a_map(config: dict[str, str] | None, **more: Any) -> str:
+    processor = {"StartAt": "X", "States": {"X": PASS}, **({"ProcessorConfig": config} if config else {})}
+    return of({"M": {"Type": "Map", "ItemProcessor": processor, "End": True, **more}})
+
+
+def test_an_express_workflow_neither_waits_nor_distributes() -> None:
+    waiting = of({"A": {**LAMBDA, "Resource": "arn:aws:states:::lambda:invoke.waitForTaskToken"}})
+    assert parse_definition(waiting)
+    assert one_mistake(waiting, MachineType.EXPRESS).place == "/States/A/Resource"
+    assert one_mistake(a_map(DISTRIBUTED), MachineType.EXPRESS).message.startswith("an EXPRESS workflow cannot have")
+
+
+def test_what_is_nested_too_deeply_is_refused() -> None:
+    text = json.dumps(PASS)
+    for level in range(3000):
+        name = f"S{level}"
+        program = f'{{"StartAt": "{name}", "States": {{"{name}": {text}}}}}'
+        text = f'{{"Type": "Parallel", "Branches": [{program}], "End": true}}'
+    found = mistakes(f'{{"StartAt": "A", "States": {{"A": {text}}}}}')
+    assert found[-1].code in ("INVALID_JSON_DESCRIPTION", "TOO_DEEPLY_NESTED")
+
+
+def test_all_mistakes_are_found_at_once_each_with_awss_code() -> None:
+    found = mistakes(of({"A": {"Type": "Pass", "Next": "Y"}, "B": {**LAMBDA, "Resource": "r"}, "C": {"Type": "Wait"}}))
+    assert {(finding.code, finding.place) for finding in found} >= {
+        ("MISSING_TRANSITION_TARGET", "/States/A/Next"),
+        ("INVALID_RESOURCE", "/States/B/Resource"),
+        ("SCHEMA_VALIDATION_FAILED", "/States/C"),
+    }
+    assert str(found[-1]) == f"{found[-1].code}: {found[-1].message} at {found[-1].place}"
+
+
+def test_what_was_written_is_what_is_read() -> None:
+    definition = parse_definition(
+        of(
+            {
+                "T": {**LAMBDA, "Resource": FUNCTION, "End": False, "Next": "C", "TimeoutSecondsPath": "$.t"},
+                "C": {"Type": "Choice", "Choices": [{"Variable": "$.a", "IsNull": True, "Next": "M"}], "Default": "M"},
+                "M": json.loads(
+                    a_map(
+                        DISTRIBUTED,
+                        ItemReader=READER,
+                        MaxConcurrency=7,
+                        ToleratedFailurePercentagePath="$.p",
+                        ResultWriter={"WriterConfig": {"Transformation": "FLATTEN", "OutputType": "JSONL"}},
+                    )
+                )["States"]["M"],
+            },
+            TimeoutSeconds=9,
+            Comment="why",
+        )
+    )
+    assert (definition.timeout_s, definition.comment, definition.program.start_at) == (9, "why", "T")
+    task, choice, a_map_state = definition.program.states.values()
+    assert isinstance(task, TaskState)
+    assert task.resource.is_function
+    assert (task.kind, task.next) == ("Task", "C")
+    assert isinstance(choice, ChoiceState)
+    assert choice.default == "M"
+    assert isinstance(a_map_state, MapState)
+    assert a_map_state.max_concurrency == 7
+    assert a_map_state.distribution is not None
+    assert a_map_state.distribution.child_type is MachineType.EXPRESS
+    assert a_map_state.distribution.label == "M"
+    assert a_map_state.distribution.writer is not None
+    assert a_map_state.distribution.writer.transformation is Transformation.FLATTEN
+
+
+@pytest.mark.parametrize(
+    "path", sorted(Path(emulator.fmi.functions.__file__).parent.glob("*.asl.json")), ids=lambda p: p.name
+)
+def test_the_published_definitions_have_no_mistake(path: Path) -> None:
+    parse_definition(path.read_text())
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+WHOLE = json.loads(
+    a_map(DISTRIBUTED, ItemReader=READER, ItemBatcher={"MaxItemsPerBatch": 2}, Retry=[{"ErrorEquals": ["E"]}])
+)
+
+
+@few
+@given(st.data())
+def test_whatever_stands_somewhere_is_taken_or_refused_but_never_an_accident(data: st.DataObject) -> None:
+    changed = json.loads(json.dumps(WHOLE))
+    place: Any = changed
+    while True:
+        key = data.draw(st.sampled_from(sorted(place) if isinstance(place, dict) else range(len(place))))
+        if not isinstance(place[key], dict | list) or not place[key] or data.draw(st.booleans()):
+            break
+        place = place[key]
+    place[key] = data.draw(json_values)
+    try:
+        parse_definition(json.dumps(changed))
+    except DefinitionError as error:
+        assert error.findings

@@ -1,0 +1,62 @@
+"""Map states: what a definition may not say of them, each mistake named with its place."""
+
+import pytest
+
+from tests.emulator.aws.stepfunctions.asl.test_parse_machine import DISTRIBUTED, READER, a_map, mistakes, of
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "message"),
+    [
+        (of({"M": {"Type": "Map", "End": True}}), "", "'ItemProcessor' is required"),
+        (
+            a_map({"Mode": "INLINE", "ExecutionType": "EXPRESS"}),
+            "/ItemProcessor/ProcessorConfig/ExecutionType",
+            "only Mode",
+        ),
+        (a_map({"Mode": "DISTRIBUTED"}), "/ItemProcessor/ProcessorConfig", "'ExecutionType' is required"),
+        (a_map({"Mode": "FAR"}), "/ItemProcessor/ProcessorConfig/Mode", "INLINE or DISTRIBUTED"),
+        (a_map(None, ItemReader=READER), "/ItemReader", "only a Map with"),
+        (a_map(None, ToleratedFailureCount=1), "/ToleratedFailureCount", "only a Map with"),
+        (a_map(None, MaxConcurrency=-1), "/MaxConcurrency", "from 0 to"),
+        (a_map(None, MaxConcurrency=1, MaxConcurrencyPath="$.m"), "/MaxConcurrencyPath", "only one of"),
+        (a_map(None, ItemSelector={}, Parameters={}), "/Parameters", "only one of"),
+        (a_map(DISTRIBUTED, ItemReader={**READER, "Resource": "s3"}), "/ItemReader/Resource", "s3:listObjectsV2"),
+        (a_map(DISTRIBUTED, ItemReader={**READER, "Parameters": {"Bucket": "b"}}), "/ItemReader/Parameters", "'Key'"),
+        (
+            a_map(DISTRIBUTED, ItemReader={**READER, "ReaderConfig": {"InputType": "XML"}}),
+            "/ItemReader/ReaderConfig/InputType",
+            "JSON or JSONL or CSV",
+        ),
+        (
+            a_map(DISTRIBUTED, ItemReader={**READER, "ReaderConfig": {"InputType": "CSV"}}),
+            "/ItemReader/ReaderConfig",
+            "'CSVHeaderLocation' is required",
+        ),
+        (
+            a_map(
+                DISTRIBUTED, ItemReader={**READER, "ReaderConfig": {"InputType": "CSV", "CSVHeaderLocation": "GIVEN"}}
+            ),
+            "/ItemReader/ReaderConfig/CSVHeaders",
+            "an array of column names",
+        ),
+        (
+            a_map(DISTRIBUTED, ItemReader={**READER, "ReaderConfig": {"InputType": "JSON", "ItemsPointer": "a"}}),
+            "/ItemReader/ReaderConfig/ItemsPointer",
+            "starts with /",
+        ),
+        (a_map(DISTRIBUTED, ItemBatcher={}), "/ItemBatcher", "expected MaxItemsPerBatch"),
+        (a_map(DISTRIBUTED, ItemBatcher={"MaxItemsPerBatch": 0}), "/ItemBatcher/MaxItemsPerBatch", "from 1"),
+        (a_map(DISTRIBUTED, ResultWriter={}), "/ResultWriter", "expected WriterConfig, or Resource and Parameters"),
+        (
+            a_map(DISTRIBUTED, ResultWriter={"WriterConfig": {"Transformation": "SOME"}}),
+            "/ResultWriter/WriterConfig/Transformation",
+            "NONE or COMPACT or FLATTEN",
+        ),
+        (a_map(DISTRIBUTED, ToleratedFailurePercentage=101), "/ToleratedFailurePercentage", "from 0 to 100"),
+        (a_map(DISTRIBUTED, Label="a b"), "/Label", "expected 1 to 40 characters"),
+    ],
+)
+def test_a_mistake_of_a_map_is_named(text: str, place: str, message: str) -> None:
+    found = mistakes(text)
+    assert ("/States/M" + place, True) in [(finding.place, message in finding.message) for finding in found], found

@@ -1,0 +1,69 @@
+"""Several strands at once."""
+
+import asyncio
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from emulator.aws.stepfunctions.asl.failures import StateFailure
+from emulator.aws.stepfunctions.core.concurrency import for_each
+
+few = settings(max_examples=50)
+
+
+@few
+@given(st.integers(0, 30), st.integers(1, 10))
+def test_every_item_is_worked_on_once_and_never_more_at_once_than_allowed(count: int, limit: int) -> None:
+    done: list[int] = []
+    at_once = [0, 0]
+
+    async def work(item: int) -> None:
+        at_once[0] += 1
+        at_once[1] = max(at_once)
+        for _ in range(1 + item % 4):
+            await asyncio.sleep(0)
+        at_once[0] -= 1
+        done.append(item)
+
+    asyncio.run(for_each(range(count), limit, work))
+    assert sorted(done) == list(range(count))
+    assert at_once == [0, min(count, limit)]
+
+
+def test_the_first_failure_cancels_the_rest_which_is_waited_for() -> None:
+    ended: list[int] = []
+
+    async def work(item: int) -> None:
+        try:
+            await asyncio.sleep(0 if item == 3 else 1000)
+        except asyncio.CancelledError:
+            await asyncio.sleep(0)
+            ended.append(item)
+            raise
+        raise StateFailure("Mine", "why")
+
+    with pytest.raises(StateFailure, match="Mine: why"):
+        asyncio.run(for_each(range(10), 5, work))
+    assert sorted(ended) == [0, 1, 2, 4], "what had not begun never begins"
+
+
+def test_whoever_is_cancelled_takes_its_work_along() -> None:
+    ended: list[int] = []
+
+    async def work(item: int) -> None:
+        try:
+            await asyncio.sleep(1000)
+        finally:
+            ended.append(item)
+
+    async def cancelled() -> None:
+        task = asyncio.create_task(for_each(range(3), 3, work))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        task.cancel()
+        await task
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(cancelled())
+    assert sorted(ended) == [0, 1, 2]

@@ -1,0 +1,52 @@
+"""State machines in their files."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from emulator.aws.stepfunctions.asl.definition import MachineType
+from emulator.aws.stepfunctions.core.machines import MachineStore
+from emulator.errors import ApiError, StateError
+
+TEXT = json.dumps({"StartAt": "A", "States": {"A": {"Type": "Succeed"}}})
+
+OTHER = TEXT.replace("Succeed", "Fail")
+
+
+def create(store: MachineStore, name: str, kind: MachineType = MachineType.STANDARD) -> str:
+    return store.create(name, TEXT, "role", kind, {"a": "1"}, {}).arn
+
+
+def test_what_was_created_is_there_again_after_a_restart(tmp_path: Path) -> None:
+    store = MachineStore(tmp_path)
+    arns = [create(store, name) for name in ("one", "One", "..", "ü" * 80)]
+    express = create(store, "express", MachineType.EXPRESS)
+    store.update(arns[0], OTHER, "other", {})
+    store.delete(arns[1])
+    again = MachineStore(tmp_path)
+    assert again.all() == store.all()
+    assert again.get(arns[0]).text == OTHER
+    assert again.get(express).kind is MachineType.EXPRESS
+    with pytest.raises(ApiError, match="State Machine Does Not Exist"):
+        again.get(arns[1])
+
+
+def test_a_write_that_was_cut_off_leaves_what_was_there(tmp_path: Path) -> None:
+    store = MachineStore(tmp_path)
+    arn = create(store, "one")
+    (file,) = tmp_path.iterdir()
+    # What a kill in the middle of an update leaves behind.
+    file.with_suffix(".new").write_text(file.read_text()[:20])
+    again = MachineStore(tmp_path)
+    assert again.get(arn) == store.get(arn)
+    again.update(arn, None, "other", {})
+    assert MachineStore(tmp_path).get(arn).role_arn == "other"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"name": "x"}'])
+def test_a_damaged_file_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "some.json").write_text(content)
+    with pytest.raises(StateError, match=r"some.json: expected a state machine"):
+        MachineStore(tmp_path)

@@ -1,0 +1,256 @@
+"""Task states: functions, retries, times, tokens, and other services."""
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from tests.emulator.aws.stepfunctions.conftest import events, finished, inline, invoke, kinds
+from tests.emulator.conftest import archive
+
+Deploy = Callable[..., str]
+Execute = Callable[..., dict[str, Any]]
+
+# Fails as often as it is told to; the count is kept in S3, where every sandbox sees it.
+FAILS_FIRST = """
+    import boto3
+    class NotYetError(Exception): pass
+    def handler(event, context):
+        s3 = boto3.client("s3")
+        done = s3.list_objects_v2(Bucket=event["bucket"]).get("KeyCount", 0)
+        s3.put_object(Bucket=event["bucket"], Key=str(done), Body=b"")
+        if done < event["failures"]:
+            raise NotYetError(f"failure {done}")
+        return {"attempts": done + 1}
+"""
+
+
+def test_lambda_invoke_answers_as_the_sdk_does(execute: Execute, deploy: Deploy) -> None:
+    name = deploy("def handler(event, context): return {'got': event, 'version': context.function_version}")
+    states = {"T": invoke(name, OutputPath="$")}
+    output = execute(states, {"x": [1, "ü"]})["output"]
+    assert output["Payload"] == {"got": {"x": [1, "ü"]}, "version": "$LATEST"}
+    assert (output["ExecutedVersion"], output["StatusCode"]) == ("$LATEST", 200)
+    assert output["SdkHttpMetadata"]["HttpStatusCode"] == 200
+    assert output["SdkResponseMetadata"]["RequestId"]
+
+
+def test_a_function_is_named_by_arn_and_qualifier_or_called_by_its_arn_alone(
+    functions: Any, execute: Execute, deploy: Deploy
+) -> None:
+    name = deploy("def handler(event, context): return [context.function_version, event]")
+    functions.publish_version(FunctionName=name)
+    arn = functions.get_function(FunctionName=name)["Configuration"]["FunctionArn"]
+    parameters = {"FunctionName.$": "$.arn", "Qualifier": "1", "Payload": {"fixed": True}}
+    output = execute({"T": invoke("", Parameters=parameters)}, {"arn": arn})["output"]
+    assert output == ["1", {"fixed": True}]
+    direct = {"T": {"Type": "Task", "Resource": f"{arn}:1", "End": True}}
+    execution = execute(direct, {"x": 1})
+    assert execution["output"] == ["1", {"x": 1}]
+
+
+def test_a_task_writes_awss_events(sfn: Any, execute: Execute, deploy: Deploy) -> None:
+    name = deploy("def handler(event, context): return 1")
+    execution = execute({"T": invoke(name, TimeoutSeconds=9)}, {"x": 1})
+    history = events(sfn, execution["executionArn"])
+    assert [event["type"] for event in history] == [
+        "ExecutionStarted",
+        "TaskStateEntered",
+        "TaskScheduled",
+        "TaskStarted",
+        "TaskSucceeded",
+        "TaskStateExited",
+        "ExecutionSucceeded",
+    ]
+    scheduled = history[2]["taskScheduledEventDetails"]
+    assert (scheduled["resourceType"], scheduled["resource"], scheduled["timeoutInSeconds"]) == ("lambda", "invoke", 9)
+    assert json.loads(scheduled["parameters"]) == {"FunctionName": name, "Payload": {"x": 1}}
+    assert json.loads(history[4]["taskSucceededEventDetails"]["output"])["Payload"] == 1
+
+
+def test_an_exception_is_named_and_explained_as_lambda_does(sfn: Any, execute: Execute, deploy: Deploy) -> None:
+    name = deploy("class Mine(Exception): pass\ndef handler(event, context): raise Mine('what was wrong')")
+    execution = execute({"T": invoke(name)})
+    assert (execution["status"], execution["error"]) == ("FAILED", "Mine")
+    cause = json.loads(execution["cause"])
+    assert (cause["errorType"], cause["errorMessage"]) == ("Mine", "what was wrong")
+    assert cause["stackTrace"]
+    failed = next(event for event in events(sfn, execution["executionArn"]) if event["type"] == "TaskFailed")
+    assert failed["taskFailedEventDetails"]["error"] == "Mine"
+
+
+@pytest.mark.parametrize(
+    ("source", "error"),
+    [
+        ("import os\ndef handler(event, context): os._exit(3)", "Runtime.ExitError"),
+        ("import time\ndef handler(event, context): time.sleep(100)", "Sandbox.Timedout"),
+        ("def handler(event, context): return {1}", "Runtime.MarshalError"),
+    ],
+)
+def test_what_ends_a_function_from_outside_has_lambdas_name(
+    execute: Execute, deploy: Deploy, source: str, error: str
+) -> None:
+    execution = execute({"T": invoke(deploy(source, Timeout=1))})
+    assert (execution["status"], execution["error"]) == ("FAILED", error)
+
+
+def test_a_function_that_is_not_there_is_lambdas_refusal(execute: Execute) -> None:
+    execution = execute({"T": invoke("nobody")})
+    assert (execution["status"], execution["error"]) == ("FAILED", "Lambda.ResourceNotFoundException")
+    assert "Status Code: 404" in execution["cause"]
+
+
+def test_a_failure_is_tried_again_until_it_works(sfn: Any, bucket: str, execute: Execute, deploy: Deploy) -> None:
+    retry = [{"ErrorEquals": ["NotYetError"], "IntervalSeconds": 1, "BackoffRate": 1, "MaxAttempts": 2}]
+    execution = execute({"T": invoke(deploy(FAILS_FIRST), Retry=retry)}, {"bucket": bucket, "failures": 1})
+    assert execution["output"] == {"attempts": 2}
+    assert kinds(sfn, execution["executionArn"]).count("TaskScheduled") == 2
+
+
+def test_a_failure_too_many_goes_to_the_catcher_with_the_input(
+    sfn: Any, s3: Any, bucket: str, execute: Execute, deploy: Deploy
+) -> None:
+    states = {
+        "T": invoke(
+            deploy(FAILS_FIRST),
+            Retry=[{"ErrorEquals": ["States.TaskFailed"], "MaxAttempts": 1, "JitterStrategy": "FULL"}],
+            Catch=[{"ErrorEquals": ["NotYetError"], "ResultPath": "$.failed", "Next": "Caught"}],
+        ),
+        "Caught": {"Type": "Pass", "Parameters": {"error.$": "$.failed.Error", "bucket.$": "$.bucket"}, "End": True},
+    }
+    execution = execute(states, {"bucket": bucket, "failures": 9})
+    assert execution["output"] == {"error": "NotYetError", "bucket": bucket}
+    assert s3.list_objects_v2(Bucket=bucket)["KeyCount"] == 2
+
+
+def test_throttled_functions_are_tried_again(functions: Any, execute: Execute, deploy: Deploy) -> None:
+    name = deploy("import time\ndef handler(event, context): time.sleep(0.4); return event")
+    functions.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=1)
+    retry = [{"ErrorEquals": ["Lambda.TooManyRequestsException"], "IntervalSeconds": 1, "BackoffRate": 1,
+              "MaxAttempts": 50, "JitterStrategy": "FULL"}]  # fmt: skip
+    assert execute({"M": inline({"T": invoke(name, Retry=retry)})}, [1, 2, 3])["output"] == [1, 2, 3]
+    execution = execute({"M": inline({"T": invoke(name)})}, [1, 2, 3])
+    assert (execution["status"], execution["error"]) == ("FAILED", "Lambda.TooManyRequestsException")
+
+
+WAITS_LONG = """
+    import boto3, time
+    def handler(event, context):
+        boto3.client("s3").put_object(Bucket=event, Key="began", Body=b"")
+        time.sleep(1000)
+"""
+
+
+def test_a_task_that_takes_too_long_is_timed_out_and_its_function_ended(
+    sfn: Any, bucket: str, execute: Execute, deploy: Deploy, functions: Any
+) -> None:
+    name = deploy(WAITS_LONG, Timeout=900)
+    functions.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=1)
+    execution = execute({"T": invoke(name, TimeoutSeconds=1)}, bucket)
+    assert (execution["status"], execution["error"]) == ("FAILED", "States.Timeout")
+    assert "TaskTimedOut" in kinds(sfn, execution["executionArn"])
+    again = execute({"T": invoke(name, TimeoutSeconds=1)}, bucket)
+    assert again["error"] == "States.Timeout", "its only place is free again"
+
+
+def test_stopping_an_execution_ends_its_functions(
+    sfn: Any, s3: Any, functions: Any, bucket: str, machine: Callable[..., str], deploy: Deploy
+) -> None:
+    name = deploy(WAITS_LONG, Timeout=900)
+    functions.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=1)
+    started = sfn.start_execution(stateMachineArn=machine({"T": invoke(name)}), input=json.dumps(bucket))
+    s3.get_waiter("object_exists").wait(Bucket=bucket, Key="began", WaiterConfig={"Delay": 0.05, "MaxAttempts": 400})
+    with pytest.raises(ClientError, match="TooManyRequests"):
+        functions.invoke(FunctionName=name, Payload=json.dumps(bucket))
+    sfn.stop_execution(executionArn=started["executionArn"])
+    assert kinds(sfn, started["executionArn"])[-2:] == ["TaskStateAborted", "ExecutionAborted"]
+    functions.update_function_code(FunctionName=name, ZipFile=archive(main="def handler(event, context): return 1"))
+    assert functions.invoke(FunctionName=name)["Payload"].read() == b"1", "its only place is free again"
+
+
+def with_token(state_machine: Callable[..., str], sfn: Any, s3: Any, bucket: str, **more: Any) -> tuple[str, str]:
+    """Start an execution whose Task puts its token into a bucket; return the execution and the token."""
+    state = {
+        "Type": "Task",
+        "Resource": "arn:aws:states:::aws-sdk:s3:putObject.waitForTaskToken",
+        "Parameters": {"Bucket": bucket, "Key": "token", "Body.$": "$$.Task.Token"},
+        "End": True,
+        **more,
+    }
+    started = sfn.start_execution(stateMachineArn=state_machine({"T": state}))["executionArn"]
+    s3.get_waiter("object_exists").wait(Bucket=bucket, Key="token", WaiterConfig={"Delay": 0.05, "MaxAttempts": 400})
+    return started, s3.get_object(Bucket=bucket, Key="token")["Body"].read().decode()
+
+
+def test_a_task_waits_for_whoever_has_its_token(sfn: Any, s3: Any, bucket: str, machine: Callable[..., str]) -> None:
+    execution, token = with_token(machine, sfn, s3, bucket)
+    sfn.send_task_heartbeat(taskToken=token)
+    sfn.send_task_success(taskToken=token, output='{"made": 1}')
+    assert finished(sfn, execution)["output"] == {"made": 1}
+    assert kinds(sfn, execution)[2:6] == ["TaskScheduled", "TaskStarted", "TaskSubmitted", "TaskSucceeded"]
+    with pytest.raises(sfn.exceptions.TaskTimedOut):
+        sfn.send_task_success(taskToken=token, output="{}")
+    with pytest.raises(sfn.exceptions.InvalidToken):
+        sfn.send_task_heartbeat(taskToken="nobody's")
+
+
+def test_a_token_may_bring_a_failure(sfn: Any, s3: Any, bucket: str, machine: Callable[..., str]) -> None:
+    execution, token = with_token(machine, sfn, s3, bucket)
+    with pytest.raises(sfn.exceptions.InvalidOutput):
+        sfn.send_task_success(taskToken=token, output="{")
+    sfn.send_task_failure(taskToken=token, error="Mine", cause="why")
+    failed = finished(sfn, execution)
+    assert (failed["status"], failed["error"], failed["cause"]) == ("FAILED", "Mine", "why")
+
+
+def test_a_token_without_heartbeats_is_given_up(sfn: Any, s3: Any, bucket: str, machine: Callable[..., str]) -> None:
+    execution, _ = with_token(machine, sfn, s3, bucket, HeartbeatSeconds=1)
+    failed = finished(sfn, execution)
+    assert (failed["status"], failed["error"]) == ("FAILED", "States.HeartbeatTimeout")
+
+
+def test_any_service_is_called_by_the_sdk_and_its_errors_have_its_name(s3: Any, bucket: str, execute: Execute) -> None:
+    s3.put_object(Bucket=bucket, Key="k", Body=b"content")
+    states = {"T": {"Type": "Task", "Resource": "arn:aws:states:::aws-sdk:s3:getObject", "End": True,
+                    "Parameters": {"Bucket": bucket, "Key.$": "$.key"}}}  # fmt: skip
+    assert execute(states, {"key": "k"})["output"]["Body"] == "content"
+    assert execute(states, {"key": "none"})["error"] == "S3.NoSuchKeyException"
+    assert "Parameter validation failed" in execute(states, {"key": 5})["cause"]
+    states["T"]["Resource"] = "arn:aws:states:::aws-sdk:s3:getNothing"
+    assert execute(states, {"key": 5})["cause"] == "s3 has no action 'getNothing'"
+    states["T"]["Resource"] = "arn:aws:states:::aws-sdk:nothing:get"
+    assert execute(states, {"key": 5})["cause"] == "there is no AWS service 'nothing'"
+
+
+def test_a_state_machine_starts_another_and_waits_for_it(
+    sfn: Any, execute: Execute, machine: Callable[..., str]
+) -> None:
+    inner = machine({"C": {"Type": "Choice", "Default": "S", "Choices": [
+        {"Variable": "$.bad", "IsPresent": True, "Next": "F"}]},
+        "S": {"Type": "Pass", "Result": {"done": True}, "End": True},
+        "F": {"Type": "Fail", "Error": "Inner"}})  # fmt: skip
+
+    def outer(pattern: str) -> dict[str, Any]:
+        return {"T": {"Type": "Task", "Resource": f"arn:aws:states:::states:startExecution{pattern}", "End": True,
+                      "Parameters": {"StateMachineArn": inner, "Input.$": "$"}}}  # fmt: skip
+
+    assert execute(outer(".sync:2"), {"x": 1})["output"]["Output"] == {"done": True}
+    assert execute(outer(".sync"), {"x": 1})["output"]["Output"] == '{"done":true}'
+    started = execute(outer(""), {"x": 1})["output"]["ExecutionArn"]
+    assert finished(sfn, started)["status"] == "SUCCEEDED"
+    failed = execute(outer(".sync:2"), {"bad": 1})
+    assert failed["error"] == "States.TaskFailed"
+    assert json.loads(failed["cause"])["Error"] == "Inner"
+
+
+def test_an_event_invocation_does_not_wait(s3: Any, bucket: str, execute: Execute, deploy: Deploy) -> None:
+    name = deploy("import boto3\ndef handler(e, c): boto3.client('s3').put_object(Bucket=e, Key='ran', Body=b'')")
+    parameters = {"FunctionName": name, "InvocationType": "Event", "Payload.$": "$"}
+    output = execute({"T": invoke("", Parameters=parameters, OutputPath="$")}, bucket)["output"]
+    assert (output["StatusCode"], output["Payload"]) == (202, "")
+    deadline = time.monotonic() + 30
+    while not s3.list_objects_v2(Bucket=bucket)["KeyCount"]:
+        assert time.monotonic() < deadline

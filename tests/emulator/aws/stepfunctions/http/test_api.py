@@ -1,0 +1,160 @@
+"""The API: what it takes and refuses, page by page."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from tests.emulator.aws.stepfunctions.conftest import finished
+from tests.emulator.conftest import ROLE
+
+END = {"Type": "Pass", "End": True}
+TEXT = json.dumps({"StartAt": "A", "States": {"A": END}})
+
+
+def refused(call: Callable[..., Any], **arguments: Any) -> tuple[str, str]:
+    """Return the code and the message with which a call is refused."""
+    with pytest.raises(ClientError) as raised:
+        call(**arguments)
+    error = raised.value.response["Error"]
+    return error["Code"], error["Message"]
+
+
+def test_a_state_machine_is_made_described_listed_changed_and_removed(sfn: Any) -> None:
+    created = sfn.create_state_machine(name="life", definition=TEXT, roleArn=ROLE, tags=[{"key": "a", "value": "1"}])
+    arn = created["stateMachineArn"]
+    assert arn == "arn:aws:states:us-east-1:123456789012:stateMachine:life"
+    assert sfn.create_state_machine(name="life", definition=TEXT, roleArn=ROLE)["stateMachineArn"] == arn
+    other = TEXT.replace("Pass", "Succeed").replace(', "End": true', "")
+    code, _ = refused(sfn.create_state_machine, name="life", definition=other, roleArn=ROLE)
+    assert code == "StateMachineAlreadyExists"
+    before = sfn.describe_state_machine(stateMachineArn=arn)
+    assert (before["name"], before["type"], before["status"]) == ("life", "STANDARD", "ACTIVE")
+    assert before["definition"] == TEXT
+    assert arn in [found["stateMachineArn"] for found in sfn.list_state_machines()["stateMachines"]]
+    updated = sfn.update_state_machine(stateMachineArn=arn, definition=other)
+    after = sfn.describe_state_machine(stateMachineArn=arn)
+    assert (after["definition"], after["revisionId"]) == (other, updated["revisionId"])
+    assert after["revisionId"] != before["revisionId"]
+    sfn.tag_resource(resourceArn=arn, tags=[{"key": "b", "value": "2"}])
+    sfn.untag_resource(resourceArn=arn, tagKeys=["a"])
+    assert sfn.list_tags_for_resource(resourceArn=arn)["tags"] == [{"key": "b", "value": "2"}]
+    sfn.delete_state_machine(stateMachineArn=arn)
+    sfn.delete_state_machine(stateMachineArn=arn)
+    assert refused(sfn.describe_state_machine, stateMachineArn=arn)[0] == "StateMachineDoesNotExist"
+
+
+def test_a_definition_with_a_mistake_is_refused_with_its_place(sfn: Any, machine: Callable[..., str]) -> None:
+    processor = {"StartAt": "X", "States": {"X": {"Type": "Pass", "Next": "Y"}}}
+    states = {"Map": {"Type": "Map", "ItemProcessor": processor, "End": True}}
+    text = json.dumps({"StartAt": "Map", "States": states})
+    place = "/States/Map/ItemProcessor/States/X/Next"
+    expected = f"MISSING_TRANSITION_TARGET: no state named 'Y' at {place}"
+    for code, message in (
+        refused(sfn.create_state_machine, name="wrong", definition=text, roleArn=ROLE),
+        refused(sfn.update_state_machine, stateMachineArn=machine({"A": END}), definition=text),
+    ):
+        assert code == "InvalidDefinition"
+        assert message.startswith("Invalid State Machine Definition: '")
+        assert expected in message
+    validated = sfn.validate_state_machine_definition(definition=text)
+    assert validated["result"] == "FAIL"
+    assert validated["diagnostics"][0] == {
+        "severity": "ERROR",
+        "code": "MISSING_TRANSITION_TARGET",
+        "message": "no state named 'Y'",
+        "location": place,
+    }
+    assert sfn.validate_state_machine_definition(definition=TEXT) | {"ResponseMetadata": 0} == {
+        "result": "OK",
+        "diagnostics": [],
+        "truncated": False,
+        "ResponseMetadata": 0,
+    }
+
+
+@pytest.mark.parametrize("name", ["a b", "a/b", "a*", "a#", "a\u0085b"])
+def test_a_name_that_is_none_is_refused(sfn: Any, machine: Callable[..., str], name: str) -> None:
+    assert refused(sfn.create_state_machine, name=name, definition=TEXT, roleArn=ROLE)[0] == "InvalidName"
+    assert refused(sfn.start_execution, stateMachineArn=machine({"A": END}), name=name)[0] == "InvalidName"
+
+
+def test_calls_are_refused_with_awss_codes(sfn: Any, machine: Callable[..., str]) -> None:
+    arn = machine({"A": END})
+    unknown = "arn:aws:states:us-east-1:123456789012:execution:none:none"
+    for call, arguments, code in (
+        (sfn.start_execution, {"stateMachineArn": "x"}, "InvalidArn"),
+        (sfn.start_execution, {"stateMachineArn": arn + "x"}, "StateMachineDoesNotExist"),
+        (sfn.start_execution, {"stateMachineArn": arn, "input": "{"}, "InvalidExecutionInput"),
+        (sfn.start_execution, {"stateMachineArn": arn, "input": "NaN"}, "InvalidExecutionInput"),
+        (sfn.start_execution, {"stateMachineArn": arn, "input": json.dumps("x" * 262_143)}, "ValidationException"),
+        (sfn.start_sync_execution, {"stateMachineArn": arn}, "StateMachineTypeNotSupported"),
+        (sfn.describe_execution, {"executionArn": arn}, "InvalidArn"),
+        (sfn.describe_execution, {"executionArn": unknown}, "ExecutionDoesNotExist"),
+        (sfn.stop_execution, {"executionArn": unknown}, "ExecutionDoesNotExist"),
+        (sfn.get_execution_history, {"executionArn": unknown}, "ExecutionDoesNotExist"),
+        (sfn.describe_map_run, {"mapRunArn": unknown.replace("execution", "mapRun")}, "ResourceNotFound"),
+        (sfn.list_executions, {}, "ValidationException"),
+        (sfn.list_executions, {"stateMachineArn": arn, "nextToken": "x"}, "InvalidToken"),
+        (sfn.update_state_machine, {"stateMachineArn": arn}, "MissingRequiredParameter"),
+        (sfn.list_executions, {"stateMachineArn": arn, "nextToken": "LTE="}, "InvalidToken"),
+        (sfn.tag_resource, {"resourceArn": arn, "tags": [{"key": str(n)} for n in range(51)]}, "TooManyTags"),
+        (sfn.create_activity, {"name": "a"}, "UnknownOperationException"),
+    ):
+        assert refused(call, **arguments)[0] == code, arguments
+
+
+def test_an_execution_of_the_same_name_is_the_same_while_it_runs_with_the_same_input(
+    sfn: Any, machine: Callable[..., str]
+) -> None:
+    arn = machine({"W": {"Type": "Wait", "SecondsPath": "$.s", "End": True}})
+    first = sfn.start_execution(stateMachineArn=arn, name="one", input='{"s": 1000}')
+    assert first["executionArn"].endswith(":one")
+    assert sfn.start_execution(stateMachineArn=arn, name="one", input='{"s": 1000}') | {
+        "ResponseMetadata": 0
+    } == first | {"ResponseMetadata": 0}
+    again = {"stateMachineArn": arn, "name": "one", "input": '{"s": 0}'}
+    assert refused(sfn.start_execution, **again)[0] == "ExecutionAlreadyExists"
+    sfn.stop_execution(executionArn=first["executionArn"])
+    again["input"] = '{"s": 1000}'
+    assert refused(sfn.start_execution, **again)[0] == "ExecutionAlreadyExists"
+
+
+def test_executions_are_listed_page_by_page_and_by_their_status(sfn: Any, machine: Callable[..., str]) -> None:
+    arn = machine({"A": END})
+    started = [sfn.start_execution(stateMachineArn=arn)["executionArn"] for _ in range(5)]
+    for execution in started:
+        finished(sfn, execution)
+    pages = sfn.get_paginator("list_executions").paginate(stateMachineArn=arn, PaginationConfig={"PageSize": 2})
+    listed = [[found["executionArn"] for found in page["executions"]] for page in pages]
+    assert [len(page) for page in listed] == [2, 2, 1]
+    assert [execution for page in listed for execution in page] == started[::-1]
+    assert sfn.list_executions(stateMachineArn=arn, statusFilter="FAILED")["executions"] == []
+    page = sfn.get_execution_history(executionArn=started[0], maxResults=3)
+    rest = sfn.get_execution_history(executionArn=started[0], maxResults=3, nextToken=page["nextToken"])
+    assert [event["id"] for event in page["events"] + rest["events"]] == [1, 2, 3, 4]
+    assert "nextToken" not in rest
+
+
+def test_an_express_workflow_answers_at_once_or_not_at_all(sfn: Any, machine: Callable[..., str]) -> None:
+    arn = machine({"A": {**END, "Parameters": {"y.$": "$.x"}}}, "EXPRESS")
+    answer = sfn.start_sync_execution(stateMachineArn=arn, input='{"x": 1}')
+    assert (answer["status"], json.loads(answer["output"])) == ("SUCCEEDED", {"y": 1})
+    assert answer["billingDetails"]["billedDurationInMilliseconds"] >= 100
+    failed = sfn.start_sync_execution(stateMachineArn=arn, input="{}")
+    assert (failed["status"], failed["error"]) == ("FAILED", "States.Runtime")
+    started = sfn.start_execution(stateMachineArn=arn, input='{"x": 1}')["executionArn"]
+    assert ":express:" in started
+    assert refused(sfn.describe_execution, executionArn=started)[0] == "InvalidArn"
+    assert refused(sfn.list_executions, stateMachineArn=arn)[0] == "StateMachineTypeNotSupported"
+
+
+def test_a_running_execution_goes_on_with_what_its_state_machine_was(sfn: Any, machine: Callable[..., str]) -> None:
+    arn = machine({"W": {"Type": "Wait", "Seconds": 1, "Next": "A"}, "A": {**END, "Result": "old"}})
+    started = sfn.start_execution(stateMachineArn=arn)["executionArn"]
+    sfn.update_state_machine(stateMachineArn=arn, definition=TEXT)
+    assert finished(sfn, started)["output"] == "old"
+    described = sfn.describe_state_machine_for_execution(executionArn=started)
+    assert "old" in described["definition"]

@@ -1,0 +1,86 @@
+"""The folder for the state: whose it is, and whether it can be read."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from emulator.aws.s3.core.records import ObjectVersion
+from emulator.aws.s3.core.store import ObjectStore
+from emulator.aws.state import StateFolder
+from emulator.errors import StateError
+
+
+def test_what_was_committed_is_there_for_the_next_owner(tmp_path: Path) -> None:
+    first = StateFolder(tmp_path / "new" / "state", lasting=True)
+    first.database.execute("CREATE TABLE kept (value)")
+    first.close()
+    second = StateFolder(tmp_path / "new" / "state", lasting=True)
+    assert second.database.execute("SELECT count(*) FROM kept").fetchone() == (0,)
+    second.close()
+
+
+def test_it_has_one_owner_at_a_time(tmp_path: Path) -> None:
+    owner = StateFolder(tmp_path, lasting=True)
+    with pytest.raises(StateError, match="is in use by another fmi-emulator; stop that one or give another folder"):
+        StateFolder(tmp_path, lasting=True)
+    owner.close()
+    StateFolder(tmp_path, lasting=True).close()
+
+
+def test_a_foreign_folder_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(StateError, match=r"is no state folder of fmi-emulator, it has 'thesis.tex'"):
+        StateFolder(tmp_path, lasting=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+    with pytest.raises(StateError, match="cannot be used: File exists"):
+        StateFolder(tmp_path / "thesis.tex", lasting=True)
+
+
+def test_another_version_is_refused(tmp_path: Path) -> None:
+    StateFolder(tmp_path, lasting=True).close()
+    (tmp_path / "fmi-emulator-state").write_text("7\n")
+    with pytest.raises(StateError, match="has version 7, this fmi-emulator reads 1"):
+        StateFolder(tmp_path, lasting=True)
+
+
+@pytest.mark.parametrize("damage", [b"no database", b"SQLite format 3\0" + bytes(5000)])
+def test_a_damaged_database_is_refused(tmp_path: Path, damage: bytes) -> None:
+    StateFolder(tmp_path, lasting=True).close()
+    (tmp_path / "state.db").write_bytes(damage)
+    with pytest.raises(StateError, match=r"is damaged: state.db: .*; restore the folder from a copy"):
+        StateFolder(tmp_path, lasting=True)
+
+
+def test_a_missing_body_is_refused_and_one_that_nobody_knows_is_removed(tmp_path: Path) -> None:
+    state = StateFolder(tmp_path, lasting=True)
+    store = ObjectStore(state)
+    store.buckets.create("bucket", "us-east-1")
+    writer = store.bodies.writer(small_bytes=0)
+    writer.write([b"content"])
+    body = writer.finish()
+    store.objects.put("bucket", ObjectVersion("key", "", 0, body))
+    half_written = store.bodies.writer(small_bytes=0)
+    half_written.write([b"half"])
+    state.close()
+    assert len(list((tmp_path / "bodies").iterdir())) == 2
+    state = StateFolder(tmp_path, lasting=True)
+    assert ObjectStore(state).read("bucket", "key") == b"content"
+    state.close()
+    (kept,) = (tmp_path / "bodies").iterdir()
+    kept.write_bytes(b"cont")
+    state = StateFolder(tmp_path, lasting=True)
+    with pytest.raises(StateError, match=f"the body file {kept.name} is missing or too short"):
+        ObjectStore(state)
+    state.close()
+
+
+def test_tables_of_another_shape_are_refused(tmp_path: Path) -> None:
+    StateFolder(tmp_path, lasting=True).close()
+    with sqlite3.connect(tmp_path / "state.db") as database:
+        database.execute("CREATE TABLE versions (other)")
+    database.close()
+    state = StateFolder(tmp_path, lasting=True)
+    with pytest.raises(StateError, match="is damaged: objects: no such column"):
+        ObjectStore(state)
+    state.close()

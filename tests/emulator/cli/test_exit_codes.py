@@ -1,0 +1,47 @@
+"""How a command takes signals."""
+
+import os
+import signal
+
+import pytest
+
+from emulator.cli.exit_codes import guarded, interrupts_held
+
+
+def test_an_interrupt_waits_until_it_is_asked_for() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    reached = False
+    with pytest.raises(KeyboardInterrupt), interrupts_held() as check:
+        check()
+        os.kill(os.getpid(), signal.SIGINT)
+        reached = True
+        check()
+    assert reached
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_one_that_nobody_asked_for_comes_at_the_end_and_the_second_at_once() -> None:
+    with pytest.raises(KeyboardInterrupt), interrupts_held():
+        os.kill(os.getpid(), signal.SIGINT)
+    reached = False
+    with pytest.raises(KeyboardInterrupt), interrupts_held():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        reached = True
+    assert not reached
+
+
+def test_sigterm_is_held_back_too(capsys: pytest.CaptureFixture[str]) -> None:
+    former = signal.getsignal(signal.SIGTERM)
+
+    def body() -> int:
+        with interrupts_held() as check:
+            os.kill(os.getpid(), signal.SIGTERM)
+            check()
+        return 0
+
+    try:
+        assert guarded("command", body) == 128 + signal.SIGTERM
+    finally:
+        signal.signal(signal.SIGTERM, former)
+    assert capsys.readouterr().err == "command: terminated\n"

@@ -1,0 +1,233 @@
+"""The deployed functions on a real S3 interface."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emulator.aws.s3.http import listing_api
+from emulator.cloud import LocalCloud
+from emulator.fmi.functions import execute, initialize, summarize
+
+
+@pytest.fixture(autouse=True)
+def sandbox_environment(cloud: LocalCloud, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """What the functions find in a sandbox: the endpoint, and a directory for temporary files."""
+    for name, value in {
+        "AWS_ENDPOINT_URL": cloud.endpoint_url,
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+    yield
+
+
+def put(s3: Any, bucket: str, **objects: str) -> None:
+    for key, text in objects.items():
+        s3.put_object(Bucket=bucket, Key=key, Body=text.encode())
+
+
+@given(st.lists(st.text(min_size=1), unique=True, max_size=40), st.integers(1, 20))
+def test_every_file_goes_to_exactly_one_rank_and_the_ranks_differ_by_one_at_most(keys: list[str], size: int) -> None:
+    data_map = initialize.assign(keys, size)
+    assert list(data_map) == [str(rank) for rank in range(size)]
+    assert sorted(key for dealt in data_map.values() for key in dealt) == sorted(keys)
+    lengths = [len(dealt) for dealt in data_map.values()]
+    assert max(lengths) - min(lengths) <= 1
+
+
+def test_initialize_answers_with_the_ranks_payloads_of_the_first_generation(s3: Any, bucket: str) -> None:
+    event = {
+        "bucket": bucket,
+        "world_size": "2",
+        "object_type": "folder",
+        "S3_object_name": "Anomaly Detection",
+        "data_path": "/tmp/data.pt",
+        "script": "/tmp/Anomaly Detection/inference.py",
+    }
+    answer = initialize.handler(event)
+    assert answer["statusCode"] == 200
+    assert [payload["RANK"] for payload in answer["body"]] == ["0", "1"]
+    assert answer["body"][1] == {
+        "S3_BUCKET": bucket,
+        "S3_OBJECT_NAME": "Anomaly Detection",
+        "SCRIPT": "/tmp/Anomaly Detection/inference.py",
+        "SCRIPT_ARGUMENTS": [],
+        "S3_OBJECT_TYPE": "folder",
+        "WORLD_SIZE": "2",
+        "RANK": "1",
+        "DATA_BUCKET": bucket,
+        "DATA_PREFIX": "",
+        "DATA_PATH": "/tmp/data.pt",
+        "RESULT_PATH": "",
+        "BATCH_SIZE": "",
+    }
+
+
+def test_initialize_deals_the_files_out_in_the_order_of_their_numbers(s3: Any, bucket: str) -> None:
+    put(s3, bucket, **{f"data/{number}.pt": "x" for number in (10, 9, 2, 1, 3)})
+    event = {
+        "bucket": bucket,
+        "file_limit": "4",
+        "batch_size": 512,
+        "object_type": "folder",
+        "S3_object_name": "code",
+        "script": "code/run.py",
+        "result_path": "results",
+        "data_bucket": bucket,
+        "data_prefix": "data/",
+        "world_size": 2,
+    }
+    initialize.handler(event)
+    written = json.loads(s3.get_object(Bucket=bucket, Key="payload.json")["Body"].read())
+    assert written["data_map"] == {"0": ["data/1.pt", "data/3.pt"], "1": ["data/2.pt", "data/9.pt"]}
+    assert {key: written[key] for key in event} == event
+
+
+def test_initialize_takes_a_rank_a_file_when_no_world_size_is_given(s3: Any, bucket: str) -> None:
+    put(s3, bucket, **{f"data/{number}.pt": "x" for number in range(3)})
+    event = {"bucket": bucket, "S3_object_name": "c", "script": "c/r.py", "data_prefix": "data/"}
+    assert len(initialize.handler(event)["body"]) == 3
+
+
+def test_initialize_refuses_a_world_without_ranks(bucket: str) -> None:
+    with pytest.raises(ValueError, match="world_size: expected at least 1"):
+        initialize.handler({"bucket": bucket, "S3_object_name": "c", "script": "c/r.py", "data_prefix": "none/"})
+
+
+def payload(bucket: str, script: str = "code/main.py", **more: Any) -> dict[str, Any]:
+    return {"S3_BUCKET": bucket, "S3_OBJECT_NAME": "code", "SCRIPT": script, "RANK": "2", "WORLD_SIZE": "5", **more}
+
+
+def test_execute_runs_the_script_as_main_in_its_folder(
+    s3: Any, bucket: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    script = """
+import os, sys, beside
+assert __name__ == "__main__"
+print(os.environ["RANK"], sys.argv[1:], beside.value, os.getcwd(), open("sub/data.txt").read())
+"""
+    put(s3, bucket, **{"code/main.py": script, "code/beside.py": "value = 7", "code/sub/data.txt": "text"})
+    assert execute.handler(payload(bucket, SCRIPT_ARGUMENTS=["-x"])) == {"statusCode": 200, "rank": 2}
+    marker, line = capfd.readouterr().out.splitlines()
+    assert marker == "fmi-rank: 2 of 5 RequestId: "
+    assert line == f"2 ['-x'] 7 {tmp_path}/code text"
+
+
+@pytest.mark.parametrize("ending", ["import sys; sys.exit()", "import sys; sys.exit(0)", "raise SystemExit"])
+def test_execute_takes_an_exit_without_error_for_success(s3: Any, bucket: str, ending: str) -> None:
+    put(s3, bucket, **{"code/main.py": ending})
+    assert execute.handler(payload(bucket))["statusCode"] == 200
+
+
+@pytest.mark.parametrize("status", ["3", "'text'"])
+def test_execute_raises_on_an_exit_with_an_error(s3: Any, bucket: str, status: str) -> None:
+    put(s3, bucket, **{"code/main.py": f"import sys; sys.exit({status})"})
+    with pytest.raises(execute.ScriptExit, match=status.strip("'")):
+        execute.handler(payload(bucket))
+
+
+def test_execute_tells_the_scripts_own_hook_of_the_exception_that_ends_it(
+    s3: Any, bucket: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    script = """
+import sys
+previous = sys.excepthook
+def hook(kind, error, trace):
+    open("told.txt", "w").write(f"{kind.__name__}: {error}")
+    previous(kind, error, trace)
+sys.excepthook = hook
+raise LookupError("no such galaxy")
+"""
+    put(s3, bucket, **{"code/main.py": script})
+    before = sys.excepthook
+    with pytest.raises(LookupError):
+        execute.handler(payload(bucket))
+    assert (tmp_path / "code" / "told.txt").read_text() == "LookupError: no such galaxy"
+    assert sys.excepthook is before
+    assert "Traceback" not in capfd.readouterr().err  # the runtime logs it, once
+
+
+def test_execute_names_what_is_missing(s3: Any, bucket: str) -> None:
+    with pytest.raises(FileNotFoundError, match=f"nothing in S3 below s3://{bucket}/code/"):
+        execute.handler(payload(bucket))
+    put(s3, bucket, **{"code/other.py": ""})
+    with pytest.raises(FileNotFoundError, match=r"script 'code/main.py' is not in s3://"):
+        execute.handler(payload(bucket))
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (
+            ["code/../../outside.py"],
+            r"'code/../../outside.py' in bucket \S+ leads outside of its folder; remove",
+        ),
+        (["code/.."], "leads outside of its folder"),
+        (["code/../"], "leads outside of its folder"),
+        (["code/nul\0.py"], "leads outside of its folder"),
+        (["code/a/b", "code/a//b"], r"'code/a//b' and 'code/a/b' in bucket \S+ are the same file"),
+        (["code/./main.py"], "are the same file"),
+        (["code/main.py/more"], r"'code/main.py' in bucket \S+ is a file, but 'code/main.py/more' needs a folder"),
+    ],
+)
+def test_execute_writes_nothing_when_a_key_is_no_file_of_its_own_below_tmp(
+    s3: Any, bucket: str, tmp_path: Path, keys: list[str], message: str
+) -> None:
+    put(s3, bucket, **{"code/main.py": "", **dict.fromkeys(keys, "x")})
+    with pytest.raises(execute.UnsafeKeyError, match=message):
+        execute.handler(payload(bucket))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_execute_refuses_keys_that_are_absolute_paths(s3: Any, bucket: str, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    put(s3, bucket, **{f"/{tmp_path}/outside/main.py".replace("//", "/"): "x"})
+    with pytest.raises(execute.UnsafeKeyError, match="leads outside of its folder"):
+        execute.handler(payload(bucket, S3_OBJECT_NAME=str(outside)))
+    assert not outside.exists()
+
+
+def test_execute_makes_folders_for_their_files_and_ignores_markers(s3: Any, bucket: str, tmp_path: Path) -> None:
+    put(s3, bucket, **{"code/": "", "code/sub/": "", "code/main.py": "", "code/sub/..hidden..": "x"})
+    execute.handler(payload(bucket))
+    assert (tmp_path / "code" / "sub" / "..hidden..").read_text() == "x"
+
+
+def test_summarize_merges_the_ranks_results_in_their_order(s3: Any, bucket: str) -> None:
+    put(s3, bucket, **{f"results/{rank}.json": json.dumps({"rank": rank}) for rank in (10, 0, 9)})
+    put(s3, bucket, **{"results/ResultsReduce.json": "{}", "results/sub/1.json": "{}"})
+    event = {"bucket": bucket, "result_path": "results"}
+    assert summarize.handler(event) == {"statusCode": 200, "key": "results/combined_data.json", "ranks": 3}
+    combined = s3.get_object(Bucket=bucket, Key="results/combined_data.json")["Body"].read()
+    assert json.loads(combined) == [{"rank": 0}, {"rank": 9}, {"rank": 10}]
+
+
+def test_summarize_reads_every_page_of_the_listing(s3: Any, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing_api, "MAX_KEYS", 3)
+    put(s3, bucket, **{f"results/{rank}.json": str(rank) for rank in range(8)})
+    assert s3.list_objects_v2(Bucket=bucket)["IsTruncated"]
+    assert summarize.handler({"bucket": bucket, "result_path": "results/", "world_size": "8"})["ranks"] == 8
+
+
+def test_summarize_names_the_result_that_is_no_json(s3: Any, bucket: str) -> None:
+    put(s3, bucket, **{"results/0.json": "{}", "results/1.json": "{'no': json}"})
+    with pytest.raises(summarize.DamagedResultError, match=rf"rank 1 left no JSON at s3://{bucket}/results/1.json"):
+        summarize.handler({"bucket": bucket, "result_path": "results", "world_size": 2})
+
+
+def test_summarize_writes_nothing_when_a_rank_left_nothing(s3: Any, bucket: str) -> None:
+    put(s3, bucket, **{"results/0.json": "{}"})
+    with pytest.raises(summarize.MissingResultError, match="rank 1, 2 left no result"):
+        summarize.handler({"bucket": bucket, "result_path": "results", "world_size": 3})
+    listed = s3.list_objects_v2(Bucket=bucket)["Contents"]
+    assert [found["Key"] for found in listed] == ["results/0.json"]

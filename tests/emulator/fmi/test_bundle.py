@@ -1,0 +1,79 @@
+"""What is uploaded, and what stays behind."""
+
+import io
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from emulator.fmi.bundle import ProgramError, data_files, function_archive, program_files
+
+
+def test_the_functions_archive_is_the_same_every_time() -> None:
+    assert function_archive() == function_archive()
+
+
+def test_the_functions_archive_is_enough_for_import_fmi(tmp_path: Path) -> None:
+    """With numpy beside it and nothing else of ours: what a real Lambda has."""
+    with zipfile.ZipFile(io.BytesIO(function_archive())) as archive:
+        names = archive.namelist()
+        archive.extractall(tmp_path / "task")
+    assert {"initialize.py", "execute.py", "summarize.py", "fmi.py", "rendezvous/protocol/extension.py"} <= set(names)
+    assert not [name for name in names if name.startswith(("emulator/", "inference/"))]
+    check = f"""
+import sys
+sys.path[:] = [{str(tmp_path / "task")!r}] + [p for p in sys.path if "site-packages" in p or "lib/python" in p]
+sys.meta_path = [finder for finder in sys.meta_path if "editable" not in type(finder).__module__ + str(finder)]
+import fmi, rendezvous.protocol, fmi_shim
+assert fmi_shim.__file__.startswith({str(tmp_path)!r}), fmi_shim.__file__
+assert rendezvous.protocol.__file__.startswith({str(tmp_path)!r})
+assert fmi.Communicator and fmi.op.sum
+"""
+    subprocess.run([sys.executable, "-I", "-c", check], check=True, cwd=tmp_path)
+
+
+def test_a_scripts_folder_goes_along_but_for_what_is_no_program(tmp_path: Path) -> None:
+    folder = tmp_path / "my program"
+    for name in (
+        "main.py",
+        "fmi.json",
+        "package/part.py",
+        ".hidden",
+        ".git/config",
+        "package/__pycache__/part.pyc",
+        "venv/pyvenv.cfg",
+        "venv/lib/large.py",
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("x")
+    (folder / "link").symlink_to("/etc/passwd")
+    keys = [file.key for file in program_files(folder / "main.py")]
+    assert keys == ["my program/fmi.json", "my program/main.py", "my program/package/part.py"]
+
+
+def test_a_folder_too_large_for_a_program_is_refused(tmp_path: Path) -> None:
+    for number in range(501):
+        (tmp_path / f"{number}.txt").touch()
+    (tmp_path / "main.py").touch()
+    with pytest.raises(ProgramError, match="move the script to a folder of its own"):
+        program_files(tmp_path / "main.py")
+
+
+def test_what_does_not_exist_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ProgramError, match=r"there is no script .*none\.py"):
+        program_files(tmp_path / "none.py")
+    with pytest.raises(ProgramError, match="there is no data folder"):
+        data_files(tmp_path / "none", "data/")
+    with pytest.raises(ProgramError, match="holds no files"):
+        data_files(tmp_path, "data/")
+
+
+def test_a_file_that_cannot_be_read_any_more_is_named(tmp_path: Path) -> None:
+    (tmp_path / "1.pt").write_bytes(b"x")
+    (file,) = data_files(tmp_path, "data/")
+    assert file.read() == b"x"
+    file.path.unlink()
+    with pytest.raises(ProgramError, match=f"'{file.path}' cannot be uploaded: No such file or directory"):
+        file.read()

@@ -1,0 +1,27 @@
+"""Invocations to show."""
+
+from dataclasses import replace
+
+from emulator.aws.lambda_.core.history import InvocationRecord, InvocationStatus
+
+
+def call(rank: int | None, received: float = 100.0, **changes: object) -> InvocationRecord:
+    """Return an invocation that was cold for 0.5 s, and then ran for 2 s, unless changed."""
+    record = InvocationRecord(
+        request_id=f"request-{rank}-{received}",
+        function="execute",
+        version="$LATEST",
+        memory_mb=1769,
+        received=received,
+        status=InvocationStatus.SUCCEEDED,
+        log_group="/aws/lambda/execute",
+        log_stream=f"stream-{rank}",
+        init_ms=500.0,
+        started=received + 0.5,
+        ended=received + 2.5,
+        billed_ms=2500,
+        peak_memory_mb=60,
+        rank=rank,
+        world_size=None if rank is None else 4,
+    )
+    return replace(record, **changes)  # type: ignore[arg-type] # whatever a test changes

@@ -1,0 +1,37 @@
+"""What ranks say of their time, caught on its way to the log."""
+
+from collections.abc import Sequence
+
+from emulator.fmi.rank_lines import Phase
+from emulator.page.phases import PhaseLog
+
+
+class Lines:
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def append(self, group: str, stream: str, messages: Sequence[str]) -> None:
+        self.seen += messages
+
+
+def test_trace_lines_are_remembered_by_stream_and_time_and_all_lines_go_on() -> None:
+    lines = Lines()
+    phases = PhaseLog(lines)
+    trace = 'fmi-trace: {"phase":"download","seconds":1,"calls":1,"intervals":[[10.0,11.0]]}'
+    phases.append("group", "stream", ["hello", trace, "fmi-trace: forged"])
+    assert lines.seen == ["hello", trace, "fmi-trace: forged"]
+    assert phases.phases("stream", 9.0, 12.0) == [Phase("download", ((10.0, 11.0),), 1.0, 1)]
+    assert phases.phases("stream", 12.0, 20.0) == []
+    assert phases.phases("other", 9.0, 12.0) == []
+
+
+def test_what_is_remembered_is_bounded_and_the_streams_that_spoke_last_stay() -> None:
+    phases = PhaseLog(Lines())
+    intervals = ",".join(["[1.0,2.0]"] * 1000)
+    trace = f'fmi-trace: {{"phase":"communication","seconds":1,"calls":1,"intervals":[{intervals}]}}'
+    for number in range(300):
+        phases.append("group", f"stream-{number}", [trace])
+        phases.append("group", "stream-0", ['fmi-trace: {"phase":"x","seconds":1,"calls":1,"intervals":[[1.0,2.0]]}'])
+    assert phases.phases("stream-299", 0.0, 3.0)
+    assert phases.phases("stream-0", 0.0, 3.0)
+    assert not phases.phases("stream-1", 0.0, 3.0)

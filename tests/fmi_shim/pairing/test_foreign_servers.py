@@ -1,0 +1,148 @@
+"""What a rank makes of any bytes at all from what should be a rendezvous server: an error of ours, soon."""
+
+import contextlib
+import select
+import socket
+import threading
+import tracemalloc
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from fmi_shim.errors import FmiError
+from fmi_shim.pairing import tcpunch
+from fmi_shim.pairing.control_connection import ControlLink
+from fmi_shim.pairing.deadline import Deadline
+from fmi_shim.pairing.poller import Watch
+from fmi_shim.pairing.run_access import Access
+from rendezvous.protocol import Endpoint, ProtocolError, Replies
+from rendezvous.protocol.extension import NO_PROOF, Challenge, Demand
+from rendezvous.protocol.messages import (
+    Abort,
+    Circle,
+    Gone,
+    Introduction,
+    Message,
+    ProbeRequest,
+    Reason,
+    Refusal,
+    Welcome,
+    encode,
+)
+from rendezvous.protocol.registration import Registration
+from rendezvous.protocol.v1 import encode_record
+
+NOBODY = Endpoint("127.0.0.1", 9)
+GREETING = Challenge(Demand.nothing, bytes(32)).encode() + encode(Welcome(NOBODY, NO_PROOF))
+MESSAGES: list[Message] = [
+    Abort(1, 0, 2, "text"),
+    Circle("text"),
+    Gone(1, True),
+    ProbeRequest(1, bytes(32)),
+    Introduction(1, (NOBODY,), bytes(32)),
+    Refusal(Reason.busy, "text"),
+]
+RECORDS = encode_record(NOBODY) * 2
+
+quickly = settings(max_examples=60)
+
+
+@st.composite
+def damaged(draw: st.DrawFn, whole: st.SearchStrategy[bytes]) -> bytes:
+    """A valid answer with bytes replaced in up to three places, cut short or lengthened."""
+    data = bytearray(draw(whole))
+    for at, noise in draw(
+        st.lists(st.tuples(st.integers(0, len(data)), st.binary(min_size=1, max_size=4)), max_size=3)
+    ):
+        data[at : at + len(noise)] = noise
+    return bytes(data[: draw(st.integers(0, len(data)) | st.just(len(data)))]) + draw(st.binary(max_size=20))
+
+
+speeches = st.lists(st.sampled_from([encode(message) for message in MESSAGES]), max_size=3).map(b"".join)
+transcripts = damaged(speeches.map(lambda said: GREETING + said)) | speeches.map(lambda said: GREETING + said)
+
+
+@dataclass
+class Reciter:
+    """A server that says the same to everybody whatever it hears, and has then nothing more to say."""
+
+    listener: socket.socket
+    speech: bytes = b""
+
+    @property
+    def endpoint(self) -> Endpoint:
+        return Endpoint("127.0.0.1", self.listener.getsockname()[1])
+
+    def serve(self) -> None:
+        with contextlib.suppress(OSError):  # the listener is shut down at the end
+            while True:
+                connection, _ = self.listener.accept()
+                with connection, contextlib.suppress(OSError):  # the rank may be gone already
+                    connection.settimeout(20)
+                    connection.sendall(self.speech)
+                    connection.shutdown(socket.SHUT_WR)
+                    while connection.recv(4096):
+                        pass
+
+
+@pytest.fixture(scope="module")
+def reciter() -> Iterator[Reciter]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = Reciter(listener)
+        thread = threading.Thread(target=server.serve)
+        thread.start()
+        yield server
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+def listen_to(server: Endpoint) -> list[Message]:
+    """Register, and take all messages that come until the server ends; that it does is the error to be raised."""
+    came: list[Message] = []
+    link = ControlLink(server, Access(), lambda local: Registration("", "comm", 0, 2, bytes(16), local), Deadline(20))
+    with contextlib.closing(link), pytest.raises(FmiError):
+        while select.select([link], [], [], 20)[0]:
+            came += link.receive()
+    return came
+
+
+@contextlib.contextmanager
+def little_memory() -> Iterator[None]:
+    """Fail where more is taken than answers of a few hundred bytes and a TLS context need."""
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@quickly
+@given(transcripts | st.binary(max_size=200))
+def test_any_answer_to_a_registration_is_messages_and_an_error_at_its_end(reciter: Reciter, speech: bytes) -> None:
+    reciter.speech = speech
+    with little_memory(), contextlib.suppress(FmiError):
+        assert isinstance(listen_to(reciter.endpoint), list)
+
+
+@pytest.mark.parametrize("end", range(0, len(GREETING), 7))
+def test_a_greeting_that_ends_early_is_told(reciter: Reciter, end: int) -> None:
+    reciter.speech = GREETING[:end]
+    with pytest.raises(FmiError, match="left before the peer came"):
+        listen_to(reciter.endpoint)
+
+
+@quickly
+@given(damaged(st.just(RECORDS)) | st.binary(max_size=40))
+def test_any_answer_to_a_pairing_name_is_an_error(reciter: Reciter, speech: bytes) -> None:
+    with contextlib.suppress(ProtocolError):
+        replies = Replies()
+        replies.feed(speech)
+        assume(replies.peer is None or replies.peer.host.startswith("127."))  # the test must not call on strangers
+    reciter.speech = speech
+    appointment = tcpunch.Appointment(reciter.endpoint, b"comm1_0", 1, lambda: "rank 0", None, 0.05)
+    with little_memory(), pytest.raises(FmiError):
+        tcpunch.connect(appointment, Watch(lambda _: None).wait).close()
