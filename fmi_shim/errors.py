@@ -1,9 +1,9 @@
-"""What can go wrong in a communicator, by name.
+"""The exceptions that a communicator raises.
 
-Wrong arguments are Python's own `TypeError`, `ValueError` and `OverflowError`, raised before anything is
-sent. The errors here come from outside the calling rank. After any of them, and after an exception in the
-middle of an operation, the stream of messages is out of step: the communicator is closed and every further
-call raises `BrokenCommunicatorError` with the first error as its cause.
+Invalid arguments raise Python's own `TypeError`, `ValueError` and `OverflowError` before anything is sent. The errors
+in this module have their cause outside the calling rank. After any of them, and after an exception in the middle of an
+operation, the streams of messages are inconsistent: the communicator is closed, and every further call raises
+`BrokenCommunicatorError` with the first error as its ``__cause__``.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ class FmiError(Exception):
     message
         One line that names the ranks.
     origin
-        The rank where the trouble began, where that is known.
-    teller
-        The rank that told this one, when it did not find out itself.
+        The rank where the failure began, if that is known.
+    reported_by
+        The rank that reported the error, if this rank did not detect it itself.
     """
 
-    def __init__(self, message: str, origin: int | None = None, teller: int | None = None) -> None:
-        super().__init__(message, origin, teller)
+    def __init__(self, message: str, origin: int | None = None, reported_by: int | None = None) -> None:
+        super().__init__(message, origin, reported_by)
         self.message = message
         self.origin = origin
-        self.teller = teller
+        self.reported_by = reported_by
 
     def __str__(self) -> str:
-        return self.message if self.teller is None else f"{self.message} (told by rank {self.teller})"
+        return self.message if self.reported_by is None else f"{self.message} (reported by rank {self.reported_by})"
 
 
 class ConfigError(FmiError, ValueError):
-    """The configuration is missing, is no JSON, or has a value of a wrong type."""
+    """The configuration is missing, is not valid JSON, or has an invalid value."""
 
 
 class RendezvousError(FmiError, ConnectionError):
-    """The rendezvous server cannot be reached, broke off or spoke another protocol."""
+    """The rendezvous server cannot be reached, closed the connection, or speaks another protocol."""
 
 
 class StoreError(FmiError, ConnectionError):
@@ -45,11 +45,11 @@ class StoreError(FmiError, ConnectionError):
 
 
 class PeerTimeoutError(FmiError, TimeoutError):
-    """A rank did not come, or did not go on, within ``max_timeout``."""
+    """A rank did not connect, or made no progress, within ``max_timeout``."""
 
 
 class PeerLostError(FmiError, ConnectionError):
-    """A rank's process ended, or its connection broke, while others still depended on it."""
+    """A rank's process ended, or its connection broke, while other ranks still depended on it."""
 
 
 class MismatchError(FmiError):
@@ -61,8 +61,18 @@ class PeerFailedError(FmiError):
 
 
 class PeerOverflowError(PeerFailedError, OverflowError):
-    """Another rank's reduction left the range of its integer type."""
+    """A reduction on another rank overflowed its integer type."""
 
 
 class BrokenCommunicatorError(FmiError):
     """An earlier call on this communicator failed, or it was closed; ``__cause__`` is the first error."""
+
+
+VICTIM_ERRORS: tuple[type[FmiError], ...] = (
+    PeerLostError,
+    PeerTimeoutError,
+    PeerFailedError,
+    PeerOverflowError,
+    BrokenCommunicatorError,
+)
+"""The errors that a rank raises because another rank failed first. They are never the cause of a run's failure."""

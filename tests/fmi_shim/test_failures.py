@@ -51,7 +51,7 @@ def test_a_killed_rank_is_noticed_down_a_chain_of_ranks_that_wait_for_each_other
         text = failed_with(outcome, PeerLostError, 4)
         assert "rank 3 in send" in text
         assert "lost rank 4, whose connection was closed" in text
-        assert ("(told by rank" in text) is (rank < 3)
+        assert ("(reported by rank" in text) is (rank < 3)
 
 
 def test_a_rank_that_waits_at_the_rendezvous_server_notices_a_death_among_those_it_knows(world: World) -> None:
@@ -91,7 +91,7 @@ def test_a_late_rank_is_named_and_told_when_it_comes(world: World, tmp_path: Pat
     for outcome in outcomes:
         assert isinstance(outcome.error, PeerTimeoutError), outcomes
         assert "for 2 s" in outcome.error.message
-    assert outcomes[1].error.teller in (0, 2)  # rank 2 waits for rank 0 as long as that for rank 1
+    assert outcomes[1].error.reported_by in (0, 2)  # rank 2 waits for rank 0 as long as that for rank 1
 
 
 @pytest.mark.parametrize(

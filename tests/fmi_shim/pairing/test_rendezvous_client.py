@@ -166,7 +166,7 @@ def test_a_rank_that_gives_up_ends_the_waiting_of_those_it_never_met(shared: Ser
         with pytest.raises(PeerTimeoutError, match="rank 1 did not come to the rendezvous server"):
             meet(failing, 2, 1, 3, "abort", 1.0)
         failing.abort(Abort(2, 1, 2, "rank 2 gave up on rank 1"))
-        with pytest.raises(AbortedError, match=r"rank 2 gave up on rank 1 \(told by rank 2\)"):
+        with pytest.raises(AbortedError, match=r"rank 2 gave up on rank 1 \(reported by rank 2\)"):
             met.result(20)
     waiting.close()
     failing.close()
