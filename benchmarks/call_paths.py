@@ -1,14 +1,16 @@
-"""How many of the project's Python calls an operation passes through, in how many files, and how often the file changes.
+"""How many calls of the project an operation passes through, in how many files, and how often the file changes.
 
 ``python -m benchmarks.call_paths`` prints a row for each of five paths: a rank's first allreduce, which connects it; a
-later allreduce of 8 bytes over framed TCP; and at the endpoint a warm Invoke, a PutObject and an execution whose
-inline Map has one item with a Lambda task. A resumed coroutine counts as a call. The fewer changes of file, the easier a path is to follow.
+later allreduce of 8 bytes over framed TCP; and at the endpoint a warm Invoke, a PutObject, and an execution whose
+inline Map has one item with a Lambda task. A resumed coroutine counts as a call. The fewer changes of file, the easier
+a path is to follow.
 """
 
 from __future__ import annotations
 
 import collections
 import io
+import itertools
 import json
 import os
 import pickle
@@ -133,7 +135,7 @@ class Recorder:
 
 def path_of(files: list[str]) -> CallPath:
     """Return the path through `files`, one entry a call."""
-    changes = sum(before != after for before, after in zip(files, files[1:], strict=False))
+    changes = sum(before != after for before, after in itertools.pairwise(files))
     return CallPath(len(files), len(set(files)), changes)
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fmi_shim.backoff import pauses
+from fmi_shim.backoff import Patience, pauses
 
 
 @given(st.floats(1e-4, 10))
@@ -15,3 +15,23 @@ def test_pauses_double_up_to_the_longest(longest: float) -> None:
     assert first[0] == pytest.approx(longest / 16)
     assert [b / a for a, b in itertools.pairwise(first)][:4] == pytest.approx([2] * 4)
     assert first[4:] == pytest.approx([longest] * 4)
+
+
+def test_a_restart_begins_with_the_first_pause_and_the_whole_time_again() -> None:
+    slept: list[float] = []
+    patience = Patience(1.6, 1000.0, slept.append)
+    for restart in (False, False, False, True, False):
+        assert patience.pause(restart)
+    assert slept == pytest.approx([0.1, 0.2, 0.4, 0.1, 0.2])
+
+
+def test_pauses_end_after_the_longest_time_since_the_last_restart(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    patience = Patience(16.0, 10.0, lambda _: None)
+    now = 9.0
+    assert patience.pause(restart=True)
+    now = 18.0
+    assert patience.pause()
+    now = 19.0
+    assert not patience.pause()

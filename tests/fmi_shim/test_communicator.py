@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import fmi_shim as fmi
@@ -145,3 +146,12 @@ def test_a_wrong_type_descriptor_is_refused(
 ) -> None:
     with pytest.raises(error, match=message):
         fmi.types(*arguments)  # type: ignore[arg-type]
+
+
+def test_a_program_of_ever_new_calls_keeps_a_bounded_number_of_plans(world: World) -> None:
+    comm = fmi.Communicator(0, 1, world.config(), "name")
+    most = 0
+    for count in range(1, 700):
+        comm.allreduce(np.ones(count), fmi.func(fmi.op.sum))
+        most = max(most, len(comm._calls._plans), len(comm._calls.allreduces))
+    assert 2 <= most <= 256

@@ -250,3 +250,16 @@ def test_a_rank_is_lost_unless_it_comes_back() -> None:
     known.announce("next run", Announce(0, 50))
     assert tell() == []
     assert known.lost("stranger")() == []
+
+
+def test_the_oldest_of_too_many_failed_jobs_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rendezvous.jobs._FAILED_JOBS", 3)
+    known = jobs()
+    failure = Abort(0, 0, 1, "it failed")
+    for number in range(5):
+        join(known, f"first of {number}", 0, job=f"job {number}")
+        known.abort(f"first of {number}", failure)
+        known.leave(f"first of {number}")
+    for number in range(5):
+        answers = join(known, f"late in {number}", 1, job=f"job {number}")
+        assert [answer.message for answer in answers] == ([] if number < 2 else [failure])

@@ -271,3 +271,11 @@ def test_help_explains_the_models() -> None:
 def test_neither_boto3_nor_redis_is_imported_before_its_channel_is_used() -> None:
     program = "import fmi_shim, sys; sys.exit(bool({'boto3', 'redis'} & set(sys.modules)))"
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_an_operation_that_the_models_lack_is_estimated_as_the_one_nearest_to_it() -> None:
+    nearest = {Operation.exscan: Pattern.scan, Operation.reduce_scatter: Pattern.allreduce}
+    nearest |= {Operation.alltoall: Pattern.allgather, Operation.attach: Pattern.allgather}
+    for operation in Operation:
+        expected = Pattern[operation.name] if operation.name in Pattern.__members__ else nearest[operation]
+        assert Pattern.of(operation) is expected

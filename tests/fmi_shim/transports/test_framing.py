@@ -1,7 +1,7 @@
 """What a rank makes of any bytes at all that come instead of a message: an error of ours, and no memory."""
 
 import tracemalloc
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from fmi_shim.errors import FmiError, MismatchError, PeerLostError
 from fmi_shim.frames import Call, Kind, Operation, header, signature, waiting_frame
 from fmi_shim.termination_frames import Abort, Reason, abort_frame, goodbye_frame
+from fmi_shim.transports import framing
 from fmi_shim.transports.framing import Framing
 from fmi_shim.transports.tcp.stream import Buffers, advance
 from fmi_shim.transports.transfers import OnReceived, Transfer
@@ -119,3 +120,14 @@ def test_a_note_that_is_none_is_an_error_with_a_name(step: int) -> None:
     damaged_note = b"??" + NOTE[2:]
     with pytest.raises(MismatchError, match="rank 1 sent no valid frame"):
         Listener(Tape(damaged_note + MESSAGE, step), CALL).recv(np.empty((2, 2)), 1)
+
+
+def test_a_message_longer_than_any_that_is_accepted_is_refused_before_memory_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert framing.MAX_ANNOUNCED_BYTES == 16 << 30
+    monkeypatch.setattr(framing.np, "empty", lambda *_: pytest.fail("memory was asked for"))
+    for count in ((16 << 30) // 8 + 1, 1 << 40):
+        head = header(signature(replace(CALL, count=count, shape=(count,))), 8 * count, (count,))
+        with pytest.raises(MismatchError, match=f"announced {8 * count} bytes"):
+            Listener(Tape(head, 4096), OPEN).recv_new(1)

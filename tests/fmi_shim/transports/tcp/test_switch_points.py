@@ -1,4 +1,5 @@
-import contextlib
+import dataclasses
+import re
 
 import pytest
 from hypothesis import given
@@ -22,7 +23,18 @@ def test_a_wrong_entry_is_told_with_what_is_allowed(entry: str) -> None:
         load_switch_points({"FMI_SWITCH_POINTS": entry})
 
 
-@given(st.text(max_size=40))
-def test_any_text_is_a_table_or_a_config_error(text: str) -> None:
-    with contextlib.suppress(ConfigError):
-        assert load_switch_points({"FMI_SWITCH_POINTS": text}).allreduce >= 0
+names = st.sampled_from([field.name for field in dataclasses.fields(SwitchPoints)])
+tables = st.dictionaries(names, st.integers(0, 10**15))
+spaces = st.text(" ", max_size=2)
+
+
+@given(tables, spaces)
+def test_every_table_that_is_written_out_is_read_back(table: dict[str, int], space: str) -> None:
+    text = ",".join(f"{space}{name}{space}={space}{size}" for name, size in table.items())
+    assert load_switch_points({"FMI_SWITCH_POINTS": text}) == SwitchPoints(**table)
+
+
+@given(st.text(max_size=40).filter(lambda text: text.strip() and not re.search("[0-9]", text)))
+def test_a_text_without_a_size_is_a_config_error(text: str) -> None:
+    with pytest.raises(ConfigError):
+        load_switch_points({"FMI_SWITCH_POINTS": text})
