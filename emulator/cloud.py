@@ -8,6 +8,7 @@ import threading
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import Future
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -18,12 +19,15 @@ from emulator.aws.lambda_.core.settings import LambdaSettings
 from emulator.aws.sandboxes.process import ProcessSandboxes
 from emulator.aws.state import StateFolder
 from emulator.aws.stepfunctions.core.records import ExecutionRecord
+from emulator.fmi.event_rank import event_rank
 from rendezvous.server import RendezvousServer
 
 _Result = TypeVar("_Result")
 # Requests go from thread to thread; at Python's default of 5 ms an S3 GET takes 18 ms instead of 6.
 _SWITCH_INTERVAL_S = 0.0005
 _SETTINGS = LambdaSettings()
+# Imported once, by the process that forks the functions' processes.
+_PRELOADED = ("numpy", "fmi_shim")
 
 
 class LocalCloud:
@@ -37,7 +41,7 @@ class LocalCloud:
     port
         The endpoint's port; 0 takes a free one.
     preload
-        Modules that functions find imported already, such as ``torch``.
+        Modules to import before functions start, besides numpy and fmi_shim, such as ``torch``.
     settings
         How functions are run.
     host
@@ -64,7 +68,7 @@ class LocalCloud:
         state: Path | None = None,
         host: str = LOOPBACK,
     ) -> None:
-        self._settings = settings
+        self._settings = replace(settings, annotate_event=event_rank)
         self._state_path = state
         self._host = host
         self._port = port
@@ -135,7 +139,7 @@ class LocalCloud:
             # What is refused is refused before anything runs.
             state = StateFolder(self._state_path or scratch / "state", lasting=self._state_path is not None)
             started.callback(state.close)
-            self._sandboxes = ProcessSandboxes(scratch, self._preload)
+            self._sandboxes = ProcessSandboxes(scratch, (*_PRELOADED, *self._preload))
             await self._sandboxes.start()
             started.push_async_callback(self._sandboxes.close)
             if (reason := self._sandboxes.cpu_shares_missing) is not None:

@@ -7,6 +7,7 @@ from enum import Enum
 
 from emulator.aws.lambda_.core.history import InvocationRecord, InvocationStatus
 from emulator.aws.stepfunctions.core.records import ExecutionRecord, Status
+from emulator.fmi.event_rank import rank_of
 from emulator.fmi.rank_failures import is_victim
 
 # Ranks of one run are invoked at once; AWS lets a thousand in within ten seconds.
@@ -65,7 +66,7 @@ class Run:
     @property
     def ranks(self) -> int:
         """How many ranks it has."""
-        return len({call.rank for call in self.calls if call.rank is not None})
+        return len({rank_of(call).rank for call in self.calls} - {None})
 
 
 _STATES = {
@@ -139,7 +140,8 @@ def _problem(execution: ExecutionRecord, calls: Sequence[InvocationRecord]) -> s
     who = next((call for call in calls if call.request_id == said.get("requestId")), None)
     if who is None:
         return text
-    return f"{who.function}: {text}" if who.rank is None else f"rank {who.rank}: {text}"
+    rank = rank_of(who).rank
+    return f"{who.function}: {text}" if rank is None else f"rank {rank}: {text}"
 
 
 def _together(calls: Sequence[InvocationRecord]) -> list[list[InvocationRecord]]:
@@ -147,16 +149,17 @@ def _together(calls: Sequence[InvocationRecord]) -> list[list[InvocationRecord]]
     groups: list[list[InvocationRecord]] = []
     latest: dict[tuple[str, int | None], tuple[list[InvocationRecord], set[int]]] = {}
     for call in calls:
-        if call.rank is None:
+        rank, world_size = rank_of(call).rank, rank_of(call).world_size
+        if rank is None:
             continue
-        group, taken = latest.get((call.function, call.world_size), ([], set()))
-        if not group or call.received - group[0].received > _TOGETHER_S or call.rank in taken:
-            group, taken = latest[call.function, call.world_size] = [], set()
+        group, taken = latest.get((call.function, world_size), ([], set()))
+        if not group or call.received - group[0].received > _TOGETHER_S or rank in taken:
+            group, taken = latest[call.function, world_size] = [], set()
             groups.append(group)
         group.append(call)
         # A rank that was throttled is invoked again in the same run.
         if call.status is not InvocationStatus.THROTTLED:
-            taken.add(call.rank)
+            taken.add(rank)
     return groups
 
 
@@ -172,7 +175,7 @@ def _rank_run(calls: Sequence[InvocationRecord]) -> Run:
     else:
         state = RunState.STOPPED if InvocationStatus.STOPPED in states else RunState.SUCCEEDED
     ended = [call.ended for call in calls if call.ended is not None]
-    problem = f"rank {failed[0].rank}: {failed[0].error_type or failed[0].status.value}" if failed else ""
+    problem = f"rank {rank_of(failed[0]).rank}: {failed[0].error_type or failed[0].status.value}" if failed else ""
     return Run(
         calls[0].request_id,
         calls[0].function,
@@ -194,9 +197,9 @@ def in_order(calls: Iterable[InvocationRecord]) -> tuple[InvocationRecord, ...]:
     first: dict[str, float] = {}
     for call in calls:
         first[call.function] = min(first.get(call.function, call.received), call.received)
-    return tuple(
-        sorted(
-            calls,
-            key=lambda call: (first[call.function], -1 if call.rank is None else call.rank, call.received),
-        )
-    )
+
+    def position(call: InvocationRecord) -> tuple[float, int, float]:
+        rank = rank_of(call).rank
+        return first[call.function], -1 if rank is None else rank, call.received
+
+    return tuple(sorted(calls, key=position))

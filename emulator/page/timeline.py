@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from emulator.aws.lambda_.core.history import InvocationRecord, InvocationStatus
+from emulator.fmi.event_rank import rank_of
 from emulator.fmi.rank_lines import Phase
 
 # The drawing's width; it is stretched to that of the page.
@@ -212,7 +213,7 @@ def handler_span(call: InvocationRecord, now: float) -> tuple[float, float] | No
 
 def start_spread(calls: Iterable[InvocationRecord]) -> float | None:
     """Return the time from the first start of a rank to the last, seconds; None when fewer than two have started."""
-    starts = [call.started for call in calls if call.rank is not None and call.started is not None]
+    starts = [call.started for call in calls if rank_of(call).rank is not None and call.started is not None]
     return max(starts) - min(starts) if len(starts) > 1 else None
 
 
@@ -286,7 +287,8 @@ def _time(seconds: float, step: float) -> str:
 
 
 def _label(call: InvocationRecord) -> str:
-    return call.function if call.rank is None else f"rank {call.rank}"
+    rank = rank_of(call).rank
+    return call.function if rank is None else f"rank {rank}"
 
 
 def _sum(phases: Sequence[Phase], name: str) -> float | None:

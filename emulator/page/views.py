@@ -15,6 +15,7 @@ from emulator.aws.lambda_.core.history import InvocationRecord, InvocationStatus
 from emulator.aws.lambda_.core.invocations import LambdaService
 from emulator.aws.stepfunctions.core.records import ExecutionRecord
 from emulator.errors import ApiError
+from emulator.fmi.event_rank import rank_of
 from emulator.fmi.rank_lines import Phase
 from emulator.page import guard
 from emulator.page.phases import PhaseLog
@@ -158,7 +159,8 @@ class Page:
             lines = [line for line in lines if line.request_id in ("", request_id)]
         else:
             lines = await self._ask(lambda storage: storage.lines(name))
-        return await self._html("log.html", refresh=False, name=name, call=call, lines=lines)
+        rank = None if call is None else rank_of(call).rank
+        return await self._html("log.html", refresh=False, name=name, call=call, rank=rank, lines=lines)
 
     async def _bucket(self, request: web.Request) -> web.Response:
         bucket, prefix = request.match_info["name"], request.query.get("prefix", "")

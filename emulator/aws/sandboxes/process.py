@@ -115,7 +115,7 @@ class ProcessSandboxes:
     state
         Folder of the emulator's files; its keeper removes it when this process is gone, even when it was killed.
     preload
-        Modules that the zygote imports besides numpy, boto3 and fmi_shim.
+        Modules that the zygote imports, besides boto3, before it forks.
 
     Attributes
     ----------

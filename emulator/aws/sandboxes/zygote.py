@@ -20,9 +20,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import boto3
-import numpy as np  # noqa: F401 - for all workers to share
 
-import fmi_shim  # noqa: F401 - for all workers to share
 from emulator.aws.limits import REGION
 from emulator.aws.sandboxes.cpu_groups import CpuGroups
 from emulator.aws.sandboxes.import_paths import import_paths

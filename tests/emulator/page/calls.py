@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from emulator.aws.lambda_.core.history import InvocationRecord, InvocationStatus
+from emulator.fmi.event_rank import EventRank
 
 
 def call(rank: int | None, received: float = 100.0, **changes: object) -> InvocationRecord:
@@ -21,7 +22,6 @@ def call(rank: int | None, received: float = 100.0, **changes: object) -> Invoca
         ended=received + 2.5,
         billed_ms=2500,
         peak_memory_mb=60,
-        rank=rank,
-        world_size=None if rank is None else 4,
+        annotation=EventRank(rank, None if rank is None else 4),
     )
     return replace(record, **changes)  # type: ignore[arg-type] # whatever a test changes

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from emulator.aws.lambda_.core.history import InvocationStatus
 from emulator.aws.stepfunctions.core.records import ExecutionRecord, LambdaCall, Status
+from emulator.fmi.event_rank import rank_of
 from emulator.page.runs import RunState, runs_of
 from tests.emulator.page.calls import call
 
@@ -20,7 +21,7 @@ def execution(status: Status, request_ids: list[str], stopped_at: float | None =
 
 def test_ranks_that_were_invoked_at_once_are_a_run() -> None:
     (run,) = runs_of([], [call(1), call(0, 100.1), call(None, 101.0)])
-    assert [each.rank for each in run.calls] == [0, 1]
+    assert [rank_of(each).rank for each in run.calls] == [0, 1]
     assert (run.state, run.ranks, run.started, run.ended) == (RunState.SUCCEEDED, 2, 100.0, 102.6)
 
 
@@ -51,7 +52,7 @@ def test_an_execution_has_the_invocations_that_it_made_in_the_order_of_its_state
     other = call(0, 101.0, request_id="elsewhere")
     record = execution(Status.SUCCEEDED, [each.request_id for each in (first, *ranks, last)])
     run, apart = runs_of([record], [first, *ranks, last, other])[::-1]
-    assert [(each.function, each.rank) for each in run.calls] == [
+    assert [(each.function, rank_of(each).rank) for each in run.calls] == [
         *(("initialize", None), ("execute", 0), ("execute", 1), ("summarize", None)),
     ]
     assert (run.name, run.machine, run.ranks, run.transitions) == ("one", "pipeline", 2, 5)

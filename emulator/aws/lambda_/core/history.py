@@ -2,21 +2,18 @@
 
 import itertools
 import json
-import re
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Any
 
 from emulator.aws.lambda_.log_lines import Report
 from emulator.errors import SandboxError
 
 # A record takes about half a kilobyte.
 _CAPACITY = 10_000
-_DIGITS = re.compile("[0-9]{1,9}")
 
 
 class InvocationStatus(Enum):
@@ -58,8 +55,8 @@ class InvocationRecord:
         As its REPORT line says; None before the end.
     error_type
         The ``errorType`` of the answer, None unless there was an error.
-    rank, world_size
-        The event's ``RANK`` and ``WORLD_SIZE``, None when it has none.
+    annotation
+        What `LambdaSettings.annotate_event` returned for the event.
     """
 
     request_id: str
@@ -76,8 +73,7 @@ class InvocationRecord:
     billed_ms: int | None = None
     peak_memory_mb: int | None = None
     error_type: str | None = None
-    rank: int | None = None
-    world_size: int | None = None
+    annotation: object = None
 
     @property
     def cold(self) -> bool:
@@ -158,27 +154,6 @@ class Recording:
     def _to(self, record: InvocationRecord) -> None:
         self.record = record
         self._history.replace(self._key, record)
-
-
-def rank_of(event: Any) -> tuple[int | None, int | None]:
-    """Return an event's RANK and WORLD_SIZE, numbers or digits, and None for each that it lacks.
-
-    Parameters
-    ----------
-    event
-        The event, parsed; ranks' events are JSON objects.
-    """
-    if not isinstance(event, dict):
-        return None, None
-    return _number(event.get("RANK")), _number(event.get("WORLD_SIZE"))
-
-
-def _number(value: Any) -> int | None:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if isinstance(value, str) and _DIGITS.fullmatch(value):
-        return int(value)
-    return None
 
 
 def error_type_of(payload: bytes) -> str | None:

@@ -13,7 +13,7 @@ from emulator.aws.lambda_.core.admission import Admission
 from emulator.aws.lambda_.core.execution import Execution
 from emulator.aws.lambda_.core.execution_environments import Environments
 from emulator.aws.lambda_.core.function_registry import FunctionRegistry
-from emulator.aws.lambda_.core.history import InvocationHistory, InvocationRecord, InvocationStatus, rank_of
+from emulator.aws.lambda_.core.history import InvocationHistory, InvocationRecord, InvocationStatus
 from emulator.aws.lambda_.core.models import Function
 from emulator.aws.lambda_.core.settings import LambdaSettings
 from emulator.aws.lambda_.core.warm_pool import WarmPool
@@ -75,6 +75,7 @@ class LambdaService:
         self._pool = WarmPool(environments, settings.idle_s)
         self._execution = Execution(environments, self._pool)
         self._retry_delays_s = settings.retry_delays_s
+        self._annotate_event = settings.annotate_event
         self._admission = Admission(functions)
         self._history = InvocationHistory()
         self._events: set[asyncio.Task[None]] = set()
@@ -97,7 +98,7 @@ class LambdaService:
             When the call is refused: no such function, payload too large or no JSON, too many at once.
         """
         function = self._functions.get(reference, qualifier)
-        request = _request(function, payload, limits.SYNC_PAYLOAD_BYTES, "RequestResponse")
+        request = self._accept(function, payload, limits.SYNC_PAYLOAD_BYTES, "RequestResponse")
         with ExitStack() as held:
             try:
                 held.enter_context(self._admission.admitted(function.spec.name))
@@ -121,7 +122,7 @@ class LambdaService:
             When the call is refused: no such function, payload too large or no JSON.
         """
         function = self._functions.get(reference, qualifier)
-        request = _request(function, payload, limits.ASYNC_PAYLOAD_BYTES, "Event")
+        request = self._accept(function, payload, limits.ASYNC_PAYLOAD_BYTES, "Event")
         task = asyncio.ensure_future(self._run_event(request))
         self._events.add(task)
         task.add_done_callback(self._events.discard)
@@ -170,36 +171,33 @@ class LambdaService:
         answer, request_id = ended.answer, request.record.request_id
         return InvocationResult(request_id, answer.payload, answer.is_error, ended.log_tail, request.function.version)
 
+    def _accept(self, function: Function, payload: bytes, limit: int, kind: str) -> _Request:
+        """Check that a function can be run, and its event; return what is to be run."""
+        function.code_root  # noqa: B018 - an image has none, and says so
+        if len(payload) > limit:
+            raise ApiError(
+                "RequestTooLargeException",
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                f"{len(payload)} byte payload is too large for the {kind} invocation type (limit {limit} bytes)",
+            )
+        try:
+            event = json.loads(payload or b"{}", parse_constant=_refuse_constant)
+        except (ValueError, RecursionError) as error:
+            raise ApiError(
+                "InvalidRequestContentException",
+                HTTPStatus.BAD_REQUEST,
+                f"Could not parse request body into json: {error}",
+            ) from None
+        record = InvocationRecord(
+            request_id=str(uuid.uuid4()),
+            function=function.spec.name,
+            version=function.version,
+            memory_mb=function.spec.memory_mb,
+            received=time.time(),
+            annotation=None if self._annotate_event is None else self._annotate_event(event),
+        )
+        return _Request(function, payload or b"{}", record)
+
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON")
-
-
-def _request(function: Function, payload: bytes, limit: int, kind: str) -> _Request:
-    """Check that a function can be run, and its event; return what is to be run."""
-    function.code_root  # noqa: B018 - an image has none, and says so
-    if len(payload) > limit:
-        raise ApiError(
-            "RequestTooLargeException",
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            f"{len(payload)} byte payload is too large for the {kind} invocation type (limit {limit} bytes)",
-        )
-    try:
-        event = json.loads(payload or b"{}", parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise ApiError(
-            "InvalidRequestContentException",
-            HTTPStatus.BAD_REQUEST,
-            f"Could not parse request body into json: {error}",
-        ) from None
-    rank, world_size = rank_of(event)
-    record = InvocationRecord(
-        request_id=str(uuid.uuid4()),
-        function=function.spec.name,
-        version=function.version,
-        memory_mb=function.spec.memory_mb,
-        received=time.time(),
-        rank=rank,
-        world_size=world_size,
-    )
-    return _Request(function, payload or b"{}", record)

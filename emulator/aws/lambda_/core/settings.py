@@ -1,8 +1,9 @@
 """How the Lambda service runs functions."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from emulator.aws.lambda_.core.cold_starts import ColdStarts
 from emulator.aws.limits import ASYNC_RETRY_DELAYS_S, INIT_S
@@ -34,6 +35,9 @@ class LambdaSettings:
         How long a sandbox is kept without an invocation, seconds.
     init_s
         When an init phase is cut off, seconds.
+    annotate_event
+        Called with each event, parsed; the result, which should be small, is kept in the invocation's record. None
+        keeps nothing.
     """
 
     retry_delays_s: Sequence[float] = ASYNC_RETRY_DELAYS_S
@@ -41,3 +45,4 @@ class LambdaSettings:
     cold_starts: ColdStarts | None = None
     idle_s: float = _IDLE_S
     init_s: float = INIT_S
+    annotate_event: Callable[[Any], object] | None = None

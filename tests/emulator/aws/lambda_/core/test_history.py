@@ -11,7 +11,6 @@ from emulator.aws.lambda_.core.history import (
     InvocationRecord,
     InvocationStatus,
     error_type_of,
-    rank_of,
 )
 from emulator.aws.lambda_.log_lines import Report
 from emulator.errors import SandboxError
@@ -69,20 +68,6 @@ def test_the_oldest_are_forgotten_and_changing_them_does_nothing(ids: list[str],
     for key, request_id in zip(keys, ids, strict=True):
         history.replace(key, record(f"{request_id}!"))
     assert [seen.request_id for seen in history.recent()] == [f"{request_id}!" for request_id in ids][-capacity:]
-
-
-@pytest.mark.parametrize(
-    ("event", "rank"),
-    [
-        ({"RANK": "3", "WORLD_SIZE": 8}, (3, 8)),
-        ({"RANK": "x", "WORLD_SIZE": True}, (None, None)),
-        ({"RANK": "9" * 5000}, (None, None)),
-        ([{"RANK": 1}], (None, None)),
-        (None, (None, None)),
-    ],
-)
-def test_the_rank_is_read_from_numbers_and_digits_alone(event: object, rank: tuple[int | None, int | None]) -> None:
-    assert rank_of(event) == rank
 
 
 @pytest.mark.parametrize(

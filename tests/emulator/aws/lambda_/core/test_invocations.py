@@ -94,13 +94,13 @@ def test_a_call_that_is_cancelled_during_its_cold_start_leaves_nothing(with_serv
 def test_what_is_remembered_tells_cold_from_warm_and_how_each_ended(with_service: WithService) -> None:
     async def body(running: Service) -> None:
         running.deploy("f", "def handler(event, context): return 1 / event['RANK']", MemorySize=256)
-        await running.service.invoke("f", None, b'{"RANK": 1, "WORLD_SIZE": "2"}')
+        await running.service.invoke("f", None, b'{"RANK": 1}')
         await running.service.invoke("f", None, b'{"RANK": 0}')
         running.functions.reserve("f", 0)
         with pytest.raises(ApiError):
             await running.service.invoke("f", None, b"{}")
         cold, warm, throttled = running.service.recent()
-        assert (cold.status, cold.cold, cold.rank, cold.world_size) == (InvocationStatus.SUCCEEDED, True, 1, 2)
+        assert (cold.status, cold.cold, cold.annotation) == (InvocationStatus.SUCCEEDED, True, 1)
         assert (warm.status, warm.cold, warm.error_type) == (InvocationStatus.FAILED, False, "ZeroDivisionError")
         assert (throttled.status, throttled.error_type) == (InvocationStatus.THROTTLED, "TooManyRequestsException")
         assert (cold.log_group, cold.log_stream) == ("/aws/lambda/f", warm.log_stream)
@@ -112,7 +112,7 @@ def test_what_is_remembered_tells_cold_from_warm_and_how_each_ended(with_service
             assert record.ended is not None
             assert record.received <= record.started <= record.ended
 
-    with_service(body)
+    with_service(body, LambdaSettings(annotate_event=lambda event: event.get("RANK")))
 
 
 def test_what_is_no_json_is_refused(with_service: WithService) -> None:
