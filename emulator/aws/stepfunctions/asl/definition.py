@@ -3,15 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
+from typing import ClassVar
 
-from emulator.aws.stepfunctions.asl.choice_rules import Condition
-from emulator.aws.stepfunctions.asl.expressions import Expression
+from emulator.aws.stepfunctions.asl.choices import Choice
+from emulator.aws.stepfunctions.asl.expressions import ROOT, WHOLE, Expression, Path, ReferencePath
 from emulator.aws.stepfunctions.asl.json_values import Json
-from emulator.aws.stepfunctions.asl.paths import WHOLE, Path, ReferencePath
 from emulator.aws.stepfunctions.asl.resources import Resource
 from emulator.aws.stepfunctions.asl.retrying import Catcher, Retrier
-
-ROOT = ReferencePath("$", ())
 
 
 class MachineType(StrEnum):
@@ -68,22 +66,24 @@ class State:
         The state that follows; None after the last one.
     flow
         What it does with its data.
+
+    Attributes
+    ----------
+    kind
+        The state's Type.
     """
 
+    kind: ClassVar[str]
     name: str
     next: str | None = None
     flow: DataFlow = field(default_factory=DataFlow)
-
-    @property
-    def kind(self) -> str:
-        """The state's Type."""
-        return type(self).__name__.removesuffix("State")
 
 
 @dataclass(frozen=True)
 class PassState(State):
     """Hands its input on, or a fixed result."""
 
+    kind: ClassVar[str] = "Pass"
     result: Json | Missing = MISSING
 
 
@@ -91,11 +91,14 @@ class PassState(State):
 class SucceedState(State):
     """Ends its branch well."""
 
+    kind: ClassVar[str] = "Succeed"
+
 
 @dataclass(frozen=True)
 class FailState(State):
     """Ends the execution with an error."""
 
+    kind: ClassVar[str] = "Fail"
     error: Expression | None = None
     cause: Expression | None = None
 
@@ -104,23 +107,16 @@ class FailState(State):
 class WaitState(State):
     """Waits for a number of seconds, or until a time; each written out or at a path."""
 
+    kind: ClassVar[str] = "Wait"
     seconds: int | Path | None = None
     until: str | Path | None = None
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One rule of a Choice state."""
-
-    condition: Condition
-    next: str
-    assign: Expression | None = None
 
 
 @dataclass(frozen=True)
 class ChoiceState(State):
     """Goes on with the first rule that holds."""
 
+    kind: ClassVar[str] = "Choice"
     choices: tuple[Choice, ...] = field(kw_only=True)
     default: str | None = None
 
@@ -137,6 +133,7 @@ class WorkState(State):
 class TaskState(WorkState):
     """Calls a resource; its times are in seconds, written out or at a path."""
 
+    kind: ClassVar[str] = "Task"
     resource: Resource = field(kw_only=True)
     timeout_s: int | Path | None = None
     heartbeat_s: int | Path | None = None
@@ -146,6 +143,7 @@ class TaskState(WorkState):
 class ParallelState(WorkState):
     """Runs several branches at once."""
 
+    kind: ClassVar[str] = "Parallel"
     branches: tuple["Program", ...] = field(kw_only=True)
 
 
@@ -259,6 +257,7 @@ class MapState(WorkState):
         For a distributed Map; None for an inline one.
     """
 
+    kind: ClassVar[str] = "Map"
     processor: "Program" = field(kw_only=True)
     items_path: Path = WHOLE
     item_selector: Expression | None = None

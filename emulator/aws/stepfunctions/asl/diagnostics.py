@@ -4,16 +4,18 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from emulator.aws.stepfunctions.asl.expressions import Expression, ExpressionSyntaxError, compile_expression
-from emulator.aws.stepfunctions.asl.expressions import compile_template as compile_payload
-from emulator.aws.stepfunctions.asl.json_values import Json, dumps, is_number
-from emulator.aws.stepfunctions.asl.paths import (
+from emulator.aws.stepfunctions.asl.expressions import (
+    Expression,
+    ExpressionSyntaxError,
     Path,
     PathSyntaxError,
     ReferencePath,
+    compile_expression,
     compile_path,
     compile_reference_path,
 )
+from emulator.aws.stepfunctions.asl.expressions import compile_template as compile_payload
+from emulator.aws.stepfunctions.asl.json_values import Json, dumps, is_number
 
 _Value = TypeVar("_Value")
 

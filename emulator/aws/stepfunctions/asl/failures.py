@@ -58,20 +58,3 @@ class StateFailure(Exception):  # noqa: N818 - a failure is what the language ca
         """Return what a catcher's next state gets to see."""
         named = {"Error": self.error, "Cause": self.cause}
         return {key: text for key, text in named.items() if text is not None}
-
-
-def matches(names: tuple[str, ...], error: str | None) -> bool:
-    """Tell whether the ErrorEquals of a retrier or catcher mean an error.
-
-    Sources: https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html: States.Runtime is
-    always fatal, States.DataLimitExceeded is not among States.ALL, and States.TaskFailed means all but timeouts.
-    """
-    if error == RUNTIME:
-        return False
-    if error in names:
-        return True
-    if error == DATA_LIMIT_EXCEEDED:
-        return False
-    if error == HEARTBEAT_TIMEOUT and TIMEOUT in names:
-        return True
-    return ALL in names or (TASK_FAILED in names and error not in (TIMEOUT, HEARTBEAT_TIMEOUT))

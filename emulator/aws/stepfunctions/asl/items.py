@@ -1,8 +1,9 @@
-"""The items of a distributed Map: read from documents, and put together in batches."""
+"""The items of a distributed Map: read from documents, grouped into batches, and how many of them may fail."""
 
 import csv
 import io
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from emulator.aws.stepfunctions.asl.definition import ItemReader
 from emulator.aws.stepfunctions.asl.json_values import Json, dumps, loads
@@ -113,3 +114,29 @@ def batches(items: Sequence[Json], most: int | None, most_bytes: int | None, bat
         batch.append(item)
     if batch:
         yield {**base, "Items": batch}
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """What a Map tolerates; where both are given, both hold. Where nothing is said, nothing is tolerated.
+
+    Source: https://docs.aws.amazon.com/step-functions/latest/dg/state-map-distributed.html#maprun-fail-threshold
+
+    Parameters
+    ----------
+    count
+        How many items may fail, or None.
+    percentage
+        How many of a hundred, or None.
+    """
+
+    count: int | None = None
+    percentage: float | None = None
+
+    def exceeded(self, failed: int, total: int) -> bool:
+        """Tell whether more have failed than is tolerated."""
+        if self.count is None and self.percentage is None:
+            return failed > 0
+        if self.count is not None and failed > self.count:
+            return True
+        return self.percentage is not None and 100 * failed > self.percentage * total

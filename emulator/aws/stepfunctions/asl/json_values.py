@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any, TypeAlias
 
@@ -12,13 +13,8 @@ Json: TypeAlias = Any
 _TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
 
 
-# One for all: json.dumps would make one a call.
-_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
-
-
-def dumps(value: Json) -> str:
-    """Return a value as compact JSON, the way AWS writes it."""
-    return _ENCODER.encode(value)
+# Returns a value as compact JSON, as AWS writes it. One encoder for all calls: json.dumps would construct one a call.
+dumps: Callable[[Json], str] = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
 def loads(text: str) -> Json:

@@ -15,8 +15,7 @@ from emulator.aws.stepfunctions.asl.definition import (
 )
 from emulator.aws.stepfunctions.asl.diagnostics import DefinitionError, Fields, Findings
 from emulator.aws.stepfunctions.asl.json_values import loads
-from emulator.aws.stepfunctions.asl.parse_fields import Nested, refuse_jsonata
-from emulator.aws.stepfunctions.asl.parse_states import parse_state
+from emulator.aws.stepfunctions.asl.parse_states import Nested, parse_state, refuse_jsonata
 
 _TIMEOUT_S = range(1, 100_000_000)
 _STATE_NAME_CHARACTERS = 80

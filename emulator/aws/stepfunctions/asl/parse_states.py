@@ -1,40 +1,188 @@
-"""States from their JSON, each type by a function of its own."""
+"""The parser of states, one function for each type of state."""
 
+import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from emulator.aws.stepfunctions.asl import diagnostics as codes
+from emulator.aws.stepfunctions.asl.choices import parse_choices
 from emulator.aws.stepfunctions.asl.definition import (
     MISSING,
     ChoiceState,
     DataFlow,
+    Distribution,
     FailState,
+    ItemBatcher,
+    ItemReader,
     MachineType,
+    MapState,
     ParallelState,
     PassState,
+    Program,
+    ResultWriter,
     State,
     SucceedState,
     TaskState,
+    Transformation,
     WaitState,
 )
-from emulator.aws.stepfunctions.asl.diagnostics import Fields, shown
-from emulator.aws.stepfunctions.asl.expressions import Constant, Expression
+from emulator.aws.stepfunctions.asl.diagnostics import INVALID_RESOURCE, Fields, shown
+from emulator.aws.stepfunctions.asl.expressions import ROOT, WHOLE, Constant, Expression, ReferencePath
+from emulator.aws.stepfunctions.asl.failures import ALL, NAMES
 from emulator.aws.stepfunctions.asl.json_values import timestamp
-from emulator.aws.stepfunctions.asl.parse_choice import parse_choices
-from emulator.aws.stepfunctions.asl.parse_fields import (
-    Nested,
-    parse_catchers,
-    parse_flow,
-    parse_next,
-    parse_retriers,
-    refuse_jsonata,
-)
-from emulator.aws.stepfunctions.asl.parse_map import parse_map
 from emulator.aws.stepfunctions.asl.resources import Pattern, Resource, ResourceError, parse_resource
+from emulator.aws.stepfunctions.asl.retrying import (
+    DEFAULT_BACKOFF_RATE,
+    DEFAULT_INTERVAL_S,
+    DEFAULT_MAX_ATTEMPTS,
+    Catcher,
+    Retrier,
+)
 
 _SECONDS = range(100_000_000)
 _POSITIVE_SECONDS = range(1, 100_000_000)
+_MAX_DELAY_S = range(1, 31_622_400)
+_COUNT = range(2**31)
+_POSITIVE = range(1, 2**31)
+_BATCH_BYTES = range(1, 256 * 1024 + 1)
+_LABEL = re.compile(r"[^\s?*<>{}\[\]:;,\\|^~$#%&`\"\x00-\x1f\x7f-\x9f/]{1,40}")
+_DISTRIBUTED_ONLY = (
+    "ItemReader",
+    "ItemBatcher",
+    "ResultWriter",
+    "ToleratedFailureCount",
+    "ToleratedFailureCountPath",
+    "ToleratedFailurePercentage",
+    "ToleratedFailurePercentagePath",
+    "Label",
+)
+_READERS = {"arn:aws:states:::s3:getObject": "getObject", "arn:aws:states:::s3:listObjectsV2": "listObjectsV2"}
+_WRITER = "arn:aws:states:::s3:putObject"
+_DELIMITERS = {"COMMA": ",", "PIPE": "|", "SEMICOLON": ";", "SPACE": " ", "TAB": "\t"}
 # What Lambda's Invoke takes through Step Functions.
 _LAMBDA_PARAMETERS = {"FunctionName", "Payload", "Qualifier", "InvocationType", "ClientContext", "LogType"}
+
+
+class Nested(ABC):
+    """What a state's parser needs of the whole: the programs within it, and what is unique over them."""
+
+    machine_type: MachineType
+
+    @abstractmethod
+    def program(self, fields: Fields) -> Program:
+        """Read StartAt and States."""
+
+    @abstractmethod
+    def label(self, name: str, fields: Fields) -> str:
+        """Return a distributed Map's label."""
+
+
+def refuse_jsonata(fields: Fields) -> bool:
+    """Read QueryLanguage; tell whether it is the one that is emulated."""
+    language = fields.raw("QueryLanguage")
+    if language in (None, "JSONPath"):
+        return True
+    fields.wrong("QueryLanguage", f"only JSONPath is emulated, got {shown(language)}; rewrite it with JSONPath")
+    return False
+
+
+def parse_flow(fields: Fields, *names: str) -> DataFlow:
+    """Read the fields that say what a state does with its data, of those that it may have."""
+    found: dict[str, Any] = {}
+    if "Parameters" in names:
+        found["parameters"] = fields.template("Parameters")
+    if "ResultSelector" in names:
+        found["result_selector"] = fields.template("ResultSelector")
+    if "Assign" in names:
+        found["assign"] = parse_assign(fields)
+    if "ResultPath" in names:
+        found["result_path"] = parse_result_path(fields)
+    for name, key in (("InputPath", "input_path"), ("OutputPath", "output_path")):
+        if fields.has(name):
+            found[key] = None if fields.raw(name) is None else fields.path(name)
+    return DataFlow(**found)
+
+
+def parse_result_path(fields: Fields) -> ReferencePath | None:
+    """Read ResultPath; None when the result is to be dropped."""
+    if not fields.has("ResultPath"):
+        return ROOT
+    return None if fields.raw("ResultPath") is None else fields.reference_path("ResultPath")
+
+
+def parse_assign(fields: Fields) -> Expression | None:
+    """Read Assign."""
+    if fields.has("Assign") and not isinstance(fields.raw("Assign"), dict):
+        fields.wrong("Assign", f"expected an object, got {shown(fields.raw('Assign'))}")
+    return fields.template("Assign")
+
+
+def parse_next(fields: Fields) -> str | None:
+    """Read Next or End: exactly one of them."""
+    following = fields.text("Next")
+    end = fields.flag("End")
+    if fields.has("Next") == (end is True):
+        fields.wrong("", "expected either Next, or End with true" + (", not both" if end else ""))
+    return following
+
+
+def parse_retriers(fields: Fields) -> tuple[Retrier, ...]:
+    """Read Retry."""
+    entries = fields.objects("Retry")
+    return tuple(_parse_retrier(entry, last=entry is entries[-1]) for entry in entries)
+
+
+def _parse_retrier(entry: Fields, *, last: bool) -> Retrier:
+    entry.text("Comment")
+    errors = _parse_errors(entry, last=last)
+    interval_s = entry.whole("IntervalSeconds", _POSITIVE_SECONDS) or DEFAULT_INTERVAL_S
+    attempts = entry.whole("MaxAttempts", _SECONDS)
+    rate = entry.number("BackoffRate", 1.0, float("inf"))
+    max_delay_s = entry.whole("MaxDelaySeconds", _MAX_DELAY_S)
+    if max_delay_s is not None and max_delay_s <= interval_s:
+        entry.wrong("MaxDelaySeconds", f"expected more than IntervalSeconds ({interval_s}), got {max_delay_s}")
+    jitter = entry.one_of("JitterStrategy", ("FULL", "NONE"))
+    entry.end("a retrier")
+    return Retrier(
+        errors,
+        interval_s,
+        DEFAULT_MAX_ATTEMPTS if attempts is None else attempts,
+        DEFAULT_BACKOFF_RATE if rate is None else rate,
+        max_delay_s,
+        jitter == "FULL",
+    )
+
+
+def parse_catchers(fields: Fields) -> tuple[Catcher, ...]:
+    """Read Catch."""
+    entries = fields.objects("Catch")
+    return tuple(_parse_catcher(entry, last=entry is entries[-1]) for entry in entries)
+
+
+def _parse_catcher(entry: Fields, *, last: bool) -> Catcher:
+    entry.text("Comment")
+    errors = _parse_errors(entry, last=last)
+    entry.require("Next")
+    following = entry.text("Next") or ""
+    result_path, assign = parse_result_path(entry), parse_assign(entry)
+    entry.end("a catcher")
+    return Catcher(errors, following, result_path, assign)
+
+
+def _parse_errors(entry: Fields, *, last: bool) -> tuple[str, ...]:
+    entry.require("ErrorEquals")
+    names = entry.raw("ErrorEquals")
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        if entry.has("ErrorEquals"):
+            entry.wrong("ErrorEquals", f"expected an array of error names, got {shown(names)}")
+        return ()
+    if ALL in names and (len(names) > 1 or not last):
+        entry.wrong("ErrorEquals", f"{ALL} must stand alone, and in the last entry")
+    for name in names:
+        if name.startswith("States.") and name not in NAMES:
+            entry.wrong("ErrorEquals", f"there is no error {name!r}; names that start with States. are the language's")
+    return tuple(names)
 
 
 def parse_state(name: str, fields: Fields, nested: Nested) -> State | None:
@@ -166,3 +314,166 @@ def _check_parameters(fields: Fields, resource: Resource) -> None:
         fields.wrong("Parameters", "the field 'FunctionName' is required")
     for plain in sorted(names.keys() - _LAMBDA_PARAMETERS):
         fields.wrong(f"Parameters/{names[plain]}", f"the field {plain!r} is not supported by lambda:invoke")
+
+
+def parse_map(name: str, fields: Fields, nested: Nested) -> State:
+    """Read a Map state."""
+    fields.at_most_one("ItemProcessor", "Iterator")
+    processor_name = "Iterator" if fields.has("Iterator") else "ItemProcessor"
+    fields.require(processor_name)
+    processor = fields.object(processor_name)
+    program, child_type = Program("", {}), None
+    if processor is not None:
+        processor.text("Comment")
+        child_type = _parse_processor_config(processor, nested)
+        program = nested.program(processor)
+        processor.end("an item processor")
+    # Parameters is what ItemSelector was called first; it makes the items, and not the state's own input.
+    fields.at_most_one("ItemSelector", "Parameters")
+    selector = fields.template("ItemSelector") or fields.template("Parameters")
+    distribution = None
+    if child_type is not None:
+        distribution = _parse_distribution(name, fields, nested, child_type)
+    else:
+        for only in _DISTRIBUTED_ONLY:
+            if fields.has(only):
+                fields.wrong(only, 'only a Map with "ProcessorConfig": {"Mode": "DISTRIBUTED"} has this field')
+                fields.raw(only)
+    return MapState(
+        name,
+        parse_next(fields),
+        parse_flow(fields, "ResultSelector", "ResultPath", "Assign"),
+        parse_retriers(fields),
+        parse_catchers(fields),
+        processor=program,
+        items_path=fields.path("ItemsPath") or WHOLE,
+        item_selector=selector,
+        max_concurrency=fields.whole_or_path("MaxConcurrency", _COUNT) or 0,
+        distribution=distribution,
+    )
+
+
+def _parse_processor_config(processor: Fields, nested: Nested) -> MachineType | None:
+    """Return the type of the child executions of a distributed Map, None for an inline one."""
+    config = processor.object("ProcessorConfig")
+    if config is None:
+        return None
+    mode = config.one_of("Mode", ("INLINE", "DISTRIBUTED"))
+    kind = config.one_of("ExecutionType", tuple(MachineType))
+    if mode == "DISTRIBUTED" and kind is None and not config.has("ExecutionType"):
+        config.require("ExecutionType")
+    if mode != "DISTRIBUTED" and config.has("ExecutionType"):
+        config.wrong("ExecutionType", "only Mode DISTRIBUTED has child executions")
+    if mode == "DISTRIBUTED" and nested.machine_type is MachineType.EXPRESS:
+        config.wrong("Mode", "an EXPRESS workflow cannot have a distributed Map")
+    config.end("a processor config")
+    return MachineType(kind or "STANDARD") if mode == "DISTRIBUTED" else None
+
+
+def _parse_distribution(name: str, fields: Fields, nested: Nested, child_type: MachineType) -> Distribution:
+    label = nested.label(name, fields)
+    if not _LABEL.fullmatch(label):
+        fields.wrong("Label", f"expected 1 to 40 characters without spaces, brackets and wildcards, got {label!r}")
+    percentage = fields.number("ToleratedFailurePercentage", 0, 100)
+    fields.at_most_one("ToleratedFailurePercentage", "ToleratedFailurePercentagePath")
+    return Distribution(
+        child_type,
+        label,
+        _parse_reader(fields.object("ItemReader")),
+        _parse_batcher(fields.object("ItemBatcher")),
+        _parse_writer(fields.object("ResultWriter")),
+        fields.whole_or_path("ToleratedFailureCount", _COUNT),
+        fields.path("ToleratedFailurePercentagePath") if percentage is None else percentage,
+    )
+
+
+def _parse_reader(fields: Fields | None) -> ItemReader | None:
+    if fields is None:
+        return None
+    fields.require("Resource")
+    resource = fields.text("Resource")
+    if resource is not None and resource not in _READERS:
+        fields.wrong("Resource", f"expected {' or '.join(_READERS)}, got {resource!r}", INVALID_RESOURCE)
+    action = _READERS.get(resource or "", "getObject")
+    parameters = _bucket_parameters(fields, "Bucket", "Key" if action == "getObject" else None)
+    config = fields.object("ReaderConfig")
+    fields.end("an item reader")
+    if config is None:
+        if action == "getObject":
+            fields.wrong("", "the field 'ReaderConfig' with an InputType is required for getObject")
+        return ItemReader(action, parameters)
+    if action == "getObject":
+        config.require("InputType")
+    input_type = config.one_of("InputType", ("JSON", "JSONL", "CSV"))
+    headers = _parse_headers(config) if input_type == "CSV" else None
+    delimiter = config.one_of("CSVDelimiter", _DELIMITERS.keys()) if input_type == "CSV" else None
+    pointer = config.text("ItemsPointer") if input_type == "JSON" else None
+    if pointer and not pointer.startswith("/"):
+        config.wrong("ItemsPointer", f"expected a JSON pointer that starts with /, got {pointer!r}")
+    max_items = config.whole_or_path("MaxItems", _COUNT)
+    config.end(f"a reader config for {input_type or 'no InputType'}")
+    return ItemReader(
+        action, parameters, input_type or "JSON", headers, _DELIMITERS[delimiter or "COMMA"], pointer or "", max_items
+    )
+
+
+def _parse_headers(config: Fields) -> tuple[str, ...] | None:
+    config.require("CSVHeaderLocation")
+    location = config.one_of("CSVHeaderLocation", ("FIRST_ROW", "GIVEN"))
+    headers = config.raw("CSVHeaders")
+    if location != "GIVEN":
+        if config.has("CSVHeaders"):
+            config.wrong("CSVHeaders", "only CSVHeaderLocation GIVEN has headers")
+        return None
+    if not isinstance(headers, list) or not headers or not all(isinstance(header, str) for header in headers):
+        config.wrong("CSVHeaders", f"expected an array of column names, got {shown(headers)}")
+        return None
+    return tuple(headers)
+
+
+def _parse_batcher(fields: Fields | None) -> ItemBatcher | None:
+    if fields is None:
+        return None
+    items = fields.whole_or_path("MaxItemsPerBatch", _POSITIVE)
+    size = fields.whole_or_path("MaxInputBytesPerBatch", _BATCH_BYTES)
+    names = ("MaxItemsPerBatch", "MaxItemsPerBatchPath", "MaxInputBytesPerBatch", "MaxInputBytesPerBatchPath")
+    if not any(map(fields.has, names)):
+        fields.wrong("", "expected MaxItemsPerBatch, MaxInputBytesPerBatch or both")
+    batch_input = fields.template("BatchInput")
+    fields.end("an item batcher")
+    return ItemBatcher(items, size, batch_input)
+
+
+def _parse_writer(fields: Fields | None) -> ResultWriter | None:
+    if fields is None:
+        return None
+    resource = fields.text("Resource")
+    if resource is not None and resource != _WRITER:
+        fields.wrong("Resource", f"expected {_WRITER}, got {resource!r}", INVALID_RESOURCE)
+    if fields.has("Resource") != fields.has("Parameters"):
+        fields.wrong("", "expected Resource and Parameters together")
+    parameters = _bucket_parameters(fields, "Bucket", None) if fields.has("Parameters") else None
+    config = fields.object("WriterConfig")
+    transformation, output = None, None
+    if config is not None:
+        transformation = config.one_of("Transformation", tuple(Transformation))
+        output = config.one_of("OutputType", ("JSON", "JSONL"))
+        config.end("a writer config")
+    elif parameters is None:
+        fields.wrong("", "expected WriterConfig, or Resource and Parameters")
+    fields.end("a result writer")
+    default = Transformation.NONE if parameters is not None else Transformation.COMPACT
+    return ResultWriter(parameters, Transformation(transformation or default), output == "JSONL")
+
+
+def _bucket_parameters(fields: Fields, *required: str | None) -> Expression:
+    fields.require("Parameters")
+    parameters = fields.raw("Parameters")
+    if isinstance(parameters, dict):
+        present = {name.removesuffix(".$") for name in parameters}
+        for name in required:
+            if name is not None and name not in present:
+                fields.wrong("Parameters", f"the field {name!r} is required")
+    elif fields.has("Parameters"):
+        fields.wrong("Parameters", f"expected an object, got {shown(parameters)}")
+    return fields.template("Parameters") or Constant({})

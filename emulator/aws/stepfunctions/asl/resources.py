@@ -55,16 +55,6 @@ class Resource:
         """Whether it is a function's own ARN."""
         return not self.service
 
-    @property
-    def event_type(self) -> str:
-        """The resourceType in the history."""
-        return f"aws-sdk:{self.service}" if self.sdk else self.service
-
-    @property
-    def event_resource(self) -> str:
-        """The resource in the history."""
-        return f"{self.action}.{self.pattern}" if self.pattern else self.action
-
 
 # What can be called without aws-sdk, and the patterns that each has on AWS, source:
 # https://docs.aws.amazon.com/step-functions/latest/dg/integrate-services.html

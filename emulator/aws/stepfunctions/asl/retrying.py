@@ -3,9 +3,15 @@
 import random
 from dataclasses import dataclass
 
-from emulator.aws.stepfunctions.asl.expressions import Expression
-from emulator.aws.stepfunctions.asl.failures import matches
-from emulator.aws.stepfunctions.asl.paths import ReferencePath
+from emulator.aws.stepfunctions.asl.expressions import Expression, ReferencePath
+from emulator.aws.stepfunctions.asl.failures import (
+    ALL,
+    DATA_LIMIT_EXCEEDED,
+    HEARTBEAT_TIMEOUT,
+    RUNTIME,
+    TASK_FAILED,
+    TIMEOUT,
+)
 
 # The language's own values: https://states-language.net/#errors
 DEFAULT_INTERVAL_S = 1
@@ -97,3 +103,20 @@ class Catcher:
     next: str
     result_path: ReferencePath | None
     assign: Expression | None = None
+
+
+def matches(names: tuple[str, ...], error: str | None) -> bool:
+    """Tell whether the ErrorEquals of a retrier or catcher mean an error.
+
+    Sources: https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html: States.Runtime is
+    always fatal, States.DataLimitExceeded is not among States.ALL, and States.TaskFailed means all but timeouts.
+    """
+    if error == RUNTIME:
+        return False
+    if error in names:
+        return True
+    if error == DATA_LIMIT_EXCEEDED:
+        return False
+    if error == HEARTBEAT_TIMEOUT and TIMEOUT in names:
+        return True
+    return ALL in names or (TASK_FAILED in names and error not in (TIMEOUT, HEARTBEAT_TIMEOUT))

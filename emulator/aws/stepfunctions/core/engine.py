@@ -11,17 +11,14 @@ from emulator.aws.stepfunctions.asl.definition import MachineType, MapState, Par
 from emulator.aws.stepfunctions.asl.failures import RUNTIME, TIMEOUT, StateFailure
 from emulator.aws.stepfunctions.asl.json_values import Json, dumps
 from emulator.aws.stepfunctions.core.arns import execution_arn, express_arn
-from emulator.aws.stepfunctions.core.aws_calls import AwsCalls
+from emulator.aws.stepfunctions.core.aws_sdk import AwsCalls
+from emulator.aws.stepfunctions.core.concurrency import run_inline_map, run_parallel
 from emulator.aws.stepfunctions.core.distributed_map import DistributedMaps
-from emulator.aws.stepfunctions.core.execution import Execution, new_name
-from emulator.aws.stepfunctions.core.interpreter import Interpreter, Work
+from emulator.aws.stepfunctions.core.execution import Execution, MapRun, new_name
+from emulator.aws.stepfunctions.core.interpreter import Interpreter, Visit, Work
 from emulator.aws.stepfunctions.core.machines import Machine
-from emulator.aws.stepfunctions.core.map_run import MapRun
-from emulator.aws.stepfunctions.core.parallel import run_inline_map, run_parallel
 from emulator.aws.stepfunctions.core.records import Status
-from emulator.aws.stepfunctions.core.state_execution import Visit
-from emulator.aws.stepfunctions.core.task_tokens import TaskTokens
-from emulator.aws.stepfunctions.core.tasks import Integration, TaskRunner
+from emulator.aws.stepfunctions.core.tasks import Integration, TaskRunner, TaskTokens
 
 _log = logging.getLogger(__name__)
 
@@ -40,6 +37,7 @@ class Engine:
     def __init__(self, integrations: Mapping[str, Integration], aws: AwsCalls) -> None:
         self.tokens = TaskTokens()
         self.executions: dict[str, Execution] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
         self._past: deque[Execution] = deque()
         self._distributed = DistributedMaps(aws, self._run_child)
         self._work: dict[type[State], Work] = {
@@ -61,20 +59,22 @@ class Engine:
 
     async def stop(self, execution: Execution, failure: StateFailure) -> None:
         """End an execution with all that it has started, and wait until that is gone."""
-        if execution.task is not None and execution.status is Status.RUNNING:
+        task = self._tasks.get(execution.arn)
+        if task is not None and execution.status is Status.RUNNING:
             execution.failure = failure
-            execution.task.cancel()
-            await asyncio.wait({execution.task})
+            task.cancel()
+            await asyncio.wait({task})
             if execution.status is Status.RUNNING:
                 # It was cancelled before its first step.
                 execution.end(Status.ABORTED, 0, failure=failure)
 
     async def finished(self, execution: Execution) -> None:
         """Wait until an execution has ended; when this wait is cancelled, so is the execution."""
-        if execution.task is None:
+        task = self._tasks.get(execution.arn)
+        if task is None:
             return
         try:
-            await asyncio.wait({execution.task})
+            await asyncio.wait({task})
         except asyncio.CancelledError:
             await self.stop(execution, StateFailure(None))
             raise
@@ -86,14 +86,15 @@ class Engine:
 
     def _launch(self, execution: Execution, program: Program, timeout_s: float | None) -> None:
         self.executions[execution.arn] = execution
-        execution.task = asyncio.get_running_loop().create_task(
-            self._drive(execution, program, timeout_s), name=execution.arn
-        )
-        if execution.parent is None:
-            execution.task.add_done_callback(lambda _: self._ended(execution))
+        task = asyncio.get_running_loop().create_task(self._drive(execution, program, timeout_s), name=execution.arn)
+        self._tasks[execution.arn] = task
+        task.add_done_callback(lambda _: self._ended(execution))
 
     def _ended(self, execution: Execution) -> None:
         """Take note of an execution that has ended; the oldest of too many is forgotten with its children."""
+        del self._tasks[execution.arn]
+        if execution.parent is not None:
+            return
         self._past.append(execution)
         if len(self._past) > EXECUTIONS_KEPT:
             oldest = self._past.popleft()

@@ -1,30 +1,117 @@
-"""One execution while it runs and after: its input and output, its history, its items."""
+"""Executions and the map runs they start: input and output, event history, items, child executions."""
 
-import asyncio
 import json
 import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from emulator.aws.stepfunctions.asl.definition import MachineType
-from emulator.aws.stepfunctions.asl.failures import StateFailure
+from emulator.aws.limits import HISTORY_EVENTS
+from emulator.aws.stepfunctions.asl.definition import MachineType, MapState
+from emulator.aws.stepfunctions.asl.failures import RUNTIME, StateFailure
+from emulator.aws.stepfunctions.asl.items import Tolerance
 from emulator.aws.stepfunctions.asl.json_values import Json
-from emulator.aws.stepfunctions.core.history import COMPLETE, History
+from emulator.aws.stepfunctions.core.arns import map_run_arn
 from emulator.aws.stepfunctions.core.machines import Machine
 from emulator.aws.stepfunctions.core.records import ExecutionRecord, ItemRecord, LambdaCall, Status
 
-if TYPE_CHECKING:
-    from emulator.aws.stepfunctions.core.map_run import MapRun
-
-_ENDS = {
+_DATA = {"input", "output", "parameters"}
+COMPLETE = {"truncated": False}
+_END_EVENTS = {
     Status.SUCCEEDED: "ExecutionSucceeded",
     Status.FAILED: "ExecutionFailed",
     Status.TIMED_OUT: "ExecutionTimedOut",
     Status.ABORTED: "ExecutionAborted",
 }
+
+
+@dataclass(frozen=True)
+class HistoryEvent:
+    """One event.
+
+    Parameters
+    ----------
+    event_id, previous_id
+        Its number, from 1, and that of the event that led to it.
+    timestamp
+        When it happened, seconds since the epoch.
+    kind
+        AWS's name for it, such as ``TaskScheduled``.
+    details
+        What it tells, under the names of the API.
+    """
+
+    event_id: int
+    previous_id: int
+    timestamp: float
+    kind: str
+    details: Mapping[str, Json] | None
+
+    def to_api(self, *, with_data: bool) -> dict[str, Any]:
+        """Return the HistoryEvent of the API; without data, inputs and outputs are left out."""
+        event: dict[str, Any] = {
+            "timestamp": self.timestamp,
+            "type": self.kind,
+            "id": self.event_id,
+            "previousEventId": self.previous_id,
+        }
+        if self.details is not None:
+            kept = self.details.items()
+            event[self._details_name()] = {
+                name: value for name, value in kept if with_data or name.removesuffix("Details") not in _DATA
+            }
+        return event
+
+    def _details_name(self) -> str:
+        for ending in ("StateEntered", "StateExited"):
+            if self.kind.endswith(ending):
+                return f"{ending[0].lower()}{ending[1:]}EventDetails"
+        return f"{self.kind[0].lower()}{self.kind[1:]}EventDetails"
+
+
+class History:
+    """The events of one execution.
+
+    Parameters
+    ----------
+    kept
+        Whether events are kept. EXPRESS executions have no history, but their events are counted all the same.
+    """
+
+    def __init__(self, *, kept: bool) -> None:
+        self._kept = kept
+        self._full = False
+        self._count = 0
+        self.events: list[HistoryEvent] = []
+
+    def add(self, kind: str, previous_id: int, details: Mapping[str, Json] | None = None) -> int:
+        """Add an event; return its number.
+
+        Raises
+        ------
+        StateFailure
+            Once, when only the event that ends the execution has room left.
+        """
+        if self._kept and self._count >= HISTORY_EVENTS - 1:
+            if not self._full:
+                self._full = True
+                raise StateFailure(
+                    RUNTIME, f"The execution reached the maximum number of history events ({HISTORY_EVENTS})."
+                )
+            return self._count
+        return self._append(kind, previous_id, details)
+
+    def end(self, kind: str, previous_id: int, details: Mapping[str, Json] | None = None) -> int:
+        """Add an event of the end, for which there is always room: of the execution, or of a state that was aborted."""
+        return self._append(kind, previous_id, details)
+
+    def _append(self, kind: str, previous_id: int, details: Mapping[str, Json] | None) -> int:
+        self._count += 1
+        if self._kept:
+            self.events.append(HistoryEvent(self._count, previous_id, time.time(), kind, details))
+        return self._count
 
 
 @dataclass
@@ -97,7 +184,6 @@ class Execution:
         self.failure: StateFailure | None = None
         self.history = History(kept=kind is MachineType.STANDARD)
         self.map_runs: list[MapRun] = []
-        self.task: asyncio.Task[None] | None = None
         self.transitions = 0
         self.warnings: list[str] = []
         self._items: list[ItemRecord] = []
@@ -135,7 +221,7 @@ class Execution:
             details = {"output": output_text, "outputDetails": COMPLETE}
         else:
             details = error_details(failure) if failure else {}
-        self.history.end(_ENDS[status], previous_id, details)
+        self.history.end(_END_EVENTS[status], previous_id, details)
 
     def begin_item(self, map_state: str, index: int, name: str) -> int:
         """Take note that an item of a Map begins; return what to name it by to `end_item`."""
@@ -196,3 +282,108 @@ def iso(timestamp: float) -> str:
 def new_name() -> str:
     """Return a name for an execution that was given none."""
     return str(uuid.uuid4())
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many items, or child executions, stand how."""
+
+    pending: int
+    running: int
+    succeeded: int
+    failed: int
+    timed_out: int
+    aborted: int
+    results_written: int
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.pending + self.running + self.succeeded + self.failed + self.timed_out + self.aborted
+
+
+class MapRun:
+    """One run of a distributed Map.
+
+    Parameters
+    ----------
+    execution
+        Whose Map it is.
+    state
+        The Map.
+    max_concurrency
+        How many child executions run at once; 0 for AWS's limit.
+    tolerance
+        How many items may fail.
+    """
+
+    def __init__(self, execution: Execution, state: MapState, max_concurrency: int, tolerance: Tolerance) -> None:
+        if state.distribution is None:
+            raise ValueError(f"{state.name} is no distributed Map")
+        self.execution = execution
+        self.state = state
+        self.distribution = state.distribution
+        self.arn = map_run_arn(execution.machine.name, state.distribution.label)
+        self.max_concurrency = max_concurrency
+        self.tolerance = tolerance
+        self.status = Status.RUNNING
+        self.started_at = time.time()
+        self.stopped_at: float | None = None
+        self.children: list[Execution] = []
+        self._sizes: list[int] = []
+        self._children_index: dict[str, int] = {}
+        self._results_written = False
+
+    def plan(self, sizes: list[int]) -> None:
+        """Take note of how many items each child execution will have."""
+        self._sizes = sizes
+
+    def add(self, child: Execution, index: int) -> None:
+        """Take note of a child execution that begins."""
+        self.children.append(child)
+        self._children_index[child.arn] = index
+
+    def index_of(self, child: Execution) -> int:
+        """Return a child execution's number."""
+        return self._children_index[child.arn]
+
+    def size_of(self, child: Execution) -> int:
+        """Return how many items a child execution has."""
+        return self._sizes[self.index_of(child)]
+
+    def end(self, status: Status, *, results_written: bool = False) -> None:
+        """Take note of how it ended."""
+        self.status = status
+        self.stopped_at = time.time()
+        self._results_written = results_written
+
+    def failed_too_often(self) -> bool:
+        """Tell whether more items have failed than is tolerated."""
+        counts = self.item_counts()
+        return self.tolerance.exceeded(counts.failed + counts.timed_out, sum(self._sizes))
+
+    def item_counts(self) -> Counts:
+        """Return how many items stand how."""
+        return self._counts(self._sizes)
+
+    def execution_counts(self) -> Counts:
+        """Return how many child executions stand how."""
+        return self._counts([1] * len(self._sizes))
+
+    def _counts(self, weights: list[int]) -> Counts:
+        by_status = dict.fromkeys(Status, 0)
+        for child in self.children:
+            by_status[child.status] += weights[self.index_of(child)]
+        waiting = sum(weights) - sum(by_status.values())
+        over = self.status is not Status.RUNNING
+        done = by_status[Status.SUCCEEDED] + by_status[Status.FAILED] + by_status[Status.TIMED_OUT]
+        return Counts(
+            pending=0 if over else waiting,
+            running=by_status[Status.RUNNING],
+            succeeded=by_status[Status.SUCCEEDED],
+            failed=by_status[Status.FAILED],
+            timed_out=by_status[Status.TIMED_OUT],
+            # What was never begun has been aborted with the rest.
+            aborted=by_status[Status.ABORTED] + (waiting if over else 0),
+            results_written=done if self._results_written else 0,
+        )

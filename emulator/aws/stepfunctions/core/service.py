@@ -9,15 +9,13 @@ from emulator.aws.stepfunctions.asl.definition import MachineType
 from emulator.aws.stepfunctions.asl.failures import StateFailure
 from emulator.aws.stepfunctions.asl.json_values import loads
 from emulator.aws.stepfunctions.core.arns import checked_arn, checked_name, execution_arn
-from emulator.aws.stepfunctions.core.aws_calls import AwsCalls
+from emulator.aws.stepfunctions.core.aws_sdk import AwsCalls, SdkTasks
 from emulator.aws.stepfunctions.core.engine import Engine
-from emulator.aws.stepfunctions.core.execution import Execution, new_name
+from emulator.aws.stepfunctions.core.execution import Execution, MapRun, new_name
 from emulator.aws.stepfunctions.core.lambda_tasks import LambdaTasks
 from emulator.aws.stepfunctions.core.machines import MachineStore
-from emulator.aws.stepfunctions.core.map_run import MapRun
 from emulator.aws.stepfunctions.core.nested import NestedExecutions
 from emulator.aws.stepfunctions.core.records import ExecutionRecord, Status
-from emulator.aws.stepfunctions.core.sdk_tasks import SdkTasks
 from emulator.aws.stepfunctions.core.tasks import Integration
 from emulator.errors import ApiError
 

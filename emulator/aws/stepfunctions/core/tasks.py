@@ -1,9 +1,12 @@
-"""Task states: the call, its events, its times."""
+"""Task states: the call, its events, its timeouts and its task token."""
 
 import asyncio
+import base64
 import time
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Protocol
 
 from emulator.aws.limits import REGION
@@ -11,12 +14,102 @@ from emulator.aws.stepfunctions.asl.definition import TaskState
 from emulator.aws.stepfunctions.asl.failures import HEARTBEAT_TIMEOUT, TIMEOUT, StateFailure
 from emulator.aws.stepfunctions.asl.json_values import Json
 from emulator.aws.stepfunctions.asl.resources import Pattern, Resource
-from emulator.aws.stepfunctions.core.execution import Execution, error_details
-from emulator.aws.stepfunctions.core.history import COMPLETE
-from emulator.aws.stepfunctions.core.interpreter import Interpreter
+from emulator.aws.stepfunctions.core.execution import COMPLETE, Execution, error_details
+from emulator.aws.stepfunctions.core.interpreter import Interpreter, Visit
 from emulator.aws.stepfunctions.core.records import LambdaCall
-from emulator.aws.stepfunctions.core.state_execution import Visit
-from emulator.aws.stepfunctions.core.task_tokens import TaskToken, TaskTokens
+from emulator.errors import ApiError
+
+# The last tokens that are done are remembered, so that a late sender is told so.
+_REMEMBERED = 10_000
+
+
+class TaskToken:
+    """A token and what was sent with it.
+
+    Attributes
+    ----------
+    text
+        The token itself.
+    """
+
+    def __init__(self) -> None:
+        self.text = base64.urlsafe_b64encode(uuid.uuid4().bytes + uuid.uuid4().bytes).decode()
+        self.result: asyncio.Future[Json] = asyncio.get_running_loop().create_future()
+        self.beat = asyncio.Event()
+
+    async def wait(self, heartbeat_s: float | None) -> Json:
+        """Wait for the result.
+
+        Raises
+        ------
+        StateFailure
+            The failure that was sent instead, or that no heartbeat came in time.
+        """
+        while True:
+            beat = asyncio.ensure_future(self.beat.wait())
+            try:
+                await asyncio.wait({self.result, beat}, timeout=heartbeat_s, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                beat.cancel()
+            if self.result.done():
+                return self.result.result()
+            if not self.beat.is_set():
+                raise StateFailure(HEARTBEAT_TIMEOUT)
+            self.beat.clear()
+
+
+class TaskTokens:
+    """The tokens that somebody waits for."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, TaskToken] = {}
+        self._done: dict[str, None] = {}
+
+    def issue(self) -> TaskToken:
+        """Return a new token."""
+        token = TaskToken()
+        self._waiting[token.text] = token
+        return token
+
+    def revoke(self, token: TaskToken) -> None:
+        """Take note that nobody waits for a token any more."""
+        if self._waiting.pop(token.text, None) is not None:
+            self._done[token.text] = None
+            if len(self._done) > _REMEMBERED:
+                del self._done[next(iter(self._done))]
+
+    def succeed(self, text: str, output: Json) -> None:
+        """Send a Task its result.
+
+        Raises
+        ------
+        ApiError
+            When nobody waits for the token.
+        """
+        token = self._awaited(text)
+        if not token.result.done():
+            token.result.set_result(output)
+
+    def fail(self, text: str, failure: StateFailure) -> None:
+        """Send a Task a failure; raises as `succeed`."""
+        token = self._awaited(text)
+        if not token.result.done():
+            token.result.set_exception(failure)
+
+    def beat(self, text: str) -> None:
+        """Tell a Task that its work is going on; raises as `succeed`."""
+        self._awaited(text).beat.set()
+
+    def _awaited(self, text: str) -> TaskToken:
+        if text in self._waiting:
+            return self._waiting[text]
+        if text in self._done:
+            raise ApiError(
+                "TaskTimedOut",
+                HTTPStatus.BAD_REQUEST,
+                "Task Timed Out: 'Provided task does not exist anymore: it has ended, or was stopped'",
+            )
+        raise ApiError("InvalidToken", HTTPStatus.BAD_REQUEST, f"Invalid Token: 'Invalid token': {text[:80]!r}")
 
 
 @dataclass(frozen=True)
@@ -127,17 +220,21 @@ class _TaskEvents:
 
     def __init__(self, visit: Visit[TaskState]) -> None:
         self._visit = visit
-        self._resource = visit.state.resource
+        resource = visit.state.resource
+        self._function_arn = resource.arn if resource.is_function else None
         self._names: dict[str, Json] = {}
         self._prefix = "LambdaFunction"
-        if not self._resource.is_function:
+        if self._function_arn is None:
             self._prefix = "Task"
-            self._names = {"resourceType": self._resource.event_type, "resource": self._resource.event_resource}
+            self._names = {
+                "resourceType": f"aws-sdk:{resource.service}" if resource.sdk else resource.service,
+                "resource": f"{resource.action}.{resource.pattern}" if resource.pattern else resource.action,
+            }
 
     def scheduled(self, parameters: Json, timeout_s: float | None, heartbeat_s: float | None) -> None:
         text = self._visit.limited(parameters)
-        if self._resource.is_function:
-            details: dict[str, Json] = {"resource": self._resource.arn, "input": text, "inputDetails": COMPLETE}
+        if self._function_arn is not None:
+            details: dict[str, Json] = {"resource": self._function_arn, "input": text, "inputDetails": COMPLETE}
         else:
             details = {**self._names, "region": REGION, "parameters": text}
         times = {"timeoutInSeconds": timeout_s, "heartbeatInSeconds": heartbeat_s}

@@ -7,9 +7,8 @@ from typing import Any
 
 from emulator.aws.stepfunctions.asl.definition import MachineType
 from emulator.aws.stepfunctions.core.arns import machine_arn
-from emulator.aws.stepfunctions.core.execution import Execution
+from emulator.aws.stepfunctions.core.execution import Counts, Execution, MapRun
 from emulator.aws.stepfunctions.core.machines import Machine
-from emulator.aws.stepfunctions.core.map_run import Counts, MapRun
 
 _INCLUDED = {"included": True}
 

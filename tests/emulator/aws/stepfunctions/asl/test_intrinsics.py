@@ -8,11 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emulator.aws.stepfunctions.asl.expressions import ExpressionSyntaxError, compile_expression
+from emulator.aws.stepfunctions.asl.expressions import ExpressionSyntaxError, Scope, compile_expression
 from emulator.aws.stepfunctions.asl.failures import INTRINSIC_FAILURE, StateFailure
 from emulator.aws.stepfunctions.asl.intrinsics import INTRINSICS
 from emulator.aws.stepfunctions.asl.json_values import dumps, same
-from emulator.aws.stepfunctions.asl.paths import Scope
 
 few = settings(max_examples=50)
 

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 from emulator.aws.stepfunctions.asl.definition import ItemReader
 from emulator.aws.stepfunctions.asl.expressions import Constant
-from emulator.aws.stepfunctions.asl.items import ItemsError, batches, read_items
+from emulator.aws.stepfunctions.asl.items import ItemsError, Tolerance, batches, read_items
 from emulator.aws.stepfunctions.asl.json_values import dumps
-from emulator.aws.stepfunctions.asl.tolerance import Tolerance
 
 few = settings(max_examples=50)
 

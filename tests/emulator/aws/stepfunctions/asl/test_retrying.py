@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emulator.aws.stepfunctions.asl.failures import matches
-from emulator.aws.stepfunctions.asl.retrying import Retrier, RetryCounts
+from emulator.aws.stepfunctions.asl.retrying import Retrier, RetryCounts, matches
 
 few = settings(max_examples=50)
 

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emulator.aws.stepfunctions.asl.json_values import same
-from emulator.aws.stepfunctions.asl.paths import (
+from emulator.aws.stepfunctions.asl.expressions import (
     NoMatchError,
     PathSyntaxError,
     Scope,
     compile_path,
     compile_reference_path,
 )
+from emulator.aws.stepfunctions.asl.json_values import same
 
 few = settings(max_examples=50)
 

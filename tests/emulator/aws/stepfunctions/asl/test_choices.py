@@ -6,11 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emulator.aws.stepfunctions.asl.choice_rules import COMPARISONS
+from emulator.aws.stepfunctions.asl.choices import COMPARISONS, parse_choices
 from emulator.aws.stepfunctions.asl.diagnostics import Fields, Findings
+from emulator.aws.stepfunctions.asl.expressions import Scope
 from emulator.aws.stepfunctions.asl.failures import StateFailure
-from emulator.aws.stepfunctions.asl.parse_choice import parse_choices
-from emulator.aws.stepfunctions.asl.paths import Scope
 
 few = settings(max_examples=50)
 
