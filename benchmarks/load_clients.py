@@ -11,7 +11,7 @@ from itertools import count
 
 from benchmarks.local_server import LocalServer
 from rendezvous.protocol import Endpoint
-from rendezvous.protocol.extension import CHALLENGE_BYTES, NO_PROOF, Hello, Purpose
+from rendezvous.protocol.extension import CHALLENGE_BYTES, NO_PROOF, Preamble, Purpose
 from rendezvous.protocol.messages import Decoder, Message, Register, Welcome, encode
 from rendezvous.protocol.registration import Registration
 
@@ -68,7 +68,7 @@ class RelayedRank:
         self._socket = connect(server)
         self._decoder = Decoder()
         self._messages: list[Message] = []
-        self._socket.sendall(Hello(Purpose.control, bytes(32)).encode())
+        self._socket.sendall(Preamble(Purpose.control, bytes(32)).encode())
         assert len(self._socket.recv(CHALLENGE_BYTES, socket.MSG_WAITALL)) == CHALLENGE_BYTES
         local = Endpoint(*self._socket.getsockname())
         self.send(Register(Registration("load", "relay", rank, 2, bytes(16), local), NO_PROOF))

@@ -19,7 +19,7 @@ from benchmarks import arguments
 from benchmarks.leaving import forks_deaf, leave_tidily
 from benchmarks.load_clients import MISBEHAVIOURS, RelayedRank, check_pair, connect, count_apart, fresh_name
 from benchmarks.local_server import LocalServer, running_server
-from rendezvous.protocol.extension import Hello, Purpose
+from rendezvous.protocol.extension import Preamble, Purpose
 from rendezvous.protocol.messages import Announce, Introduction
 
 GENERATORS = 2
@@ -125,7 +125,7 @@ def relay(server: LocalServer, seconds: float) -> None:
         introduction = own.receive()
         assert isinstance(introduction, Introduction)
         end = connect(server)
-        end.sendall(Hello(Purpose.relay, introduction.ticket).encode())
+        end.sendall(Preamble(Purpose.relay, introduction.ticket).encode())
         ends.append(end)
     source, target = ends
     stop = time.perf_counter() + seconds

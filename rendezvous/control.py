@@ -9,12 +9,12 @@ import socket
 import ssl
 from collections.abc import Callable
 
-from rendezvous.counters import Refused, Tally
+from rendezvous.counters import Counters, Refused
 from rendezvous.job_state import Delivery
 from rendezvous.jobs import Jobs
 from rendezvous.limits import Limits
 from rendezvous.protocol import Endpoint, ProtocolError
-from rendezvous.protocol.extension import TICKET_BYTES, Challenge, Demand, Hello, Proof, Purpose, same_proof
+from rendezvous.protocol.extension import TICKET_BYTES, Challenge, Demand, Preamble, Proof, Purpose, same_proof
 from rendezvous.protocol.messages import (
     Abort,
     Announce,
@@ -22,8 +22,8 @@ from rendezvous.protocol.messages import (
     Introduction,
     Leave,
     Message,
-    Reason,
     Refusal,
+    RefusalReason,
     Register,
     Welcome,
     Withdraw,
@@ -32,7 +32,7 @@ from rendezvous.protocol.messages import (
 from rendezvous.protocol.waiting import Waiting
 from rendezvous.registry import Registry
 from rendezvous.relay import RelayClient, Relays
-from rendezvous.tcpunch_client import NameClient
+from rendezvous.tcpunch_client import TcpunchClient
 
 _log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class Extension:
 
     Parameters
     ----------
-    limits, tally
+    limits, counters
         The server's.
     registry
         The other dialects' waiters.
@@ -57,12 +57,17 @@ class Extension:
     """
 
     def __init__(
-        self, limits: Limits, tally: Tally, registry: Registry[NameClient], secret: bytes, tls: ssl.SSLContext | None
+        self,
+        limits: Limits,
+        counters: Counters,
+        registry: Registry[TcpunchClient],
+        secret: bytes,
+        tls: ssl.SSLContext | None,
     ) -> None:
         self.limits = limits
-        self.tally = tally
+        self.counters = counters
         self.secret = secret
-        self.relays = Relays(limits, tally)
+        self.relays = Relays(limits, counters)
         self.jobs: Jobs[_ControlConnection] = Jobs(relaying=limits.relays > 0, raw_names=registry)
         self.connections: set[_ControlConnection] = set()
         self._registry = registry
@@ -70,19 +75,19 @@ class Extension:
         self._handshakes: set[asyncio.Task[None]] = set()
         self._probes: set[_Probe] = set()
 
-    def take(self, connection: socket.socket, endpoint: Endpoint, hello: Hello, ended: Callable[[], None]) -> None:
+    def take(self, connection: socket.socket, endpoint: Endpoint, hello: Preamble, ended: Callable[[], None]) -> None:
         """Take over the socket of a client that has said hello; `ended` is called once it is closed."""
         if hello.purpose is Purpose.control:
             task = asyncio.get_running_loop().create_task(self._challenge(connection, endpoint, hello.token, ended))
             self._handshakes.add(task)
             task.add_done_callback(self._handshakes.discard)
             return
-        if hello.purpose is Purpose.relay and (leg := self.jobs.leg(hello.token)) is not None:
-            self.relays.join(leg, RelayClient(connection, ended))
+        if hello.purpose is Purpose.relay and (relay_endpoint := self.jobs.relay_endpoint(hello.token)) is not None:
+            self.relays.join(relay_endpoint, RelayClient(connection, ended))
             return
         deliveries = self.jobs.probed(hello.token, endpoint) if hello.purpose is Purpose.probe else None
         if deliveries is None:
-            self.tally.refused[Refused.secret] += 1
+            self.counters.refused[Refused.secret] += 1
             connection.close()
             ended()
             return
@@ -96,12 +101,12 @@ class Extension:
     def deliver(self, deliveries: list[Delivery[_ControlConnection]]) -> None:
         """Send messages to whom they are for."""
         for delivery in deliveries:
-            self.tally.introductions += isinstance(delivery.message, Introduction)
+            self.counters.introductions += isinstance(delivery.message, Introduction)
             delivery.client.send(delivery.message)
 
     def lose(self, rank: _ControlConnection) -> None:
         """Take note that a rank's connection has ended, and tell the others unless it comes back soon."""
-        tell = self.jobs.lost(rank)
+        tell = self.jobs.disconnected(rank)
         asyncio.get_running_loop().call_later(_RETURN_SECONDS, lambda: self.deliver(tell()))
 
     def disconnect_ranks(self) -> None:
@@ -167,7 +172,7 @@ class _ControlConnection(asyncio.Protocol):
                     return
                 self._take(message)
         except ProtocolError as error:
-            self._extension.tally.refused[Refused.protocol] += 1
+            self._extension.counters.refused[Refused.protocol] += 1
             _log.info("rank refused", extra={"fields": {"client": str(self._endpoint), "why": str(error)}})
             self.disconnect()
 
@@ -185,12 +190,12 @@ class _ControlConnection(asyncio.Protocol):
         if isinstance(message, Refusal):
             self._transport.close()
         elif self._transport.get_write_buffer_size() > _MAX_UNSENT_BYTES:
-            self._extension.tally.refused[Refused.slow_reader] += 1
+            self._extension.counters.refused[Refused.slow_reader] += 1
             self.disconnect()
 
     def disconnect(self) -> None:
         """Leave the job at once and close the connection without waiting for the other side."""
-        self._extension.jobs.leave(self)
+        self._extension.jobs.remove(self)
         self._transport.abort()
 
     def _take(self, message: Message) -> None:
@@ -206,11 +211,11 @@ class _ControlConnection(asyncio.Protocol):
             case Withdraw(peer):
                 jobs.withdraw(self, peer)
             case Waiting():
-                extension.deliver(jobs.waits(self, message))
+                extension.deliver(jobs.record_wait(self, message))
             case Leave():
-                extension.deliver(jobs.part(self))
+                extension.deliver(jobs.leave(self))
             case Abort():
-                extension.tally.aborts += 1
+                extension.counters.aborts += 1
                 extension.deliver(jobs.abort(self, message))
             case _:
                 raise ProtocolError(f"a rank does not send {type(message).__name__} now")
@@ -218,13 +223,13 @@ class _ControlConnection(asyncio.Protocol):
     def _register(self, message: Register) -> None:
         registration = message.registration
         if not same_proof(message.proof, self._proof.of_client(registration.encode())):
-            self._extension.tally.refused[Refused.secret] += 1
+            self._extension.counters.refused[Refused.secret] += 1
             text = "the rendezvous server asks for its secret: set FMI_RENDEZVOUS_SECRET alike for server and ranks"
-            self.send(Refusal(Reason.forbidden, text))
+            self.send(Refusal(RefusalReason.forbidden, text))
             return
         if self._extension.full():
-            self._extension.tally.refused[Refused.waiter_limit] += 1
-            self.send(Refusal(Reason.busy, "the rendezvous server has as many waiting ranks as it may have"))
+            self._extension.counters.refused[Refused.waiter_limit] += 1
+            self.send(Refusal(RefusalReason.busy, "the rendezvous server has as many waiting ranks as it may have"))
             return
         self._registered = True
         self.send(Welcome(self._endpoint, self._proof.of_server()))

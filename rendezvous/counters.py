@@ -20,7 +20,7 @@ class Refused(enum.Enum):
 
 
 @dataclass(slots=True)
-class Tally:
+class Counters:
     """Counts since the start of the server.
 
     Attributes

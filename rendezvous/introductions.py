@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Generic
 
-from rendezvous.job_state import NO_TICKET, Announcement, Client, Delivery, Job, Leg, Member
+from rendezvous.job_state import NO_TICKET, Announcement, Client, Delivery, Job, Member, RelayEndpoint
 from rendezvous.protocol import Endpoint
 from rendezvous.protocol.messages import Introduction, ProbeRequest
 
@@ -25,7 +25,7 @@ class Introductions(Generic[Client]):
         self._relaying = relaying
         self._new_ticket = new_ticket
         self._probes: dict[bytes, tuple[Job[Client], Member[Client], int]] = {}
-        self._legs: dict[bytes, Leg] = {}
+        self._relay_endpoints: dict[bytes, RelayEndpoint] = {}
 
     def announce(self, job: Job[Client], member: Member[Client], peer: int, port: int) -> list[Delivery[Client]]:
         """Take note that a member listens for a peer; introduce them if both do, and where the port is known."""
@@ -53,11 +53,11 @@ class Introductions(Generic[Client]):
         announcement = member.announcements.pop(peer, None)
         if announcement is not None:
             self._probes.pop(announcement.probe, None)
-            self._legs.pop(announcement.relay, None)
+            self._relay_endpoints.pop(announcement.relay, None)
 
-    def leg(self, ticket: bytes) -> Leg | None:
+    def relay_endpoint(self, ticket: bytes) -> RelayEndpoint | None:
         """Return which end of which relayed connection a ticket is for."""
-        return self._legs.get(ticket)
+        return self._relay_endpoints.get(ticket)
 
     def _introduce(self, job: Job[Client], member: Member[Client], peer: int) -> list[Delivery[Client]]:
         other = job.members.get(peer)
@@ -87,5 +87,5 @@ class Introductions(Generic[Client]):
         endpoints = (local, public) if member.observed.host == public.host and local != public else (public,)
         if self._relaying and not own.relay:
             own.relay = self._new_ticket()
-            self._legs[own.relay] = Leg(job.key, member.registration.rank, peer)
+            self._relay_endpoints[own.relay] = RelayEndpoint(job.key, member.registration.rank, peer)
         return Delivery(member.client, Introduction(peer, endpoints, own.relay or NO_TICKET))

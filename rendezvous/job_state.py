@@ -8,9 +8,9 @@ from typing import Generic, TypeVar
 
 from rendezvous.protocol import Endpoint
 from rendezvous.protocol.extension import TICKET_BYTES
-from rendezvous.protocol.messages import Abort, Gone, Message
+from rendezvous.protocol.messages import Abort, Message, PeerEnded
 from rendezvous.protocol.registration import Registration
-from rendezvous.wait_for_graph import Waits
+from rendezvous.wait_for_graph import WaitForGraph
 
 Client = TypeVar("Client", bound=Hashable)
 
@@ -26,16 +26,16 @@ class Delivery(Generic[Client]):
 
 
 @dataclass(frozen=True, slots=True)
-class Leg:
+class RelayEndpoint:
     """One rank's end of a relayed connection; `job` is of no meaning outside."""
 
     job: Hashable
     rank: int
     peer: int
 
-    def other(self) -> Leg:
+    def other(self) -> RelayEndpoint:
         """Return the peer's end."""
-        return Leg(self.job, self.peer, self.rank)
+        return RelayEndpoint(self.job, self.peer, self.rank)
 
 
 @dataclass(slots=True)
@@ -66,7 +66,7 @@ class Member(Generic[Client]):
     registration: Registration
     observed: Endpoint
     announcements: dict[int, Announcement] = field(default_factory=dict)
-    gone: dict[int, Gone] = field(default_factory=dict)
+    gone: dict[int, PeerEnded] = field(default_factory=dict)
 
     @property
     def translated(self) -> bool:
@@ -82,4 +82,4 @@ class Job(Generic[Client]):
     world_size: int
     members: dict[int, Member[Client]] = field(default_factory=dict)
     abort: Abort | None = None
-    waits: Waits = field(default_factory=Waits)
+    wait_for_graph: WaitForGraph = field(default_factory=WaitForGraph)

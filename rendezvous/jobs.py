@@ -10,10 +10,10 @@ from collections.abc import Callable, Container
 from typing import Generic, TypeVar
 
 from rendezvous.introductions import Introductions
-from rendezvous.job_state import Client, Delivery, Job, Leg, Member
+from rendezvous.job_state import Client, Delivery, Job, Member, RelayEndpoint
 from rendezvous.protocol import Endpoint, ProtocolError
 from rendezvous.protocol.extension import TICKET_BYTES
-from rendezvous.protocol.messages import Abort, Announce, Circle, Gone, Reason, Refusal
+from rendezvous.protocol.messages import Abort, Announce, Deadlock, PeerEnded, Refusal, RefusalReason
 from rendezvous.protocol.registration import MAX_WORLD_SIZE, Registration
 from rendezvous.protocol.waiting import Waiting
 
@@ -44,14 +44,14 @@ class Jobs(Generic[Client]):
     ) -> None:
         self._raw_names = raw_names
         self._jobs: dict[tuple[str, str], Job[Client]] = {}
-        self._homes: dict[Client, tuple[Job[Client], Member[Client]]] = {}
+        self._members: dict[Client, tuple[Job[Client], Member[Client]]] = {}
         self._introductions: Introductions[Client] = Introductions(relaying, new_ticket)
         self._failed: dict[tuple[str, str], Abort | Refusal] = {}
-        self._lost: dict[tuple[str, str], dict[int, Gone]] = {}
+        self._lost: dict[tuple[str, str], dict[int, PeerEnded]] = {}
 
     def __len__(self) -> int:
         """Return the number of registered ranks."""
-        return len(self._homes)
+        return len(self._members)
 
     @property
     def count(self) -> int:
@@ -86,13 +86,13 @@ class Jobs(Generic[Client]):
                 "for another run at the same time give another FMI_JOB",
             )
         if former is not None:
-            self.leave(former.client)
+            self.remove(former.client)
             self._jobs[key] = job
         lost = self._lost.get(key, {})
         lost.pop(registration.rank, None)
         member = Member(client, registration, observed, gone=dict(lost))
         job.members[registration.rank] = member
-        self._homes[client] = (job, member)
+        self._members[client] = (job, member)
         for each in job.members.values():
             each.gone.pop(registration.rank, None)
         return [] if job.abort is None else [Delivery(client, job.abort)]
@@ -105,7 +105,7 @@ class Jobs(Generic[Client]):
         ProtocolError
             If the client is not registered, or there can be no such peer.
         """
-        job, member = self._home(client)
+        job, member = self._member_of(client)
         rank, peer = member.registration.rank, announce.peer
         if peer == rank or peer >= job.world_size:
             raise ProtocolError(f"rank {rank} of {job.world_size} cannot meet rank {peer}")
@@ -128,11 +128,11 @@ class Jobs(Generic[Client]):
         ProtocolError
             If the client is not registered.
         """
-        self._introductions.withdraw(self._home(client)[1], peer)
+        self._introductions.withdraw(self._member_of(client)[1], peer)
 
-    def leg(self, ticket: bytes) -> Leg | None:
+    def relay_endpoint(self, ticket: bytes) -> RelayEndpoint | None:
         """Return which end of which relayed connection a ticket is for."""
-        return self._introductions.leg(ticket)
+        return self._introductions.relay_endpoint(ticket)
 
     def abort(self, client: Client, abort: Abort) -> list[Delivery[Client]]:
         """Pass a rank's abort on to all others of its communicator; the first one is remembered for those to come.
@@ -142,17 +142,17 @@ class Jobs(Generic[Client]):
         ProtocolError
             If the client is not registered, or speaks in another rank's name.
         """
-        job, member = self._home(client)
-        if abort.teller != member.registration.rank:
-            raise ProtocolError(f"rank {member.registration.rank} sent an abort of rank {abort.teller}")
+        job, member = self._member_of(client)
+        if abort.reported_by != member.registration.rank:
+            raise ProtocolError(f"rank {member.registration.rank} sent an abort of rank {abort.reported_by}")
         if job.abort is not None:
             return []
         job.abort = abort
         self._remember_failure(job, abort)
         return [Delivery(other.client, abort) for other in job.members.values() if other is not member]
 
-    def waits(self, client: Client, waiting: Waiting) -> list[Delivery[Client]]:
-        """Take note that a rank does nothing but wait for another; tell all ranks of a circle that they are in one.
+    def record_wait(self, client: Client, waiting: Waiting) -> list[Delivery[Client]]:
+        """Take note that a rank does nothing but wait for another; tell all ranks of a cycle that they are in one.
 
         If the other has gone, this one is told that.
 
@@ -161,16 +161,16 @@ class Jobs(Generic[Client]):
         ProtocolError
             If the client is not registered.
         """
-        job, member = self._home(client)
-        circle = job.waits.state(member.registration.rank, waiting)
+        job, member = self._member_of(client)
+        cycle = job.wait_for_graph.record(member.registration.rank, waiting)
         if waiting.peer in member.gone:
             return [Delivery(client, member.gone[waiting.peer])]
-        if circle is None:
+        if cycle is None:
             return []
-        told = Circle(job.waits.describe(circle))
-        return [Delivery(job.members[rank].client, told) for rank in circle if rank in job.members]
+        told = Deadlock(job.wait_for_graph.describe(cycle))
+        return [Delivery(job.members[rank].client, told) for rank in cycle if rank in job.members]
 
-    def part(self, client: Client) -> list[Delivery[Client]]:
+    def leave(self, client: Client) -> list[Delivery[Client]]:
         """Take note that a rank ends in peace; tell those that want to meet it, now or later.
 
         Raises
@@ -178,11 +178,11 @@ class Jobs(Generic[Client]):
         ProtocolError
             If the client is not registered.
         """
-        job, member = self._home(client)
-        self.leave(client)
+        job, member = self._member_of(client)
+        self.remove(client)
         return self._gone(job, member.registration.rank, lost=False)
 
-    def lost(self, client: Client) -> Callable[[], list[Delivery[Client]]]:
+    def disconnected(self, client: Client) -> Callable[[], list[Delivery[Client]]]:
         """Forget a client whose connection has ended without a word.
 
         Returns
@@ -190,11 +190,11 @@ class Jobs(Generic[Client]):
         Callable
             To be called when it has had time to come back: tells those that want to meet it, if it has not.
         """
-        home = self._homes.get(client)
-        self.leave(client)
-        if home is None:
+        found = self._members.get(client)
+        self.remove(client)
+        if found is None:
             return list
-        job, member = home
+        job, member = found
         rank = member.registration.rank
 
         def tell() -> list[Delivery[Client]]:
@@ -202,36 +202,36 @@ class Jobs(Generic[Client]):
             if current is not None and rank in current.members:
                 return []
             if job.key[0]:
-                _remember(self._lost, job.key, {**self._lost.get(job.key, {}), rank: Gone(rank, True)})
+                _remember(self._lost, job.key, {**self._lost.get(job.key, {}), rank: PeerEnded(rank, True)})
             return self._gone(job, rank, lost=True) if current is job else []
 
         return tell
 
     def _gone(self, job: Job[Client], rank: int, lost: bool) -> list[Delivery[Client]]:
-        told = Gone(rank, lost)
+        told = PeerEnded(rank, lost)
         for member in job.members.values():
             member.gone.setdefault(rank, told)
         return [
             Delivery(member.client, told)
             for other, member in job.members.items()
-            if rank in member.announcements or job.waits.awaited(other) == rank
+            if rank in member.announcements or job.wait_for_graph.awaited(other) == rank
         ]
 
-    def leave(self, client: Client) -> None:
+    def remove(self, client: Client) -> None:
         """Forget a client whose connection is gone, with all it has announced."""
-        home = self._homes.get(client)
-        if home is None:
+        found = self._members.get(client)
+        if found is None:
             return
-        job, member = home
+        job, member = found
         for peer in tuple(member.announcements):
             self._introductions.withdraw(member, peer)
-        del self._homes[client]
+        del self._members[client]
         del job.members[member.registration.rank]
-        job.waits.forget(member.registration.rank)
+        job.wait_for_graph.forget(member.registration.rank)
         if not job.members:
             del self._jobs[job.key]
 
-    def came_raw(self, name: bytes) -> list[Delivery[Client]]:
+    def on_raw_client(self, name: bytes) -> list[Delivery[Client]]:
         """Take note that a client of version 1 waits under a name; refuse ranks without a job that await it.
 
         It was started in raw mode, and they would wait for each other for ever.
@@ -248,20 +248,20 @@ class Jobs(Generic[Client]):
                     deliveries.append(self._refuse(member.client, _raw_peer(rank, peer)))
         return deliveries
 
-    def _home(self, client: Client) -> tuple[Job[Client], Member[Client]]:
-        home = self._homes.get(client)
-        if home is None:
+    def _member_of(self, client: Client) -> tuple[Job[Client], Member[Client]]:
+        found = self._members.get(client)
+        if found is None:
             raise ProtocolError("a rank must register before anything else")
-        return home
+        return found
 
     def _refuse(self, client: Client, text: str) -> Delivery[Client]:
-        self.leave(client)
-        return Delivery(client, Refusal(Reason.mismatch, text))
+        self.remove(client)
+        return Delivery(client, Refusal(RefusalReason.mismatch, text))
 
     def _refuse_all(self, job: Job[Client], newcomer: Client, text: str) -> list[Delivery[Client]]:
-        self._remember_failure(job, Refusal(Reason.mismatch, text))
+        self._remember_failure(job, Refusal(RefusalReason.mismatch, text))
         everybody = [self._refuse(member.client, text) for member in tuple(job.members.values())]
-        return [*everybody, Delivery(newcomer, Refusal(Reason.mismatch, text))]
+        return [*everybody, Delivery(newcomer, Refusal(RefusalReason.mismatch, text))]
 
     def _remember_failure(self, job: Job[Client], message: Abort | Refusal) -> None:
         if job.key[0]:

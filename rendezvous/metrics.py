@@ -22,23 +22,23 @@ class ServerCollector:
 
     def collect(self) -> Iterator[Metric]:
         """Give the metrics as they are now."""
-        server, tally, extension = self._server, self._server.tally, self._server.extension
+        server, counters, extension = self._server, self._server.counters, self._server.extension
         yield _gauge("connections", "Open connections", server.connections)
         yield _gauge("waiting_clients", "TCPunch clients that wait for a partner", len(server.registry))
         yield _gauge("ranks", "Ranks registered over the extension", len(extension.jobs))
         yield _gauge("jobs", "Jobs with a registered rank", extension.jobs.count)
         yield _gauge("running_relays", "Pairs relayed now", len(extension.relays))
         yield _gauge("draining", "1 while the server takes nobody in any more", int(server.draining))
-        yield _counter("accepted_connections", "Connections accepted", tally.connections)
-        yield _counter("pairings", "Pairs of TCPunch clients", tally.pairings)
-        yield _counter("introductions", "Ranks told of a peer over the extension", tally.introductions)
-        yield _counter("timeouts", "Clients whose partner did not come in time", tally.timeouts)
-        yield _counter("aborts", "Aborts of ranks, passed on", tally.aborts)
-        yield _counter("relays", "Pairs relayed", tally.relays)
-        yield _counter("relayed_bytes", "Bytes relayed, both directions", tally.relayed_bytes)
+        yield _counter("accepted_connections", "Connections accepted", counters.connections)
+        yield _counter("pairings", "Pairs of TCPunch clients", counters.pairings)
+        yield _counter("introductions", "Ranks told of a peer over the extension", counters.introductions)
+        yield _counter("timeouts", "Clients whose partner did not come in time", counters.timeouts)
+        yield _counter("aborts", "Aborts of ranks, passed on", counters.aborts)
+        yield _counter("relays", "Pairs relayed", counters.relays)
+        yield _counter("relayed_bytes", "Bytes relayed, both directions", counters.relayed_bytes)
         refused = CounterMetricFamily("fmi_rendezvous_refused", "Connections ended, by reason", labels=["reason"])
         for reason in Refused:
-            refused.add_metric([reason.value], tally.refused[reason])
+            refused.add_metric([reason.value], counters.refused[reason])
         yield refused
 
 
@@ -55,8 +55,8 @@ def health(server: RendezvousServer) -> dict[str, str | int]:
         "status": "draining" if server.draining else "ok",
         "connections": server.connections,
         "waiting": server.waiting,
-        "pairings": server.tally.pairings,
-        "introductions": server.tally.introductions,
+        "pairings": server.counters.pairings,
+        "introductions": server.counters.introductions,
         "relays": len(server.extension.relays),
     }
 

@@ -95,7 +95,7 @@ class Registry(Generic[Client]):
         """
         so_far = self._names.get(client, b"")
         self.leave(client)
-        return self._arrive(client, check_name(so_far + data))
+        return self._pair_or_wait(client, check_name(so_far + data))
 
     def request(
         self, client: Client, name: bytes, token: uuid.UUID | None, fresh: uuid.UUID, now: float
@@ -143,7 +143,7 @@ class Registry(Generic[Client]):
     def _admit(
         self, client: Client, name: bytes, token: uuid.UUID, since: float, replaced: Client | None
     ) -> Admission[Client]:
-        pair = self._arrive(client, name)
+        pair = self._pair_or_wait(client, name)
         if pair is None:
             self._waits[token] = _Wait(name, since, client)
             self._tokens[client] = token
@@ -151,7 +151,7 @@ class Registry(Generic[Client]):
             self._waits.pop(token, None)
         return Admission(token, since, pair, replaced)
 
-    def _arrive(self, client: Client, name: bytes) -> Pair[Client] | None:
+    def _pair_or_wait(self, client: Client, name: bytes) -> Pair[Client] | None:
         partner = self._waiters.pop(name, None)
         if partner is None:
             self._waiters[name] = client

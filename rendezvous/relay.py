@@ -8,8 +8,8 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rendezvous.counters import Refused, Tally
-from rendezvous.job_state import Leg
+from rendezvous.counters import Counters, Refused
+from rendezvous.job_state import RelayEndpoint
 from rendezvous.limits import Limits
 
 _log = logging.getLogger(__name__)
@@ -37,41 +37,41 @@ class Relays:
 
     Parameters
     ----------
-    limits, tally
+    limits, counters
         The server's.
     """
 
-    def __init__(self, limits: Limits, tally: Tally) -> None:
+    def __init__(self, limits: Limits, counters: Counters) -> None:
         self._limits = limits
-        self._tally = tally
+        self._counters = counters
         self._loop = asyncio.get_running_loop()
-        self._waiting: dict[Leg, tuple[RelayClient, asyncio.TimerHandle]] = {}
+        self._waiting: dict[RelayEndpoint, tuple[RelayClient, asyncio.TimerHandle]] = {}
         self._running: set[_Relay] = set()
 
     def __len__(self) -> int:
         """Return the number of pairs that are relayed now."""
         return len(self._running)
 
-    def join(self, leg: Leg, client: RelayClient) -> None:
+    def join(self, relay_endpoint: RelayEndpoint, client: RelayClient) -> None:
         """Take one end of a relayed connection, whose bytes wait in the kernel until the other end is there."""
-        former = self._waiting.pop(leg, None)
+        former = self._waiting.pop(relay_endpoint, None)
         if former is not None:
             _dismiss(former)
-        other = self._waiting.pop(leg.other(), None)
+        other = self._waiting.pop(relay_endpoint.other(), None)
         if len(self._running) >= self._limits.relays:
-            self._tally.refused[Refused.relay_limit] += 1
+            self._counters.refused[Refused.relay_limit] += 1
             _log.warning("relay refused", extra={"fields": {"relays": len(self._running)}})
             client.close()
             if other is not None:
                 _dismiss(other)
         elif other is None:
-            timer = self._loop.call_later(self._limits.punching_seconds, self._give_up, leg)
-            self._waiting[leg] = (client, timer)
+            timer = self._loop.call_later(self._limits.punching_seconds, self._give_up, relay_endpoint)
+            self._waiting[relay_endpoint] = (client, timer)
         else:
             other[1].cancel()
-            self._tally.relays += 1
-            _log.info("relay started", extra={"fields": {"ranks": sorted((leg.rank, leg.peer))}})
-            self._running.add(_Relay(client, other[0], self._limits, self._tally, self._running.discard))
+            self._counters.relays += 1
+            _log.info("relay started", extra={"fields": {"ranks": sorted((relay_endpoint.rank, relay_endpoint.peer))}})
+            self._running.add(_Relay(client, other[0], self._limits, self._counters, self._running.discard))
 
     def close(self) -> None:
         """End all relayed connections."""
@@ -81,8 +81,8 @@ class Relays:
         for relay in tuple(self._running):
             relay.close()
 
-    def _give_up(self, leg: Leg) -> None:
-        self._waiting.pop(leg)[0].close()
+    def _give_up(self, relay_endpoint: RelayEndpoint) -> None:
+        self._waiting.pop(relay_endpoint)[0].close()
 
 
 def _dismiss(waiting: tuple[RelayClient, asyncio.TimerHandle]) -> None:
@@ -95,12 +95,12 @@ class _Relay:
     """Two connections and the bytes on their way between them."""
 
     def __init__(
-        self, one: RelayClient, other: RelayClient, limits: Limits, tally: Tally, ended: Callable[[_Relay], None]
+        self, one: RelayClient, other: RelayClient, limits: Limits, counters: Counters, ended: Callable[[_Relay], None]
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._clients = (one, other)
         self._ended = ended
-        self._tally = tally
+        self._counters = counters
         self._rate = limits.relay_bytes_per_second
         self._paid_until = self._loop.time()
         self._closed = False
@@ -112,7 +112,7 @@ class _Relay:
 
     def moved(self, count: int) -> float:
         """Account for bytes passed on; return how long to pause for the bandwidth's sake."""
-        self._tally.relayed_bytes += count
+        self._counters.relayed_bytes += count
         if not self._rate:
             return 0.0
         now = self._loop.time()

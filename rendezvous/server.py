@@ -13,13 +13,13 @@ import uuid
 from collections import Counter
 
 from rendezvous.control import Extension
-from rendezvous.counters import Refused, Tally
+from rendezvous.counters import Counters, Refused
 from rendezvous.limits import Limits
 from rendezvous.protocol import DEFAULT_PORT, Endpoint
-from rendezvous.protocol.extension import MIN_SECRET_BYTES, decode_hello
+from rendezvous.protocol.extension import MIN_SECRET_BYTES, decode_preamble
 from rendezvous.registry import Registry
-from rendezvous.tcpunch_client import NameClient
-from rendezvous.timer_queue import Deadlines
+from rendezvous.tcpunch_client import TcpunchClient
+from rendezvous.timer_queue import TimerQueue
 
 _log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ _BACKLOG = 4096
 _ACCEPTS_AT_ONCE = 64
 _ACCEPT_PAUSE_SECONDS = 0.1
 _TICK_SECONDS = 0.005
-"""Deadlines are looked at no more often than this, all that are reached at once."""
+"""TimerQueue are looked at no more often than this, all that are reached at once."""
 
 _OUT_OF_DESCRIPTORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
@@ -77,15 +77,15 @@ class RendezvousServer:
         self.host = host
         self.port = port
         self.limits = limits
-        self.tally = Tally()
-        self.registry: Registry[NameClient] = Registry()
+        self.counters = Counters()
+        self.registry: Registry[TcpunchClient] = Registry()
         self.draining = False
-        self.secret_asked = bool(secret)
+        self.secret_required = bool(secret)
         self._secret = secret
         self._tls = tls
-        self._clients: set[NameClient] = set()
+        self._clients: set[TcpunchClient] = set()
         self._addresses: Counter[str] = Counter()
-        self._deadlines: Deadlines[NameClient | uuid.UUID] = Deadlines()
+        self._deadlines: TimerQueue[TcpunchClient | uuid.UUID] = TimerQueue()
         self._tick: asyncio.TimerHandle | None = None
         self._listener: socket.socket | None = None
         self._emptied = asyncio.Event()
@@ -99,7 +99,7 @@ class RendezvousServer:
             If the address cannot be bound, e.g. ``EADDRINUSE``.
         """
         self._loop = asyncio.get_running_loop()
-        self.extension = Extension(self.limits, self.tally, self.registry, self._secret, self._tls)
+        self.extension = Extension(self.limits, self.counters, self.registry, self._secret, self._tls)
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -132,7 +132,7 @@ class RendezvousServer:
         self._stop_listening()
         for client in tuple(self._clients):
             if not client.punching:
-                client.turn_away()
+                client.end_wait()
         self.extension.disconnect_ranks()
         if self.connections:
             with contextlib.suppress(TimeoutError):  # whoever is not done by now is ended
@@ -167,7 +167,7 @@ class RendezvousServer:
         """Return the event loop's time."""
         return self._loop.time()
 
-    def expire_at(self, item: NameClient | uuid.UUID, at: float) -> None:
+    def expire_at(self, item: TcpunchClient | uuid.UUID, at: float) -> None:
         """Have `item` expire then."""
         self._deadlines.set(item, at)
         if self._tick is None or at < self._tick.when() - _TICK_SECONDS:
@@ -177,23 +177,23 @@ class RendezvousServer:
         """Return whether nobody else may wait."""
         return self.extension.full()
 
-    def speaks_extension(self, client: NameClient, hello: bytes) -> None:
+    def switch_to_extension(self, client: TcpunchClient, hello: bytes) -> None:
         """Take over the socket of a client that has sent a hello."""
-        found = decode_hello(hello)
+        found = decode_preamble(hello)
         self._forget(client)
         self.extension.take(client.connection, client.endpoint, found, lambda: self._release(client.endpoint.host))
 
-    def waits_raw(self, name: bytes) -> None:
+    def on_raw_name(self, name: bytes) -> None:
         """Tell ranks that await a peer which waits under a name instead."""
         if len(self.extension.jobs):
-            self.extension.deliver(self.extension.jobs.came_raw(name))
+            self.extension.deliver(self.extension.jobs.on_raw_client(name))
 
-    def closed(self, client: NameClient) -> None:
+    def closed(self, client: TcpunchClient) -> None:
         """Forget a connection that ends."""
         self._forget(client)
         self._release(client.endpoint.host)
 
-    def _forget(self, client: NameClient) -> None:
+    def _forget(self, client: TcpunchClient) -> None:
         self._selector.unregister(client.connection.fileno())
         self._deadlines.drop(client)
         self._clients.discard(client)
@@ -233,15 +233,15 @@ class RendezvousServer:
             self._loop.add_reader(self._listener, self._accept)
 
     def _admit(self, connection: socket.socket, endpoint: Endpoint) -> None:
-        self.tally.connections += 1
+        self.counters.connections += 1
         if self._addresses[endpoint.host] >= self.limits.connections_per_address:
-            self.tally.refused[Refused.address_limit] += 1
+            self.counters.refused[Refused.address_limit] += 1
             connection.close()
             return
         self._addresses[endpoint.host] += 1
         self._emptied.clear()
         connection.setblocking(False)
-        client = NameClient(self, connection, endpoint)
+        client = TcpunchClient(self, connection, endpoint)
         self._clients.add(client)
         self._selector.register(connection.fileno(), selectors.EVENT_READ, client.readable)
 

@@ -8,10 +8,10 @@ import socket
 import uuid
 from typing import Protocol
 
-from rendezvous.counters import Refused, Tally
+from rendezvous.counters import Counters, Refused
 from rendezvous.limits import Limits
 from rendezvous.protocol import Endpoint, ProtocolError, encode_record
-from rendezvous.protocol.protocol_detection import Dialect, dialect
+from rendezvous.protocol.protocol_detection import WireProtocol, detect_protocol
 from rendezvous.protocol.v2 import REQUEST_BYTES, Response, Status, decode_request
 from rendezvous.registry import Pair, Registry
 
@@ -31,19 +31,19 @@ class Stage(enum.Enum):
     punching = enum.auto()
 
 
-class Host(Protocol):
+class ServerContext(Protocol):
     """What a connection needs of its server."""
 
     limits: Limits
-    tally: Tally
-    registry: Registry[NameClient]
-    secret_asked: bool
+    counters: Counters
+    registry: Registry[TcpunchClient]
+    secret_required: bool
 
     def clock(self) -> float:
         """Return the time in seconds."""
         ...
 
-    def expire_at(self, item: NameClient | uuid.UUID, at: float) -> None:
+    def expire_at(self, item: TcpunchClient | uuid.UUID, at: float) -> None:
         """Have `item` expire then."""
         ...
 
@@ -51,44 +51,44 @@ class Host(Protocol):
         """Return whether nobody else may wait."""
         ...
 
-    def speaks_extension(self, client: NameClient, hello: bytes) -> None:
+    def switch_to_extension(self, client: TcpunchClient, hello: bytes) -> None:
         """Take over the socket of a client that has sent a hello."""
         ...
 
-    def waits_raw(self, name: bytes) -> None:
+    def on_raw_name(self, name: bytes) -> None:
         """Take note that a client waits under a name."""
         ...
 
-    def closed(self, client: NameClient) -> None:
+    def closed(self, client: TcpunchClient) -> None:
         """Take note that a connection has ended."""
         ...
 
 
-class NameClient:
+class TcpunchClient:
     """A client of either TCPunch version, or a fresh one.
 
     It costs the server a socket and at most 141 bytes, and is sent at most 100, so that it can hold up
     nobody.
     """
 
-    __slots__ = ("_dialect", "_heard", "_host", "_since", "_stage", "_token", "connection", "endpoint")
+    __slots__ = ("_context", "_protocol", "_received", "_since", "_stage", "_token", "connection", "endpoint")
 
-    def __init__(self, host: Host, connection: socket.socket, endpoint: Endpoint) -> None:
+    def __init__(self, context: ServerContext, connection: socket.socket, endpoint: Endpoint) -> None:
         self.connection = connection
         self.endpoint = endpoint
-        self._host = host
+        self._context = context
         self._stage = Stage.silent
-        self._dialect: Dialect | None = None
-        self._heard = b""
+        self._protocol: WireProtocol | None = None
+        self._received = b""
         self._token: uuid.UUID | None = None
-        self._since = host.clock()
-        host.expire_at(self, self._since + host.limits.silence_seconds)
+        self._since = context.clock()
+        context.expire_at(self, self._since + context.limits.silence_seconds)
 
     def readable(self) -> None:
         """Read what has come."""
         try:
             # No more than a hello: what follows one is not for this class.
-            data = self.connection.recv(REQUEST_BYTES - len(self._heard) or REQUEST_BYTES)
+            data = self.connection.recv(REQUEST_BYTES - len(self._received) or REQUEST_BYTES)
         except BlockingIOError:
             return
         except OSError:
@@ -96,24 +96,24 @@ class NameClient:
             return
         if not data:
             self.close()
-        elif self._stage is not Stage.punching and len(self._heard) < REQUEST_BYTES:
-            self._hear(data)
+        elif self._stage is not Stage.punching and len(self._received) < REQUEST_BYTES:
+            self._on_data(data)
         # else: there is nothing more to say; the bytes are dropped, and in time the connection is closed
 
     def expired(self) -> None:
         """Do what is due now that the deadline is reached."""
         if self._stage is Stage.settling:
             self._stage = Stage.waiting
-            self._host.expire_at(self, self._since + self._host.limits.waiting_seconds)
+            self._context.expire_at(self, self._since + self._context.limits.waiting_seconds)
             self._send(encode_record(self.endpoint))
             return
         if self._stage is Stage.silent:
-            self._host.tally.refused[Refused.silence] += 1
+            self._context.counters.refused[Refused.silence] += 1
         elif self._stage is Stage.waiting:
-            self._host.tally.timeouts += 1
+            self._context.counters.timeouts += 1
             if self._token is not None:
-                self._host.registry.leave(self)
-                self._host.registry.forget(self._token)
+                self._context.registry.leave(self)
+                self._context.registry.forget(self._token)
                 self._send(Response(Status.timeout, self.endpoint, None, self._token).encode())
         self.close()
 
@@ -121,7 +121,7 @@ class NameClient:
         """Tell this client where its partner is, and let it punch."""
         settled = self._stage is Stage.waiting
         self._stage = Stage.punching
-        self._host.expire_at(self, self._host.clock() + self._host.limits.punching_seconds)
+        self._context.expire_at(self, self._context.clock() + self._context.limits.punching_seconds)
         if self._token is not None:
             self._send(Response(Status.paired, self.endpoint, partner, self._token).encode())
         elif settled:
@@ -129,7 +129,7 @@ class NameClient:
         else:
             self._send(encode_record(self.endpoint) + encode_record(partner))
 
-    def turn_away(self) -> None:
+    def end_wait(self) -> None:
         """End a wait because the server ends: one of version 2 is told to come again."""
         if self._token is not None and self._stage is Stage.waiting:
             self._send(Response(Status.timeout, self.endpoint, None, self._token).encode())
@@ -144,30 +144,30 @@ class NameClient:
         """Leave the registry and close the connection without waiting for the other side."""
         if self.connection.fileno() < 0:
             return
-        token = self._host.registry.leave(self)
+        token = self._context.registry.leave(self)
         if token is not None:
-            self._host.expire_at(token, self._since + self._host.limits.waiting_seconds)
-        self._host.closed(self)
+            self._context.expire_at(token, self._since + self._context.limits.waiting_seconds)
+        self._context.closed(self)
         self.connection.close()
 
-    def _hear(self, data: bytes) -> None:
-        self._heard += data
+    def _on_data(self, data: bytes) -> None:
+        self._received += data
         try:
-            spoken = dialect(self._heard)
+            spoken = detect_protocol(self._received)
         except ProtocolError as error:
             self.refuse(Refused.protocol, str(error))
             return
-        if spoken is Dialect.v1:
-            self._dialect = spoken
-            self._hear_name(data)
+        if spoken is WireProtocol.v1:
+            self._protocol = spoken
+            self._on_name(data)
         elif self._stage is Stage.waiting:
             self.refuse(Refused.protocol, "a NUL came after what had to be taken for a whole name")
         else:
-            self._dialect = spoken
-            self._hear_request(spoken)
+            self._protocol = spoken
+            self._on_request(spoken)
 
-    def _hear_name(self, data: bytes) -> None:
-        registry = self._host.registry
+    def _on_name(self, data: bytes) -> None:
+        registry = self._context.registry
         if self._stage is Stage.silent and self._refused_by_limits():
             return
         pair = registry.receive(self, data)  # the name was checked with the dialect
@@ -175,28 +175,30 @@ class NameClient:
             self._pair(pair)
         elif self._stage is Stage.silent:
             self._stage = Stage.settling
-            self._host.expire_at(self, self._host.clock() + SETTLING_SECONDS)
+            self._context.expire_at(self, self._context.clock() + SETTLING_SECONDS)
         if pair is None:
-            self._host.waits_raw(self._heard)
+            self._context.on_raw_name(self._received)
 
-    def _hear_request(self, spoken: Dialect) -> None:
+    def _on_request(self, spoken: WireProtocol) -> None:
         if self._stage is Stage.settling:  # what looked like a name was the beginning of a request
-            self._host.registry.leave(self)
+            self._context.registry.leave(self)
             self._stage = Stage.silent
-            self._host.expire_at(self, self._since + self._host.limits.silence_seconds)
-        if len(self._heard) < REQUEST_BYTES:
+            self._context.expire_at(self, self._since + self._context.limits.silence_seconds)
+        if len(self._received) < REQUEST_BYTES:
             return
         try:
-            if spoken is Dialect.extension:
-                self._host.speaks_extension(self, self._heard)
+            if spoken is WireProtocol.extension:
+                self._context.switch_to_extension(self, self._received)
                 return
-            request = decode_request(self._heard)
+            request = decode_request(self._received)
         except ProtocolError as error:
             self.refuse(Refused.protocol, str(error))
             return
         if self._refused_by_limits():
             return
-        admission = self._host.registry.request(self, request.name, request.token, uuid.uuid4(), self._host.clock())
+        admission = self._context.registry.request(
+            self, request.name, request.token, uuid.uuid4(), self._context.clock()
+        )
         self._token, self._since = admission.token, admission.since
         if admission.replaced is not None:
             admission.replaced.close()
@@ -204,28 +206,28 @@ class NameClient:
             self._pair(admission.pair)
             return
         self._stage = Stage.waiting
-        self._host.expire_at(self, self._since + self._host.limits.waiting_seconds)
+        self._context.expire_at(self, self._since + self._context.limits.waiting_seconds)
         self._send(Response(Status.waiting, self.endpoint, None, self._token).encode())
 
     def _refused_by_limits(self) -> bool:
-        if self._host.secret_asked:
+        if self._context.secret_required:
             self.refuse(Refused.secret, "it speaks TCPunch, which knows of no secret")
-        elif self._host.full():
+        elif self._context.full():
             self.refuse(Refused.waiter_limit, "too many clients wait")
         else:
             return False
         return True
 
-    def _pair(self, pair: Pair[NameClient]) -> None:
-        self._host.tally.pairings += 1
+    def _pair(self, pair: Pair[TcpunchClient]) -> None:
+        self._context.counters.pairings += 1
         pair.first.introduce(pair.second.endpoint)
         pair.second.introduce(pair.first.endpoint)
 
     def refuse(self, reason: Refused, text: str) -> None:
         """Disconnect a client; one of version 2 is told that it is for an error."""
-        self._host.tally.refused[reason] += 1
+        self._context.counters.refused[reason] += 1
         _log.info("client refused", extra={"fields": {"client": str(self.endpoint), "why": text}})
-        if self._dialect is Dialect.v2:
+        if self._protocol is WireProtocol.v2:
             self._send(Response(Status.error).encode())
         self.close()
 

@@ -11,7 +11,7 @@ Item = TypeVar("Item", bound=Hashable)
 _SMALL = 64
 
 
-class Deadlines(Generic[Item]):
+class TimerQueue(Generic[Item]):
     """At most one deadline an item, on the caller's clock.
 
     Setting and dropping one takes logarithmic time at most, and the memory is in proportion to the items

@@ -1,9 +1,9 @@
-"""Which ranks wait for which, and whether they do so in a circle: without any I/O.
+"""Which ranks wait for which, and whether they do so in a cycle: without any I/O.
 
-A rank that nothing has come to for a while says for whom it waits. It does nothing else meanwhile, so that a circle of
+A rank that nothing has come to for a while says for whom it waits. It does nothing else meanwhile, so that a cycle of
 such ranks stays one, provided that none of the messages that are waited for is on its way. *Receiving* from a peer
 therefore counts only where all that the peer has begun to send has come whole. Such statements may be old: the first
-rank of the circle to go on would need a message that its peer began after its own statement, which the peer could not
+rank of the cycle to go on would need a message that its peer began after its own statement, which the peer could not
 before it went on itself. *Meeting* a peer counts only where that is not connected with it. *Sending* to one, whose
 buffers are full, counts only where it was said again after the peer had begun to wait, since one that had waited
 earlier may have received from in between. *Writing*, too, counts only where it was said again after the peer had begun
@@ -28,7 +28,7 @@ class _Statement:
     before_last: int
 
 
-class Waits:
+class WaitForGraph:
     """What the ranks of one communicator have said; the newest statement of each counts."""
 
     def __init__(self) -> None:
@@ -36,24 +36,24 @@ class Waits:
         self._clock = 0
         self._last: dict[int, int] = {}
 
-    def state(self, rank: int, waiting: Waiting) -> list[int] | None:
-        """Take note; return the ranks of the circle that `rank` waits in, from it on, if there is one."""
+    def record(self, rank: int, waiting: Waiting) -> list[int] | None:
+        """Take note; return the ranks of the cycle that `rank` waits in, from it on, if there is one."""
         self._clock += 1
         known = self._statements.get(rank)
         again = known is not None and known.waiting == waiting
         first = known.first if known is not None and again else self._clock
         self._statements[rank] = _Statement(waiting, first, self._last[rank] if again else 0)
         self._last[rank] = self._clock
-        circle = [rank]
+        cycle = [rank]
         while True:
-            following = self._statements[circle[-1]].waiting.peer
-            if not self._holds(circle[-1], following):
+            following = self._statements[cycle[-1]].waiting.peer
+            if not self._holds(cycle[-1], following):
                 return None
             if following == rank:
-                return circle
-            if following in circle:
-                return None  # another circle, that this rank waits for
-            circle.append(following)
+                return cycle
+            if following in cycle:
+                return None  # another cycle, that this rank waits for
+            cycle.append(following)
 
     def awaited(self, rank: int) -> int | None:
         """Return for whom `rank` said last that it waits, None if it said nothing."""
@@ -65,9 +65,9 @@ class Waits:
         self._statements.pop(rank, None)
         self._last.pop(rank, None)
 
-    def describe(self, circle: list[int]) -> str:
-        """Return what the ranks of a circle are to be told."""
-        return describe([(rank, self._statements[rank].waiting) for rank in circle])
+    def describe(self, cycle: list[int]) -> str:
+        """Return what the ranks of a cycle are to be told."""
+        return describe([(rank, self._statements[rank].waiting) for rank in cycle])
 
     def _holds(self, rank: int, peer: int) -> bool:
         """Whether `rank` cannot go on before `peer`, which waits itself, does."""
@@ -78,7 +78,7 @@ class Waits:
         own, theirs = one.counts(peer), other.waiting.counts(rank)
         answers = other.waiting.peer == rank and other.waiting.awaited is _ANSWERS.get(one.awaited)
         match one.awaited:
-            case Awaited.meeting:
+            case Awaited.connecting:
                 return theirs is None and not answers
             case Awaited.sending:
                 return own is not None and theirs is not None and own.received == theirs.sent
@@ -92,7 +92,7 @@ class Waits:
 
 
 _ANSWERS = {
-    Awaited.meeting: Awaited.meeting,
+    Awaited.connecting: Awaited.connecting,
     Awaited.sending: Awaited.receiving,
     Awaited.receiving: Awaited.sending,
 }

@@ -16,13 +16,13 @@ from rendezvous.protocol.extension import (
     TICKET_BYTES,
     Challenge,
     Demand,
-    Hello,
+    Preamble,
     Proof,
     Purpose,
     decode_challenge,
     same_proof,
 )
-from rendezvous.protocol.messages import Decoder, Message, Reason, Refusal, Register, Welcome, encode
+from rendezvous.protocol.messages import Decoder, Message, Refusal, RefusalReason, Register, Welcome, encode
 from rendezvous.protocol.registration import Registration
 
 _ANSWER_SECONDS = 10.0
@@ -130,7 +130,7 @@ class ControlLink:
     def _introduce(self, access: Access, registration: Registration) -> None:
         """Say hello, switch to TLS if that is asked for, register, and wait for the welcome."""
         nonce = secrets.token_bytes(TICKET_BYTES)
-        self._write(Hello(Purpose.control, nonce).encode())
+        self._write(Preamble(Purpose.control, nonce).encode())
         challenge = self._challenge()
         self._check_demand(challenge.demand, access)
         if Demand.tls in challenge.demand:
@@ -196,7 +196,7 @@ class ControlLink:
             raise RendezvousError(f"the rendezvous server {self.server} sent no message: {error}") from error
         for message in messages:
             if isinstance(message, Refusal):
-                if message.reason is Reason.mismatch:
+                if message.reason is RefusalReason.mismatch:
                     raise MismatchError(message.text)
                 raise RendezvousError(f"{message.text} (said by {self.server})")
         return messages

@@ -24,7 +24,7 @@ from fmi_shim.pairing.hole_punching import Connected, Punch
 from fmi_shim.pairing.reconnect import Persistence, ServerLostError, call_server
 from rendezvous.protocol import extension
 from rendezvous.protocol.extension import Purpose
-from rendezvous.protocol.messages import Announce, Gone, Introduction, Message, ProbeRequest
+from rendezvous.protocol.messages import Announce, Introduction, Message, PeerEnded, ProbeRequest
 from rendezvous.protocol.waiting import Waiting
 
 DIRECT_SECONDS = 1.5
@@ -82,7 +82,7 @@ class Meeting:
     persistence: Persistence
     state: Callable[[], Waiting | None]
     suspicious_at: float | None = field(init=False)
-    gone: Gone | None = None
+    gone: PeerEnded | None = None
     relay_ticket: bytes = b""
     relay_at: float | None = None
     probe: socket.socket | None = None
@@ -161,7 +161,7 @@ class Meeting:
                 self.relay_at = time.monotonic() + self._direct_seconds() if any(ticket) else None
             case ProbeRequest(peer, ticket) if peer == self.punch.peer:
                 self._probe(ticket)
-            case Gone(peer) if peer == self.punch.peer:
+            case PeerEnded(peer) if peer == self.punch.peer:
                 self.gone = message
             case _:
                 self.home.heed(message)  # or else about a meeting that is over
@@ -191,7 +191,7 @@ class Meeting:
     def _side_connection(self, port: int, purpose: Purpose, ticket: bytes) -> socket.socket:
         connection = call_server(self._link.address, Deadline(_SIDE_SECONDS), port, self._link.local.host)
         try:
-            connection.sendall(extension.Hello(purpose, ticket).encode())
+            connection.sendall(extension.Preamble(purpose, ticket).encode())
         except OSError as error:
             connection.close()
             raise ServerLostError(f"the rendezvous server broke off: {error}") from error
@@ -202,7 +202,7 @@ class Meeting:
         port: int = self.punch.listener.getsockname()[1]
         return port
 
-    def _lost(self, gone: Gone) -> PeerLostError:
+    def _lost(self, gone: PeerEnded) -> PeerLostError:
         how = (
             "was lost: its process ended or failed"
             if gone.lost

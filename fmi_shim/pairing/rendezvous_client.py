@@ -20,7 +20,7 @@ from fmi_shim.pairing.poller import Watch
 from fmi_shim.pairing.reconnect import Persistence, ServerLostError
 from fmi_shim.pairing.run_access import Access
 from rendezvous.protocol import Endpoint
-from rendezvous.protocol.messages import Abort, Circle, Gone, Leave, Message, Withdraw
+from rendezvous.protocol.messages import Abort, Deadlock, Leave, Message, PeerEnded, Withdraw
 from rendezvous.protocol.registration import INSTANCE_BYTES, Registration
 from rendezvous.protocol.waiting import Waiting
 
@@ -35,7 +35,7 @@ _ATTEND_SECONDS = 5.0
 OnAbort = Callable[[Abort], FmiError]
 """Makes the error that an abort of another rank is."""
 
-OnGone = Callable[[Gone], None]
+OnGone = Callable[[PeerEnded], None]
 """Takes note that a rank is gone that this one waits for, but does not want to meet."""
 
 
@@ -162,9 +162,9 @@ class RendezvousClient:
         """Raise what the server has to tell, if it concerns no meeting."""
         if isinstance(message, Abort):
             raise self._on_abort(message)
-        if isinstance(message, Circle):
+        if isinstance(message, Deadlock):
             raise MismatchError(message.text, origin=self._rank)
-        if isinstance(message, Gone):
+        if isinstance(message, PeerEnded):
             self._on_gone(message)
 
     def close(self) -> None:

@@ -11,14 +11,14 @@ from __future__ import annotations
 import logging
 import time
 
-from fmi_shim.error_codec import told_by_server
+from fmi_shim.error_codec import abort_error
 from fmi_shim.errors import RendezvousError
 from fmi_shim.frames import Call
 from fmi_shim.pairing.poller import Watch
 from fmi_shim.pairing.rendezvous_client import RendezvousClient
 from fmi_shim.pairing.run_access import read_access
-from fmi_shim.termination_frames import Abort
-from rendezvous.protocol import Endpoint, messages
+from rendezvous.protocol import Endpoint
+from rendezvous.protocol.messages import Abort, PeerEnded
 from rendezvous.protocol.waiting import Awaited, Waiting
 
 _log = logging.getLogger("fmi_shim")
@@ -47,7 +47,7 @@ class Attendance:
         self._client: RendezvousClient | None = None
         if server is not None:
             watch = Watch(lambda _: None)
-            self._client = RendezvousClient(server, read_access(), name, rank, size, told_by_server, watch, self._heed)
+            self._client = RendezvousClient(server, read_access(), name, rank, size, abort_error, watch, self._heed)
         self._turn = 0
         self.gone: dict[int, bool] = {}
 
@@ -89,7 +89,7 @@ class Attendance:
     def fail(self, abort: Abort) -> None:
         """Have all other ranks told, then leave."""
         if self._client is not None:
-            self._client.abort(messages.Abort(self._rank, abort.origin, abort.reason, abort.text))
+            self._client.abort(abort)
         self.close()
 
     def close(self) -> None:
@@ -97,5 +97,5 @@ class Attendance:
         if self._client is not None:
             self._client.close()
 
-    def _heed(self, gone: messages.Gone) -> None:
+    def _heed(self, gone: PeerEnded) -> None:
         self.gone.setdefault(gone.peer, gone.lost)

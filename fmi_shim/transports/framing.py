@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from fmi_shim.channel import opened_first
-from fmi_shim.error_codec import abort_of, error_of
+from fmi_shim.error_codec import MAX_ABORT_BYTES, abort_error, decode_abort, make_abort
 from fmi_shim.errors import FmiError, MismatchError, PeerLostError
 from fmi_shim.frames import (
     HEADER_BYTES,
@@ -30,10 +30,10 @@ from fmi_shim.frames import (
     signature,
 )
 from fmi_shim.operators import Array
-from fmi_shim.termination_frames import MAX_ABORT_BYTES, Abort, decode_abort
 from fmi_shim.transports.peer_link import Link
 from fmi_shim.transports.tcp.stream import Buffers, octets
 from fmi_shim.transports.transfers import OnReceived, Transfer
+from rendezvous.protocol.messages import Abort
 
 MAX_ANNOUNCED_BYTES = 1 << 34
 """Largest array that a header may announce to a rank that does not know its size. Memory is touched only as
@@ -239,11 +239,11 @@ class Framing(Generic[L]):
             if found.kind is Kind.abort:
                 rest = bytes(head[HEADER_BYTES:]) + payload
                 rest += self._read(source, max(0, min(found.length, MAX_ABORT_BYTES) - len(rest)))
-                told = self._told(source.peer, decode_abort(rest[: found.length]))
+                received = self._abort_error(decode_abort(rest[: found.length], source.peer))
         except FrameError as error:
             raise MismatchError(f"{self._purpose}: rank {source.peer} sent no valid frame: {error}") from None
         if found.kind is Kind.abort:
-            raise told
+            raise received
         if found.kind is Kind.goodbye:
             raise self._left(source.peer)
         if found.kind is Kind.waiting:
@@ -278,11 +278,11 @@ class Framing(Generic[L]):
             origin=peer,
         )
 
-    def _told(self, teller: int, abort: Abort) -> FmiError:
-        return error_of(abort, teller)
+    def _abort_error(self, abort: Abort) -> FmiError:
+        return abort_error(abort)
 
     def _as_abort(self, error: BaseException) -> Abort:
-        return abort_of(error, self.rank, self._purpose)
+        return make_abort(error, self.rank, self._purpose)
 
 
 def _described(head: bytes | bytearray) -> str:

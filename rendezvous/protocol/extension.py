@@ -31,7 +31,7 @@ from rendezvous.protocol.v2 import REQUEST_BYTES
 
 MAGIC = b"\0FMI"
 VERSION = 1
-HELLO_BYTES = REQUEST_BYTES
+PREAMBLE_BYTES = REQUEST_BYTES
 TICKET_BYTES = 32
 """Length of a nonce and of a ticket, both random."""
 PROOF_BYTES = hashlib.sha256().digest_size
@@ -39,7 +39,7 @@ NO_PROOF = bytes(PROOF_BYTES)
 MIN_SECRET_BYTES = 16
 """A shorter secret could be found by trying: every challenge with its proof is a sample to try on."""
 
-_HELLO = struct.Struct(f"!4sBB{TICKET_BYTES}s{HELLO_BYTES - TICKET_BYTES - 6}x")
+_PREAMBLE = struct.Struct(f"!4sBB{TICKET_BYTES}s{PREAMBLE_BYTES - TICKET_BYTES - 6}x")
 _CHALLENGE = struct.Struct(f"!4sBB{TICKET_BYTES}s")
 CHALLENGE_BYTES = _CHALLENGE.size
 
@@ -61,7 +61,7 @@ class Demand(enum.IntFlag):
 
 
 @dataclass(frozen=True, slots=True)
-class Hello:
+class Preamble:
     """How a connection begins. `token` is the rank's nonce on a control connection, otherwise a ticket."""
 
     purpose: Purpose
@@ -69,10 +69,10 @@ class Hello:
 
     def encode(self) -> bytes:
         """Return the 141 bytes of this hello."""
-        return _HELLO.pack(MAGIC, VERSION, self.purpose, self.token)
+        return _PREAMBLE.pack(MAGIC, VERSION, self.purpose, self.token)
 
 
-def decode_hello(data: bytes) -> Hello:
+def decode_preamble(data: bytes) -> Preamble:
     """Return the hello in 141 bytes.
 
     Raises
@@ -80,13 +80,13 @@ def decode_hello(data: bytes) -> Hello:
     ProtocolError
         If it is none, or of another version.
     """
-    if len(data) != HELLO_BYTES:
-        raise ProtocolError(f"a hello has {HELLO_BYTES} bytes, {len(data)} came")
-    magic, version, purpose, token = _HELLO.unpack(data)
+    if len(data) != PREAMBLE_BYTES:
+        raise ProtocolError(f"a hello has {PREAMBLE_BYTES} bytes, {len(data)} came")
+    magic, version, purpose, token = _PREAMBLE.unpack(data)
     if magic != MAGIC or version != VERSION:
         raise ProtocolError(f"expected a hello of version {VERSION}, {data[:6].hex()} came")
     try:
-        return Hello(Purpose(purpose), token)
+        return Preamble(Purpose(purpose), token)
     except ValueError:
         raise ProtocolError(f"a hello has no purpose {purpose}") from None
 

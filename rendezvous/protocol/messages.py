@@ -22,8 +22,8 @@ _GONE = struct.Struct("!I?")
 MAX_BODY_BYTES = _ABORT.size + MAX_TEXT_BYTES
 
 
-class Reason(enum.IntEnum):
-    """Why a rank is refused."""
+class RefusalReason(enum.IntEnum):
+    """Why the server refuses a rank."""
 
     mismatch = 1
     """Another rank of its job disagrees with it: an error in how the job was started."""
@@ -31,6 +31,21 @@ class Reason(enum.IntEnum):
     """It does not know the secret."""
     busy = 3
     """A limit of the server is reached."""
+
+
+class AbortReason(enum.IntEnum):
+    """Why a rank aborts. The server does not interpret it."""
+
+    lost = 1
+    """It lost another rank."""
+    timeout = 2
+    """Another rank did not connect or respond in time."""
+    mismatch = 3
+    """Two ranks made different calls."""
+    overflow = 4
+    """Its reduction overflowed."""
+    failed = 5
+    """It raised any other exception."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,16 +107,26 @@ class Withdraw:
 
 @dataclass(frozen=True, slots=True)
 class Abort:
-    """Both ways: rank `teller` gives up because of something that began at rank `origin`.
+    """Both directions: rank `reported_by` aborts. Between ranks it travels in a frame; see `fmi_shim.error_codec`.
 
-    The server passes it on to all other ranks of the communicator, also to those that register later, and
-    does not look at `code`.
+    The server forwards it to all other ranks of the communicator, and to those that register later.
+
+    Attributes
+    ----------
+    reported_by
+        The rank that aborts.
+    origin
+        The rank where the failure began, which may be another one.
+    reason
+        An `AbortReason`, or another number if the rank's version defines more.
+    text
+        The first error's message, of which at most `MAX_TEXT_BYTES` are sent.
     """
 
     kind: ClassVar[int] = 7
-    teller: int
+    reported_by: int
     origin: int
-    code: int
+    reason: int
     text: str
 
 
@@ -110,12 +135,12 @@ class Refusal:
     """Server to rank: why it is sent away; the connection is closed."""
 
     kind: ClassVar[int] = 8
-    reason: Reason
+    reason: RefusalReason
     text: str
 
 
 @dataclass(frozen=True, slots=True)
-class Circle:
+class Deadlock:
     """Server to rank: it and others wait for each other, and will for ever."""
 
     kind: ClassVar[int] = 10
@@ -130,7 +155,7 @@ class Leave:
 
 
 @dataclass(frozen=True, slots=True)
-class Gone:
+class PeerEnded:
     """Server to rank: `peer`, which it wants to meet or waits for, has left, or is lost: ended without a `Leave`."""
 
     kind: ClassVar[int] = 12
@@ -148,9 +173,9 @@ Message: TypeAlias = (
     | Abort
     | Refusal
     | Waiting
-    | Circle
+    | Deadlock
     | Leave
-    | Gone
+    | PeerEnded
 )
 
 
@@ -174,17 +199,17 @@ def _body(message: Message) -> bytes:
             return _PEER.pack(peer) + ticket + b"".join(endpoint.encode() for endpoint in endpoints)
         case Withdraw(peer):
             return _PEER.pack(peer)
-        case Abort(teller, origin, code, text):
-            return _ABORT.pack(teller, origin, code) + cut(text)
+        case Abort(reported_by, origin, reason, text):
+            return _ABORT.pack(reported_by, origin, reason) + cut(text)
         case Refusal(reason, text):
             return bytes([reason]) + cut(text)
         case Waiting():
             return message.encode()
-        case Circle(text):
+        case Deadlock(text):
             return cut(text)
         case Leave():
             return b""
-        case Gone(peer, lost):
+        case PeerEnded(peer, lost):
             return _GONE.pack(peer, lost)
 
 
@@ -247,19 +272,19 @@ def _decoded(kind: int, body: bytes) -> Message:
     if kind == Withdraw.kind:
         return Withdraw(*_PEER.unpack(body))
     if kind == Abort.kind:
-        teller, origin, code = _ABORT.unpack_from(body)
-        return Abort(teller, origin, code, body[_ABORT.size :].decode(errors="replace"))
+        reported_by, origin, reason = _ABORT.unpack_from(body)
+        return Abort(reported_by, origin, reason, body[_ABORT.size :].decode(errors="replace"))
     if kind == Refusal.kind:
-        return Refusal(Reason(_exactly(body[:1], 1)[0]), body[1:].decode(errors="replace"))
+        return Refusal(RefusalReason(_exactly(body[:1], 1)[0]), body[1:].decode(errors="replace"))
     if kind == Waiting.kind:
         return decode_waiting(body)
-    if kind == Circle.kind:
-        return Circle(body.decode(errors="replace"))
+    if kind == Deadlock.kind:
+        return Deadlock(body.decode(errors="replace"))
     if kind == Leave.kind:
         _exactly(body, 0)
         return Leave()
-    if kind == Gone.kind:
-        return Gone(*_GONE.unpack(body))
+    if kind == PeerEnded.kind:
+        return PeerEnded(*_GONE.unpack(body))
     raise ProtocolError("there is no such kind")
 
 

@@ -10,7 +10,7 @@ from rendezvous.protocol.v1 import check_name
 NUL = b"\0"
 
 
-class Dialect(enum.Enum):
+class WireProtocol(enum.Enum):
     """What a client speaks, as far as its first bytes tell."""
 
     v1 = "v1"
@@ -18,7 +18,7 @@ class Dialect(enum.Enum):
     extension = "extension"
 
 
-def dialect(data: bytes) -> Dialect:
+def detect_protocol(data: bytes) -> WireProtocol:
     """Return the dialect of a client whose first bytes are `data`.
 
     A name of version 1 has no NUL. Version 2 pads its name with NULs, at least one, and does not begin with
@@ -31,8 +31,8 @@ def dialect(data: bytes) -> Dialect:
         If `data` is the beginning of nothing.
     """
     if data.startswith(MAGIC[: len(data)]):
-        return Dialect.extension
+        return WireProtocol.extension
     if NUL in data:
-        return Dialect.v2
+        return WireProtocol.v2
     check_name(data)
-    return Dialect.v1
+    return WireProtocol.v1

@@ -15,7 +15,7 @@ MAX_COUNTS = 1024
 """Peers of which a waiting rank may tell how many messages it has exchanged with them."""
 
 _SHOWN = 6
-"""So many ranks of a circle are described in its error."""
+"""So many ranks of a cycle are described in its error."""
 
 _WAITING = struct.Struct("!IBQH")
 _COUNTS = struct.Struct("!IQQ")
@@ -25,7 +25,7 @@ MAX_WAITING_BYTES = _WAITING.size + MAX_TEXT_BYTES + MAX_COUNTS * _COUNTS.size
 class Awaited(enum.IntEnum):
     """What a rank must do before another one goes on."""
 
-    meeting = 0
+    connecting = 0
     """Open a connection with it."""
     sending = 1
     receiving = 2
@@ -98,16 +98,16 @@ def decode_waiting(body: bytes) -> Waiting:
     return Waiting(peer, Awaited(awaited), turn, body[_WAITING.size : end], body[end:].decode(errors="replace"))
 
 
-def describe(circle: Sequence[tuple[int, Waiting]]) -> str:
+def describe(cycle: Sequence[tuple[int, Waiting]]) -> str:
     """Return what ranks that wait for each other, given in their order, are to be told of it."""
     shown = [
         f"rank {rank} in {waiting.text} {'sends to' if waiting.awaited is Awaited.receiving else 'waits for'} "
         f"rank {waiting.peer}"
-        for rank, waiting in circle[:_SHOWN]
+        for rank, waiting in cycle[:_SHOWN]
     ]
-    more = [f"and {len(circle) - _SHOWN} more ranks"] if len(circle) > _SHOWN else []
+    more = [f"and {len(cycle) - _SHOWN} more ranks"] if len(cycle) > _SHOWN else []
     return (
-        f"{len(circle)} ranks wait for each other in a circle, and none can go on: {', '.join([*shown, *more])}; "
+        f"{len(cycle)} ranks wait for each other in a cycle, and none can go on: {', '.join([*shown, *more])}; "
         "make matching calls, or use sendrecv or isend"
     )
 

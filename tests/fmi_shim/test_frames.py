@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fmi_shim.error_codec import MAX_ABORT_BYTES, abort_frame, decode_abort, decode_termination, goodbye_frame
 from fmi_shim.frames import (
     HEADER_BYTES,
     Call,
@@ -18,15 +19,7 @@ from fmi_shim.frames import (
     header,
     signature,
 )
-from fmi_shim.termination_frames import (
-    MAX_ABORT_BYTES,
-    Abort,
-    Reason,
-    abort_frame,
-    decode_abort,
-    farewell,
-    goodbye_frame,
-)
+from rendezvous.protocol.messages import Abort, AbortReason
 
 dtypes = st.sampled_from(["bool", "int8", "uint16", "int32", "int64", "float32", "float64", "complex128"]).map(np.dtype)
 calls = st.builds(
@@ -39,7 +32,7 @@ calls = st.builds(
     st.integers(0, 63),
 )
 shapes = st.lists(st.integers(0, 2**40), max_size=5).map(tuple)
-aborts = st.builds(Abort, st.sampled_from(Reason), st.integers(-1, 2**31 - 1), st.text(max_size=200))
+aborts = st.builds(Abort, st.just(3), st.integers(-1, 2**31 - 1), st.sampled_from(AbortReason), st.text(max_size=200))
 
 
 @given(calls, st.integers(0, 2**60))
@@ -98,32 +91,32 @@ def test_an_abort_arrives_with_reason_origin_and_text(abort: Abort) -> None:
     frame = abort_frame(abort)
     found = decode_header(frame)
     assert (found.kind, found.length) == (Kind.abort, len(frame) - HEADER_BYTES)
-    assert decode_abort(frame[HEADER_BYTES:]) == abort
+    assert decode_abort(frame[HEADER_BYTES:], 3) == abort
 
 
 def test_the_text_of_an_abort_is_cut_at_its_limit_even_within_a_character() -> None:
-    frame = abort_frame(Abort(Reason.failed, 1, "ä" * 2000))
+    frame = abort_frame(Abort(3, 1, AbortReason.failed, "ä" * 2000))
     assert len(frame) == HEADER_BYTES + MAX_ABORT_BYTES
-    assert decode_abort(frame[HEADER_BYTES:]).text.startswith("ä" * 499)
+    assert decode_abort(frame[HEADER_BYTES:], 3).text.startswith("ä" * 499)
 
 
 @given(st.binary(max_size=MAX_ABORT_BYTES + 10))
 def test_any_bytes_are_an_abort_or_a_frame_error(data: bytes) -> None:
     with contextlib.suppress(FrameError):
-        assert isinstance(decode_abort(data), Abort)
+        assert isinstance(decode_abort(data, 3), Abort)
 
 
 @given(st.lists(st.tuples(calls, st.binary(max_size=50))), aborts)
 def test_the_end_of_a_stream_is_found_behind_its_messages(messages: list[tuple[Call, bytes]], abort: Abort) -> None:
     data = b"".join(header(signature(call), len(payload)) + payload for call, payload in messages)
-    assert farewell(memoryview(data)) is None
-    assert farewell(memoryview(data + goodbye_frame())) is Kind.goodbye
-    assert farewell(memoryview(data + abort_frame(abort))) == abort
+    assert decode_termination(memoryview(data), 3) is None
+    assert decode_termination(memoryview(data + goodbye_frame()), 3) is Kind.goodbye
+    assert decode_termination(memoryview(data + abort_frame(abort)), 3) == abort
 
 
 @given(st.binary(max_size=300))
 def test_the_end_of_garbage_is_found_without_an_error(data: bytes) -> None:
-    end = farewell(memoryview(data))
+    end = decode_termination(memoryview(data), 3)
     assert end is None or end is Kind.goodbye or isinstance(end, Abort)
 
 

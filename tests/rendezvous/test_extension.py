@@ -9,15 +9,15 @@ import pytest
 
 from rendezvous.counters import Refused
 from rendezvous.protocol import Endpoint
-from rendezvous.protocol.extension import CHALLENGE_BYTES, Challenge, Demand, Hello, Proof, Purpose, decode_challenge
+from rendezvous.protocol.extension import CHALLENGE_BYTES, Challenge, Demand, Preamble, Proof, Purpose, decode_challenge
 from rendezvous.protocol.messages import (
     Abort,
     Announce,
     Decoder,
     Introduction,
     Message,
-    Reason,
     Refusal,
+    RefusalReason,
     Register,
     Welcome,
     Withdraw,
@@ -46,7 +46,7 @@ class Rank:
     @classmethod
     async def connect(cls, server: RendezvousServer) -> "Rank":
         nonce = secrets.token_bytes(32)
-        reader, writer = await client(server, Hello(Purpose.control, nonce).encode())
+        reader, writer = await client(server, Preamble(Purpose.control, nonce).encode())
         challenge = decode_challenge(await reader.readexactly(CHALLENGE_BYTES))
         assert challenge is not None
         return cls(reader, writer, challenge, nonce)
@@ -144,7 +144,7 @@ def test_without_the_secret_nothing_is_learned(caplog: pytest.LogCaptureFixture)
             stranger.register(1, "hush", secret)
             refusal = await stranger.receive()
             assert isinstance(refusal, Refusal)
-            assert refusal.reason is Reason.forbidden
+            assert refusal.reason is RefusalReason.forbidden
             assert "hush" not in refusal.text
             assert await stranger.ended()
         for message in (Announce(0, 50_002), Withdraw(0), Abort(1, 1, 1, "")):
@@ -152,13 +152,13 @@ def test_without_the_secret_nothing_is_learned(caplog: pytest.LogCaptureFixture)
             stranger.send(message)
             assert await stranger.ended()
         for purpose in (Purpose.probe, Purpose.relay):
-            reader, _ = await client(server, Hello(purpose, bytes(32)).encode())
+            reader, _ = await client(server, Preamble(purpose, bytes(32)).encode())
             assert await reader.read() == b""
         reader, _ = await client(server, b"comm1_0")
         assert await reader.read() == b""
         reader, _ = await client(server, Request(b"comm1_0").encode())
         assert decode_response(await reader.read()).status is Status.error
-        assert server.tally.refused[Refused.secret] == 6
+        assert server.counters.refused[Refused.secret] == 6
         assert SECRET.decode() not in caplog.text
 
     with caplog.at_level("DEBUG"):
@@ -197,7 +197,7 @@ def test_connections_of_one_address_and_ranks_in_all_have_a_limit() -> None:
         other.register(1)
         refusal = await other.receive()
         assert isinstance(refusal, Refusal)
-        assert refusal.reason is Reason.busy
+        assert refusal.reason is RefusalReason.busy
 
     with_server(addresses, connections_per_address=3)
     with_server(waiters, waiters=1)

@@ -5,10 +5,10 @@ from itertools import count
 
 import pytest
 
-from rendezvous.job_state import NO_TICKET, Delivery, Leg
+from rendezvous.job_state import NO_TICKET, Delivery, RelayEndpoint
 from rendezvous.jobs import Jobs
 from rendezvous.protocol import Endpoint, ProtocolError
-from rendezvous.protocol.messages import Abort, Announce, Gone, Introduction, ProbeRequest, Reason, Refusal
+from rendezvous.protocol.messages import Abort, Announce, Introduction, PeerEnded, ProbeRequest, Refusal, RefusalReason
 from rendezvous.protocol.registration import Registration
 from rendezvous.protocol.waiting import Awaited, Waiting
 
@@ -93,14 +93,14 @@ def test_tickets_lead_to_the_two_ends_of_a_relay_until_withdrawn() -> None:
     to_b, to_a = (delivery.message for delivery in known.announce("b", Announce(0, 60)))
     assert isinstance(to_a, Introduction)
     assert isinstance(to_b, Introduction)
-    one, other = known.leg(to_a.ticket), known.leg(to_b.ticket)
-    assert one == Leg(("", "comm"), 0, 1)
+    one, other = known.relay_endpoint(to_a.ticket), known.relay_endpoint(to_b.ticket)
+    assert one == RelayEndpoint(("", "comm"), 0, 1)
     assert other == one.other()
-    assert known.leg(NO_TICKET) is None
+    assert known.relay_endpoint(NO_TICKET) is None
     known.withdraw("a", 1)
-    assert known.leg(to_a.ticket) is None
-    known.leave("b")
-    assert known.leg(to_b.ticket) is None
+    assert known.relay_endpoint(to_a.ticket) is None
+    known.remove("b")
+    assert known.relay_endpoint(to_b.ticket) is None
 
 
 def test_an_abort_reaches_all_others_and_those_that_come_later_once() -> None:
@@ -112,7 +112,7 @@ def test_an_abort_reaches_all_others_and_those_that_come_later_once() -> None:
     assert known.abort("b", Abort(1, 2, 1, "told")) == []
     assert join(known, "d", 3) == [Delivery("d", abort)]
     for client in "abcd":
-        known.leave(client)
+        known.remove(client)
     assert join(known, "next run", 0) == []
 
 
@@ -124,7 +124,7 @@ def test_two_processes_of_one_rank_are_told_to_all_who_are_sent_away() -> None:
     assert [delivery.client for delivery in told] == ["a", "c", "b"]
     assert all(
         isinstance(delivery.message, Refusal)
-        and delivery.message.reason is Reason.mismatch
+        and delivery.message.reason is RefusalReason.mismatch
         and "two processes run as rank 0" in delivery.message.text
         for delivery in told
     )
@@ -152,8 +152,8 @@ def test_a_peer_that_waits_in_raw_mode_is_told_whoever_comes_first() -> None:
     known.announce("a", Announce(2, 50))
     known.announce("in a job", Announce(2, 50))
     for unrelated in (b"comm3_1", b"comm2_", b"_1", b"2_1", b"\xff\xfe_1", b"comm999999_1"):
-        assert known.came_raw(unrelated) == []
-    assert [delivery.client for delivery in known.came_raw(b"comm2_1")] == ["a"]
+        assert known.on_raw_client(unrelated) == []
+    assert [delivery.client for delivery in known.on_raw_client(b"comm2_1")] == ["a"]
 
 
 @pytest.mark.parametrize("peer", [1, 4, 2**32 - 1])
@@ -182,7 +182,7 @@ def test_who_comes_late_to_a_named_job_that_failed_is_told() -> None:
     abort = Abort(0, 2, 1, "lost rank 2")
     join(known, "a", 0, job="named")
     known.abort("a", abort)
-    known.leave("a")
+    known.remove("a")
     assert join(known, "late", 1, job="named") == [Delivery("late", abort)]
     join(known, "b", 0, job="other")
     join(known, "c", 1, size=2, job="other")
@@ -195,8 +195,8 @@ def test_who_wants_to_meet_a_rank_that_left_is_told_now_or_when_it_announces_its
     for rank, client in enumerate("abc"):
         join(known, client, rank)
     known.announce("a", Announce(2, 50))
-    assert known.part("c") == [Delivery("a", Gone(2, False))]
-    assert known.announce("b", Announce(2, 50)) == [Delivery("b", Gone(2, False))]
+    assert known.leave("c") == [Delivery("a", PeerEnded(2, False))]
+    assert known.announce("b", Announce(2, 50)) == [Delivery("b", PeerEnded(2, False))]
     assert join(known, "next communicator", 2, instance=1) == []
     assert known.announce("b", Announce(2, 50)) == []
 
@@ -206,31 +206,31 @@ def test_who_waits_for_a_rank_that_goes_is_told_now_or_when_it_says_so() -> None
     for rank, client in enumerate("abc"):
         join(known, client, rank)
     waiting = Waiting(2, Awaited.writing, 0, b"", "recv")
-    assert known.waits("a", waiting) == []
-    assert known.lost("c")() == [Delivery("a", Gone(2, True))]
-    assert known.waits("b", waiting) == [Delivery("b", Gone(2, True))]
+    assert known.record_wait("a", waiting) == []
+    assert known.disconnected("c")() == [Delivery("a", PeerEnded(2, True))]
+    assert known.record_wait("b", waiting) == [Delivery("b", PeerEnded(2, True))]
     assert join(known, "c again", 2) == []
-    assert known.waits("b", waiting) == []
+    assert known.record_wait("b", waiting) == []
 
 
 def test_who_comes_late_to_a_named_job_that_lost_a_rank_is_told_when_it_waits_for_that() -> None:
     known, waiting = jobs(), Waiting(1, Awaited.writing, 0, b"", "recv")
     for job in ("named", ""):
         join(known, f"b {job}", 1, job=job)
-        assert known.lost(f"b {job}")() == []
+        assert known.disconnected(f"b {job}")() == []
     assert join(known, "a", 0, job="named") == []
-    assert known.waits("a", waiting) == [Delivery("a", Gone(1, True))]
+    assert known.record_wait("a", waiting) == [Delivery("a", PeerEnded(1, True))]
     join(known, "b again", 1, job="named", instance=1)
-    assert known.waits("a", waiting) == []
+    assert known.record_wait("a", waiting) == []
     join(known, "next run's", 0)
-    assert known.waits("next run's", waiting) == []
+    assert known.record_wait("next run's", waiting) == []
 
 
 def test_a_rank_that_came_before_another_run_of_its_name_left_does_not_concern_that() -> None:
     known = jobs()
     join(known, "a", 0)
     join(known, "b", 1)
-    known.part("b")
+    known.leave("b")
     join(known, "c", 2)
     assert known.announce("c", Announce(1, 50)) == []
 
@@ -240,16 +240,16 @@ def test_a_rank_is_lost_unless_it_comes_back() -> None:
     join(known, "a", 0)
     join(known, "b", 1)
     known.announce("a", Announce(1, 50))
-    tell = known.lost("b")
+    tell = known.disconnected("b")
     join(known, "b again", 1)
     assert tell() == []
-    tell = known.lost("b again")
-    assert tell() == [Delivery("a", Gone(1, True))]
-    tell = known.lost("a")
+    tell = known.disconnected("b again")
+    assert tell() == [Delivery("a", PeerEnded(1, True))]
+    tell = known.disconnected("a")
     join(known, "next run", 1)
     known.announce("next run", Announce(0, 50))
     assert tell() == []
-    assert known.lost("stranger")() == []
+    assert known.disconnected("stranger")() == []
 
 
 def test_the_oldest_of_too_many_failed_jobs_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,7 +259,7 @@ def test_the_oldest_of_too_many_failed_jobs_is_forgotten(monkeypatch: pytest.Mon
     for number in range(5):
         join(known, f"first of {number}", 0, job=f"job {number}")
         known.abort(f"first of {number}", failure)
-        known.leave(f"first of {number}")
+        known.remove(f"first of {number}")
     for number in range(5):
         answers = join(known, f"late in {number}", 1, job=f"job {number}")
         assert [answer.message for answer in answers] == ([] if number < 2 else [failure])

@@ -76,7 +76,7 @@ class JobsAgainstModel(RuleBasedStateMachine):
 
     @rule(client=consumes(clients))
     def leave(self, client: int) -> None:
-        self.jobs.leave(client)
+        self.jobs.remove(client)
         self.depart(client)
 
     def depart(self, client: int) -> None:

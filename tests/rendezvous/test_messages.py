@@ -6,28 +6,28 @@ from hypothesis import strategies as st
 
 from rendezvous.protocol import Endpoint, ProtocolError
 from rendezvous.protocol.extension import (
-    HELLO_BYTES,
     NO_PROOF,
+    PREAMBLE_BYTES,
     Challenge,
     Demand,
-    Hello,
+    Preamble,
     Proof,
     Purpose,
     decode_challenge,
-    decode_hello,
+    decode_preamble,
 )
 from rendezvous.protocol.messages import (
     Abort,
     Announce,
-    Circle,
+    Deadlock,
     Decoder,
-    Gone,
     Introduction,
     Leave,
     Message,
+    PeerEnded,
     ProbeRequest,
-    Reason,
     Refusal,
+    RefusalReason,
     Register,
     Welcome,
     Withdraw,
@@ -62,11 +62,11 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Introduction, u32, st.lists(endpoints, min_size=1, max_size=2).map(tuple), tickets),
     st.builds(Withdraw, u32),
     st.builds(Abort, u32, u32, st.integers(0, 255), texts),
-    st.builds(Refusal, st.sampled_from(Reason), texts),
+    st.builds(Refusal, st.sampled_from(RefusalReason), texts),
     st.builds(Waiting, u32, st.sampled_from(Awaited), u64, st.lists(counts, max_size=5).map(pack_counts), texts),
-    st.builds(Circle, texts),
+    st.builds(Deadlock, texts),
     st.just(Leave()),
-    st.builds(Gone, u32, st.booleans()),
+    st.builds(PeerEnded, u32, st.booleans()),
 )
 
 
@@ -87,7 +87,7 @@ def test_any_bytes_are_messages_or_a_protocol_error(data: bytes) -> None:
     except ProtocolError:
         return
     assert data.startswith(b"".join(encode(message) for message in found)) or any(
-        isinstance(message, Abort | Refusal | Waiting | Circle | Gone) for message in found
+        isinstance(message, Abort | Refusal | Waiting | Deadlock | PeerEnded) for message in found
     )
 
 
@@ -114,10 +114,10 @@ def test_a_message_that_announces_too_much_is_refused_before_it_comes() -> None:
 
 
 def test_a_hello_has_the_size_of_a_version_2_request_and_begins_as_no_name_does() -> None:
-    hello = Hello(Purpose.relay, bytes(range(32)))
-    assert len(hello.encode()) == HELLO_BYTES == 141
+    hello = Preamble(Purpose.relay, bytes(range(32)))
+    assert len(hello.encode()) == PREAMBLE_BYTES == 141
     assert hello.encode()[:6] == b"\0FMI\x01\x02"
-    assert decode_hello(hello.encode()) == hello
+    assert decode_preamble(hello.encode()) == hello
 
 
 @given(st.binary(max_size=60))

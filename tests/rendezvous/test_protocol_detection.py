@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rendezvous.protocol import ProtocolError
-from rendezvous.protocol.extension import Hello, Purpose
-from rendezvous.protocol.protocol_detection import Dialect, dialect
+from rendezvous.protocol.extension import Preamble, Purpose
+from rendezvous.protocol.protocol_detection import WireProtocol, detect_protocol
 from rendezvous.protocol.v2 import Request
 
 names = st.binary(min_size=1, max_size=99).filter(lambda name: b"\0" not in name)
@@ -14,24 +14,24 @@ names = st.binary(min_size=1, max_size=99).filter(lambda name: b"\0" not in name
 
 @given(names)
 def test_a_name_is_version_1(name: bytes) -> None:
-    assert dialect(name) is Dialect.v1
+    assert detect_protocol(name) is WireProtocol.v1
 
 
 @given(names)
 def test_a_request_is_version_2_as_soon_as_it_reaches_beyond_the_name(name: bytes) -> None:
     whole = Request(name).encode()
-    assert all(dialect(whole[:end]) is Dialect.v2 for end in range(len(name) + 1, len(whole) + 1))
+    assert all(detect_protocol(whole[:end]) is WireProtocol.v2 for end in range(len(name) + 1, len(whole) + 1))
 
 
 @given(st.sampled_from(Purpose), st.binary(min_size=32, max_size=32), st.integers(1, 141))
 def test_a_hello_is_the_extension_however_little_of_it_has_come(purpose: Purpose, token: bytes, end: int) -> None:
-    assert dialect(Hello(purpose, token).encode()[:end]) is Dialect.extension
+    assert detect_protocol(Preamble(purpose, token).encode()[:end]) is WireProtocol.extension
 
 
 @given(st.binary(min_size=1, max_size=300))
 def test_any_bytes_have_a_dialect_or_are_a_protocol_error(data: bytes) -> None:
     try:
-        dialect(data)
+        detect_protocol(data)
     except ProtocolError:
         assert b"\0" not in data
         assert len(data) > 99
@@ -40,4 +40,4 @@ def test_any_bytes_have_a_dialect_or_are_a_protocol_error(data: bytes) -> None:
 @pytest.mark.parametrize("wrong", [b"x" * 100, b"GET / HTTP/1.1\r\n" * 10])
 def test_what_is_longer_than_a_name_and_has_no_nul_is_nothing(wrong: bytes) -> None:
     with pytest.raises(ProtocolError):
-        dialect(wrong)
+        detect_protocol(wrong)

@@ -4,7 +4,7 @@ import asyncio
 import secrets
 
 from rendezvous.counters import Refused
-from rendezvous.protocol.extension import Hello, Purpose
+from rendezvous.protocol.extension import Preamble, Purpose
 from rendezvous.protocol.messages import Announce
 from rendezvous.server import RendezvousServer
 from tests.rendezvous.test_extension import Rank, introduced
@@ -17,8 +17,8 @@ async def relayed(
     """The two ends of a relayed connection, and the ranks, whose control connections must live as long."""
     first, second, one, other = await introduced(server)
     return (
-        await client(server, Hello(Purpose.relay, one).encode()),
-        await client(server, Hello(Purpose.relay, other).encode()),
+        await client(server, Preamble(Purpose.relay, one).encode()),
+        await client(server, Preamble(Purpose.relay, other).encode()),
         (first, second),
     )
 
@@ -39,7 +39,7 @@ def test_relayed_bytes_arrive_whole_in_both_directions_and_the_end_is_passed_on(
         other.write_eof()
         assert await one_reader.read() == b"still open in this direction"
         await until(lambda: len(server.extension.relays) == 0)
-        assert server.tally.relayed_bytes == len(there) + len(back) + 28
+        assert server.counters.relayed_bytes == len(there) + len(back) + 28
 
     with_server(scenario)
 
@@ -47,8 +47,8 @@ def test_relayed_bytes_arrive_whole_in_both_directions_and_the_end_is_passed_on(
 def test_what_is_said_before_the_other_end_has_come_is_not_lost() -> None:
     async def scenario(server: RendezvousServer) -> None:
         *_ranks, one, other = await introduced(server)
-        _, early = await client(server, Hello(Purpose.relay, one).encode() + b"early")
-        reader, _ = await client(server, Hello(Purpose.relay, other).encode())
+        _, early = await client(server, Preamble(Purpose.relay, one).encode() + b"early")
+        reader, _ = await client(server, Preamble(Purpose.relay, other).encode())
         assert await reader.readexactly(5) == b"early"
         early.close()
 
@@ -60,8 +60,8 @@ def test_a_slow_reader_slows_its_writer_down_and_nobody_else() -> None:
         (_, one), (other_reader, _other), _ranks = await relayed(server)
         one.write(bytes(50_000_000))
         moved = -1
-        while moved != server.tally.relayed_bytes:  # until everything on the way is full
-            moved = server.tally.relayed_bytes
+        while moved != server.counters.relayed_bytes:  # until everything on the way is full
+            moved = server.counters.relayed_bytes
             await asyncio.sleep(0.05)
         assert moved < 40_000_000
         a_reader, a = await client(server, b"name")
@@ -96,9 +96,9 @@ def test_relays_have_a_limit_and_may_be_switched_off() -> None:
         third.send(Announce(3, 50_001))
         fourth.send(Announce(2, 50_002))
         for rank in (third, fourth):
-            reader, _ = await client(server, Hello(Purpose.relay, (await rank.introduction()).ticket).encode())
+            reader, _ = await client(server, Preamble(Purpose.relay, (await rank.introduction()).ticket).encode())
         assert await reader.read() == b""
-        await until(lambda: server.tally.refused[Refused.relay_limit] == 2)
+        await until(lambda: server.counters.refused[Refused.relay_limit] == 2)
 
     async def switched_off(server: RendezvousServer) -> None:
         *_ranks, one, other = await introduced(server)

@@ -1,9 +1,9 @@
-"""Deadlines against the obvious: a dictionary."""
+"""TimerQueue against the obvious: a dictionary."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rendezvous.timer_queue import Deadlines
+from rendezvous.timer_queue import TimerQueue
 
 steps = st.lists(
     st.one_of(
@@ -17,7 +17,7 @@ steps = st.lists(
 
 @given(steps)
 def test_every_item_expires_when_its_last_deadline_is_reached(steps: list[tuple[str, int, float]]) -> None:
-    deadlines: Deadlines[int] = Deadlines()
+    deadlines: TimerQueue[int] = TimerQueue()
     model: dict[int, float] = {}
     for what, item, at in steps:
         if what == "set":
@@ -37,7 +37,7 @@ def test_every_item_expires_when_its_last_deadline_is_reached(steps: list[tuple[
 
 
 def test_items_that_come_and_go_leave_nothing_behind() -> None:
-    deadlines: Deadlines[int] = Deadlines()
+    deadlines: TimerQueue[int] = TimerQueue()
     for item in range(100_000):
         deadlines.set(item, 900.0 + item)
         deadlines.drop(item)

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rendezvous.protocol.waiting import Awaited, Counts, Waiting, pack_counts
-from rendezvous.wait_for_graph import Waits
+from rendezvous.wait_for_graph import WaitForGraph
 
 
 def waiting(peer: int, *counts: tuple[int, int, int], awaited: Awaited = Awaited.sending, turn: int = 0) -> Waiting:
@@ -14,91 +14,91 @@ def waiting(peer: int, *counts: tuple[int, int, int], awaited: Awaited = Awaited
 
 
 def test_three_ranks_that_wait_for_each_other_are_found_by_the_last_one() -> None:
-    waits = Waits()
-    assert waits.state(0, waiting(1)) is None
-    assert waits.state(1, waiting(2)) is None
-    assert waits.state(2, waiting(0)) == [2, 0, 1]
+    waits = WaitForGraph()
+    assert waits.record(0, waiting(1)) is None
+    assert waits.record(1, waiting(2)) is None
+    assert waits.record(2, waiting(0)) == [2, 0, 1]
     assert waits.describe([2, 0, 1]).startswith(
-        "3 ranks wait for each other in a circle, and none can go on: rank 2 in recv waits for rank 0, "
+        "3 ranks wait for each other in a cycle, and none can go on: rank 2 in recv waits for rank 0, "
         "rank 0 in recv waits for rank 1, rank 1 in recv waits for rank 2; make matching calls"
     )
 
 
 def test_a_message_on_its_way_will_open_the_circle() -> None:
-    waits = Waits()
-    waits.state(0, waiting(1, (2, 1, 0)))
-    waits.state(1, waiting(2))
-    assert waits.state(2, waiting(0)) is None
-    assert waits.state(2, waiting(0, (0, 0, 1))) == [2, 0, 1]
+    waits = WaitForGraph()
+    waits.record(0, waiting(1, (2, 1, 0)))
+    waits.record(1, waiting(2))
+    assert waits.record(2, waiting(0)) is None
+    assert waits.record(2, waiting(0, (0, 0, 1))) == [2, 0, 1]
 
 
 def test_a_rank_that_waits_for_a_circle_is_not_in_it() -> None:
-    waits = Waits()
-    waits.state(0, waiting(1))
-    assert waits.state(3, waiting(0)) is None
-    assert waits.state(1, waiting(0)) == [1, 0]
-    assert waits.state(3, waiting(0)) is None
+    waits = WaitForGraph()
+    waits.record(0, waiting(1))
+    assert waits.record(3, waiting(0)) is None
+    assert waits.record(1, waiting(0)) == [1, 0]
+    assert waits.record(3, waiting(0)) is None
 
 
 def test_a_sender_must_say_so_again_after_the_other_has_begun_to_wait() -> None:
-    waits = Waits()
-    waits.state(0, waiting(1, (1, 1, 0), awaited=Awaited.receiving))
-    waits.state(0, waiting(1, (1, 1, 0), awaited=Awaited.receiving))
-    assert waits.state(1, waiting(2)) is None
-    assert waits.state(2, waiting(0)) is None
-    assert waits.state(0, waiting(1, (1, 1, 0), awaited=Awaited.receiving)) is None
-    assert waits.state(0, waiting(1, (1, 1, 0), awaited=Awaited.receiving)) == [0, 1, 2]
+    waits = WaitForGraph()
+    waits.record(0, waiting(1, (1, 1, 0), awaited=Awaited.receiving))
+    waits.record(0, waiting(1, (1, 1, 0), awaited=Awaited.receiving))
+    assert waits.record(1, waiting(2)) is None
+    assert waits.record(2, waiting(0)) is None
+    assert waits.record(0, waiting(1, (1, 1, 0), awaited=Awaited.receiving)) is None
+    assert waits.record(0, waiting(1, (1, 1, 0), awaited=Awaited.receiving)) == [0, 1, 2]
 
 
 def test_who_waits_for_an_object_must_have_looked_in_vain_after_the_other_has_begun_to_wait() -> None:
-    waits = Waits()
+    waits = WaitForGraph()
     zero, one, other = (waiting(peer, awaited=Awaited.writing) for peer in (1, 0, 2))
     assert waits.awaited(0) is None
-    assert [waits.state(0, zero), waits.state(0, zero), waits.state(1, one)] == [None] * 3
-    assert waits.state(1, one) is None, "rank 0 may find what rank 1 wrote before it began to wait"
-    assert waits.state(0, zero) is None, "it may have looked before rank 1 began"
-    assert waits.state(0, zero) == [0, 1]
+    assert [waits.record(0, zero), waits.record(0, zero), waits.record(1, one)] == [None] * 3
+    assert waits.record(1, one) is None, "rank 0 may find what rank 1 wrote before it began to wait"
+    assert waits.record(0, zero) is None, "it may have looked before rank 1 began"
+    assert waits.record(0, zero) == [0, 1]
     assert waits.awaited(0) == 1
-    assert waits.state(1, other) is None
-    assert waits.state(1, waiting(0, awaited=Awaited.writing, turn=1)) is None
-    assert waits.state(0, zero) is None, "rank 1 went on, and is in another wait"
+    assert waits.record(1, other) is None
+    assert waits.record(1, waiting(0, awaited=Awaited.writing, turn=1)) is None
+    assert waits.record(0, zero) is None, "rank 1 went on, and is in another wait"
 
 
 def test_a_sender_and_its_receiver_are_no_circle() -> None:
-    waits = Waits()
+    waits = WaitForGraph()
     for _ in range(3):
-        assert waits.state(0, waiting(1, (1, 1, 0), awaited=Awaited.receiving)) is None
-        assert waits.state(1, waiting(0, (0, 0, 1))) is None
+        assert waits.record(0, waiting(1, (1, 1, 0), awaited=Awaited.receiving)) is None
+        assert waits.record(1, waiting(0, (0, 0, 1))) is None
 
 
 def test_ranks_that_have_not_met_wait_for_each_other_until_they_have() -> None:
-    waits = Waits()
-    alone = lambda peer: Waiting(peer, Awaited.meeting, 0, b"", "recv")  # noqa: E731
-    assert waits.state(0, alone(1)) is None
-    assert waits.state(1, alone(0)) is None
-    assert waits.state(1, alone(2)) is None
-    assert waits.state(2, waiting(0)) is None
-    assert waits.state(2, alone(0)) == [2, 0, 1]
+    waits = WaitForGraph()
+    alone = lambda peer: Waiting(peer, Awaited.connecting, 0, b"", "recv")  # noqa: E731
+    assert waits.record(0, alone(1)) is None
+    assert waits.record(1, alone(0)) is None
+    assert waits.record(1, alone(2)) is None
+    assert waits.record(2, waiting(0)) is None
+    assert waits.record(2, alone(0)) == [2, 0, 1]
 
 
 def test_a_large_circle_is_described_in_part() -> None:
-    waits = Waits()
+    waits = WaitForGraph()
     for rank in range(99):
-        waits.state(rank, waiting(rank + 1))
-    circle = waits.state(99, waiting(0))
-    assert circle is not None
-    assert len(circle) == 100
-    text = waits.describe(circle)
+        waits.record(rank, waiting(rank + 1))
+    cycle = waits.record(99, waiting(0))
+    assert cycle is not None
+    assert len(cycle) == 100
+    text = waits.describe(cycle)
     assert "rank 4 in recv waits for rank 5, and 94 more ranks" in text
     assert len(text) < 1000
 
 
 def test_a_rank_that_is_gone_says_nothing_more() -> None:
-    waits = Waits()
-    waits.state(0, waiting(1))
+    waits = WaitForGraph()
+    waits.record(0, waiting(1))
     waits.forget(0)
     waits.forget(7)
-    assert waits.state(1, waiting(0)) is None
+    assert waits.record(1, waiting(0)) is None
 
 
 actions = st.lists(
@@ -112,7 +112,7 @@ def test_a_circle_is_found_only_where_nobody_will_ever_go_on_and_always_when_all
     acts: list[tuple[int, int, str]],
 ) -> None:
     """The model: ranks send without waiting, messages are delivered late, statements are told late and once a wait."""
-    waits, size = Waits(), 4
+    waits, size = WaitForGraph(), 4
     sent = [[0] * size for _ in range(size)]
     received = [[0] * size for _ in range(size)]
     awaited: list[int | None] = [None] * size
@@ -136,8 +136,8 @@ def test_a_circle_is_found_only_where_nobody_will_ever_go_on_and_always_when_all
     def tell(rank: int) -> None:
         statement, untold[rank] = untold[rank], None
         if statement is not None:
-            circle = waits.state(rank, statement)
-            assert circle is None or set(circle) <= stuck()
+            cycle = waits.record(rank, statement)
+            assert cycle is None or set(cycle) <= stuck()
 
     for rank, peer, act in acts:
         if rank == peer:
@@ -164,5 +164,5 @@ def test_a_circle_is_found_only_where_nobody_will_ever_go_on_and_always_when_all
         for rank, peer in zip(again, peers, strict=True):
             assert peer is not None
             counts = [(other, sent[rank][other], received[rank][other]) for other in range(size)]
-            found.append(waits.state(rank, waiting(peer, *counts, turn=turns[rank])))
-        assert all(circle is not None for circle in found)
+            found.append(waits.record(rank, waiting(peer, *counts, turn=turns[rank])))
+        assert all(cycle is not None for cycle in found)

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from fmi_shim.backoff import Patience
 from fmi_shim.channel import Pending
 from fmi_shim.config import ObjectConfig
-from fmi_shim.error_codec import abort_of
+from fmi_shim.error_codec import make_abort
 from fmi_shim.errors import MismatchError, StoreError
 from fmi_shim.frames import Call
 from fmi_shim.operators import Array
@@ -210,7 +210,7 @@ class ObjectChannel:
         try:
             self._delete_written()
             if self.others:
-                self._presence.fail(abort_of(error, self.rank, self._purpose))
+                self._presence.fail(make_abort(error, self.rank, self._purpose))
             self._store.close()
         except StoreError as trouble:
             error.add_note(f"objects of {self.comm_name!r} may be left behind: {trouble}")

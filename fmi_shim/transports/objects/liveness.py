@@ -12,17 +12,17 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 
-from fmi_shim.error_codec import error_of
+from fmi_shim.error_codec import abort_error, decode_abort, encode_abort
 from fmi_shim.errors import FmiError, MismatchError, PeerLostError
 from fmi_shim.frames import Call, FrameError
 from fmi_shim.pairing.server_registration import Attendance
-from fmi_shim.termination_frames import Abort, abort_payload, decode_abort
 from fmi_shim.transports.objects.store import Store
+from rendezvous.protocol.messages import Abort
 
 LOOK_SECONDS = 0.25
 """How often a waiting rank looks whether the others are well."""
 
-_TELLER = struct.Struct("<i")
+_REPORTED_BY = struct.Struct("<i")
 
 
 class Presence:
@@ -134,7 +134,7 @@ class Presence:
     def fail(self, abort: Abort) -> None:
         """Tell the server, and leave word, if this is the first failure."""
         self._attendance.fail(abort)
-        self._store.leave_word(self._failed, _TELLER.pack(self._rank) + abort_payload(abort))
+        self._store.leave_word(self._failed, _REPORTED_BY.pack(self._rank) + encode_abort(abort))
 
     @property
     def _failed(self) -> str:
@@ -145,8 +145,8 @@ class Presence:
 
     def _failure(self, word: bytes, call: Call) -> FmiError:
         try:
-            (teller,) = _TELLER.unpack_from(word)
-            return error_of(decode_abort(word[_TELLER.size :]), teller)
+            (reported_by,) = _REPORTED_BY.unpack_from(word)
+            return abort_error(decode_abort(word[_REPORTED_BY.size :], reported_by))
         except (struct.error, FrameError) as error:
             return MismatchError(
                 f"rank {self._rank} in {call}: {self._failed!r} in {self._store.name} is no rank's last word: {error}"

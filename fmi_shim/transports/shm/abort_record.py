@@ -5,11 +5,12 @@ from __future__ import annotations
 import mmap
 import struct
 
+from fmi_shim.error_codec import MAX_ABORT_BYTES, decode_abort, encode_abort
 from fmi_shim.errors import MismatchError
 from fmi_shim.frames import FrameError
-from fmi_shim.termination_frames import MAX_ABORT_BYTES, Abort, abort_payload, decode_abort
 from fmi_shim.transports.shm.layout import ABORT, CLAIM, GATE, Layout
 from fmi_shim.transports.shm.semaphores import Semaphore
+from rendezvous.protocol.messages import Abort
 
 _PREFIX = struct.Struct("<iI")  # the rank that tells, and the length of what follows
 
@@ -24,17 +25,17 @@ class Alarm:
         self._claim = Semaphore(memory, CLAIM)
         self._gate = Semaphore(memory, GATE)
 
-    def ring(self, rank: int, abort: Abort) -> None:
+    def ring(self, abort: Abort) -> None:
         """Tell all of `abort`, unless a rank has told them of another one."""
         if self._claim.try_wait():
-            record = abort_payload(abort)
-            told = _PREFIX.pack(rank, len(record)) + record
+            record = encode_abort(abort)
+            told = _PREFIX.pack(abort.reported_by, len(record)) + record
             self._memory[ABORT : ABORT + len(told)] = told
             for other in range(self._plan.size):
                 self._words[self._plan.news(other) // 8] = 1
             self._gate.post()
 
-    def heard(self) -> tuple[int, Abort] | None:
+    def heard(self) -> Abort | None:
         """Return which rank has told of what, None if all is well.
 
         Raises
@@ -46,8 +47,8 @@ class Alarm:
             return None
         self._gate.post()
         start = ABORT + _PREFIX.size
-        teller, length = _PREFIX.unpack(self._memory[ABORT:start])
+        reported_by, length = _PREFIX.unpack(self._memory[ABORT:start])
         try:
-            return teller, decode_abort(self._memory[start : start + min(length, MAX_ABORT_BYTES)])
+            return decode_abort(self._memory[start : start + min(length, MAX_ABORT_BYTES)], reported_by)
         except FrameError as error:
             raise MismatchError(f"the shared memory is damaged: {error}") from None

@@ -104,7 +104,7 @@ class SharedMemoryChannel(PatientFraming, SegmentChannel):
     def fail(self, error: BaseException) -> None:
         """Tell all ranks of the error, if it is the first one; then leave."""
         if self._segment is not None and os.getpid() == self._process:
-            self._alarm.ring(self.rank, self._as_abort(error))
+            self._alarm.ring(self._as_abort(error))
             self._suspicion.close()
             self._release(self._segment)
 

@@ -86,4 +86,4 @@ def _awaited(end: End) -> Awaited:
 
 
 def _aborted(abort: Abort) -> FmiError:
-    return FmiError(abort.text, abort.origin, abort.teller)
+    return FmiError(abort.text, abort.origin, abort.reported_by)

@@ -87,7 +87,7 @@ class PatientFraming(Framing[LanePair]):
         """Raise the error that a rank has told all others, if there is one."""
         heard = self._alarm.heard()
         if heard is not None:
-            raise self._told(*heard)
+            raise self._abort_error(heard)
 
     def _require_alive(self, ends: Sequence[End], peer: int) -> None:
         """Raise if `peer` has ended and nothing that it sent before is left."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from fmi_shim.config import DirectConfig
-from fmi_shim.error_codec import told_by_server
+from fmi_shim.error_codec import abort_error, abort_frame, decode_termination, goodbye_frame
 from fmi_shim.errors import FmiError, MismatchError
 from fmi_shim.frames import HEADER_BYTES, KIND_AT, Call, FrameError, Kind, decode_header, waiting_frame
 from fmi_shim.operators import Array
@@ -18,12 +18,11 @@ from fmi_shim.pairing.control_connection import ForeignServerError
 from fmi_shim.pairing.handshake import Hello
 from fmi_shim.pairing.rendezvous_client import RendezvousClient
 from fmi_shim.pairing.run_access import read_access
-from fmi_shim.termination_frames import Abort, abort_frame, farewell, goodbye_frame
 from fmi_shim.transports.framing import Framing
 from fmi_shim.transports.tcp.connections import Connections, yields_spent
 from fmi_shim.transports.tcp.stream import Buffers, Stream, advance, octets
 from fmi_shim.transports.transfers import Transfer
-from rendezvous.protocol import messages
+from rendezvous.protocol.messages import Abort
 from rendezvous.protocol.waiting import MAX_COUNTS, Awaited, Counts, Waiting, describe, pack_counts
 
 A = TypeVar("A")
@@ -48,7 +47,7 @@ class FramedChannel(Connections, Framing[Stream]):
     def __init__(self, rank: int, size: int, comm_name: str, config: DirectConfig) -> None:
         super().__init__(rank, size, comm_name, config)
         self._client: RendezvousClient | None = RendezvousClient(
-            self._server, read_access(), comm_name, rank, size, told_by_server, self._watch
+            self._server, read_access(), comm_name, rank, size, abort_error, self._watch
         )
         self._waits = 0
 
@@ -160,7 +159,7 @@ class FramedChannel(Connections, Framing[Stream]):
         """Tell every connected rank of the error, and the others through the rendezvous server; then close."""
         abort = self._as_abort(error)
         if self._client is not None and os.getpid() == self._process:
-            self._client.abort(messages.Abort(self.rank, abort.origin, abort.reason, abort.text))
+            self._client.abort(abort)
         self._leave(abort_frame(abort))
 
     def close(self) -> None:
@@ -219,7 +218,7 @@ class FramedChannel(Connections, Framing[Stream]):
     def _meeting(self, peer: int) -> Waiting | None:
         """Return what to tell the server of a wait for a connection."""
         self._waits += 1
-        return None if self._posts else self._waiting(peer, Awaited.meeting)
+        return None if self._posts else self._waiting(peer, Awaited.connecting)
 
     def _waiting(self, peer: int, awaited: Awaited) -> Waiting | None:
         if len(self._streams) > MAX_COUNTS:
@@ -255,9 +254,9 @@ class FramedChannel(Connections, Framing[Stream]):
         stream = self._by_descriptor[descriptor]
         self._watch.remove(descriptor)
         stream.drain()
-        end = farewell(stream.backlog[self._posts.rest(stream.peer) :])
+        end = decode_termination(stream.backlog[self._posts.rest(stream.peer) :], stream.peer)
         if isinstance(end, Abort):
-            raise self._told(stream.peer, end)
+            raise self._abort_error(end)
         if end is None:
             raise self._ended(stream)
 
@@ -273,9 +272,9 @@ class FramedChannel(Connections, Framing[Stream]):
     def _broken(self, stream: Stream) -> FmiError:
         """Look for the reason among what came before the connection broke."""
         stream.drain()
-        end = farewell(stream.backlog[self._posts.rest(stream.peer) :])
+        end = decode_termination(stream.backlog[self._posts.rest(stream.peer) :], stream.peer)
         if isinstance(end, Abort):
-            return self._told(stream.peer, end)
+            return self._abort_error(end)
         if stream.in_message:
             try:
                 self._require_receiver(stream, bytes(stream.backlog[:HEADER_BYTES]), len(stream.backlog))

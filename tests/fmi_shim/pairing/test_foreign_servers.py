@@ -22,13 +22,13 @@ from rendezvous.protocol import Endpoint, ProtocolError, Replies
 from rendezvous.protocol.extension import NO_PROOF, Challenge, Demand
 from rendezvous.protocol.messages import (
     Abort,
-    Circle,
-    Gone,
+    Deadlock,
     Introduction,
     Message,
+    PeerEnded,
     ProbeRequest,
-    Reason,
     Refusal,
+    RefusalReason,
     Welcome,
     encode,
 )
@@ -39,11 +39,11 @@ NOBODY = Endpoint("127.0.0.1", 9)
 GREETING = Challenge(Demand.nothing, bytes(32)).encode() + encode(Welcome(NOBODY, NO_PROOF))
 MESSAGES: list[Message] = [
     Abort(1, 0, 2, "text"),
-    Circle("text"),
-    Gone(1, True),
+    Deadlock("text"),
+    PeerEnded(1, True),
     ProbeRequest(1, bytes(32)),
     Introduction(1, (NOBODY,), bytes(32)),
-    Refusal(Reason.busy, "text"),
+    Refusal(RefusalReason.busy, "text"),
 ]
 RECORDS = encode_record(NOBODY) * 2
 

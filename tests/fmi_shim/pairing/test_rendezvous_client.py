@@ -24,7 +24,7 @@ from fmi_shim.pairing.poller import Watch
 from fmi_shim.pairing.rendezvous_client import RendezvousClient
 from fmi_shim.pairing.run_access import Access, read_access
 from rendezvous.protocol import Endpoint
-from rendezvous.protocol.extension import HELLO_BYTES, Challenge, Demand
+from rendezvous.protocol.extension import PREAMBLE_BYTES, Challenge, Demand
 from rendezvous.protocol.messages import Abort, Welcome, encode
 from rendezvous.protocol.registration import Registration
 from tests.certificates import loopback_certificate
@@ -88,7 +88,7 @@ class AbortedError(FmiError):
 
 def rank_of(server: Server, rank: int, size: int = 2, comm: str = "comm", access: Access = ANYBODY) -> RendezvousClient:
     def aborted(abort: Abort) -> FmiError:
-        return AbortedError(abort.text, abort.origin, abort.teller)
+        return AbortedError(abort.text, abort.origin, abort.reported_by)
 
     return RendezvousClient(server.endpoint, access, comm, rank, size, aborted, Watch(lambda _: None))
 
@@ -244,7 +244,7 @@ def test_an_impostor_that_does_not_know_the_secret_is_found_out() -> None:
         def pose() -> None:
             connection, _ = listener.accept()
             with connection:
-                connection.recv(HELLO_BYTES, socket.MSG_WAITALL)
+                connection.recv(PREAMBLE_BYTES, socket.MSG_WAITALL)
                 connection.sendall(Challenge(Demand.secret, bytes(32)).encode())
                 connection.recv(4096)
                 connection.sendall(encode(Welcome(Endpoint("127.0.0.1", 1), bytes(32))))

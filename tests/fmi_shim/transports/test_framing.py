@@ -8,13 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fmi_shim.error_codec import abort_frame, goodbye_frame
 from fmi_shim.errors import FmiError, MismatchError, PeerLostError
 from fmi_shim.frames import Call, Kind, Operation, header, signature, waiting_frame
-from fmi_shim.termination_frames import Abort, Reason, abort_frame, goodbye_frame
 from fmi_shim.transports import framing
 from fmi_shim.transports.framing import Framing
 from fmi_shim.transports.tcp.stream import Buffers, advance
 from fmi_shim.transports.transfers import OnReceived, Transfer
+from rendezvous.protocol.messages import Abort, AbortReason
 
 
 @dataclass
@@ -71,7 +72,7 @@ MESSAGE = header(signature(CALL), 32, (2, 2)) + VALUES.tobytes()
 POSTED = header(signature(CALL, Kind.posted), 32, (2, 2)) + VALUES.tobytes()
 NOTE = waiting_frame(CALL, 7)
 
-frames = st.sampled_from([MESSAGE, POSTED, NOTE, goodbye_frame(), abort_frame(Abort(Reason.failed, 1, "text"))])
+frames = st.sampled_from([MESSAGE, POSTED, NOTE, goodbye_frame(), abort_frame(Abort(0, 1, AbortReason.failed, "text"))])
 noise = st.binary(max_size=80)
 damage = st.tuples(st.integers(0, 120), st.binary(min_size=1, max_size=8))
 
