@@ -1,4 +1,4 @@
-"""The local cloud: endpoint, sandboxes and rendezvous server, started and stopped together."""
+"""The local cloud: composes gateway, page, sandboxes and rendezvous server; starts and stops them together."""
 
 import asyncio
 import shutil
@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from emulator.aws.gateway.address import LOOPBACK, seen_from_here
+from emulator.aws.gateway.address import LOOPBACK, listen, local_address
 from emulator.aws.lambda_.core.runtimes import check_installed
 from emulator.aws.lambda_.core.settings import LambdaSettings
 from emulator.aws.sandboxes.process import ProcessSandboxes
@@ -121,13 +121,13 @@ class LocalCloud:
 
     def s3_requests(self) -> dict[str, int]:
         """Return how many S3 requests there have been, by HTTP method."""
-        return dict(self._endpoint.s3.requests)
+        return dict(self._gateway.s3.requests)
 
     def executions(self) -> Sequence[ExecutionRecord]:
         """Return the state machines' executions as they stand, the last one to begin first."""
 
         async def read() -> Sequence[ExecutionRecord]:
-            return self._endpoint.executions()
+            return self._gateway.step_functions.executions()
 
         return self._call(read())
 
@@ -145,15 +145,31 @@ class LocalCloud:
             if (reason := self._sandboxes.cpu_shares_missing) is not None:
                 self.notes.append(f"CPU shares are not enforced here, every function may use every core: {reason}")
             # Moto takes as long to import as the zygote takes to get ready: on two cores, the one hides the other.
-            from emulator.aws.gateway.app import Endpoint
+            from emulator.aws.gateway.app import Gateway
+            from emulator.aws.logs.core.store import LogStore
+            from emulator.page.phases import PhaseLog
+            from emulator.page.views import Page
 
-            self._endpoint = Endpoint(state, self._sandboxes, self._host, self._port, self._settings)
-            started.push_async_callback(self._endpoint.close)
-            self.endpoint_url = await self._endpoint.start()
+            listener = started.enter_context(listen(self._host, self._port))
+            self.endpoint_url = f"http://{local_address(self._host)}:{listener.getsockname()[1]}"
+            logs = LogStore(state)
+            phases = PhaseLog(logs)
+            self._gateway = gateway = Gateway(
+                state, listener, self.endpoint_url, self._sandboxes, self._settings, logs, log_sink=phases
+            )
+            started.push_async_callback(gateway.close)
+            page = Page(
+                gateway.functions,
+                gateway.lambda_service,
+                gateway.step_functions.executions,
+                phases,
+                self.endpoint_url,
+            )
+            await gateway.start(page.routes())
             rendezvous = RendezvousServer(self._host, 0)
             await rendezvous.start()
             started.push_async_callback(rendezvous.close)
-            self.rendezvous = f"{seen_from_here(self._host)}:{rendezvous.port}"
+            self.rendezvous = f"{local_address(self._host)}:{rendezvous.port}"
             self._started = started.pop_all()
 
     async def _close(self) -> None:

@@ -1,4 +1,4 @@
-"""Where the endpoint listens, and how it is called from this machine."""
+"""The address that the gateway listens on, and the one under which local programs reach it."""
 
 import errno
 import ipaddress
@@ -40,6 +40,6 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def seen_from_here(host: str) -> str:
-    """Return the address at which this machine's own programs reach what listens on an address."""
+def local_address(host: str) -> str:
+    """Return the address under which programs on this machine reach a server that listens on `host`."""
     return LOOPBACK if ipaddress.IPv4Address(host).is_unspecified else host

@@ -1,15 +1,16 @@
-"""The endpoint: one HTTP port that is AWS to whoever is pointed at it."""
+"""The gateway: one HTTP port for all AWS services and the routes added to it."""
 
-from collections.abc import Awaitable, Callable, Sequence
+import socket
+from collections.abc import Awaitable, Callable, Iterable
 
 from aiohttp import web
 
-from emulator.aws.gateway.address import listen, seen_from_here
 from emulator.aws.gateway.moto_bridge import MotoBridge
 from emulator.aws.lambda_.core.execution_environments import Environments
 from emulator.aws.lambda_.core.function_records import FunctionRecords
 from emulator.aws.lambda_.core.function_registry import FunctionRegistry
 from emulator.aws.lambda_.core.invocations import LambdaService
+from emulator.aws.lambda_.core.sandbox_log import LogSink
 from emulator.aws.lambda_.core.settings import LambdaSettings
 from emulator.aws.lambda_.http.api import LambdaApi
 from emulator.aws.limits import MIB
@@ -20,17 +21,14 @@ from emulator.aws.s3.core.store import ObjectStore
 from emulator.aws.s3.http.api import S3Api
 from emulator.aws.sandboxes.base import SandboxFactory
 from emulator.aws.state import StateFolder
-from emulator.aws.stepfunctions.core.records import ExecutionRecord
 from emulator.aws.stepfunctions.core.service import StepFunctionsService
 from emulator.aws.stepfunctions.http.api import TARGET as STEP_FUNCTIONS
 from emulator.aws.stepfunctions.http.api import StepFunctionsApi
-from emulator.page.phases import PhaseLog
-from emulator.page.views import Page
 
 _BACKLOG = 1024
-# For answers under way; their functions have been ended by then.
+# For responses in progress; their functions have ended by then.
 _SHUTDOWN_S = 0.5
-# What goes to moto is held in memory as a whole; all other bodies are limited where they are read.
+# Requests to moto are held in memory as a whole; all other bodies are limited where they are read.
 _MOTO_BYTES = 64 * MIB
 # Larger reads mean fewer pauses of a large body.
 _READ_BUFFER_BYTES = 1024 * 1024
@@ -38,61 +36,67 @@ _READ_BUFFER_BYTES = 1024 * 1024
 _LINE_BYTES = 16 * 1024
 
 
-class Endpoint:
-    """Our Lambda, Step Functions, S3 and CloudWatch Logs services, and moto for everything else, on one port.
+class Gateway:
+    """Serves Lambda, Step Functions, S3 and CloudWatch Logs by services of our own, all others by moto, on one port.
 
     Parameters
     ----------
     state
-        Where functions, objects, logs and state machines are kept.
+        The folder that keeps functions, objects, logs and state machines.
+    listener
+        A bound socket; `start` listens on it.
+    url
+        Its URL, for functions' ``AWS_ENDPOINT_URL``.
     sandboxes
-        Where functions run.
-    host, port
-        Where to listen; port 0 takes a free one.
+        Starts the processes that functions run in.
     settings
-        How functions are run.
+        How functions run.
+    logs
+        The log store that CloudWatch Logs serves.
+    log_sink
+        Receives the functions' log lines: `logs`, or an observer in front of it.
+
+    Attributes
+    ----------
+    functions, lambda_service, step_functions, s3
+        The services behind the port.
     """
 
     def __init__(
-        self, state: StateFolder, sandboxes: SandboxFactory, host: str, port: int, settings: LambdaSettings
+        self,
+        state: StateFolder,
+        listener: socket.socket,
+        url: str,
+        sandboxes: SandboxFactory,
+        settings: LambdaSettings,
+        logs: LogStore,
+        log_sink: LogSink,
     ) -> None:
-        self._settings = settings
-        self._state = state
-        self._sandboxes = sandboxes
-        self._host = host
-        self._port = port
+        self._listener = listener
         self._moto = MotoBridge()
         self._objects = ObjectStore(state)
         self.s3 = S3Api(self._objects, self._moto.handle)
-        self._logs = LogStore(state)
-        self._service: LambdaService | None = None
-        self._step_functions: StepFunctionsService | None = None
+        self.functions = FunctionRegistry(FunctionRecords(state))
+        environments = Environments(sandboxes, log_sink, url, settings)
+        self.lambda_service = LambdaService(self.functions, environments, settings)
+        self.step_functions = StepFunctionsService(state.folder("step_functions"), self.lambda_service, url)
+        self._logs = LogsApi(logs)
         self._runner: web.AppRunner | None = None
 
-    async def start(self) -> str:
-        """Begin to listen; return the endpoint's URL.
+    async def start(self, extra_routes: Iterable[web.AbstractRouteDef] = ()) -> None:
+        """Start to serve.
 
-        Raises
-        ------
-        PortInUseError
-            When the port is taken.
-        AddressNotHereError
-            When the host is no address of this machine.
+        Parameters
+        ----------
+        extra_routes
+            Routes that take precedence over the services that are not identified by their paths.
         """
-        listener = listen(self._host, self._port)
-        # Functions are told this address, so it must be known before the first of them starts.
-        url = f"http://{seen_from_here(self._host)}:{listener.getsockname()[1]}"
         self._moto.restore(self._objects.buckets.configurations())
-        functions = FunctionRegistry(FunctionRecords(self._state))
-        phases = PhaseLog(self._logs)
-        environments = Environments(self._sandboxes, phases, url, self._settings)
-        self._service = LambdaService(functions, environments, self._settings)
-        self._step_functions = StepFunctionsService(self._state.folder("step_functions"), self._service, url)
         app = web.Application(client_max_size=_MOTO_BYTES)
-        app.add_routes(LambdaApi(functions, self._service, self._objects.read).routes())
-        app.add_routes(Page(functions, self._service, self._step_functions.executions, phases, url).routes())
-        by_service = _by_service(StepFunctionsApi(self._step_functions), LogsApi(self._logs), self.s3, self._moto)
-        # Of a key, anything may be part of the path, line feeds too.
+        app.add_routes(LambdaApi(self.functions, self.lambda_service, self._objects.read).routes())
+        app.add_routes(extra_routes)
+        by_service = _by_service(StepFunctionsApi(self.step_functions), self._logs, self.s3, self._moto)
+        # A key may contain any character, line feeds included.
         app.router.add_route("*", "/{path:(?s:.*)}", by_service)
         self._runner = web.AppRunner(
             app,
@@ -102,23 +106,16 @@ class Endpoint:
             read_bufsize=_READ_BUFFER_BYTES,
             max_line_size=_LINE_BYTES,
             max_field_size=_LINE_BYTES,
-            # An object is kept as it was sent, whatever its Content-Encoding.
+            # S3 stores the body as sent, whatever its Content-Encoding.
             auto_decompress=False,
         )
         await self._runner.setup()
-        await web.SockSite(self._runner, listener, backlog=_BACKLOG).start()
-        return url
-
-    def executions(self) -> Sequence[ExecutionRecord]:
-        """Return the state machines' executions as they stand, the last one to begin first."""
-        return self._step_functions.executions() if self._step_functions is not None else ()
+        await web.SockSite(self._runner, self._listener, backlog=_BACKLOG).start()
 
     async def close(self) -> None:
-        """End the executions, the events that wait and the warm sandboxes, and stop listening."""
-        if self._step_functions is not None:
-            await self._step_functions.close()
-        if self._service is not None:
-            await self._service.close()
+        """End executions, queued events and warm sandboxes, and stop to listen."""
+        await self.step_functions.close()
+        await self.lambda_service.close()
         if self._runner is not None:
             await self._runner.cleanup()
         self.s3.close()
@@ -128,7 +125,7 @@ class Endpoint:
 def _by_service(
     step_functions: StepFunctionsApi, logs: LogsApi, s3: S3Api, moto: MotoBridge
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    """Return a handler for the services that are not told by their paths."""
+    """Return a handler for the services that are identified by their headers, not their paths."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
         target = request.headers.get("X-Amz-Target", "")
