@@ -77,7 +77,7 @@ ENTRIES: Mapping[str, Entry] = {
     "allgather": Entry(
         Operation.allgather,
         lambda channel, buffer: allgather.bruck(channel, buffer.reshape(channel.size, -1)),
-        lambda channel, buffer: allgather.ring(channel, list(buffer.reshape(channel.size, -1))),
+        lambda channel, buffer: allgather.ring(channel, buffer.reshape(channel.size, -1)),
     ),
 }
 

@@ -17,7 +17,6 @@ from fmi_shim.frames import Call, Operation
 from fmi_shim.operators import ReduceFunction
 from fmi_shim.payload import combine_of
 from fmi_shim.selection.policy import Hint
-from fmi_shim.transports import dispatch
 from fmi_shim.transports.catalog import EnabledChannels
 from fmi_shim.value_types import Form, array_form
 
@@ -37,7 +36,7 @@ class Plan:
     channel
         The way that it takes.
     schedule
-        Carries it out, given this time's buffers: `select.schedule`.
+        Carries it out, given this time's buffers; see `Channel.prepare`.
     numbers
         The calls' numbers: those of the collectives, or of the messages from one rank to another.
     calls
@@ -139,7 +138,7 @@ class Calls:
             key,
             _call(operation, form, root, 0 if f is None else f.code),
             self._collectives,
-            lambda channel, call: dispatch.schedule(channel, call, f, combine),
+            lambda channel, call: channel.prepare(call, f, combine),
         )
 
     def sending(self, dst: int, form: Form, posted: bool = False) -> Plan:

@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from fmi_shim.frames import Call
-from fmi_shim.operators import Array
+from fmi_shim.operators import Array, Combine, ReduceFunction
+
+Schedule = Callable[..., Any]
+"""Carries out one collective each time that it is called, with the buffers of this time. By operation:
+
+========================  ====================================================================================
+barrier                   ``() -> None``
+bcast                     ``(buffer or None) -> buffer``
+gather                    ``(part, whole or None) -> whole at the root, None elsewhere``
+scatter                   ``(whole or None, own or None) -> own``
+reduce                    ``(value, spare or None) -> result at the root, None elsewhere``
+allreduce, scan           ``(value, spare or None) -> result``
+exscan, reduce_scatter    ``(value, spare or None, out) -> None``
+allgather                 ``(parts)``, shape (p, n), which hold this rank's own row
+alltoall                  ``(outgoing, incoming)``, both of shape (p, n)
+========================  ====================================================================================
+
+`value` is left unchanged unless it is `spare`, which is memory of the same type and size that may be overwritten.
+"""
 
 
 class Pending(Protocol):
@@ -35,6 +54,17 @@ class Channel(Protocol):
     rank: int
     size: int
     full_duplex: bool
+
+    def prepare(self, call: Call, function: ReduceFunction | None, combine: Combine | None) -> Schedule:
+        """Return the schedule of a collective, which is then run each time that this rank makes the call.
+
+        Parameters
+        ----------
+        call
+            The operation, and the type and size of its payload.
+        function, combine
+            What a reduction combines with, and how two buffers are combined by it; None in other operations.
+        """
 
     def begin(self, call: Call, sequence: int) -> None:
         """Announce the call, and its number, that the following messages belong to."""

@@ -26,12 +26,12 @@ def bruck(channel: Channel, parts: Array) -> None:
     parts[...] = np.roll(rotated, rank, axis=0)
 
 
-def ring(channel: Channel, blocks: list[Array]) -> None:
-    """Fill `blocks`, of which rank i's own is the i-th, by handing on around the ring what came last.
+def ring(channel: Channel, parts: Array) -> None:
+    """Fill `parts`, shape (p, n), whose own row is there, by sending on around the ring the row received last.
 
-    Blocks may differ in length. Cost: ``(p - 1) * (alpha + n * beta)`` for blocks of n bytes; no copies.
+    Cost: ``(p - 1) * (alpha + n * beta)``; no copies.
     """
     rank, size = channel.rank, channel.size
     for step in range(size - 1):
-        outgoing, incoming = blocks[(rank - step) % size], blocks[(rank - step - 1) % size]
+        outgoing, incoming = parts[(rank - step) % size], parts[(rank - step - 1) % size]
         channel.sendrecv(outgoing, (rank + 1) % size, incoming, (rank - 1) % size)

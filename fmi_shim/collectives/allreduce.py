@@ -8,17 +8,7 @@ import numpy as np
 
 from fmi_shim.channel import Channel
 from fmi_shim.collectives import bcast, pipelining, reduce
-from fmi_shim.operators import Array, Combine, Operator, ReduceFunction
-from fmi_shim.transports.tcp.switch_points import SWITCH_POINTS
-
-
-def halves(function: ReduceFunction, size_bytes: int, size: int, full_duplex: bool) -> bool:
-    """Whether a payload of `size_bytes` is halved on `size` ranks, instead of sent whole each round.
-
-    A custom function keeps FMI's order of arguments; sum, prod, max and min do not feel it.
-    """
-    large = size_bytes >= SWITCH_POINTS.allreduce and size > 1
-    return large and full_duplex and function.operator is not Operator.custom
+from fmi_shim.operators import Array, Combine
 
 
 def recursive_doubling(channel: Channel, buffer: Array, combine: Combine) -> Array:

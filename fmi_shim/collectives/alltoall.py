@@ -7,9 +7,6 @@ import numpy as np
 from fmi_shim.channel import Channel
 from fmi_shim.operators import Array
 
-FEW_RANKS = 8
-"""Up to so many, messages straight to each take no longer than half as many in rounds; to 4 ranks, four fifths."""
-
 
 def bruck(channel: Channel, outgoing: Array, incoming: Array) -> None:
     """Hand slices on, half of them in each round, to the rank 1, 2, 4 ... further, until all are where they belong.

@@ -9,14 +9,7 @@ import numpy as np
 from fmi_shim.channel import Channel
 from fmi_shim.collectives import gather, pipelining
 from fmi_shim.collectives.tree import position
-from fmi_shim.operators import Array, Combine, Operator, ReduceFunction
-from fmi_shim.transports.tcp.switch_points import SWITCH_POINTS
-
-
-def is_pipelined(function: ReduceFunction, size_bytes: int, size: int, full_duplex: bool) -> bool:
-    """Whether a payload of `size_bytes` goes up the tree in segments; a custom function is given whole payloads."""
-    large = size_bytes >= SWITCH_POINTS.reduce and size > 1
-    return large and full_duplex and function.operator is not Operator.custom
+from fmi_shim.operators import Array, Combine
 
 
 def binomial(channel: Channel, buffer: Array, root: int, combine: Combine) -> Array | None:

@@ -1,4 +1,7 @@
-"""Every rank's payload combined, and a slice of the result to each."""
+"""Every rank's payload combined, and a slice of the result to each.
+
+In every function here `slices`, shape (p, n), is used up, and `own` receives this rank's slice of the result.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +11,9 @@ import numpy as np
 
 from fmi_shim.channel import Channel
 from fmi_shim.collectives import reduce, scatter
-from fmi_shim.operators import Array, Combine, Operator, ReduceFunction
+from fmi_shim.operators import Array, Combine
 
-Schedule = Callable[[Channel, Array, Array, Combine], None]
-"""``schedule(channel, slices, own, combine)``: `slices`, shape (p, n), is used up; `own` gets the result's slice."""
-
-
-def choose(function: ReduceFunction, size: int) -> Schedule:
-    """Return the algorithm on `size` ranks; sum, prod, max and min do not feel in which order they combine."""
-    if function.left_to_right:
-        return left_to_right
-    if function.operator is Operator.custom:
-        return whole
-    return pairwise if size & (size - 1) else halving
+Algorithm = Callable[[Channel, Array, Array, Combine], None]
 
 
 def halving(channel: Channel, slices: Array, own: Array, combine: Combine) -> None:

@@ -244,7 +244,7 @@ def test_allgather_gives_all_ranks_everything_in_rank_order(size: int, count: in
     everything = [element for rank in range(size) for element in own(rank, count).tolist()]
     doubling, ring = QueueWorld(size), QueueWorld(size)
     assert doubling.run(lambda c: filled(c, allgather.bruck)) == [everything] * size
-    assert ring.run(lambda c: filled(c, lambda c, parts: allgather.ring(c, list(parts)))) == [everything] * size
+    assert ring.run(lambda c: filled(c, allgather.ring)) == [everything] * size
     assert len(doubling.sent) == size * (size - 1).bit_length()
     assert len(ring.sent) == size * (size - 1)
 
@@ -267,7 +267,7 @@ def test_alltoall_brings_each_slice_to_its_rank(schedule: Callable[..., None], s
 @few
 @given(sizes)
 def test_reduce_scatter_combines_all_of_each_slice(size: int) -> None:
-    def slice_of(c: QueueChannel, schedule: reduce_scatter.Schedule) -> str:
+    def slice_of(c: QueueChannel, schedule: reduce_scatter.Algorithm) -> str:
         mine = np.empty(1, object)
         schedule(c, np.array([[str(c.rank)] for _ in range(size)], object), mine, tell)
         return mine[0]

@@ -21,13 +21,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fmi_shim.backoff import Patience
-from fmi_shim.channel import Pending
+from fmi_shim.channel import Pending, Schedule
 from fmi_shim.config import ObjectConfig
 from fmi_shim.error_codec import make_abort
 from fmi_shim.errors import MismatchError, StoreError
 from fmi_shim.frames import Call
-from fmi_shim.operators import Array
+from fmi_shim.operators import Array, Combine, ReduceFunction
 from fmi_shim.pairing.server_registration import Attendance
+from fmi_shim.transports.objects import schedules
 from fmi_shim.transports.objects.codec import Found, content_of
 from fmi_shim.transports.objects.liveness import Presence
 from fmi_shim.transports.objects.polling import Arrivals, where
@@ -84,6 +85,10 @@ class ObjectChannel:
         self._call: Call
         self._closed = False
         self._process = os.getpid()
+
+    def prepare(self, call: Call, function: ReduceFunction | None, combine: Combine | None) -> Schedule:
+        """Return the schedule of a collective over objects."""
+        return schedules.prepare(self, call, function, combine)
 
     def begin(self, call: Call, sequence: int) -> None:
         """Make the call the one that objects are written for and compared with."""

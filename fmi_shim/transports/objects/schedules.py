@@ -12,16 +12,76 @@ the package's text; waiting for the next look is not counted (`cost.corrected` d
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import Protocol
+
 import numpy as np
 
+from fmi_shim.channel import Channel, Schedule
+from fmi_shim.collectives import scan as scans
+from fmi_shim.collectives.memory import ConsumingReduction, InPlaceReduction, InPlaceScan, placed, working_copy
+from fmi_shim.frames import Call, Operation
 from fmi_shim.operators import Array, Combine, ReduceFunction
-from fmi_shim.transports.objects.channel import ObjectChannel
 from fmi_shim.transports.objects.store import Name
 
 _ARRIVED = np.frombuffer(b"1", np.uint8)
 
 
-def barrier(channel: ObjectChannel) -> None:
+class ObjectMessages(Channel, Protocol):
+    """What the schedules need of an object channel beyond `Channel`; see `ObjectChannel`.
+
+    Attributes
+    ----------
+    others
+        All ranks but this one.
+    """
+
+    others: list[int]
+
+    def outgoing(self, dst: int) -> Name: ...  # noqa: D102 - see ObjectChannel, for all of these
+    def incoming(self, src: int) -> Name: ...  # noqa: D102
+    def turn(self, kind: str) -> int: ...  # noqa: D102
+    def put(self, objects: Mapping[Name, Array], readers: Iterable[int]) -> None: ...  # noqa: D102
+    def get(self, names: Sequence[Name], like: Array) -> list[Array]: ...  # noqa: D102
+    def get_new(self, name: Name, parts: int | None = None) -> Array: ...  # noqa: D102
+    def meet(self, names: Sequence[Name]) -> None: ...  # noqa: D102
+
+
+def prepare(channel: ObjectMessages, call: Call, function: ReduceFunction | None, combine: Combine | None) -> Schedule:
+    """Return the schedule of `call`; see `Channel.prepare`."""
+    root = call.root
+    if function is None or combine is None:
+        match call.operation:
+            case Operation.barrier:
+                return partial(barrier, channel)
+            case Operation.bcast:
+                return partial(bcast, channel, root=root)
+            case Operation.gather:
+                return partial(gather_into, channel, root)
+            case Operation.scatter:
+                return partial(scatter, channel, root=root)
+            case Operation.allgather:
+                return partial(allgather, channel)
+            case Operation.alltoall:
+                return partial(alltoall, channel)
+        raise AssertionError(f"{call.operation.name} is not a collective")
+    match call.operation:
+        case Operation.reduce:
+            return InPlaceReduction(partial(reduce, channel, root=root, function=function, combine=combine))
+        case Operation.allreduce:
+            return InPlaceReduction(partial(allreduce, channel, function=function, combine=combine))
+        case Operation.scan:
+            return InPlaceScan(partial(scan, channel, function=function, combine=combine))
+        case Operation.exscan:
+            below = scans.exclusive_doubling if function.associative else scans.exclusive_chain
+            return ConsumingReduction(partial(below, channel, combine=combine))
+        case Operation.reduce_scatter:
+            return partial(reduce_scatter, channel, function, combine)
+    raise AssertionError(f"{call.operation.name} is not a reduction")
+
+
+def barrier(channel: ObjectMessages) -> None:
     """Write one byte and list until all ranks have. Cost: ``alpha_w`` and a listing."""
     number = channel.turn("barrier")
     everyone = [Name(rank, "barrier", number) for rank in range(channel.size)]
@@ -30,7 +90,7 @@ def barrier(channel: ObjectChannel) -> None:
         channel.meet(everyone)
 
 
-def bcast(channel: ObjectChannel, buffer: Array | None, root: int) -> Array:
+def bcast(channel: ObjectMessages, buffer: Array | None, root: int) -> Array:
     """Write one object, which all others read. Cost: ``alpha_w + alpha_r + 2 * n * beta``; 1 write, p - 1 reads.
 
     Returns
@@ -50,7 +110,7 @@ def bcast(channel: ObjectChannel, buffer: Array | None, root: int) -> Array:
     return buffer
 
 
-def gather(channel: ObjectChannel, part: Array, root: int) -> Array | None:
+def gather(channel: ObjectMessages, part: Array, root: int) -> Array | None:
     """Send every part to the root by itself. Cost: ``alpha_w + alpha_r + p * n * beta``; one copy more.
 
     Returns
@@ -66,7 +126,19 @@ def gather(channel: ObjectChannel, part: Array, root: int) -> Array | None:
     return np.concatenate(parts)
 
 
-def scatter(channel: ObjectChannel, whole: Array | None, own: Array | None, root: int) -> Array:
+def gather_into(channel: ObjectMessages, root: int, part: Array, whole: Array | None) -> Array | None:
+    """Gather as above, into `whole` where that is given."""
+    parts = gather(channel, part, root)
+    return None if parts is None else placed(parts, whole)
+
+
+def allgather(channel: ObjectMessages, parts: Array) -> None:
+    """Gather at rank 0, then broadcast. Fills `parts`, shape (p, n), which hold this rank's own row."""
+    everything = gather(channel, parts[channel.rank], 0)
+    parts[...] = bcast(channel, parts if everything is None else everything, 0).reshape(parts.shape)
+
+
+def scatter(channel: ObjectMessages, whole: Array | None, own: Array | None, root: int) -> Array:
     """Send every slice by itself. Cost: ``alpha_w + alpha_r + p * n * beta`` for slices of n bytes.
 
     Returns
@@ -88,7 +160,7 @@ def scatter(channel: ObjectChannel, whole: Array | None, own: Array | None, root
     return own
 
 
-def alltoall(channel: ObjectChannel, outgoing: Array, incoming: Array) -> None:
+def alltoall(channel: ObjectMessages, outgoing: Array, incoming: Array) -> None:
     """Write all slices, then read all. Cost: ``alpha_w + alpha_r + 2 * p * n * beta`` for slices of n bytes."""
     channel.put({channel.outgoing(rank): outgoing[rank] for rank in channel.others}, channel.others)
     found = channel.get([channel.incoming(rank) for rank in channel.others], incoming[0])
@@ -98,7 +170,7 @@ def alltoall(channel: ObjectChannel, outgoing: Array, incoming: Array) -> None:
 
 
 def reduce(
-    channel: ObjectChannel, buffer: Array, root: int, function: ReduceFunction, combine: Combine
+    channel: ObjectMessages, buffer: Array, root: int, function: ReduceFunction, combine: Combine
 ) -> Array | None:
     """Write every part; the root reads and combines all. `buffer` is used up.
 
@@ -115,7 +187,7 @@ def reduce(
     return _chain(parts, combine) if function.left_to_right else _tree(parts[root:] + parts[:root], combine)
 
 
-def allreduce(channel: ObjectChannel, buffer: Array, function: ReduceFunction, combine: Combine) -> Array:
+def allreduce(channel: ObjectMessages, buffer: Array, function: ReduceFunction, combine: Combine) -> Array:
     """Reduce to rank 0, then broadcast; see these for the cost. The result is rank 0's on all ranks."""
     parts = _collected(channel, buffer, 0)
     if parts is None:
@@ -127,7 +199,14 @@ def allreduce(channel: ObjectChannel, buffer: Array, function: ReduceFunction, c
     return bcast(channel, _tree(folded, combine), 0)
 
 
-def scan(channel: ObjectChannel, buffer: Array, function: ReduceFunction, combine: Combine) -> None:
+def reduce_scatter(
+    channel: ObjectMessages, function: ReduceFunction, combine: Combine, value: Array, spare: Array | None, own: Array
+) -> None:
+    """Reduce to rank 0, then scatter: leave this rank's slice of the result in `own`."""
+    scatter(channel, reduce(channel, working_copy(value, spare), 0, function, combine), own, 0)
+
+
+def scan(channel: ObjectMessages, buffer: Array, function: ReduceFunction, combine: Combine) -> None:
     """Write every part but the last; each rank reads and combines those below. `buffer` gets the result.
 
     Cost: ``alpha_w + alpha_r + p * n * beta + (p - 1) * n * gamma`` for the last rank; p - 1 writes,
@@ -140,7 +219,7 @@ def scan(channel: ObjectChannel, buffer: Array, function: ReduceFunction, combin
     buffer[...] = _chain(parts, combine) if function.left_to_right else _prefix(parts, combine)
 
 
-def _collected(channel: ObjectChannel, buffer: Array, root: int) -> list[Array] | None:
+def _collected(channel: ObjectMessages, buffer: Array, root: int) -> list[Array] | None:
     """Return all ranks' parts at the root, None elsewhere."""
     number = channel.turn("reduce")
     if channel.rank != root:

@@ -8,12 +8,12 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from fmi_shim.channel import Pending
+from fmi_shim.channel import Pending, Schedule
 from fmi_shim.config import DirectConfig
 from fmi_shim.errors import ConfigError, MismatchError
 from fmi_shim.frames import HEADER_BYTES, Call, Operation, decode_header, header, renumbered, signature
-from fmi_shim.operators import Array
-from fmi_shim.transports.shm import layout, semaphores
+from fmi_shim.operators import Array, Combine, ReduceFunction
+from fmi_shim.transports.shm import layout, schedules, semaphores
 from fmi_shim.transports.shm.bootstrap import SUFFIX, meet
 from fmi_shim.transports.shm.cma import Neighbours
 from fmi_shim.transports.shm.deadlock_report import End, Suspicion
@@ -76,6 +76,10 @@ class SharedMemoryChannel(PatientFraming, SegmentChannel):
         self._numbered: Call | None = None
         self.rounds = rounds(segment.memory, segment.layout, rank, self)
         self.neighbours = Neighbours(rank, self.rounds, self.slots(np.dtype(np.int64))[:, :size, :4])
+
+    def prepare(self, call: Call, function: ReduceFunction | None, combine: Combine | None) -> Schedule:
+        """Return the schedule of a collective in the segment."""
+        return schedules.prepare(self, call, function, combine)
 
     def begin(self, call: Call, sequence: int) -> None:
         """Make the call the one that is compared with the others'."""

@@ -9,16 +9,18 @@ import socket
 from collections.abc import Callable
 from typing import TypeVar
 
+from fmi_shim.channel import Schedule
 from fmi_shim.config import DirectConfig
 from fmi_shim.error_codec import abort_error, abort_frame, decode_termination, goodbye_frame
 from fmi_shim.errors import FmiError, MismatchError
 from fmi_shim.frames import HEADER_BYTES, KIND_AT, Call, FrameError, Kind, decode_header, waiting_frame
-from fmi_shim.operators import Array
+from fmi_shim.operators import Array, Combine, ReduceFunction
 from fmi_shim.pairing.control_connection import ForeignServerError
 from fmi_shim.pairing.handshake import Hello
 from fmi_shim.pairing.rendezvous_client import RendezvousClient
 from fmi_shim.pairing.run_access import read_access
 from fmi_shim.transports.framing import Framing
+from fmi_shim.transports.tcp import schedules
 from fmi_shim.transports.tcp.connections import Connections, yields_spent
 from fmi_shim.transports.tcp.stream import Buffers, Stream, advance, octets
 from fmi_shim.transports.transfers import Transfer
@@ -50,6 +52,10 @@ class FramedChannel(Connections, Framing[Stream]):
             self._server, read_access(), comm_name, rank, size, abort_error, self._watch
         )
         self._waits = 0
+
+    def prepare(self, call: Call, function: ReduceFunction | None, combine: Combine | None) -> Schedule:
+        """Return the schedule of a collective over point-to-point messages."""
+        return schedules.prepare(self, call, function, combine)
 
     def begin(self, call: Call, sequence: int) -> None:
         """Make the call the one that messages are compared with, unless a connected rank has failed meanwhile."""

@@ -5,8 +5,10 @@ A rank of the C++ library may be at the other end. `framed.FramedChannel` adds h
 
 from __future__ import annotations
 
+from fmi_shim.channel import Schedule
 from fmi_shim.frames import Call
-from fmi_shim.operators import Array
+from fmi_shim.operators import Array, Combine, ReduceFunction
+from fmi_shim.transports.tcp import schedules
 from fmi_shim.transports.tcp.connections import Connections
 from fmi_shim.transports.tcp.stream import Stream, octets
 from fmi_shim.transports.transfers import Transfer
@@ -20,6 +22,10 @@ class DirectChannel(Connections):
     """
 
     full_duplex = False
+
+    def prepare(self, call: Call, function: ReduceFunction | None, combine: Combine | None) -> Schedule:
+        """Return the schedule of a collective over point-to-point messages."""
+        return schedules.prepare(self, call, function, combine)
 
     def begin(self, call: Call, sequence: int) -> None:
         """Remember the call, for the errors."""

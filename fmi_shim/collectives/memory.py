@@ -1,0 +1,97 @@
+"""Where the result of a collective goes: adapts algorithms that run in place to the buffers of a `Schedule`.
+
+An algorithm in place overwrites its buffer, but a program's value must stay as it is unless it is given as `spare`.
+The classes here copy the value first where that is needed, and call the algorithm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from fmi_shim.operators import Array
+
+
+class InPlaceReduction:
+    """A reduction whose algorithm overwrites its buffer: ``algorithm(buffer)`` returns the result, or None.
+
+    Copies: one, none where `spare` is the value.
+    """
+
+    __slots__ = ("_algorithm",)
+
+    def __init__(self, algorithm: Callable[[Array], Array | None]) -> None:
+        self._algorithm = algorithm
+
+    def __call__(self, value: Array, spare: Array | None) -> Array | None:
+        """Return the result in `spare`, or in new memory where that is None."""
+        buffer = working_copy(value, spare)
+        result = self._algorithm(buffer)
+        return result if result is None or result is buffer else placed(result, buffer)
+
+
+class InPlaceScan:
+    """A prefix reduction whose algorithm replaces the content of its buffer by the result. Copies as above."""
+
+    __slots__ = ("_algorithm",)
+
+    def __init__(self, algorithm: Callable[[Array], None]) -> None:
+        self._algorithm = algorithm
+
+    def __call__(self, value: Array, spare: Array | None) -> Array:
+        """Return the result in `spare`, or in new memory where that is None."""
+        buffer = working_copy(value, spare)
+        self._algorithm(buffer)
+        return buffer
+
+
+class ConsumingReduction:
+    """A reduction whose algorithm uses its buffer up and fills other memory: ``algorithm(buffer, out)``."""
+
+    __slots__ = ("_algorithm",)
+
+    def __init__(self, algorithm: Callable[[Array, Array], None]) -> None:
+        self._algorithm = algorithm
+
+    def __call__(self, value: Array, spare: Array | None, out: Array) -> None:
+        """Leave the result in `out`."""
+        self._algorithm(working_copy(value, spare), out)
+
+
+class OutOfPlaceReduction:
+    """A reduction whose algorithm reads the value and writes the result elsewhere: ``algorithm(value, result)``.
+
+    Copies: none.
+    """
+
+    __slots__ = ("_algorithm",)
+
+    def __init__(self, algorithm: Callable[[Array, Array], Array]) -> None:
+        self._algorithm = algorithm
+
+    def __call__(self, value: Array, spare: Array | None) -> Array:
+        """Return the result in `spare`, or in new memory where that is None."""
+        return self._algorithm(value, result_memory(value, spare))
+
+
+def result_memory(value: Array, spare: Array | None) -> Array:
+    """Return memory for a result of the type and size of `value`: `spare`, or new memory where that is None."""
+    return np.empty_like(value) if spare is None else spare
+
+
+def working_copy(value: Array, spare: Array | None) -> Array:
+    """Return memory with the content of `value` that may be overwritten: `spare`, or new memory where that is None."""
+    if spare is None:
+        return value.copy()
+    if spare is not value:
+        spare[...] = value
+    return spare
+
+
+def placed(result: Array, place: Array | None) -> Array:
+    """Return `result`, copied into `place` where there is one."""
+    if place is None or result is place:
+        return result
+    place[...] = result
+    return place
