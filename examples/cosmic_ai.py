@@ -1,9 +1,9 @@
-"""Cosmic AI: redshifts of SDSS galaxies by N Lambdas over partitions of a data set, ending in a reduce.
+"""Cosmic AI: N Lambdas predict redshifts of SDSS galaxies, each for its partitions of a data set.
 
     fmirun -n 4 examples/cosmic_ai.py
 
 Every rank reads its partitions from S3, runs the network, and writes <RESULT_PATH>/<rank>.json. Sums are reduced and
-the galaxies gathered over FMI; rank 0 writes ResultsReduce.json, inference.png and objects/redshifts.ecsv beside them.
+the galaxies gathered over FMI. Rank 0 writes ResultsReduce.json, inference.png and objects/redshifts.ecsv there, too.
 """
 
 import argparse
@@ -24,24 +24,26 @@ from inference.objects import Objects, to_ecsv
 SUM, MAX = fmi.func(fmi.op.sum), fmi.func(fmi.op.max)
 
 
-def classify(s3, rank, keys, batch_size, device):
-    """Return this rank's galaxies with their redshifts, and what the inference took."""
+def predict(s3, rank, keys, batch_size, device):
+    """Return this rank's galaxies with their redshifts, and the timing of the inference."""
     torch.set_num_threads(run.vcpus())
     estimator = checkpoint.load().for_inference().to(device)
     tables, timing = [], run.Timing()
     for part, key in enumerate(keys):
-        galaxies = dataset.fetch(s3, os.environ["DATA_BUCKET"], key)
+        galaxies = dataset.download(s3, os.environ["DATA_BUCKET"], key)
         z_phot, took = run.predict(estimator, galaxies.images, galaxies.magnitudes, batch_size, device)
-        tables.append(Objects.of(galaxies.z_spec.numpy(), z_phot, galaxies.magnitudes[:, R_BAND].numpy(), part))
+        tables.append(
+            Objects.from_partition(galaxies.z_spec.numpy(), z_phot, galaxies.magnitudes[:, R_BAND].numpy(), part)
+        )
         timing += took
         print(f"rank {rank}: {key} {len(galaxies)} galaxies, {took.samples_per_second:.0f} samples/s", flush=True)
-    return Objects.join(tables), timing
+    return Objects.concatenate(tables), timing
 
 
 def combine(comm, rank, world_size, objects, seconds):
     """Return the sums over all ranks and every rank's galaxies, on rank 0 alone, and the slowest rank's time."""
     largest, slowest = comm.allreduce(np.array([len(objects), seconds], dtype=np.float64), MAX)
-    totals = comm.reduce(metrics.PartialSums.of(objects.z_spec, objects.z_phot).vector(), 0, SUM)
+    totals = comm.reduce(metrics.PartialSums.from_redshifts(objects.z_spec, objects.z_phot).to_vector(), 0, SUM)
     blocks = comm.gather(objects.pack(int(largest)), 0)
     if rank != 0:
         return None, None, slowest
@@ -49,7 +51,7 @@ def combine(comm, rank, world_size, objects, seconds):
 
 
 def main():
-    """Take part as one rank."""
+    """Run one rank."""
     started = time.monotonic()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
@@ -64,7 +66,7 @@ def main():
 
     s3 = boto3.client("s3")
     keys = dataset.read_data_map(s3, bucket, world_size)
-    objects, timing = classify(s3, rank, keys[rank], options.batch_size, device)
+    objects, timing = predict(s3, rank, keys[rank], options.batch_size, device)
 
     comm = fmi.Communicator(rank, world_size, "fmi.json", "cosmic-ai")
     totals, tables, total_time = combine(comm, rank, world_size, objects, time.monotonic() - started)
@@ -74,14 +76,14 @@ def main():
     )
     put(f"{rank}.json", json.dumps({"rank": rank, **result}))
     if rank == 0:
-        everything = Objects.join(tables)
-        report = metrics.measure(everything.z_spec, everything.z_phot, totals)
-        errors = metrics.bootstrap(everything.z_spec, everything.z_phot)
-        put("inference.png", plots.draw(everything.z_spec, everything.z_phot, everything.r))
+        all_objects = Objects.concatenate(tables)
+        report = metrics.compute_metrics(all_objects.z_spec, all_objects.z_phot, totals)
+        errors = metrics.bootstrap(all_objects.z_spec, all_objects.z_phot)
+        put("inference.png", plots.draw(all_objects.z_spec, all_objects.z_phot, all_objects.r))
         put("objects/redshifts.ecsv", to_ecsv(tables, keys))
         reduced = {"total_time": total_time, **dataclasses.asdict(report)}
         put("ResultsReduce.json", json.dumps(reduced))
-        print(metrics.table(report, errors), flush=True)
+        print(metrics.format_table(report, errors), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Redshifts of SDSS galaxies by an AstroMAE-style network over partitions of a data set."""
+"""Redshift prediction for SDSS galaxies with an AstroMAE-style network over partitions of a data set."""

@@ -1,4 +1,4 @@
-"""What any network has to beat: the mean redshift of the k training galaxies that look most alike."""
+"""The baseline for the network: k-nearest-neighbour regression of the redshift on the magnitudes."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from inference.catalog import R_BAND, Floats
 
 
 class Features(Enum):
-    """What "alike" is measured on, each standardised over the training galaxies."""
+    """The feature vector in which distances are measured; each feature is standardised over the training galaxies."""
 
     MAGNITUDES = "5 magnitudes"
     MAGNITUDES_AND_COLOURS = "5 magnitudes and 4 colours"
     COLOURS_AND_R = "4 colours and r"
 
-    def of(self, magnitudes: Floats) -> Floats:
+    def compute(self, magnitudes: Floats) -> Floats:
         """Return the features, float64 [n, 5 or 9], of magnitudes float64 [n, 5]."""
         colours = magnitudes[:, :-1] - magnitudes[:, 1:]
         match self:
@@ -29,12 +29,12 @@ class Features(Enum):
                 return np.hstack([colours, magnitudes[:, R_BAND, None]])
 
 
-NEIGHBOURS = (5, 8, 10, 15, 20, 30, 50)
+NEIGHBOUR_COUNTS = (5, 8, 10, 15, 20, 30, 50)
 
 
 @dataclass(frozen=True, slots=True)
 class NearestNeighbours:
-    """A k-nearest-neighbour regression, weighted by inverse distance."""
+    """A k-nearest-neighbour regression whose weights are inverse distances."""
 
     features: Features
     k: int
@@ -42,8 +42,8 @@ class NearestNeighbours:
     z_spec: Floats
 
     def predict(self, magnitudes: Floats) -> Floats:
-        """Estimate redshifts, float64 [n], by brute force: n times as many distances as there are training galaxies."""
-        reference, queries = self.features.of(self.magnitudes), self.features.of(magnitudes)
+        """Estimate redshifts, float64 [n], by brute force: n distances to each training galaxy."""
+        reference, queries = self.features.compute(self.magnitudes), self.features.compute(magnitudes)
         mean, scale = reference.mean(axis=0), reference.std(axis=0)
         reference, queries = (reference - mean) / scale, (queries - mean) / scale
         squares = (queries**2).sum(axis=1)[:, None] + (reference**2).sum(axis=1) - 2.0 * queries @ reference.T
@@ -56,9 +56,9 @@ class NearestNeighbours:
 def tune(
     magnitudes: Floats, z_spec: Floats, validation_magnitudes: Floats, validation_z_spec: Floats
 ) -> NearestNeighbours:
-    """Return the regression whose features and k have the least mean absolute error on the validation galaxies."""
-    candidates = [NearestNeighbours(features, k, magnitudes, z_spec) for features in Features for k in NEIGHBOURS]
+    """Return the regression with the features and k of the smallest mean absolute error on the validation galaxies."""
+    candidates = [NearestNeighbours(features, k, magnitudes, z_spec) for features in Features for k in NEIGHBOUR_COUNTS]
     return min(
         candidates,
-        key=lambda one: float(np.abs(one.predict(validation_magnitudes) - validation_z_spec).mean()),
+        key=lambda candidate: float(np.abs(candidate.predict(validation_magnitudes) - validation_z_spec).mean()),
     )

@@ -1,6 +1,6 @@
 """Rebuild the table of galaxies from the kcorrect wheel: ``python -m inference.build_catalog WHEEL``.
 
-The wheel is kcorrect 5.1.9 as PyPI has it (``pip download --no-deps kcorrect==5.1.9``); nothing else is needed.
+The wheel is kcorrect 5.1.9 from PyPI (``pip download --no-deps kcorrect==5.1.9``). No other input is needed.
 """
 
 from __future__ import annotations
@@ -39,23 +39,23 @@ N_ROWS = 10_000
 
 
 def build(wheel: Path, out: Path) -> int:
-    """Write the table of usable galaxies and return how many there are.
+    """Write the table of usable galaxies and return their number.
 
-    Usable are those with positive model flux in every band, for only they have five magnitudes.
+    A galaxy is usable if its model flux is positive in every band: a magnitude is the logarithm of a flux.
 
     Raises
     ------
     CatalogError
-        The wheel does not hold the table this recipe was written for.
+        The wheel does not contain the table that this module reads.
     """
     try:
         with zipfile.ZipFile(wheel) as archive:
             content = archive.read(MEMBER)
     except (OSError, KeyError, zipfile.BadZipFile) as error:
-        raise CatalogError(f"{wheel}: expected the kcorrect 5.1.9 wheel with {MEMBER} ({error})") from error
+        raise CatalogError(f"{wheel}: expected the kcorrect 5.1.9 wheel, which contains {MEMBER}: {error}") from error
     digest = hashlib.sha256(content).hexdigest()
     if digest != MEMBER_SHA256:
-        raise CatalogError(f"{wheel}: {MEMBER} has SHA-256 {digest}, expected that of kcorrect 5.1.9, {MEMBER_SHA256}")
+        raise CatalogError(f"{wheel}: expected {MEMBER} of kcorrect 5.1.9 with SHA-256 {MEMBER_SHA256}, got {digest}")
     table = np.frombuffer(content, dtype=ROW, count=N_ROWS, offset=TABLE_OFFSET)
     usable = table[(table["MODELFLUX"] > 0).all(axis=1)]
     np.savez_compressed(

@@ -1,8 +1,8 @@
-"""Real SDSS galaxies: photometry, Galactic extinction, spectroscopic redshift; and their fixed split.
+"""The catalogue of SDSS galaxies (photometry, Galactic extinction, spectroscopic redshift) and its fixed split.
 
-The table in ``data/`` holds the 9,988 galaxies with positive flux in all five bands out of the 10,000 that
-kcorrect 5.1.9 ships as its test sample; ``inference.build_catalog`` rebuilds it, ``data/CREDITS`` says to
-whom thanks are due.
+The table in ``data/`` contains the 9,988 galaxies with positive flux in all five bands out of the 10,000 in the
+test sample of kcorrect 5.1.9. ``inference.build_catalog`` rebuilds it. ``data/CREDITS`` has its licence and
+acknowledgements.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Photometry:
-    """What the sky shows of n galaxies: everything but their redshifts.
+    """The photometry of n galaxies, without their redshifts.
 
-    Stamps are rendered from this and nothing else, so a stamp cannot leak its label.
+    Stamps are rendered from this alone, so that a stamp cannot contain its label.
 
     Attributes
     ----------
     rows : int64 [n]
-        Row in the catalogue; it seeds whatever is drawn at random for the galaxy.
+        Row in the catalogue: the seed of the random numbers of each galaxy.
     flux : float64 [n, 5]
         SDSS model flux in u, g, r, i, z as observed, nanomaggies.
     extinction_r : float64 [n]
@@ -67,7 +67,7 @@ class Photometry:
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """n galaxies with their answers.
+    """The photometry and spectroscopic redshifts of n galaxies.
 
     Attributes
     ----------
@@ -75,7 +75,7 @@ class Catalog:
     z_spec : float64 [n]
         Spectroscopic redshift.
     ra, dec : float64 [n]
-        J2000 position, degrees, good to 0.06 arcsec: which galaxy this is.
+        J2000 position, degrees, accurate to 0.06 arcsec.
     """
 
     photometry: Photometry
@@ -93,7 +93,7 @@ class Catalog:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Rows of the catalogue for training, for choosing among trained networks, and for judging the chosen one."""
+    """Rows of the catalogue for training, for validation (choosing the epoch), and for testing (held out)."""
 
     train: Rows
     validation: Rows
@@ -106,28 +106,29 @@ def load(path: Path = TABLE) -> Catalog:
     Raises
     ------
     CatalogError
-        The file is missing, damaged, or lacks a column.
+        The file is missing or damaged, or a column is missing or has the wrong shape.
     """
     try:
         with np.load(path, allow_pickle=False) as table:
             columns = {name: table[name].astype(np.float64) for name in ("flux", "extinction_r", "z_spec", "ra", "dec")}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise CatalogError(
-            f"{path}: expected the table of SDSS galaxies ({error}); rebuild it with python -m inference.build_catalog"
+            f"{path}: expected the table of SDSS galaxies: {error}; rebuild it with python -m inference.build_catalog"
         ) from error
     n = len(columns["z_spec"])
     for name, column in columns.items():
         expected = (n, len(BANDS)) if name == "flux" else (n,)
         if column.shape != expected:
-            raise CatalogError(f"{path}: column {name!r} has shape {column.shape}, expected {expected}")
+            raise CatalogError(f"{path}: expected column {name!r} with shape {expected}, got {column.shape}")
     photometry = Photometry(np.arange(n, dtype=np.int64), columns["flux"], columns["extinction_r"])
     return Catalog(photometry, columns["z_spec"], columns["ra"], columns["dec"])
 
 
 def split(n: int) -> Split:
-    """Divide n galaxies into training, validation and held-out rows, the same way for ever.
+    """Divide n galaxies into training, validation and held-out rows; the result depends on n alone.
 
-    The order is numpy's PCG64 permutation of ``SPLIT_SEED``: the first 2,000 are held out, the next 800 validate.
+    The order is numpy's PCG64 permutation with the seed ``SPLIT_SEED``: the first 2,000 are held out, the next 800
+    are for validation.
     """
     order = np.random.Generator(np.random.PCG64(SPLIT_SEED)).permutation(n).astype(np.int64)
     return Split(
@@ -138,8 +139,14 @@ def split(n: int) -> Split:
 
 
 def held_out(galaxies: int = N_HELD_OUT) -> Catalog:
-    """Return the first ``galaxies`` of the held-out galaxies: never seen in training."""
+    """Return the first ``galaxies`` of the held-out galaxies, which are not used in training.
+
+    Raises
+    ------
+    CatalogError
+        ``galaxies`` is not between 1 and 2,000.
+    """
     if not 1 <= galaxies <= N_HELD_OUT:
-        raise CatalogError(f"{galaxies} galaxies asked for, expected 1 to {N_HELD_OUT}: no more are held out")
+        raise CatalogError(f"invalid number of galaxies {galaxies}: expected 1 to {N_HELD_OUT}, the number held out")
     catalog = load()
     return catalog.select(split(len(catalog)).held_out[:galaxies])

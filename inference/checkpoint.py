@@ -1,4 +1,4 @@
-"""Checkpoints as safetensors: weights as tensors, the network's size and the input scales as JSON beside them."""
+"""Checkpoints as safetensors files: the weights as tensors, the network's size and normalisation as JSON metadata."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FORMAT = "fmi-emulator/astromae/1"
 
 
 def save(estimator: Estimator, path: Path) -> None:
-    """Write a checkpoint; a reader sees the old file or the whole new one, never a part."""
+    """Write a checkpoint atomically: a reader finds the old file or the complete new one."""
     metadata = {
         "format": FORMAT,
         "config": json.dumps(dataclasses.asdict(estimator.network.config)),
@@ -43,8 +43,8 @@ def load(path: Path = SHIPPED) -> Estimator:
     Raises
     ------
     CheckpointError
-        The file is missing, damaged, of another format, or its tensors are not exactly those of the network that it
-        says it holds.
+        The file is missing, damaged or of another format, or its tensors are not those of the network that its
+        metadata describes.
     """
     try:
         with safe_open(path, framework="pt") as archive:
@@ -58,40 +58,41 @@ def load(path: Path = SHIPPED) -> Estimator:
         config = _config(json.loads(metadata["config"]))
         normalisation = _normalisation(json.loads(metadata["normalisation"]))
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: the metadata does not describe a network: {error}") from error
+        raise CheckpointError(f"{path}: invalid metadata, expected the description of a network: {error}") from error
     network = AstroMAE(config)
     try:
         network.load_state_dict(state, strict=True, assign=True)
     except RuntimeError as error:
         reason = " ".join(str(error).split())
-        raise CheckpointError(f"{path}: the tensors do not fit the network of its metadata: {reason}") from error
+        raise CheckpointError(f"{path}: expected the tensors of the network in the metadata: {reason}") from error
     return Estimator(network, normalisation).eval()
 
 
 def _config(fields: dict[str, Any]) -> AstroMAEConfig:
     config = AstroMAEConfig(**{**fields, "inception_widths": tuple(fields["inception_widths"])})
-    # The network is built before its tensors are compared: no file may ask for more memory than the published one.
+    # The network is allocated before its tensors are compared: a file must not request more memory than the published
+    # network takes.
     for name, limit in dataclasses.asdict(AstroMAEConfig.published()).items():
         value, limit = np.max(getattr(config, name)), np.max(limit)
         if name not in ("heads", "groups", "patch") and value > limit:
-            raise ValueError(f"{name} is {value}, expected at most the published network's {limit}")
+            raise ValueError(f"invalid {name} {value}: expected at most {limit}, the published network's")
     return config
 
 
 def _normalisation(fields: dict[str, Any]) -> Normalisation:
     def number(name: str, value: Any) -> float:
         if not math.isfinite(float(value)):
-            raise ValueError(f"{name} is {value}, expected a finite number")
+            raise ValueError(f"invalid {name} {value}: expected a finite number")
         return float(value)
 
     def row(name: str, values: list[Any]) -> tuple[float, ...]:
         if len(values) != 5:
-            raise ValueError(f"{name} has {len(values)} values, expected one a band")
+            raise ValueError(f"expected 5 values of {name}, one per band, got {len(values)}")
         return tuple(number(name, value) for value in values)
 
     mixing = tuple(row("magnitude_mixing", values) for values in fields.pop("magnitude_mixing"))
     if len(mixing) != 5:
-        raise ValueError(f"magnitude_mixing has {len(mixing)} rows, expected 5")
+        raise ValueError(f"expected 5 rows of magnitude_mixing, got {len(mixing)}")
     normalisation = Normalisation(
         softening=row("softening", fields.pop("softening")),
         image_scale=row("image_scale", fields.pop("image_scale")),
@@ -101,5 +102,5 @@ def _normalisation(fields: dict[str, Any]) -> Normalisation:
         redshift_scale=number("redshift_scale", fields.pop("redshift_scale")),
     )
     if fields:
-        raise ValueError(f"unknown constants {sorted(fields)}")
+        raise ValueError(f"unknown keys {sorted(fields)}: expected those of Normalisation alone")
     return normalisation

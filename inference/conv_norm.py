@@ -1,4 +1,4 @@
-"""A convolution with its batch normalisation, and how the two become one convolution for inference."""
+"""A convolution followed by batch normalisation, and the folding of both into one convolution for inference."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 class ConvNorm(nn.Module):
-    """Convolution [B, in, H, W] -> [B, out, H, W] that keeps the image's size, then BatchNorm."""
+    """Convolution [B, in, H, W] -> [B, out, H, W] with padding that keeps H and W, then BatchNorm."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int = 1, groups: int = 1) -> None:
         super().__init__()
@@ -25,11 +25,11 @@ class ConvNorm(nn.Module):
         return out
 
 
-def fold(network: Network) -> Network:
+def fold_batch_norm(network: Network) -> Network:
     """Return a copy for inference in which every BatchNorm is folded into the convolution before it.
 
-    With frozen statistics gamma (w x + b - mean) / sqrt(var + eps) + beta is itself a convolution: the same output to
-    rounding, and one pass over memory less.
+    With fixed statistics, gamma (w x + b - mean) / sqrt(var + eps) + beta is a convolution. The output is the same up
+    to rounding and takes one pass less over memory.
     """
     folded = copy.deepcopy(network).eval()
     for module in folded.modules():

@@ -1,4 +1,4 @@
-"""Where a rank's galaxies lie in S3: the data map of the event, and the way from a key to a partition in memory."""
+"""Partitions in S3: read the data map of a run's event, and download a partition."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ PAYLOAD_KEY = "payload.json"
 
 
 def read_data_map(s3: Any, bucket: str, world_size: int) -> list[list[str]]:
-    """Return each rank's partition keys, by rank; a rank without data has none.
+    """Return the partition keys of each rank, by rank; the list of a rank without data is empty.
 
-    The event of the *initialize* function maps ranks, as strings, to a key or a list of keys.
+    The event of the *initialize* function maps each rank, as a string, to a key or a list of keys.
 
     Raises
     ------
     PartitionError
-        The event is missing or maps something else.
+        The event is missing or its data_map has another form.
     """
     place = f"s3://{bucket}/{PAYLOAD_KEY}"
     try:
         event = json.loads(s3.get_object(Bucket=bucket, Key=PAYLOAD_KEY)["Body"].read())
         data_map = event["data_map"]
     except (BotoCoreError, ClientError, ValueError, KeyError, TypeError) as error:
-        raise PartitionError(f"{place}: expected the run's event with its data_map, got {error!r}") from error
+        raise PartitionError(f"{place}: expected the run's event with a data_map, got {error!r}") from error
     if not isinstance(data_map, Mapping):
-        raise PartitionError(f"{place}: expected data_map to map ranks to keys, got {data_map!r}")
+        raise PartitionError(f"{place}: data_map must be a JSON object of ranks and keys, got {data_map!r}")
     return [_keys(data_map.get(str(rank), []), f"{place}: data_map of rank {rank}") for rank in range(world_size)]
 
 
@@ -45,13 +45,13 @@ def _keys(value: object, name: str) -> list[str]:
     return keys
 
 
-def fetch(s3: Any, bucket: str, key: str) -> Partition:
+def download(s3: Any, bucket: str, key: str) -> Partition:
     """Download a partition to a temporary file, read it, and delete the file.
 
     Raises
     ------
     PartitionError
-        There is no such object, or it is no partition; the message names bucket and key.
+        The object is missing or is not a partition. The message contains bucket and key.
     """
     name = f"s3://{bucket}/{key}"
     with tempfile.TemporaryDirectory(prefix="partition-") as folder:
@@ -59,5 +59,5 @@ def fetch(s3: Any, bucket: str, key: str) -> Partition:
         try:
             s3.download_file(bucket, key, str(path))
         except (BotoCoreError, ClientError) as error:
-            raise PartitionError(f"{name}: expected a partition, and it cannot be fetched: {error}") from error
+            raise PartitionError(f"{name}: expected a partition, the download failed: {error}") from error
         return partition.read(path, name)

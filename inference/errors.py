@@ -1,28 +1,28 @@
-"""What can go wrong in the astronomy job, by name.
+"""The exceptions of the astronomy job.
 
-Every message says what was expected, what came, and what to do.
+Every message says what was wrong, what was expected and, where it helps, what to do.
 """
 
 
 class InferenceError(Exception):
-    """Root of this package's errors."""
+    """Base class of this package's exceptions."""
 
 
 class CatalogError(InferenceError):
-    """The shipped table of galaxies, or the file it is built from, is not what it should be."""
+    """The table of galaxies, or the wheel that it is built from, is missing or invalid."""
 
 
 class PartitionError(InferenceError):
-    """A partition is missing, truncated, foreign, or of the wrong shape or dtype."""
+    """A partition is missing, truncated, of another format, or of the wrong shape or dtype."""
 
 
 class CheckpointError(InferenceError):
-    """A checkpoint is missing, damaged, or does not fit the network it names."""
+    """A checkpoint is missing or damaged, or its tensors do not match its metadata."""
 
 
 class DeviceError(InferenceError):
-    """The device that was asked for is not there."""
+    """The requested device is unknown or unavailable."""
 
 
 class MetricsError(InferenceError):
-    """Redshifts from which no metric can be computed."""
+    """The metrics cannot be computed from these redshifts or sums."""

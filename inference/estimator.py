@@ -1,4 +1,4 @@
-"""The network together with the scales of its inputs and output: nanomaggies and magnitudes in, redshift out."""
+"""The network with the normalisation of its inputs and output: nanomaggies and magnitudes in, redshift out."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from inference.conv_norm import fold
+from inference.conv_norm import fold_batch_norm
 from inference.model import AstroMAE
 
 Row = tuple[float, ...]
@@ -15,19 +15,19 @@ Row = tuple[float, ...]
 
 @dataclass(frozen=True, slots=True)
 class Normalisation:
-    """Constants measured on the training galaxies and kept in the checkpoint.
+    """Constants measured on the training galaxies and stored in the checkpoint.
 
     Attributes
     ----------
     softening : 5 floats
-        Nanomaggies by band: pixels enter as arcsinh(pixel / softening) / image_scale.
+        Nanomaggies by band: the input of a pixel is arcsinh(pixel / softening) / image_scale.
     image_scale : 5 floats
     magnitude_mean : 5 floats
-        Magnitudes enter as (magnitudes - magnitude_mean) @ magnitude_mixing.
+        The input of the magnitudes is (magnitudes - magnitude_mean) @ magnitude_mixing.
     magnitude_mixing : 5 x 5 floats, row by row
-        A diagonal of 1/std standardises each band; the shipped one makes four standardised colours and r.
+        A diagonal matrix of 1/std standardises each band. The shipped matrix computes four standardised colours and r.
     redshift_mean, redshift_scale : float
-        The network's output o means a redshift of redshift_mean + redshift_scale o.
+        The redshift of an output o is redshift_mean + redshift_scale o.
     """
 
     softening: Row
@@ -53,7 +53,7 @@ class Estimator(nn.Module):
         for name in ("softening", "image_scale"):
             constant = torch.tensor(getattr(normalisation, name))[:, None, None]
             self.register_buffer(name, constant, persistent=False)
-        # Colours are small differences of large magnitudes: mix in float64, then go on in float32.
+        # Colours are small differences of large magnitudes: subtract in float64, then convert to float32.
         for name in ("magnitude_mean", "magnitude_mixing"):
             constant = torch.tensor(getattr(normalisation, name), dtype=torch.float64)
             self.register_buffer(name, constant, persistent=False)
@@ -67,7 +67,7 @@ class Estimator(nn.Module):
         return torch.asinh(images / self.softening) / self.image_scale
 
     def to_redshift(self, output: Tensor) -> Tensor:
-        """Turn the network's output [B, 1] into redshifts [B]."""
+        """Convert the network's output [B, 1] to redshifts [B]."""
         return output[:, 0] * self.normalisation.redshift_scale + self.normalisation.redshift_mean
 
     def forward(self, images: Tensor, magnitudes: Tensor) -> Tensor:
@@ -75,7 +75,7 @@ class Estimator(nn.Module):
         return self.to_redshift(self.network(self.normalise_images(images), self.normalise_magnitudes(magnitudes)))
 
     def for_inference(self) -> Estimator:
-        """Return a copy with BatchNorm folded and weights in channels-last order: the same redshifts, faster."""
-        folded = fold(self)
+        """Return a faster copy with BatchNorm folded and channels-last weights; its redshifts agree to 1e-5."""
+        folded = fold_batch_norm(self)
         folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch types it for tensors alone
         return folded

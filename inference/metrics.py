@@ -1,7 +1,7 @@
-"""How good photometric redshifts are, in the figures astronomers report.
+"""Standard metrics of photometric redshifts, with dz = (z_phot - z_spec) / (1 + z_spec).
 
-With dz = (z_phot - z_spec) / (1 + z_spec): sums over galaxies (`PartialSums`) can be reduced over ranks, and are, to
-the last bit; medians need every dz in one place, so they are computed from gathered values (`measure`).
+Sums over galaxies (`PartialSums`) are reduced over ranks without rounding errors. A median needs all values of dz, so
+it is computed from gathered values (`compute_metrics`).
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ GAUSSIAN_MAD = 1.4826  # standard deviation of a Gaussian over its median absolu
 GAUSSIAN_IQR = 1.349  # interquartile range of a Gaussian over its standard deviation
 
 QUANTUM = 2.0**-32
-LIMIT = 2.0**21  # from here on a float64 can no longer tell two multiples of QUANTUM apart
+LIMIT = 2.0**21  # from here on two multiples of QUANTUM may round to the same float64
 
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """The report: one number each.
+    """The metrics of n galaxies.
 
     Attributes
     ----------
@@ -38,13 +38,13 @@ class Metrics:
     bias : float
         Mean of dz; `median_bias` its median.
     sigma_nmad : float
-        1.4826 median|dz - median dz|, a standard deviation that outliers do not move.
+        1.4826 median|dz - median dz|: a robust estimate of the standard deviation.
     sigma_iqr : float
-        Interquartile range of dz / 1.349, likewise.
+        Interquartile range of dz / 1.349: the same.
     outliers, catastrophic : float
-        Shares of galaxies with |dz| above 0.05 and 0.15.
+        Fractions of galaxies with |dz| above 0.05 and 0.15.
     r2 : float
-        Share of the variance of z_spec that is explained.
+        Coefficient of determination: the fraction of the variance of z_spec that is explained.
     """
 
     n: int
@@ -62,11 +62,11 @@ class Metrics:
 
 @dataclass(frozen=True, slots=True)
 class PartialSums:
-    """Sums over some galaxies; sums over all of them are the element-wise sum of these, rank by rank.
+    """Sums over the galaxies of one rank; their element-wise sum over the ranks is the sum over all galaxies.
 
-    Each galaxy's terms are rounded to multiples of 2^-32 (2.3e-10), so float64 adds them without rounding as long as
-    every total is below 2^21: whichever way galaxies are dealt to ranks and in whatever order ranks are added, the
-    totals are the same bits.
+    Each term is rounded to a multiple of 2^-32 (2.3e-10), so that float64 adds them without rounding while every total
+    is below 2^21. The totals are therefore bit-identical for any distribution of the galaxies over the ranks and any
+    order of the reduction.
     """
 
     n: float
@@ -79,13 +79,13 @@ class PartialSums:
     catastrophic: float
 
     @classmethod
-    def of(cls, z_spec: Floats, z_phot: Floats) -> PartialSums:
-        """Sum over galaxies with these redshifts, float64 [n] each; n may be 0.
+    def from_redshifts(cls, z_spec: Floats, z_phot: Floats) -> PartialSums:
+        """Compute the sums over galaxies with these redshifts, float64 [n] each; n may be 0.
 
         Raises
         ------
         MetricsError
-            Lengths differ, or a redshift is not finite.
+            The lengths differ, or a redshift is not finite.
         """
         _check(z_spec, z_phot)
         error = z_phot - z_spec
@@ -97,35 +97,35 @@ class PartialSums:
 
     @classmethod
     def from_vector(cls, vector: Floats) -> PartialSums:
-        """Read sums from what a reduce returned, float64 [8].
+        """Convert the result of a reduce, float64 [8], to sums.
 
         Raises
         ------
         MetricsError
-            The vector has another length, or a total is too large to be exact.
+            The vector has another length, or a total is 2^21 or more and may be inexact.
         """
         names = [field.name for field in dataclasses.fields(cls)]
         if vector.shape != (len(names),):
             raise MetricsError(f"expected {len(names)} sums ({', '.join(names)}), got shape {vector.shape}")
         if not np.all(np.abs(vector) < LIMIT):
-            raise MetricsError(f"expected sums below {LIMIT:.0f}, where they are exact; got {vector.tolist()}")
+            raise MetricsError(f"expected sums below {LIMIT:.0f}, the limit of exact addition, got {vector.tolist()}")
         return cls(*vector.tolist())
 
-    def vector(self) -> Floats:
-        """Return the sums as float64 [8], for one reduce with addition."""
+    def to_vector(self) -> Floats:
+        """Return the sums as float64 [8], the argument of a reduce with addition."""
         return np.array(dataclasses.astuple(self), dtype=np.float64)
 
     def means(self) -> dict[str, float]:
-        """Return those of `Metrics` that follow from sums alone.
+        """Return the fields of `Metrics` that can be computed from the sums.
 
         Raises
         ------
         MetricsError
-            There is no galaxy.
+            The number of galaxies is 0.
         """
         if self.n == 0:
-            raise MetricsError("expected at least one galaxy, got none: no metric can be computed")
-        spread = self.squared_z_spec - self.z_spec**2 / self.n
+            raise MetricsError("expected at least one galaxy, got none")
+        variance = self.squared_z_spec - self.z_spec**2 / self.n
         mse = self.squared_error / self.n
         return {
             "n": int(self.n),
@@ -135,7 +135,7 @@ class PartialSums:
             "bias": self.dz / self.n,
             "outliers": self.outliers / self.n,
             "catastrophic": self.catastrophic / self.n,
-            "r2": 1.0 - self.squared_error / spread if spread > 0 else float("nan"),
+            "r2": 1.0 - self.squared_error / variance if variance > 0 else float("nan"),
         }
 
 
@@ -149,24 +149,24 @@ def sigma_nmad(dz: Floats) -> float:
     return float(GAUSSIAN_MAD * np.median(np.abs(dz - np.median(dz))))
 
 
-def measure(z_spec: Floats, z_phot: Floats, sums: PartialSums | None = None) -> Metrics:
-    """Compute every metric from all galaxies' redshifts, float64 [n] each.
+def compute_metrics(z_spec: Floats, z_phot: Floats, sums: PartialSums | None = None) -> Metrics:
+    """Compute the metrics from the redshifts of all galaxies.
 
     Parameters
     ----------
     z_spec, z_phot : float64 [n]
     sums : PartialSums, optional
-        Totals over the same galaxies, where ranks have reduced them already.
+        Totals over the same galaxies, if the ranks have reduced them.
 
     Raises
     ------
     MetricsError
-        No galaxies, lengths differ, a redshift is not finite, or the totals are over another number of galaxies.
+        There is no galaxy, the lengths differ, a redshift is not finite, or `sums` counts another number of galaxies.
     """
-    own = PartialSums.of(z_spec, z_phot)
-    totals = sums or own
-    if totals.n != own.n:
-        raise MetricsError(f"reduced sums count {totals.n:.0f} galaxies, {own.n:.0f} were gathered")
+    computed = PartialSums.from_redshifts(z_spec, z_phot)
+    totals = sums or computed
+    if totals.n != computed.n:
+        raise MetricsError(f"expected sums over {computed.n:.0f} galaxies, as gathered, got {totals.n:.0f}")
     means = totals.means()
     dz = residuals(z_spec, z_phot)
     low, high = np.percentile(dz, [25.0, 75.0])
@@ -180,7 +180,7 @@ def measure(z_spec: Floats, z_phot: Floats, sums: PartialSums | None = None) -> 
 
 
 def bootstrap(z_spec: Floats, z_phot: Floats, resamples: int = 200, seed: int = 0) -> Metrics:
-    """Estimate each metric's standard error by drawing galaxies with replacement.
+    """Estimate the standard error of each metric with the bootstrap: galaxies are drawn with replacement.
 
     Returns
     -------
@@ -189,13 +189,13 @@ def bootstrap(z_spec: Floats, z_phot: Floats, resamples: int = 200, seed: int = 
     """
     generator = np.random.default_rng(seed)
     n = len(z_spec)
-    draws = [measure(z_spec[rows], z_phot[rows]) for rows in generator.integers(0, n, size=(resamples, n))]
+    draws = [compute_metrics(z_spec[rows], z_phot[rows]) for rows in generator.integers(0, n, size=(resamples, n))]
     errors = np.std([dataclasses.astuple(draw)[1:] for draw in draws], axis=0)
     return Metrics(n, *errors.tolist())
 
 
-def table(metrics: Metrics, errors: Metrics) -> str:
-    """Write the report as text, a metric a line with its standard error."""
+def format_table(metrics: Metrics, errors: Metrics) -> str:
+    """Format the metrics as text: one metric with its standard error per line."""
     lines = [f"{'galaxies':>12}  {metrics.n}"]
     for name, value in list(dataclasses.asdict(metrics).items())[1:]:
         lines.append(f"{name:>12}  {value:9.5f} ± {getattr(errors, name):.5f}")
@@ -204,8 +204,12 @@ def table(metrics: Metrics, errors: Metrics) -> str:
 
 def _check(z_spec: Floats, z_phot: Floats) -> None:
     if z_spec.shape != z_phot.shape or z_spec.ndim != 1:
-        raise MetricsError(f"expected one z_phot a z_spec, got shapes {z_phot.shape} and {z_spec.shape}")
+        raise MetricsError(
+            f"expected z_phot and z_spec of the same length, got shapes {z_phot.shape} and {z_spec.shape}"
+        )
     for name, values in (("z_spec", z_spec), ("z_phot", z_phot)):
-        bad = np.flatnonzero(~np.isfinite(values))
-        if len(bad):
-            raise MetricsError(f"{name} of galaxy {bad[0]} is {values[bad[0]]}, expected a finite redshift")
+        invalid = np.flatnonzero(~np.isfinite(values))
+        if len(invalid):
+            raise MetricsError(
+                f"invalid {name} {values[invalid[0]]} of galaxy {invalid[0]}: expected a finite redshift"
+            )

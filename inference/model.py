@@ -1,7 +1,8 @@
-"""AstroMAE: redshift from an image and five magnitudes.
+"""AstroMAE: a network that predicts the redshift from an image and five magnitudes.
 
 The network of Fathkouhi & Fox (2024, AstroMAE), as deployed by the Cosmic AI benchmark: a vision transformer and an
-Inception network look at the image, a perceptron at the magnitudes, and a head weighs all three.
+Inception network encode the image, a perceptron encodes the magnitudes, and a head predicts the redshift from the
+concatenated features.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ class AstroMAEConfig:
     Attributes
     ----------
     dim, depth, heads : int
-        Of the transformer; ``groups`` those of its convolution module, ``expansion`` widens both.
+        Of the transformer; ``groups`` are those of its convolution module, ``expansion`` is the width factor of both.
     stem, inception_widths : int, tuple of 5 int
-        Channels of the Inception branch's first convolution and of each view of its five blocks.
+        Channels of the Inception branch's first convolution, and of each branch of its five blocks.
     features : int
-        Outputs of either image branch.
+        Outputs of each image branch.
     magnitude_width, magnitude_depth : int
-        Width of the magnitude branch, and its layers after the first.
+        Width of the magnitude branch, and the number of its layers after the first.
     head_width : int
     """
 
@@ -49,26 +50,26 @@ class AstroMAEConfig:
     expansion: int = 4
 
     def __post_init__(self) -> None:
-        """Refuse what no network can be built from."""
+        """Check that a network can be built with these sizes."""
         if not isinstance(self.inception_widths, tuple) or len(self.inception_widths) != 5:
-            raise ValueError(f"inception_widths is {self.inception_widths!r}, expected 5 whole numbers")
+            raise ValueError(f"invalid inception_widths {self.inception_widths!r}: expected 5 integers")
         numbers = [(field.name, getattr(self, field.name)) for field in dataclasses.fields(self)]
         numbers = [(name, value) for name, value in numbers if name != "inception_widths"]
         for name, value in [*numbers, *(("inception_widths", width) for width in self.inception_widths)]:
             if type(value) is not int or value < 1:
-                raise ValueError(f"{name} is {value!r}, expected a whole number from 1")
+                raise ValueError(f"invalid {name} {value!r}: expected a positive integer")
         for name, value, whole in (
             ("heads", self.heads, self.dim),
             ("groups", self.groups, self.dim),
             ("patch", self.patch, self.image_size),
-            ("the three poolings (8)", 8, self.image_size),
+            ("factor of the three poolings", 8, self.image_size),
         ):
             if whole % value:
-                raise ValueError(f"{name} = {value} do not divide {whole}")
+                raise ValueError(f"invalid {name} {value}: expected a divisor of {whole}")
 
     @classmethod
     def published(cls) -> AstroMAEConfig:
-        """Return the deployed network's: 15,902,889 parameters, 0.219 GFLOP a galaxy."""
+        """Return the deployed network's size: 15,902,889 parameters, 0.219 GFLOP per galaxy."""
         return cls(
             dim=192,
             depth=12,
@@ -84,7 +85,7 @@ class AstroMAEConfig:
 
     @classmethod
     def small(cls) -> AstroMAEConfig:
-        """Return the shipped checkpoint's: the same plan at a fortieth of the parameters."""
+        """Return the shipped checkpoint's size: the same architecture with a fortieth of the parameters."""
         return cls(
             dim=64,
             depth=4,
@@ -100,7 +101,7 @@ class AstroMAEConfig:
 
 
 def perceptron(inputs: int, width: int, hidden: int) -> nn.Sequential:
-    """Return a linear layer inputs -> width, then ``hidden`` ones width -> width, with ReLU between."""
+    """Return a linear layer inputs -> width and ``hidden`` layers width -> width, with ReLU between them."""
     layers: list[nn.Module] = [nn.Linear(inputs, width)]
     for _ in range(hidden):
         layers += [nn.ReLU(), nn.Linear(width, width)]
@@ -108,7 +109,7 @@ def perceptron(inputs: int, width: int, hidden: int) -> nn.Sequential:
 
 
 class AstroMAE(nn.Module):
-    """The network proper, on normalised inputs: images [B, 5, 32, 32] and magnitudes [B, 5] -> [B, 1]."""
+    """The network on normalised inputs: images [B, 5, 32, 32] and magnitudes [B, 5] -> [B, 1]."""
 
     def __init__(self, config: AstroMAEConfig) -> None:
         super().__init__()
@@ -136,18 +137,18 @@ class AstroMAE(nn.Module):
 
     def forward(self, images: Tensor, magnitudes: Tensor) -> Tensor:
         """Return the normalised redshift [B, 1]."""
-        return self.judge(self.see(images), self.magnitudes(magnitudes))
+        return self.predict(self.encode_images(images), self.magnitudes(magnitudes))
 
-    def see(self, images: Tensor) -> Tensor:
-        """Return what both image branches make of the images, [B, 2 features]."""
+    def encode_images(self, images: Tensor) -> Tensor:
+        """Return the concatenated features of both image branches, [B, 2 features]."""
         return torch.cat([self.vision(images), self.inception(images)], dim=1)
 
-    def judge(self, seen: Tensor, read: Tensor) -> Tensor:
+    def predict(self, image_features: Tensor, magnitude_features: Tensor) -> Tensor:
         """Return the head's output [B, 1] for image features [B, 2 features] and magnitude features [B, width]."""
-        out: Tensor = self.head(torch.cat([seen, read], dim=1))
+        out: Tensor = self.head(torch.cat([image_features, magnitude_features], dim=1))
         return out
 
 
-def parameters(module: nn.Module) -> int:
-    """Count the trainable parameters."""
+def count_parameters(module: nn.Module) -> int:
+    """Return the number of parameters."""
     return sum(parameter.numel() for parameter in module.parameters())

@@ -1,4 +1,4 @@
-"""The per-object table: every galaxy with its two redshifts, as it travels between ranks and as it is written down."""
+"""The per-object table: one row per galaxy with both redshifts, packed for a gather and written as ECSV."""
 
 from __future__ import annotations
 
@@ -18,57 +18,57 @@ COLUMNS = 5  # of a packed row: the fields of Objects
 
 @dataclass(frozen=True, slots=True)
 class Objects:
-    """n galaxies that one rank has seen; each column is float64 [n].
+    """The n galaxies of one rank; each column is float64 [n].
 
     Attributes
     ----------
     z_spec, z_phot : float64 [n]
     r : float64 [n]
         Magnitude in r, corrected for extinction.
-    part : float64 [n]
-        Which of the rank's partitions a galaxy was in, from 0.
+    partition_index : float64 [n]
+        Index of the galaxy's partition among those of the rank, from 0.
     row : float64 [n]
-        Where in the partition, from 0.
+        Row in the partition, from 0.
     """
 
     z_spec: Floats
     z_phot: Floats
     r: Floats
-    part: Floats
+    partition_index: Floats
     row: Floats
 
     def __len__(self) -> int:
         return len(self.z_spec)
 
     @classmethod
-    def of(cls, z_spec: Floats, z_phot: Floats, r: Floats, part: int) -> Objects:
-        """Return the galaxies of one whole partition."""
+    def from_partition(cls, z_spec: Floats, z_phot: Floats, r: Floats, partition_index: int) -> Objects:
+        """Return the table of all galaxies of one partition."""
         n = len(z_spec)
-        return cls(z_spec, z_phot, r, np.full(n, float(part)), np.arange(n, dtype=np.float64))
+        return cls(z_spec, z_phot, r, np.full(n, float(partition_index)), np.arange(n, dtype=np.float64))
 
     @classmethod
-    def join(cls, parts: Sequence[Objects]) -> Objects:
-        """Return all galaxies of these, in order; of none, an empty table."""
-        return cls._of_rows(np.concatenate([np.empty((0, COLUMNS)), *(part.rows() for part in parts)]))
+    def concatenate(cls, tables: Sequence[Objects]) -> Objects:
+        """Return one table with the rows of these, in order; it is empty if there are none."""
+        return cls._from_rows(np.concatenate([np.empty((0, COLUMNS)), *(table.to_rows() for table in tables)]))
 
     def pack(self, capacity: int) -> Floats:
         """Return float64 [1 + capacity, 5], the same shape on every rank: the number of rows, the rows, zeros.
 
-        A gather wants equal blocks, and ranks have different numbers of galaxies: `capacity` is the largest of them.
+        A gather takes blocks of equal size; `capacity` is the largest number of galaxies of any rank.
         """
         block = np.zeros((1 + capacity, COLUMNS))
         block[0, 0] = len(self)
-        block[1 : 1 + len(self)] = self.rows()
+        block[1 : 1 + len(self)] = self.to_rows()
         return block
 
     @classmethod
     def unpack(cls, blocks: Floats, world_size: int) -> list[Objects]:
-        """Read what a gather of `pack` returned, float64 [world_size (1 + capacity), 5]: one table a rank.
+        """Convert the result of a gather of `pack`, float64 [world_size (1 + capacity), 5], to one table per rank.
 
         Raises
         ------
         MetricsError
-            The blocks do not divide by rank, or a count is not one.
+            The shape is not that of `world_size` blocks, or the row count of a block is invalid.
         """
         if blocks.ndim != 2 or blocks.shape[1] != COLUMNS or len(blocks) == 0 or len(blocks) % world_size:
             raise MetricsError(f"expected {world_size} equal blocks of {COLUMNS} columns, got shape {blocks.shape}")
@@ -76,16 +76,16 @@ class Objects:
         for rank, block in enumerate(np.split(blocks, world_size)):
             n = int(block[0, 0])
             if not 0 <= n < len(block):
-                raise MetricsError(f"rank {rank}: expected 0 to {len(block) - 1} galaxies, got a count of {n}")
-            tables.append(cls._of_rows(block[1 : 1 + n]))
+                raise MetricsError(f"rank {rank}: invalid number of galaxies {n}: expected 0 to {len(block) - 1}")
+            tables.append(cls._from_rows(block[1 : 1 + n]))
         return tables
 
-    def rows(self) -> Floats:
+    def to_rows(self) -> Floats:
         """Return the galaxies as rows, float64 [n, 5]."""
-        return np.stack([self.z_spec, self.z_phot, self.r, self.part, self.row], axis=1)
+        return np.stack([self.z_spec, self.z_phot, self.r, self.partition_index, self.row], axis=1)
 
     @classmethod
-    def _of_rows(cls, rows: Floats) -> Objects:
+    def _from_rows(cls, rows: Floats) -> Objects:
         return cls(*np.ascontiguousarray(rows.T))
 
 
@@ -108,23 +108,23 @@ id,z_spec,z_phot,dz,r,rank,partition
 
 
 def to_ecsv(tables: Sequence[Objects], keys: Sequence[Sequence[str]]) -> str:
-    """Write the table as ECSV (APE 6), which astropy and every CSV reader take.
+    """Format the table as ECSV (APE 6), which astropy and every CSV reader can read.
 
     Parameters
     ----------
-    tables : one Objects a rank
-    keys : one sequence of partition keys a rank
+    tables : one Objects per rank
+    keys : one sequence of partition keys per rank
     """
     text = io.StringIO(ECSV_HEADER)
     text.seek(0, io.SEEK_END)
     writer = csv.writer(text, lineterminator="\n")
-    for rank, (table, own) in enumerate(zip(tables, keys, strict=True)):
+    for rank, (table, rank_keys) in enumerate(zip(tables, keys, strict=True)):
         dz = residuals(table.z_spec, table.z_phot)
-        for z_spec, z_phot, one_dz, r, part, row in zip(
-            table.z_spec, table.z_phot, dz, table.r, table.part, table.row, strict=True
+        for z_spec, z_phot, residual, r, index, row in zip(
+            table.z_spec, table.z_phot, dz, table.r, table.partition_index, table.row, strict=True
         ):
-            key = own[int(part)]
+            key = rank_keys[int(index)]
             stem = key.rpartition("/")[2].removesuffix(".pt")
-            numbers = [f"{z_spec:.6f}", f"{z_phot:.6f}", f"{one_dz:.6f}", f"{r:.4f}"]
+            numbers = [f"{z_spec:.6f}", f"{z_phot:.6f}", f"{residual:.6f}", f"{r:.4f}"]
             writer.writerow([f"{stem}-{int(row)}", *numbers, rank, key])
     return text.getvalue()

@@ -1,8 +1,8 @@
-"""Partitions in the published format, and the command that renders the held-out galaxies into them.
+"""Partitions in the published format, and the command that renders the held-out galaxies into partitions.
 
 A partition is a torch ``TensorDataset`` of images float32 [n, 5, 32, 32], magnitudes float64 [n, 5] and redshifts
-float64 [n]: 20,528 bytes a galaxy, saved by ``torch.save`` as ``1.pt``, ``2.pt``, … Reading one never runs code that
-it carries: ``weights_only`` unpickling with `TensorDataset` alone allowed beside tensors.
+float64 [n]: 20,528 bytes a galaxy, saved by ``torch.save`` as ``1.pt``, ``2.pt``, … Reading one never
+runs code from the file: unpickling is ``weights_only`` and allows tensors and `TensorDataset` alone.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from inference import catalog, stamps
 from inference.catalog import BANDS, Catalog
 from inference.errors import CatalogError, PartitionError
 
-SIZE_LIMIT = 2**30  # bytes of a partition, packed or not; the published ones have 25 to 100 MiB
+SIZE_LIMIT = 2**30  # bytes of a partition, compressed or not; the published ones have 25 to 100 MiB
 ROW_BYTES = 20_528
 IMAGE_SHAPE = (len(BANDS), stamps.SIZE, stamps.SIZE)
 
@@ -42,7 +42,7 @@ class Partition:
 
     @classmethod
     def render(cls, galaxies: Catalog) -> Partition:
-        """Render these galaxies."""
+        """Render the stamps of these galaxies."""
         return cls(
             torch.from_numpy(stamps.render(galaxies.photometry)),
             torch.from_numpy(galaxies.photometry.magnitudes),
@@ -51,7 +51,7 @@ class Partition:
 
 
 def write(partition: Partition, path: Path) -> None:
-    """Write a partition; a reader sees the old file or the whole new one, never a part."""
+    """Write a partition atomically: a reader finds the old file or the complete new one."""
     dataset = TensorDataset(partition.images, partition.magnitudes, partition.z_spec)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -68,7 +68,7 @@ def read(path: Path, name: str | None = None) -> Partition:
     ----------
     path : Path
     name : str, optional
-        What to call it in errors, such as its S3 key.
+        Name in error messages, for example the S3 key; the path by default.
 
     Raises
     ------
@@ -80,11 +80,11 @@ def read(path: Path, name: str | None = None) -> Partition:
     try:
         with torch.serialization.safe_globals([TensorDataset]):
             dataset = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle can raise anything
+    except Exception as error:  # a damaged pickle can raise any exception
         reason = str(error).strip().splitlines()
         raise PartitionError(
-            f"{name}: expected a TensorDataset saved by torch.save, of plain tensors; "
-            f"it cannot be loaded: {reason[0] if reason else type(error).__name__}"
+            f"{name}: expected a TensorDataset of plain tensors saved by torch.save: "
+            f"torch.load failed: {reason[0] if reason else type(error).__name__}"
         ) from error
     if type(dataset) is not TensorDataset:
         raise PartitionError(f"{name}: expected a TensorDataset, got {type(dataset).__name__}")
@@ -92,19 +92,19 @@ def read(path: Path, name: str | None = None) -> Partition:
 
 
 def _check_archive(path: Path, name: str) -> None:
-    """Refuse what is no whole zip archive of bearable size, which is how torch.save writes."""
+    """Check that the file is a complete zip archive, which torch.save writes, of at most SIZE_LIMIT bytes."""
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(member.file_size for member in archive.infolist())
     except FileNotFoundError as error:
-        raise PartitionError(f"{name}: there is no such file") from error
+        raise PartitionError(f"{name}: the file does not exist") from error
     except (OSError, zipfile.BadZipFile) as error:
         raise PartitionError(
-            f"{name}: expected a whole file saved by torch.save, got {path.stat().st_size} bytes "
-            f"that are truncated or something else ({error})"
+            f"{name}: expected a complete file saved by torch.save, got {path.stat().st_size} bytes "
+            f"that are truncated or of another format: {error}"
         ) from error
     if unpacked > SIZE_LIMIT:
-        raise PartitionError(f"{name}: expected at most {SIZE_LIMIT} bytes, got {unpacked}; split the partition")
+        raise PartitionError(f"{name}: expected at most {SIZE_LIMIT} bytes, got {unpacked}: split the partition")
 
 
 def _check_tensors(tensors: object, size: int, name: str) -> Partition:
@@ -119,7 +119,7 @@ def _check_tensors(tensors: object, size: int, name: str) -> Partition:
             )
     if n == 0:
         raise PartitionError(f"{name}: expected at least one galaxy, got none")
-    # A stride of 0 makes a few bytes look like any number of galaxies.
+    # With a stride of 0 a few bytes represent any number of galaxies.
     if not all(one.is_contiguous() for one in tensors) or n * ROW_BYTES > size:
         raise PartitionError(f"{name}: expected {n} galaxies in {n * ROW_BYTES} bytes, got {size} bytes")
     for tensor, (label, _, _) in zip(tensors, expected, strict=True):
@@ -137,24 +137,27 @@ def _describe(tensors: object) -> str:
 def write_all(out: Path, partitions: int, galaxies: int = catalog.N_HELD_OUT) -> None:
     """Render the first ``galaxies`` of the held-out galaxies into out/1.pt, out/2.pt, …, and print progress.
 
-    Rows are dealt in order: partition 1 begins with the first held-out galaxy. The same arguments write the same rows.
+    Rows are divided in order: partition 1 starts with the first held-out galaxy. The result depends on the arguments
+    alone.
 
     Raises
     ------
     PartitionError
-        There are more partitions than galaxies, or ``out`` holds partitions of another set beyond these.
+        There are more partitions than galaxies, or ``out`` contains other partitions.
     CatalogError
-        Not so many galaxies are held out.
+        Fewer galaxies are held out.
     """
     chosen = catalog.held_out(galaxies)
     if not 1 <= partitions <= galaxies:
-        raise PartitionError(f"{partitions} partitions asked for, expected 1 to {galaxies}, one a galaxy at most")
+        raise PartitionError(
+            f"invalid number of partitions {partitions}: expected 1 to {galaxies}, the number of galaxies"
+        )
     out.mkdir(parents=True, exist_ok=True)
     names = [f"{number}.pt" for number in range(1, partitions + 1)]
-    strangers = sorted(path.name for path in out.glob("*.pt") if path.name not in names)
-    if strangers:
+    unexpected = sorted(path.name for path in out.glob("*.pt") if path.name not in names)
+    if unexpected:
         raise PartitionError(
-            f"{out}: holds {', '.join(strangers[:5])} of another set; empty it or choose another folder"
+            f"{out}: contains other partitions ({', '.join(unexpected[:5])}): delete them or choose another folder"
         )
     for name, rows in zip(names, np.array_split(np.arange(galaxies), partitions), strict=True):
         partition = Partition.render(chosen.select(rows))
@@ -168,10 +171,13 @@ def main(arguments: list[str] | None = None) -> None:
         prog="python -m inference.partition",
         description="Render held-out SDSS galaxies into partitions 1.pt, 2.pt, … for distributed inference.",
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder for the partitions; made if missing")
-    parser.add_argument("--partitions", type=int, required=True, help="how many files")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the partitions; created if missing")
+    parser.add_argument("--partitions", type=int, required=True, help="number of files")
     parser.add_argument(
-        "--galaxies", type=int, default=catalog.N_HELD_OUT, help="over all files (default: %(default)s)"
+        "--galaxies",
+        type=int,
+        default=catalog.N_HELD_OUT,
+        help="number of galaxies in all files (default: %(default)s)",
     )
     options = parser.parse_args(arguments)
     try:

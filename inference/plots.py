@@ -1,4 +1,4 @@
-"""The figure of a photometric-redshift report, as a PNG."""
+"""The figure of predicted against spectroscopic redshifts, as PNG."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inference.catalog import Floats
-from inference.metrics import OUTLIER, Metrics, measure, residuals, sigma_nmad
+from inference.metrics import OUTLIER, Metrics, compute_metrics, residuals, sigma_nmad
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 INK, BLUE, ORANGE, GREY = "#22272e", "#2b5c8a", "#d9772b", "#8b949e"
 CREDIT = "SDSS photometry and redshifts real; stamps rendered"
-FEWEST = 10  # galaxies in a bin that is drawn
+MIN_BIN_COUNT = 10  # galaxies in a bin that is drawn
 
 
 def draw(z_spec: Floats, z_phot: Floats, r: Floats, title: str = "Photometric redshifts of SDSS galaxies") -> bytes:
-    """Draw the report and return it as PNG.
+    """Draw the figure and return it as PNG.
 
     Parameters
     ----------
@@ -34,11 +34,11 @@ def draw(z_spec: Floats, z_phot: Floats, r: Floats, title: str = "Photometric re
     MetricsError
         There is no galaxy, or a redshift is not finite.
     """
-    # Imported here: most ranks draw nothing, and it takes longer than a cold start.
+    # Imported here: only one rank draws, and the import takes longer than a cold start.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    metrics = measure(z_spec, z_phot)
+    metrics = compute_metrics(z_spec, z_phot)
     dz = residuals(z_spec, z_phot)
     figure = Figure(figsize=(14.0, 7.0), dpi=110, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
@@ -49,7 +49,7 @@ def draw(z_spec: Floats, z_phot: Floats, r: Floats, title: str = "Photometric re
     top = float(np.percentile(z_spec, 99.5)) * 1.1 if len(z_spec) > 1 else float(z_spec[0]) * 1.5 + 0.01
     points = _scatter(panels["scatter"], z_spec, z_phot, top, metrics)
     scale = figure.colorbar(points, cax=panels["scatter"].inset_axes((0.955, 0.25, 0.018, 0.3)))
-    scale.set_label("galaxies a cell", fontsize=8, color=INK)
+    scale.set_label("galaxies per cell", fontsize=8, color=INK)
     scale.ax.yaxis.set_ticks_position("left")
     scale.ax.yaxis.set_label_position("left")
     scale.ax.tick_params(labelsize=8)
@@ -72,7 +72,7 @@ def draw(z_spec: Floats, z_phot: Floats, r: Floats, title: str = "Photometric re
 
 
 def _scatter(panel: Axes, z_spec: Floats, z_phot: Floats, top: float, metrics: Metrics) -> Any:
-    """Draw z_phot over z_spec as a density with the one-to-one line and the outliers' border; return the image."""
+    """Draw z_phot over z_spec as a density with the one-to-one line and the outlier limits; return the image."""
     from matplotlib.colors import LogNorm
 
     cells = int(np.clip(1.6 * np.sqrt(metrics.n), 40, 150))
@@ -82,9 +82,9 @@ def _scatter(panel: Axes, z_spec: Floats, z_phot: Floats, top: float, metrics: M
     line = np.array([0.0, top])
     panel.plot(line, line, color=INK, lw=1.0, label="one to one")
     for sign in (-1.0, 1.0):
-        border = line + sign * OUTLIER * (1.0 + line)
+        limit = line + sign * OUTLIER * (1.0 + line)
         label = f"± {OUTLIER} (1 + z)" if sign > 0 else None
-        panel.plot(line, border, color=ORANGE, lw=1.2, ls="--", label=label)
+        panel.plot(line, limit, color=ORANGE, lw=1.2, ls="--", label=label)
     panel.set(xlim=(0.0, top), ylim=(0.0, top), xlabel="spectroscopic redshift", ylabel="photometric redshift")
     panel.set_aspect("equal", anchor="W")
     panel.legend(loc="lower right", frameon=False, fontsize=9, borderaxespad=1.0)
@@ -104,8 +104,8 @@ def _scatter(panel: Axes, z_spec: Floats, z_phot: Floats, top: float, metrics: M
 
 def _residuals(panel: Axes, dz: Floats, metrics: Metrics) -> None:
     """Draw the distribution of dz with the Gaussian of the same median and sigma_NMAD."""
-    reach = max(5.0 * metrics.sigma_nmad, 1e-3)
-    edges = np.linspace(-reach, reach, 51)
+    limit = max(5.0 * metrics.sigma_nmad, 1e-3)
+    edges = np.linspace(-limit, limit, 51)
     panel.hist(dz, bins=edges.tolist(), color=BLUE, alpha=0.85)
     if metrics.sigma_nmad > 0:
         height = metrics.n * (edges[1] - edges[0]) / (metrics.sigma_nmad * np.sqrt(2.0 * np.pi))
@@ -114,12 +114,12 @@ def _residuals(panel: Axes, dz: Floats, metrics: Metrics) -> None:
         panel.legend(loc="upper right", frameon=False, fontsize=8)
         panel.set_ylim(top=1.25 * max(float(curve.max()), float(np.histogram(dz, edges)[0].max())))
     panel.axvline(0.0, color=INK, lw=0.8)
-    panel.set(xlim=(-reach, reach), xlabel="dz", ylabel="galaxies", title="Residuals")
+    panel.set(xlim=(-limit, limit), xlabel="dz", ylabel="galaxies", title="Residuals")
     panel.locator_params(axis="x", nbins=5)
 
 
 def _counts(panel: Axes, z_spec: Floats, z_phot: Floats, top: float) -> None:
-    """Draw both redshift distributions, one over the other."""
+    """Draw the distributions of both redshifts in one panel."""
     edges = np.linspace(0.0, top, 41)
     panel.hist(z_spec, bins=edges.tolist(), color=GREY, alpha=0.45, label="spectroscopic")
     panel.hist(z_phot, bins=edges.tolist(), histtype="step", color=BLUE, lw=1.6, label="photometric")
@@ -128,10 +128,10 @@ def _counts(panel: Axes, z_spec: Floats, z_phot: Floats, top: float) -> None:
 
 
 def _trend(panel: Axes, quantity: Floats, dz: Floats, label: str) -> None:
-    """Draw the median of dz and sigma_NMAD in ten bins of equal numbers of galaxies."""
+    """Draw the median of dz and sigma_NMAD in ten bins with equal numbers of galaxies."""
     edges = np.unique(np.percentile(quantity, np.linspace(0.0, 100.0, 11)))
     inside = [(quantity >= low) & (quantity <= high) for low, high in itertools.pairwise(edges)]
-    full = [rows for rows in inside if rows.sum() >= FEWEST]
+    full = [rows for rows in inside if rows.sum() >= MIN_BIN_COUNT]
     middles = [float(np.median(quantity[rows])) for rows in full]
     statistics: list[tuple[str, str, Callable[[Floats], float]]] = [
         ("median dz", ORANGE, lambda values: float(np.median(values))),

@@ -1,4 +1,4 @@
-"""Inference over a batch of galaxies, and what it cost in time and memory, in the published result's terms."""
+"""Inference over many galaxies with its time and memory, reported with the published result's keys."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from inference.estimator import Estimator
 
 MB_PER_VCPU = 1769  # AWS Lambda: https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html (2025)
 MAX_VCPUS = 6
-MICRO_BATCH = 128  # galaxies whose activations stay in a core's cache; 64 to 128 were fastest
+MICRO_BATCH = 128  # galaxies whose activations fit in a core's cache; 64 to 128 were fastest
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """What inference took; two of them add up to one over both.
+    """Time and input size of inference; the sum of two is that of both.
 
     Attributes
     ----------
     wall, cpu : float
-        Seconds on the clock, and of processor time over all threads.
+        Seconds of wall-clock time, and of processor time over all threads.
     galaxies, batches : int
     bits : int
-        Input read by the network.
+        Size of the input.
     """
 
     wall: float = 0.0
@@ -53,11 +53,11 @@ class Timing:
 
     @property
     def samples_per_second(self) -> float:
-        """Galaxies a second of wall-clock time; 0 where there was none."""
+        """Galaxies per second of wall-clock time; 0 if there were none."""
         return self.galaxies / self.wall if self.galaxies else 0.0
 
     def result(self, *, batch_size: int, device: str, result_path: str, data_path: str) -> dict[str, Any]:
-        """Return a rank's result with the published keys; memory is the peak resident set of the process."""
+        """Return a rank's result with the published keys; the memory is the peak resident set size of the process."""
         return {
             "total_cpu_time (seconds)": self.cpu,
             "total_cpu_memory (MB)": peak_memory(),
@@ -73,26 +73,26 @@ class Timing:
 
 
 def vcpus(environment: Mapping[str, str] = os.environ) -> int:
-    """Return how many threads to compute with: one, or what a Lambda's memory buys (a vCPU a 1769 MB, 1 to 6).
+    """Return the number of threads to compute with: 1, or on Lambda one per 1769 MB of memory, 1 to 6.
 
-    More threads than processors make every rank of a full machine wait for every other.
+    With more threads than processors, ranks on one machine block each other.
     """
     memory = environment.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "")
     return max(1, min(MAX_VCPUS, int(memory) // MB_PER_VCPU)) if memory.isdigit() else 1
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the torch device called ``cpu`` or ``cuda``.
+    """Return the torch device of this name, ``cpu`` or ``cuda``.
 
     Raises
     ------
     DeviceError
-        It is neither, or there is no CUDA GPU here.
+        The name is another, or there is no CUDA GPU.
     """
     if name not in ("cpu", "cuda"):
-        raise DeviceError(f"expected device cpu or cuda, got {name!r}")
+        raise DeviceError(f"invalid device {name!r}: expected cpu or cuda")
     if name == "cuda" and not torch.cuda.is_available():
-        raise DeviceError("device cuda was asked for and torch finds no CUDA GPU; use --device cpu")
+        raise DeviceError("device cuda is not available: torch finds no CUDA GPU; use --device cpu")
     return torch.device(name)
 
 
@@ -105,11 +105,12 @@ def predict(
     Parameters
     ----------
     estimator : Estimator
-        Best after ``for_inference()``, on ``device``.
+        Fastest after ``for_inference()``; must be on ``device``.
     images : float32 [n, 5, 32, 32], nanomaggies
     magnitudes : float64 [n, 5]
     batch_size : int
-        Galaxies a batch. On the CPU a batch runs in micro-batches of at most 128: the same redshifts, faster.
+        Galaxies per batch. On the CPU a batch runs in micro-batches of at most 128, which is faster and gives the same
+        redshifts.
     device : torch.device
 
     Returns
@@ -118,7 +119,7 @@ def predict(
     timing : Timing
     """
     if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}, expected at least 1")
+        raise ValueError(f"invalid batch_size {batch_size}: expected at least 1")
     wall, cpu = time.perf_counter(), time.process_time()
     step = min(batch_size, MICRO_BATCH) if device.type == "cpu" else batch_size
     redshifts = []
@@ -137,6 +138,6 @@ def predict(
 
 
 def peak_memory() -> float:
-    """Return the largest resident set this process ever had, MB of 10^6 bytes."""
+    """Return the peak resident set size of this process, MB of 10^6 bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6  # bytes there, KiB on Linux
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6  # bytes on macOS, KiB on Linux

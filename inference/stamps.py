@@ -1,9 +1,9 @@
-"""Image stamps rendered from photometry: five bands of 32 x 32 pixels that hold each galaxy's real fluxes.
+"""Image stamps rendered from photometry: five bands of 32 x 32 pixels with each galaxy's measured fluxes.
 
-A galaxy is a de Vaucouleurs bulge and an exponential disc, both written as mixtures of Gaussians, so that the
-point-spread function (Gaussians too) convolves by adding variances. What it looks like follows from its colours and
-its r magnitude; the rest (axis ratio, angle, seeing, noise) is drawn from a generator seeded by its catalogue row. The
-spectroscopic redshift is never at hand: functions here take `Photometry`, which has none.
+A galaxy is a de Vaucouleurs bulge and an exponential disc, both mixtures of Gaussians, so that the convolution with
+the point-spread function (Gaussians, too) adds variances. Bulge fraction and size follow from the colours and the r
+magnitude; axis ratio, angle, seeing and noise are drawn from a generator seeded by the catalogue row. Functions take
+`Photometry`, which does not contain the spectroscopic redshift.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ BULGE_VARIANCES = np.array(
 # Seeing and noise of the SDSS imaging, by band u, g, r, i, z.
 PSF_FWHM = np.array([1.53, 1.44, 1.32, 1.26, 1.29])  # arcsec, median
 PSF_SCATTER = 0.1  # of ln FWHM
-PSF_WING = 0.12  # share of the flux in a second Gaussian ...
+PSF_WING = 0.12  # fraction of the flux in a second Gaussian ...
 PSF_WING_VARIANCE = 6.0  # ... with this many times the core's variance
 SKY_NOISE = np.array([0.045, 0.020, 0.027, 0.036, 0.125])  # nanomaggies a pixel
 GAIN = np.array([180.0, 800.0, 950.0, 750.0, 150.0])  # electrons a nanomaggie
@@ -44,17 +44,17 @@ HUBBLE_DISTANCE = 299792.458 / 70.0  # c / H0 in Mpc, H0 = 70 km/s/Mpc
 DECELERATION = -0.55  # q0 of a flat universe with Omega_m = 0.3
 ARCSEC_PER_RADIAN = 206264.806
 SIZE_SCATTER = 0.13  # dex
-RADIUS_LIMITS = (0.3, 6.0)  # arcsec: below it is a point, above it leaves the stamp
+RADIUS_LIMITS = (0.3, 6.0)  # arcsec: smaller is a point source, larger exceeds the stamp
 
 
 @dataclass(frozen=True, slots=True)
 class Appearance:
-    """What n galaxies look like on the sky.
+    """The shapes, positions and seeing of n galaxies.
 
     Attributes
     ----------
     bulge_fraction : float64 [n]
-        Share of the flux in the de Vaucouleurs bulge.
+        Fraction of the flux in the de Vaucouleurs bulge.
     half_light_radius : float64 [n]
         Along the major axis, arcsec.
     axis_ratio : float64 [n]
@@ -76,24 +76,24 @@ class Appearance:
 
 
 def colour_redshift(magnitudes: Floats) -> Floats:
-    """Guess the redshift, float64 [n], from g - r and r alone, to give a galaxy a plausible size.
+    """Estimate the redshift, float64 [n], from g - r and r alone; it determines a plausible size.
 
     log10 z = -1.434 + 0.520 (g - r) + 0.146 (r - 17): least squares over the training galaxies of the catalogue,
-    0.13 dex of scatter. Being a function of the magnitudes, it tells a network nothing that they do not.
+    0.13 dex of scatter. It is a function of the magnitudes, so the stamps contain no more information than they do.
     """
     _, g, r, _, _ = magnitudes.T
     return np.asarray(np.clip(10 ** (-1.434 + 0.520 * np.clip(g - r, 0.0, 1.8) + 0.146 * (r - 17.0)), 0.01, 0.5))
 
 
-def appearance(photometry: Photometry) -> Appearance:
-    """Say what these galaxies look like, from their colours, r magnitudes and catalogue rows.
+def compute_appearance(photometry: Photometry) -> Appearance:
+    """Compute the appearance of these galaxies from their colours, r magnitudes and catalogue rows.
 
     Sizes follow Shen et al. (2003, MNRAS 343, 978): log10 R/kpc = -0.24 M_r - 4.63 for early types;
-    -0.084 M_r + 0.32 log10(1 + 10^(-0.4 (M_r + 20.91))) - 1.53 for late ones.
+    -0.084 M_r + 0.32 log10(1 + 10^(-0.4 (M_r + 20.91))) - 1.53 for late types.
     """
     magnitudes = photometry.magnitudes
     redshift = colour_redshift(magnitudes)
-    # A galaxy is early if it is on the red sequence, which reddens with redshift as the 4000 A break enters g.
+    # A galaxy is an early type if it is on the red sequence, which reddens with redshift as the 4000 A break enters g.
     blueness = 0.68 + 1.8 * redshift - (magnitudes[:, 1] - magnitudes[:, 2])
     early = blueness < 0.0
     bulge_fraction = np.where(early, 0.85, 0.45 - 0.17 * np.clip(blueness / 0.15, 0.0, 2.0))
@@ -125,30 +125,30 @@ def appearance(photometry: Photometry) -> Appearance:
 def render_noiseless(photometry: Photometry) -> Images:
     """Render the galaxies without noise, nanomaggies a pixel, float32 [n, 5, 32, 32].
 
-    Each band of each stamp sums to the galaxy's observed flux: what light would fall outside is put back in proportion.
+    Each band of each stamp sums to the galaxy's observed flux: it is scaled by the flux outside the stamp.
     """
-    looks = appearance(photometry)
+    appearance = compute_appearance(photometry)
     half = (SIZE - 1) / 2.0
     axis = (np.arange(SIZE) - half) * PIXEL_SCALE
-    x = axis[None, None, :] - looks.centre[:, 0, None, None]
-    y = axis[None, :, None] - looks.centre[:, 1, None, None]
-    cos, sin = np.cos(looks.angle)[:, None, None], np.sin(looks.angle)[:, None, None]
-    # In the galaxy's own axes every Gaussian is diagonal, for the PSF is round.
+    x = axis[None, None, :] - appearance.centre[:, 0, None, None]
+    y = axis[None, :, None] - appearance.centre[:, 1, None, None]
+    cos, sin = np.cos(appearance.angle)[:, None, None], np.sin(appearance.angle)[:, None, None]
+    # Along the galaxy's axes every Gaussian is diagonal, because the PSF is round.
     squares = np.stack([(x * cos + y * sin) ** 2, (y * cos - x * sin) ** 2], axis=1).reshape(-1, 2, SIZE * SIZE)
 
     profile_variances = np.concatenate([DISC_VARIANCES, BULGE_VARIANCES])
     disc, bulge = DISC_AMPLITUDES / DISC_AMPLITUDES.sum(), BULGE_AMPLITUDES / BULGE_AMPLITUDES.sum()
-    core = (looks.psf_fwhm / np.sqrt(8.0 * np.log(2.0))) ** 2
+    core = (appearance.psf_fwhm / np.sqrt(8.0 * np.log(2.0))) ** 2
     psf_variances = np.stack([core, core * PSF_WING_VARIANCE], axis=2)  # [n, 5, 2]
     psf_weights = np.array([1.0 - PSF_WING, PSF_WING])
 
     images = np.empty((len(photometry), len(PSF_FWHM), SIZE * SIZE), dtype=np.float32)
     for i in range(len(photometry)):
-        share = looks.bulge_fraction[i]
-        weights = np.concatenate([disc * (1.0 - share), bulge * share])
-        variances = profile_variances * looks.half_light_radius[i] ** 2
+        fraction = appearance.bulge_fraction[i]
+        weights = np.concatenate([disc * (1.0 - fraction), bulge * fraction])
+        variances = profile_variances * appearance.half_light_radius[i] ** 2
         major = (psf_variances[i, :, :, None] + variances).reshape(len(PSF_FWHM), -1)  # [5, 2 x 14]
-        minor = (psf_variances[i, :, :, None] + variances * looks.axis_ratio[i] ** 2).reshape(len(PSF_FWHM), -1)
+        minor = (psf_variances[i, :, :, None] + variances * appearance.axis_ratio[i] ** 2).reshape(len(PSF_FWHM), -1)
         heights = np.outer(psf_weights, weights).ravel() / np.sqrt(major * minor)
         slopes = np.stack([-0.5 / major, -0.5 / minor], axis=2).astype(np.float32)
         gaussians = np.exp(slopes @ squares[i].astype(np.float32))  # [5, 28, 1024]
@@ -158,17 +158,17 @@ def render_noiseless(photometry: Photometry) -> Images:
 
 
 def noise_sigma(noiseless: Images) -> Images:
-    """Return the noise of each pixel, nanomaggies: the sky's, and the Poisson noise of the galaxy's own electrons."""
+    """Return the standard deviation of each pixel, nanomaggies: sky noise and the Poisson noise of the galaxy."""
     sky = (SKY_NOISE**2).astype(np.float32)[:, None, None]
     return np.sqrt(sky + noiseless / GAIN.astype(np.float32)[:, None, None])
 
 
 def render(photometry: Photometry) -> Images:
-    """Render the galaxies as the camera would see them, float32 [n, 5, 32, 32]; the same galaxy, the same stamp."""
+    """Render the galaxies with noise, float32 [n, 5, 32, 32]; a galaxy's stamp depends on that galaxy alone."""
     images = render_noiseless(photometry)
     sigma = noise_sigma(images)
     for image, deviation, row in zip(images, sigma, photometry.rows, strict=True):
-        # Gaussian in place of Poisson: there are hundreds of sky electrons in every pixel.
+        # Gaussian instead of Poisson noise: every pixel has hundreds of sky electrons.
         generator = np.random.default_rng((STAMP_SEED, int(row), 1))
         image += deviation * generator.standard_normal(image.shape, dtype=np.float32)
     return images

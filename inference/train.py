@@ -1,8 +1,8 @@
 """Train the shipped checkpoint: ``python -m inference.train --out inference/data/astromae_small.safetensors``.
 
-Everything comes from the package: the table of galaxies, the stamps rendered from it, the seeds. One CPU core, one
-torch thread. The network of the best epoch is chosen on validation galaxies; held-out ones are looked at once, at the
-end, to report how it compares with the nearest-neighbour baseline.
+All inputs are in the package: the table of galaxies, the stamps rendered from it, the seeds. Training uses one torch
+thread. The best epoch is chosen on the validation galaxies. The held-out galaxies are used once, at the end, to compare
+the network with the nearest-neighbour baseline.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ from inference.baseline import NearestNeighbours, tune
 from inference.catalog import R_BAND, Catalog, Floats
 from inference.errors import InferenceError
 from inference.estimator import Estimator, Normalisation
-from inference.metrics import Metrics, measure
+from inference.metrics import Metrics, compute_metrics
 from inference.model import AstroMAE, AstroMAEConfig
 
 SEED = 1996
 BATCH = 256
 WARM_UP = 100  # steps
-WEIGHT_DECAY = 2.0  # of the magnitude branch and the head: they would learn 7,000 galaxies by heart
-IMAGE_WEIGHT_DECAY = 0.05  # of the image branches, which never see the same pixels twice
+WEIGHT_DECAY = 2.0  # of the magnitude branch and the head: they would overfit 7,000 galaxies
+IMAGE_WEIGHT_DECAY = 0.05  # of the image branches, whose input is augmented
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A part of the training with a cosine schedule of its own.
+    """A phase of the training with its own cosine schedule.
 
     Attributes
     ----------
     epochs : int
     learning_rate : float
-        At its peak.
+        Peak value.
     averaging : float
-        Of the exponential moving average of the weights, a step.
+        Decay per step of the exponential moving average of the weights.
     image_learning_rate : float, optional
-        Of the image branches; None leaves them out.
+        Of the image branches; None excludes them.
     """
 
     name: str
@@ -59,12 +59,12 @@ class Stage:
     image_learning_rate: float | None
 
 
-# Magnitudes first, which costs seconds; then all branches together, which costs minutes.
+# The magnitudes first, which takes seconds; then all branches, which takes minutes.
 STAGES = (
     Stage("magnitudes", epochs=120, learning_rate=2e-3, averaging=0.998, image_learning_rate=None),
     Stage("all branches", epochs=28, learning_rate=3e-4, averaging=0.99, image_learning_rate=2e-3),
 )
-REPORT_EVERY = 20  # epochs of magnitudes alone
+REPORT_EVERY = 20  # epochs of the first stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +76,8 @@ class Sample:
     z_spec: Tensor
 
     @classmethod
-    def of(cls, galaxies: Catalog) -> Sample:
-        """Render these galaxies without noise, which every batch draws anew."""
+    def from_catalog(cls, galaxies: Catalog) -> Sample:
+        """Render these galaxies without noise; each batch draws its own."""
         return cls(
             torch.from_numpy(stamps.render_noiseless(galaxies.photometry)),
             torch.from_numpy(galaxies.photometry.magnitudes),
@@ -85,10 +85,10 @@ class Sample:
         )
 
 
-def measure_normalisation(train: Sample) -> Normalisation:
-    """Measure the input and output scales on the training galaxies."""
+def compute_normalisation(train: Sample) -> Normalisation:
+    """Compute the normalisation of inputs and output from the training galaxies."""
     magnitudes = train.magnitudes.numpy()
-    # u-g, g-r, r-i, i-z and r: columns of +1 and -1 that mix five magnitudes.
+    # u-g, g-r, r-i, i-z and r: columns of +1 and -1 for the five magnitudes.
     mixing = np.zeros((5, 5))
     for colour in range(4):
         mixing[colour, colour], mixing[colour + 1, colour] = 1.0, -1.0
@@ -107,9 +107,9 @@ def measure_normalisation(train: Sample) -> Normalisation:
 
 
 def augment(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Turn and mirror a batch at random, then add fresh noise: a galaxy never looks the same twice."""
-    turns, mirror = torch.randint(4, (), generator=generator), torch.randint(2, (), generator=generator)
-    images = torch.rot90(images, int(turns), dims=(2, 3))
+    """Rotate and mirror a batch at random and add new noise."""
+    rotations, mirror = torch.randint(4, (), generator=generator), torch.randint(2, (), generator=generator)
+    images = torch.rot90(images, int(rotations), dims=(2, 3))
     if mirror:
         images = images.flip(3)
     sky = torch.from_numpy(stamps.SKY_NOISE**2).float()[:, None, None]
@@ -118,36 +118,40 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def batches(sample: Sample, generator: torch.Generator) -> Iterator[Tensor]:
-    """Shuffle the galaxies and yield the rows of each whole batch."""
+    """Shuffle the galaxies and yield the rows of each complete batch."""
     order = torch.randperm(len(sample.z_spec), generator=generator)
     yield from torch.split(order[: len(order) // BATCH * BATCH], BATCH)
 
 
 def batch_loss(
-    estimator: Estimator, aid: nn.Linear | None, sample: Sample, rows: Tensor, generator: torch.Generator
+    estimator: Estimator, auxiliary_head: nn.Linear | None, sample: Sample, rows: Tensor, generator: torch.Generator
 ) -> Tensor:
     """Return the mean absolute error of a batch in redshift.
 
-    The absolute error asks for the median redshift of galaxies that look alike, and does not care how far off the odd
-    outlier is. With `aid`, a linear readout that training throws away, the image branches take part, and what they
-    alone know of the redshift is asked for too: the magnitudes know more, so otherwise nobody would listen to them.
+    The absolute error is minimal at the conditional median and robust against outliers. With `auxiliary_head`, a
+    linear layer that is discarded after training, the image branches are trained, too, and the error of a prediction
+    from the image features alone is added: the magnitudes are more informative, and without this term the image
+    features would be ignored.
     """
     network = estimator.network
-    read = network.magnitudes(estimator.normalise_magnitudes(sample.magnitudes[rows]))
+    magnitude_features = network.magnitudes(estimator.normalise_magnitudes(sample.magnitudes[rows]))
     z_spec = sample.z_spec[rows]
-    if aid is None:
-        unseen = read.new_zeros(len(rows), 2 * network.config.features)
-        return nn.functional.l1_loss(estimator.to_redshift(network.judge(unseen, read)), z_spec)
-    seen = network.see(estimator.normalise_images(augment(sample.images[rows], generator)))
-    together = nn.functional.l1_loss(estimator.to_redshift(network.judge(seen, read)), z_spec)
-    return together + nn.functional.l1_loss(estimator.to_redshift(aid(seen)), z_spec)
+    if auxiliary_head is None:
+        no_image_features = magnitude_features.new_zeros(len(rows), 2 * network.config.features)
+        return nn.functional.l1_loss(
+            estimator.to_redshift(network.predict(no_image_features, magnitude_features)), z_spec
+        )
+    image_features = network.encode_images(estimator.normalise_images(augment(sample.images[rows], generator)))
+    output = network.predict(image_features, magnitude_features)
+    loss = nn.functional.l1_loss(estimator.to_redshift(output), z_spec)
+    return loss + nn.functional.l1_loss(estimator.to_redshift(auxiliary_head(image_features)), z_spec)
 
 
 def train_stage(estimator: Estimator, stage: Stage, sample: Sample, generator: torch.Generator) -> Iterator[Estimator]:
-    """Train for one stage; after each epoch, yield an estimator with the averaged weights."""
+    """Train for one stage and yield an estimator with the averaged weights after each epoch."""
     network = estimator.network
-    moving = get_ema_multi_avg_fn(stage.averaging)  # type: ignore[no-untyped-call]  # torch's
-    average = AveragedModel(network, multi_avg_fn=moving, use_buffers=True)
+    update = get_ema_multi_avg_fn(stage.averaging)  # type: ignore[no-untyped-call]  # torch's
+    average = AveragedModel(network, multi_avg_fn=update, use_buffers=True)
     groups: list[dict[str, Any]] = [
         {
             "params": [*network.magnitudes.parameters(), *network.head.parameters()],
@@ -155,12 +159,12 @@ def train_stage(estimator: Estimator, stage: Stage, sample: Sample, generator: t
             "weight_decay": WEIGHT_DECAY,
         }
     ]
-    aid = None
+    auxiliary_head = None
     if stage.image_learning_rate is not None:
-        aid = nn.Linear(2 * network.config.features, 1)
+        auxiliary_head = nn.Linear(2 * network.config.features, 1)
         groups.append(
             {
-                "params": [*network.vision.parameters(), *network.inception.parameters(), *aid.parameters()],
+                "params": [*network.vision.parameters(), *network.inception.parameters(), *auxiliary_head.parameters()],
                 "lr": stage.image_learning_rate,
                 "weight_decay": IMAGE_WEIGHT_DECAY,
             }
@@ -173,7 +177,7 @@ def train_stage(estimator: Estimator, stage: Stage, sample: Sample, generator: t
     for _ in range(stage.epochs):
         network.train()
         for rows in batches(sample, generator):
-            loss = batch_loss(estimator, aid, sample, rows, generator)
+            loss = batch_loss(estimator, auxiliary_head, sample, rows, generator)
             optimiser.zero_grad()
             (loss / estimator.normalisation.redshift_scale).backward()  # type: ignore[no-untyped-call]  # torch's
             optimiser.step()
@@ -194,19 +198,19 @@ def predict(estimator: Estimator, images: Tensor, magnitudes: Tensor) -> Floats:
 
 
 def train(out: Path) -> None:
-    """Train, keep the best epoch's averaged weights at ``out``, and print how it went."""
+    """Train, save the averaged weights of the best epoch as ``out``, and print progress."""
     torch.set_num_threads(1)
     torch.manual_seed(SEED)
     generator = torch.Generator().manual_seed(SEED)
     started = time.monotonic()
     galaxies = catalog.load()
     split = catalog.split(len(galaxies))
-    sample = Sample.of(galaxies.select(split.train))
+    sample = Sample.from_catalog(galaxies.select(split.train))
     validation = galaxies.select(split.validation)
     validation_images = torch.from_numpy(stamps.render(validation.photometry))
     validation_magnitudes = torch.from_numpy(validation.photometry.magnitudes)
 
-    estimator = Estimator(AstroMAE(AstroMAEConfig.small()), measure_normalisation(sample))
+    estimator = Estimator(AstroMAE(AstroMAEConfig.small()), compute_normalisation(sample))
     best = math.inf
     for stage in STAGES:
         for epoch, averaged in enumerate(train_stage(estimator, stage, sample, generator), start=1):
@@ -214,14 +218,14 @@ def train(out: Path) -> None:
             if not final and epoch % REPORT_EVERY:
                 continue
             z_phot = predict(averaged, validation_images, validation_magnitudes)
-            error = measure(validation.z_spec, z_phot).mae
+            error = compute_metrics(validation.z_spec, z_phot).mae
             better = final and error < best
             if better:
                 best = error
                 checkpoint.save(averaged, out)
             print(
                 f"{time.monotonic() - started:5.0f} s  {stage.name} {epoch}/{stage.epochs}: "
-                f"validation MAE {error:.5f}{', kept' if better else ''}",
+                f"validation MAE {error:.5f}{', saved' if better else ''}",
                 flush=True,
             )
     print(evaluate(out), flush=True)
@@ -229,7 +233,7 @@ def train(out: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The network and its baseline on the same held-out galaxies."""
+    """The metrics of the network and of the baseline on the same held-out galaxies."""
 
     network: Metrics
     neighbours: Metrics
@@ -251,15 +255,17 @@ def evaluate(path: Path) -> Comparison:
     estimator = checkpoint.load(path)
     galaxies = catalog.load()
     split = catalog.split(len(galaxies))
-    known, validation = galaxies.select(split.train), galaxies.select(split.validation)
-    neighbours = tune(known.photometry.magnitudes, known.z_spec, validation.photometry.magnitudes, validation.z_spec)
+    training, validation = galaxies.select(split.train), galaxies.select(split.validation)
+    neighbours = tune(
+        training.photometry.magnitudes, training.z_spec, validation.photometry.magnitudes, validation.z_spec
+    )
     held_out = galaxies.select(split.held_out)
     magnitudes = held_out.photometry.magnitudes
     images = torch.from_numpy(stamps.render(held_out.photometry))
     z_phot = predict(estimator, images, torch.from_numpy(magnitudes))
     return Comparison(
-        measure(held_out.z_spec, z_phot),
-        measure(held_out.z_spec, neighbours.predict(magnitudes)),
+        compute_metrics(held_out.z_spec, z_phot),
+        compute_metrics(held_out.z_spec, neighbours.predict(magnitudes)),
         neighbours,
     )
 
@@ -268,12 +274,15 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m inference.train", description=__doc__)
     parser.add_argument(
-        "--out", type=Path, default=checkpoint.SHIPPED, help="checkpoint to write, or to judge (default: %(default)s)"
+        "--out",
+        type=Path,
+        default=checkpoint.SHIPPED,
+        help="checkpoint to write, or to evaluate (default: %(default)s)",
     )
-    parser.add_argument("--evaluate", action="store_true", help="train nothing, judge the checkpoint at --out")
+    parser.add_argument("--evaluate", action="store_true", help="evaluate the checkpoint --out without training")
     options = parser.parse_args(arguments)
     if not options.out.parent.is_dir():
-        parser.error(f"--out: there is no folder {options.out.parent}")
+        parser.error(f"--out: the folder {options.out.parent} does not exist")
     try:
         if options.evaluate:
             print(evaluate(options.out))

@@ -1,4 +1,4 @@
-"""The vision-transformer branch of AstroMAE: attention between patches, convolution within each."""
+"""The vision-transformer branch of AstroMAE: attention between patches with a parallel convolution."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Let every token look at every other."""
+        """Return the attention's output, [B, T, dim]."""
         batch, length, dim = tokens.shape
         bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
         qkv = functional.linear(tokens, self.qkv.weight, bias)
@@ -32,7 +32,7 @@ class Attention(nn.Module):
 
 
 class PatchConvolution(nn.Module):
-    """The parallel convolution module: grouped 1 x 1 convolutions over the patch grid, [B, dim, H, W] -> the same."""
+    """The parallel convolution module: grouped 1 x 1 convolutions over the patch grid, [B, dim, H, W] -> same shape."""
 
     def __init__(self, dim: int, expansion: int, groups: int) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class PatchConvolution(nn.Module):
 
 
 class Block(nn.Module):
-    """A transformer block with the convolution module beside attention, on un-normalised patch tokens alone."""
+    """A transformer block with the convolution module parallel to attention, on the un-normalised patch tokens only."""
 
     def __init__(self, dim: int, heads: int, expansion: int, groups: int, side: int) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ class VisionBranch(nn.Module):
         self.project = nn.Linear(dim, dim)
         self.head = nn.Sequential(nn.Linear(dim, features), nn.ReLU(), nn.Linear(features, features))
         for parameter in (self.class_token, self.position):
-            # On the meta device there is nothing to initialise, and trying to would import torch's compiler: 3 s.
+            # On the meta device there is nothing to initialise, and the call would import torch's compiler: 3 s.
             if not parameter.is_meta:
                 nn.init.normal_(parameter, std=0.02)
 

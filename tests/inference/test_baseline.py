@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from inference.baseline import NEIGHBOURS, Features, NearestNeighbours, tune
+from inference.baseline import NEIGHBOUR_COUNTS, Features, NearestNeighbours, tune
 
 
 def sample(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -13,13 +13,13 @@ def sample(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("features", Features)
-def test_it_is_the_weighted_mean_of_the_nearest(features: Features) -> None:
+def test_the_prediction_is_the_inverse_distance_weighted_mean_of_the_nearest(features: Features) -> None:
     magnitudes, z_spec = sample(200, 1)
     queries, _ = sample(5, 2)
-    reference = features.of(magnitudes)
+    reference = features.compute(magnitudes)
     mean, scale = reference.mean(axis=0), reference.std(axis=0)
     expected = []
-    for query in features.of(queries):
+    for query in features.compute(queries):
         distance = np.linalg.norm((reference - mean) / scale - (query - mean) / scale, axis=1)
         nearest = np.argsort(distance)[:8]
         expected.append(np.average(z_spec[nearest], weights=1.0 / distance[nearest]))
@@ -27,19 +27,19 @@ def test_it_is_the_weighted_mean_of_the_nearest(features: Features) -> None:
     np.testing.assert_allclose(predicted, expected, rtol=1e-6)
 
 
-def test_a_training_galaxy_is_its_own_nearest() -> None:
+def test_the_prediction_for_a_training_galaxy_is_its_own_redshift() -> None:
     magnitudes, z_spec = sample(100, 3)
     predicted = NearestNeighbours(Features.MAGNITUDES, 5, magnitudes, z_spec).predict(magnitudes[:10])
     np.testing.assert_allclose(predicted, z_spec[:10], atol=1e-3)
 
 
-def test_tuning_takes_the_best_on_the_validation_galaxies() -> None:
+def test_tuning_returns_the_candidate_with_the_smallest_validation_error() -> None:
     train, validation = sample(300, 4), sample(100, 5)
     best = tune(*train, *validation)
-    assert best.features is not Features.MAGNITUDES  # the redshift is a colour here
+    assert best.features is not Features.MAGNITUDES  # the redshift is a function of a colour here
 
     def error(candidate: NearestNeighbours) -> float:
         return float(np.abs(candidate.predict(validation[0]) - validation[1]).mean())
 
-    errors = [error(NearestNeighbours(features, k, *train)) for features in Features for k in NEIGHBOURS]
+    errors = [error(NearestNeighbours(features, k, *train)) for features in Features for k in NEIGHBOUR_COUNTS]
     assert error(best) == min(errors)

@@ -6,35 +6,37 @@ import pytest
 import torch
 from torch import nn
 
-from inference.conv_norm import ConvNorm, fold
+from inference.conv_norm import ConvNorm, fold_batch_norm
 from inference.estimator import Estimator
 from inference.model import AstroMAE, AstroMAEConfig
 from inference.partition import Partition
 
 
 @pytest.mark.parametrize(("kernel", "groups"), [(1, 1), (3, 1), (5, 1), (1, 4)])
-def test_folding_keeps_the_output(kernel: int, groups: int) -> None:
+def test_folding_does_not_change_the_output(kernel: int, groups: int) -> None:
     module = ConvNorm(8, 16, kernel, groups)
     for _ in range(5):
-        module(3.0 * torch.randn(16, 8, 6, 6) + 1.0)  # gather statistics
+        module(3.0 * torch.randn(16, 8, 6, 6) + 1.0)  # collect statistics
     module.eval()
     images = torch.randn(4, 8, 6, 6)
-    folded = fold(module)
+    folded = fold_batch_norm(module)
     assert isinstance(folded.norm, nn.Identity)
     torch.testing.assert_close(folded(images), module(images), rtol=1e-5, atol=1e-5)
 
 
-def test_folding_leaves_the_original_alone() -> None:
+def test_folding_does_not_modify_the_original() -> None:
     network = AstroMAE(AstroMAEConfig.small())
     before = copy.deepcopy(network.state_dict())
-    folded = fold(network)
+    folded = fold_batch_norm(network)
     assert network.training
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
     for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, before[name])
 
 
-def test_the_shipped_network_folded_gives_the_same_redshifts(shipped: Estimator, partition: Partition) -> None:
+def test_the_shipped_network_predicts_the_same_redshifts_after_folding(
+    shipped: Estimator, partition: Partition
+) -> None:
     with torch.inference_mode():
         plain = shipped(partition.images, partition.magnitudes)
         folded = shipped.for_inference()(

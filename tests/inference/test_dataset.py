@@ -41,19 +41,19 @@ def put_event(s3: Any, event: object) -> None:
     s3.put_object(Bucket="data", Key="payload.json", Body=json.dumps(event))
 
 
-def test_a_rank_has_one_key_several_or_none(s3: Any) -> None:
+def test_a_rank_may_have_one_key_several_keys_or_none(s3: Any) -> None:
     put_event(s3, {"data_map": {"0": ["a/1.pt", "a/2.pt"], "2": "a/3.pt", "7": "a/9.pt"}})
     assert dataset.read_data_map(s3, "data", 4) == [["a/1.pt", "a/2.pt"], [], ["a/3.pt"], []]
 
 
 @pytest.mark.parametrize("event", [[], {}, {"data_map": ["1.pt"]}, {"data_map": {"0": 5}}, {"data_map": {"0": [1]}}])
-def test_an_event_without_a_data_map_is_refused(s3: Any, event: object) -> None:
+def test_an_invalid_data_map_is_an_error(s3: Any, event: object) -> None:
     put_event(s3, event)
-    with pytest.raises(PartitionError, match=r"s3://data/payload\.json: .*expected"):
+    with pytest.raises(PartitionError, match=r"s3://data/payload\.json: .*(expected|must be)"):
         dataset.read_data_map(s3, "data", 1)
 
 
-def test_a_missing_or_foreign_event_is_named(s3: Any) -> None:
+def test_a_missing_or_invalid_event_is_an_error_that_names_it(s3: Any) -> None:
     with pytest.raises(PartitionError, match=r"s3://data/payload\.json: .*NoSuchKey"):
         dataset.read_data_map(s3, "data", 1)
     s3.put_object(Bucket="data", Key="payload.json", Body=b"\xffnot json")
@@ -61,18 +61,18 @@ def test_a_missing_or_foreign_event_is_named(s3: Any) -> None:
         dataset.read_data_map(s3, "data", 1)
 
 
-def test_a_partition_is_fetched_and_leaves_no_file(s3: Any, partition: Partition, tmp_path: Path) -> None:
+def test_a_downloaded_partition_leaves_no_file(s3: Any, partition: Partition, tmp_path: Path) -> None:
     write(partition, tmp_path / "1.pt")
     s3.upload_file(str(tmp_path / "1.pt"), "data", "parts/1.pt")
     (tmp_path / "1.pt").unlink()
-    assert dataset.fetch(s3, "data", "parts/1.pt").z_spec.tolist() == partition.z_spec.tolist()
+    assert dataset.download(s3, "data", "parts/1.pt").z_spec.tolist() == partition.z_spec.tolist()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_missing_or_foreign_object_is_named_by_bucket_and_key(s3: Any, tmp_path: Path) -> None:
-    with pytest.raises(PartitionError, match=r"s3://data/parts/1\.pt: expected a partition, and it cannot be fetched"):
-        dataset.fetch(s3, "data", "parts/1.pt")
+def test_a_missing_or_invalid_object_is_an_error_with_bucket_and_key(s3: Any, tmp_path: Path) -> None:
+    with pytest.raises(PartitionError, match=r"s3://data/parts/1\.pt: expected a partition, the download failed"):
+        dataset.download(s3, "data", "parts/1.pt")
     s3.put_object(Bucket="data", Key="parts/1.pt", Body=b"hello")
-    with pytest.raises(PartitionError, match=r"s3://data/parts/1\.pt: expected a whole file"):
-        dataset.fetch(s3, "data", "parts/1.pt")
+    with pytest.raises(PartitionError, match=r"s3://data/parts/1\.pt: expected a complete file"):
+        dataset.download(s3, "data", "parts/1.pt")
     assert list(tmp_path.iterdir()) == []

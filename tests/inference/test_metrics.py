@@ -18,29 +18,29 @@ redshifts = st.integers(0, 60).flatmap(lambda n: arrays(np.float64, (2, n), elem
 
 @settings(max_examples=100)
 @given(redshifts, st.data())
-def test_sums_are_the_same_bits_however_galaxies_are_dealt_to_ranks(table: Floats, data: st.DataObject) -> None:
+def test_sums_are_bit_identical_for_any_distribution_over_ranks(table: Floats, data: st.DataObject) -> None:
     n = table.shape[1]
     rank_of = np.array(data.draw(st.lists(st.integers(0, 4), min_size=n, max_size=n)), dtype=np.int64)
     order = data.draw(st.permutations(range(5)))
-    vectors = [PartialSums.of(*table[:, rank_of == rank]).vector() for rank in range(5)]
+    vectors = [PartialSums.from_redshifts(*table[:, rank_of == rank]).to_vector() for rank in range(5)]
     total = np.zeros_like(vectors[0])
     for rank in order:
         total = total + vectors[rank]
-    assert PartialSums.from_vector(total) == PartialSums.of(*table)
+    assert PartialSums.from_vector(total) == PartialSums.from_redshifts(*table)
 
 
 @given(st.lists(redshifts, min_size=3, max_size=3))
 def test_adding_sums_is_associative_and_commutative(tables: list[Floats]) -> None:
-    a, b, c = (PartialSums.of(*table).vector() for table in tables)
+    a, b, c = (PartialSums.from_redshifts(*table).to_vector() for table in tables)
     np.testing.assert_array_equal((a + b) + c, a + (b + c))
     np.testing.assert_array_equal(a + b, b + a)
-    np.testing.assert_array_equal(a + PartialSums.of(np.empty(0), np.empty(0)).vector(), a)
+    np.testing.assert_array_equal(a + PartialSums.from_redshifts(np.empty(0), np.empty(0)).to_vector(), a)
 
 
 @given(redshifts.filter(lambda table: table.shape[1] > 1 and table[0].std() > 1e-3))
-def test_reduced_metrics_are_those_of_the_definitions(table: Floats) -> None:
+def test_the_metrics_follow_their_definitions(table: Floats) -> None:
     z_spec, z_phot = table
-    report = metrics.measure(z_spec, z_phot)
+    report = metrics.compute_metrics(z_spec, z_phot)
     error = z_phot - z_spec
     dz = error / (1 + z_spec)
     assert report.n == len(z_spec)
@@ -55,18 +55,18 @@ def test_reduced_metrics_are_those_of_the_definitions(table: Floats) -> None:
     assert report.r2 == pytest.approx(1 - (error**2).mean() / z_spec.var(), rel=1e-3, abs=1e-3)
 
 
-def test_a_gaussian_has_its_own_sigma() -> None:
+def test_both_sigmas_of_a_gaussian_are_its_standard_deviation() -> None:
     z_spec = np.full(20_000, 0.25)
     z_phot = z_spec + 1.25 * np.random.default_rng(1).normal(0.01, 0.02, 20_000)
-    report = metrics.measure(z_spec, z_phot)
+    report = metrics.compute_metrics(z_spec, z_phot)
     assert report.sigma_nmad == pytest.approx(0.02, rel=0.03)
     assert report.sigma_iqr == pytest.approx(0.02, rel=0.03)
     assert report.bias == pytest.approx(report.median_bias, abs=5e-4)
     assert report.bias == pytest.approx(0.01, abs=5e-4)
-    assert np.isnan(report.r2)  # nothing to explain
+    assert np.isnan(report.r2)  # z_spec has no variance
 
 
-def test_bootstrap_errors_are_the_known_standard_error() -> None:
+def test_the_bootstrap_error_of_a_mean_is_the_known_standard_error() -> None:
     generator = np.random.default_rng(2)
     z_spec = generator.uniform(0.05, 0.3, 2000)
     z_phot = z_spec + (1 + z_spec) * generator.normal(0.0, 0.02, 2000)
@@ -76,37 +76,37 @@ def test_bootstrap_errors_are_the_known_standard_error() -> None:
     assert metrics.bootstrap(z_spec, z_phot) == errors
 
 
-def test_the_table_has_a_line_a_metric() -> None:
+def test_the_table_has_one_line_per_metric() -> None:
     z_spec = np.linspace(0.05, 0.3, 50)
-    report = metrics.measure(z_spec, z_spec + 0.01)
-    text = metrics.table(report, metrics.bootstrap(z_spec, z_spec + 0.01))
+    report = metrics.compute_metrics(z_spec, z_spec + 0.01)
+    text = metrics.format_table(report, metrics.bootstrap(z_spec, z_spec + 0.01))
     assert len(text.splitlines()) == len(dataclasses.fields(metrics.Metrics))
     assert "mae    0.01000 ± 0.00000" in text
 
 
-def test_no_galaxies_have_no_metrics() -> None:
+def test_metrics_of_no_galaxies_are_an_error() -> None:
     with pytest.raises(MetricsError, match="at least one galaxy"):
-        metrics.measure(np.empty(0), np.empty(0))
+        metrics.compute_metrics(np.empty(0), np.empty(0))
 
 
-def test_a_redshift_that_is_no_number_is_named() -> None:
-    with pytest.raises(MetricsError, match="z_phot of galaxy 1 is nan"):
-        PartialSums.of(np.array([0.1, 0.2]), np.array([0.1, np.nan]))
+def test_a_redshift_that_is_not_finite_is_an_error_that_names_the_galaxy() -> None:
+    with pytest.raises(MetricsError, match="invalid z_phot nan of galaxy 1"):
+        PartialSums.from_redshifts(np.array([0.1, 0.2]), np.array([0.1, np.nan]))
 
 
-def test_lengths_must_agree() -> None:
+def test_different_lengths_are_an_error() -> None:
     with pytest.raises(MetricsError, match=r"shapes \(3,\) and \(2,\)"):
-        PartialSums.of(np.zeros(2), np.zeros(3))
+        PartialSums.from_redshifts(np.zeros(2), np.zeros(3))
 
 
-def test_sums_of_other_galaxies_are_refused() -> None:
+def test_sums_over_another_number_of_galaxies_are_an_error() -> None:
     z = np.linspace(0.1, 0.2, 4)
-    with pytest.raises(MetricsError, match="count 3 galaxies, 4 were gathered"):
-        metrics.measure(z, z, PartialSums.of(z[:3], z[:3]))
+    with pytest.raises(MetricsError, match="expected sums over 4 galaxies, as gathered, got 3"):
+        metrics.compute_metrics(z, z, PartialSums.from_redshifts(z[:3], z[:3]))
 
 
-def test_sums_of_another_length_or_beyond_exactness_are_refused() -> None:
+def test_a_vector_of_another_length_or_with_inexact_sums_is_an_error() -> None:
     with pytest.raises(MetricsError, match="expected 8 sums"):
         PartialSums.from_vector(np.zeros(7))
-    with pytest.raises(MetricsError, match="where they are exact"):
+    with pytest.raises(MetricsError, match="the limit of exact addition"):
         PartialSums.from_vector(np.full(8, 2.0**21))

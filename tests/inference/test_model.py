@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from inference.model import AstroMAE, AstroMAEConfig, parameters
+from inference.model import AstroMAE, AstroMAEConfig, count_parameters
 
 PUBLISHED_PARTS = {
     "vision.patch_embed": 61_632,
@@ -20,35 +20,35 @@ def published() -> AstroMAE:
     return AstroMAE(AstroMAEConfig.published()).eval()
 
 
-def test_the_published_network_has_its_parameters(published: AstroMAE) -> None:
-    assert parameters(published) == 15_902_889
+def test_the_published_network_has_the_published_number_of_parameters(published: AstroMAE) -> None:
+    assert count_parameters(published) == 15_902_889
 
 
 @pytest.mark.parametrize(("part", "count"), PUBLISHED_PARTS.items())
-def test_each_published_part_has_its_parameters(published: AstroMAE, part: str, count: int) -> None:
-    assert parameters(published.get_submodule(part)) == count
+def test_each_part_has_the_published_number_of_parameters(published: AstroMAE, part: str, count: int) -> None:
+    assert count_parameters(published.get_submodule(part)) == count
 
 
 @pytest.mark.parametrize("config", [AstroMAEConfig.published(), AstroMAEConfig.small()])
-def test_images_and_magnitudes_give_one_number_a_galaxy(config: AstroMAEConfig) -> None:
+def test_the_output_is_one_number_per_galaxy(config: AstroMAEConfig) -> None:
     network = AstroMAE(config).eval()
     with torch.inference_mode():
         assert network(torch.randn(3, 5, 32, 32), torch.randn(3, 5)).shape == (3, 1)
 
 
 def test_the_small_network_has_a_fortieth_of_the_parameters() -> None:
-    assert 300_000 < parameters(AstroMAE(AstroMAEConfig.small())) < 400_000
+    assert 300_000 < count_parameters(AstroMAE(AstroMAEConfig.small())) < 400_000
 
 
-def test_all_parameters_but_the_published_dead_branch_learn() -> None:
+def test_all_parameters_except_those_of_the_unused_branch_have_gradients() -> None:
     network = AstroMAE(AstroMAEConfig.small())
     network(torch.randn(4, 5, 32, 32), torch.randn(4, 5)).sum().backward()
-    idle = {name for name, parameter in network.named_parameters() if parameter.grad is None}
-    assert idle == {name for name in idle if name.startswith("inception.body.8.five")}
-    assert len(idle) == 8
+    without_gradient = {name for name, parameter in network.named_parameters() if parameter.grad is None}
+    assert without_gradient == {name for name in without_gradient if name.startswith("inception.body.8.five")}
+    assert len(without_gradient) == 8
 
 
-def test_the_convolution_module_sees_patches_and_not_the_class_token() -> None:
+def test_the_convolution_module_changes_the_patch_tokens_and_not_the_class_token() -> None:
     block = AstroMAE(AstroMAEConfig.small()).eval().vision.blocks[0]
     assert isinstance(block, torch.nn.Module)
     for name, parameter in block.named_parameters():

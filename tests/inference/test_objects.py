@@ -13,46 +13,46 @@ from inference.objects import COLUMNS, Objects, to_ecsv
 
 def table(n: int, seed: int = 0) -> Objects:
     generator = np.random.default_rng(seed)
-    return Objects.of(generator.random(n), generator.random(n), 14 + 4 * generator.random(n), seed)
+    return Objects.from_partition(generator.random(n), generator.random(n), 14 + 4 * generator.random(n), seed)
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=6))
-def test_tables_of_any_lengths_come_through_a_gather(lengths: list[int]) -> None:
+def test_unpack_restores_tables_of_any_lengths(lengths: list[int]) -> None:
     tables = [table(n, seed) for seed, n in enumerate(lengths)]
     gathered = np.concatenate([one.pack(max(lengths)) for one in tables])
-    again = Objects.unpack(gathered, len(lengths))
-    assert [len(one) for one in again] == lengths
-    for before, after in zip(tables, again, strict=True):
-        np.testing.assert_array_equal(after.rows(), before.rows())
+    unpacked = Objects.unpack(gathered, len(lengths))
+    assert [len(one) for one in unpacked] == lengths
+    for before, after in zip(tables, unpacked, strict=True):
+        np.testing.assert_array_equal(after.to_rows(), before.to_rows())
 
 
-def test_every_rank_sends_the_same_shape() -> None:
+def test_packed_tables_have_the_same_shape() -> None:
     assert {table(n).pack(9).shape for n in range(10)} == {(10, COLUMNS)}
 
 
 @pytest.mark.parametrize("shape", [(0, COLUMNS), (5, COLUMNS), (4, 3), (20,)])
-def test_blocks_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
+def test_blocks_of_another_shape_are_an_error(shape: tuple[int, ...]) -> None:
     with pytest.raises(MetricsError, match="expected 2 equal blocks"):
         Objects.unpack(np.zeros(shape), 2)
 
 
-def test_a_count_beyond_its_block_names_the_rank() -> None:
+def test_an_invalid_row_count_is_an_error_that_names_the_rank() -> None:
     blocks = np.concatenate([table(2).pack(3), table(3).pack(3)])
     blocks[4, 0] = 7
-    with pytest.raises(MetricsError, match="rank 1: expected 0 to 3 galaxies, got a count of 7"):
+    with pytest.raises(MetricsError, match="rank 1: invalid number of galaxies 7: expected 0 to 3"):
         Objects.unpack(blocks, 2)
 
 
-def test_joining_nothing_is_an_empty_table() -> None:
-    assert len(Objects.join([])) == 0
-    assert len(Objects.join([table(2), table(0), table(3)])) == 5
+def test_concatenating_no_tables_is_an_empty_table() -> None:
+    assert len(Objects.concatenate([])) == 0
+    assert len(Objects.concatenate([table(2), table(0), table(3)])) == 5
 
 
-def test_the_table_is_ecsv() -> None:
+def test_the_table_is_valid_ecsv() -> None:
     tables = [
-        Objects.join([Objects.of(np.array([0.1]), np.array([0.2]), np.array([17.0]), 1)]),
-        Objects.join([]),
-        Objects.of(np.array([0.3, 0.5]), np.array([0.3, 0.2]), np.array([16.0, 15.5]), 0),
+        Objects.concatenate([Objects.from_partition(np.array([0.1]), np.array([0.2]), np.array([17.0]), 1)]),
+        Objects.concatenate([]),
+        Objects.from_partition(np.array([0.3, 0.5]), np.array([0.3, 0.2]), np.array([16.0, 15.5]), 0),
     ]
     text = to_ecsv(tables, [["data/1.pt", "data/2.pt"], [], ["data/3,x.pt"]])
     assert text.startswith("# %ECSV 1.0\n# ---\n")

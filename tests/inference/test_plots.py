@@ -12,7 +12,7 @@ from inference.errors import MetricsError
 
 
 @pytest.mark.parametrize("n", [1, 3, 50, 5000])
-def test_the_figure_is_a_png_of_some_size(n: int) -> None:
+def test_the_figure_is_a_png_of_the_expected_size(n: int) -> None:
     generator = np.random.default_rng(n)
     z_spec = generator.uniform(0.02, 0.35, n)
     z_phot = z_spec + generator.normal(0.0, 0.02, n)
@@ -29,11 +29,11 @@ def test_perfect_redshifts_can_be_drawn() -> None:
     assert plots.draw(z, z, np.full(40, 17.0)).startswith(b"\x89PNG")
 
 
-def test_nothing_cannot_be_drawn() -> None:
+def test_drawing_no_galaxies_is_an_error() -> None:
     with pytest.raises(MetricsError, match="at least one galaxy"):
         plots.draw(np.empty(0), np.empty(0), np.empty(0))
 
 
-def test_matplotlib_is_imported_by_drawing_alone() -> None:
+def test_importing_the_module_does_not_import_matplotlib() -> None:
     check = "import sys, inference.plots; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0

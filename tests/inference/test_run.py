@@ -12,7 +12,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize(("batch_size", "n"), [(1, 20), (7, 40), (64, 150), (100, 150), (512, 150)])
-def test_any_batch_size_gives_the_redshifts_of_the_plain_network(
+def test_the_redshifts_do_not_depend_on_the_batch_size(
     shipped: Estimator, partition: Partition, batch_size: int, n: int
 ) -> None:
     images, magnitudes = partition.images[:n], partition.magnitudes[:n]
@@ -27,8 +27,8 @@ def test_any_batch_size_gives_the_redshifts_of_the_plain_network(
     assert timing.cpu > 0
 
 
-def test_a_batch_of_nobody_is_refused(shipped: Estimator, partition: Partition) -> None:
-    with pytest.raises(ValueError, match="batch_size is 0"):
+def test_a_batch_size_of_0_is_an_error(shipped: Estimator, partition: Partition) -> None:
+    with pytest.raises(ValueError, match="invalid batch_size 0"):
         run.predict(shipped, partition.images, partition.magnitudes, 0, CPU)
 
 
@@ -50,7 +50,7 @@ def test_the_result_has_the_published_keys() -> None:
     }
 
 
-def test_a_rank_without_data_has_a_result_too() -> None:
+def test_the_result_of_a_rank_without_data_has_zeros() -> None:
     result = run.Timing().result(batch_size=512, device="cpu", result_path="r", data_path="d")
     assert result["num_batches"] == result["sample_persec"] == result["execution_time (seconds/batch)"] == 0
 
@@ -59,25 +59,25 @@ def test_a_rank_without_data_has_a_result_too() -> None:
     ("memory", "threads"),
     [(None, 1), ("128", 1), ("1769", 1), ("3538", 2), ("10240", 5), ("99999", 6), ("", 1), ("much", 1)],
 )
-def test_threads_are_what_memory_buys(memory: str | None, threads: int) -> None:
+def test_the_number_of_threads_follows_the_memory_size(memory: str | None, threads: int) -> None:
     environment = {} if memory is None else {"AWS_LAMBDA_FUNCTION_MEMORY_SIZE": memory}
     assert run.vcpus(environment) == threads
 
 
-def test_unknown_devices_are_refused() -> None:
+def test_an_unknown_device_is_an_error() -> None:
     assert run.choose_device("cpu") == CPU
-    with pytest.raises(DeviceError, match="expected device cpu or cuda, got 'tpu'"):
+    with pytest.raises(DeviceError, match="invalid device 'tpu': expected cpu or cuda"):
         run.choose_device("tpu")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_gpu_that_is_not_there_is_refused() -> None:
+def test_a_missing_gpu_is_an_error() -> None:
     with pytest.raises(DeviceError, match="use --device cpu"):
         run.choose_device("cuda")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
-def test_a_gpu_gives_the_cpus_redshifts(shipped: Estimator, partition: Partition) -> None:
+def test_a_gpu_predicts_the_redshifts_of_the_cpu(shipped: Estimator, partition: Partition) -> None:
     cuda = run.choose_device("cuda")
     on_gpu, _ = run.predict(shipped.for_inference().to(cuda), partition.images, partition.magnitudes, 128, cuda)
     on_cpu, _ = run.predict(shipped.for_inference(), partition.images, partition.magnitudes, 128, CPU)

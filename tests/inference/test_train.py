@@ -34,7 +34,7 @@ def test_the_documented_figures_are_reached(comparison: Comparison) -> None:
     assert comparison.network.sigma_nmad == pytest.approx(DOCUMENTED_SIGMA_NMAD, abs=5e-5)
 
 
-def test_the_comparison_states_both(comparison: Comparison) -> None:
+def test_the_comparison_has_one_line_for_each_method(comparison: Comparison) -> None:
     first, network, neighbours = str(comparison).splitlines()
     assert first == "2000 held-out galaxies:"
     assert network.endswith("network")
@@ -43,11 +43,11 @@ def test_the_comparison_states_both(comparison: Comparison) -> None:
 
 @pytest.fixture(scope="module")
 def sample(galaxies: Catalog) -> Sample:
-    return Sample.of(galaxies)
+    return Sample.from_catalog(galaxies)
 
 
 def test_normalised_inputs_are_of_order_one(sample: Sample) -> None:
-    estimator = Estimator(AstroMAE(AstroMAEConfig.small()), train.measure_normalisation(sample))
+    estimator = Estimator(AstroMAE(AstroMAEConfig.small()), train.compute_normalisation(sample))
     magnitudes = estimator.normalise_magnitudes(sample.magnitudes)
     torch.testing.assert_close(magnitudes.mean(dim=0), torch.zeros(5), atol=1e-4, rtol=0.0)
     torch.testing.assert_close(magnitudes.std(dim=0), torch.ones(5), atol=1e-2, rtol=0.0)
@@ -56,10 +56,10 @@ def test_normalised_inputs_are_of_order_one(sample: Sample) -> None:
     )
 
 
-def test_augmentation_turns_and_mirrors_and_adds_the_cameras_noise(sample: Sample) -> None:
+def test_augmentation_rotates_mirrors_and_adds_noise(sample: Sample) -> None:
     generator = torch.Generator().manual_seed(0)
     one = sample.images[:1]
-    views = torch.stack([torch.rot90(view, turns, (2, 3)) for view in (one, one.flip(3)) for turns in range(4)])
+    views = torch.stack([torch.rot90(view, rotations, (2, 3)) for view in (one, one.flip(3)) for rotations in range(4)])
     sigma = torch.from_numpy(stamps.noise_sigma(views.numpy().reshape(8, 5, 32, 32))).reshape(views.shape)
     seen = set()
     for _ in range(60):
@@ -73,7 +73,7 @@ def test_augmentation_turns_and_mirrors_and_adds_the_cameras_noise(sample: Sampl
 @pytest.mark.parametrize("image_learning_rate", [None, 2e-3])
 def test_a_stage_lowers_the_error_and_is_reproducible(sample: Sample, image_learning_rate: float | None) -> None:
     stage = train.Stage("test", 3, 2e-3, averaging=0.5, image_learning_rate=image_learning_rate)
-    normalisation = train.measure_normalisation(sample)
+    normalisation = train.compute_normalisation(sample)
 
     def errors() -> list[float]:
         torch.manual_seed(5)
@@ -90,14 +90,14 @@ def test_a_stage_lowers_the_error_and_is_reproducible(sample: Sample, image_lear
     assert errors() == first
 
 
-def test_the_command_refuses_a_folder_that_is_not_there_before_it_trains(
+def test_a_missing_output_folder_is_an_error_before_training(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
         train.main(["--out", str(tmp_path / "none" / "network.safetensors")])
-    assert "there is no folder" in capsys.readouterr().err
+    assert "does not exist" in capsys.readouterr().err
 
 
-def test_the_command_judges_no_checkpoint_that_is_not_there(tmp_path: Path) -> None:
+def test_evaluating_a_missing_checkpoint_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"none\.safetensors: expected a safetensors checkpoint"):
         train.main(["--evaluate", "--out", str(tmp_path / "none.safetensors")])
