@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from emulator.aws.stepfunctions.asl.diagnostics import Fields, shown
-from emulator.aws.stepfunctions.asl.expressions import WHOLE, Expression, NoMatchError, Path, Scope
+from emulator.aws.stepfunctions.asl.diagnostics import Fields, abbreviated
+from emulator.aws.stepfunctions.asl.expressions import ROOT_PATH, Expression, NoMatchError, Path, Scope
 from emulator.aws.stepfunctions.asl.failures import RUNTIME, StateFailure
-from emulator.aws.stepfunctions.asl.json_values import Json, is_number, timestamp
+from emulator.aws.stepfunctions.asl.json_values import Json, is_number, parse_timestamp
 
 _STAR = re.compile(r"\\(.)|(\*)")
 
@@ -28,7 +28,7 @@ class Condition(Protocol):
 
 
 @dataclass(frozen=True)
-class Operator:
+class Comparison:
     """A way to compare a variable with a value.
 
     Parameters
@@ -58,11 +58,11 @@ def _is_boolean(value: Json) -> bool:
 
 
 def _is_timestamp(value: Json) -> bool:
-    return timestamp(value) is not None
+    return parse_timestamp(value) is not None
 
 
 def _by_time(compare: Callable[[Json, Json], bool]) -> Callable[[Json, Json], bool]:
-    return lambda one, other: compare(timestamp(one), timestamp(other))
+    return lambda one, other: compare(parse_timestamp(one), parse_timestamp(other))
 
 
 def _matches(text: str, pattern: str) -> bool:
@@ -83,19 +83,19 @@ _ORDER: dict[str, Callable[[Json, Json], bool]] = {
 COMPARISONS = {
     compared.name: compared
     for compared in (
-        *(Operator("String" + name, _is_text, "a text", compare) for name, compare in _ORDER.items()),
-        *(Operator("Numeric" + name, is_number, "a number", compare) for name, compare in _ORDER.items()),
+        *(Comparison("String" + name, _is_text, "a text", compare) for name, compare in _ORDER.items()),
+        *(Comparison("Numeric" + name, is_number, "a number", compare) for name, compare in _ORDER.items()),
         *(
-            Operator("Timestamp" + name, _is_timestamp, "a timestamp such as 2026-01-31T12:00:00Z", _by_time(compare))
+            Comparison("Timestamp" + name, _is_timestamp, "a timestamp such as 2026-01-31T12:00:00Z", _by_time(compare))
             for name, compare in _ORDER.items()
         ),
-        Operator("BooleanEquals", _is_boolean, "true or false", operator.is_),
-        Operator("StringMatches", _is_text, "a text", _matches),
+        Comparison("BooleanEquals", _is_boolean, "true or false", operator.is_),
+        Comparison("StringMatches", _is_text, "a text", _matches),
     )
 }
-# The operators that have a twin with a path in place of the value.
+# The operators that have a twin with a path in location of the value.
 WITH_PATH = frozenset(COMPARISONS) - {"StringMatches"}
-KINDS: dict[str, Callable[[Json], bool]] = {
+TYPE_TESTS: dict[str, Callable[[Json], bool]] = {
     "IsNull": lambda value: value is None,
     "IsNumeric": is_number,
     "IsString": _is_text,
@@ -118,27 +118,31 @@ class Compare:
     """A variable compared with a value that is written out, or lies at a path."""
 
     variable: Path
-    by: Operator
+    comparison: Comparison
     value: Json | Path
 
     def holds(self, data: Json, scope: Scope) -> bool:
         """Tell whether it holds."""
         variable = _at(self.variable, data, scope)
         value = _at(self.value, data, scope) if isinstance(self.value, Path) else self.value
-        return self.by.accepts(variable) and self.by.accepts(value) and self.by.compare(variable, value)
+        return (
+            self.comparison.accepts(variable)
+            and self.comparison.accepts(value)
+            and self.comparison.compare(variable, value)
+        )
 
 
 @dataclass(frozen=True)
-class IsKind:
+class IsType:
     """Whether a variable is of some kind."""
 
     variable: Path
-    of_kind: Callable[[Json], bool]
+    test: Callable[[Json], bool]
     expected: bool
 
     def holds(self, data: Json, scope: Scope) -> bool:
         """Tell whether it holds."""
-        return self.of_kind(_at(self.variable, data, scope)) is self.expected
+        return self.test(_at(self.variable, data, scope)) is self.expected
 
 
 @dataclass(frozen=True)
@@ -208,10 +212,10 @@ def parse_choices(fields: Fields) -> tuple[Choice, ...]:
     choices = []
     for rule in fields.objects("Choices"):
         rule.require("Next")
-        rule.text("Comment")
+        rule.string("Comment")
         assign = rule.template("Assign")
-        choices.append(Choice(_parse_rule(rule), rule.text("Next") or "", assign))
-        rule.end("a choice rule")
+        choices.append(Choice(_parse_rule(rule), rule.string("Next") or "", assign))
+        rule.reject_unknown("a choice rule")
     return tuple(choices)
 
 
@@ -221,7 +225,7 @@ def _parse_rule(rule: Fields) -> Condition:
     if len(present) != 1:
         unknown = sorted(set(rule.names()) - set(present) - {"Variable", "Next", "Comment", "Assign"})
         came = f"{' and '.join(present)}" if present else f"none{f', but {unknown[0]!r}' if unknown else ''}"
-        rule.wrong("", f"expected exactly one comparison, And, Or or Not; got {came}")
+        rule.report("", f"expected exactly one comparison, And, Or or Not; got {came}")
         for name in ("Variable", *present, *unknown):
             rule.raw(name)
         return _ALWAYS
@@ -236,28 +240,28 @@ def _parse_rule(rule: Fields) -> Condition:
 
 def _parse_part(part: Fields) -> Condition:
     condition = _parse_rule(part)
-    part.text("Comment")
+    part.string("Comment")
     if part.has("Next"):
-        part.wrong("Next", "Next stands in the outermost rule only")
+        part.report("Next", "Next stands in the outermost rule only")
         part.raw("Next")
-    part.end("a part of a choice rule")
+    part.reject_unknown("a part of a choice rule")
     return condition
 
 
 def _is_comparison(name: str) -> bool:
-    return name in COMPARISONS or name.removesuffix("Path") in WITH_PATH or name in KINDS or name == "IsPresent"
+    return name in COMPARISONS or name.removesuffix("Path") in WITH_PATH or name in TYPE_TESTS or name == "IsPresent"
 
 
 def _parse_comparison(rule: Fields, name: str) -> Condition:
     rule.require("Variable")
-    variable: Path = rule.path("Variable") or WHOLE
-    if name == "IsPresent" or name in KINDS:
-        expected = rule.flag(name) is True
-        return IsPresent(variable, expected) if name == "IsPresent" else IsKind(variable, KINDS[name], expected)
+    variable: Path = rule.path("Variable") or ROOT_PATH
+    if name == "IsPresent" or name in TYPE_TESTS:
+        expected = rule.boolean(name) is True
+        return IsPresent(variable, expected) if name == "IsPresent" else IsType(variable, TYPE_TESTS[name], expected)
     if name not in COMPARISONS:
-        return Compare(variable, COMPARISONS[name.removesuffix("Path")], rule.path(name) or WHOLE)
-    by = COMPARISONS[name]
+        return Compare(variable, COMPARISONS[name.removesuffix("Path")], rule.path(name) or ROOT_PATH)
+    comparison = COMPARISONS[name]
     value = rule.raw(name)
-    if not by.accepts(value):
-        rule.wrong(name, f"expected {by.expects}, got {shown(value)}")
-    return Compare(variable, by, value)
+    if not comparison.accepts(value):
+        rule.report(name, f"expected {comparison.expects}, got {abbreviated(value)}")
+    return Compare(variable, comparison, value)

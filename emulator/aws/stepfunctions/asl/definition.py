@@ -6,7 +6,7 @@ from enum import Enum, StrEnum
 from typing import ClassVar
 
 from emulator.aws.stepfunctions.asl.choices import Choice
-from emulator.aws.stepfunctions.asl.expressions import ROOT, WHOLE, Expression, Path, ReferencePath
+from emulator.aws.stepfunctions.asl.expressions import ROOT_PATH, ROOT_REFERENCE, Expression, Path, ReferencePath
 from emulator.aws.stepfunctions.asl.json_values import Json
 from emulator.aws.stepfunctions.asl.resources import Resource
 from emulator.aws.stepfunctions.asl.retrying import Catcher, Retrier
@@ -46,11 +46,11 @@ class DataFlow:
         Sets variables from the result, or None.
     """
 
-    input_path: Path | None = WHOLE
+    input_path: Path | None = ROOT_PATH
     parameters: Expression | None = None
     result_selector: Expression | None = None
-    result_path: ReferencePath | None = ROOT
-    output_path: Path | None = WHOLE
+    result_path: ReferencePath | None = ROOT_REFERENCE
+    output_path: Path | None = ROOT_PATH
     assign: Expression | None = None
 
 
@@ -259,7 +259,7 @@ class MapState(WorkState):
 
     kind: ClassVar[str] = "Map"
     processor: "Program" = field(kw_only=True)
-    items_path: Path = WHOLE
+    items_path: Path = ROOT_PATH
     item_selector: Expression | None = None
     max_concurrency: int | Path = 0
     distribution: Distribution | None = None

@@ -1,4 +1,4 @@
-"""Mistakes in a definition, each with its place, and the reader of a JSON object's fields that finds them."""
+"""Mistakes in a definition, each with its location, and the reader of a JSON object's fields that finds them."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -34,26 +34,26 @@ _LONGEST_SHOWN = 80
 
 
 @dataclass(frozen=True)
-class Finding:
+class Diagnostic:
     """One mistake.
 
     Parameters
     ----------
     code
         AWS's code for it.
-    place
+    location
         Where it is, such as ``/States/Map/ItemProcessor/States/X/Next``.
     message
         What was expected, and what came.
     """
 
     code: str
-    place: str
+    location: str
     message: str
 
     def __str__(self) -> str:
         """Return it the way CreateStateMachine tells it."""
-        return f"{self.code}: {self.message} at {self.place or '/'}"
+        return f"{self.code}: {self.message} at {self.location or '/'}"
 
 
 class DefinitionError(Exception):
@@ -61,54 +61,54 @@ class DefinitionError(Exception):
 
     Parameters
     ----------
-    findings
+    diagnostics
         All of them.
     """
 
-    def __init__(self, findings: tuple[Finding, ...]) -> None:
-        super().__init__(", ".join(map(str, findings)))
-        self.findings = findings
+    def __init__(self, diagnostics: tuple[Diagnostic, ...]) -> None:
+        super().__init__(", ".join(map(str, diagnostics)))
+        self.diagnostics = diagnostics
 
 
-class Findings:
+class Diagnostics:
     """Collects mistakes."""
 
     def __init__(self) -> None:
-        self._found: list[Finding] = []
+        self._found: list[Diagnostic] = []
 
-    def add(self, place: str, message: str, code: str = SCHEMA) -> None:
+    def add(self, location: str, message: str, code: str = SCHEMA) -> None:
         """Add one."""
-        self._found.append(Finding(code, place, message))
+        self._found.append(Diagnostic(code, location, message))
 
-    def all(self) -> tuple[Finding, ...]:
+    def all(self) -> tuple[Diagnostic, ...]:
         """Return what has been found."""
         return tuple(self._found)
 
 
 class Fields:
-    """Reads the fields of a JSON object; what is wrong with them goes to the findings, and None comes back.
+    """Reads the fields of a JSON object; what is wrong with them goes to the diagnostics, and None comes back.
 
     Parameters
     ----------
     content
         The object.
-    place
+    location
         Where it is.
-    findings
+    diagnostics
         Gets the mistakes.
     """
 
-    def __init__(self, content: Json, place: str, findings: Findings) -> None:
-        self.place = place
-        self.findings = findings
+    def __init__(self, content: Json, location: str, diagnostics: Diagnostics) -> None:
+        self.location = location
+        self.diagnostics = diagnostics
         self._read: set[str] = set()
         if not isinstance(content, dict):
-            self.wrong("", f"expected an object, got {shown(content)}")
+            self.report("", f"expected an object, got {abbreviated(content)}")
         self._content: Mapping[str, Json] = content if isinstance(content, dict) else {}
 
-    def wrong(self, name: str, message: str, code: str = SCHEMA) -> None:
+    def report(self, name: str, message: str, code: str = SCHEMA) -> None:
         """Note a mistake in a field."""
-        self.findings.add(f"{self.place}/{name}" if name else self.place, message, code)
+        self.diagnostics.add(f"{self.location}/{name}" if name else self.location, message, code)
 
     def has(self, name: str) -> bool:
         """Tell whether there is a field."""
@@ -123,31 +123,31 @@ class Fields:
         self._read.add(name)
         return self._content.get(name)
 
-    def end(self, owner: str) -> None:
+    def reject_unknown(self, owner: str) -> None:
         """Note the fields that nobody has read: there are none such."""
         for name in sorted(self._content.keys() - self._read):
-            self.wrong(name, f"{owner} has no field {name!r}")
+            self.report(name, f"{owner} has no field {name!r}")
 
     def require(self, name: str) -> None:
         """Note a field that is absent."""
         if name not in self._content:
-            self.wrong("", f"the field {name!r} is required")
+            self.report("", f"the field {name!r} is required")
 
     def at_most_one(self, *names: str) -> None:
         """Note fields that exclude each other."""
         present = [name for name in names if self.has(name)]
         if len(present) > 1:
-            self.wrong(present[1], f"expected only one of {' and '.join(present)}")
+            self.report(present[1], f"expected only one of {' and '.join(present)}")
 
-    def text(self, name: str) -> str | None:
+    def string(self, name: str) -> str | None:
         """Read a text."""
         return self._checked(name, lambda value: value if isinstance(value, str) else None, "a text")
 
-    def flag(self, name: str) -> bool | None:
+    def boolean(self, name: str) -> bool | None:
         """Read true or false."""
         return self._checked(name, lambda value: value if isinstance(value, bool) else None, "true or false")
 
-    def whole(self, name: str, allowed: range) -> int | None:
+    def integer(self, name: str, allowed: range) -> int | None:
         """Read a whole number."""
         return self._checked(
             name,
@@ -169,10 +169,10 @@ class Fields:
             name, lambda value: value if isinstance(value, str) and value in allowed else None, " or ".join(allowed)
         )
 
-    def whole_or_path(self, name: str, allowed: range) -> int | Path | None:
+    def integer_or_path(self, name: str, allowed: range) -> int | Path | None:
         """Read a whole number, or under the name with ``Path`` the path to one."""
         self.at_most_one(name, name + "Path")
-        number = self.whole(name, allowed)
+        number = self.integer(name, allowed)
         return self.path(name + "Path") if self.has(name + "Path") else number
 
     def path(self, name: str) -> Path | None:
@@ -192,14 +192,14 @@ class Fields:
         if not self.has(name):
             return None
         mistakes: dict[str, str] = {}
-        template = compile_payload(self.raw(name), f"{self.place}/{name}", mistakes)
-        for place, message in mistakes.items():
-            self.findings.add(place, message)
+        template = compile_payload(self.raw(name), f"{self.location}/{name}", mistakes)
+        for location, message in mistakes.items():
+            self.diagnostics.add(location, message)
         return template
 
     def object(self, name: str) -> "Fields | None":
         """Read an object."""
-        return Fields(self.raw(name), f"{self.place}/{name}", self.findings) if self.has(name) else None
+        return Fields(self.raw(name), f"{self.location}/{name}", self.diagnostics) if self.has(name) else None
 
     def objects(self, name: str, least: int = 1) -> list["Fields"]:
         """Read an array of objects."""
@@ -207,30 +207,30 @@ class Fields:
         if not self.has(name):
             return []
         if not isinstance(value, list) or len(value) < least:
-            self.wrong(name, f"expected an array of at least {least} objects, got {shown(value)}")
+            self.report(name, f"expected an array of at least {least} objects, got {abbreviated(value)}")
             return []
-        return [Fields(item, f"{self.place}/{name}/{index}", self.findings) for index, item in enumerate(value)]
+        return [Fields(item, f"{self.location}/{name}/{index}", self.diagnostics) for index, item in enumerate(value)]
 
     def _checked(self, name: str, check: Callable[[Json], _Value | None], expected: str) -> _Value | None:
         if not self.has(name):
             return None
         value = check(self.raw(name))
         if value is None:
-            self.wrong(name, f"expected {expected}, got {shown(self.raw(name))}")
+            self.report(name, f"expected {expected}, got {abbreviated(self.raw(name))}")
         return value
 
     def _compiled(self, name: str, compiler: Callable[[str], _Value]) -> _Value | None:
-        text = self.text(name)
+        text = self.string(name)
         if text is None:
             return None
         try:
             return compiler(text)
         except (PathSyntaxError, ExpressionSyntaxError) as error:
-            self.wrong(name, str(error))
+            self.report(name, str(error))
             return None
 
 
-def shown(value: Json) -> str:
+def abbreviated(value: Json) -> str:
     """Return a value as it may stand in a message."""
     text = dumps(value)
     return text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "…"

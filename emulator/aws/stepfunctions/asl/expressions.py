@@ -140,7 +140,7 @@ def compile_path(text: str) -> Path:
 
 
 def _steps(text: str) -> tuple[str | int, ...] | None:
-    """Take a path that names one place apart; None for any other."""
+    """Take a path that names one location apart; None for any other."""
     steps: list[str | int] = []
     position = 0
     while position < len(text):
@@ -159,7 +159,7 @@ def _steps(text: str) -> tuple[str | int, ...] | None:
 
 @dataclass(frozen=True)
 class ReferencePath:
-    """A path that names one place of the state's data, where a value can be put.
+    """A path that names one location of the state's data, where a value can be put.
 
     Parameters
     ----------
@@ -207,12 +207,12 @@ def compile_reference_path(text: str) -> ReferencePath:
     """
     path = compile_path(text)
     if path.root != "$" or path.steps is None:
-        raise PathSyntaxError(f"expected a reference path, which means one place of the state's data, got {text!r}")
+        raise PathSyntaxError(f"expected a reference path, which means one location of the state's data, got {text!r}")
     return ReferencePath(text, path.steps)
 
 
-WHOLE = compile_path("$")
-ROOT = ReferencePath("$", ())
+ROOT_PATH = compile_path("$")
+ROOT_REFERENCE = ReferencePath("$", ())
 
 
 class ExpressionSyntaxError(ValueError):
@@ -244,7 +244,7 @@ class Constant:
 
 
 @dataclass(frozen=True)
-class At:
+class PathExpression:
     """What lies at a path.
 
     Parameters
@@ -273,7 +273,7 @@ class At:
 
 
 @dataclass(frozen=True)
-class Call:
+class IntrinsicCall:
     """A call of an intrinsic function."""
 
     function: Intrinsic
@@ -327,21 +327,21 @@ def compile_expression(text: str, field: str) -> Expression:
     """
     if text.startswith("$"):
         return _at(text, field)
-    reader = _CallReader(text, field)
+    reader = _CallParser(text, field)
     call = reader.call(1)
     if reader.position != len(text):
         raise ExpressionSyntaxError(f"unexpected {text[reader.position :]!r} after the call in {text!r}")
     return call
 
 
-def _at(text: str, field: str) -> At:
+def _at(text: str, field: str) -> PathExpression:
     try:
-        return At(compile_path(text), field)
+        return PathExpression(compile_path(text), field)
     except PathSyntaxError as error:
         raise ExpressionSyntaxError(str(error)) from None
 
 
-class _CallReader:
+class _CallParser:
     """Reads ``States.Name(argument, …)`` from left to right."""
 
     def __init__(self, text: str, field: str) -> None:
@@ -349,10 +349,12 @@ class _CallReader:
         self._field = field
         self.position = 0
 
-    def call(self, depth: int) -> Call:
+    def call(self, depth: int) -> IntrinsicCall:
         name = _NAME.match(self._text, self.position)
         if name is None:
-            raise self._wrong("a JSONPath that starts with $, or a call of an intrinsic function such as States.Format")
+            raise self._syntax_error(
+                "a JSONPath that starts with $, or a call of an intrinsic function such as States.Format"
+            )
         function = INTRINSICS.get(name[0])
         if function is None:
             raise ExpressionSyntaxError(f"there is no intrinsic function {name[0]}; there are {', '.join(INTRINSICS)}")
@@ -364,7 +366,7 @@ class _CallReader:
             raise ExpressionSyntaxError(
                 f"{function.name} takes {_count(function.arguments)} arguments, got {len(arguments)} in {self._text!r}"
             )
-        return Call(function, arguments)
+        return IntrinsicCall(function, arguments)
 
     def _arguments(self, function: Intrinsic, depth: int) -> list[Expression]:
         self._expect("(")
@@ -395,14 +397,14 @@ class _CallReader:
         except ValueError:
             value = ""
         if word is None or isinstance(value, str | list | dict):
-            raise self._wrong("an argument: a 'text', a number, true, false, null, a JSONPath or a call")
+            raise self._syntax_error("an argument: a 'text', a number, true, false, null, a JSONPath or a call")
         self.position = word.end()
         return Constant(value)
 
     def _literal(self, *, keep_escapes: bool) -> str:
         literal = _LITERAL.match(self._text, self.position)
         if literal is None:
-            raise self._wrong("the ' that ends a text")
+            raise self._syntax_error("the ' that ends a text")
         wrong = next((found[0] for found in _ESCAPE.finditer(literal[1]) if found[1] not in "'{}\\"), None)
         if wrong is not None:
             raise ExpressionSyntaxError(rf"expected \', \{{, \}} or \\ in a text, got {wrong} in {self._text!r}")
@@ -434,14 +436,14 @@ class _CallReader:
 
     def _expect(self, character: str) -> None:
         if self._peek() != character:
-            raise self._wrong(repr(character))
+            raise self._syntax_error(repr(character))
         self.position += 1
 
     def _skip_space(self) -> None:
         space = _SPACE.match(self._text, self.position)
         self.position = space.end() if space else self.position
 
-    def _wrong(self, expected: str) -> ExpressionSyntaxError:
+    def _syntax_error(self, expected: str) -> ExpressionSyntaxError:
         found = self._text[self.position : self.position + 20] or "its end"
         return ExpressionSyntaxError(f"expected {expected} at {found!r} in {self._text!r}")
 
@@ -452,17 +454,17 @@ def _count(allowed: range) -> str:
     return f"{allowed[0]} or {allowed[-1]}" if len(allowed) == 2 else f"at least {allowed[0]}"
 
 
-def compile_template(value: Json, place: str, wrong: dict[str, str]) -> Expression:
+def compile_template(value: Json, location: str, errors: dict[str, str]) -> Expression:
     """Compile a payload template.
 
     Parameters
     ----------
     value
         The template.
-    place
+    location
         Where it stands in the definition.
     wrong
-        Gets the mistakes: place to message.
+        Gets the mistakes: location to message.
 
     Returns
     -------
@@ -470,21 +472,21 @@ def compile_template(value: Json, place: str, wrong: dict[str, str]) -> Expressi
         Parts without a field to fill are constants, shared by all evaluations.
     """
     if isinstance(value, list):
-        items = tuple(compile_template(item, f"{place}/{index}", wrong) for index, item in enumerate(value))
+        items = tuple(compile_template(item, f"{location}/{index}", errors) for index, item in enumerate(value))
         return Constant(value) if all(isinstance(item, Constant) for item in items) else ArrayTemplate(items)
     if not isinstance(value, dict):
         return Constant(value)
     fields: list[tuple[str, Expression]] = []
     for name, part in value.items():
-        inner = f"{place}/{name}"
+        inner = f"{location}/{name}"
         if not name.endswith(".$"):
-            fields.append((name, compile_template(part, inner, wrong)))
+            fields.append((name, compile_template(part, inner, errors)))
         elif not isinstance(part, str):
-            wrong[inner] = f"expected a JSONPath or a call of an intrinsic function, got {dumps(part)}"
+            errors[inner] = f"expected a JSONPath or a call of an intrinsic function, got {dumps(part)}"
         else:
             try:
                 fields.append((name[:-2], compile_expression(part, name)))
             except ExpressionSyntaxError as error:
-                wrong[inner] = str(error)
+                errors[inner] = str(error)
     static = not any(name.endswith(".$") for name in value) and all(isinstance(part, Constant) for _, part in fields)
     return Constant(value) if static else ObjectTemplate(tuple(fields))

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from emulator.aws.stepfunctions.asl.json_values import Json, dumps, is_number, loads, same
+from emulator.aws.stepfunctions.asl.json_values import Json, dumps, is_number, json_equal, loads
 
 _TEXT_CHARACTERS = 10_000
 _RANGE_ITEMS = 1000
@@ -88,18 +88,18 @@ def _array(*values: Json) -> Json:
 
 
 def _partition(array: Json, size: Json) -> Json:
-    items, length = _array_of(array), _whole(size, "chunk size")
+    items, length = _array_of(array), _integer(size, "chunk size")
     if length < 1:
         raise IntrinsicError(f"chunk size: expected at least 1, got {size}")
     return [items[start : start + length] for start in range(0, len(items), length)]
 
 
 def _contains(array: Json, value: Json) -> Json:
-    return any(same(item, value) for item in _array_of(array))
+    return any(json_equal(item, value) for item in _array_of(array))
 
 
 def _range(first: Json, last: Json, step: Json) -> Json:
-    start, stop, stride = _whole(first, "first"), _whole(last, "last"), _whole(step, "step")
+    start, stop, stride = _integer(first, "first"), _integer(last, "last"), _integer(step, "step")
     if stride == 0:
         raise IntrinsicError("step: expected a number other than 0")
     numbers = range(start, stop + (1 if stride > 0 else -1), stride)
@@ -109,7 +109,7 @@ def _range(first: Json, last: Json, step: Json) -> Json:
 
 
 def _get_item(array: Json, index: Json) -> Json:
-    items, position = _array_of(array), _whole(index, "index")
+    items, position = _array_of(array), _integer(index, "index")
     if not 0 <= position < len(items):
         raise IntrinsicError(f"index: expected 0 to {len(items) - 1}, got {position}")
     return items[position]
@@ -162,15 +162,15 @@ def _merge(one: Json, other: Json, deep: Json) -> Json:
 
 
 def _random(start: Json, end: Json, seed: Json = None) -> Json:
-    first, last = _whole(start, "start"), _whole(end, "end")
+    first, last = _integer(start, "start"), _integer(end, "end")
     if first >= last:
         raise IntrinsicError(f"start: expected a number below end, got {first} and {last}")
-    generator = random.Random(None if seed is None else _whole(seed, "seed"))  # noqa: S311 - a seed must repeat it
+    generator = random.Random(None if seed is None else _integer(seed, "seed"))  # noqa: S311 - a seed must repeat it
     return generator.randrange(first, last)
 
 
 def _add(one: Json, other: Json) -> Json:
-    return _whole(one, "first number") + _whole(other, "second number")
+    return _integer(one, "first number") + _integer(other, "second number")
 
 
 def _split(text: Json, delimiters: Json) -> Json:
@@ -204,7 +204,7 @@ def _array_of(value: Json) -> list[Json]:
     return value
 
 
-def _whole(value: Json, what: str) -> int:
+def _integer(value: Json, what: str) -> int:
     """Return a number as AWS takes it: rounded to a whole one, within 32 bits."""
     # 1e999 is JSON, but no number here.
     if not is_number(value) or not math.isfinite(value):

@@ -29,11 +29,11 @@ def read_items(document: bytes, reader: ItemReader) -> list[Json]:
         return _read_csv(text, reader.headers, reader.delimiter)
     if reader.input_type == "JSONL":
         return [_parsed(line, f"line {number}") for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-    found = _pointed(_parsed(text, "the document"), reader.items_pointer)
+    found = _resolve_pointer(_parsed(text, "the document"), reader.items_pointer)
     if not isinstance(found, list):
         raise ItemsError(
             f"Attempting to map over non-iterable node: expected an array at {reader.items_pointer or 'the top'!r}, "
-            f"got {_kind(found)}{_arrays_within(found, reader.items_pointer)}"
+            f"got {_type_name(found)}{_arrays_within(found, reader.items_pointer)}"
         )
     return found
 
@@ -56,7 +56,7 @@ def _read_csv(text: str, headers: Sequence[str] | None, delimiter: str) -> list[
     return [dict(zip(headers, row, strict=False)) for row in filled]
 
 
-def _pointed(document: Json, pointer: str) -> Json:
+def _resolve_pointer(document: Json, pointer: str) -> Json:
     """Return what a JSON pointer (RFC 6901) points to."""
     for token in pointer.split("/")[1:]:
         name = token.replace("~1", "/").replace("~0", "~")
@@ -65,7 +65,9 @@ def _pointed(document: Json, pointer: str) -> Json:
         elif isinstance(document, list) and name.isdecimal() and int(name) < len(document):
             document = document[int(name)]
         else:
-            raise ItemsError(f"nothing lies at ItemsPointer {pointer!r}: there is no {name!r} in {_kind(document)}")
+            raise ItemsError(
+                f"nothing lies at ItemsPointer {pointer!r}: there is no {name!r} in {_type_name(document)}"
+            )
     return document
 
 
@@ -76,7 +78,7 @@ def _parsed(text: str, what: str) -> Json:
         raise ItemsError(f"{what} is no JSON: {error}") from None
 
 
-def _kind(value: Json) -> str:
+def _type_name(value: Json) -> str:
     return {dict: "an object", list: "an array", str: "a text", type(None): "null"}.get(type(value), "a plain value")
 
 

@@ -1,4 +1,4 @@
-"""From a definition's JSON to values; every mistake is found, with its place."""
+"""From a definition's JSON to values; every mistake is found, with its location."""
 
 from dataclasses import dataclass, field
 
@@ -13,9 +13,9 @@ from emulator.aws.stepfunctions.asl.definition import (
     SucceedState,
     WorkState,
 )
-from emulator.aws.stepfunctions.asl.diagnostics import DefinitionError, Fields, Findings
+from emulator.aws.stepfunctions.asl.diagnostics import DefinitionError, Diagnostics, Fields
 from emulator.aws.stepfunctions.asl.json_values import loads
-from emulator.aws.stepfunctions.asl.parse_states import Nested, parse_state, refuse_jsonata
+from emulator.aws.stepfunctions.asl.parse_states import ProgramParser, check_query_language, parse_state
 
 _TIMEOUT_S = range(1, 100_000_000)
 _STATE_NAME_CHARACTERS = 80
@@ -36,7 +36,7 @@ def parse_definition(text: str, machine_type: MachineType = MachineType.STANDARD
     DefinitionError
         When it has mistakes; all of them are named.
     """
-    found = Findings()
+    found = Diagnostics()
     try:
         content = loads(text)
     except ValueError as error:
@@ -53,16 +53,16 @@ def parse_definition(text: str, machine_type: MachineType = MachineType.STANDARD
 
 
 def _read(fields: Fields, machine_type: MachineType) -> Definition:
-    fields.text("Version")
-    comment = fields.text("Comment")
-    program = _ProgramParser(machine_type).program(fields)
-    timeout_s = fields.whole("TimeoutSeconds", _TIMEOUT_S)
-    fields.end("a state machine")
+    fields.string("Version")
+    comment = fields.string("Comment")
+    program = _MachineParser(machine_type).program(fields)
+    timeout_s = fields.integer("TimeoutSeconds", _TIMEOUT_S)
+    fields.reject_unknown("a state machine")
     return Definition(program, timeout_s, comment or "")
 
 
 @dataclass
-class _ProgramParser(Nested):
+class _MachineParser(ProgramParser):
     """Reads state machines within state machines; names and labels are unique over all of them."""
 
     machine_type: MachineType
@@ -71,15 +71,15 @@ class _ProgramParser(Nested):
 
     def program(self, fields: Fields) -> Program:
         """Read StartAt and States, and see that every state leads somewhere and is led to."""
-        refuse_jsonata(fields)
+        check_query_language(fields)
         fields.require("StartAt")
         fields.require("States")
-        start_at = fields.text("StartAt") or ""
+        start_at = fields.string("StartAt") or ""
         described = fields.object("States")
         states: dict[str, State] = {}
         names = list(described.names()) if described else []
         if described is not None and not names:
-            described.wrong("", "expected at least one state")
+            described.report("", "expected at least one state")
         for name in names:
             inner = described.object(name) if described else None
             if inner is not None:
@@ -88,39 +88,39 @@ class _ProgramParser(Nested):
                 if state is not None:
                     states[name] = state
         if start_at and start_at not in names:
-            fields.wrong("StartAt", f"no state named {start_at!r}", codes.MISSING_TRANSITION_TARGET)
+            fields.report("StartAt", f"no state named {start_at!r}", codes.MISSING_TRANSITION_TARGET)
         elif start_at and described is not None:
             self._check_transitions(start_at, states, names, described)
         return Program(start_at, states)
 
     def label(self, name: str, fields: Fields) -> str:
         """Take a distributed Map's label: the one written down, or one made of the state's name."""
-        label = fields.text("Label")
+        label = fields.string("Label")
         if label is not None:
             if label in self._labels:
-                fields.wrong("Label", f"there is another Map labelled {label!r}", codes.DUPLICATE_LABEL_NAME)
+                fields.report("Label", f"there is another Map labelled {label!r}", codes.DUPLICATE_LABEL_NAME)
             self._labels.add(label)
             return label
         return "".join(character for character in name if character.isalnum())[:40] or "Map"
 
     def _check_name(self, name: str, fields: Fields) -> None:
         if len(name) > _STATE_NAME_CHARACTERS:
-            fields.wrong(
+            fields.report(
                 "", f"a state's name has at most {_STATE_NAME_CHARACTERS} characters", codes.INVALID_STATE_NAME
             )
         if name in self._names:
-            fields.wrong(
+            fields.report(
                 "", f"there is another state named {name!r} at {self._names[name]}", codes.DUPLICATE_STATE_NAME
             )
-        self._names.setdefault(name, fields.place)
+        self._names.setdefault(name, fields.location)
 
     def _check_transitions(self, start_at: str, states: dict[str, State], names: list[str], described: Fields) -> None:
-        place, found = described.place, described.findings
+        location, found = described.location, described.diagnostics
         for state in states.values():
             for field_name, target in targets(state):
                 if target and target not in names:
                     found.add(
-                        f"{place}/{state.name}/{field_name}",
+                        f"{location}/{state.name}/{field_name}",
                         f"no state named {target!r}",
                         codes.MISSING_TRANSITION_TARGET,
                     )
@@ -136,19 +136,19 @@ class _ProgramParser(Nested):
         for name in names:
             if name not in reached:
                 found.add(
-                    f"{place}/{name}",
+                    f"{location}/{name}",
                     f"the state {name!r} is not reachable: nothing leads there from {start_at!r}",
                     codes.MISSING_TRANSITION_TARGET,
                 )
-        if not any(_ends(states[name]) for name in reached if name in states):
+        if not any(_is_terminal(states[name]) for name in reached if name in states):
             found.add(
-                place,
+                location,
                 "no state that can be reached ends: expected one with End, a Succeed or a Fail",
                 codes.MISSING_END_STATE,
             )
 
 
-def _ends(state: State) -> bool:
+def _is_terminal(state: State) -> bool:
     return isinstance(state, SucceedState | FailState) or (state.next is None and not isinstance(state, ChoiceState))
 
 

@@ -27,10 +27,10 @@ from emulator.aws.stepfunctions.asl.definition import (
     Transformation,
     WaitState,
 )
-from emulator.aws.stepfunctions.asl.diagnostics import INVALID_RESOURCE, Fields, shown
-from emulator.aws.stepfunctions.asl.expressions import ROOT, WHOLE, Constant, Expression, ReferencePath
+from emulator.aws.stepfunctions.asl.diagnostics import INVALID_RESOURCE, Fields, abbreviated
+from emulator.aws.stepfunctions.asl.expressions import ROOT_PATH, ROOT_REFERENCE, Constant, Expression, ReferencePath
 from emulator.aws.stepfunctions.asl.failures import ALL, NAMES
-from emulator.aws.stepfunctions.asl.json_values import timestamp
+from emulator.aws.stepfunctions.asl.json_values import parse_timestamp
 from emulator.aws.stepfunctions.asl.resources import Pattern, Resource, ResourceError, parse_resource
 from emulator.aws.stepfunctions.asl.retrying import (
     DEFAULT_BACKOFF_RATE,
@@ -64,7 +64,7 @@ _DELIMITERS = {"COMMA": ",", "PIPE": "|", "SEMICOLON": ";", "SPACE": " ", "TAB":
 _LAMBDA_PARAMETERS = {"FunctionName", "Payload", "Qualifier", "InvocationType", "ClientContext", "LogType"}
 
 
-class Nested(ABC):
+class ProgramParser(ABC):
     """What a state's parser needs of the whole: the programs within it, and what is unique over them."""
 
     machine_type: MachineType
@@ -78,12 +78,12 @@ class Nested(ABC):
         """Return a distributed Map's label."""
 
 
-def refuse_jsonata(fields: Fields) -> bool:
+def check_query_language(fields: Fields) -> bool:
     """Read QueryLanguage; tell whether it is the one that is emulated."""
     language = fields.raw("QueryLanguage")
     if language in (None, "JSONPath"):
         return True
-    fields.wrong("QueryLanguage", f"only JSONPath is emulated, got {shown(language)}; rewrite it with JSONPath")
+    fields.report("QueryLanguage", f"only JSONPath is emulated, got {abbreviated(language)}; rewrite it with JSONPath")
     return False
 
 
@@ -107,23 +107,23 @@ def parse_flow(fields: Fields, *names: str) -> DataFlow:
 def parse_result_path(fields: Fields) -> ReferencePath | None:
     """Read ResultPath; None when the result is to be dropped."""
     if not fields.has("ResultPath"):
-        return ROOT
+        return ROOT_REFERENCE
     return None if fields.raw("ResultPath") is None else fields.reference_path("ResultPath")
 
 
 def parse_assign(fields: Fields) -> Expression | None:
     """Read Assign."""
     if fields.has("Assign") and not isinstance(fields.raw("Assign"), dict):
-        fields.wrong("Assign", f"expected an object, got {shown(fields.raw('Assign'))}")
+        fields.report("Assign", f"expected an object, got {abbreviated(fields.raw('Assign'))}")
     return fields.template("Assign")
 
 
 def parse_next(fields: Fields) -> str | None:
     """Read Next or End: exactly one of them."""
-    following = fields.text("Next")
-    end = fields.flag("End")
+    following = fields.string("Next")
+    end = fields.boolean("End")
     if fields.has("Next") == (end is True):
-        fields.wrong("", "expected either Next, or End with true" + (", not both" if end else ""))
+        fields.report("", "expected either Next, or End with true" + (", not both" if end else ""))
     return following
 
 
@@ -134,16 +134,16 @@ def parse_retriers(fields: Fields) -> tuple[Retrier, ...]:
 
 
 def _parse_retrier(entry: Fields, *, last: bool) -> Retrier:
-    entry.text("Comment")
+    entry.string("Comment")
     errors = _parse_errors(entry, last=last)
-    interval_s = entry.whole("IntervalSeconds", _POSITIVE_SECONDS) or DEFAULT_INTERVAL_S
-    attempts = entry.whole("MaxAttempts", _SECONDS)
+    interval_s = entry.integer("IntervalSeconds", _POSITIVE_SECONDS) or DEFAULT_INTERVAL_S
+    attempts = entry.integer("MaxAttempts", _SECONDS)
     rate = entry.number("BackoffRate", 1.0, float("inf"))
-    max_delay_s = entry.whole("MaxDelaySeconds", _MAX_DELAY_S)
+    max_delay_s = entry.integer("MaxDelaySeconds", _MAX_DELAY_S)
     if max_delay_s is not None and max_delay_s <= interval_s:
-        entry.wrong("MaxDelaySeconds", f"expected more than IntervalSeconds ({interval_s}), got {max_delay_s}")
+        entry.report("MaxDelaySeconds", f"expected more than IntervalSeconds ({interval_s}), got {max_delay_s}")
     jitter = entry.one_of("JitterStrategy", ("FULL", "NONE"))
-    entry.end("a retrier")
+    entry.reject_unknown("a retrier")
     return Retrier(
         errors,
         interval_s,
@@ -161,12 +161,12 @@ def parse_catchers(fields: Fields) -> tuple[Catcher, ...]:
 
 
 def _parse_catcher(entry: Fields, *, last: bool) -> Catcher:
-    entry.text("Comment")
+    entry.string("Comment")
     errors = _parse_errors(entry, last=last)
     entry.require("Next")
-    following = entry.text("Next") or ""
+    following = entry.string("Next") or ""
     result_path, assign = parse_result_path(entry), parse_assign(entry)
-    entry.end("a catcher")
+    entry.reject_unknown("a catcher")
     return Catcher(errors, following, result_path, assign)
 
 
@@ -175,19 +175,19 @@ def _parse_errors(entry: Fields, *, last: bool) -> tuple[str, ...]:
     names = entry.raw("ErrorEquals")
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         if entry.has("ErrorEquals"):
-            entry.wrong("ErrorEquals", f"expected an array of error names, got {shown(names)}")
+            entry.report("ErrorEquals", f"expected an array of error names, got {abbreviated(names)}")
         return ()
     if ALL in names and (len(names) > 1 or not last):
-        entry.wrong("ErrorEquals", f"{ALL} must stand alone, and in the last entry")
+        entry.report("ErrorEquals", f"{ALL} must stand alone, and in the last entry")
     for name in names:
         if name.startswith("States.") and name not in NAMES:
-            entry.wrong("ErrorEquals", f"there is no error {name!r}; names that start with States. are the language's")
+            entry.report("ErrorEquals", f"there is no error {name!r}; names that start with States. are the language's")
     return tuple(names)
 
 
-def parse_state(name: str, fields: Fields, nested: Nested) -> State | None:
+def parse_state(name: str, fields: Fields, parser: ProgramParser) -> State | None:
     """Read a state; None when it has no valid Type."""
-    parsers: Mapping[str, Callable[[str, Fields, Nested], State]] = {
+    parsers: Mapping[str, Callable[[str, Fields, ProgramParser], State]] = {
         "Task": _parse_task,
         "Pass": _parse_pass,
         "Choice": _parse_choice,
@@ -201,28 +201,28 @@ def parse_state(name: str, fields: Fields, nested: Nested) -> State | None:
     kind = fields.one_of("Type", parsers.keys())
     if kind is None:
         return None
-    fields.text("Comment")
-    if not refuse_jsonata(fields):
+    fields.string("Comment")
+    if not check_query_language(fields):
         return None
-    state = parsers[kind](name, fields, nested)
-    fields.end(f"a {kind} state")
+    state = parsers[kind](name, fields, parser)
+    fields.reject_unknown(f"a {kind} state")
     return state
 
 
-def _parse_pass(name: str, fields: Fields, _: Nested) -> State:
+def _parse_pass(name: str, fields: Fields, _: ProgramParser) -> State:
     flow = parse_flow(fields, "Parameters", "ResultPath", "Assign")
     result = fields.raw("Result") if fields.has("Result") else MISSING
     return PassState(name, parse_next(fields), flow, result)
 
 
-def _parse_succeed(name: str, fields: Fields, _: Nested) -> State:
+def _parse_succeed(name: str, fields: Fields, _: ProgramParser) -> State:
     return SucceedState(name, None, parse_flow(fields))
 
 
-def _parse_fail(name: str, fields: Fields, _: Nested) -> State:
+def _parse_fail(name: str, fields: Fields, _: ProgramParser) -> State:
     fields.at_most_one("Error", "ErrorPath")
     fields.at_most_one("Cause", "CausePath")
-    error, cause = (_written(fields.text(field), fields.expression(field + "Path")) for field in ("Error", "Cause"))
+    error, cause = (_written(fields.string(field), fields.expression(field + "Path")) for field in ("Error", "Cause"))
     return FailState(name, None, DataFlow(), error, cause)
 
 
@@ -230,20 +230,20 @@ def _written(text: str | None, expression: Expression | None) -> Expression | No
     return expression if text is None else Constant(text)
 
 
-def _parse_choice(name: str, fields: Fields, _: Nested) -> State:
+def _parse_choice(name: str, fields: Fields, _: ProgramParser) -> State:
     fields.require("Choices")
     flow = parse_flow(fields, "Assign")
-    return ChoiceState(name, None, flow, choices=parse_choices(fields), default=fields.text("Default"))
+    return ChoiceState(name, None, flow, choices=parse_choices(fields), default=fields.string("Default"))
 
 
-def _parse_wait(name: str, fields: Fields, _: Nested) -> State:
+def _parse_wait(name: str, fields: Fields, _: ProgramParser) -> State:
     kinds = ("Seconds", "SecondsPath", "Timestamp", "TimestampPath")
     if sum(map(fields.has, kinds)) != 1:
-        fields.wrong("", f"expected exactly one of {', '.join(kinds)}")
-    seconds, seconds_path = fields.whole("Seconds", _SECONDS), fields.path("SecondsPath")
-    until, until_path = fields.text("Timestamp"), fields.path("TimestampPath")
-    if until is not None and timestamp(until) is None:
-        fields.wrong("Timestamp", f"expected a timestamp such as 2026-01-31T12:00:00Z, got {until!r}")
+        fields.report("", f"expected exactly one of {', '.join(kinds)}")
+    seconds, seconds_path = fields.integer("Seconds", _SECONDS), fields.path("SecondsPath")
+    until, until_path = fields.string("Timestamp"), fields.path("TimestampPath")
+    if until is not None and parse_timestamp(until) is None:
+        fields.report("Timestamp", f"expected a timestamp such as 2026-01-31T12:00:00Z, got {until!r}")
     return WaitState(
         name,
         parse_next(fields),
@@ -253,26 +253,26 @@ def _parse_wait(name: str, fields: Fields, _: Nested) -> State:
     )
 
 
-def _parse_parallel(name: str, fields: Fields, nested: Nested) -> State:
+def _parse_parallel(name: str, fields: Fields, parser: ProgramParser) -> State:
     fields.require("Branches")
     branches = []
     for branch in fields.objects("Branches"):
-        branch.text("Comment")
-        branches.append(nested.program(branch))
-        branch.end("a branch")
+        branch.string("Comment")
+        branches.append(parser.program(branch))
+        branch.reject_unknown("a branch")
     flow = parse_flow(fields, "Parameters", "ResultSelector", "ResultPath", "Assign")
     return ParallelState(
         name, parse_next(fields), flow, parse_retriers(fields), parse_catchers(fields), branches=tuple(branches)
     )
 
 
-def _parse_task(name: str, fields: Fields, nested: Nested) -> State:
+def _parse_task(name: str, fields: Fields, parser: ProgramParser) -> State:
     fields.require("Resource")
-    resource = _parse_resource(fields, nested.machine_type)
-    timeout_s = fields.whole_or_path("TimeoutSeconds", _POSITIVE_SECONDS)
-    heartbeat_s = fields.whole_or_path("HeartbeatSeconds", _POSITIVE_SECONDS)
+    resource = _parse_resource(fields, parser.machine_type)
+    timeout_s = fields.integer_or_path("TimeoutSeconds", _POSITIVE_SECONDS)
+    heartbeat_s = fields.integer_or_path("HeartbeatSeconds", _POSITIVE_SECONDS)
     if isinstance(timeout_s, int) and isinstance(heartbeat_s, int) and heartbeat_s >= timeout_s:
-        fields.wrong("HeartbeatSeconds", f"expected less than TimeoutSeconds ({timeout_s}), got {heartbeat_s}")
+        fields.report("HeartbeatSeconds", f"expected less than TimeoutSeconds ({timeout_s}), got {heartbeat_s}")
     if fields.has("Credentials"):
         fields.template("Credentials")
     _check_parameters(fields, resource)
@@ -291,13 +291,13 @@ def _parse_task(name: str, fields: Fields, nested: Nested) -> State:
 
 def _parse_resource(fields: Fields, machine_type: MachineType) -> Resource:
     try:
-        resource = parse_resource(fields.text("Resource") or "")
+        resource = parse_resource(fields.string("Resource") or "")
     except ResourceError as error:
         if isinstance(fields.raw("Resource"), str):
-            fields.wrong("Resource", str(error), codes.INVALID_RESOURCE)
+            fields.report("Resource", str(error), codes.INVALID_RESOURCE)
         return Resource.of_function("")
-    if machine_type is MachineType.EXPRESS and resource.pattern is not Pattern.ANSWER:
-        fields.wrong("Resource", f"an EXPRESS workflow cannot wait: no .{resource.pattern}", codes.INVALID_RESOURCE)
+    if machine_type is MachineType.EXPRESS and resource.pattern is not Pattern.REQUEST_RESPONSE:
+        fields.report("Resource", f"an EXPRESS workflow cannot wait: no .{resource.pattern}", codes.INVALID_RESOURCE)
     return resource
 
 
@@ -307,16 +307,16 @@ def _check_parameters(fields: Fields, resource: Resource) -> None:
         return
     parameters = fields.raw("Parameters")
     if not isinstance(parameters, dict):
-        fields.wrong("Parameters", f"expected an object with FunctionName, got {shown(parameters)}")
+        fields.report("Parameters", f"expected an object with FunctionName, got {abbreviated(parameters)}")
         return
     names = {name.removesuffix(".$"): name for name in parameters}
     if "FunctionName" not in names:
-        fields.wrong("Parameters", "the field 'FunctionName' is required")
+        fields.report("Parameters", "the field 'FunctionName' is required")
     for plain in sorted(names.keys() - _LAMBDA_PARAMETERS):
-        fields.wrong(f"Parameters/{names[plain]}", f"the field {plain!r} is not supported by lambda:invoke")
+        fields.report(f"Parameters/{names[plain]}", f"the field {plain!r} is not supported by lambda:invoke")
 
 
-def parse_map(name: str, fields: Fields, nested: Nested) -> State:
+def parse_map(name: str, fields: Fields, parser: ProgramParser) -> State:
     """Read a Map state."""
     fields.at_most_one("ItemProcessor", "Iterator")
     processor_name = "Iterator" if fields.has("Iterator") else "ItemProcessor"
@@ -324,20 +324,20 @@ def parse_map(name: str, fields: Fields, nested: Nested) -> State:
     processor = fields.object(processor_name)
     program, child_type = Program("", {}), None
     if processor is not None:
-        processor.text("Comment")
-        child_type = _parse_processor_config(processor, nested)
-        program = nested.program(processor)
-        processor.end("an item processor")
+        processor.string("Comment")
+        child_type = _parse_processor_config(processor, parser)
+        program = parser.program(processor)
+        processor.reject_unknown("an item processor")
     # Parameters is what ItemSelector was called first; it makes the items, and not the state's own input.
     fields.at_most_one("ItemSelector", "Parameters")
     selector = fields.template("ItemSelector") or fields.template("Parameters")
     distribution = None
     if child_type is not None:
-        distribution = _parse_distribution(name, fields, nested, child_type)
+        distribution = _parse_distribution(name, fields, parser, child_type)
     else:
         for only in _DISTRIBUTED_ONLY:
             if fields.has(only):
-                fields.wrong(only, 'only a Map with "ProcessorConfig": {"Mode": "DISTRIBUTED"} has this field')
+                fields.report(only, 'only a Map with "ProcessorConfig": {"Mode": "DISTRIBUTED"} has this field')
                 fields.raw(only)
     return MapState(
         name,
@@ -346,14 +346,14 @@ def parse_map(name: str, fields: Fields, nested: Nested) -> State:
         parse_retriers(fields),
         parse_catchers(fields),
         processor=program,
-        items_path=fields.path("ItemsPath") or WHOLE,
+        items_path=fields.path("ItemsPath") or ROOT_PATH,
         item_selector=selector,
-        max_concurrency=fields.whole_or_path("MaxConcurrency", _COUNT) or 0,
+        max_concurrency=fields.integer_or_path("MaxConcurrency", _COUNT) or 0,
         distribution=distribution,
     )
 
 
-def _parse_processor_config(processor: Fields, nested: Nested) -> MachineType | None:
+def _parse_processor_config(processor: Fields, parser: ProgramParser) -> MachineType | None:
     """Return the type of the child executions of a distributed Map, None for an inline one."""
     config = processor.object("ProcessorConfig")
     if config is None:
@@ -363,17 +363,17 @@ def _parse_processor_config(processor: Fields, nested: Nested) -> MachineType | 
     if mode == "DISTRIBUTED" and kind is None and not config.has("ExecutionType"):
         config.require("ExecutionType")
     if mode != "DISTRIBUTED" and config.has("ExecutionType"):
-        config.wrong("ExecutionType", "only Mode DISTRIBUTED has child executions")
-    if mode == "DISTRIBUTED" and nested.machine_type is MachineType.EXPRESS:
-        config.wrong("Mode", "an EXPRESS workflow cannot have a distributed Map")
-    config.end("a processor config")
+        config.report("ExecutionType", "only Mode DISTRIBUTED has child executions")
+    if mode == "DISTRIBUTED" and parser.machine_type is MachineType.EXPRESS:
+        config.report("Mode", "an EXPRESS workflow cannot have a distributed Map")
+    config.reject_unknown("a processor config")
     return MachineType(kind or "STANDARD") if mode == "DISTRIBUTED" else None
 
 
-def _parse_distribution(name: str, fields: Fields, nested: Nested, child_type: MachineType) -> Distribution:
-    label = nested.label(name, fields)
+def _parse_distribution(name: str, fields: Fields, parser: ProgramParser, child_type: MachineType) -> Distribution:
+    label = parser.label(name, fields)
     if not _LABEL.fullmatch(label):
-        fields.wrong("Label", f"expected 1 to 40 characters without spaces, brackets and wildcards, got {label!r}")
+        fields.report("Label", f"expected 1 to 40 characters without spaces, brackets and wildcards, got {label!r}")
     percentage = fields.number("ToleratedFailurePercentage", 0, 100)
     fields.at_most_one("ToleratedFailurePercentage", "ToleratedFailurePercentagePath")
     return Distribution(
@@ -382,7 +382,7 @@ def _parse_distribution(name: str, fields: Fields, nested: Nested, child_type: M
         _parse_reader(fields.object("ItemReader")),
         _parse_batcher(fields.object("ItemBatcher")),
         _parse_writer(fields.object("ResultWriter")),
-        fields.whole_or_path("ToleratedFailureCount", _COUNT),
+        fields.integer_or_path("ToleratedFailureCount", _COUNT),
         fields.path("ToleratedFailurePercentagePath") if percentage is None else percentage,
     )
 
@@ -391,27 +391,27 @@ def _parse_reader(fields: Fields | None) -> ItemReader | None:
     if fields is None:
         return None
     fields.require("Resource")
-    resource = fields.text("Resource")
+    resource = fields.string("Resource")
     if resource is not None and resource not in _READERS:
-        fields.wrong("Resource", f"expected {' or '.join(_READERS)}, got {resource!r}", INVALID_RESOURCE)
+        fields.report("Resource", f"expected {' or '.join(_READERS)}, got {resource!r}", INVALID_RESOURCE)
     action = _READERS.get(resource or "", "getObject")
     parameters = _bucket_parameters(fields, "Bucket", "Key" if action == "getObject" else None)
     config = fields.object("ReaderConfig")
-    fields.end("an item reader")
+    fields.reject_unknown("an item reader")
     if config is None:
         if action == "getObject":
-            fields.wrong("", "the field 'ReaderConfig' with an InputType is required for getObject")
+            fields.report("", "the field 'ReaderConfig' with an InputType is required for getObject")
         return ItemReader(action, parameters)
     if action == "getObject":
         config.require("InputType")
     input_type = config.one_of("InputType", ("JSON", "JSONL", "CSV"))
     headers = _parse_headers(config) if input_type == "CSV" else None
     delimiter = config.one_of("CSVDelimiter", _DELIMITERS.keys()) if input_type == "CSV" else None
-    pointer = config.text("ItemsPointer") if input_type == "JSON" else None
+    pointer = config.string("ItemsPointer") if input_type == "JSON" else None
     if pointer and not pointer.startswith("/"):
-        config.wrong("ItemsPointer", f"expected a JSON pointer that starts with /, got {pointer!r}")
-    max_items = config.whole_or_path("MaxItems", _COUNT)
-    config.end(f"a reader config for {input_type or 'no InputType'}")
+        config.report("ItemsPointer", f"expected a JSON pointer that starts with /, got {pointer!r}")
+    max_items = config.integer_or_path("MaxItems", _COUNT)
+    config.reject_unknown(f"a reader config for {input_type or 'no InputType'}")
     return ItemReader(
         action, parameters, input_type or "JSON", headers, _DELIMITERS[delimiter or "COMMA"], pointer or "", max_items
     )
@@ -423,10 +423,10 @@ def _parse_headers(config: Fields) -> tuple[str, ...] | None:
     headers = config.raw("CSVHeaders")
     if location != "GIVEN":
         if config.has("CSVHeaders"):
-            config.wrong("CSVHeaders", "only CSVHeaderLocation GIVEN has headers")
+            config.report("CSVHeaders", "only CSVHeaderLocation GIVEN has headers")
         return None
     if not isinstance(headers, list) or not headers or not all(isinstance(header, str) for header in headers):
-        config.wrong("CSVHeaders", f"expected an array of column names, got {shown(headers)}")
+        config.report("CSVHeaders", f"expected an array of column names, got {abbreviated(headers)}")
         return None
     return tuple(headers)
 
@@ -434,34 +434,34 @@ def _parse_headers(config: Fields) -> tuple[str, ...] | None:
 def _parse_batcher(fields: Fields | None) -> ItemBatcher | None:
     if fields is None:
         return None
-    items = fields.whole_or_path("MaxItemsPerBatch", _POSITIVE)
-    size = fields.whole_or_path("MaxInputBytesPerBatch", _BATCH_BYTES)
+    items = fields.integer_or_path("MaxItemsPerBatch", _POSITIVE)
+    size = fields.integer_or_path("MaxInputBytesPerBatch", _BATCH_BYTES)
     names = ("MaxItemsPerBatch", "MaxItemsPerBatchPath", "MaxInputBytesPerBatch", "MaxInputBytesPerBatchPath")
     if not any(map(fields.has, names)):
-        fields.wrong("", "expected MaxItemsPerBatch, MaxInputBytesPerBatch or both")
+        fields.report("", "expected MaxItemsPerBatch, MaxInputBytesPerBatch or both")
     batch_input = fields.template("BatchInput")
-    fields.end("an item batcher")
+    fields.reject_unknown("an item batcher")
     return ItemBatcher(items, size, batch_input)
 
 
 def _parse_writer(fields: Fields | None) -> ResultWriter | None:
     if fields is None:
         return None
-    resource = fields.text("Resource")
+    resource = fields.string("Resource")
     if resource is not None and resource != _WRITER:
-        fields.wrong("Resource", f"expected {_WRITER}, got {resource!r}", INVALID_RESOURCE)
+        fields.report("Resource", f"expected {_WRITER}, got {resource!r}", INVALID_RESOURCE)
     if fields.has("Resource") != fields.has("Parameters"):
-        fields.wrong("", "expected Resource and Parameters together")
+        fields.report("", "expected Resource and Parameters together")
     parameters = _bucket_parameters(fields, "Bucket", None) if fields.has("Parameters") else None
     config = fields.object("WriterConfig")
     transformation, output = None, None
     if config is not None:
         transformation = config.one_of("Transformation", tuple(Transformation))
         output = config.one_of("OutputType", ("JSON", "JSONL"))
-        config.end("a writer config")
+        config.reject_unknown("a writer config")
     elif parameters is None:
-        fields.wrong("", "expected WriterConfig, or Resource and Parameters")
-    fields.end("a result writer")
+        fields.report("", "expected WriterConfig, or Resource and Parameters")
+    fields.reject_unknown("a result writer")
     default = Transformation.NONE if parameters is not None else Transformation.COMPACT
     return ResultWriter(parameters, Transformation(transformation or default), output == "JSONL")
 
@@ -473,7 +473,7 @@ def _bucket_parameters(fields: Fields, *required: str | None) -> Expression:
         present = {name.removesuffix(".$") for name in parameters}
         for name in required:
             if name is not None and name not in present:
-                fields.wrong("Parameters", f"the field {name!r} is required")
+                fields.report("Parameters", f"the field {name!r} is required")
     elif fields.has("Parameters"):
-        fields.wrong("Parameters", f"expected an object, got {shown(parameters)}")
+        fields.report("Parameters", f"expected an object, got {abbreviated(parameters)}")
     return fields.template("Parameters") or Constant({})

@@ -13,7 +13,7 @@ _PREFIX = re.compile(r"arn:aws[a-z-]*:states:[a-z0-9-]*:\d*:")
 class Pattern(StrEnum):
     """What a Task waits for: the answer, the end of the job it started, or somebody to send a token back."""
 
-    ANSWER = ""
+    REQUEST_RESPONSE = ""
     SYNC = "sync"
     SYNC_2 = "sync:2"
     TASK_TOKEN = "waitForTaskToken"  # noqa: S105 - a pattern's name
@@ -42,7 +42,7 @@ class Resource:
     arn: str
     service: str = ""
     action: str = ""
-    pattern: Pattern = Pattern.ANSWER
+    pattern: Pattern = Pattern.REQUEST_RESPONSE
     sdk: bool = False
 
     @classmethod
@@ -58,17 +58,21 @@ class Resource:
 
 # What can be called without aws-sdk, and the patterns that each has on AWS, source:
 # https://docs.aws.amazon.com/step-functions/latest/dg/integrate-services.html
-_ANSWER, _JOBS, _TOKEN = frozenset({Pattern.ANSWER}), frozenset({Pattern.SYNC, Pattern.SYNC_2}), {Pattern.TASK_TOKEN}
+_REQUEST_RESPONSE, _JOBS, _TOKEN = (
+    frozenset({Pattern.REQUEST_RESPONSE}),
+    frozenset({Pattern.SYNC, Pattern.SYNC_2}),
+    {Pattern.TASK_TOKEN},
+)
 OPTIMIZED: dict[tuple[str, str], frozenset[Pattern]] = {
-    ("lambda", "invoke"): _ANSWER | _TOKEN,
-    ("states", "startExecution"): _ANSWER | _JOBS | _TOKEN,
-    ("dynamodb", "getItem"): _ANSWER,
-    ("dynamodb", "putItem"): _ANSWER,
-    ("dynamodb", "updateItem"): _ANSWER,
-    ("dynamodb", "deleteItem"): _ANSWER,
-    ("sns", "publish"): _ANSWER | _TOKEN,
-    ("sqs", "sendMessage"): _ANSWER | _TOKEN,
-    ("events", "putEvents"): _ANSWER | _TOKEN,
+    ("lambda", "invoke"): _REQUEST_RESPONSE | _TOKEN,
+    ("states", "startExecution"): _REQUEST_RESPONSE | _JOBS | _TOKEN,
+    ("dynamodb", "getItem"): _REQUEST_RESPONSE,
+    ("dynamodb", "putItem"): _REQUEST_RESPONSE,
+    ("dynamodb", "updateItem"): _REQUEST_RESPONSE,
+    ("dynamodb", "deleteItem"): _REQUEST_RESPONSE,
+    ("sns", "publish"): _REQUEST_RESPONSE | _TOKEN,
+    ("sqs", "sendMessage"): _REQUEST_RESPONSE | _TOKEN,
+    ("events", "putEvents"): _REQUEST_RESPONSE | _TOKEN,
 }
 
 

@@ -46,7 +46,7 @@ class Retrier:
     max_delay_s: float | None = None
     jitter: bool = False
 
-    def longest_delay_s(self, retries: int) -> float:
+    def base_delay_s(self, retries: int) -> float:
         """Return the wait before the next retry, seconds, when some have been made already; before any jitter."""
         try:
             delay_s = self.interval_s * self.backoff_rate**retries
@@ -77,7 +77,7 @@ class RetryCounts:
             if matches(retrier.errors, error):
                 if self._used[index] >= retrier.max_attempts:
                     return None
-                delay_s = retrier.longest_delay_s(self._used[index])
+                delay_s = retrier.base_delay_s(self._used[index])
                 self._used[index] += 1
                 return random.uniform(0, delay_s) if retrier.jitter else delay_s  # noqa: S311 - spreads load
         return None

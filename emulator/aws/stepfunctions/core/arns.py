@@ -33,7 +33,7 @@ def map_run_arn(machine_name: str, label: str) -> str:
     return f"{_PREFIX}:mapRun:{_labelled(machine_name, label)}:{uuid.uuid4()}"
 
 
-def checked_arn(arn: object, *kinds: str) -> str:
+def validate_arn(arn: object, *kinds: str) -> str:
     """Return an ARN of one of several kinds.
 
     Raises
@@ -49,7 +49,7 @@ def checked_arn(arn: object, *kinds: str) -> str:
     return match[0]
 
 
-def checked_name(name: object) -> str:
+def validate_name(name: object) -> str:
     """Return the name of a state machine or execution.
 
     Raises

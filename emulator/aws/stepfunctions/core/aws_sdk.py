@@ -38,7 +38,7 @@ _BOTO_NAMES = {
 _ERROR_PREFIXES = {"dynamodb": "DynamoDb", "cloudwatchlogs": "CloudWatchLogs", "eventbridge": "EventBridge"}
 
 
-class AwsCalls:
+class AwsClient:
     """Calls AWS services at an endpoint.
 
     Parameters
@@ -113,7 +113,7 @@ class SdkTasks:
         Makes the calls.
     """
 
-    def __init__(self, aws: AwsCalls) -> None:
+    def __init__(self, aws: AwsClient) -> None:
         self._aws = aws
 
     async def call(self, call: TaskCall) -> Json:
@@ -134,28 +134,28 @@ class SdkTasks:
         if operation not in model.operation_names:
             raise StateFailure(RUNTIME, f"{resource.service} has no action {resource.action!r}")
         shapes = model.operation_model(operation)
-        parameters = _renamed(call.parameters if call.parameters is not None else {}, shapes.input_shape)
+        parameters = _to_boto_names(call.parameters if call.parameters is not None else {}, shapes.input_shape)
         try:
             answer = await self._aws.call(service, operation, parameters)
         except ParamValidationError as error:
             raise StateFailure(RUNTIME, f"The Parameters are not what {operation} takes: {error}") from None
         except ClientError as error:
-            raise _refused(resource.service, error) from None
+            raise _service_failure(resource.service, error) from None
         except BotoCoreError as error:
             raise StateFailure(TASK_FAILED, f"{operation}: {error}") from None
         return _to_json(answer)
 
 
-def _renamed(value: Json, shape: Shape | None) -> Any:
+def _to_boto_names(value: Json, shape: Shape | None) -> Any:
     """Return parameters under the names that boto3 knows: some services begin theirs with a small letter."""
     if isinstance(shape, StructureShape) and isinstance(value, dict):
         known = {str(member).lower(): str(member) for member in shape.members}
         names = {str(name): known.get(str(name).lower(), str(name)) for name in value}
-        return {names[name]: _renamed(part, shape.members.get(names[name])) for name, part in value.items()}
+        return {names[name]: _to_boto_names(part, shape.members.get(names[name])) for name, part in value.items()}
     if isinstance(shape, ListShape) and isinstance(value, list):
-        return [_renamed(item, shape.member) for item in value]
+        return [_to_boto_names(item, shape.member) for item in value]
     if isinstance(shape, MapShape) and isinstance(value, dict):
-        return {name: _renamed(part, shape.value) for name, part in value.items()}
+        return {name: _to_boto_names(part, shape.value) for name, part in value.items()}
     if shape is not None and shape.type_name == "blob":
         return value if isinstance(value, str) else dumps(value)
     # A text parameter that is given an object takes it as JSON, such as StartExecution's Input.
@@ -177,7 +177,7 @@ def _to_json(value: Any) -> Json:
     return value
 
 
-def _refused(service: str, error: ClientError) -> StateFailure:
+def _service_failure(service: str, error: ClientError) -> StateFailure:
     code = error.response["Error"]["Code"]
     code = code if code.endswith("Exception") else f"{code}Exception"
     prefix = _ERROR_PREFIXES.get(service, service[0].upper() + service[1:])

@@ -21,26 +21,26 @@ from emulator.aws.stepfunctions.asl.failures import (
 from emulator.aws.stepfunctions.asl.items import ItemsError, Tolerance, batches, read_items
 from emulator.aws.stepfunctions.asl.json_values import Json, dumps
 from emulator.aws.stepfunctions.core.arns import machine_arn
-from emulator.aws.stepfunctions.core.aws_sdk import AwsCalls
-from emulator.aws.stepfunctions.core.concurrency import for_each
-from emulator.aws.stepfunctions.core.execution import Execution, MapRun, error_details, iso
-from emulator.aws.stepfunctions.core.interpreter import Interpreter, Visit
+from emulator.aws.stepfunctions.core.aws_sdk import AwsClient
+from emulator.aws.stepfunctions.core.concurrency import run_concurrently
+from emulator.aws.stepfunctions.core.execution import Execution, MapRun, error_details, format_timestamp
+from emulator.aws.stepfunctions.core.interpreter import Interpreter, StateExecution
 from emulator.aws.stepfunctions.core.records import Status
 
 
-def results(map_run: MapRun, children: Sequence[Execution], transformation: Transformation) -> list[Json]:
-    """Return what is said of child executions; of those that did not succeed, always all there is to say."""
-    said: list[Json] = []
+def child_results(map_run: MapRun, children: Sequence[Execution], transformation: Transformation) -> list[Json]:
+    """Return what is entries of child executions; of those that did not succeed, always all there is to say."""
+    entries: list[Json] = []
     for child in children:
         if child.status is not Status.SUCCEEDED or transformation is Transformation.NONE:
-            said.append(_description(map_run, child))
+            entries.append(_description(map_run, child))
             continue
         output = json.loads(child.output_text or "null")
         if transformation is Transformation.FLATTEN and isinstance(output, list):
-            said.extend(output)
+            entries.extend(output)
         else:
-            said.append(output)
-    return said
+            entries.append(output)
+    return entries
 
 
 def _description(map_run: MapRun, child: Execution) -> Json:
@@ -52,7 +52,7 @@ def _description(map_run: MapRun, child: Execution) -> Json:
         "RedriveCount": 0,
         "RedriveStatus": "NOT_REDRIVABLE",
         "RedriveStatusReason": "Redrive is not emulated",
-        "StartDate": iso(child.started_at),
+        "StartDate": format_timestamp(child.started_at),
         "StateMachineArn": machine_arn(child.machine.name, map_run.distribution.label),
         "Status": child.status,
     }
@@ -61,7 +61,7 @@ def _description(map_run: MapRun, child: Execution) -> Json:
     if child.failure is not None:
         described |= child.failure.output()
     if child.stopped_at is not None:
-        described["StopDate"] = iso(child.stopped_at)
+        described["StopDate"] = format_timestamp(child.stopped_at)
     return described
 
 
@@ -87,11 +87,11 @@ def result_files(map_run: MapRun, prefix: str, bucket: str) -> tuple[str, dict[s
     listed: dict[str, Json] = {}
     for name, children in groups.items():
         ordered = sorted(children, key=map_run.index_of)
-        said = results(map_run, ordered, transformation)
+        entries = child_results(map_run, ordered, transformation)
         key = f"{folder}/{name}_0.{'jsonl' if lines else 'json'}"
-        if said:
-            files[key] = "\n".join(map(dumps, said)) if lines else dumps(said)
-        listed[name] = [{"Key": key, "Size": len(files[key].encode())}] if said else []
+        if entries:
+            files[key] = "\n".join(map(dumps, entries)) if lines else dumps(entries)
+        listed[name] = [{"Key": key, "Size": len(files[key].encode())}] if entries else []
     manifest = {"DestinationBucket": bucket, "MapRunArn": map_run.arn, "ResultFiles": listed}
     return f"{folder}/manifest.json", {**files, f"{folder}/manifest.json": dumps(manifest)}
 
@@ -111,72 +111,72 @@ class DistributedMaps:
         Runs child executions.
     """
 
-    def __init__(self, aws: AwsCalls, run_child: RunChild) -> None:
+    def __init__(self, aws: AwsClient, run_child: RunChild) -> None:
         self._aws = aws
         self._run_child = run_child
 
-    async def run(self, interpreter: Interpreter, visit: Visit[MapState], distribution: Distribution) -> Json:
+    async def run(self, interpreter: Interpreter, step: StateExecution[MapState], distribution: Distribution) -> Json:
         """Run a Map once; return its result."""
-        execution, scope = interpreter.execution, visit.scope()
-        data = visit.seen(scope)
-        given = visit.items(visit.state.items_path, data) if distribution.reader is None else []
+        execution, scope = interpreter.execution, step.scope()
+        data = step.input_data(scope)
+        given = step.items(step.state.items_path, data) if distribution.reader is None else []
         map_run = MapRun(
             execution,
-            visit.state,
-            int(visit.number(visit.state.max_concurrency, "MaxConcurrency", data, scope)),
+            step.state,
+            int(step.number(step.state.max_concurrency, "MaxConcurrency", data, scope)),
             Tolerance(
-                visit.number(distribution.tolerated_count, "ToleratedFailureCount", data, scope),
-                visit.number(distribution.tolerated_percentage, "ToleratedFailurePercentage", data, scope),
+                step.number(distribution.tolerated_count, "ToleratedFailureCount", data, scope),
+                step.number(distribution.tolerated_percentage, "ToleratedFailurePercentage", data, scope),
             ),
         )
         # How many a reader will find is not known yet; AWS says 0, too.
-        visit.event("MapStateStarted", {"length": len(given)})
-        visit.event("MapRunStarted", {"mapRunArn": map_run.arn})
+        step.add_event("MapStateStarted", {"length": len(given)})
+        step.add_event("MapRunStarted", {"mapRunArn": map_run.arn})
         execution.map_runs.append(map_run)
         try:
-            items = given if distribution.reader is None else await self._read(visit, data, distribution.reader)
-            inputs = self._inputs(visit, data, items, distribution.batcher)
+            items = given if distribution.reader is None else await self._read_items(step, data, distribution.reader)
+            inputs = self._inputs(step, data, items, distribution.batcher)
             await self._run_children(map_run, inputs)
-            result = await self._result(visit, map_run, data, distribution)
+            result = await self._result(step, map_run, data, distribution)
         except StateFailure as failure:
             map_run.end(Status.FAILED)
-            visit.event("MapRunFailed", error_details(failure))
-            visit.event("MapStateFailed")
+            step.add_event("MapRunFailed", error_details(failure))
+            step.add_event("MapStateFailed")
             raise
         except BaseException:
             # Cancelled, or by a mistake of ours: either way it is over, and whoever did it is told.
             map_run.end(Status.ABORTED)
-            visit.aborted("MapRunAborted")
+            step.add_abort_event("MapRunAborted")
             raise
-        visit.event("MapRunSucceeded")
-        visit.event("MapStateSucceeded")
+        step.add_event("MapRunSucceeded")
+        step.add_event("MapStateSucceeded")
         return result
 
     def _inputs(
-        self, visit: Visit[MapState], data: Json, items: list[Json], batcher: ItemBatcher | None
+        self, step: StateExecution[MapState], data: Json, items: list[Json], batcher: ItemBatcher | None
     ) -> list[tuple[Json, int]]:
         """Return every child execution's input, with the number of items in it."""
-        selector = visit.state.item_selector
+        selector = step.state.item_selector
         if selector is not None:
             items = [
-                visit.evaluated(selector, data, visit.scope_with(Map={"Item": {"Index": index, "Value": item}}))
+                step.evaluate(selector, data, step.scope_with(Map={"Item": {"Index": index, "Value": item}}))
                 for index, item in enumerate(items)
             ]
         if batcher is None:
             return [(item, 1) for item in items]
-        scope = visit.scope()
-        most = visit.number(batcher.max_items, "MaxItemsPerBatch", data, scope)
-        most_bytes = visit.number(batcher.max_bytes, "MaxInputBytesPerBatch", data, scope)
-        extra = None if batcher.batch_input is None else visit.evaluated(batcher.batch_input, data, scope)
+        scope = step.scope()
+        most = step.number(batcher.max_items, "MaxItemsPerBatch", data, scope)
+        most_bytes = step.number(batcher.max_bytes, "MaxInputBytesPerBatch", data, scope)
+        extra = None if batcher.batch_input is None else step.evaluate(batcher.batch_input, data, scope)
         try:
             return [(batch, len(batch["Items"])) for batch in batches(items, most, most_bytes, extra)]
         except ItemsError as error:
-            raise visit.failing(RUNTIME, f"ItemBatcher: {error}") from None
+            raise step.state_failure(RUNTIME, f"ItemBatcher: {error}") from None
 
-    async def _read(self, visit: Visit[MapState], data: Json, reader: ItemReader) -> list[Json]:
-        scope = visit.scope()
-        parameters = visit.evaluated(reader.parameters, data, scope)
-        most = visit.number(reader.max_items, "MaxItems", data, scope)
+    async def _read_items(self, step: StateExecution[MapState], data: Json, reader: ItemReader) -> list[Json]:
+        scope = step.scope()
+        parameters = step.evaluate(reader.parameters, data, scope)
+        most = step.number(reader.max_items, "MaxItems", data, scope)
         try:
             if reader.action == "listObjectsV2":
                 items = await self._list_objects(parameters)
@@ -207,28 +207,30 @@ class DistributedMaps:
         return items
 
     async def _run_children(self, map_run: MapRun, inputs: list[tuple[Json, int]]) -> None:
-        map_run.plan([size for _, size in inputs])
+        map_run.set_sizes([size for _, size in inputs])
         limit = min(map_run.max_concurrency or DISTRIBUTED_MAP_CONCURRENCY, len(inputs))
 
         async def run_one(index: int) -> None:
             child = await self._run_child(map_run, index, dumps(inputs[index][0]))
-            if child.status is not Status.SUCCEEDED and map_run.failed_too_often():
+            if child.status is not Status.SUCCEEDED and map_run.tolerance_exceeded():
                 raise StateFailure(
                     EXCEED_TOLERATED_FAILURES,
                     "The specified tolerated failure threshold was exceeded"
                     + (f": {child.failure.error}: {child.failure.cause}" if child.failure else ""),
                 )
 
-        await for_each(range(len(inputs)), limit, run_one)
+        await run_concurrently(range(len(inputs)), limit, run_one)
 
-    async def _result(self, visit: Visit[MapState], map_run: MapRun, data: Json, distribution: Distribution) -> Json:
+    async def _result(
+        self, step: StateExecution[MapState], map_run: MapRun, data: Json, distribution: Distribution
+    ) -> Json:
         """Return the result, written to S3 where the Map wants it so; the map run is over then."""
         writer = distribution.writer
         if writer is None or writer.parameters is None:
             map_run.end(Status.SUCCEEDED)
             children = sorted(map_run.children, key=map_run.index_of)
-            return results(map_run, children, writer.transformation if writer else Transformation.COMPACT)
-        place = visit.evaluated(writer.parameters, data, visit.scope())
+            return child_results(map_run, children, writer.transformation if writer else Transformation.COMPACT)
+        place = step.evaluate(writer.parameters, data, step.scope())
         key, files = result_files(map_run, str(place.get("Prefix", "")), place["Bucket"])
         try:
             for name, text in files.items():

@@ -11,11 +11,11 @@ from emulator.aws.stepfunctions.asl.definition import MachineType, MapState, Par
 from emulator.aws.stepfunctions.asl.failures import RUNTIME, TIMEOUT, StateFailure
 from emulator.aws.stepfunctions.asl.json_values import Json, dumps
 from emulator.aws.stepfunctions.core.arns import execution_arn, express_arn
-from emulator.aws.stepfunctions.core.aws_sdk import AwsCalls
+from emulator.aws.stepfunctions.core.aws_sdk import AwsClient
 from emulator.aws.stepfunctions.core.concurrency import run_inline_map, run_parallel
 from emulator.aws.stepfunctions.core.distributed_map import DistributedMaps
-from emulator.aws.stepfunctions.core.execution import Execution, MapRun, new_name
-from emulator.aws.stepfunctions.core.interpreter import Interpreter, Visit, Work
+from emulator.aws.stepfunctions.core.execution import Execution, MapRun, new_execution_name
+from emulator.aws.stepfunctions.core.interpreter import Interpreter, StateExecution, Work
 from emulator.aws.stepfunctions.core.machines import Machine
 from emulator.aws.stepfunctions.core.records import Status
 from emulator.aws.stepfunctions.core.tasks import Integration, TaskRunner, TaskTokens
@@ -34,11 +34,11 @@ class Engine:
         For a distributed Map's items and results.
     """
 
-    def __init__(self, integrations: Mapping[str, Integration], aws: AwsCalls) -> None:
+    def __init__(self, integrations: Mapping[str, Integration], aws: AwsClient) -> None:
         self.tokens = TaskTokens()
         self.executions: dict[str, Execution] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._past: deque[Execution] = deque()
+        self._ended: deque[Execution] = deque()
         self._distributed = DistributedMaps(aws, self._run_child)
         self._work: dict[type[State], Work] = {
             TaskState: TaskRunner(integrations, self.tokens).run,
@@ -68,7 +68,7 @@ class Engine:
                 # It was cancelled before its first step.
                 execution.end(Status.ABORTED, 0, failure=failure)
 
-    async def finished(self, execution: Execution) -> None:
+    async def wait(self, execution: Execution) -> None:
         """Wait until an execution has ended; when this wait is cancelled, so is the execution."""
         task = self._tasks.get(execution.arn)
         if task is None:
@@ -86,59 +86,61 @@ class Engine:
 
     def _launch(self, execution: Execution, program: Program, timeout_s: float | None) -> None:
         self.executions[execution.arn] = execution
-        task = asyncio.get_running_loop().create_task(self._drive(execution, program, timeout_s), name=execution.arn)
+        task = asyncio.get_running_loop().create_task(
+            self._run_execution(execution, program, timeout_s), name=execution.arn
+        )
         self._tasks[execution.arn] = task
-        task.add_done_callback(lambda _: self._ended(execution))
+        task.add_done_callback(lambda _: self._on_ended(execution))
 
-    def _ended(self, execution: Execution) -> None:
+    def _on_ended(self, execution: Execution) -> None:
         """Take note of an execution that has ended; the oldest of too many is forgotten with its children."""
         del self._tasks[execution.arn]
         if execution.parent is not None:
             return
-        self._past.append(execution)
-        if len(self._past) > EXECUTIONS_KEPT:
-            oldest = self._past.popleft()
+        self._ended.append(execution)
+        if len(self._ended) > EXECUTIONS_KEPT:
+            oldest = self._ended.popleft()
             children = [child for map_run in oldest.map_runs for child in map_run.children]
             for gone in (oldest, *children):
                 self.executions.pop(gone.arn, None)
 
-    async def _drive(self, execution: Execution, program: Program, timeout_s: float | None) -> None:
+    async def _run_execution(self, execution: Execution, program: Program, timeout_s: float | None) -> None:
         """Run an execution to its end, whatever it is."""
-        strand = execution.begin()
+        branch = execution.start()
         try:
             value: Json = json.loads(execution.input_text)
             async with asyncio.timeout(timeout_s):
-                output = await Interpreter(execution, self._work).run(program, value, strand)
-            execution.end(Status.SUCCEEDED, strand.previous_id, output_text=dumps(output))
+                output = await Interpreter(execution, self._work).run(program, value, branch)
+            execution.end(Status.SUCCEEDED, branch.previous_id, output_text=dumps(output))
         except TimeoutError:
-            execution.end(Status.TIMED_OUT, strand.previous_id, failure=StateFailure(TIMEOUT))
+            execution.end(Status.TIMED_OUT, branch.previous_id, failure=StateFailure(TIMEOUT))
         except StateFailure as failure:
-            execution.end(Status.FAILED, strand.previous_id, failure=failure)
+            execution.end(Status.FAILED, branch.previous_id, failure=failure)
         except asyncio.CancelledError:
-            execution.end(Status.ABORTED, strand.previous_id, failure=execution.failure)
+            execution.end(Status.ABORTED, branch.previous_id, failure=execution.failure)
         except Exception as error:  # noqa: BLE001 - a mistake of ours must not leave an execution that runs for ever
             _log.exception("the engine failed in %s", execution.arn)
             mistake = StateFailure(RUNTIME, f"the emulator itself failed: {error!r}")
-            execution.end(Status.FAILED, strand.previous_id, failure=mistake)
+            execution.end(Status.FAILED, branch.previous_id, failure=mistake)
 
-    async def _run_map(self, interpreter: Interpreter, visit: Visit[MapState]) -> Json:
-        distribution = visit.state.distribution
+    async def _run_map(self, interpreter: Interpreter, step: StateExecution[MapState]) -> Json:
+        distribution = step.state.distribution
         if distribution is None:
-            return await run_inline_map(interpreter, visit)
-        return await self._distributed.run(interpreter, visit, distribution)
+            return await run_inline_map(interpreter, step)
+        return await self._distributed.run(interpreter, step, distribution)
 
     async def _run_child(self, map_run: MapRun, index: int, input_text: str) -> Execution:
         """Run one child execution of a distributed Map, and wait for its end."""
-        name, parent = new_name(), map_run.execution
+        name, parent = new_execution_name(), map_run.execution
         child_type = map_run.distribution.child_type
         arn = execution_arn(parent.machine.name, name, map_run.distribution.label)
         child = Execution(arn, name, parent.machine, child_type, input_text, map_run)
         map_run.add(child, index)
-        item = parent.begin_item(map_run.state.name, index, name)
+        item = parent.start_item(map_run.state.name, index, name)
         try:
             timeout_s = EXPRESS_TIMEOUT_S if child_type is MachineType.EXPRESS else None
             self._launch(child, map_run.state.processor, timeout_s)
-            await self.finished(child)
+            await self.wait(child)
         finally:
             parent.end_item(item, child.status)
         return child

@@ -115,7 +115,7 @@ class History:
 
 
 @dataclass
-class Strand:
+class Branch:
     """One line of control: an execution begins with one, and each branch and iteration is another.
 
     Parameters
@@ -135,9 +135,9 @@ class Strand:
     variables: Mapping[str, Json] = field(default_factory=dict)
     index: int | None = None
 
-    def branch(self, context: Mapping[str, Json] | None = None, index: int | None = None) -> "Strand":
-        """Return a new strand that begins where this one is."""
-        return Strand(
+    def fork(self, context: Mapping[str, Json] | None = None, index: int | None = None) -> "Branch":
+        """Return a new branch that begins where this one is."""
+        return Branch(
             self.previous_id,
             self.context if context is None else context,
             self.variables,
@@ -189,8 +189,8 @@ class Execution:
         self._items: list[ItemRecord] = []
         self._lambda_calls: list[LambdaCall] = []
 
-    def begin(self) -> Strand:
-        """Write the first event; return the strand to run the states on."""
+    def start(self) -> Branch:
+        """Write the first event; return the branch to run the states on."""
         self.history.add(
             "ExecutionStarted",
             0,
@@ -202,13 +202,13 @@ class Execution:
                 "Input": json.loads(self.input_text),
                 "Name": self.name,
                 "RoleArn": self.machine.role_arn,
-                "StartTime": iso(self.started_at),
+                "StartTime": format_timestamp(self.started_at),
                 "RedriveCount": 0,
             },
             "StateMachine": {"Id": self.machine.arn, "Name": self.machine.name},
         }
         # The first state's entry follows event 0 as the start itself does: AWS numbers them so.
-        return Strand(0, context)
+        return Branch(0, context)
 
     def end(
         self, status: Status, previous_id: int, output_text: str | None = None, failure: StateFailure | None = None
@@ -223,7 +223,7 @@ class Execution:
             details = error_details(failure) if failure else {}
         self.history.end(_END_EVENTS[status], previous_id, details)
 
-    def begin_item(self, map_state: str, index: int, name: str) -> int:
+    def start_item(self, map_state: str, index: int, name: str) -> int:
         """Take note that an item of a Map begins; return what to name it by to `end_item`."""
         self._items.append(ItemRecord(map_state, index, name, time.time()))
         return len(self._items) - 1
@@ -274,12 +274,12 @@ def error_details(failure: StateFailure) -> dict[str, str]:
     return {key: text for key, text in named.items() if text is not None}
 
 
-def iso(timestamp: float) -> str:
+def format_timestamp(timestamp: float) -> str:
     """Return a time the way the context object has it, such as 2026-01-31T12:00:00.000Z."""
     return datetime.fromtimestamp(timestamp, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def new_name() -> str:
+def new_execution_name() -> str:
     """Return a name for an execution that was given none."""
     return str(uuid.uuid4())
 
@@ -334,7 +334,7 @@ class MapRun:
         self._children_index: dict[str, int] = {}
         self._results_written = False
 
-    def plan(self, sizes: list[int]) -> None:
+    def set_sizes(self, sizes: list[int]) -> None:
         """Take note of how many items each child execution will have."""
         self._sizes = sizes
 
@@ -357,7 +357,7 @@ class MapRun:
         self.stopped_at = time.time()
         self._results_written = results_written
 
-    def failed_too_often(self) -> bool:
+    def tolerance_exceeded(self) -> bool:
         """Tell whether more items have failed than is tolerated."""
         counts = self.item_counts()
         return self.tolerance.exceeded(counts.failed + counts.timed_out, sum(self._sizes))

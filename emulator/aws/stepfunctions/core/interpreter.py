@@ -21,7 +21,7 @@ from emulator.aws.stepfunctions.asl.definition import (
     WaitState,
     WorkState,
 )
-from emulator.aws.stepfunctions.asl.expressions import WHOLE, Expression, NoMatchError, Path, ReferencePath, Scope
+from emulator.aws.stepfunctions.asl.expressions import ROOT_PATH, Expression, NoMatchError, Path, ReferencePath, Scope
 from emulator.aws.stepfunctions.asl.failures import (
     DATA_LIMIT_EXCEEDED,
     NO_CHOICE_MATCHED,
@@ -29,15 +29,15 @@ from emulator.aws.stepfunctions.asl.failures import (
     RUNTIME,
     StateFailure,
 )
-from emulator.aws.stepfunctions.asl.json_values import Json, dumps, is_number, timestamp
+from emulator.aws.stepfunctions.asl.json_values import Json, dumps, is_number, parse_timestamp
 from emulator.aws.stepfunctions.asl.retrying import RetryCounts, matches
-from emulator.aws.stepfunctions.core.execution import COMPLETE, Execution, Strand, iso
+from emulator.aws.stepfunctions.core.execution import COMPLETE, Branch, Execution, format_timestamp
 
 _State = TypeVar("_State", bound=State, covariant=True)
 
 
-class Visit(Generic[_State]):
-    """One visit of one state.
+class StateExecution(Generic[_State]):
+    """One step of one state.
 
     Parameters
     ----------
@@ -47,41 +47,41 @@ class Visit(Generic[_State]):
         Its input, and the same as JSON.
     execution
         The execution.
-    strand
+    branch
         The line of control that has come there.
     """
 
-    def __init__(self, state: _State, value: Json, text: str, execution: Execution, strand: Strand) -> None:
+    def __init__(self, state: _State, value: Json, text: str, execution: Execution, branch: Branch) -> None:
         self.state: _State = state
         self.value = value
         self.text = text
         self.execution = execution
-        self.strand = strand
+        self.branch = branch
         self._entered_at = time.time()
         self._retries = 0
         self._scope: Scope | None = None
-        self.entered_id = self.event(
+        self.entered_id = self.add_event(
             f"{state.kind}StateEntered", {"name": state.name, "input": text, "inputDetails": COMPLETE}
         )
 
-    def event(self, kind: str, details: Mapping[str, Json] | None = None) -> int:
+    def add_event(self, kind: str, details: Mapping[str, Json] | None = None) -> int:
         """Add an event to the history; return its number."""
-        self.strand.previous_id = self.execution.history.add(kind, self.strand.previous_id, details)
-        return self.strand.previous_id
+        self.branch.previous_id = self.execution.history.add(kind, self.branch.previous_id, details)
+        return self.branch.previous_id
 
-    def aborted(self, kind: str) -> None:
+    def add_abort_event(self, kind: str) -> None:
         """Add an event of the end, for which there is always room."""
-        self.strand.previous_id = self.execution.history.end(kind, self.strand.previous_id)
+        self.branch.previous_id = self.execution.history.end(kind, self.branch.previous_id)
 
-    def exited(self, output: Json) -> str:
+    def add_exit_event(self, output: Json) -> str:
         """Add the event that the state was left; return its output as JSON."""
-        text = self.text if output is self.value else self.limited(output)
-        self.event(
+        text = self.text if output is self.value else self.serialize(output)
+        self.add_event(
             f"{self.state.kind}StateExited", {"name": self.state.name, "output": text, "outputDetails": COMPLETE}
         )
         return text
 
-    def limited(self, value: Json) -> str:
+    def serialize(self, value: Json) -> str:
         """Return a value as JSON.
 
         Raises
@@ -101,7 +101,7 @@ class Visit(Generic[_State]):
                 )
         return text
 
-    def tried_again(self) -> None:
+    def count_retry(self) -> None:
         """Take note of a retry."""
         self._retries += 1
         self._scope = None
@@ -109,8 +109,12 @@ class Visit(Generic[_State]):
     def scope(self) -> Scope:
         """Return what expressions see."""
         if self._scope is None:
-            state = {"EnteredTime": iso(self._entered_at), "Name": self.state.name, "RetryCount": self._retries}
-            self._scope = Scope({**self.strand.context, "State": state}, self.strand.variables)
+            state = {
+                "EnteredTime": format_timestamp(self._entered_at),
+                "Name": self.state.name,
+                "RetryCount": self._retries,
+            }
+            self._scope = Scope({**self.branch.context, "State": state}, self.branch.variables)
         return self._scope
 
     def scope_with(self, **more: Json) -> Scope:
@@ -118,25 +122,25 @@ class Visit(Generic[_State]):
         scope = self.scope()
         return Scope({**scope.context, **more}, scope.variables)
 
-    def seen(self, scope: Scope) -> Json:
+    def input_data(self, scope: Scope) -> Json:
         """Return the part of the input that InputPath leaves."""
         path = self.state.flow.input_path
         if path is None:
             return {}
-        return self.value if path is WHOLE else self.at(path, "InputPath", self.value, scope)
+        return self.value if path is ROOT_PATH else self.value_at(path, "InputPath", self.value, scope)
 
     def effective_input(self, scope: Scope) -> Json:
         """Return what the state works with: InputPath, then Parameters."""
-        data = self.seen(scope)
+        data = self.input_data(scope)
         parameters = self.state.flow.parameters
-        return data if parameters is None else self.evaluated(parameters, data, scope)
+        return data if parameters is None else self.evaluate(parameters, data, scope)
 
     def output_of(self, result: Json, scope: Scope) -> Json:
         """Return what the next state gets of a result: ResultSelector, Assign, ResultPath, OutputPath."""
         flow = self.state.flow
         if flow.result_selector is not None:
-            result = self.evaluated(flow.result_selector, result, scope)
-        assigned = None if flow.assign is None else self.evaluated(flow.assign, result, scope)
+            result = self.evaluate(flow.result_selector, result, scope)
+        assigned = None if flow.assign is None else self.evaluate(flow.assign, result, scope)
         output = result
         if flow.result_path is None:
             output = self.value
@@ -145,58 +149,63 @@ class Visit(Generic[_State]):
         if flow.output_path is None:
             output = {}
         elif flow.output_path.steps != ():
-            output = self.at(flow.output_path, "OutputPath", output, scope)
+            output = self.value_at(flow.output_path, "OutputPath", output, scope)
         if assigned is not None:
-            self.strand.variables = {**self.strand.variables, **assigned}
+            self.branch.variables = {**self.branch.variables, **assigned}
         return output
 
     def assign(self, template: Expression | None, data: Json, scope: Scope) -> None:
         """Set variables."""
         if template is not None:
-            self.strand.variables = {**self.strand.variables, **self.evaluated(template, data, scope)}
+            self.branch.variables = {**self.branch.variables, **self.evaluate(template, data, scope)}
 
     def put(self, path: ReferencePath, result: Json) -> Json:
         """Return the state's input with a result in it."""
         try:
             return path.put(self.value, result)
         except NoMatchError:
-            raise self.failing(
-                RESULT_PATH_MATCH_FAILURE, f"Unable to apply ReferencePath {path.text} to input {_short(self.text)}"
+            raise self.state_failure(
+                RESULT_PATH_MATCH_FAILURE,
+                f"Unable to apply ReferencePath {path.text} to input {_abbreviated(self.text)}",
             ) from None
 
-    def at(self, path: Path, field: str, data: Json, scope: Scope) -> Json:
+    def value_at(self, path: Path, field: str, data: Json, scope: Scope) -> Json:
         """Return what lies at a path that a field names."""
         try:
             return path.evaluate(data, scope)
         except NoMatchError:
-            raise self.failing(
-                RUNTIME, f"Invalid path '{path.text}' in {field}: nothing lies there in {_short(dumps(data))}"
+            raise self.state_failure(
+                RUNTIME, f"Invalid path '{path.text}' in {field}: nothing lies there in {_abbreviated(dumps(data))}"
             ) from None
 
     def items(self, path: Path, data: Json) -> list[Json]:
         """Return the items of a Map that lie in its input."""
-        found = self.at(path, "ItemsPath", data, self.scope())
+        found = self.value_at(path, "ItemsPath", data, self.scope())
         if not isinstance(found, list):
-            raise self.failing(RUNTIME, f"Reference path '{path.text}' must point to array, got {_short(dumps(found))}")
+            raise self.state_failure(
+                RUNTIME, f"Reference path '{path.text}' must point to array, got {_abbreviated(dumps(found))}"
+            )
         return found
 
     def number(self, value: float | Path | None, field: str, data: Json, scope: Scope) -> Any:
         """Return a number that is written out or lies at a path; None stays None."""
         if not isinstance(value, Path):
             return value
-        found = self.at(value, field + "Path", data, scope)
+        found = self.value_at(value, field + "Path", data, scope)
         if not is_number(found) or found < 0:
-            raise self.failing(RUNTIME, f"{field}Path: expected a number from 0 at '{value.text}', got {dumps(found)}")
+            raise self.state_failure(
+                RUNTIME, f"{field}Path: expected a number from 0 at '{value.text}', got {dumps(found)}"
+            )
         return found
 
-    def evaluated(self, expression: Expression, data: Json, scope: Scope) -> Json:
+    def evaluate(self, expression: Expression, data: Json, scope: Scope) -> Json:
         """Return an expression's value; a failure tells in which state it was."""
         try:
             return expression.evaluate(data, scope)
         except StateFailure as failure:
-            raise self.failing(failure.error, failure.cause) from None
+            raise self.state_failure(failure.error, failure.cause) from None
 
-    def failing(self, error: str | None, message: str | None) -> StateFailure:
+    def state_failure(self, error: str | None, message: str | None) -> StateFailure:
         """Return a failure of the state's own that tells where it was."""
         return StateFailure(
             error,
@@ -205,7 +214,7 @@ class Visit(Generic[_State]):
         )
 
 
-def caught(visit: Visit[WorkState], failure: StateFailure) -> tuple[str | None, Json]:
+def catch_failure(step: StateExecution[WorkState], failure: StateFailure) -> tuple[str | None, Json]:
     """Return the state that takes a failure, with its input.
 
     Raises
@@ -213,21 +222,21 @@ def caught(visit: Visit[WorkState], failure: StateFailure) -> tuple[str | None, 
     StateFailure
         The failure itself, when there is none.
     """
-    for catcher in visit.state.catchers:
+    for catcher in step.state.catchers:
         if matches(catcher.errors, failure.error):
             output = failure.output()
-            visit.assign(catcher.assign, output, visit.scope())
-            return catcher.next, visit.value if catcher.result_path is None else visit.put(catcher.result_path, output)
+            step.assign(catcher.assign, output, step.scope())
+            return catcher.next, step.value if catcher.result_path is None else step.put(catcher.result_path, output)
     raise failure
 
 
-def _short(text: str, longest: int = 500) -> str:
+def _abbreviated(text: str, longest: int = 500) -> str:
     return text if len(text) <= longest else text[:longest] + "…"
 
 
 # The state to go on with, None at the end, and its input.
 Outcome: TypeAlias = tuple[str | None, Json]
-Work: TypeAlias = Callable[["Interpreter", Visit[Any]], Awaitable[Json]]
+Work: TypeAlias = Callable[["Interpreter", StateExecution[Any]], Awaitable[Json]]
 
 
 class Interpreter:
@@ -245,7 +254,7 @@ class Interpreter:
         self.execution = execution
         self._work = work
 
-    async def run(self, program: Program, value: Json, strand: Strand) -> Json:
+    async def run(self, program: Program, value: Json, branch: Branch) -> Json:
         """Run states from the first to an end; return the last one's output.
 
         Raises
@@ -256,97 +265,99 @@ class Interpreter:
         name: str | None = program.start_at
         text = dumps(value)
         while name is not None:
-            name, value, text = await self._visit(program.states[name], value, text, strand)
+            name, value, text = await self._run_state(program.states[name], value, text, branch)
         return value
 
-    async def _visit(self, state: State, value: Json, text: str, strand: Strand) -> tuple[str | None, Json, str]:
-        visit = Visit(state, value, text, self.execution, strand)
+    async def _run_state(self, state: State, value: Json, text: str, branch: Branch) -> tuple[str | None, Json, str]:
+        step = StateExecution(state, value, text, self.execution, branch)
         self.execution.add_transition()
         try:
-            following, output = await self._outcome(visit)
-            return following, output, visit.exited(output)
+            following, output = await self._outcome(step)
+            return following, output, step.add_exit_event(output)
         except asyncio.CancelledError:
             if isinstance(state, WorkState | WaitState):
-                visit.aborted(f"{state.kind}StateAborted")
+                step.add_abort_event(f"{state.kind}StateAborted")
             raise
 
-    async def _outcome(self, visit: Visit[Any]) -> Outcome:
-        match visit.state:
+    async def _outcome(self, step: StateExecution[Any]) -> Outcome:
+        match step.state:
             case PassState():
-                return _pass(visit)
+                return _pass(step)
             case ChoiceState():
-                return _choose(visit)
+                return _choose(step)
             case WaitState():
-                return await _wait(visit)
+                return await _wait(step)
             case SucceedState():
-                return None, visit.output_of(visit.seen(visit.scope()), visit.scope())
+                return None, step.output_of(step.input_data(step.scope()), step.scope())
             case FailState():
-                raise _failure(visit)
+                raise _failure(step)
             case _:
-                return await self._attempt(visit)
+                return await self._run_with_retries(step)
 
-    async def _attempt(self, visit: Visit[TaskState | ParallelState | MapState]) -> Outcome:
+    async def _run_with_retries(self, step: StateExecution[TaskState | ParallelState | MapState]) -> Outcome:
         """Let a state come to its result, again as long as a retrier wants; then give the failure to a catcher."""
-        work, counts = self._work[type(visit.state)], None
+        work, counts = self._work[type(step.state)], None
         while True:
             try:
-                return visit.state.next, visit.output_of(await work(self, visit), visit.scope())
+                return step.state.next, step.output_of(await work(self, step), step.scope())
             except StateFailure as failure:
-                counts = counts or RetryCounts(visit.state.retriers)
+                counts = counts or RetryCounts(step.state.retriers)
                 delay_s = counts.next_delay_s(failure.error)
                 if delay_s is None:
-                    return caught(visit, failure)
+                    return catch_failure(step, failure)
             await asyncio.sleep(delay_s)
-            visit.tried_again()
+            step.count_retry()
             self.execution.add_transition()
 
 
-def _pass(visit: Visit[PassState]) -> Outcome:
-    scope = visit.scope()
-    result = visit.effective_input(scope) if visit.state.result is MISSING else visit.state.result
-    return visit.state.next, visit.output_of(result, scope)
+def _pass(step: StateExecution[PassState]) -> Outcome:
+    scope = step.scope()
+    result = step.effective_input(scope) if step.state.result is MISSING else step.state.result
+    return step.state.next, step.output_of(result, scope)
 
 
-def _choose(visit: Visit[ChoiceState]) -> Outcome:
-    scope = visit.scope()
-    data = visit.seen(scope)
+def _choose(step: StateExecution[ChoiceState]) -> Outcome:
+    scope = step.scope()
+    data = step.input_data(scope)
     try:
-        chosen = next((choice for choice in visit.state.choices if choice.condition.holds(data, scope)), None)
+        chosen = next((choice for choice in step.state.choices if choice.condition.holds(data, scope)), None)
     except StateFailure as failure:
-        raise visit.failing(failure.error, failure.cause) from None
-    output = visit.output_of(data, scope)
+        raise step.state_failure(failure.error, failure.cause) from None
+    output = step.output_of(data, scope)
     if chosen is not None:
-        visit.assign(chosen.assign, data, scope)
+        step.assign(chosen.assign, data, scope)
         return chosen.next, output
-    if visit.state.default is None:
-        raise visit.failing(
+    if step.state.default is None:
+        raise step.state_failure(
             NO_CHOICE_MATCHED, "Failed to transition out of the state. The state does not point to a next state."
         )
-    return visit.state.default, output
+    return step.state.default, output
 
 
-async def _wait(visit: Visit[WaitState]) -> Outcome:
-    scope = visit.scope()
-    data = visit.seen(scope)
-    if visit.state.until is not None:
-        until = visit.state.until
-        text = visit.at(until, "TimestampPath", data, scope) if isinstance(until, Path) else until
-        moment = timestamp(text)
+async def _wait(step: StateExecution[WaitState]) -> Outcome:
+    scope = step.scope()
+    data = step.input_data(scope)
+    if step.state.until is not None:
+        until = step.state.until
+        text = step.value_at(until, "TimestampPath", data, scope) if isinstance(until, Path) else until
+        moment = parse_timestamp(text)
         if moment is None:
-            raise visit.failing(RUNTIME, f"The TimestampPath parameter does not reference a valid timestamp: {text!r}")
+            raise step.state_failure(
+                RUNTIME, f"The TimestampPath parameter does not reference a valid timestamp: {text!r}"
+            )
         seconds = (moment - datetime.now(UTC)).total_seconds()
     else:
-        seconds = visit.number(visit.state.seconds, "Seconds", data, scope)
+        seconds = step.number(step.state.seconds, "Seconds", data, scope)
     await asyncio.sleep(max(0.0, seconds))
-    return visit.state.next, visit.output_of(data, scope)
+    return step.state.next, step.output_of(data, scope)
 
 
-def _failure(visit: Visit[FailState]) -> StateFailure:
-    scope = visit.scope()
+def _failure(step: StateExecution[FailState]) -> StateFailure:
+    scope = step.scope()
     texts = []
-    for name, expression in (("Error", visit.state.error), ("Cause", visit.state.cause)):
-        text = None if expression is None else visit.evaluated(expression, visit.value, scope)
+    for name, expression in (("Error", step.state.error), ("Cause", step.state.cause)):
+        text = None if expression is None else step.evaluate(expression, step.value, scope)
         if text is not None and not isinstance(text, str):
-            return visit.failing(RUNTIME, f"{name}Path: expected a text, got {dumps(text)}")
+            return step.state_failure(RUNTIME, f"{name}Path: expected a text, got {dumps(text)}")
         texts.append(text)
     return StateFailure(*texts)

@@ -47,20 +47,20 @@ class LambdaTasks:
             try:
                 request_id = self._service.enqueue(function, qualifier, _payload(event))
             except ApiError as error:
-                raise _refused(error) from None
-            return _answer("", None, request_id, HTTPStatus.ACCEPTED)
-        return _answer(*await self._invoke(call, function, qualifier, event), HTTPStatus.OK)
+                raise _service_failure(error) from None
+            return _invoke_response("", None, request_id, HTTPStatus.ACCEPTED)
+        return _invoke_response(*await self._invoke(call, function, qualifier, event), HTTPStatus.OK)
 
     async def _invoke(self, call: TaskCall, function: str, qualifier: str | None, event: Json) -> tuple[Json, str, str]:
         """Return the payload, the version that ran and the request's id."""
-        began = time.time()
+        started = time.time()
         try:
             result = await self._service.invoke(function, qualifier, _payload(event))
         except ApiError as error:
-            raise _refused(error) from None
+            raise _service_failure(error) from None
         except SandboxError as error:
             raise StateFailure("Lambda.ServiceException", str(error)) from None
-        call.answered(function, result.request_id, began, failed=result.is_error)
+        call.record_invocation(function, result.request_id, started, failed=result.is_error)
         text = result.payload.decode()
         if result.is_error:
             raise _function_failure(text)
@@ -68,7 +68,7 @@ class LambdaTasks:
         return _parsed(text), result.version, result.request_id
 
 
-def _answer(payload: Json, version: str | None, request_id: str, status: HTTPStatus) -> Json:
+def _invoke_response(payload: Json, version: str | None, request_id: str, status: HTTPStatus) -> Json:
     """Return Lambda's answer with the metadata that AWS's SDK for Java adds."""
     headers = {"x-amzn-RequestId": request_id, "Content-Type": "application/json"}
     named = {} if version is None else {"ExecutedVersion": version}
@@ -97,7 +97,7 @@ def _parsed(text: str) -> Json:
         return text
 
 
-def _refused(error: ApiError) -> StateFailure:
+def _service_failure(error: ApiError) -> StateFailure:
     code = error.code if error.code.endswith("Exception") else f"{error.code}Exception"
     return StateFailure(f"Lambda.{code}", f"{error.message} (Service: Lambda, Status Code: {error.status.value})")
 

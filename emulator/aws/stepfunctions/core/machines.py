@@ -14,7 +14,7 @@ from typing import Any
 from emulator.aws.stepfunctions.asl.definition import Definition, MachineType
 from emulator.aws.stepfunctions.asl.diagnostics import DefinitionError
 from emulator.aws.stepfunctions.asl.parse_machine import parse_definition
-from emulator.aws.stepfunctions.core.arns import checked_arn, checked_name, machine_arn
+from emulator.aws.stepfunctions.core.arns import machine_arn, validate_arn, validate_name
 from emulator.errors import ApiError, StateError
 
 
@@ -131,7 +131,7 @@ class MachineStore:
         ApiError
             When the name or the definition is refused, or there is another one of that name.
         """
-        machine = Machine(checked_name(name), text, checked_definition(text, kind), role_arn, kind, tags, settings)
+        machine = Machine(validate_name(name), text, validate_definition(text, kind), role_arn, kind, tags, settings)
         existing = self._machines.get(name)
         if existing is not None:
             if (existing.text, existing.kind, existing.settings) == (text, kind, settings):
@@ -141,7 +141,7 @@ class MachineStore:
                 HTTPStatus.BAD_REQUEST,
                 f"State Machine Already Exists: '{existing.arn}'",
             )
-        self._keep(machine)
+        self._save(machine)
         return machine
 
     def update(self, arn: str, text: str | None, role_arn: str | None, settings: Mapping[str, Any]) -> Machine:
@@ -154,7 +154,7 @@ class MachineStore:
         """
         machine = self.get(arn)
         if text is not None:
-            machine = replace(machine, text=text, definition=checked_definition(text, machine.kind))
+            machine = replace(machine, text=text, definition=validate_definition(text, machine.kind))
         if role_arn is not None:
             machine = replace(machine, role_arn=role_arn)
         machine = replace(
@@ -163,12 +163,12 @@ class MachineStore:
             updated_at=time.time(),
             revision_id=str(uuid.uuid4()),
         )
-        self._keep(machine)
+        self._save(machine)
         return machine
 
     def tag(self, arn: str, tags: Mapping[str, str]) -> None:
         """Replace a state machine's tags."""
-        self._keep(replace(self.get(arn), tags=dict(tags)))
+        self._save(replace(self.get(arn), tags=dict(tags)))
 
     def get(self, arn: object) -> Machine:
         """Return a state machine.
@@ -178,7 +178,7 @@ class MachineStore:
         ApiError
             When the ARN is none, or there is no such state machine.
         """
-        checked = checked_arn(arn, "stateMachine")
+        checked = validate_arn(arn, "stateMachine")
         machine = self._machines.get(checked.rpartition(":stateMachine:")[2])
         if machine is None:
             raise ApiError(
@@ -188,7 +188,7 @@ class MachineStore:
 
     def delete(self, arn: object) -> None:
         """Remove a state machine, if there is one."""
-        name = checked_arn(arn, "stateMachine").rpartition(":stateMachine:")[2]
+        name = validate_arn(arn, "stateMachine").rpartition(":stateMachine:")[2]
         if self._machines.pop(name, None) is not None:
             self._path(name).unlink(missing_ok=True)
 
@@ -196,7 +196,7 @@ class MachineStore:
         """Return every state machine, by name."""
         return [self._machines[name] for name in sorted(self._machines)]
 
-    def _keep(self, machine: Machine) -> None:
+    def _save(self, machine: Machine) -> None:
         """Write the file beside its place and move it there: whoever kills us leaves the old one or the new one."""
         path = self._path(machine.name)
         temporary = path.with_suffix(".new")
@@ -212,7 +212,7 @@ class MachineStore:
         return self._folder / f"{hashlib.sha256(name.encode()).hexdigest()}.json"
 
 
-def checked_definition(text: object, kind: MachineType) -> Definition:
+def validate_definition(text: object, kind: MachineType) -> Definition:
     """Parse a definition.
 
     Raises

@@ -8,7 +8,7 @@ from emulator.aws.stepfunctions.asl.failures import RUNTIME, TASK_FAILED, StateF
 from emulator.aws.stepfunctions.asl.json_values import Json, dumps
 from emulator.aws.stepfunctions.asl.resources import Pattern
 from emulator.aws.stepfunctions.core.arns import machine_arn
-from emulator.aws.stepfunctions.core.execution import Execution, iso
+from emulator.aws.stepfunctions.core.execution import Execution, format_timestamp
 from emulator.aws.stepfunctions.core.records import Status
 from emulator.aws.stepfunctions.core.tasks import TaskCall
 from emulator.errors import ApiError
@@ -20,7 +20,7 @@ class Starter(Protocol):
     def start_execution(self, arn: object, name: str | None, input_text: str) -> Execution:
         """Begin an execution."""
 
-    async def finished(self, execution: Execution) -> None:
+    async def wait(self, execution: Execution) -> None:
         """Wait for its end; when cancelled, end it."""
 
 
@@ -57,8 +57,8 @@ class NestedExecutions:
             code = error.code if error.code.endswith("Exception") else f"{error.code}Exception"
             raise StateFailure(f"StepFunctions.{code}", error.message) from None
         if call.resource.pattern not in (Pattern.SYNC, Pattern.SYNC_2):
-            return {"ExecutionArn": execution.arn, "StartDate": iso(execution.started_at)}
-        await starter.finished(execution)
+            return {"ExecutionArn": execution.arn, "StartDate": format_timestamp(execution.started_at)}
+        await starter.wait(execution)
         described = _description(execution, parsed=call.resource.pattern is Pattern.SYNC_2)
         if execution.status is not Status.SUCCEEDED:
             raise StateFailure(TASK_FAILED, dumps(described))

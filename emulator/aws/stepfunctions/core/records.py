@@ -30,7 +30,7 @@ class ItemRecord:
     name
         The child execution's name, or the Map state's for an iteration.
     started_at, stopped_at
-        When it began and ended; None while it runs.
+        When it started and ended; None while it runs.
     status
         How it stands.
     """
@@ -83,11 +83,11 @@ class ExecutionRecord:
     status
         How it stands.
     started_at, stopped_at
-        When it began and ended; None while it runs.
+        When it started and ended; None while it runs.
     error, cause
         Why it failed, or None.
     items
-        The items of its Maps, in the order in which they began.
+        The items of its Maps, in the order in which they started.
     lambda_calls
         Its invocations that have been answered, those of its child executions included, in the order of their ends.
     transitions

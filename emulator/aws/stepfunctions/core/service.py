@@ -8,10 +8,10 @@ from emulator.aws.lambda_.core.invocations import LambdaService
 from emulator.aws.stepfunctions.asl.definition import MachineType
 from emulator.aws.stepfunctions.asl.failures import StateFailure
 from emulator.aws.stepfunctions.asl.json_values import loads
-from emulator.aws.stepfunctions.core.arns import checked_arn, checked_name, execution_arn
-from emulator.aws.stepfunctions.core.aws_sdk import AwsCalls, SdkTasks
+from emulator.aws.stepfunctions.core.arns import execution_arn, validate_arn, validate_name
+from emulator.aws.stepfunctions.core.aws_sdk import AwsClient, SdkTasks
 from emulator.aws.stepfunctions.core.engine import Engine
-from emulator.aws.stepfunctions.core.execution import Execution, MapRun, new_name
+from emulator.aws.stepfunctions.core.execution import Execution, MapRun, new_execution_name
 from emulator.aws.stepfunctions.core.lambda_tasks import LambdaTasks
 from emulator.aws.stepfunctions.core.machines import MachineStore
 from emulator.aws.stepfunctions.core.nested import NestedExecutions
@@ -41,7 +41,7 @@ class StepFunctionsService:
     """
 
     def __init__(self, folder: Path, functions: LambdaService, endpoint_url: str) -> None:
-        aws = AwsCalls(endpoint_url)
+        aws = AwsClient(endpoint_url)
         lambda_tasks = LambdaTasks(functions)
         integrations: dict[str, Integration] = {
             "": lambda_tasks,
@@ -76,7 +76,7 @@ class StepFunctionsService:
             When there is no such state machine, the name or the input is refused, or another execution has the name.
         """
         machine = self.machines.get(arn)
-        checked = checked_name(new_name() if name is None else name)
+        checked = validate_name(new_execution_name() if name is None else name)
         _check_input(input_text)
         if machine.kind is MachineType.STANDARD:
             existing = self._engine.executions.get(execution_arn(machine.name, checked))
@@ -106,12 +106,12 @@ class StepFunctionsService:
                 "This operation is not supported by this type of state machine: expected EXPRESS, got STANDARD",
             )
         execution = self.start_execution(arn, name, input_text)
-        await self.finished(execution)
+        await self.wait(execution)
         return execution
 
-    async def finished(self, execution: Execution) -> None:
+    async def wait(self, execution: Execution) -> None:
         """Wait until an execution has ended; when this wait is cancelled, so is the execution."""
-        await self._engine.finished(execution)
+        await self._engine.wait(execution)
 
     async def stop_execution(self, arn: object, failure: StateFailure) -> Execution:
         """End an execution with the functions that it runs; one that has ended stays as it is.
@@ -133,7 +133,7 @@ class StepFunctionsService:
         ApiError
             When there is none.
         """
-        checked = checked_arn(arn, "execution")
+        checked = validate_arn(arn, "execution")
         execution = self._engine.executions.get(checked)
         if execution is None:
             raise ApiError("ExecutionDoesNotExist", HTTPStatus.BAD_REQUEST, f"Execution Does Not Exist: '{checked}'")
@@ -169,7 +169,7 @@ class StepFunctionsService:
         ApiError
             When there is none.
         """
-        checked = checked_arn(arn, "mapRun")
+        checked = validate_arn(arn, "mapRun")
         for execution in self._engine.executions.values():
             for map_run in execution.map_runs:
                 if map_run.arn == checked:

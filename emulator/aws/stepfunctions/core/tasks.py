@@ -15,7 +15,7 @@ from emulator.aws.stepfunctions.asl.failures import HEARTBEAT_TIMEOUT, TIMEOUT, 
 from emulator.aws.stepfunctions.asl.json_values import Json
 from emulator.aws.stepfunctions.asl.resources import Pattern, Resource
 from emulator.aws.stepfunctions.core.execution import COMPLETE, Execution, error_details
-from emulator.aws.stepfunctions.core.interpreter import Interpreter, Visit
+from emulator.aws.stepfunctions.core.interpreter import Interpreter, StateExecution
 from emulator.aws.stepfunctions.core.records import LambdaCall
 from emulator.errors import ApiError
 
@@ -35,7 +35,7 @@ class TaskToken:
     def __init__(self) -> None:
         self.text = base64.urlsafe_b64encode(uuid.uuid4().bytes + uuid.uuid4().bytes).decode()
         self.result: asyncio.Future[Json] = asyncio.get_running_loop().create_future()
-        self.beat = asyncio.Event()
+        self.heartbeat = asyncio.Event()
 
     async def wait(self, heartbeat_s: float | None) -> Json:
         """Wait for the result.
@@ -46,37 +46,37 @@ class TaskToken:
             The failure that was sent instead, or that no heartbeat came in time.
         """
         while True:
-            beat = asyncio.ensure_future(self.beat.wait())
+            heartbeat = asyncio.ensure_future(self.heartbeat.wait())
             try:
-                await asyncio.wait({self.result, beat}, timeout=heartbeat_s, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({self.result, heartbeat}, timeout=heartbeat_s, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                beat.cancel()
+                heartbeat.cancel()
             if self.result.done():
                 return self.result.result()
-            if not self.beat.is_set():
+            if not self.heartbeat.is_set():
                 raise StateFailure(HEARTBEAT_TIMEOUT)
-            self.beat.clear()
+            self.heartbeat.clear()
 
 
 class TaskTokens:
     """The tokens that somebody waits for."""
 
     def __init__(self) -> None:
-        self._waiting: dict[str, TaskToken] = {}
-        self._done: dict[str, None] = {}
+        self._pending: dict[str, TaskToken] = {}
+        self._completed: dict[str, None] = {}
 
     def issue(self) -> TaskToken:
         """Return a new token."""
         token = TaskToken()
-        self._waiting[token.text] = token
+        self._pending[token.text] = token
         return token
 
     def revoke(self, token: TaskToken) -> None:
         """Take note that nobody waits for a token any more."""
-        if self._waiting.pop(token.text, None) is not None:
-            self._done[token.text] = None
-            if len(self._done) > _REMEMBERED:
-                del self._done[next(iter(self._done))]
+        if self._pending.pop(token.text, None) is not None:
+            self._completed[token.text] = None
+            if len(self._completed) > _REMEMBERED:
+                del self._completed[next(iter(self._completed))]
 
     def succeed(self, text: str, output: Json) -> None:
         """Send a Task its result.
@@ -86,24 +86,24 @@ class TaskTokens:
         ApiError
             When nobody waits for the token.
         """
-        token = self._awaited(text)
+        token = self._get_pending(text)
         if not token.result.done():
             token.result.set_result(output)
 
     def fail(self, text: str, failure: StateFailure) -> None:
         """Send a Task a failure; raises as `succeed`."""
-        token = self._awaited(text)
+        token = self._get_pending(text)
         if not token.result.done():
             token.result.set_exception(failure)
 
-    def beat(self, text: str) -> None:
+    def heartbeat(self, text: str) -> None:
         """Tell a Task that its work is going on; raises as `succeed`."""
-        self._awaited(text).beat.set()
+        self._get_pending(text).heartbeat.set()
 
-    def _awaited(self, text: str) -> TaskToken:
-        if text in self._waiting:
-            return self._waiting[text]
-        if text in self._done:
+    def _get_pending(self, text: str) -> TaskToken:
+        if text in self._pending:
+            return self._pending[text]
+        if text in self._completed:
             raise ApiError(
                 "TaskTimedOut",
                 HTTPStatus.BAD_REQUEST,
@@ -136,10 +136,10 @@ class TaskCall:
     index: int | None
     execution: Execution
 
-    def answered(self, function: str, request_id: str, began: float, *, failed: bool) -> None:
+    def record_invocation(self, function: str, request_id: str, started: float, *, failed: bool) -> None:
         """Take note of an invocation."""
         self.execution.add_lambda_call(
-            LambdaCall(self.state, self.index, function, request_id, began, time.time(), failed)
+            LambdaCall(self.state, self.index, function, request_id, started, time.time(), failed)
         )
 
 
@@ -171,26 +171,28 @@ class TaskRunner:
         self._integrations = integrations
         self._tokens = tokens
 
-    async def run(self, interpreter: Interpreter, visit: Visit[TaskState]) -> Json:
+    async def run(self, interpreter: Interpreter, step: StateExecution[TaskState]) -> Json:
         """Make the state's call once; return the answer."""
-        resource = visit.state.resource
+        resource = step.state.resource
         if resource.pattern is not Pattern.TASK_TOKEN:
-            return await self._timed(interpreter, visit, None)
+            return await self._run_with_timeouts(interpreter, step, None)
         token = self._tokens.issue()
         try:
-            return await self._timed(interpreter, visit, token)
+            return await self._run_with_timeouts(interpreter, step, token)
         finally:
             self._tokens.revoke(token)
 
-    async def _timed(self, interpreter: Interpreter, visit: Visit[TaskState], token: TaskToken | None) -> Json:
-        state = visit.state
-        scope = visit.scope() if token is None else visit.scope_with(Task={"Token": token.text})
-        parameters = visit.effective_input(scope)
-        timeout_s = visit.number(state.timeout_s, "TimeoutSeconds", visit.value, scope)
-        heartbeat_s = visit.number(state.heartbeat_s, "HeartbeatSeconds", visit.value, scope)
-        events = _TaskEvents(visit)
+    async def _run_with_timeouts(
+        self, interpreter: Interpreter, step: StateExecution[TaskState], token: TaskToken | None
+    ) -> Json:
+        state = step.state
+        scope = step.scope() if token is None else step.scope_with(Task={"Token": token.text})
+        parameters = step.effective_input(scope)
+        timeout_s = step.number(state.timeout_s, "TimeoutSeconds", step.value, scope)
+        heartbeat_s = step.number(state.heartbeat_s, "HeartbeatSeconds", step.value, scope)
+        events = _TaskEvents(step)
         events.scheduled(parameters, timeout_s, heartbeat_s)
-        call = TaskCall(state.resource, parameters, state.name, visit.strand.index, interpreter.execution)
+        call = TaskCall(state.resource, parameters, state.name, step.branch.index, interpreter.execution)
         try:
             async with asyncio.timeout(timeout_s):
                 answer = await self._integration(state.resource).call(call)
@@ -218,9 +220,9 @@ class TaskRunner:
 class _TaskEvents:
     """The events of one call: those of a function called by its own ARN have names of their own."""
 
-    def __init__(self, visit: Visit[TaskState]) -> None:
-        self._visit = visit
-        resource = visit.state.resource
+    def __init__(self, step: StateExecution[TaskState]) -> None:
+        self._step = step
+        resource = step.state.resource
         self._function_arn = resource.arn if resource.is_function else None
         self._names: dict[str, Json] = {}
         self._prefix = "LambdaFunction"
@@ -232,26 +234,26 @@ class _TaskEvents:
             }
 
     def scheduled(self, parameters: Json, timeout_s: float | None, heartbeat_s: float | None) -> None:
-        text = self._visit.limited(parameters)
+        text = self._step.serialize(parameters)
         if self._function_arn is not None:
             details: dict[str, Json] = {"resource": self._function_arn, "input": text, "inputDetails": COMPLETE}
         else:
             details = {**self._names, "region": REGION, "parameters": text}
         times = {"timeoutInSeconds": timeout_s, "heartbeatInSeconds": heartbeat_s}
         details |= {name: int(value) for name, value in times.items() if value is not None}
-        self._visit.event(f"{self._prefix}Scheduled", details)
-        self._visit.event(f"{self._prefix}Started", self._names or None)
+        self._step.add_event(f"{self._prefix}Scheduled", details)
+        self._step.add_event(f"{self._prefix}Started", self._names or None)
 
     def submitted(self, answer: Json) -> None:
-        output = {"output": self._visit.limited(answer), "outputDetails": COMPLETE}
-        self._visit.event("TaskSubmitted", {**self._names, **output})
+        output = {"output": self._step.serialize(answer), "outputDetails": COMPLETE}
+        self._step.add_event("TaskSubmitted", {**self._names, **output})
 
     def succeeded(self, answer: Json) -> None:
-        output = {"output": self._visit.limited(answer), "outputDetails": COMPLETE}
-        self._visit.event(f"{self._prefix}Succeeded", {**self._names, **output})
+        output = {"output": self._step.serialize(answer), "outputDetails": COMPLETE}
+        self._step.add_event(f"{self._prefix}Succeeded", {**self._names, **output})
 
     def failed(self, failure: StateFailure) -> None:
-        self._visit.event(f"{self._prefix}Failed", {**self._names, **error_details(failure)})
+        self._step.add_event(f"{self._prefix}Failed", {**self._names, **error_details(failure)})
 
     def timed_out(self, error: str) -> None:
-        self._visit.event(f"{self._prefix}TimedOut", {**self._names, "error": error})
+        self._step.add_event(f"{self._prefix}TimedOut", {**self._names, "error": error})

@@ -16,7 +16,7 @@ from emulator.aws.stepfunctions.asl.definition import MachineType
 from emulator.errors import ApiError
 
 Request: TypeAlias = Mapping[str, Any]
-Answer: TypeAlias = dict[str, Any]
+Response: TypeAlias = dict[str, Any]
 _Entry = TypeVar("_Entry")
 
 # A definition as a JSON text, and the rest of the request around it.
@@ -39,15 +39,15 @@ def invalid(message: str) -> ApiError:
     return ApiError("ValidationException", HTTPStatus.BAD_REQUEST, f"1 validation error detected: {message}")
 
 
-def text(request: Request, name: str) -> str:
+def string(request: Request, name: str) -> str:
     """Return a text that must be there."""
-    value = optional_text(request, name)
+    value = optional_string(request, name)
     if value is None:
         raise invalid(f"Value at '{name}' failed to satisfy constraint: Member must not be null")
     return value
 
 
-def optional_text(request: Request, name: str) -> str | None:
+def optional_string(request: Request, name: str) -> str | None:
     """Return a text, None when it is absent."""
     value = request.get(name)
     if not isinstance(value, str | None):
@@ -57,7 +57,7 @@ def optional_text(request: Request, name: str) -> str | None:
 
 def data(request: Request, name: str) -> str:
     """Return a text no longer than what may pass from state to state."""
-    value = text(request, name)
+    value = string(request, name)
     size = len(value.encode(errors="surrogatepass"))
     if size > limits.STATE_DATA_BYTES:
         raise invalid(f"Value at '{name}': expected at most {limits.STATE_DATA_BYTES} bytes, got {size}")
@@ -69,7 +69,7 @@ def execution_input(request: Request) -> str:
     return data(request, "input") if "input" in request else "{}"
 
 
-def whole(request: Request, name: str, most: int) -> int:
+def integer(request: Request, name: str, most: int) -> int:
     """Return a number from 0; 0 when it is absent."""
     value = request.get(name, 0)
     if type(value) is not int or not 0 <= value <= most:
@@ -85,18 +85,18 @@ def machine_type(request: Request) -> MachineType:
     return MachineType(kind)
 
 
-def settings(request: Request) -> Answer:
+def settings(request: Request) -> Response:
     """Return what is kept of a state machine's settings without being acted upon."""
     names = ("loggingConfiguration", "tracingConfiguration")
     return {name: request[name] for name in names if isinstance(request.get(name), dict)}
 
 
-def tags(request: Request, already: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return tags, together with those that are there already."""
+def tags(request: Request, existing: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return tags, together with those that are there existing."""
     listed = request.get("tags", [])
     if not isinstance(listed, list) or not all(isinstance(tag, dict) and "key" in tag for tag in listed):
         raise invalid(f"Value at 'tags': expected objects with key and value, got {listed!r:.80}")
-    together = {**(already or {}), **{str(tag["key"]): str(tag.get("value", "")) for tag in listed}}
+    together = {**(existing or {}), **{str(tag["key"]): str(tag.get("value", "")) for tag in listed}}
     if len(together) > _MOST_TAGS:
         raise ApiError(
             "TooManyTags", HTTPStatus.BAD_REQUEST, f"expected at most {_MOST_TAGS} tags, got {len(together)}"
@@ -112,12 +112,12 @@ def tag_keys(request: Request) -> Sequence[str]:
     return keys
 
 
-def page(request: Request, name: str, entries: Sequence[_Entry], shape: Callable[[_Entry], Answer]) -> Answer:
+def page(request: Request, name: str, entries: Sequence[_Entry], shape: Callable[[_Entry], Response]) -> Response:
     """Return the entries that a request asks for, each in its shape, and where the rest begins."""
-    size = whole(request, "maxResults", _LARGEST_PAGE) or PAGE
+    size = integer(request, "maxResults", _LARGEST_PAGE) or PAGE
     start = _start(str(request["nextToken"])) if "nextToken" in request else 0
     end = start + size
-    listed: Answer = {name: [shape(entry) for entry in entries[start:end]]}
+    listed: Response = {name: [shape(entry) for entry in entries[start:end]]}
     if end < len(entries):
         listed["nextToken"] = base64.urlsafe_b64encode(str(end).encode()).decode()
     return listed

@@ -41,7 +41,7 @@ def machine_item(machine: Machine) -> dict[str, Any]:
 def machine_of_execution(execution: Execution) -> dict[str, Any]:
     """Return what DescribeStateMachineForExecution answers."""
     machine = execution.machine
-    answer = {
+    response = {
         "stateMachineArn": _machine_arn(execution),
         "name": machine.name,
         "definition": machine.text,
@@ -51,13 +51,13 @@ def machine_of_execution(execution: Execution) -> dict[str, Any]:
         **_settings(machine),
     }
     if execution.parent is not None:
-        answer |= {"mapRunArn": execution.parent.arn, "label": execution.parent.distribution.label}
-    return answer
+        response |= {"mapRunArn": execution.parent.arn, "label": execution.parent.distribution.label}
+    return response
 
 
 def execution_description(execution: Execution) -> dict[str, Any]:
     """Return what DescribeExecution answers."""
-    answer: dict[str, Any] = {
+    response: dict[str, Any] = {
         **execution_item(execution),
         "input": execution.input_text,
         "inputDetails": _INCLUDED,
@@ -65,21 +65,21 @@ def execution_description(execution: Execution) -> dict[str, Any]:
         "redriveStatusReason": "Redrive is not emulated",
     }
     if execution.output_text is not None:
-        answer |= {"output": execution.output_text, "outputDetails": _INCLUDED}
+        response |= {"output": execution.output_text, "outputDetails": _INCLUDED}
     if execution.failure is not None:
         named = {"error": execution.failure.error, "cause": execution.failure.cause}
-        answer |= {name: text for name, text in named.items() if text is not None}
-    return answer
+        response |= {name: text for name, text in named.items() if text is not None}
+    return response
 
 
 def sync_description(execution: Execution) -> dict[str, Any]:
     """Return what StartSyncExecution answers."""
-    answer = execution_description(execution)
+    response = execution_description(execution)
     left_out = ("redriveCount", "redriveStatus", "redriveStatusReason")
     duration_ms = ((execution.stopped_at or execution.started_at) - execution.started_at) * 1000
     # AWS bills 64 MB steps and 100 ms steps, https://aws.amazon.com/step-functions/pricing/
     billing = {"billedMemoryUsedInMB": 64, "billedDurationInMilliseconds": int(-(-duration_ms // 100) * 100)}
-    return {**{name: value for name, value in answer.items() if name not in left_out}, "billingDetails": billing}
+    return {**{name: value for name, value in response.items() if name not in left_out}, "billingDetails": billing}
 
 
 def execution_item(execution: Execution) -> dict[str, Any]:
@@ -102,7 +102,7 @@ def execution_item(execution: Execution) -> dict[str, Any]:
 
 def map_run_description(map_run: MapRun) -> dict[str, Any]:
     """Return what DescribeMapRun answers."""
-    answer: dict[str, Any] = {
+    response: dict[str, Any] = {
         "mapRunArn": map_run.arn,
         "executionArn": map_run.execution.arn,
         "status": map_run.status,
@@ -115,8 +115,8 @@ def map_run_description(map_run: MapRun) -> dict[str, Any]:
         "redriveCount": 0,
     }
     if map_run.stopped_at is not None:
-        answer["stopDate"] = map_run.stopped_at
-    return answer
+        response["stopDate"] = map_run.stopped_at
+    return response
 
 
 def map_run_item(map_run: MapRun) -> dict[str, Any]:

@@ -52,12 +52,12 @@ def execute(sfn: Any, machine: Callable[..., str]) -> Callable[..., dict[str, An
 
     def run(states: dict[str, Any] | str, value: Any = None, **more: Any) -> dict[str, Any]:
         started = sfn.start_execution(stateMachineArn=machine(states, **more), input=json.dumps(value or {}))
-        return finished(sfn, started["executionArn"])
+        return wait_for_end(sfn, started["executionArn"])
 
     return run
 
 
-def finished(sfn: Any, arn: str) -> dict[str, Any]:
+def wait_for_end(sfn: Any, arn: str) -> dict[str, Any]:
     """Wait for an execution's end; return its description, with its output parsed."""
     deadline = time.monotonic() + 50
     while time.monotonic() < deadline:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emulator.aws.stepfunctions.asl.choices import COMPARISONS, parse_choices
-from emulator.aws.stepfunctions.asl.diagnostics import Fields, Findings
+from emulator.aws.stepfunctions.asl.diagnostics import Diagnostics, Fields
 from emulator.aws.stepfunctions.asl.expressions import Scope
 from emulator.aws.stepfunctions.asl.failures import StateFailure
 
@@ -26,9 +26,9 @@ DATA = {
 
 
 def holds(rule: dict[str, Any], data: Any = None) -> bool:
-    findings = Findings()
-    (choice,) = parse_choices(Fields({"Choices": [{**rule, "Next": "X"}]}, "", findings))
-    assert findings.all() == ()
+    diagnostics = Diagnostics()
+    (choice,) = parse_choices(Fields({"Choices": [{**rule, "Next": "X"}]}, "", diagnostics))
+    assert diagnostics.all() == ()
     return choice.condition.holds(DATA if data is None else data, Scope({}, {}))
 
 

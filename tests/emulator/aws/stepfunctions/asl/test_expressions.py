@@ -1,4 +1,4 @@
-"""JSONPath: one place or many, reading and putting."""
+"""JSONPath: one location or many, reading and putting."""
 
 import copy
 from typing import Any
@@ -15,7 +15,7 @@ from emulator.aws.stepfunctions.asl.expressions import (
     compile_path,
     compile_reference_path,
 )
-from emulator.aws.stepfunctions.asl.json_values import same
+from emulator.aws.stepfunctions.asl.json_values import json_equal
 
 few = settings(max_examples=50)
 
@@ -105,7 +105,7 @@ def test_a_direct_walk_finds_what_the_library_finds(document: Any, data: st.Data
     bracketed = "$" + "".join(
         f"[{step!r}]" if isinstance(step, str) else f"[{step}]" for step in compile_path(path).steps or ()
     )
-    assert same(compile_path(path).evaluate(document, NOWHERE), jsonpath.findall(bracketed, document)[0])
+    assert json_equal(compile_path(path).evaluate(document, NOWHERE), jsonpath.findall(bracketed, document)[0])
 
 
 @few
@@ -117,10 +117,10 @@ def test_what_was_put_is_found_and_nothing_else_has_changed(document: Any, steps
         after = compile_reference_path(path).put(document, value)
     except NoMatchError:
         after = None
-    assert same(document, before), "documents are never changed in place"
+    assert json_equal(document, before), "documents are never changed in location"
     if after is not None:
-        assert same(compile_path(path).evaluate(after, NOWHERE), value)
-        assert same({**after, steps[0]: 0}, {**document, steps[0]: 0})
+        assert json_equal(compile_path(path).evaluate(after, NOWHERE), value)
+        assert json_equal({**after, steps[0]: 0}, {**document, steps[0]: 0})
 
 
 def test_a_put_makes_objects_on_the_way_but_no_arrays() -> None:

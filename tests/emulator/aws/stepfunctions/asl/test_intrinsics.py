@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from emulator.aws.stepfunctions.asl.expressions import ExpressionSyntaxError, Scope, compile_expression
 from emulator.aws.stepfunctions.asl.failures import INTRINSIC_FAILURE, StateFailure
 from emulator.aws.stepfunctions.asl.intrinsics import INTRINSICS
-from emulator.aws.stepfunctions.asl.json_values import dumps, same
+from emulator.aws.stepfunctions.asl.json_values import dumps, json_equal
 
 few = settings(max_examples=50)
 
@@ -69,7 +69,7 @@ def call(text: str, data: Any = None) -> Any:
     ],
 )
 def test_functions_do_what_awss_examples_say(text: str, data: Any, expected: Any) -> None:
-    assert same(call(text, data), expected)
+    assert json_equal(call(text, data), expected)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_a_partition_put_together_is_the_array(array: list[Any], size: int) -> N
 @given(values)
 def test_json_to_string_and_back_is_the_same(value: Any) -> None:
     text = INTRINSICS["States.JsonToString"](value)
-    assert same(INTRINSICS["States.StringToJson"](text), value)
+    assert json_equal(INTRINSICS["States.StringToJson"](text), value)
     assert json.loads(dumps(value)) == value
 
 
@@ -158,8 +158,8 @@ def test_base64_there_and_back_is_the_same(text: str) -> None:
 @given(st.lists(values, max_size=12))
 def test_unique_keeps_each_value_once_in_its_first_place(array: list[Any]) -> None:
     kept = INTRINSICS["States.ArrayUnique"](array)
-    assert all(any(same(item, other) for other in kept) for item in array)
-    assert not any(same(one, other) for index, one in enumerate(kept) for other in kept[:index])
+    assert all(any(json_equal(item, other) for other in kept) for item in array)
+    assert not any(json_equal(one, other) for index, one in enumerate(kept) for other in kept[:index])
 
 
 @few

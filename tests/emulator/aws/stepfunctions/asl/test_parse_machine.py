@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import emulator.fmi.functions
 from emulator.aws.stepfunctions.asl.definition import ChoiceState, MachineType, MapState, TaskState, Transformation
-from emulator.aws.stepfunctions.asl.diagnostics import DefinitionError, Finding
+from emulator.aws.stepfunctions.asl.diagnostics import DefinitionError, Diagnostic
 from emulator.aws.stepfunctions.asl.parse_machine import parse_definition
 
 few = settings(max_examples=50)
@@ -29,20 +29,20 @@ def of(states: dict[str, Any], **more: Any) -> str:
     return json.dumps({"StartAt": next(iter(states)), "States": states, **more})
 
 
-def mistakes(text: str, kind: MachineType = MachineType.STANDARD) -> tuple[Finding, ...]:
+def diagnostics_of(text: str, kind: MachineType = MachineType.STANDARD) -> tuple[Diagnostic, ...]:
     with pytest.raises(DefinitionError) as raised:
         parse_definition(text, kind)
-    return raised.value.findings
+    return raised.value.diagnostics
 
 
-def one_mistake(text: str, kind: MachineType = MachineType.STANDARD) -> Finding:
-    found = mistakes(text, kind)
+def only_diagnostic(text: str, kind: MachineType = MachineType.STANDARD) -> Diagnostic:
+    found = diagnostics_of(text, kind)
     assert len(found) == 1, found
     return found[0]
 
 
 @pytest.mark.parametrize(
-    ("text", "place", "message"),
+    ("text", "location", "message"),
     [
         ("{", "", "the definition is no JSON"),
         ("[]", "", "expected an object, got []"),
@@ -58,13 +58,13 @@ def one_mistake(text: str, kind: MachineType = MachineType.STANDARD) -> Finding:
         (of({"A" * 81: PASS}), "/States/" + "A" * 81, "at most 80 characters"),
     ],
 )
-def test_a_mistake_of_the_whole_is_named(text: str, place: str, message: str) -> None:
-    found = mistakes(text)
-    assert (place, True) in [(finding.place, message in finding.message) for finding in found], found
+def test_a_mistake_of_the_whole_is_named(text: str, location: str, message: str) -> None:
+    found = diagnostics_of(text)
+    assert (location, True) in [(diagnostic.location, message in diagnostic.message) for diagnostic in found], found
 
 
 @pytest.mark.parametrize(
-    ("state", "place", "message"),
+    ("state", "location", "message"),
     [
         ({"Type": "Work", "End": True}, "/Type", "expected Task or Pass or Choice"),
         ({"End": True}, "", "'Type' is required"),
@@ -132,13 +132,15 @@ def test_a_mistake_of_the_whole_is_named(text: str, place: str, message: str) ->
         ),
     ],
 )
-def test_a_mistake_of_a_state_is_named(state: dict[str, Any], place: str, message: str) -> None:
-    found = mistakes(of({"A": state}))
-    assert ("/States/A" + place, True) in [(finding.place, message in finding.message) for finding in found], found
+def test_a_mistake_of_a_state_is_named(state: dict[str, Any], location: str, message: str) -> None:
+    found = diagnostics_of(of({"A": state}))
+    assert ("/States/A" + location, True) in [
+        (diagnostic.location, message in diagnostic.message) for diagnostic in found
+    ], found
 
 
 @pytest.mark.parametrize(
-    ("change", "place", "message"),
+    ("change", "location", "message"),
     [
         ({"Resource": 5}, "/Resource", "expected a text"),
         ({"Resource": "lambda"}, "/Resource", "expected the ARN of a Lambda function or of an integration"),
@@ -178,9 +180,11 @@ def test_a_mistake_of_a_state_is_named(state: dict[str, Any], place: str, messag
         ({"Catch": [{"ErrorEquals": ["E"], "Next": "Y"}]}, "/Catch/0/Next", "no state named 'Y'"),
     ],
 )
-def test_a_mistake_of_a_task_is_named(change: dict[str, Any], place: str, message: str) -> None:
-    found = mistakes(of({"A": {**LAMBDA, **change}}))
-    assert ("/States/A" + place, True) in [(finding.place, message in finding.message) for finding in found], found
+def test_a_mistake_of_a_task_is_named(change: dict[str, Any], location: str, message: str) -> None:
+    found = diagnostics_of(of({"A": {**LAMBDA, **change}}))
+    assert ("/States/A" + location, True) in [
+        (diagnostic.location, message in diagnostic.message) for diagnostic in found
+    ], found
 
 
 DISTRIBUTED = {"Mode": "DISTRIBUTED", "ExecutionType": "EXPRESS"}
@@ -199,8 +203,10 @@ def a_map(config: dict[str, str] | None, **more: Any) -> str:
 def test_an_express_workflow_neither_waits_nor_distributes() -> None:
     waiting = of({"A": {**LAMBDA, "Resource": "arn:aws:states:::lambda:invoke.waitForTaskToken"}})
     assert parse_definition(waiting)
-    assert one_mistake(waiting, MachineType.EXPRESS).place == "/States/A/Resource"
-    assert one_mistake(a_map(DISTRIBUTED), MachineType.EXPRESS).message.startswith("an EXPRESS workflow cannot have")
+    assert only_diagnostic(waiting, MachineType.EXPRESS).location == "/States/A/Resource"
+    assert only_diagnostic(a_map(DISTRIBUTED), MachineType.EXPRESS).message.startswith(
+        "an EXPRESS workflow cannot have"
+    )
 
 
 def test_what_is_nested_too_deeply_is_refused() -> None:
@@ -209,18 +215,20 @@ def test_what_is_nested_too_deeply_is_refused() -> None:
         name = f"S{level}"
         program = f'{{"StartAt": "{name}", "States": {{"{name}": {text}}}}}'
         text = f'{{"Type": "Parallel", "Branches": [{program}], "End": true}}'
-    found = mistakes(f'{{"StartAt": "A", "States": {{"A": {text}}}}}')
+    found = diagnostics_of(f'{{"StartAt": "A", "States": {{"A": {text}}}}}')
     assert found[-1].code in ("INVALID_JSON_DESCRIPTION", "TOO_DEEPLY_NESTED")
 
 
 def test_all_mistakes_are_found_at_once_each_with_awss_code() -> None:
-    found = mistakes(of({"A": {"Type": "Pass", "Next": "Y"}, "B": {**LAMBDA, "Resource": "r"}, "C": {"Type": "Wait"}}))
-    assert {(finding.code, finding.place) for finding in found} >= {
+    found = diagnostics_of(
+        of({"A": {"Type": "Pass", "Next": "Y"}, "B": {**LAMBDA, "Resource": "r"}, "C": {"Type": "Wait"}})
+    )
+    assert {(diagnostic.code, diagnostic.location) for diagnostic in found} >= {
         ("MISSING_TRANSITION_TARGET", "/States/A/Next"),
         ("INVALID_RESOURCE", "/States/B/Resource"),
         ("SCHEMA_VALIDATION_FAILED", "/States/C"),
     }
-    assert str(found[-1]) == f"{found[-1].code}: {found[-1].message} at {found[-1].place}"
+    assert str(found[-1]) == f"{found[-1].code}: {found[-1].message} at {found[-1].location}"
 
 
 def test_what_was_written_is_what_is_read() -> None:
@@ -280,14 +288,14 @@ WHOLE = json.loads(
 @given(st.data())
 def test_whatever_stands_somewhere_is_taken_or_refused_but_never_an_accident(data: st.DataObject) -> None:
     changed = json.loads(json.dumps(WHOLE))
-    place: Any = changed
+    location: Any = changed
     while True:
-        key = data.draw(st.sampled_from(sorted(place) if isinstance(place, dict) else range(len(place))))
-        if not isinstance(place[key], dict | list) or not place[key] or data.draw(st.booleans()):
+        key = data.draw(st.sampled_from(sorted(location) if isinstance(location, dict) else range(len(location))))
+        if not isinstance(location[key], dict | list) or not location[key] or data.draw(st.booleans()):
             break
-        place = place[key]
-    place[key] = data.draw(json_values)
+        location = location[key]
+    location[key] = data.draw(json_values)
     try:
         parse_definition(json.dumps(changed))
     except DefinitionError as error:
-        assert error.findings
+        assert error.diagnostics

@@ -1,12 +1,12 @@
-"""Map states: what a definition may not say of them, each mistake named with its place."""
+"""Map states: what a definition may not say of them, each mistake named with its location."""
 
 import pytest
 
-from tests.emulator.aws.stepfunctions.asl.test_parse_machine import DISTRIBUTED, READER, a_map, mistakes, of
+from tests.emulator.aws.stepfunctions.asl.test_parse_machine import DISTRIBUTED, READER, a_map, diagnostics_of, of
 
 
 @pytest.mark.parametrize(
-    ("text", "place", "message"),
+    ("text", "location", "message"),
     [
         (of({"M": {"Type": "Map", "End": True}}), "", "'ItemProcessor' is required"),
         (
@@ -57,6 +57,8 @@ from tests.emulator.aws.stepfunctions.asl.test_parse_machine import DISTRIBUTED,
         (a_map(DISTRIBUTED, Label="a b"), "/Label", "expected 1 to 40 characters"),
     ],
 )
-def test_a_mistake_of_a_map_is_named(text: str, place: str, message: str) -> None:
-    found = mistakes(text)
-    assert ("/States/M" + place, True) in [(finding.place, message in finding.message) for finding in found], found
+def test_a_mistake_of_a_map_is_named(text: str, location: str, message: str) -> None:
+    found = diagnostics_of(text)
+    assert ("/States/M" + location, True) in [
+        (diagnostic.location, message in diagnostic.message) for diagnostic in found
+    ], found

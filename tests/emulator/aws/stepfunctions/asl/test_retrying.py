@@ -27,7 +27,7 @@ def test_there_are_as_many_retries_as_allowed_and_the_waits_grow_up_to_the_longe
     while (wait := counts.next_delay_s("Any")) is not None:
         waits.append(wait)
     assert len(waits) == retrier.max_attempts
-    longest = [retrier.longest_delay_s(retries) for retries in range(len(waits))]
+    longest = [retrier.base_delay_s(retries) for retries in range(len(waits))]
     assert longest == sorted(longest)
     if retrier.max_delay_s is not None:
         assert all(wait <= retrier.max_delay_s for wait in longest)
@@ -41,7 +41,7 @@ def test_a_wait_is_the_interval_times_the_rate_to_the_retries_made() -> None:
     retrier = Retrier(("E",), interval_s=3, max_attempts=4, backoff_rate=2.0, max_delay_s=20)
     counts = RetryCounts((retrier,))
     assert [counts.next_delay_s("E") for _ in range(5)] == [3, 6, 12, 20, None]
-    assert Retrier(("E",), backoff_rate=1e9, max_delay_s=7).longest_delay_s(10**6) == 7
+    assert Retrier(("E",), backoff_rate=1e9, max_delay_s=7).base_delay_s(10**6) == 7
 
 
 def test_each_retrier_counts_for_itself_and_the_first_that_means_the_error_decides() -> None:

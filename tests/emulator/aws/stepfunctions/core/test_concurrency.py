@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emulator.aws.stepfunctions.asl.failures import StateFailure
-from emulator.aws.stepfunctions.core.concurrency import for_each
+from emulator.aws.stepfunctions.core.concurrency import run_concurrently
 
 few = settings(max_examples=50)
 
@@ -26,7 +26,7 @@ def test_every_item_is_worked_on_once_and_never_more_at_once_than_allowed(count:
         at_once[0] -= 1
         done.append(item)
 
-    asyncio.run(for_each(range(count), limit, work))
+    asyncio.run(run_concurrently(range(count), limit, work))
     assert sorted(done) == list(range(count))
     assert at_once == [0, min(count, limit)]
 
@@ -44,7 +44,7 @@ def test_the_first_failure_cancels_the_rest_which_is_waited_for() -> None:
         raise StateFailure("Mine", "why")
 
     with pytest.raises(StateFailure, match="Mine: why"):
-        asyncio.run(for_each(range(10), 5, work))
+        asyncio.run(run_concurrently(range(10), 5, work))
     assert sorted(ended) == [0, 1, 2, 4], "what had not begun never begins"
 
 
@@ -58,7 +58,7 @@ def test_whoever_is_cancelled_takes_its_work_along() -> None:
             ended.append(item)
 
     async def cancelled() -> None:
-        task = asyncio.create_task(for_each(range(3), 3, work))
+        task = asyncio.create_task(run_concurrently(range(3), 3, work))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         task.cancel()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from emulator.cloud import LocalCloud
-from tests.emulator.aws.stepfunctions.conftest import distributed, events, finished, inline, invoke, kinds
+from tests.emulator.aws.stepfunctions.conftest import distributed, events, inline, invoke, kinds, wait_for_end
 
 Execute = Callable[..., dict[str, Any]]
 END = {"Type": "Pass", "End": True}
@@ -22,7 +22,7 @@ FAIL_ON_BAD = {
 def run(sfn: Any, machine: Callable[..., str], states: dict[str, Any], value: Any) -> dict[str, Any]:
     """Run an execution to its end; return its description."""
     started = sfn.start_execution(stateMachineArn=machine(states), input=json.dumps(value))
-    return finished(sfn, started["executionArn"])
+    return wait_for_end(sfn, started["executionArn"])
 
 
 def map_run_of(sfn: Any, execution: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 import emulator.fmi.functions
 from emulator.cloud import LocalCloud
 from emulator.fmi.bundle import function_archive
-from tests.emulator.aws.stepfunctions.conftest import finished, kinds
+from tests.emulator.aws.stepfunctions.conftest import kinds, wait_for_end
 from tests.emulator.conftest import ROLE
 
 DEFINITIONS = Path(emulator.fmi.functions.__file__).parent
@@ -81,7 +81,7 @@ def test_a_failed_rank_fails_the_execution(
     put_program(s3, bucket, "import os\nassert os.environ['RANK'] != '2', 'rank two is ill'")
     arn = machine((DEFINITIONS / f"{form}.asl.json").read_text())
     started = sfn.start_execution(stateMachineArn=arn, input=json.dumps(payload(bucket)))
-    execution = finished(sfn, started["executionArn"])
+    execution = wait_for_end(sfn, started["executionArn"])
     assert execution["status"] == "FAILED"
     assert "rank two is ill" in execution["cause"]
     expected = {"inline": "AssertionError", "distributed": "States.ExceedToleratedFailureThreshold"}

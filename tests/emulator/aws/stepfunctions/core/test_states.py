@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.emulator.aws.stepfunctions.conftest import events, finished, inline, kinds
+from tests.emulator.aws.stepfunctions.conftest import events, inline, kinds, wait_for_end
 
 Execute = Callable[..., dict[str, Any]]
 END = {"Type": "Pass", "End": True}
@@ -220,7 +220,7 @@ def test_data_larger_than_a_state_may_pass_on_fail_and_all_does_not_catch_that(e
 def test_the_history_links_every_event_to_the_one_that_led_to_it(sfn: Any, machine: Callable[..., str]) -> None:
     arn = machine({"M": {**inline({"I": END}), "ItemsPath": "$.l"}})
     started = sfn.start_execution(stateMachineArn=arn, input='{"l": [7, 8]}')["executionArn"]
-    finished(sfn, started)
+    wait_for_end(sfn, started)
     history = events(sfn, started)
     assert [event["id"] for event in history] == list(range(1, len(history) + 1))
     links = {event["id"]: (event["type"], event["previousEventId"]) for event in history}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.emulator.aws.stepfunctions.conftest import events, finished, inline, invoke, kinds
+from tests.emulator.aws.stepfunctions.conftest import events, inline, invoke, kinds, wait_for_end
 from tests.emulator.conftest import archive
 
 Deploy = Callable[..., str]
@@ -189,7 +189,7 @@ def test_a_task_waits_for_whoever_has_its_token(sfn: Any, s3: Any, bucket: str, 
     execution, token = with_token(machine, sfn, s3, bucket)
     sfn.send_task_heartbeat(taskToken=token)
     sfn.send_task_success(taskToken=token, output='{"made": 1}')
-    assert finished(sfn, execution)["output"] == {"made": 1}
+    assert wait_for_end(sfn, execution)["output"] == {"made": 1}
     assert kinds(sfn, execution)[2:6] == ["TaskScheduled", "TaskStarted", "TaskSubmitted", "TaskSucceeded"]
     with pytest.raises(sfn.exceptions.TaskTimedOut):
         sfn.send_task_success(taskToken=token, output="{}")
@@ -202,13 +202,13 @@ def test_a_token_may_bring_a_failure(sfn: Any, s3: Any, bucket: str, machine: Ca
     with pytest.raises(sfn.exceptions.InvalidOutput):
         sfn.send_task_success(taskToken=token, output="{")
     sfn.send_task_failure(taskToken=token, error="Mine", cause="why")
-    failed = finished(sfn, execution)
+    failed = wait_for_end(sfn, execution)
     assert (failed["status"], failed["error"], failed["cause"]) == ("FAILED", "Mine", "why")
 
 
 def test_a_token_without_heartbeats_is_given_up(sfn: Any, s3: Any, bucket: str, machine: Callable[..., str]) -> None:
     execution, _ = with_token(machine, sfn, s3, bucket, HeartbeatSeconds=1)
-    failed = finished(sfn, execution)
+    failed = wait_for_end(sfn, execution)
     assert (failed["status"], failed["error"]) == ("FAILED", "States.HeartbeatTimeout")
 
 
@@ -240,7 +240,7 @@ def test_a_state_machine_starts_another_and_waits_for_it(
     assert execute(outer(".sync:2"), {"x": 1})["output"]["Output"] == {"done": True}
     assert execute(outer(".sync"), {"x": 1})["output"]["Output"] == '{"done":true}'
     started = execute(outer(""), {"x": 1})["output"]["ExecutionArn"]
-    assert finished(sfn, started)["status"] == "SUCCEEDED"
+    assert wait_for_end(sfn, started)["status"] == "SUCCEEDED"
     failed = execute(outer(".sync:2"), {"bad": 1})
     assert failed["error"] == "States.TaskFailed"
     assert json.loads(failed["cause"])["Error"] == "Inner"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.emulator.aws.stepfunctions.conftest import finished
+from tests.emulator.aws.stepfunctions.conftest import wait_for_end
 from tests.emulator.conftest import ROLE
 
 END = {"Type": "Pass", "End": True}
@@ -50,8 +50,8 @@ def test_a_definition_with_a_mistake_is_refused_with_its_place(sfn: Any, machine
     processor = {"StartAt": "X", "States": {"X": {"Type": "Pass", "Next": "Y"}}}
     states = {"Map": {"Type": "Map", "ItemProcessor": processor, "End": True}}
     text = json.dumps({"StartAt": "Map", "States": states})
-    place = "/States/Map/ItemProcessor/States/X/Next"
-    expected = f"MISSING_TRANSITION_TARGET: no state named 'Y' at {place}"
+    location = "/States/Map/ItemProcessor/States/X/Next"
+    expected = f"MISSING_TRANSITION_TARGET: no state named 'Y' at {location}"
     for code, message in (
         refused(sfn.create_state_machine, name="wrong", definition=text, roleArn=ROLE),
         refused(sfn.update_state_machine, stateMachineArn=machine({"A": END}), definition=text),
@@ -65,7 +65,7 @@ def test_a_definition_with_a_mistake_is_refused_with_its_place(sfn: Any, machine
         "severity": "ERROR",
         "code": "MISSING_TRANSITION_TARGET",
         "message": "no state named 'Y'",
-        "location": place,
+        "location": location,
     }
     assert sfn.validate_state_machine_definition(definition=TEXT) | {"ResponseMetadata": 0} == {
         "result": "OK",
@@ -126,7 +126,7 @@ def test_executions_are_listed_page_by_page_and_by_their_status(sfn: Any, machin
     arn = machine({"A": END})
     started = [sfn.start_execution(stateMachineArn=arn)["executionArn"] for _ in range(5)]
     for execution in started:
-        finished(sfn, execution)
+        wait_for_end(sfn, execution)
     pages = sfn.get_paginator("list_executions").paginate(stateMachineArn=arn, PaginationConfig={"PageSize": 2})
     listed = [[found["executionArn"] for found in page["executions"]] for page in pages]
     assert [len(page) for page in listed] == [2, 2, 1]
@@ -155,6 +155,6 @@ def test_a_running_execution_goes_on_with_what_its_state_machine_was(sfn: Any, m
     arn = machine({"W": {"Type": "Wait", "Seconds": 1, "Next": "A"}, "A": {**END, "Result": "old"}})
     started = sfn.start_execution(stateMachineArn=arn)["executionArn"]
     sfn.update_state_machine(stateMachineArn=arn, definition=TEXT)
-    assert finished(sfn, started)["output"] == "old"
+    assert wait_for_end(sfn, started)["output"] == "old"
     described = sfn.describe_state_machine_for_execution(executionArn=started)
     assert "old" in described["definition"]
