@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from emulator.aws.lambda_.core.sandbox_log import LogSink
+from emulator.aws.lambda_.log_lines import LogSink
 from emulator.fmi.functions.execute import TRACE_MARKER
 from emulator.fmi.rank_lines import Phase, parse_phase
 

@@ -10,9 +10,9 @@ from emulator.aws.lambda_.core.execution_environments import Environments
 from emulator.aws.lambda_.core.function_records import FunctionRecords
 from emulator.aws.lambda_.core.function_registry import FunctionRegistry
 from emulator.aws.lambda_.core.invocations import LambdaService
-from emulator.aws.lambda_.core.sandbox_log import LogSink
 from emulator.aws.lambda_.core.settings import LambdaSettings
-from emulator.aws.lambda_.http.api import LambdaApi
+from emulator.aws.lambda_.http import LambdaApi
+from emulator.aws.lambda_.log_lines import LogSink
 from emulator.aws.limits import MIB
 from emulator.aws.logs.core.store import LogStore
 from emulator.aws.logs.http import TARGET as LOGS

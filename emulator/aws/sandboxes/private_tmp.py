@@ -7,9 +7,12 @@ Elsewhere there are no mount namespaces: the caller falls back to a directory of
 
 import ctypes
 import functools
+import importlib.metadata
+import json
 import os
 import stat
 import sys
+import urllib.parse
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -20,7 +23,6 @@ _MS_NODEV = 4
 _MS_BIND = 4096
 _MS_REC = 16384
 _MS_PRIVATE = 1 << 18
-
 TMP = Path("/tmp")  # noqa: S108 - the very directory that is made private
 
 
@@ -109,3 +111,18 @@ def _check(what: str, result: int) -> None:
     if result != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"{what}: {os.strerror(number)}")
+
+
+def import_paths() -> list[Path]:
+    """Return the interpreter's own folders, those on ``sys.path``, and those of projects installed as editable.
+
+    The last are not on ``sys.path`` when their installer has set up an import hook instead; every installer records
+    them in ``direct_url.json`` (PEP 610).
+    """
+    paths = [Path(entry) for entry in (sys.prefix, sys.base_prefix, *sys.path) if entry]
+    for distribution in importlib.metadata.distributions():
+        record = distribution.read_text("direct_url.json")
+        origin = json.loads(record) if record else {}
+        if origin.get("dir_info", {}).get("editable"):
+            paths.append(Path(urllib.parse.unquote(urllib.parse.urlsplit(origin["url"]).path)))
+    return paths

@@ -1,20 +1,21 @@
-"""Sandboxes that are processes, forked by the zygote: the endpoint's side of it."""
+"""Sandboxes that are processes: the endpoint's connection to the zygote that forks them."""
 
 import asyncio
+import contextlib
 import os
 import resource
 import signal
 import socket
 import sys
 import uuid
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from emulator.aws.sandboxes.base import SandboxExit, SandboxSpec
-from emulator.aws.sandboxes.control_link import ControlLink
 from emulator.aws.sandboxes.cpu_groups import CpuGroups, CpuSharesUnavailableError, make_cpu_groups
 from emulator.aws.sandboxes.memory import MemoryGauge
-from emulator.aws.sandboxes.messages import Exited, InitDone, Kill, Message, NotStarted, Spawn, Started
+from emulator.aws.sandboxes.messages import Decoder, Exited, InitDone, Kill, Message, NotStarted, Spawn, Started, encode
 from emulator.errors import SandboxError
 
 _READ_BYTES = 65536
@@ -22,6 +23,84 @@ _READ_BYTES = 65536
 _PIPE_BYTES = 1024 * 1024
 # The keeper's exit status, from here on, is 128 + the signal that ended the zygote.
 _KILLED_STATUS = 128
+
+
+class ControlLink:
+    """Sends and receives messages in the running event loop.
+
+    Parameters
+    ----------
+    control
+        The connected socket, which this takes over.
+    on_message
+        Gets each message of the zygote's.
+    on_closed
+        Called once, when the zygote has closed its end or is gone.
+    """
+
+    def __init__(
+        self, control: socket.socket, on_message: Callable[[Message], None], on_closed: Callable[[], None]
+    ) -> None:
+        self._control = control
+        self._on_message = on_message
+        self._on_closed = on_closed
+        self._decoder = Decoder()
+        self._unsent: deque[tuple[memoryview, int | None]] = deque()
+        self._loop = asyncio.get_running_loop()
+        self.closed = False
+        control.setblocking(False)
+        self._loop.add_reader(control, self._receive)
+
+    def send(self, message: Message, descriptor: int | None = None) -> None:
+        """Send a message as soon as the zygote takes it; the descriptor goes with it and is closed here then."""
+        self._unsent.append((memoryview(encode(message)), descriptor))
+        if len(self._unsent) == 1:
+            self._flush()
+
+    def close(self) -> None:
+        """Hang up; what was not sent is dropped."""
+        if self.closed:
+            return
+        self.closed = True
+        self._loop.remove_reader(self._control)
+        self._loop.remove_writer(self._control)
+        self._control.close()
+        for _, descriptor in self._unsent:
+            if descriptor is not None:
+                os.close(descriptor)
+        self._unsent.clear()
+
+    def _flush(self) -> None:
+        try:
+            while self._unsent:
+                data, descriptor = self._unsent[0]
+                sent = socket.send_fds(self._control, [data], [] if descriptor is None else [descriptor])
+                if descriptor is not None:
+                    os.close(descriptor)
+                if sent < len(data):
+                    self._unsent[0] = data[sent:], None
+                else:
+                    self._unsent.popleft()
+        except BlockingIOError:
+            self._loop.add_writer(self._control, self._flush)
+        except (BrokenPipeError, ConnectionResetError):
+            # The reader is told, after what the zygote said last.
+            self._loop.remove_writer(self._control)
+        else:
+            self._loop.remove_writer(self._control)
+
+    def _receive(self) -> None:
+        data = b""
+        with contextlib.suppress(ConnectionResetError):
+            try:
+                data = self._control.recv(_READ_BYTES)
+            except BlockingIOError:
+                return
+        for message in self._decoder.feed(data):
+            self._on_message(message)
+        if not data and not self.closed:
+            self.close()
+            self._on_closed()
 
 
 class ProcessSandbox:

@@ -23,7 +23,6 @@ import boto3
 
 from emulator.aws.limits import REGION
 from emulator.aws.sandboxes.cpu_groups import CpuGroups
-from emulator.aws.sandboxes.import_paths import import_paths
 from emulator.aws.sandboxes.memory import MemoryGauge
 from emulator.aws.sandboxes.messages import (
     Decoder,
@@ -36,7 +35,7 @@ from emulator.aws.sandboxes.messages import (
     Started,
     encode,
 )
-from emulator.aws.sandboxes.private_tmp import below_tmp
+from emulator.aws.sandboxes.private_tmp import below_tmp, import_paths
 from emulator.aws.sandboxes.subreaper import adopt_orphans, child_pids, end_children
 from emulator.aws.sandboxes.worker import run_worker
 

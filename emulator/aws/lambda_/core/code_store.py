@@ -1,16 +1,20 @@
-"""Deployment packages: archives unpacked, each into a folder of its own, and images taken note of."""
+"""Deployment packages: each archive is unpacked into a folder of its own; of an image only the URI is kept."""
 
 import base64
 import hashlib
+import io
+import lzma
 import shutil
+import stat
 import uuid
+import zipfile
+import zlib
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from emulator.aws.lambda_.core.constraints import invalid
-from emulator.aws.lambda_.core.function_spec import FunctionSpec, PackageType
-from emulator.aws.lambda_.core.models import Function, ImageUri, Package
-from emulator.aws.lambda_.core.unzip import unpack
+from emulator.aws.lambda_.core.models import Function, FunctionSpec, ImageUri, Package, PackageType
+from emulator.aws.limits import UNZIPPED_CODE_BYTES
 
 
 class Packages:
@@ -59,3 +63,50 @@ class Packages:
         used = {function.package.root for function in functions}
         for unused in set(self._folder.iterdir()) - used:
             shutil.rmtree(unused, ignore_errors=True)
+
+
+def unpack(archive: bytes, folder: Path) -> None:
+    """Write an archive's files below a folder.
+
+    Parameters
+    ----------
+    archive
+        The zip file.
+    folder
+        An existing folder.
+
+    Raises
+    ------
+    ApiError
+        When the archive is too large unpacked, or has a member that is a link, is absolute or points outside: nothing
+        is written then. When it is no zip file, or damaged: what was whole may have been written.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(archive)) as opened:
+            members = opened.infolist()
+            _check_members(members)
+            for member in members:
+                written = Path(opened.extract(member, folder))
+                # What the archive says may be executed stays so: a custom runtime's bootstrap is a program.
+                if not member.is_dir() and member.external_attr >> 16 & stat.S_IXUSR:
+                    written.chmod(0o755)
+    # A member that is damaged, encrypted, compressed in an unknown way, longer than it says, or somewhere else; a name
+    # that is no text.
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError, NotImplementedError, EOFError, ValueError):
+        raise invalid("Could not unzip uploaded file. Please check your file, then try to upload again.") from None
+    except OSError as error:
+        raise invalid(f"The archive's members cannot be written: {error.strerror}") from None
+
+
+def _check_members(members: list[zipfile.ZipInfo]) -> None:
+    unzipped = sum(member.file_size for member in members)
+    if unzipped > UNZIPPED_CODE_BYTES:
+        raise invalid(f"Unzipped size must be smaller than {UNZIPPED_CODE_BYTES} bytes")
+    for member in members:
+        if not member.filename:
+            raise invalid("The archive has a member without a name")
+        path = PurePosixPath(member.filename.replace("\\", "/"))
+        if path.is_absolute() or ".." in path.parts:
+            raise invalid(f"The archive's member {member.filename!r} lies outside of the function's folder")
+        if stat.S_ISLNK(member.external_attr >> 16):
+            raise invalid(f"The archive's member {member.filename!r} is a link")

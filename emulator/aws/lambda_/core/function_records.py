@@ -8,8 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from emulator.aws.lambda_.core.function_spec import FunctionSpec
-from emulator.aws.lambda_.core.models import Alias, Function, Package
+from emulator.aws.lambda_.core.models import Alias, Function, FunctionSpec, Package
 from emulator.aws.state import StateFolder
 from emulator.errors import ApiError
 

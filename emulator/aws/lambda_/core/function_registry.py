@@ -3,7 +3,7 @@
 import re
 import uuid
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any
 
@@ -11,20 +11,37 @@ from emulator.aws import limits
 from emulator.aws.lambda_.core.code_store import Packages
 from emulator.aws.lambda_.core.constraints import invalid
 from emulator.aws.lambda_.core.function_records import Entry, FunctionRecords
-from emulator.aws.lambda_.core.function_spec import FunctionSpec
-from emulator.aws.lambda_.core.models import (
-    LATEST,
-    Alias,
-    Function,
-    ImageUri,
-    Reference,
-    check_revision,
-    function_arn,
-    not_found,
-)
+from emulator.aws.lambda_.core.models import LATEST, Alias, Function, FunctionSpec, ImageUri, function_arn
 from emulator.errors import ApiError
 
 _ALIAS = re.compile(r"(?!^[0-9]+$)([a-zA-Z0-9-_]{1,128})")
+# arn:aws:lambda:region:account:function:name, account:function:name, function:name or name, each with :qualifier
+_REFERENCE = re.compile(
+    r"(?:(?:arn:aws:lambda:[a-z0-9-]+:)?\d{12}:function:|function:)?"
+    r"(?P<name>[A-Za-z0-9_-]+)(?::(?P<qualifier>[A-Za-z0-9$_-]+))?"
+)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A function's name, and perhaps a version or an alias of it."""
+
+    name: str
+    qualifier: str | None
+
+    @classmethod
+    def parse(cls, text: str) -> "Reference":
+        """Read a name, a partial ARN or an ARN.
+
+        Raises
+        ------
+        ApiError
+            When the text is none of them.
+        """
+        match = _REFERENCE.fullmatch(text)
+        if match is None:
+            raise invalid(f"FunctionName: expected a name or an ARN, got {text!r}")
+        return cls(match["name"], match["qualifier"])
 
 
 class FunctionRegistry:
@@ -297,3 +314,25 @@ class FunctionRegistry:
         if parsed.name not in self._entries:
             raise not_found(function_arn(parsed.name))
         return self._entries[parsed.name], parsed
+
+
+def check_revision(latest: str, expected: object) -> None:
+    """Refuse a change whose caller has seen another revision than the latest one; None is any.
+
+    Raises
+    ------
+    ApiError
+        PreconditionFailedException.
+    """
+    if expected is not None and expected != latest:
+        raise ApiError(
+            "PreconditionFailedException",
+            HTTPStatus.PRECONDITION_FAILED,
+            "The Revision Id provided does not match the latest Revision Id. Call the GetFunction/GetAlias API to "
+            "retrieve the latest Revision Id",
+        )
+
+
+def not_found(arn: str) -> ApiError:
+    """Return AWS's error for a function that does not exist."""
+    return ApiError("ResourceNotFoundException", HTTPStatus.NOT_FOUND, f"Function not found: {arn}")

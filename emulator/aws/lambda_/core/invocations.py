@@ -1,26 +1,71 @@
-"""Invocations: admission, a warm or cold environment, the answer and the log lines."""
+"""Invocations: admission, synchronous calls, queued events and their retries."""
 
 import asyncio
 import json
 import time
 import uuid
-from contextlib import ExitStack
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 
 from emulator.aws import limits
-from emulator.aws.lambda_.core.admission import Admission
-from emulator.aws.lambda_.core.execution import Execution
-from emulator.aws.lambda_.core.execution_environments import Environments
+from emulator.aws.lambda_.core.execution_environments import Environments, Execution, WarmPool
 from emulator.aws.lambda_.core.function_registry import FunctionRegistry
 from emulator.aws.lambda_.core.history import InvocationHistory, InvocationRecord, InvocationStatus
 from emulator.aws.lambda_.core.models import Function
 from emulator.aws.lambda_.core.settings import LambdaSettings
-from emulator.aws.lambda_.core.warm_pool import WarmPool
 from emulator.errors import ApiError, SandboxError
 
 # AWS's longest wait between two tries of a throttled event.
 _LONGEST_BACKOFF_S = 300.0
+
+
+class Admission:
+    """Counts running executions and turns away what is too much.
+
+    Parameters
+    ----------
+    functions
+        Knows the reservations.
+    """
+
+    def __init__(self, functions: FunctionRegistry) -> None:
+        self._functions = functions
+        self._running: Counter[str] = Counter()
+
+    @contextmanager
+    def admitted(self, name: str) -> Iterator[None]:
+        """Hold one of the function's executions.
+
+        Raises
+        ------
+        ApiError
+            When all of them are taken: 429, as AWS answers.
+        """
+        reserved = self._functions.reserved(name)
+        if reserved is not None:
+            self._refuse_from(self._running[name], reserved, "ReservedFunctionConcurrentInvocationLimitExceeded")
+        else:
+            shared = sum(count for other, count in self._running.items() if self._functions.reserved(other) is None)
+            self._refuse_from(shared, self._functions.unreserved(), "ConcurrentInvocationLimitExceeded")
+        self._running[name] += 1
+        try:
+            yield
+        finally:
+            self._running[name] -= 1
+            if not self._running[name]:
+                del self._running[name]
+
+    def _refuse_from(self, running: int, limit: int, reason: str) -> None:
+        if running >= limit:
+            raise ApiError(
+                "TooManyRequestsException",
+                HTTPStatus.TOO_MANY_REQUESTS,
+                f"Rate Exceeded: {running} executions are running of {limit} ({reason})",
+                {"Reason": reason},
+            )
 
 
 @dataclass(frozen=True)

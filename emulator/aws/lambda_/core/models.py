@@ -1,24 +1,257 @@
-"""A function as it is at one time, and the names that mean it."""
+"""A function: its settings, checked as AWS checks them, its versions and aliases."""
 
+import json
 import re
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from http import HTTPStatus
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from emulator.aws import limits
-from emulator.aws.lambda_.core.constraints import invalid
-from emulator.aws.lambda_.core.function_spec import FunctionSpec
-from emulator.errors import ApiError
+from emulator.aws.lambda_.core.constraints import Constraints, invalid
 
-LATEST = "$LATEST"
-# arn:aws:lambda:region:account:function:name, account:function:name, function:name or name, each with :qualifier
-_REFERENCE = re.compile(
-    r"(?:(?:arn:aws:lambda:[a-z0-9-]+:)?\d{12}:function:|function:)?"
-    r"(?P<name>[A-Za-z0-9_-]+)(?::(?P<qualifier>[A-Za-z0-9$_-]+))?"
+# Of those that AWS still takes: https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtimes.html
+_RUNTIMES = (*(f"python3.{minor}" for minor in range(9, 15)), "provided.al2", "provided.al2023")
+_NAME_PATTERN = (
+    r"(arn:(aws[a-zA-Z-]*)?:lambda:)?([a-z]{2}(-gov)?-[a-z]+-\d{1}:)?(\d{12}:)?(function:)?"
+    r"([a-zA-Z0-9-_]+)(:(\$LATEST|[a-zA-Z0-9-_]+))?"
 )
+_ROLE_PATTERN = r"arn:(aws[a-zA-Z-]*)?:iam::\d{12}:role/?[a-zA-Z_0-9+=,.@\-_/]+"
+_HANDLER_PATTERN = r"[^\s]+"
+_VARIABLE_PATTERN = re.compile("[a-zA-Z]([a-zA-Z0-9_])+")
+_ARCHITECTURES = ("x86_64", "arm64")
+_LONGEST_NAME, _LONGEST_HANDLER, _LONGEST_DESCRIPTION = 64, 128, 256
+# https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html#configuration-envvars-runtime
+_RESERVED_VARIABLES = (
+    "_HANDLER",
+    "_X_AMZN_TRACE_ID",
+    "AWS_ACCESS_KEY",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_DEFAULT_REGION",
+    "AWS_EXECUTION_ENV",
+    "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
+    "AWS_LAMBDA_FUNCTION_NAME",
+    "AWS_LAMBDA_FUNCTION_VERSION",
+    "AWS_LAMBDA_INITIALIZATION_TYPE",
+    "AWS_LAMBDA_LOG_GROUP_NAME",
+    "AWS_LAMBDA_LOG_STREAM_NAME",
+    "AWS_LAMBDA_RUNTIME_API",
+    "AWS_REGION",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "LAMBDA_RUNTIME_DIR",
+    "LAMBDA_TASK_ROOT",
+)
+# What is kept and shown without having an effect here; the first two have defaults.
+_KEPT: dict[str, Any] = {
+    "TracingConfig": {"Mode": "PassThrough"},
+    "SnapStart": {"ApplyOn": "None", "OptimizationStatus": "Off"},
+    "DeadLetterConfig": None,
+    "ImageConfig": None,
+    "KMSKeyArn": None,
+    "LoggingConfig": None,
+    "VpcConfig": None,
+}
+# What a function would miss while it runs.
+_MISSING = {
+    "Layers": "layers are not emulated; put their content into the function's archive",
+    "FileSystemConfigs": "EFS is not emulated; use S3 or /tmp",
+}
+LATEST = "$LATEST"
+
+
+class PackageType(Enum):
+    """How a function's code is deployed."""
+
+    ZIP = "Zip"
+    IMAGE = "Image"
+
+
+@dataclass(frozen=True)
+class FunctionSpec:
+    """What CreateFunction is asked for.
+
+    Parameters
+    ----------
+    name, role, description
+        As in the API.
+    package_type
+        Zip or Image.
+    handler, runtime
+        As in the API; empty for an image.
+    timeout_s
+        Longest time of an invocation, seconds.
+    memory_mb
+        Memory, MB.
+    ephemeral_storage_mb
+        Size of /tmp, MB.
+    environment
+        The function's own variables.
+    architecture
+        As in the API; everything runs on this machine's.
+    kept
+        Settings of the API that have no effect here, as they were given.
+    """
+
+    name: str
+    role: str
+    handler: str = ""
+    runtime: str = ""
+    package_type: PackageType = PackageType.ZIP
+    description: str = ""
+    timeout_s: int = limits.DEFAULT_TIMEOUT_S
+    memory_mb: int = limits.DEFAULT_MEMORY_MB
+    ephemeral_storage_mb: int = limits.DEFAULT_EPHEMERAL_STORAGE_MB
+    environment: Mapping[str, str] = field(default_factory=dict)
+    architecture: str = _ARCHITECTURES[0]
+    kept: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_api(cls, request: Mapping[str, Any]) -> "FunctionSpec":
+        """Check a CreateFunction request.
+
+        Raises
+        ------
+        ApiError
+            When a value is missing or not allowed, naming it, as AWS does.
+        """
+        given = Constraints({name: value for name, value in request.items() if value is not None})
+        name = given.text("FunctionName", pattern=_NAME_PATTERN)
+        if len(name) > _LONGEST_NAME and ":" not in name:
+            given.violated("FunctionName", name, f"Member must have length less than or equal to {_LONGEST_NAME}")
+        # An image may go without.
+        for mandatory, pattern, longest in (("Handler", _HANDLER_PATTERN, _LONGEST_HANDLER), ("Runtime", None, 0)):
+            if request.get(mandatory):
+                given.text(mandatory, pattern=pattern, longest=longest)
+        storage = Constraints(
+            {f"EphemeralStorage.{key}": value for key, value in given.members("EphemeralStorage").items()}
+        )
+        spec = cls(
+            name=name.removesuffix(":$LATEST").rpartition(":")[2],
+            role=given.text("Role", pattern=_ROLE_PATTERN),
+            handler=str(request.get("Handler") or ""),
+            runtime=str(request.get("Runtime") or ""),
+            package_type=PackageType(given.one_of("PackageType", "Zip", [kind.value for kind in PackageType])),
+            description=given.text("Description", "", longest=_LONGEST_DESCRIPTION),
+            timeout_s=given.number("Timeout", limits.DEFAULT_TIMEOUT_S, limits.TIMEOUT_S),
+            memory_mb=given.number("MemorySize", limits.DEFAULT_MEMORY_MB, limits.MEMORY_MB),
+            ephemeral_storage_mb=storage.number(
+                "EphemeralStorage.Size", limits.DEFAULT_EPHEMERAL_STORAGE_MB, limits.EPHEMERAL_STORAGE_MB
+            ),
+            environment=_variables(given),
+            architecture=_architecture(given),
+            kept={key: request[key] for key in _KEPT if request.get(key) is not None},
+        )
+        given.check()
+        storage.check()
+        _check_sense(request, spec)
+        return spec
+
+    def updated(self, request: Mapping[str, Any]) -> "FunctionSpec":
+        """Return this with the changes of an UpdateFunctionConfiguration request.
+
+        Raises
+        ------
+        ApiError
+            As `from_api`.
+        """
+        return self.from_api({**self.to_api(), **request, "FunctionName": self.name})
+
+    def to_api(self) -> dict[str, Any]:
+        """Return the settings under the names of the API."""
+        settings = {
+            "FunctionName": self.name,
+            "Runtime": self.runtime or None,
+            "Role": self.role,
+            "Handler": self.handler or None,
+            "Description": self.description,
+            "Timeout": self.timeout_s,
+            "MemorySize": self.memory_mb,
+            "EphemeralStorage": {"Size": self.ephemeral_storage_mb},
+            "Environment": {"Variables": dict(self.environment)} if self.environment else None,
+            "PackageType": self.package_type.value,
+            "Architectures": [self.architecture],
+            **_KEPT,
+            **self.kept,
+        }
+        return {name: value for name, value in settings.items() if value is not None}
+
+
+def _variables(given: Constraints) -> dict[str, str]:
+    variables = given.members("Environment").get("Variables") or {}
+    if not isinstance(variables, dict) or not all(isinstance(value, str) for value in variables.values()):
+        given.violated("Environment.Variables", variables, "Map values must be strings")
+        return {}
+    if not all(_VARIABLE_PATTERN.fullmatch(name) for name in variables):
+        pattern = f"[Member must satisfy regular expression pattern: {_VARIABLE_PATTERN.pattern}]"
+        given.violated("Environment.Variables", variables, f"Map keys must satisfy constraint: {pattern}")
+    return variables
+
+
+def architecture_of(request: Mapping[str, Any]) -> str:
+    """Return the architecture that a request names, x86_64 when it names none.
+
+    Raises
+    ------
+    ApiError
+        When it names another one, or several.
+    """
+    given = Constraints(request)
+    architecture = _architecture(given)
+    given.check()
+    return architecture
+
+
+def _architecture(given: Constraints) -> str:
+    named = given.items("Architectures")
+    if not named:
+        return _ARCHITECTURES[0]
+    if len(named) > 1:
+        given.violated("Architectures", named, "Member must have length less than or equal to 1")
+    elif named[0] not in _ARCHITECTURES:
+        allowed = f"[Member must satisfy enum value set: [{', '.join(_ARCHITECTURES)}], Member must not be null]"
+        given.violated("Architectures", named, f"Member must satisfy constraint: {allowed}")
+    return str(named[0])
+
+
+def _check_sense(request: Mapping[str, Any], spec: FunctionSpec) -> None:
+    """Refuse values that are well formed, but that Lambda or this emulator cannot work with."""
+    for name, reason in _MISSING.items():
+        if request.get(name):
+            raise invalid(f"{name}: {reason}")
+    if spec.package_type is PackageType.ZIP:
+        if not spec.runtime or not spec.handler:
+            raise invalid(
+                "Runtime and Handler are mandatory parameters for functions created with deployment packages."
+            )
+        if spec.runtime not in _RUNTIMES:
+            raise invalid(
+                f"Value {spec.runtime} at 'runtime' failed to satisfy constraint: Member must satisfy enum value set: "
+                f"[{', '.join(_RUNTIMES)}] or be a valid ARN (no other runtime is emulated)"
+            )
+    elif spec.runtime or spec.handler:
+        raise invalid(
+            "The Runtime and Handler parameters are not supported for functions created with container images."
+        )
+    _check_variables(spec.environment)
+
+
+def _check_variables(variables: Mapping[str, str]) -> None:
+    unable = (
+        "Lambda was unable to configure your environment variables because the environment variables you have provided"
+    )
+    reserved = [name for name in variables if name in _RESERVED_VARIABLES]
+    if reserved:
+        raise invalid(
+            f"{unable} contains reserved keys that are currently not supported for modification. "
+            f"Reserved keys used in this request: {', '.join(reserved)}"
+        )
+    measured = json.dumps(dict(variables), separators=(",", ":"), ensure_ascii=False)
+    if len(measured.encode()) > limits.ENVIRONMENT_BYTES:
+        raise invalid(f"{unable} exceeded the 4KB limit. String measured: {measured}")
 
 
 @dataclass(frozen=True)
@@ -110,28 +343,6 @@ class Function:
 
 
 @dataclass(frozen=True)
-class Reference:
-    """A function's name, and perhaps a version or an alias of it."""
-
-    name: str
-    qualifier: str | None
-
-    @classmethod
-    def parse(cls, text: str) -> "Reference":
-        """Read a name, a partial ARN or an ARN.
-
-        Raises
-        ------
-        ApiError
-            When the text is none of them.
-        """
-        match = _REFERENCE.fullmatch(text)
-        if match is None:
-            raise invalid(f"FunctionName: expected a name or an ARN, got {text!r}")
-        return cls(match["name"], match["qualifier"])
-
-
-@dataclass(frozen=True)
 class ImageUri:
     """Where a container image is."""
 
@@ -161,25 +372,3 @@ class Alias:
 def function_arn(name: str) -> str:
     """Return the Amazon resource name of a function in the emulated account."""
     return f"arn:aws:lambda:{limits.REGION}:{limits.ACCOUNT_ID}:function:{name}"
-
-
-def check_revision(latest: str, expected: object) -> None:
-    """Refuse a change whose caller has seen another revision than the latest one; None is any.
-
-    Raises
-    ------
-    ApiError
-        PreconditionFailedException.
-    """
-    if expected is not None and expected != latest:
-        raise ApiError(
-            "PreconditionFailedException",
-            HTTPStatus.PRECONDITION_FAILED,
-            "The Revision Id provided does not match the latest Revision Id. Call the GetFunction/GetAlias API to "
-            "retrieve the latest Revision Id",
-        )
-
-
-def not_found(arn: str) -> ApiError:
-    """Return AWS's error for a function that does not exist."""
-    return ApiError("ResourceNotFoundException", HTTPStatus.NOT_FOUND, f"Function not found: {arn}")

@@ -19,9 +19,8 @@ import psutil
 import pytest
 
 from emulator.aws.sandboxes.base import SandboxExit, SandboxSpec
-from emulator.aws.sandboxes.control_link import ControlLink
 from emulator.aws.sandboxes.cpu_groups import CpuSharesUnavailableError
-from emulator.aws.sandboxes.process import ProcessSandboxes
+from emulator.aws.sandboxes.process import ControlLink, ProcessSandboxes
 from emulator.aws.sandboxes.zygote import Zygote
 from emulator.errors import SandboxError
 
@@ -206,7 +205,7 @@ import asyncio, sys
 from pathlib import Path
 from emulator.errors import SandboxError
 from emulator.aws.sandboxes.base import SandboxSpec
-from emulator.aws.sandboxes.control_link import ControlLink
+from emulator.aws.sandboxes.process import ControlLink
 from emulator.aws.sandboxes.cpu_groups import CpuSharesUnavailableError
 from emulator.aws.sandboxes.process import ProcessSandboxes
 from emulator.aws.sandboxes.zygote import Zygote

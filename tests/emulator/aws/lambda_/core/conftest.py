@@ -13,8 +13,8 @@ import pytest
 from emulator.aws.lambda_.core.execution_environments import Environments
 from emulator.aws.lambda_.core.function_records import FunctionRecords
 from emulator.aws.lambda_.core.function_registry import FunctionRegistry
-from emulator.aws.lambda_.core.function_spec import FunctionSpec
 from emulator.aws.lambda_.core.invocations import LambdaService
+from emulator.aws.lambda_.core.models import FunctionSpec
 from emulator.aws.lambda_.core.settings import LambdaSettings
 from emulator.aws.sandboxes.process import ProcessSandboxes
 from emulator.aws.state import StateFolder

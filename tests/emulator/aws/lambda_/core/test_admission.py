@@ -8,9 +8,9 @@ from pathlib import Path
 from emulator.aws.lambda_.core.execution_environments import Environments
 from emulator.aws.lambda_.core.function_records import FunctionRecords
 from emulator.aws.lambda_.core.function_registry import FunctionRegistry
-from emulator.aws.lambda_.core.function_spec import FunctionSpec
 from emulator.aws.lambda_.core.history import InvocationStatus
 from emulator.aws.lambda_.core.invocations import LambdaService
+from emulator.aws.lambda_.core.models import FunctionSpec
 from emulator.aws.lambda_.core.settings import LambdaSettings
 from emulator.aws.sandboxes.base import SandboxExit, SandboxSpec
 from emulator.aws.state import StateFolder

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from emulator.aws.lambda_.core.function_spec import FunctionSpec
 from emulator.aws.lambda_.core.history import InvocationStatus
+from emulator.aws.lambda_.core.models import FunctionSpec
 from emulator.aws.lambda_.core.runtimes import check_installed
 from emulator.aws.lambda_.core.settings import LambdaSettings, RuntimeClient
 from emulator.errors import EmulatorError

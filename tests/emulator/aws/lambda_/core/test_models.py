@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emulator.aws.lambda_.core.function_spec import FunctionSpec, PackageType, architecture_of
+from emulator.aws.lambda_.core.models import FunctionSpec, PackageType, architecture_of
 from emulator.errors import ApiError
 from tests.emulator.conftest import ROLE
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from emulator.aws.lambda_.core import unzip
-from emulator.aws.lambda_.core.unzip import unpack
+from emulator.aws.lambda_.core import code_store
+from emulator.aws.lambda_.core.code_store import unpack
 from emulator.errors import ApiError
 
 
@@ -75,7 +75,7 @@ def test_a_damaged_archive_is_taken_or_refused(tmp_path: Path, method: int, dama
 
 
 def test_an_archive_that_swells_beyond_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unzip, "UNZIPPED_CODE_BYTES", 1_000_000)
+    monkeypatch.setattr(code_store, "UNZIPPED_CODE_BYTES", 1_000_000)
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("zeros", bytes(1_000_001))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emulator.aws.lambda_.core.sandbox_log import SandboxLog
+from emulator.aws.lambda_.log_lines import SandboxLog
 
 
 class Lines:

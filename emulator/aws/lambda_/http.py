@@ -1,0 +1,469 @@
+"""Lambda's REST API: functions, their invocations, versions, aliases, reservations, permissions and tags.
+
+Shapes: https://docs.aws.amazon.com/lambda/latest/api/API_Operations.html
+"""
+
+import base64
+import binascii
+import json
+import uuid
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from aiohttp import web
+
+from emulator.aws import limits
+from emulator.aws.json_requests import json_object, read, whole_number
+from emulator.aws.lambda_.core.constraints import Constraints, invalid
+from emulator.aws.lambda_.core.function_registry import FunctionRegistry, Reference
+from emulator.aws.lambda_.core.invocations import LambdaService
+from emulator.aws.lambda_.core.models import Function, FunctionSpec, ImageUri, architecture_of, function_arn
+from emulator.aws.limits import ZIPPED_CODE_BYTES
+from emulator.errors import ApiError, SandboxError
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+# An archive in base64, and the rest of the request around it; AWS tells this very number.
+_REQUEST_BYTES = 70_167_211
+_PAGE = 50
+_MAX_ITEMS = range(1, 10_001)
+FUNCTIONS = "/2015-03-31/functions"
+_RESERVATIONS = range(1_000_000)
+_INVOCATION_TYPES = ("RequestResponse", "Event", "DryRun")
+
+
+def answered(handler: Handler) -> Handler:
+    """Let a refusal become AWS's error response."""
+
+    async def call(request: web.Request) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except ApiError as error:
+            return _refusal(error, "User")
+        except SandboxError as error:
+            return _refusal(ApiError("ServiceException", HTTPStatus.INTERNAL_SERVER_ERROR, str(error)), "Service")
+
+    return call
+
+
+def _refusal(error: ApiError, side: str) -> web.StreamResponse:
+    body = {"Type": side, "message": error.message, "Message": error.message, **error.details}
+    response = answer(body, error.status)
+    response.headers["x-amzn-ErrorType"] = error.code
+    response.headers["x-amzn-RequestId"] = str(uuid.uuid4())
+    return response
+
+
+def answer(body: Mapping[str, Any], status: HTTPStatus = HTTPStatus.OK) -> web.Response:
+    """Return a JSON response."""
+    return web.json_response(body, status=status)
+
+
+def nothing() -> web.Response:
+    """Return the response of an operation that has none."""
+    return web.Response(status=HTTPStatus.NO_CONTENT)
+
+
+async def read_json(request: web.Request) -> dict[str, Any]:
+    """Return the JSON object that a request has, an empty one for an empty body.
+
+    Raises
+    ------
+    ApiError
+        When it has something else, or too much.
+    """
+    content = await read(request, _REQUEST_BYTES)
+    if len(content) > _REQUEST_BYTES:
+        raise ApiError(
+            "RequestEntityTooLargeException",
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            f"Request must be smaller than {_REQUEST_BYTES} bytes for this operation",
+        )
+    return json_object(content)
+
+
+def tags_of(body: Mapping[str, Any]) -> dict[str, str]:
+    """Return the tags that a request names.
+
+    Raises
+    ------
+    ApiError
+        When they are no texts by name.
+    """
+    tags = body.get("Tags") or {}
+    if not isinstance(tags, dict) or not all(isinstance(value, str) for value in tags.values()):
+        raise invalid(f"Tags: expected texts by name, got {tags!r:.80}")
+    return tags
+
+
+def page(request: web.Request, name: str, items: Sequence[Mapping[str, Any]]) -> web.Response:
+    """Return the page of a listing that MaxItems and Marker ask for, with the marker of the next one.
+
+    Raises
+    ------
+    ApiError
+        When either is not what a page was given.
+    """
+    asked = request.query.get("MaxItems", str(_PAGE))
+    number = whole_number(asked)
+    given = Constraints({"MaxItems": asked if number is None else number})
+    # As on AWS, a page has fifty items at most, however many are asked for.
+    size = min(_PAGE, given.number("MaxItems", _PAGE, _MAX_ITEMS))
+    given.check()
+    marker = request.query.get("Marker") or "0"
+    begin = whole_number(marker)
+    if begin is None:
+        raise invalid(f"Marker: expected the NextMarker of a listing, got {marker!r:.80}")
+    body: dict[str, Any] = {name: items[begin : begin + size]}
+    if begin + size < len(items):
+        body["NextMarker"] = str(begin + size)
+    return answer(body)
+
+
+def check_zipped_size(archive: bytes) -> None:
+    """Refuse an archive that is too large to be sent; one in S3 may be larger.
+
+    Raises
+    ------
+    ApiError
+        Naming the limit.
+    """
+    if len(archive) > ZIPPED_CODE_BYTES:
+        raise ApiError(
+            "RequestEntityTooLargeException",
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            f"Zipped size must be smaller than {ZIPPED_CODE_BYTES} bytes",
+        )
+
+
+class LambdaVersionsApi:
+    """These operations, over HTTP.
+
+    Parameters
+    ----------
+    functions
+        The functions that exist.
+    """
+
+    def __init__(self, functions: FunctionRegistry) -> None:
+        self._functions = functions
+
+    def routes(self) -> list[web.AbstractRouteDef]:
+        """Return the operations' routes."""
+        one = FUNCTIONS + "/{name}"
+        concurrency = "/2017-10-31/functions/{name}/concurrency"
+        tags = "/2017-03-31/tags/{name}"
+        return [
+            web.get(one + "/versions", answered(self._list_versions)),
+            web.post(one + "/versions", answered(self._publish)),
+            web.post(one + "/aliases", answered(self._create_alias)),
+            web.get(one + "/aliases", answered(self._list_aliases)),
+            web.get(one + "/aliases/{alias}", answered(self._get_alias)),
+            web.put(one + "/aliases/{alias}", answered(self._update_alias)),
+            web.delete(one + "/aliases/{alias}", answered(self._delete_alias)),
+            web.put(concurrency, answered(self._reserve)),
+            web.delete(concurrency, answered(self._take_reservation_back)),
+            web.get("/2019-09-30/functions/{name}/concurrency", answered(self._get_reservation)),
+            web.post(one + "/policy", answered(self._add_permission)),
+            web.get(one + "/policy", answered(self._get_policy)),
+            web.delete(one + "/policy/{statement}", answered(self._remove_permission)),
+            web.get(tags, answered(self._list_tags)),
+            web.post(tags, answered(self._tag)),
+            web.delete(tags, answered(self._untag)),
+        ]
+
+    async def _list_versions(self, request: web.Request) -> web.StreamResponse:
+        versions = self._functions.versions(request.match_info["name"])
+        return page(request, "Versions", [version.to_api() for version in versions])
+
+    async def _publish(self, request: web.Request) -> web.StreamResponse:
+        body = await read_json(request)
+        published = self._functions.publish(
+            request.match_info["name"],
+            description=body.get("Description"),
+            code_sha256=body.get("CodeSha256"),
+            revision_id=body.get("RevisionId"),
+        )
+        return answer(published.to_api(), HTTPStatus.CREATED)
+
+    async def _create_alias(self, request: web.Request) -> web.StreamResponse:
+        body, name = await read_json(request), request.match_info["name"]
+        _refuse_routing(body)
+        alias = self._functions.create_alias(
+            name, str(body.get("Name")), str(body.get("FunctionVersion")), str(body.get("Description") or "")
+        )
+        return answer(alias.to_api(Reference.parse(name).name), HTTPStatus.CREATED)
+
+    async def _list_aliases(self, request: web.Request) -> web.StreamResponse:
+        name, version = request.match_info["name"], request.query.get("FunctionVersion")
+        aliases = [alias for alias in self._functions.aliases(name) if version in (None, alias.version)]
+        return page(request, "Aliases", [alias.to_api(Reference.parse(name).name) for alias in aliases])
+
+    async def _get_alias(self, request: web.Request) -> web.StreamResponse:
+        name = request.match_info["name"]
+        return answer(self._functions.alias(name, request.match_info["alias"]).to_api(Reference.parse(name).name))
+
+    async def _update_alias(self, request: web.Request) -> web.StreamResponse:
+        body, name = await read_json(request), request.match_info["name"]
+        _refuse_routing(body)
+        changes = {member: body.get(member) for member in ("FunctionVersion", "Description")}
+        given = Constraints({member: value for member, value in changes.items() if value is not None})
+        alias = self._functions.update_alias(
+            name,
+            request.match_info["alias"],
+            version=given.text("FunctionVersion", "") or None,
+            description=given.text("Description", "") if changes["Description"] is not None else None,
+            revision_id=body.get("RevisionId"),
+        )
+        return answer(alias.to_api(Reference.parse(name).name))
+
+    async def _delete_alias(self, request: web.Request) -> web.StreamResponse:
+        self._functions.delete_alias(request.match_info["name"], request.match_info["alias"])
+        return nothing()
+
+    async def _reserve(self, request: web.Request) -> web.StreamResponse:
+        given = Constraints(await read_json(request))
+        value = given.number("ReservedConcurrentExecutions", -1, _RESERVATIONS)
+        given.check()
+        self._functions.reserve(request.match_info["name"], value)
+        return answer({"ReservedConcurrentExecutions": value})
+
+    async def _take_reservation_back(self, request: web.Request) -> web.StreamResponse:
+        self._functions.reserve(request.match_info["name"], None)
+        return nothing()
+
+    async def _get_reservation(self, request: web.Request) -> web.StreamResponse:
+        reserved = self._functions.reserved(self._functions.get(request.match_info["name"]).spec.name)
+        return answer({} if reserved is None else {"ReservedConcurrentExecutions": reserved})
+
+    async def _add_permission(self, request: web.Request) -> web.StreamResponse:
+        body, name = await read_json(request), request.match_info["name"]
+        policy = self._functions.policy(name)
+        given = Constraints(body)
+        statement_id = given.text("StatementId", pattern="[a-zA-Z0-9-_]+", longest=100)
+        action, principal = given.text("Action"), given.text("Principal")
+        given.check()
+        if statement_id in policy:
+            raise ApiError(
+                "ResourceConflictException",
+                HTTPStatus.CONFLICT,
+                f"The statement id ({statement_id}) provided already exists. "
+                "Please provide a new statement id, or remove the existing statement.",
+            )
+        statement = {
+            "Sid": statement_id,
+            "Effect": "Allow",
+            "Principal": {"Service" if principal.endswith(".amazonaws.com") else "AWS": principal},
+            "Action": action,
+            "Resource": function_arn(Reference.parse(name).name),
+        }
+        if "SourceArn" in body:
+            statement["Condition"] = {"ArnLike": {"AWS:SourceArn": body["SourceArn"]}}
+        self._functions.set_policy(name, {**policy, statement_id: statement})
+        return answer({"Statement": json.dumps(statement)}, HTTPStatus.CREATED)
+
+    async def _get_policy(self, request: web.Request) -> web.StreamResponse:
+        function = self._functions.get(request.match_info["name"])
+        policy = self._functions.policy(function.spec.name)
+        if not policy:
+            raise _no_resource()
+        document = {"Version": "2012-10-17", "Id": "default", "Statement": list(policy.values())}
+        return answer({"Policy": json.dumps(document), "RevisionId": function.revision_id})
+
+    async def _remove_permission(self, request: web.Request) -> web.StreamResponse:
+        policy = self._functions.policy(request.match_info["name"])
+        if policy.pop(request.match_info["statement"], None) is None:
+            raise _no_resource()
+        self._functions.set_policy(request.match_info["name"], policy)
+        return nothing()
+
+    async def _list_tags(self, request: web.Request) -> web.StreamResponse:
+        return answer({"Tags": self._functions.tags(request.match_info["name"])})
+
+    async def _tag(self, request: web.Request) -> web.StreamResponse:
+        tags, name = tags_of(await read_json(request)), request.match_info["name"]
+        self._functions.set_tags(name, {**self._functions.tags(name), **tags})
+        return nothing()
+
+    async def _untag(self, request: web.Request) -> web.StreamResponse:
+        name, gone = request.match_info["name"], request.query.getall("tagKeys", [])
+        kept = {key: value for key, value in self._functions.tags(name).items() if key not in gone}
+        self._functions.set_tags(name, kept)
+        return nothing()
+
+
+def _refuse_routing(body: dict[str, Any]) -> None:
+    if body.get("RoutingConfig"):
+        raise invalid("RoutingConfig: aliases that share invocations between versions are not emulated")
+
+
+def _no_resource() -> ApiError:
+    message = "The resource you requested does not exist."
+    return ApiError("ResourceNotFoundException", HTTPStatus.NOT_FOUND, message)
+
+
+class LambdaApi:
+    """The operations on functions, over HTTP.
+
+    Parameters
+    ----------
+    functions
+        The functions that exist.
+    service
+        Runs them.
+    read_object
+        Returns the content of an S3 object, for code that lies there, or None.
+    """
+
+    def __init__(
+        self,
+        functions: FunctionRegistry,
+        service: LambdaService,
+        read_object: Callable[[str, str], bytes | None],
+    ) -> None:
+        self._functions = functions
+        self._service = service
+        self._read_object = read_object
+
+    def routes(self) -> list[web.AbstractRouteDef]:
+        """Return the operations' routes."""
+        one = FUNCTIONS + "/{name}"
+        return [
+            web.post(FUNCTIONS, answered(self._create)),
+            web.post(FUNCTIONS + "/", answered(self._create)),
+            web.get(FUNCTIONS, answered(self._list)),
+            web.get(FUNCTIONS + "/", answered(self._list)),
+            web.get(one, answered(self._get)),
+            web.delete(one, answered(self._delete)),
+            web.get(one + "/configuration", answered(self._get_configuration)),
+            web.put(one + "/configuration", answered(self._update_configuration)),
+            web.put(one + "/code", answered(self._update_code)),
+            web.post(one + "/invocations", answered(self._invoke)),
+            web.get("/2016-08-19/account-settings", answered(self._account)),
+            web.get("/2016-08-19/account-settings/", answered(self._account)),
+            *LambdaVersionsApi(self._functions).routes(),
+        ]
+
+    async def _create(self, request: web.Request) -> web.StreamResponse:
+        body = await read_json(request)
+        spec = FunctionSpec.from_api(body)
+        given = Constraints(body)
+        code = given.members("Code")
+        given.check()
+        function = self._functions.create(spec, self._code(code), tags_of(body))
+        if body.get("Publish"):
+            function = self._functions.publish(function.spec.name)
+        return answer(function.to_api(), HTTPStatus.CREATED)
+
+    def _code(self, code: Mapping[str, Any]) -> bytes | ImageUri:
+        if code.get("ImageUri"):
+            return ImageUri(str(code["ImageUri"]))
+        if code.get("ZipFile"):
+            try:
+                archive = base64.b64decode(code["ZipFile"], validate=True)
+            except (binascii.Error, TypeError, ValueError) as error:
+                raise invalid(f"Code.ZipFile: expected base64: {error}") from None
+            check_zipped_size(archive)
+            return archive
+        if code.get("S3Bucket") and code.get("S3Key"):
+            content = self._read_object(str(code["S3Bucket"]), str(code["S3Key"]))
+            if content is None:
+                raise invalid(
+                    "Error occurred while GetObject. S3 Error Code: NoSuchKey. S3 Error Message: The specified key "
+                    f"does not exist. (s3://{code['S3Bucket']}/{code['S3Key']})"
+                )
+            return content
+        raise invalid("Please provide a source for function code.")
+
+    async def _list(self, request: web.Request) -> web.StreamResponse:
+        functions = self._functions.all()
+        if request.query.get("FunctionVersion") == "ALL":
+            functions = [version for latest in functions for version in self._functions.versions(latest.spec.name)]
+        return page(request, "Functions", [function.to_api() for function in functions])
+
+    async def _get(self, request: web.Request) -> web.StreamResponse:
+        function = self._requested(request)
+        package, name = function.package, function.spec.name
+        code = {"RepositoryType": "ECR", "ImageUri": package.image_uri, "ResolvedImageUri": package.image_uri}
+        if package.root is not None:
+            code = {"RepositoryType": "S3", "Location": package.root.as_uri()}
+        body: dict[str, Any] = {"Configuration": function.to_api(), "Code": code}
+        if tags := self._functions.tags(name):
+            body["Tags"] = tags
+        reserved = self._functions.reserved(name)
+        if reserved is not None:
+            body["Concurrency"] = {"ReservedConcurrentExecutions": reserved}
+        return answer(body)
+
+    async def _get_configuration(self, request: web.Request) -> web.StreamResponse:
+        return answer(self._requested(request).to_api())
+
+    async def _update_configuration(self, request: web.Request) -> web.StreamResponse:
+        before = self._functions.get(request.match_info["name"])
+        function = self._functions.update_configuration(request.match_info["name"], await read_json(request))
+        await self._service.discard(before)
+        return answer(function.to_api())
+
+    async def _update_code(self, request: web.Request) -> web.StreamResponse:
+        name, body = request.match_info["name"], await read_json(request)
+        before = self._functions.get(name)
+        dry_run = bool(body.get("DryRun"))
+        function = self._functions.update_code(
+            name,
+            self._code(body),
+            revision_id=body.get("RevisionId"),
+            architecture=architecture_of(body) if body.get("Architectures") else None,
+            dry_run=dry_run,
+        )
+        if not dry_run:
+            await self._service.discard(before)
+            if body.get("Publish"):
+                function = self._functions.publish(name)
+        return answer(function.to_api())
+
+    async def _delete(self, request: web.Request) -> web.StreamResponse:
+        for function in self._functions.delete(request.match_info["name"], request.query.get("Qualifier")):
+            await self._service.discard(function)
+        return nothing()
+
+    async def _invoke(self, request: web.Request) -> web.StreamResponse:
+        name, qualifier = request.match_info["name"], request.query.get("Qualifier")
+        # If there is more than allowed, the service sees that there is.
+        payload = await read(request, limits.SYNC_PAYLOAD_BYTES)
+        given = Constraints({"InvocationType": request.headers.get("X-Amz-Invocation-Type", _INVOCATION_TYPES[0])})
+        kind = given.one_of("InvocationType", _INVOCATION_TYPES[0], _INVOCATION_TYPES)
+        given.check()
+        if kind == "DryRun":
+            self._functions.get(name, qualifier)
+            return nothing()
+        if kind == "Event":
+            request_id = self._service.enqueue(name, qualifier, payload)
+            return web.Response(status=HTTPStatus.ACCEPTED, headers={"x-amzn-RequestId": request_id})
+        result = await self._service.invoke(name, qualifier, payload)
+        headers = {"x-amzn-RequestId": result.request_id, "X-Amz-Executed-Version": result.version}
+        if request.headers.get("X-Amz-Log-Type") == "Tail":
+            headers["X-Amz-Log-Result"] = base64.b64encode(result.log_tail).decode()
+        if result.is_error:
+            headers["X-Amz-Function-Error"] = "Unhandled"
+        return web.Response(body=result.payload, content_type="application/json", headers=headers)
+
+    async def _account(self, _: web.Request) -> web.StreamResponse:
+        functions = self._functions.all()
+        return answer(
+            {
+                "AccountLimit": {
+                    "TotalCodeSize": limits.ACCOUNT_CODE_BYTES,
+                    "CodeSizeUnzipped": limits.UNZIPPED_CODE_BYTES,
+                    "CodeSizeZipped": limits.ZIPPED_CODE_BYTES,
+                    "ConcurrentExecutions": limits.CONCURRENT_EXECUTIONS,
+                    "UnreservedConcurrentExecutions": self._functions.unreserved(),
+                },
+                "AccountUsage": {
+                    "TotalCodeSize": sum(function.package.size for function in functions),
+                    "FunctionCount": len(functions),
+                },
+            }
+        )
+
+    def _requested(self, request: web.Request) -> Function:
+        return self._functions.get(request.match_info["name"], request.query.get("Qualifier"))
