@@ -1,10 +1,12 @@
 # The project's commands; each sets up what it needs in .venv first.
 #
-#   make demo    the main job: redshifts of real galaxies over four emulated Lambdas
-#   make test    all tests
-#   make lint    formatting, style, types, and the house's import rules
-#   make bench   the figures of the README's table, collectives beside gloo and OpenMPI, a thousand ranks
-#   make clean   remove what the other targets made
+#   make demo      the main job: redshifts of real galaxies over four emulated Lambdas
+#   make test      all tests
+#   make lint      formatting, style, types, and the house's import rules
+#   make bench     the figures of the README's table, collectives beside gloo and OpenMPI, a thousand ranks
+#   make coverage  all tests again, with the branches that they cover, in subprocesses too
+#   make mutants   small mistakes made in the pure modules, and how many of them the tests notice
+#   make clean     remove what the other targets made
 #
 # PYTHON chooses the interpreter of a new .venv: make test PYTHON=python3.13
 
@@ -17,7 +19,7 @@ PACKAGES := rendezvous fmi_shim inference emulator
 PARTITIONS := build/partitions
 RESULTS := results
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench coverage mutants clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python -m inference.partition --out $(PARTITIONS) --partitions 8
@@ -41,8 +43,17 @@ bench: $(VENV)/dev.stamp
 	$(BIN)/python -m benchmarks.lambda_service --short
 	$(BIN)/python -m benchmarks.step_functions --short
 
+coverage: $(VENV)/dev.stamp
+	rm -f .coverage .coverage.*
+	$(BIN)/python -m coverage run -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report
+
+mutants: $(VENV)/dev.stamp
+	$(BIN)/python -m tests.mutants
+
 clean:
-	rm -rf $(VENV) build dist $(RESULTS) *.egg-info .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .coverage .coverage.* build dist $(RESULTS) *.egg-info .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:
