@@ -242,7 +242,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("places", nargs="*", default=list(TESTS), help="keys of the table of modules; all by default")
     parser.add_argument("--sample", type=int, default=60, help="mutants of each place (0: all; default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="of the sample; default: any")
+    parser.add_argument("--seed", type=int, default=time.time_ns() % 10**6, help="of the sample; default: any")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes at a time")
     options = parser.parse_args()
     import hypothesis
