@@ -2,7 +2,7 @@
 
 from benchmarks import comparison, whole_runs
 from benchmarks.arguments import parser
-from benchmarks.leaving import leave_tidily
+from benchmarks.cleanup import exit_on_signals
 from benchmarks.whole_runs import Figure
 
 _MIB = 1 << 20
@@ -27,7 +27,7 @@ def main() -> None:
     options = parser("benchmarks", __doc__)
     options.add_argument("--quick", action="store_true", help="one run of each command instead of a median")
     repeats = 1 if options.parse_args().quick else 3
-    leave_tidily()
+    exit_on_signals()
     print(f"On {whole_runs.machine()}:\n")
     print("| what | goal | measured |\n|---|---|---|", flush=True)
     measurements = [

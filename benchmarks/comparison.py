@@ -24,8 +24,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from benchmarks import comparison_plot, figures, forked_ranks
+from benchmarks.cleanup import exit_on_signals
 from benchmarks.figures import FLOOR, OURS, PEERS, Figure
-from benchmarks.leaving import leave_tidily
 from benchmarks.local_server import running_server
 
 OPERATIONS = ("allreduce", "reduce", "bcast", "barrier", "allgather", "alltoall")
@@ -202,7 +202,7 @@ def _present(wanted: Sequence[str], mpi_python: str) -> tuple[list[str], Path | 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; write ``comparison.json`` and ``comparison.png``, after each world size."""
     options = _parser().parse_args(arguments)
-    leave_tidily()
+    exit_on_signals()
     sizes = options.sizes or (SHORT_SIZES if options.short else SIZES)
     turns = options.turns or (SHORT_TURNS if options.short else TURNS)
     names, mpi = _present(options.contestants, options.mpi_python)

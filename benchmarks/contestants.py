@@ -211,7 +211,7 @@ def main() -> None:
         mpi4py.rc.initialize = False
     if socket_path:
         modules = {"mpi": ["mpi4py.MPI"], "gloo": ["torch.distributed"]}
-        wanted = [module for name in names for module in modules.get(name, [])]
+        wanted = ["fmi_shim.communicator", *(module for name in names for module in modules.get(name, []))]
         forked_ranks.serve(socket_path[0], wanted, lambda: _run_rank_here(folder))
     else:
         _run_rank_here(folder)

@@ -21,7 +21,7 @@ import boto3
 import psutil
 from botocore.config import Config
 
-from benchmarks.leaving import put_off
+from benchmarks.cleanup import signals_deferred
 
 _START_SECONDS = 60.0
 _STOP_SECONDS = 20.0
@@ -114,7 +114,7 @@ def running(contender: Contender) -> Iterator[RunningEndpoint]:
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         output = stack.enter_context(tempfile.TemporaryFile())
-        with put_off():
+        with signals_deferred():
             # Out of the terminal's reach: Ctrl-C is for the measurement, which ends its endpoints last.
             started = stack.enter_context(
                 subprocess.Popen(

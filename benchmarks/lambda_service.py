@@ -20,8 +20,8 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from benchmarks import arguments
+from benchmarks.cleanup import exit_on_signals
 from benchmarks.endpoints import RunningEndpoint, add_arguments, contenders, running
-from benchmarks.leaving import leave_tidily
 
 GOAL_WARM_MS = 5.0
 GOAL_RATE = 300.0
@@ -180,7 +180,7 @@ def main() -> None:
     parser.add_argument("--short", action="store_true", help="a few seconds for each endpoint")
     add_arguments(parser)
     options = parser.parse_args()
-    leave_tidily()
+    exit_on_signals()
     results = []
     for contender in contenders(options):
         try:

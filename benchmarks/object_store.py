@@ -23,8 +23,8 @@ import boto3
 from botocore.config import Config
 
 from benchmarks import arguments
+from benchmarks.cleanup import exit_on_signals, signals_deferred
 from benchmarks.endpoints import RunningEndpoint, add_arguments, contenders, running
-from benchmarks.leaving import leave_tidily, put_off
 
 _KB, _MB = 1000, 1000 * 1000
 _SIZES = (_KB, _MB, 25 * _MB, 100 * _MB)
@@ -128,10 +128,10 @@ def main() -> None:
     )
     add_arguments(parser, moto_server=str(Path(sys.executable).with_name("moto_server")))
     options = parser.parse_args()
-    leave_tidily()
+    exit_on_signals()
     with ExitStack() as stack:
         servers = _started(stack, options)
-        with put_off():
+        with signals_deferred():
             pool = stack.enter_context(_client_processes())
         _measure_all(pool, servers, cases(short=options.short), _SHORT_TURNS if options.short else options.turns)
         resident = [f"{server.process.memory_info().rss / _MB:.0f} MB" for server in servers]

@@ -16,7 +16,7 @@ import time
 from multiprocessing.connection import Connection
 
 from benchmarks import arguments
-from benchmarks.leaving import forks_deaf, leave_tidily
+from benchmarks.cleanup import exit_on_signals, signals_blocked_in_forks
 from benchmarks.load_clients import MISBEHAVIOURS, RelayedRank, check_pair, connect, count_apart, fresh_name
 from benchmarks.local_server import LocalServer, running_server
 from rendezvous.protocol.extension import Preamble, Purpose
@@ -54,7 +54,7 @@ def throughput(server: LocalServer, pairings: int) -> None:
         processes.Process(target=_generate, args=(server, pairings // GENERATORS, theirs)) for _, theirs in pipes
     ]
     try:
-        with forks_deaf():
+        with signals_blocked_in_forks():
             for generator in generators:
                 generator.start()
         right = sum(ours.recv() for ours, _ in pipes)
@@ -184,7 +184,7 @@ def main() -> None:
     scale = parser.parse_args().scale
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    leave_tidily()
+    exit_on_signals()
     with running_server("--max-connections-per-address", "20000") as server:
         for _ in range(3):
             throughput(server, int(20_000 * scale))

@@ -20,9 +20,9 @@ import psutil
 from botocore.exceptions import BotoCoreError, ClientError
 
 from benchmarks import arguments
+from benchmarks.cleanup import exit_on_signals
 from benchmarks.endpoints import Contender, RunningEndpoint, add_arguments, contenders, running
 from benchmarks.lambda_service import deploy
-from benchmarks.leaving import leave_tidily
 
 # Items, and the goals for them, seconds.
 GOALS = {50: (1.3, 2.5), 200: (3.0, 8.0), 1000: (20.0, 20.0)}
@@ -179,7 +179,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", choices=GOALS, default=list(GOALS), help="numbers of items")
     add_arguments(parser)
     options = parser.parse_args()
-    leave_tidily()
+    exit_on_signals()
     sizes, repeats = ([50], 1) if options.short else (options.sizes, 3)
     results = [
         (contender.name, figures) for contender in contenders(options) if (figures := _try(contender, sizes, repeats))

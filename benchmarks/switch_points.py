@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import arguments
-from benchmarks.leaving import forks_deaf, leave_tidily
+from benchmarks.cleanup import exit_on_signals, signals_blocked_in_forks
 from benchmarks.local_server import running_server
 from fmi_shim import config
 from fmi_shim.channel import Channel
@@ -110,7 +110,7 @@ def measure(entries: Sequence[str], sizes: Sequence[int], world_size: int, turns
             for rank, (_, end) in enumerate(pipes)
         ]
         try:
-            with forks_deaf():
+            with signals_blocked_in_forks():
                 for rank, (_, end) in zip(ranks, pipes, strict=True):
                     rank.start()
                     end.close()
@@ -198,7 +198,7 @@ def main(given: Sequence[str] | None = None) -> int:
         help="of each schedule at each size (default: %(default)s)",
     )
     options = parser.parse_args(given)
-    leave_tidily()
+    exit_on_signals()
     print("milliseconds a call of the schedules below and above the point; the ratio is above / below")
     print(f"{'entry':<10}{'bytes':>10}{'N':>4}{'below':>12}{'above':>12}{'ratio':>8}", flush=True)
     trials = []

@@ -25,7 +25,7 @@ import numpy as np
 
 import fmi_shim as fmi
 from benchmarks import arguments
-from benchmarks.leaving import forks_deaf, leave_tidily
+from benchmarks.cleanup import exit_on_signals, signals_blocked_in_forks
 from benchmarks.local_server import running_server
 
 GOAL_SECONDS = 15.0
@@ -108,7 +108,7 @@ def measure(ranks: int) -> Figures:
         gc.freeze()  # lest a collection in a rank write to, and so copy, the pages it shares with all
         traffic = _loopback_bytes()
         began = time.monotonic()
-        with forks_deaf():
+        with signals_blocked_in_forks():
             for rank in range(ranks):
                 child = os.fork()
                 if child == 0:
@@ -245,7 +245,7 @@ def main(given: Sequence[str] | None = None) -> int:
         "--ranks", type=arguments.positive, default=1000, metavar="N", help="world size (default: %(default)s)"
     )
     options = parser.parse_args(given)
-    leave_tidily()
+    exit_on_signals()
     print(measure(options.ranks))
     return 0
 

@@ -27,7 +27,7 @@ _Result = TypeVar("_Result")
 _SWITCH_INTERVAL_S = 0.0005
 _SETTINGS = LambdaSettings()
 # Imported once, by the process that forks the functions' processes.
-_PRELOADED = ("numpy", "fmi_shim")
+_PRELOADED = ("numpy", "fmi_shim.communicator")
 
 
 class LocalCloud:

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import time
 from collections.abc import Callable
 from typing import Any
 
 from fmi_shim.calls import Calls
+from fmi_shim.log_lines import Phase, is_traced
 from fmi_shim.transports.catalog import EnabledChannels
 
-TRACE_VARIABLE = "FMI_TRACE"
-# Begins the line; whoever reads the log recognises it, and does not take it for the program's output.
-MARKER = "fmi-trace:"
 _MOST_INTERVALS = 100
 _FIRST_GAP_S = 1e-4
 
@@ -99,17 +95,17 @@ class TracedCalls(Calls):
         if self._is_written or not self._intervals.count:
             return
         self._is_written = True
-        said = {
-            "phase": "communication",
-            "seconds": round(self._intervals.seconds, 6),
-            "calls": self._intervals.count,
-            "intervals": [(round(start, 5), round(end, 5)) for start, end in self._intervals.merged],
-        }
+        phase = Phase(
+            "communication",
+            tuple((round(start, 5), round(end, 5)) for start, end in self._intervals.merged),
+            round(self._intervals.seconds, 6),
+            self._intervals.count,
+        )
         # Where standard output is closed, the trace is lost; that is no reason for a program to fail.
         with contextlib.suppress(OSError, ValueError):
-            print(MARKER, json.dumps(said, separators=(",", ":")), flush=True)
+            print(phase.line(), flush=True)
 
 
 def calls_type() -> type[Calls]:
     """Return what a communicator is to make its calls with: `TracedCalls` where FMI_TRACE is set, and not 0."""
-    return TracedCalls if os.environ.get(TRACE_VARIABLE, "0") not in ("", "0") else Calls
+    return TracedCalls if is_traced() else Calls

@@ -5,7 +5,7 @@ import sys
 from typing import NoReturn
 
 from emulator.cli import logs, pipeline, serve
-from emulator.cli.exit_codes import guarded
+from emulator.cli.exit_codes import run_command
 
 _DESCRIPTION = """\
 The local cloud: an AWS endpoint on this machine, for programs that use FMI and boto3.
@@ -33,4 +33,4 @@ def fmi_emulator() -> NoReturn:
     for command in (serve, pipeline, logs):
         command.add_parser(commands)
     options = parser.parse_args()
-    sys.exit(guarded("fmi-emulator", lambda: options.run(options)))
+    sys.exit(run_command("fmi-emulator", lambda: options.run(options)))

@@ -11,13 +11,13 @@ from typing import NoReturn
 from botocore.exceptions import BotoCoreError, ClientError
 
 from emulator.errors import EmulatorError
-from emulator.fmi.report.sanitize import printable
+from emulator.fmi.report import sanitize
 
 # What shells and mpirun use: 1 a failed rank, 2 a command that cannot be, 128 + n ended by signal n.
 FAILED, UNUSABLE = 1, 2
 
 
-def guarded(command: str, body: Callable[[], int]) -> int:
+def run_command(command: str, body: Callable[[], int]) -> int:
     """Run a command; a failure on purpose is one line, and SIGTERM ends it as tidily as Ctrl-C.
 
     Parameters
@@ -34,13 +34,13 @@ def guarded(command: str, body: Callable[[], int]) -> int:
     try:
         return body()
     except (EmulatorError, BotoCoreError, ClientError) as error:
-        say(f"{command}: {error}")
+        print_status(f"{command}: {error}")
         return UNUSABLE
     except KeyboardInterrupt:
-        say(f"{command}: interrupted")
+        print_status(f"{command}: interrupted")
         return 128 + signal.SIGINT
     except _TerminatedError:
-        say(f"{command}: terminated")
+        print_status(f"{command}: terminated")
         return 128 + signal.SIGTERM
     except BrokenPipeError:
         # Whoever read the output has seen enough, such as `head`; what is left unwritten must not fail again at exit.
@@ -53,19 +53,19 @@ def guarded(command: str, body: Callable[[], int]) -> int:
         gc.freeze()
 
 
-def say(text: str) -> None:
+def print_status(text: str) -> None:
     """Tell the user, on standard error. What programs have put into the text cannot drive the terminal."""
-    print(printable(text), file=sys.stderr, flush=True)
+    print(sanitize(text), file=sys.stderr, flush=True)
 
 
-def prefixed(rank: int, world_size: int, text: str) -> str:
+def with_rank_prefix(rank: int, world_size: int, text: str) -> str:
     """Return what a rank has written with the rank before each line, all ranks equally wide."""
     prefix = f"[{rank:>{len(str(world_size - 1))}}] "
     return prefix + text.replace("\n", "\n" + prefix)
 
 
 @contextmanager
-def interrupts_held() -> Iterator[Callable[[], None]]:
+def deferred_interrupts() -> Iterator[Callable[[], None]]:
     """Hold the first Ctrl-C or SIGTERM back within a block, until the function that is given raises it.
 
     Where they strike by themselves, in a callback from C or with a lock held, they are lost or leave what they hit

@@ -9,10 +9,10 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from emulator.cli import arguments
-from emulator.cli.exit_codes import prefixed
-from emulator.fmi.connection import AWS, connect
-from emulator.fmi.log_sources import find_source
-from emulator.fmi.rank_lines import Kind, LogLine
+from emulator.cli.exit_codes import with_rank_prefix
+from emulator.fmi.aws_session import AWS, connect
+from emulator.fmi.log_reader import find_source
+from emulator.fmi.rank_log import LineKind, LogLine
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -21,7 +21,7 @@ _POLL_S = 0.3
 # On AWS a line is seen some seconds after it was written.
 _HOLD_MS = 3000
 # START and END lines, and the marks that tell the rank, say nothing that is not said otherwise.
-_SHOWN = {Kind.OUTPUT, Kind.REPORT}
+_SHOWN = {LineKind.OUTPUT, LineKind.REPORT}
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _DESCRIPTION = """\
 Print the log of a Lambda function, or of all functions of a state machine's execution.
@@ -67,20 +67,20 @@ def _logs(options: argparse.Namespace) -> int:
     _print(source.fetch(), options.rank)
     while options.follow:
         # What was written before it was over is fetched once more.
-        is_over = source.is_over()
+        has_ended = source.has_ended()
         _print(source.fetch(), options.rank)
-        _print(source.overdue(time.time() * 1000 - _HOLD_MS), options.rank)
-        if is_over:
+        _print(source.flush(time.time() * 1000 - _HOLD_MS), options.rank)
+        if has_ended:
             break
         time.sleep(_POLL_S)
-    _print(source.overdue(), options.rank)
+    _print(source.flush(), options.rank)
     return 0
 
 
 def _print(lines: Sequence[LogLine], rank: int | None) -> None:
     for line in lines:
         if line.kind in _SHOWN and rank in (None, line.rank):
-            print(line.text if line.rank is None else prefixed(line.rank, line.world_size or 1, line.text))
+            print(line.text if line.rank is None else with_rank_prefix(line.rank, line.world_size or 1, line.text))
     sys.stdout.flush()
 
 

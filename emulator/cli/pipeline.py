@@ -14,20 +14,19 @@ from botocore.exceptions import EndpointConnectionError
 
 from emulator.aws.prices import step_functions_usd
 from emulator.cli import arguments
-from emulator.cli.exit_codes import FAILED, interrupts_held, prefixed, say
+from emulator.cli.exit_codes import FAILED, deferred_interrupts, print_status, with_rank_prefix
 from emulator.cloud import LocalCloud
 from emulator.errors import EmulatorError
+from emulator.fmi.aws_session import AwsSession, EndpointUnreachableError, connect, local_session
 from emulator.fmi.bundle import UploadedFile
-from emulator.fmi.connection import Connection, NoEndpointError, connect, local_session
-from emulator.fmi.deploy import EXECUTE_TMP_MB, Role, Settings
-from emulator.fmi.payload import Payload, read_payload
+from emulator.fmi.deploy import EXECUTE_TMP_MB, DeploySettings, Role
+from emulator.fmi.outcomes import STOPPED
+from emulator.fmi.payload import PipelinePayload, code_folder, read_payload, required_code_folder, uploads
 from emulator.fmi.pipeline import Pipeline, PipelineOutcome
-from emulator.fmi.pipeline_files import code_folder, required_code_folder, uploads
-from emulator.fmi.rank_failures import STOPPED
-from emulator.fmi.rank_lines import Kind, LogLine
-from emulator.fmi.report.run_summary import cost_line, run_cost, run_table
+from emulator.fmi.rank_log import LineKind, LogLine
+from emulator.fmi.report import cost_line, run_cost, run_table
 from emulator.fmi.results import check_folder
-from emulator.fmi.state_machine import StateMachine, published, read_state_machine
+from emulator.fmi.state_machine import StateMachine, published_state_machine, read_state_machine
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -84,7 +83,7 @@ def add_parser(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
 class _Cloud:
     """Where the pipeline runs; `own` when it was started for it."""
 
-    connection: Connection
+    connection: AwsSession
     rendezvous: str
     own: LocalCloud | None
 
@@ -93,7 +92,7 @@ def _pipeline(options: argparse.Namespace) -> int:
     began = time.perf_counter()
     # What is missing is said before anything is started.
     payload = read_payload(options.payload)
-    machine = published() if options.state_machine is None else read_state_machine(options.state_machine)
+    machine = published_state_machine() if options.state_machine is None else read_state_machine(options.state_machine)
     files = _files(payload, options)
     results = options.results or Path("results")
     check_folder(results)
@@ -101,9 +100,9 @@ def _pipeline(options: argparse.Namespace) -> int:
         pipeline = Pipeline(cloud.connection, machine, payload)
         # Whoever keeps a cloud can look at its page.
         traced = cloud.own is None
-        settings = Settings(options.memory, options.timeout, cloud.rendezvous, traced, machine.reads_ranks)
+        settings = DeploySettings(options.memory, options.timeout, cloud.rendezvous, traced, machine.reads_ranks)
         pipeline.prepare(files, settings)
-        with interrupts_held() as check, _shown(pipeline) as show:
+        with deferred_interrupts() as check, _shown(pipeline) as show:
 
             def on_lines(role: Role, lines: Sequence[LogLine]) -> None:
                 check()
@@ -115,18 +114,18 @@ def _pipeline(options: argparse.Namespace) -> int:
         s3_requests = cloud.own.s3_requests() if cloud.own else {}
         notes = _notes(cloud.own) if cloud.own else []
     _report(outcome, machine, s3_requests, is_own=cloud.own is not None)
-    say(f"{len(outcome.run.ranks)} ranks in {time.perf_counter() - began:.2f} s on this machine")
+    print_status(f"{len(outcome.run.ranks)} ranks in {time.perf_counter() - began:.2f} s on this machine")
     for note in notes:
-        say(note)
+        print_status(note)
     if outcome.status != "SUCCEEDED":
-        _say_failure(outcome)
+        _print_failure(outcome)
         return FAILED
     if payload.result_path:
-        say(f"results in {results}, from s3://{payload.bucket}/{payload.result_path}/")
+        print_status(f"results in {results}, from s3://{payload.bucket}/{payload.result_path}/")
     return 0
 
 
-def _files(payload: Payload, options: argparse.Namespace) -> dict[str, list[UploadedFile]]:
+def _files(payload: PipelinePayload, options: argparse.Namespace) -> dict[str, list[UploadedFile]]:
     near = options.payload.parent
     data = options.data
     if data is None and payload.data_prefix:
@@ -141,7 +140,7 @@ def _files(payload: Payload, options: argparse.Namespace) -> dict[str, list[Uplo
 def _cloud(options: argparse.Namespace) -> Iterator[_Cloud]:
     if options.endpoint_url is None:
         with LocalCloud(preload=options.preload) as cloud:
-            yield _Cloud(Connection(local_session(), cloud.endpoint_url), cloud.rendezvous, cloud)
+            yield _Cloud(AwsSession(local_session(), cloud.endpoint_url), cloud.rendezvous, cloud)
         return
     if options.preload:
         raise EmulatorError("--preload goes to the cloud that is running: give it to its `fmi-emulator serve`")
@@ -151,7 +150,7 @@ def _cloud(options: argparse.Namespace) -> Iterator[_Cloud]:
     try:
         yield _Cloud(connect(options.endpoint_url), rendezvous, None)
     except EndpointConnectionError:
-        raise NoEndpointError(options.endpoint_url) from None
+        raise EndpointUnreachableError(options.endpoint_url) from None
 
 
 @contextlib.contextmanager
@@ -164,7 +163,7 @@ def _shown(pipeline: Pipeline) -> Iterator[_Show]:
     from rich.console import Console
     from rich.live import Live
 
-    from emulator.fmi.report.live_view import live_view
+    from emulator.fmi.live_view import live_view
 
     console = Console(stderr=True)
     # What the ranks print goes above the table, but not where standard output is somewhere else.
@@ -180,24 +179,26 @@ def _shown(pipeline: Pipeline) -> Iterator[_Show]:
 
 def _print_lines(role: Role, lines: Sequence[LogLine]) -> None:
     for line in lines:
-        if line.kind is Kind.OUTPUT and line.rank is not None:
-            print(prefixed(line.rank, line.world_size or 1, line.text), flush=True)
-        elif line.kind is Kind.REPORT and line.report is not None and role is not Role.EXECUTE:
-            say(f"{role.value} ended after {line.report.duration_ms / 1000:.2f} s")
-        elif line.kind is Kind.OUTPUT:
-            say(f"{role.value}: {line.text}")
+        if line.kind is LineKind.OUTPUT and line.rank is not None:
+            print(with_rank_prefix(line.rank, line.world_size or 1, line.text), flush=True)
+        elif line.kind is LineKind.REPORT and line.report is not None and role is not Role.EXECUTE:
+            print_status(f"{role.value} ended after {line.report.duration_ms / 1000:.2f} s")
+        elif line.kind is LineKind.OUTPUT:
+            print_status(f"{role.value}: {line.text}")
 
 
 def _report(outcome: PipelineOutcome, machine: StateMachine, s3_requests: dict[str, int], *, is_own: bool) -> None:
     if outcome.run.ranks:
-        say(run_table(outcome.run))
+        print_status(run_table(outcome.run))
     states = step_functions_usd(outcome.transitions, outcome.express_ms)
-    say(cost_line(run_cost(outcome.reports, EXECUTE_TMP_MB, s3_requests, states)))
+    print_status(cost_line(run_cost(outcome.reports, EXECUTE_TMP_MB, s3_requests, states)))
     express = f" and {len(outcome.express_ms)} EXPRESS executions" if machine.is_express else ""
     counted = "" if is_own else "; S3 requests are not counted on a cloud that was running already"
-    say(f"{outcome.transitions} state transitions{express}{counted}")
+    print_status(f"{outcome.transitions} state transitions{express}{counted}")
     if any(rank.report is None for rank in outcome.run.ranks):
-        say("ranks that were stopped are not in it: AWS lets them run on, and bills them, until they end by themselves")
+        print_status(
+            "ranks that were stopped are not in it: AWS lets them run on, and bills them, until they end by themselves"
+        )
 
 
 def _notes(cloud: LocalCloud) -> list[str]:
@@ -206,17 +207,17 @@ def _notes(cloud: LocalCloud) -> list[str]:
     return [*cloud.notes, *(f"on AWS: {warning}" for warning in warnings)]
 
 
-def _say_failure(outcome: PipelineOutcome) -> None:
+def _print_failure(outcome: PipelineOutcome) -> None:
     state = f"state {outcome.failed_state}" if outcome.failed_state else "the execution"
     failures = outcome.run.failures
     if outcome.failure is not None or not failures:
         why = outcome.failure or outcome.status
-        say(f"fmi-emulator: {state} failed: {why}")
+        print_status(f"fmi-emulator: {state} failed: {why}")
         return
     first, *rest = failures
     stopped = [failed for failed in rest if failed.failure and failed.failure.error_type == STOPPED]
     for failed in [failed for failed in rest if failed not in stopped][:_MOST_VICTIMS]:
-        say(f"  then rank {failed.rank}: {failed.failure}")
+        print_status(f"  then rank {failed.rank}: {failed.failure}")
     if stopped:
-        say(f"  stopped, since they were still running: {len(stopped)} ranks")
-    say(f"fmi-emulator: {state} failed: rank {first.rank}: {first.failure}")
+        print_status(f"  stopped, since they were still running: {len(stopped)} ranks")
+    print_status(f"fmi-emulator: {state} failed: rank {first.rank}: {first.failure}")

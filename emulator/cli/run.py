@@ -9,15 +9,14 @@ from typing import NoReturn
 
 from emulator.aws.lambda_.core.settings import LambdaSettings
 from emulator.cli import arguments as allowed
-from emulator.cli.exit_codes import FAILED, guarded, prefixed, say
+from emulator.cli.exit_codes import FAILED, print_status, run_command, with_rank_prefix
 from emulator.cloud import LocalCloud
-from emulator.fmi.backend import local_backend
 from emulator.fmi.deploy import EXECUTE_TMP_MB
-from emulator.fmi.job import Job, RunOutcome
-from emulator.fmi.launch import run, uploads
-from emulator.fmi.log_tail import RankLine
-from emulator.fmi.report.relays import relayed_pair, relays_line
-from emulator.fmi.report.run_summary import cost_line, run_cost, run_table
+from emulator.fmi.log_reader import RankLine
+from emulator.fmi.outcomes import RunOutcome
+from emulator.fmi.report import cost_line, relays_line, run_cost, run_table
+from emulator.fmi.run import RunRequest, local_backend, run, uploads
+from fmi_shim.log_lines import RelayNotice
 
 _HELP = """\
 Run a program that uses FMI as N emulated AWS Lambda functions on this machine.
@@ -38,7 +37,7 @@ exit status: 0 if every rank succeeded, 1 if one failed, 2 if the run could not 
 def fmirun() -> NoReturn:
     """Run the ``fmirun`` command and exit with its status."""
     options = _parser().parse_args()
-    job = Job(
+    request = RunRequest(
         script=options.script,
         world_size=options.ranks,
         arguments=tuple(options.arguments),
@@ -48,7 +47,7 @@ def fmirun() -> NoReturn:
         results=options.results,
         batch_size=options.batch_size,
     )
-    sys.exit(guarded("fmirun", lambda: _run_job(job, options.preload, allowed.function_settings(options))))
+    sys.exit(run_command("fmirun", lambda: _run(request, options.preload, allowed.function_settings(options))))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,39 +69,39 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run_job(job: Job, preload: Sequence[str], settings: LambdaSettings) -> int:
+def _run(request: RunRequest, preload: Sequence[str], settings: LambdaSettings) -> int:
     began = time.perf_counter()
     # What is missing is said before anything is started.
-    files = uploads(job)
+    files = uploads(request)
     with LocalCloud(preload=preload, settings=settings) as cloud:
         for note in cloud.notes:
-            say(note)
-        backend = local_backend(cloud.endpoint_url, cloud.rendezvous, job.world_size, cloud.stop_functions)
-        relayed: set[tuple[int, int]] = set()
+            print_status(note)
+        backend = local_backend(cloud.endpoint_url, cloud.rendezvous, request.world_size, cloud.stop_functions)
+        relayed: set[RelayNotice] = set()
 
         def on_line(line: RankLine) -> None:
-            print(prefixed(line.rank, job.world_size, line.text), flush=True)
-            if (pair := relayed_pair(line.text)) is not None:
-                relayed.add(pair)
+            print(with_rank_prefix(line.rank, request.world_size, line.text), flush=True)
+            if (notice := RelayNotice.parse(line.text)) is not None:
+                relayed.add(notice)
 
-        outcome = run(job, files, backend, on_line)
+        outcome = run(request, files, backend, on_line)
         s3_requests = cloud.s3_requests()
-    say(run_table(outcome))
+    print_status(run_table(outcome))
     reports = [*(rank.report for rank in outcome.ranks if rank.report is not None), *outcome.others]
-    say(cost_line(run_cost(reports, EXECUTE_TMP_MB, s3_requests)))
+    print_status(cost_line(run_cost(reports, EXECUTE_TMP_MB, s3_requests)))
     if relayed:
-        say(relays_line(relayed))
-    say(f"{job.world_size} ranks in {time.perf_counter() - began:.2f} s on this machine")
+        print_status(relays_line(relayed))
+    print_status(f"{request.world_size} ranks in {time.perf_counter() - began:.2f} s on this machine")
     if outcome.failures:
-        _say_failures(outcome)
+        _print_failures(outcome)
         return FAILED
-    if job.results is not None:
-        say(f"results in {job.results}")
+    if request.results is not None:
+        print_status(f"results in {request.results}")
     return 0
 
 
-def _say_failures(outcome: RunOutcome) -> None:
+def _print_failures(outcome: RunOutcome) -> None:
     first, *rest = outcome.failures
     for failed in rest:
-        say(f"  then rank {failed.rank}: {failed.failure}")
-    say(f"fmirun: rank {first.rank} failed: {first.failure}")
+        print_status(f"  then rank {failed.rank}: {failed.failure}")
+    print_status(f"fmirun: rank {first.rank} failed: {first.failure}")

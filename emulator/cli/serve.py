@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from emulator.aws import limits
 from emulator.aws.gateway.address import LOOPBACK
 from emulator.cli import arguments
-from emulator.cli.exit_codes import say
+from emulator.cli.exit_codes import print_status
 from emulator.cloud import LocalCloud
 
 if TYPE_CHECKING:
@@ -74,10 +74,10 @@ def _serve(options: argparse.Namespace) -> int:
         print(f"export AWS_DEFAULT_REGION={limits.REGION} AWS_DISABLE_HOST_PREFIX_INJECTION=true")
         print(f"export FMI_RENDEZVOUS={cloud.rendezvous}", flush=True)
         if not ipaddress.IPv4Address(options.host).is_loopback:
-            say(f"listening on {options.host}: whoever reaches it can run programs here as you")
+            print_status(f"listening on {options.host}: whoever reaches it can run programs here as you")
         for note in cloud.notes:
-            say(note)
-        say(f"look at {cloud.endpoint_url}/_emulator/")
-        say("ready; Ctrl-C ends it")
+            print_status(note)
+        print_status(f"look at {cloud.endpoint_url}/_emulator/")
+        print_status("ready; Ctrl-C ends it")
         signal.pause()
     return 0

@@ -34,7 +34,7 @@ class ForeignFunctionError(EmulatorError):
 
 
 @dataclass(frozen=True)
-class Settings:
+class DeploySettings:
     """What the functions are configured with.
 
     Parameters
@@ -56,7 +56,7 @@ class Settings:
     ranks_in_s3: bool = False
 
 
-def deploy(functions: "LambdaClient", names: Mapping[Role, str], settings: Settings, iam_role: str) -> None:
+def deploy(functions: "LambdaClient", names: Mapping[Role, str], settings: DeploySettings, iam_role: str) -> None:
     """Create the functions of a run, or replace those of an earlier one.
 
     Parameters

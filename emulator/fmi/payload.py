@@ -1,4 +1,4 @@
-"""The input of the published state machine, in either generation, checked before anything is started."""
+"""The input of the published state machine, in either generation: what it says, and the local files that it names."""
 
 import json
 import re
@@ -9,20 +9,27 @@ from typing import Any
 
 from emulator.aws.limits import CONCURRENT_EXECUTIONS, STATE_DATA_BYTES
 from emulator.errors import EmulatorError
+from emulator.fmi.bundle import UploadedFile, data_files, folder_files
 
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 # Where Lambda may write: published payloads name the script by where *execute* puts it.
 _TMP = "/tmp/"  # noqa: S108 - see above
 _MOST = 2**31 - 1
+# What to do when the code is not found.
+GIVE_FOLDER = "give the folder that the payload calls S3_object_name with --script-folder"
 
 
 class PayloadError(EmulatorError):
     """A payload that no state machine could be started with."""
 
 
+class MissingCodeError(EmulatorError):
+    """What a payload names is neither in a local folder nor in S3."""
+
+
 @dataclass(frozen=True)
-class Payload:
+class PipelinePayload:
     """What a state machine's input says.
 
     Parameters
@@ -53,7 +60,7 @@ class Payload:
     result_path: str
 
 
-def read_payload(path: Path) -> Payload:
+def read_payload(path: Path) -> PipelinePayload:
     """Read and check a payload file.
 
     Raises
@@ -77,7 +84,7 @@ def read_payload(path: Path) -> Payload:
         raise PayloadError(f"{path}: {error}") from None
 
 
-def parse_payload(event: object) -> Payload:
+def parse_payload(event: object) -> PipelinePayload:
     """Check a state machine's input.
 
     Parameters
@@ -107,7 +114,7 @@ def parse_payload(event: object) -> Payload:
             "world_size is missing, and so is data_prefix: one of them must say how many ranks there are"
         )
     bucket = _bucket(event, "bucket")
-    return Payload(
+    return PipelinePayload(
         event,
         bucket,
         folder,
@@ -117,6 +124,75 @@ def parse_payload(event: object) -> Payload:
         _optional_text(event, "data_prefix"),
         _optional_text(event, "result_path").rstrip("/"),
     )
+
+
+def code_folder(payload: PipelinePayload, given: Path | None, near: Path) -> Path | None:
+    """Return the local folder with the code that a payload names; None when there is none.
+
+    Parameters
+    ----------
+    payload
+        The payload.
+    given
+        The folder that the user named, or None: it is then looked for below the working directory, below the
+        payload's folder, and below the folders above that one.
+    near
+        The payload's folder.
+
+    Raises
+    ------
+    MissingCodeError
+        When the folder that the user named has no such script.
+    """
+    if given is not None:
+        if not (given / payload.script).is_file():
+            raise MissingCodeError(f"the script {payload.script!r} that the payload names is not in {str(given)!r}")
+        return given
+    names = dict.fromkeys([payload.folder, payload.folder.rpartition("/")[2]])
+    above = [Path.cwd(), near.resolve(), *list(near.resolve().parents)[:2]]
+    candidates = (folder / name for folder in above for name in names)
+    return next((folder for folder in candidates if (folder / payload.script).is_file()), None)
+
+
+def required_code_folder(payload: PipelinePayload, given: Path | None, near: Path) -> Path:
+    """Return the local folder with the code, which is not in S3 yet; see `code_folder`.
+
+    Raises
+    ------
+    MissingCodeError
+        When there is none.
+    """
+    folder = code_folder(payload, given, near)
+    if folder is None:
+        looked = f"{payload.folder!r} in {Path.cwd()}, beside the payload and above it"
+        raise MissingCodeError(f"there is no folder {looked}, with {payload.script!r} in it; {GIVE_FOLDER}")
+    return folder
+
+
+def uploads(payload: PipelinePayload, code: Path | None, data: Path | None) -> dict[str, list[UploadedFile]]:
+    """Return what goes to which bucket.
+
+    Parameters
+    ----------
+    payload
+        Names the buckets and prefixes.
+    code, data
+        The local folders, or None for what lies in S3 already.
+
+    Raises
+    ------
+    ProgramError, MissingCodeError
+        When a folder cannot be uploaded.
+    """
+    files: dict[str, list[UploadedFile]] = {}
+    if code is not None:
+        files.setdefault(payload.bucket, []).extend(folder_files(code, payload.folder))
+    if data is not None:
+        if not payload.data_bucket:
+            raise MissingCodeError("the payload names no data_prefix, so --data has nowhere to go; add one to it")
+        prefix = payload.data_prefix + ("/" if payload.data_prefix and not payload.data_prefix.endswith("/") else "")
+        files.setdefault(payload.data_bucket, []).extend(data_files(data, prefix))
+    return files
 
 
 def _script(script: str, folder: str) -> str:

@@ -12,16 +12,13 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from emulator.aws.lambda_.log_lines import Report
 from emulator.aws.limits import ACCOUNT_ID
+from emulator.fmi.aws_session import AwsSession
 from emulator.fmi.bundle import UploadedFile
-from emulator.fmi.connection import Connection
-from emulator.fmi.deploy import Role, Settings, deploy
-from emulator.fmi.execution_history import failed_state, transitions
-from emulator.fmi.job import Failure, RunOutcome
-from emulator.fmi.log_events import LogEvents
-from emulator.fmi.payload import Payload
-from emulator.fmi.pipeline_files import GIVE_FOLDER, MissingCodeError
-from emulator.fmi.rank_lines import LogLine, RankLines
-from emulator.fmi.rank_log import RankLog
+from emulator.fmi.deploy import DeploySettings, Role, deploy
+from emulator.fmi.log_reader import LogGroupReader
+from emulator.fmi.outcomes import FunctionFailure, RunOutcome
+from emulator.fmi.payload import GIVE_FOLDER, MissingCodeError, PipelinePayload
+from emulator.fmi.rank_log import LogLine, RankLineParser, RankLog
 from emulator.fmi.results import fetch_results
 from emulator.fmi.state_machine import StateMachine
 
@@ -29,6 +26,17 @@ _MACHINE_NAME = "fmi-pipeline"
 _ROLE = f"arn:aws:iam::{ACCOUNT_ID}:role/fmi"
 _POLL_S = 0.15
 _LOG_SETTLE_S = 5.0
+
+
+_FAILURES = {
+    "TaskFailed",
+    "TaskTimedOut",
+    "LambdaFunctionFailed",
+    "LambdaFunctionTimedOut",
+    "MapRunFailed",
+    "FailStateEntered",
+    "EvaluationFailed",
+}
 
 
 @dataclass
@@ -73,7 +81,7 @@ class PipelineOutcome:
     reports: tuple[Report, ...]
     status: str
     failed_state: str
-    failure: Failure | None
+    failure: FunctionFailure | None
     transitions: int
     express_ms: tuple[float, ...]
 
@@ -89,7 +97,7 @@ class Pipeline:
         What to run, and on what.
     """
 
-    def __init__(self, connection: Connection, machine: StateMachine, payload: Payload) -> None:
+    def __init__(self, connection: AwsSession, machine: StateMachine, payload: PipelinePayload) -> None:
         self._machine = machine
         self._payload = payload
         self._s3 = connection.client("s3")
@@ -100,11 +108,12 @@ class Pipeline:
         self._names = {role: name for role, name in names.items() if name}
         now_ms = int(time.time() * 1000)
         self._logs = {
-            role: (LogEvents(logs, f"/aws/lambda/{name}", now_ms), RankLines()) for role, name in self._names.items()
+            role: (LogGroupReader(logs, f"/aws/lambda/{name}", now_ms), RankLineParser())
+            for role, name in self._names.items()
         }
         self.progress = Progress()
 
-    def prepare(self, files: dict[str, list[UploadedFile]], settings: Settings) -> None:
+    def prepare(self, files: dict[str, list[UploadedFile]], settings: DeploySettings) -> None:
         """Make the buckets and functions, and upload.
 
         Raises
@@ -162,7 +171,7 @@ class Pipeline:
             raise
         # On AWS, the last lines of a log come some seconds later; those of ranks that were stopped never do.
         settled = time.monotonic() + (_LOG_SETTLE_S if execution["status"] == "SUCCEEDED" else 2 * _POLL_S)
-        while not all(log.is_settled() for log in self.progress.logs.values()) and time.monotonic() < settled:
+        while not all(log.is_complete() for log in self.progress.logs.values()) and time.monotonic() < settled:
             time.sleep(_POLL_S)
             self._read_logs(on_lines)
         return execution
@@ -197,20 +206,24 @@ class Pipeline:
             tuple(express),
         )
 
-    def _failure(self, execution: dict[str, Any]) -> Failure:
+    def _failure(self, execution: dict[str, Any]) -> FunctionFailure:
         """Return why an execution failed whose ranks did not: what a function says of it, or Step Functions."""
         told = [log.unranked.failure for log in self.progress.logs.values() if log.unranked and log.unranked.failure]
-        return told[-1] if told else Failure(execution.get("error", execution["status"]), execution.get("cause", ""))
+        return (
+            told[-1]
+            if told
+            else FunctionFailure(execution.get("error", execution["status"]), execution.get("cause", ""))
+        )
 
     def _read_logs(self, on_lines: Callable[[Role, Sequence[LogLine]], None]) -> None:
         for role, (events, reader) in self._logs.items():
             lines = [
                 line
                 for event in events.fetch()
-                for line in reader.take(event.stream, event.timestamp_ms, event.message)
+                for line in reader.feed(event.stream, event.timestamp_ms, event.message)
             ]
             for line in lines:
-                self.progress.logs[role].take(line)
+                self.progress.logs[role].add(line)
             on_lines(role, lines)
 
     def _child_transitions(self, arn: str) -> int:
@@ -229,3 +242,36 @@ class Pipeline:
             executionArn=arn, includeExecutionData=False
         )
         return [event for page in pages for event in page["events"]]
+
+
+def transitions(events: Sequence[dict[str, Any]]) -> int:
+    """Return how many state transitions a STANDARD execution is charged for: states entered, and retries.
+
+    Parameters
+    ----------
+    events
+        Its history. Source: https://aws.amazon.com/step-functions/pricing/
+    """
+    kinds = [event["type"] for event in events]
+    entered = sum(str(kind).endswith("StateEntered") for kind in kinds)
+    # Each try of a task is scheduled anew, in a state that was entered once.
+    tries = sum(kind in ("TaskScheduled", "LambdaFunctionScheduled") for kind in kinds)
+    return int(entered + max(0, tries - kinds.count("TaskStateEntered")))
+
+
+def failed_state(events: Sequence[dict[str, Any]]) -> str:
+    """Return the state whose failure ended an execution, told from its history; empty when there is none.
+
+    Parameters
+    ----------
+    events
+        The history, in order.
+    """
+    by_id = {event["id"]: event for event in events}
+    failed = [event for event in events if event["type"] in _FAILURES]
+    event = failed[-1] if failed else None
+    while event is not None:
+        if event["type"].endswith("StateEntered"):
+            return str(event["stateEnteredEventDetails"]["name"])
+        event = by_id.get(event["previousEventId"])
+    return ""

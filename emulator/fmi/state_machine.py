@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from emulator.errors import EmulatorError
-from emulator.fmi.log_sources import functions_of
 
 
 class StateMachineError(EmulatorError):
@@ -39,7 +38,7 @@ class StateMachine:
     reads_ranks: bool
 
 
-def published() -> StateMachine:
+def published_state_machine() -> StateMachine:
     """Return the published state machine with an inline Map."""
     text = (importlib.resources.files("emulator.fmi.functions") / "inline.asl.json").read_text(encoding="utf-8")
     return parse_state_machine(text)
@@ -85,7 +84,7 @@ def parse_state_machine(text: str) -> StateMachine:
     if len(maps) != 1:
         raise StateMachineError(f"it has {len(maps)} Map states, expected one, whose items are the ranks")
     before, inside, after = states[: maps[0]], states[maps[0]], states[maps[0] + 1 :]
-    named = [functions_of({"States": before}), functions_of(inside), functions_of({"States": after})]
+    named = [invoked_functions({"States": before}), invoked_functions(inside), invoked_functions({"States": after})]
     if not named[0] or len(named[1]) != 1:
         raise StateMachineError(
             "expected a Task that invokes the initialize function, then a Map with a Task that invokes the execute "
@@ -100,6 +99,36 @@ def parse_state_machine(text: str) -> StateMachine:
         _member(processor, "ProcessorConfig", "ExecutionType") == "EXPRESS",
         str(_member(inside, "ItemReader", "Parameters", "Key.$")).startswith("$.body."),
     )
+
+
+def invoked_functions(definition: Mapping[str, Any]) -> list[str]:
+    """Return the names of the functions that a state machine's tasks invoke, in the order of the definition.
+
+    Parameters
+    ----------
+    definition
+        Amazon States Language, as JSON has it.
+    """
+    return list(dict.fromkeys(_functions(definition)))
+
+
+def function_name(reference: str) -> str:
+    """Return the plain name in a function's name or ARN, without version or alias."""
+    return reference.rpartition(":function:")[2].partition(":")[0]
+
+
+def _functions(value: Any) -> Iterator[str]:
+    """Find the functions' names wherever they are: in Parameters, in Arguments, or the task's own resource."""
+    if isinstance(value, Mapping):
+        for key, entry in value.items():
+            if key in ("FunctionName", "Resource") and isinstance(entry, str):
+                if key == "FunctionName" or ":function:" in entry:
+                    yield function_name(entry)
+            else:
+                yield from _functions(entry)
+    elif isinstance(value, list):
+        for entry in value:
+            yield from _functions(entry)
 
 
 def _member(value: Any, *names: str) -> Any:

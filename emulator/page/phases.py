@@ -4,8 +4,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 from emulator.aws.lambda_.log_lines import LogSink
-from emulator.fmi.functions.execute import TRACE_MARKER
-from emulator.fmi.rank_lines import Phase, parse_phase
+from fmi_shim.log_lines import TRACE_MARKER, Phase
 
 # A thousand ranks with a hundred intervals each, twice: some 25 MB. The streams that have said nothing for longest go
 # first.
@@ -29,7 +28,7 @@ class PhaseLog:
     def append(self, group: str, stream: str, messages: Sequence[str]) -> None:
         """Add log events; see `LogSink`."""
         for message in messages:
-            if message.startswith(TRACE_MARKER) and (phase := parse_phase(message)) is not None and phase.intervals:
+            if message.startswith(TRACE_MARKER) and (phase := Phase.parse(message)) is not None and phase.intervals:
                 self._remember(stream, phase)
         self._sink.append(group, stream, messages)
 

@@ -8,7 +8,7 @@ from enum import Enum
 from emulator.aws.lambda_.core.history import InvocationRecord, InvocationStatus
 from emulator.aws.stepfunctions.core.records import ExecutionRecord, Status
 from emulator.fmi.event_rank import rank_of
-from emulator.fmi.rank_failures import is_victim
+from emulator.fmi.outcomes import is_victim
 
 # Ranks of one run are invoked at once; AWS lets a thousand in within ten seconds.
 _TOGETHER_S = 30.0
@@ -78,7 +78,7 @@ _STATES = {
 }
 
 
-def runs_of(executions: Sequence[ExecutionRecord], invocations: Sequence[InvocationRecord]) -> list[Run]:
+def group_runs(executions: Sequence[ExecutionRecord], invocations: Sequence[InvocationRecord]) -> list[Run]:
     """Return all runs, the latest first.
 
     Invocations of an execution are known by their request ids, once answered. One under way is counted to the
@@ -96,14 +96,14 @@ def runs_of(executions: Sequence[ExecutionRecord], invocations: Sequence[Invocat
     owned: dict[str, list[InvocationRecord]] = {execution.arn: [] for execution in executions}
     others: list[InvocationRecord] = []
     for call in invocations:
-        arn = owner.get(call.request_id) or _caller(call, by_start)
+        arn = owner.get(call.request_id) or _calling_execution(call, by_start)
         (others if arn is None else owned[arn]).append(call)
     found = [_execution_run(execution, owned[execution.arn]) for execution in executions]
-    found += [_rank_run(calls) for calls in _together(others)]
+    found += [_rank_run(calls) for calls in _group_by_time(others)]
     return sorted(found, key=lambda run: run.started, reverse=True)
 
 
-def _caller(call: InvocationRecord, latest_first: Sequence[ExecutionRecord]) -> str | None:
+def _calling_execution(call: InvocationRecord, latest_first: Sequence[ExecutionRecord]) -> str | None:
     if call.ended is not None and call.status is not InvocationStatus.STOPPED:
         return None
     for execution in latest_first:
@@ -114,7 +114,7 @@ def _caller(call: InvocationRecord, latest_first: Sequence[ExecutionRecord]) -> 
 
 
 def _execution_run(execution: ExecutionRecord, calls: Iterable[InvocationRecord]) -> Run:
-    ordered = in_order(calls)
+    ordered = in_display_order(calls)
     return Run(
         execution.name,
         execution.name,
@@ -144,7 +144,7 @@ def _problem(execution: ExecutionRecord, calls: Sequence[InvocationRecord]) -> s
     return f"{who.function}: {text}" if rank is None else f"rank {rank}: {text}"
 
 
-def _together(calls: Sequence[InvocationRecord]) -> list[list[InvocationRecord]]:
+def _group_by_time(calls: Sequence[InvocationRecord]) -> list[list[InvocationRecord]]:
     """Group invocations of one function with a rank and one world size that came at about the same time."""
     groups: list[list[InvocationRecord]] = []
     latest: dict[tuple[str, int | None], tuple[list[InvocationRecord], set[int]]] = {}
@@ -183,7 +183,7 @@ def _rank_run(calls: Sequence[InvocationRecord]) -> Run:
         state,
         calls[0].received,
         max(ended) if state is not RunState.RUNNING and ended else None,
-        in_order(calls),
+        in_display_order(calls),
         problem,
     )
 
@@ -191,7 +191,7 @@ def _rank_run(calls: Sequence[InvocationRecord]) -> Run:
 _FAILED = {InvocationStatus.FAILED, InvocationStatus.TIMED_OUT}
 
 
-def in_order(calls: Iterable[InvocationRecord]) -> tuple[InvocationRecord, ...]:
+def in_display_order(calls: Iterable[InvocationRecord]) -> tuple[InvocationRecord, ...]:
     """Return invocations by function, the one called first before the others, then by rank and time."""
     calls = list(calls)
     first: dict[str, float] = {}

@@ -10,7 +10,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError, ParamValidationError
 
 from emulator.aws.limits import REGION
-from emulator.fmi.rank_lines import LogLine, RankLines
+from emulator.fmi.rank_log import LogLine, RankLineParser
 
 _KEYS_A_PAGE = 200
 _STREAMS = 25
@@ -22,7 +22,7 @@ OBJECT_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True)
-class Listed:
+class ListedObject:
     """An object of a listing."""
 
     key: str
@@ -31,7 +31,7 @@ class Listed:
 
 
 @dataclass(frozen=True)
-class Listing:
+class FolderListing:
     """A page of a bucket's listing.
 
     Parameters
@@ -45,7 +45,7 @@ class Listing:
     """
 
     folders: tuple[str, ...]
-    objects: tuple[Listed, ...]
+    objects: tuple[ListedObject, ...]
     next_token: str
 
 
@@ -72,16 +72,18 @@ class Storage:
         """Return the buckets' names and when they were made."""
         return [(found["Name"], found["CreationDate"]) for found in self._s3.list_buckets()["Buckets"]]
 
-    def listing(self, bucket: str, prefix: str, token: str) -> Listing | None:
+    def listing(self, bucket: str, prefix: str, token: str) -> FolderListing | None:
         """Return a page of what lies in a bucket below a prefix; None when there is no such bucket."""
         more: dict[str, Any] = {"ContinuationToken": token} if token else {}
         try:
             page = self._s3.list_objects_v2(Bucket=bucket, Prefix=prefix, Delimiter="/", MaxKeys=_KEYS_A_PAGE, **more)
         except _NONE_SUCH:
             return None
-        return Listing(
+        return FolderListing(
             tuple(entry["Prefix"] for entry in page.get("CommonPrefixes", [])),
-            tuple(Listed(entry["Key"], entry["Size"], entry["LastModified"]) for entry in page.get("Contents", [])),
+            tuple(
+                ListedObject(entry["Key"], entry["Size"], entry["LastModified"]) for entry in page.get("Contents", [])
+            ),
             page.get("NextContinuationToken", ""),
         )
 
@@ -130,6 +132,6 @@ class Storage:
 
 
 def _read(events: list[tuple[str, Any]]) -> list[LogLine]:
-    reader = RankLines()
-    lines = [line for stream, event in events for line in reader.take(stream, event["timestamp"], event["message"])]
-    return sorted([*lines, *reader.overdue()], key=lambda line: line.timestamp_ms)
+    reader = RankLineParser()
+    lines = [line for stream, event in events for line in reader.feed(stream, event["timestamp"], event["message"])]
+    return sorted([*lines, *reader.flush()], key=lambda line: line.timestamp_ms)

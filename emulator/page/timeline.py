@@ -6,7 +6,7 @@ from enum import Enum
 
 from emulator.aws.lambda_.core.history import InvocationRecord, InvocationStatus
 from emulator.fmi.event_rank import rank_of
-from emulator.fmi.rank_lines import Phase
+from fmi_shim.log_lines import Phase
 
 # The drawing's width; it is stretched to that of the page.
 WIDTH = 10_000
@@ -22,7 +22,7 @@ _MOST_TICKS = 8
 PhasesOf = Callable[[InvocationRecord], Sequence[Phase]]
 
 
-class Part(Enum):
+class Activity(Enum):
     """What a part of a row's time went into."""
 
     WAIT = "wait"
@@ -64,7 +64,7 @@ class Times:
 class Shape:
     """A part of a row: an SVG path."""
 
-    part: Part
+    part: Activity
     path: str
 
 
@@ -134,7 +134,7 @@ class Timeline:
     left_out: int
     height: int
     ticks: tuple[Tick, ...]
-    parts: tuple[Part, ...]
+    parts: tuple[Activity, ...]
     spread: float | None
 
 
@@ -167,7 +167,7 @@ def timeline(calls: Sequence[InvocationRecord], phases_of: PhasesOf, start: floa
         len(calls) - len(shown),
         max(height, len(shown) * height),
         tuple(_ticks(scale.span)),
-        tuple(part for part in Part if part in occurring),
+        tuple(part for part in Activity if part in occurring),
         start_spread(calls),
     )
 
@@ -235,19 +235,19 @@ def _shapes(call: InvocationRecord, phases: Sequence[Phase], scale: _Scale, y: i
     ready = call.started if call.started is not None else (call.ended or scale.end)
     cold_from = ready - (call.init_ms or 0.0) / 1000
     waits = [(call.received, max(call.received, cold_from))]
-    parts: list[tuple[Part, list[tuple[float, float]]]] = [(Part.WAIT, waits)]
+    parts: list[tuple[Activity, list[tuple[float, float]]]] = [(Activity.WAIT, waits)]
     if call.init_ms is not None:
-        parts.append((Part.COLD_START, [(cold_from, ready)]))
+        parts.append((Activity.COLD_START, [(cold_from, ready)]))
     if span is not None:
         begun, ended = span
         waits.append((ready, begun))
-        parts.append((Part.COMPUTE, [span]))
-        for part in (Part.DOWNLOAD, Part.COMMUNICATION):
+        parts.append((Activity.COMPUTE, [span]))
+        for part in (Activity.DOWNLOAD, Activity.COMMUNICATION):
             said = [interval for phase in phases if phase.name == part.value for interval in phase.intervals]
             parts.append((part, [(max(begun, low), min(ended, high)) for low, high in said]))
     for part, spans in parts:
         merged = _merged([(scale.x(low), scale.x(high)) for low, high in spans if high > low])
-        if part is Part.WAIT:
+        if part is Activity.WAIT:
             # A thin line: nothing happens, and nobody pays.
             seen = [(low, high) for low, high in merged if high - low > _PIXEL]
             path = "".join(f"M{low} {y + height // 2}h{high - low}v1h{low - high}z" for low, high in seen)

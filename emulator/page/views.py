@@ -16,12 +16,12 @@ from emulator.aws.lambda_.core.invocations import LambdaService
 from emulator.aws.stepfunctions.core.records import ExecutionRecord
 from emulator.errors import ApiError
 from emulator.fmi.event_rank import rank_of
-from emulator.fmi.rank_lines import Phase
 from emulator.page import guard
 from emulator.page.phases import PhaseLog
-from emulator.page.runs import Run, RunState, runs_of
+from emulator.page.runs import Run, RunState, group_runs
 from emulator.page.storage import Storage
 from emulator.page.timeline import Timeline, timeline
+from fmi_shim.log_lines import Phase
 
 _ROOT = "/_emulator/"
 _RUNS_SHOWN = 50
@@ -194,7 +194,7 @@ class Page:
         return _with_headers(web.Response(text=text, content_type="text/css"))
 
     def _runs(self) -> list[Run]:
-        return runs_of(self._executions(), self._service.recent())
+        return group_runs(self._executions(), self._service.recent())
 
     def _phases_of(self, call: InvocationRecord) -> list[Phase]:
         if call.started is None:

@@ -10,6 +10,7 @@ import socket
 from collections.abc import Callable
 
 from fmi_shim.errors import FmiError, MismatchError, RendezvousError
+from fmi_shim.log_lines import RelayNotice
 from fmi_shim.pairing.connect_attempts import disable_pacing, reusable_socket
 from fmi_shim.pairing.control_connection import ControlLink
 from fmi_shim.pairing.deadline import Deadline
@@ -229,11 +230,5 @@ class RendezvousClient:
 
 
 def report_relayed(rank: int, peer: int, server: str) -> None:
-    """Warn that two ranks are connected through the relay; the emulator's summary looks for this line."""
-    _log.warning(
-        "rank %d and rank %d are connected through the relay of the rendezvous server %s: "
-        "no direct connection came about",
-        rank,
-        peer,
-        server,
-    )
+    """Log a warning that two ranks are connected through the relay. The emulator's summary reads this line."""
+    _log.warning("%s", RelayNotice(rank, peer, server))

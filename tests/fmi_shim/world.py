@@ -24,7 +24,7 @@ Program = Callable[..., Any]
 
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(
-    ["numpy", "boto3", "fmi_shim", "tests.fmi_shim.matrix", "tests.fmi_shim.failing_programs"]
+    ["numpy", "boto3", "fmi_shim.communicator", "tests.fmi_shim.matrix", "tests.fmi_shim.failing_programs"]
 )
 
 

@@ -41,6 +41,11 @@ def test_ranks_run_with_their_arguments_and_the_table_tells_of_each(tmp_path: Pa
     assert re.fullmatch(r"3 ranks in \d+\.\d\d s on this machine", rows[4])
 
 
+def test_ranks_share_numpy_and_the_library_with_the_process_that_forks_them(tmp_path: Path, program: Program) -> None:
+    script = program("import sys; print({'numpy', 'fmi_shim.communicator'} <= set(sys.modules))")
+    assert fmirun(tmp_path, "-n", 1, script)[:2] == (0, "[0] True\n")
+
+
 def test_a_rank_has_files_s3_and_a_tmp_of_its_own(tmp_path: Path, program: Program) -> None:
     script = program("""
         import boto3, os, pathlib, tempfile

@@ -1,6 +1,5 @@
 """One rank of a run: fetch the program's folder from S3 and run the script as ``__main__``."""
 
-import json
 import os
 import runpy
 import sys
@@ -13,8 +12,7 @@ from typing import Any
 
 import boto3
 
-MARKER = "fmi-rank:"
-TRACE_MARKER = "fmi-trace:"
+from fmi_shim.log_lines import Phase, is_traced, rank_line
 
 
 class ScriptExit(Exception):  # noqa: N818 - its name is what the user reads in the answer
@@ -41,13 +39,14 @@ def handler(event: dict[str, Any], context: Any = None) -> dict[str, Any]:
         ``statusCode`` 200 and the rank.
     """
     request_id = getattr(context, "aws_request_id", "")
-    print(f"{MARKER} {event['RANK']} of {event['WORLD_SIZE']} RequestId: {request_id}", flush=True)
+    print(rank_line(event["RANK"], event["WORLD_SIZE"], request_id), flush=True)
     # Where /tmp cannot be made private, each sandbox has a directory of its own for temporary files.
     root = Path(tempfile.gettempdir())
     began = time.time()
     fetch_folder(boto3.client("s3"), event["S3_BUCKET"], event["S3_OBJECT_NAME"], root)
-    if os.environ.get("FMI_TRACE", "0") not in ("", "0"):
-        _trace("download", began, time.time())
+    if is_traced():
+        ended = time.time()
+        print(Phase("download", ((began, ended),), round(ended - began, 6), 1).line(), flush=True)
     script = root / event["SCRIPT"].removeprefix("/tmp/")  # noqa: S108 - published payloads name it so
     if not script.is_file():
         raise FileNotFoundError(
@@ -108,12 +107,6 @@ def file_paths(bucket: str, keys: list[str]) -> dict[str, PurePosixPath]:
                     "remove one of the objects"
                 )
     return paths
-
-
-def _trace(phase: str, began: float, ended: float) -> None:
-    """Write how long a phase took, as a line that is told from the program's output by its beginning."""
-    said = {"phase": phase, "seconds": round(ended - began, 6), "calls": 1, "intervals": [[began, ended]]}
-    print(TRACE_MARKER, json.dumps(said, separators=(",", ":")), flush=True)
 
 
 @contextmanager

@@ -5,13 +5,13 @@ import signal
 
 import pytest
 
-from emulator.cli.exit_codes import guarded, interrupts_held
+from emulator.cli.exit_codes import deferred_interrupts, run_command
 
 
 def test_an_interrupt_waits_until_it_is_asked_for() -> None:
     before = signal.getsignal(signal.SIGINT)
     reached = False
-    with pytest.raises(KeyboardInterrupt), interrupts_held() as check:
+    with pytest.raises(KeyboardInterrupt), deferred_interrupts() as check:
         check()
         os.kill(os.getpid(), signal.SIGINT)
         reached = True
@@ -21,10 +21,10 @@ def test_an_interrupt_waits_until_it_is_asked_for() -> None:
 
 
 def test_one_that_nobody_asked_for_comes_at_the_end_and_the_second_at_once() -> None:
-    with pytest.raises(KeyboardInterrupt), interrupts_held():
+    with pytest.raises(KeyboardInterrupt), deferred_interrupts():
         os.kill(os.getpid(), signal.SIGINT)
     reached = False
-    with pytest.raises(KeyboardInterrupt), interrupts_held():
+    with pytest.raises(KeyboardInterrupt), deferred_interrupts():
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
         reached = True
@@ -35,13 +35,13 @@ def test_sigterm_is_held_back_too(capsys: pytest.CaptureFixture[str]) -> None:
     former = signal.getsignal(signal.SIGTERM)
 
     def body() -> int:
-        with interrupts_held() as check:
+        with deferred_interrupts() as check:
             os.kill(os.getpid(), signal.SIGTERM)
             check()
         return 0
 
     try:
-        assert guarded("command", body) == 128 + signal.SIGTERM
+        assert run_command("command", body) == 128 + signal.SIGTERM
     finally:
         signal.signal(signal.SIGTERM, former)
     assert capsys.readouterr().err == "command: terminated\n"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from emulator.fmi.rank_failures import STOPPED, is_victim
+from emulator.fmi.outcomes import STOPPED, is_victim
 from fmi_shim import errors
 
 CONSEQUENCES = {

@@ -7,7 +7,12 @@ from typing import Any
 import pytest
 
 import emulator.fmi.functions
-from emulator.fmi.state_machine import StateMachineError, parse_state_machine, published, read_state_machine
+from emulator.fmi.state_machine import (
+    StateMachineError,
+    parse_state_machine,
+    published_state_machine,
+    read_state_machine,
+)
 
 DEFINITIONS = Path(emulator.fmi.functions.__file__).parent
 
@@ -26,7 +31,7 @@ def chain(**states: Any) -> str:
 
 
 def test_the_published_forms_name_their_functions() -> None:
-    inline, distributed = published(), read_state_machine(DEFINITIONS / "distributed.asl.json")
+    inline, distributed = published_state_machine(), read_state_machine(DEFINITIONS / "distributed.asl.json")
     for machine in (inline, distributed):
         assert (machine.initialize, machine.execute, machine.summarize) == (
             *("fmi-initialize", "fmi-execute", "fmi-summarize"),

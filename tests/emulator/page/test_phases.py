@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from emulator.fmi.rank_lines import Phase
+from emulator.fmi.rank_log import Phase
 from emulator.page.phases import PhaseLog
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from emulator.aws.lambda_.core.history import InvocationStatus
 from emulator.aws.stepfunctions.core.records import ExecutionRecord, LambdaCall, Status
 from emulator.fmi.event_rank import rank_of
-from emulator.page.runs import RunState, runs_of
+from emulator.page.runs import RunState, group_runs
 from tests.emulator.page.calls import call
 
 
@@ -20,20 +20,20 @@ def execution(status: Status, request_ids: list[str], stopped_at: float | None =
 
 
 def test_ranks_that_were_invoked_at_once_are_a_run() -> None:
-    (run,) = runs_of([], [call(1), call(0, 100.1), call(None, 101.0)])
+    (run,) = group_runs([], [call(1), call(0, 100.1), call(None, 101.0)])
     assert [rank_of(each).rank for each in run.calls] == [0, 1]
     assert (run.state, run.ranks, run.started, run.ended) == (RunState.SUCCEEDED, 2, 100.0, 102.6)
 
 
 def test_a_rank_that_comes_again_begins_the_next_run_and_so_does_a_later_time() -> None:
     again, later = call(0, 103.0), call(1, 200.0)
-    runs = runs_of([], [call(0), call(1), again, later])
+    runs = group_runs([], [call(0), call(1), again, later])
     assert [[each.received for each in run.calls] for run in runs] == [[200.0], [103.0], [100.0, 100.0]]
 
 
 def test_a_throttled_rank_may_be_tried_again_in_the_same_run() -> None:
     throttled = call(0, status=InvocationStatus.THROTTLED, started=None, init_ms=None)
-    (run,) = runs_of([], [throttled, call(1), call(0, 101.0)])
+    (run,) = group_runs([], [throttled, call(1), call(0, 101.0)])
     assert run.state is RunState.SUCCEEDED
     assert len(run.calls) == 3
 
@@ -41,7 +41,7 @@ def test_a_throttled_rank_may_be_tried_again_in_the_same_run() -> None:
 def test_a_run_fails_with_its_cause_and_not_with_its_victims() -> None:
     failed = InvocationStatus.FAILED
     lost = call(0, status=failed, error_type="PeerLostError", ended=102.0)
-    (run,) = runs_of([], [lost, call(2, status=failed, error_type="ValueError", ended=102.1)])
+    (run,) = group_runs([], [lost, call(2, status=failed, error_type="ValueError", ended=102.1)])
     assert (run.state, run.problem) == (RunState.FAILED, "rank 2: ValueError")
 
 
@@ -51,7 +51,7 @@ def test_an_execution_has_the_invocations_that_it_made_in_the_order_of_its_state
     last = call(None, 105.0, function="summarize")
     other = call(0, 101.0, request_id="elsewhere")
     record = execution(Status.SUCCEEDED, [each.request_id for each in (first, *ranks, last)])
-    run, apart = runs_of([record], [first, *ranks, last, other])[::-1]
+    run, apart = group_runs([record], [first, *ranks, last, other])[::-1]
     assert [(each.function, rank_of(each).rank) for each in run.calls] == [
         *(("initialize", None), ("execute", 0), ("execute", 1), ("summarize", None)),
     ]
@@ -62,7 +62,7 @@ def test_an_execution_has_the_invocations_that_it_made_in_the_order_of_its_state
 def test_what_still_runs_is_counted_to_the_execution_that_runs() -> None:
     running = call(0, status=InvocationStatus.RUNNING, ended=None)
     record = execution(Status.RUNNING, [], stopped_at=None)
-    (run,) = runs_of([replace(record, warnings=("too many",))], [running])
+    (run,) = group_runs([replace(record, warnings=("too many",))], [running])
     assert run.warnings == ("too many",)
     assert (run.state, run.calls, run.ended) == (RunState.RUNNING, (running,), None)
 
@@ -70,7 +70,7 @@ def test_what_still_runs_is_counted_to_the_execution_that_runs() -> None:
 def test_the_cause_of_an_execution_is_told_as_the_function_said_it_and_which_it_was() -> None:
     said = '{"errorMessage": "broken", "errorType": "ValueError", "requestId": "request-2-100.0", "stackTrace": []}'
     record = replace(execution(Status.FAILED, ["request-2-100.0"]), error="ValueError", cause=said)
-    assert runs_of([record], [call(2)])[0].problem == "rank 2: ValueError: broken"
-    assert runs_of([record], [])[0].problem == "ValueError: broken"
+    assert group_runs([record], [call(2)])[0].problem == "rank 2: ValueError: broken"
+    assert group_runs([record], [])[0].problem == "ValueError: broken"
     plain = replace(record, error="States.Timeout", cause=None)
-    assert runs_of([plain], [])[0].problem == "States.Timeout"
+    assert group_runs([plain], [])[0].problem == "States.Timeout"

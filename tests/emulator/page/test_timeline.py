@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emulator.aws.lambda_.core.history import InvocationRecord, InvocationStatus
-from emulator.fmi.rank_lines import Phase
-from emulator.page.timeline import WIDTH, Part, handler_span, start_spread, timeline, times
+from emulator.fmi.rank_log import Phase
+from emulator.page.timeline import WIDTH, Activity, handler_span, start_spread, timeline, times
 from tests.emulator.page.calls import call
 
 DOWNLOAD = Phase("download", ((100.6, 100.9),), 0.3, 1)
@@ -31,12 +31,12 @@ def test_a_row_has_its_phases_where_they_were() -> None:
     drawn = timeline([call(0)], said, 100.0, 102.5)
     (row,) = drawn.rows
     assert {shape.part: spans(shape.path) for shape in row.shapes} == {
-        Part.COLD_START: [(0, 2000)],
-        Part.COMPUTE: [(2000, 10000)],
-        Part.DOWNLOAD: [(2400, 3600)],
-        Part.COMMUNICATION: [(4000, 6000), (8000, 9600)],
+        Activity.COLD_START: [(0, 2000)],
+        Activity.COMPUTE: [(2000, 10000)],
+        Activity.DOWNLOAD: [(2400, 3600)],
+        Activity.COMMUNICATION: [(4000, 6000), (8000, 9600)],
     }
-    assert drawn.parts == (Part.COLD_START, Part.DOWNLOAD, Part.COMPUTE, Part.COMMUNICATION)
+    assert drawn.parts == (Activity.COLD_START, Activity.DOWNLOAD, Activity.COMPUTE, Activity.COMMUNICATION)
 
 
 def test_compute_is_what_is_left_of_the_handlers_time() -> None:
@@ -54,9 +54,9 @@ def test_what_the_endpoint_does_around_the_handler_is_not_the_handlers_time() ->
     assert times(late, [], 200.0).compute == 1.0
     (row,) = timeline([late], silent, 100.0, 102.5).rows
     assert {shape.part: spans(shape.path) for shape in row.shapes} == {
-        Part.WAIT: [(2000, 6000)],
-        Part.COLD_START: [(0, 2000)],
-        Part.COMPUTE: [(6000, 10000)],
+        Activity.WAIT: [(2000, 6000)],
+        Activity.COLD_START: [(0, 2000)],
+        Activity.COMPUTE: [(6000, 10000)],
     }
 
 
@@ -65,8 +65,8 @@ def test_a_rank_that_runs_goes_on_to_the_present_and_one_that_waits_has_a_line()
     waiting = call(1, status=InvocationStatus.RUNNING, ended=None, init_ms=None, started=None)
     drawn = timeline([running, waiting], silent, 100.0, 110.0)
     assert [(shape.part, spans(shape.path)) for row in drawn.rows for shape in row.shapes] == [
-        (Part.COMPUTE, [(0, WIDTH)]),
-        (Part.WAIT, [(0, WIDTH)]),
+        (Activity.COMPUTE, [(0, WIDTH)]),
+        (Activity.WAIT, [(0, WIDTH)]),
     ]
 
 

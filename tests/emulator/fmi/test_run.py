@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from emulator.aws.lambda_.log_lines import Report
-from emulator.fmi import launch
-from emulator.fmi.backend import Backend
+from emulator.fmi import run
+from emulator.fmi.run import Backend
 
 
 class SlowLambda:
@@ -33,7 +33,7 @@ class SlowLambda:
             self._changed.notify_all()
 
 
-def test_an_interrupt_amid_the_launch_stops_the_ranks_that_come_to_their_sandboxes_later() -> None:
+def test_an_interrupt_during_the_launch_stops_the_ranks_that_come_to_their_sandboxes_later() -> None:
     functions = SlowLambda()
 
     def paginate(**_: Any) -> Any:
@@ -47,5 +47,5 @@ def test_an_interrupt_amid_the_launch_stops_the_ranks_that_come_to_their_sandbox
     lambda_client: Any = functions
     backend = Backend(s3, lambda_client, logs, "bucket", "role", "127.0.0.1:1", functions.stop)
     with pytest.raises(KeyboardInterrupt):
-        launch._execute([{"RANK": str(rank)} for rank in range(3)], backend, lambda _: None)
+        run._execute([{"RANK": str(rank)} for rank in range(3)], backend, lambda _: None)
     assert functions.stops >= 2

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from emulator.fmi.execution_history import failed_state, transitions
+from emulator.fmi.pipeline import failed_state, transitions
 
 
 def history(*entries: tuple[str, int, str]) -> list[dict[str, Any]]:

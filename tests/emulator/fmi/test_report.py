@@ -4,13 +4,14 @@ import pytest
 
 from emulator.aws.lambda_.log_lines import Report
 from emulator.aws.prices import step_functions_usd
-from emulator.fmi.job import Failure, RankOutcome, RunOutcome
-from emulator.fmi.report.run_summary import cost_line, run_cost, run_table
+from emulator.fmi.outcomes import FunctionFailure, RankOutcome, RunOutcome
+from emulator.fmi.report import cost_line, relays_line, run_cost, run_table, sanitize
+from fmi_shim.log_lines import RelayNotice
 
 
 def test_the_table_has_a_row_a_rank_in_order_and_the_sums() -> None:
     ranks = (
-        RankOutcome(1, Report("b", 2000.4, 1769, 300, None), Failure("Timeout", "late")),
+        RankOutcome(1, Report("b", 2000.4, 1769, 300, None), FunctionFailure("Timeout", "late")),
         RankOutcome(0, Report("a", 1000.0, 1769, 250, 41.2), None),
     )
     table = run_table(RunOutcome(ranks, (), {0: {"sample_persec": 410.4}, 1: {"sample_persec": 395.0}}))
@@ -37,7 +38,7 @@ def test_the_cost_is_time_by_memory_requests_tmp_and_s3() -> None:
 
 
 def test_a_rank_that_was_stopped_has_no_figures() -> None:
-    table = run_table(RunOutcome((RankOutcome(0, None, Failure("Stopped", "late")),), ()))
+    table = run_table(RunOutcome((RankOutcome(0, None, FunctionFailure("Stopped", "late")),), ()))
     assert table.splitlines()[1].split() == ["0", "-", "-", "-", "-", "Stopped"]
 
 
@@ -49,3 +50,16 @@ def test_state_transitions_and_express_executions_are_priced() -> None:
     cost = run_cost([], 512, {}, orchestration=0.5)
     assert cost.total == 0.5
     assert cost_line(cost).endswith("S3 requests 0.000000, Step Functions 0.500000)")
+
+
+def test_the_relay_line_lists_each_relayed_pair_once() -> None:
+    server = "203.0.113.10:10000"
+    notices = {RelayNotice(2, 11, server), RelayNotice(11, 2, server), RelayNotice(3, 2, server)}
+    assert relays_line(notices) == (
+        "2 pairs of ranks were relayed through the rendezvous server, slower than a direct connection: 2-3, 2-11"
+    )
+    assert relays_line({RelayNotice(1, 0, server)}).startswith("1 pair of ranks was relayed")
+
+
+def test_control_characters_are_replaced_by_spaces_except_newlines() -> None:
+    assert sanitize("a\x1b[31mb\r\tc\nd é") == "a [31mb  c\nd é"

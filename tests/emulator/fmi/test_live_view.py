@@ -5,10 +5,10 @@ import io
 from rich.console import Console
 
 from emulator.fmi.deploy import Role
-from emulator.fmi.job import Failure
+from emulator.fmi.live_view import live_view, shown_ranks
+from emulator.fmi.outcomes import FunctionFailure
 from emulator.fmi.pipeline import Progress
 from emulator.fmi.rank_log import RankLog, RankProgress, RankState
-from emulator.fmi.report.live_view import live_view, shown_ranks
 
 
 def shown(progress: Progress, now: float, height: int) -> list[str]:
@@ -33,7 +33,7 @@ def test_each_rank_has_a_line_with_what_it_said_last() -> None:
     )
     log.ranks[0].ended_ms = 1_001_500
     log.ranks[1].last_line, log.ranks[1].fraction = "step 5/10 \x1b[31mred", 0.5
-    log.ranks[2].failure = Failure("ValueError", "broken")
+    log.ranks[2].failure = FunctionFailure("ValueError", "broken")
     progress.logs[Role.INITIALIZE].unranked = RankProgress("i", RankState.DONE)
     head, _, *lines = shown(progress, 1002.0, 24)
     assert head == "initialize done   execute 1 waiting 1 running 1 done 1 failed   summarize waiting   3.0 s"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from emulator.fmi.connection import DEFAULT_URL, NoUrlError, connect
+from emulator.fmi.aws_session import DEFAULT_URL, InvalidEndpointError, connect
 
 
 def test_a_url_wins_over_the_environment_and_that_over_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -16,5 +16,5 @@ def test_a_url_wins_over_the_environment_and_that_over_the_default(monkeypatch: 
 
 @pytest.mark.parametrize("url", ["localhost", "localhost:4566", "http://", "ftp://localhost"])
 def test_what_is_no_url_is_told_with_what_is(url: str) -> None:
-    with pytest.raises(NoUrlError, match=f"'{url}' is no endpoint's URL: expected one such as {DEFAULT_URL}"):
+    with pytest.raises(InvalidEndpointError, match=f"'{url}' is no endpoint's URL: expected one such as {DEFAULT_URL}"):
         connect(url)

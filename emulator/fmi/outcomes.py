@@ -1,50 +1,20 @@
-"""What is asked of a run, and what came of it."""
+"""How a run ended: each rank's outcome and failure, and which of several failures is the cause."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from emulator.aws.lambda_.log_lines import Report
-from emulator.aws.limits import MB_PER_VCPU, TIMEOUT_S
-from emulator.fmi.rank_failures import is_victim
+from fmi_shim.errors import VICTIM_ERRORS
+
+_PROGRAMS = "/tmp/"  # noqa: S108 - where Lambda lets programs be put
+_LIBRARY = "/fmi_shim/"
+# What a rank's failure is called that did not fail, but was ended when another one had.
+STOPPED = "Stopped"
+_VICTIM_NAMES = {STOPPED, *(error.__name__ for error in VICTIM_ERRORS)}
 
 
 @dataclass(frozen=True)
-class Job:
-    """A program to be run as N functions.
-
-    Parameters
-    ----------
-    script
-        The program; its folder is uploaded with it.
-    world_size
-        Number of ranks.
-    arguments
-        The script's command-line arguments.
-    memory_mb
-        Memory of a rank, MB; the default buys one vCPU.
-    timeout_s
-        Longest time of a rank, seconds.
-    data
-        Folder of files to be dealt out to the ranks, or None.
-    results
-        Folder that gets the results once all ranks have succeeded, or None.
-    batch_size
-        For the script's environment, or None to leave the choice to the script.
-    """
-
-    script: Path
-    world_size: int
-    arguments: tuple[str, ...] = ()
-    memory_mb: int = MB_PER_VCPU
-    timeout_s: int = TIMEOUT_S[-1]
-    data: Path | None = None
-    results: Path | None = None
-    batch_size: int | None = None
-
-
-@dataclass(frozen=True)
-class Failure:
+class FunctionFailure:
     """Why a function did not succeed.
 
     Parameters
@@ -83,7 +53,7 @@ class RankOutcome:
 
     rank: int
     report: Report | None
-    failure: Failure | None
+    failure: FunctionFailure | None
 
 
 @dataclass(frozen=True)
@@ -113,3 +83,27 @@ class RunOutcome:
         """
         failed = [outcome for outcome in self.ranks if outcome.failure is not None]
         return sorted(failed, key=lambda outcome: outcome.failure is not None and is_victim(outcome.failure.error_type))
+
+
+def is_victim(error_type: str | None) -> bool:
+    """Return whether an error says that another rank failed first.
+
+    Parameters
+    ----------
+    error_type
+        The exception's class, or the platform's name for what it did.
+    """
+    return error_type in _VICTIM_NAMES
+
+
+def failure_location(frames: Iterable[tuple[str, str]]) -> str:
+    """Return where a program's error was raised, as ``file:line``; empty when that is not known.
+
+    Parameters
+    ----------
+    frames
+        File and line of each frame of the traceback, outermost first. The program's own are below /tmp; those of
+        FMI, which may be there, too, tell the user nothing.
+    """
+    own = [f"{file}:{line}" for file, line in frames if file.startswith(_PROGRAMS) and _LIBRARY not in file]
+    return own[-1] if own else ""

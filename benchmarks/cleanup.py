@@ -11,14 +11,14 @@ from typing import NoReturn
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-def leave_tidily() -> None:
+def exit_on_signals() -> None:
     """Let SIGTERM and Ctrl-C end this program by way of its `with` statements; a second one does not disturb them."""
     for number in _SIGNALS:
-        signal.signal(number, _leave)
+        signal.signal(number, _exit)
 
 
 @contextmanager
-def forks_deaf() -> Iterator[None]:
+def signals_blocked_in_forks() -> Iterator[None]:
     """Let processes that are forked within never hear these signals, which are for this one; it hears one at the end.
 
     So it knows of every fork that it has to kill, however soon it is told to end.
@@ -31,7 +31,7 @@ def forks_deaf() -> Iterator[None]:
 
 
 @contextmanager
-def put_off() -> Iterator[None]:
+def signals_deferred() -> Iterator[None]:
     """Let this program be told to end only after what is within, lest it start what nothing knows of."""
     told: list[int] = []
     before = {each: signal.signal(each, lambda number, _frame: told.append(number)) for each in _SIGNALS}
@@ -44,7 +44,7 @@ def put_off() -> Iterator[None]:
             signal.raise_signal(told[0])
 
 
-def _leave(number: int, frame: FrameType | None) -> NoReturn:
+def _exit(number: int, frame: FrameType | None) -> NoReturn:
     for each in _SIGNALS:
         signal.signal(each, signal.SIG_IGN)
     raise SystemExit(128 + number)

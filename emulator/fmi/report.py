@@ -1,10 +1,11 @@
-"""What fmirun tells at the end of a run: a row a rank, the sums and the cost."""
+"""What a command prints at the end of a run: a table with a row a rank, the cost, and the relayed pairs of ranks."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from emulator.aws.lambda_.log_lines import Report
 from emulator.aws.prices import USD_PER_LAMBDA_REQUEST, Cost, invocation_usd, s3_usd
-from emulator.fmi.job import RankOutcome, RunOutcome
+from emulator.fmi.outcomes import RankOutcome, RunOutcome
+from fmi_shim.log_lines import RelayNotice
 
 _RATE = "sample_persec"
 
@@ -54,6 +55,19 @@ def cost_line(cost: Cost) -> str:
         f"on AWS, at these durations: {cost.total:.6f} USD (Lambda {cost.compute:.6f}, "
         f"its requests {cost.requests:.6f}, S3 requests {cost.storage:.6f}{states})"
     )
+
+
+def relays_line(notices: Collection[RelayNotice]) -> str:
+    """Return one line that lists the relayed pairs of ranks, of which there is at least one."""
+    pairs = {tuple(sorted((notice.rank, notice.peer))) for notice in notices}
+    listed = ", ".join(f"{low}-{high}" for low, high in sorted(pairs))
+    what = "1 pair of ranks was" if len(pairs) == 1 else f"{len(pairs)} pairs of ranks were"
+    return f"{what} relayed through the rendezvous server, slower than a direct connection: {listed}"
+
+
+def sanitize(text: str) -> str:
+    """Return a text without what would move a terminal's cursor, change its colours or name; newlines stay."""
+    return "".join(character if character.isprintable() or character == "\n" else " " for character in text)
 
 
 def align(rows: Sequence[Sequence[str]]) -> str:

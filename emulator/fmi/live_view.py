@@ -9,8 +9,8 @@ from rich.text import Text
 
 from emulator.fmi.deploy import Role
 from emulator.fmi.pipeline import Progress
-from emulator.fmi.rank_log import RankLog, RankProgress, RankState, counts
-from emulator.fmi.report.sanitize import printable
+from emulator.fmi.rank_log import RankLog, RankProgress, RankState, state_counts
+from emulator.fmi.report import sanitize
 
 _STYLES = {
     RankState.WAITING: "dim",
@@ -71,7 +71,7 @@ def _head(progress: Progress, now: float) -> Text:
         log = progress.logs[role]
         text.append(f"{role.value} ", style="bold")
         if role is Role.EXECUTE and log.world_size:
-            numbers = counts(log.ranks, log.world_size)
+            numbers = state_counts(log.ranks, log.world_size)
             for state in (state for state in RankState if numbers[state]):
                 text.append(f"{numbers[state]} {state.value} ", style=_STYLES[state])
         elif log.unranked is not None:
@@ -103,7 +103,7 @@ def _ranks(ranks: Mapping[int, RankProgress], shown: Sequence[int], now: float) 
             Text(progress.state.value, style=_STYLES[progress.state]),
             elapsed,
             _bar(progress),
-            Text(printable(says.partition("\n")[0]), style="red" if progress.failure else "dim"),
+            Text(sanitize(says.partition("\n")[0]), style="red" if progress.failure else "dim"),
         )
     return table
 

@@ -1,4 +1,4 @@
-"""A run from upload to results: initialize, one execute a rank, summarize."""
+"""A run of ``fmirun``, from upload to results: initialize, one execute a rank, summarize."""
 
 import base64
 import json
@@ -8,17 +8,24 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from emulator.aws.lambda_.log_lines import Report, parse_report
+from emulator.aws.limits import ACCOUNT_ID, MB_PER_VCPU, TIMEOUT_S
 from emulator.errors import EmulatorError
-from emulator.fmi.backend import Backend
+from emulator.fmi.aws_session import AwsSession, local_session
 from emulator.fmi.bundle import UploadedFile, data_files, program_files, program_name
-from emulator.fmi.deploy import Role, Settings, deploy
-from emulator.fmi.job import Failure, Job, RankOutcome, RunOutcome
-from emulator.fmi.log_tail import LogTail, RankLine
-from emulator.fmi.rank_failures import STOPPED, place_of
+from emulator.fmi.deploy import DeploySettings, Role, deploy
+from emulator.fmi.log_reader import RankLine, RankOutputReader
+from emulator.fmi.outcomes import STOPPED, FunctionFailure, RankOutcome, RunOutcome, failure_location
 from emulator.fmi.results import check_folder, fetch_results
+
+if TYPE_CHECKING:
+    from types_boto3_lambda.client import LambdaClient
+    from types_boto3_logs.client import CloudWatchLogsClient
+    from types_boto3_s3.client import S3Client
 
 FUNCTIONS = {role: f"fmi-{role.value}" for role in Role}
 _DATA_PREFIX = "data/"
@@ -30,11 +37,98 @@ _LOG_SETTLE_S = 5.0
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 
 
+@dataclass(frozen=True)
+class RunRequest:
+    """A program to be run as N functions.
+
+    Parameters
+    ----------
+    script
+        The program; its folder is uploaded with it.
+    world_size
+        Number of ranks.
+    arguments
+        The script's command-line arguments.
+    memory_mb
+        Memory of a rank, MB; the default buys one vCPU.
+    timeout_s
+        Longest time of a rank, seconds.
+    data
+        Folder of files to be dealt out to the ranks, or None.
+    results
+        Folder that gets the results once all ranks have succeeded, or None.
+    batch_size
+        For the script's environment, or None to leave the choice to the script.
+    """
+
+    script: Path
+    world_size: int
+    arguments: tuple[str, ...] = ()
+    memory_mb: int = MB_PER_VCPU
+    timeout_s: int = TIMEOUT_S[-1]
+    data: Path | None = None
+    results: Path | None = None
+    batch_size: int | None = None
+
+
+@dataclass(frozen=True)
+class Backend:
+    """An AWS endpoint with what a run needs there.
+
+    Parameters
+    ----------
+    s3, functions, logs
+        boto3 clients of S3, Lambda and CloudWatch Logs.
+    bucket
+        For code, data and results.
+    role
+        ARN of the functions' role.
+    rendezvous
+        ``host:port`` of the rendezvous server that functions can reach.
+    stop_functions
+        Ends running functions, where that is possible.
+    """
+
+    s3: "S3Client"
+    functions: "LambdaClient"
+    logs: "CloudWatchLogsClient"
+    bucket: str
+    role: str
+    rendezvous: str
+    stop_functions: Callable[[], None]
+
+
+def local_backend(endpoint_url: str, rendezvous: str, world_size: int, stop_functions: Callable[[], None]) -> Backend:
+    """Return the backend of an emulator on this machine.
+
+    Parameters
+    ----------
+    endpoint_url
+        The emulator's URL.
+    rendezvous
+        ``host:port`` of its rendezvous server.
+    world_size
+        Calls that will be under way at once.
+    stop_functions
+        Ends the emulator's running functions.
+    """
+    connection = AwsSession(local_session(), endpoint_url)
+    return Backend(
+        s3=connection.client("s3"),
+        functions=connection.client("lambda", world_size + 1),
+        logs=connection.client("logs"),
+        bucket="fmi",
+        role=f"arn:aws:iam::{ACCOUNT_ID}:role/fmi",
+        rendezvous=rendezvous,
+        stop_functions=stop_functions,
+    )
+
+
 class RunError(EmulatorError):
     """A run that failed outside of its ranks."""
 
 
-def uploads(job: Job) -> list[UploadedFile]:
+def uploads(request: RunRequest) -> list[UploadedFile]:
     """Return what a job brings along, its program's folder and its data, and see that its results have a place.
 
     Raises
@@ -44,16 +138,18 @@ def uploads(job: Job) -> list[UploadedFile]:
     ResultsError
         When results cannot go where they are to.
     """
-    check_folder(job.results)
-    return program_files(job.script) + (data_files(job.data, _DATA_PREFIX) if job.data else [])
+    check_folder(request.results)
+    return program_files(request.script) + (data_files(request.data, _DATA_PREFIX) if request.data else [])
 
 
-def run(job: Job, files: Sequence[UploadedFile], backend: Backend, on_line: Callable[[RankLine], None]) -> RunOutcome:
-    """Run a job.
+def run(
+    request: RunRequest, files: Sequence[UploadedFile], backend: Backend, on_line: Callable[[RankLine], None]
+) -> RunOutcome:
+    """Run a request.
 
     Parameters
     ----------
-    job
+    request
         What to run.
     files
         What it brings along, see `uploads`.
@@ -75,35 +171,35 @@ def run(job: Job, files: Sequence[UploadedFile], backend: Backend, on_line: Call
     backend.s3.create_bucket(Bucket=backend.bucket)
     for file in files:
         backend.s3.put_object(Bucket=backend.bucket, Key=file.key, Body=file.read())
-    settings = Settings(job.memory_mb, job.timeout_s, backend.rendezvous)
+    settings = DeploySettings(request.memory_mb, request.timeout_s, backend.rendezvous)
     deploy(backend.functions, FUNCTIONS, settings, backend.role)
-    event = _event(job, backend.bucket)
+    event = _event(request, backend.bucket)
     initialized, initialize_report, failure = _invoke(backend, FUNCTIONS[Role.INITIALIZE], event)
     if failure:
         raise RunError(f"initialize failed: {failure}")
     ranks = _execute(initialized["body"], backend, on_line)
-    if job.results is None or any(outcome.failure for outcome in ranks):
+    if request.results is None or any(outcome.failure for outcome in ranks):
         return RunOutcome(tuple(ranks), (initialize_report,))
     _, summarize_report, failure = _invoke(backend, FUNCTIONS[Role.SUMMARIZE], event)
     if failure:
         raise RunError(f"summarize failed: {failure}")
-    rank_results = fetch_results(backend.s3, backend.bucket, _RESULT_PATH, job.results)
+    rank_results = fetch_results(backend.s3, backend.bucket, _RESULT_PATH, request.results)
     return RunOutcome(tuple(ranks), (initialize_report, summarize_report), rank_results)
 
 
-def _event(job: Job, bucket: str) -> dict[str, Any]:
-    """Return the state machine's input for this job."""
-    name = program_name(job.script)
+def _event(request: RunRequest, bucket: str) -> dict[str, Any]:
+    """Return the state machine's input for this request."""
+    name = program_name(request.script)
     return {
         "bucket": bucket,
-        "world_size": job.world_size,
+        "world_size": request.world_size,
         "object_type": "folder",
         "S3_object_name": name,
-        "script": f"{name}/{job.script.name}",
-        "script_arguments": list(job.arguments),
-        **({"data_bucket": bucket, "data_prefix": _DATA_PREFIX} if job.data else {}),
+        "script": f"{name}/{request.script.name}",
+        "script_arguments": list(request.arguments),
+        **({"data_bucket": bucket, "data_prefix": _DATA_PREFIX} if request.data else {}),
         "result_path": _RESULT_PATH,
-        "batch_size": "" if job.batch_size is None else job.batch_size,
+        "batch_size": "" if request.batch_size is None else request.batch_size,
     }
 
 
@@ -111,13 +207,13 @@ def _execute(
     payloads: list[dict[str, Any]], backend: Backend, on_line: Callable[[RankLine], None]
 ) -> list[RankOutcome]:
     """Invoke all ranks at once, pass their output on, and stop what still runs when one of them fails."""
-    tail = LogTail(backend.logs, f"/aws/lambda/{FUNCTIONS[Role.EXECUTE]}", on_line)
+    tail = RankOutputReader(backend.logs, f"/aws/lambda/{FUNCTIONS[Role.EXECUTE]}", on_line)
     outcomes: list[RankOutcome] = []
     deadline = float("inf")
     ended = 0
     with ThreadPoolExecutor(len(payloads), thread_name_prefix="invoke") as threads:
         try:
-            pending: dict[Future[tuple[Any, Report, Failure | None]], int] = {
+            pending: dict[Future[tuple[Any, Report, FunctionFailure | None]], int] = {
                 threads.submit(_invoke, backend, FUNCTIONS[Role.EXECUTE], payload): int(payload["RANK"])
                 for payload in payloads
             }
@@ -126,7 +222,7 @@ def _execute(
                 for future in done:
                     _, report, failure = future.result()
                     if failure and time.monotonic() > deadline:
-                        failure = Failure(STOPPED, "it was still running after another rank had failed")
+                        failure = FunctionFailure(STOPPED, "it was still running after another rank had failed")
                     outcomes.append(RankOutcome(pending.pop(future), report, failure))
                     if failure:
                         deadline = min(deadline, time.monotonic() + _GRACE_S)
@@ -160,7 +256,7 @@ def _stopping(backend: Backend) -> Iterator[None]:
     ended.set()
 
 
-def _invoke(backend: Backend, name: str, event: dict[str, Any]) -> tuple[Any, Report, Failure | None]:
+def _invoke(backend: Backend, name: str, event: dict[str, Any]) -> tuple[Any, Report, FunctionFailure | None]:
     response = backend.functions.invoke(
         FunctionName=name,
         InvocationType="RequestResponse",
@@ -173,13 +269,13 @@ def _invoke(backend: Backend, name: str, event: dict[str, Any]) -> tuple[Any, Re
     return answer, report, _failure(answer, report) if "FunctionError" in response else None
 
 
-def _failure(answer: dict[str, Any], report: Report) -> Failure:
+def _failure(answer: dict[str, Any], report: Report) -> FunctionFailure:
     kind, message = answer["errorType"], answer["errorMessage"]
     if kind == "Sandbox.Timedout":
-        return Failure("Timeout", f"{message.rpartition('Error: ')[2]}; raise --timeout or look for a deadlock")
+        return FunctionFailure("Timeout", f"{message.rpartition('Error: ')[2]}; raise --timeout or look for a deadlock")
     if report.error_type == "Runtime.OutOfMemory":
-        return Failure("OutOfMemory", f"it used more than its {report.memory_mb} MB; raise --memory")
+        return FunctionFailure("OutOfMemory", f"it used more than its {report.memory_mb} MB; raise --memory")
     if kind == "Runtime.ExitError":
-        return Failure("ProcessEnded", message.rpartition("exited with error: ")[2])
+        return FunctionFailure("ProcessEnded", message.rpartition("exited with error: ")[2])
     frames = _FRAME.findall("".join(answer.get("stackTrace", [])))
-    return Failure(kind, message, place_of(frames))
+    return FunctionFailure(kind, message, failure_location(frames))

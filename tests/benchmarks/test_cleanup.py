@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from benchmarks.leaving import leave_tidily, put_off
+from benchmarks.cleanup import exit_on_signals, signals_deferred
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -58,8 +58,8 @@ def test_what_begins_to_run_is_known_before_its_program_is_told_to_end() -> None
     before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
     known = []
     try:
-        leave_tidily()
-        with pytest.raises(SystemExit) as left, put_off():
+        exit_on_signals()
+        with pytest.raises(SystemExit) as left, signals_deferred():
             signal.raise_signal(signal.SIGTERM)
             known.append("begun")
     finally:

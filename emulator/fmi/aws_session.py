@@ -19,7 +19,7 @@ _READ_TIMEOUT_S = 960
 _ATTEMPTS = 3
 
 
-class NoEndpointError(EmulatorError):
+class EndpointUnreachableError(EmulatorError):
     """Nothing answers at the endpoint's URL."""
 
     def __init__(self, url: str) -> None:
@@ -29,7 +29,7 @@ class NoEndpointError(EmulatorError):
         )
 
 
-class NoUrlError(EmulatorError):
+class InvalidEndpointError(EmulatorError):
     """What was given as the endpoint's URL is none."""
 
     def __init__(self, url: str) -> None:
@@ -37,7 +37,7 @@ class NoUrlError(EmulatorError):
 
 
 @dataclass(frozen=True)
-class Connection:
+class AwsSession:
     """An AWS endpoint and the right to call it.
 
     Parameters
@@ -73,7 +73,7 @@ class Connection:
         return make(service, endpoint_url=self.url, config=config)
 
 
-def connect(url: str | None = None) -> Connection:
+def connect(url: str | None = None) -> AwsSession:
     """Return the connection to an endpoint; no call is made yet.
 
     Parameters
@@ -83,19 +83,19 @@ def connect(url: str | None = None) -> Connection:
 
     Raises
     ------
-    NoUrlError
+    InvalidEndpointError
         When it is none.
     """
     url = url or os.environ.get("AWS_ENDPOINT_URL") or DEFAULT_URL
     if url == AWS:
-        return Connection(boto3.Session(), None)
+        return AwsSession(boto3.Session(), None)
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise NoUrlError(url)
+        raise InvalidEndpointError(url)
     session = boto3.Session(region_name=boto3.Session().region_name or REGION)
     if session.get_credentials() is None:
         session = local_session()
-    return Connection(session, url)
+    return AwsSession(session, url)
 
 
 def local_session() -> boto3.Session:

@@ -1,1 +1,0 @@
-"""What a run is told as: tables and costs."""
