@@ -146,7 +146,7 @@ class LocalCloud:
                 self.notes.append(f"CPU shares are not enforced here, every function may use every core: {reason}")
             # Moto takes as long to import as the zygote takes to get ready: on two cores, the one hides the other.
             from emulator.aws.gateway.app import Gateway
-            from emulator.aws.logs.core.store import LogStore
+            from emulator.aws.logs.core import LogStore
             from emulator.page.phases import PhaseLog
             from emulator.page.views import Page
 

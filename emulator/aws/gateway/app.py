@@ -14,7 +14,7 @@ from emulator.aws.lambda_.core.settings import LambdaSettings
 from emulator.aws.lambda_.http import LambdaApi
 from emulator.aws.lambda_.log_lines import LogSink
 from emulator.aws.limits import MIB
-from emulator.aws.logs.core.store import LogStore
+from emulator.aws.logs.core import LogStore
 from emulator.aws.logs.http import TARGET as LOGS
 from emulator.aws.logs.http import LogsApi
 from emulator.aws.s3.core.store import ObjectStore

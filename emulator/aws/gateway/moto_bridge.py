@@ -11,7 +11,7 @@ from aiohttp import web
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from moto.s3.models import s3_backends
 
-from emulator.aws.s3.core.buckets import Configuration
+from emulator.aws.s3.core.objects import Configuration
 
 # Moto's time goes into Python code, which more threads than cores do not speed up.
 _THREADS = 4

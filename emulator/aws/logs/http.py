@@ -11,9 +11,7 @@ from aiohttp import web
 
 from emulator.aws.json_requests import json_object, read, whole_number
 from emulator.aws.limits import ACCOUNT_ID, LOG_EVENT_BYTES, MIB, REGION
-from emulator.aws.logs.core.filter_pattern import matcher
-from emulator.aws.logs.core.records import LogEvent, Position
-from emulator.aws.logs.core.store import LogStore
+from emulator.aws.logs.core import LogEvent, LogStore, Position, matcher
 from emulator.errors import ApiError
 
 TARGET = "Logs_20140328."

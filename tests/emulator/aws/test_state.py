@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from emulator.aws.s3.core.records import ObjectVersion
 from emulator.aws.s3.core.store import ObjectStore
+from emulator.aws.s3.core.tables import ObjectVersion
 from emulator.aws.state import StateFolder
 from emulator.errors import StateError
 

@@ -3,8 +3,6 @@
 Small ones are no files, they lie in the database with their object: making a file takes longer than all the rest.
 """
 
-import base64
-import hashlib
 import os
 import uuid
 from collections import Counter
@@ -14,7 +12,7 @@ from dataclasses import dataclass, replace
 from io import FileIO
 from pathlib import Path
 
-from emulator.aws.s3.core.checksums import Checksum, ChecksumAlgorithm, running
+from emulator.aws.s3.core.checksums import Checksum, ChecksumAlgorithm, Digests
 
 SMALL_BYTES = 16 * 1024
 _PIECE_BYTES = 1024 * 1024
@@ -157,36 +155,6 @@ class BodyFolder:
         for file in self.sizes():
             if file not in self._holders:
                 os.unlink(self.path(file))  # noqa: PTH108 - see __init__
-
-
-class Digests:
-    """MD5 and checksums of content that comes piece by piece.
-
-    Parameters
-    ----------
-    algorithms
-        Checksums to compute.
-    """
-
-    def __init__(self, algorithms: Iterable[ChecksumAlgorithm]) -> None:
-        self._md5 = hashlib.md5(usedforsecurity=False)
-        self._checksums = {algorithm: running(algorithm) for algorithm in algorithms}
-        self.size = 0
-
-    def update(self, data: bytes | bytearray) -> None:
-        """Take more content."""
-        self._md5.update(data)
-        for checksum in self._checksums.values():
-            checksum.update(data)
-        self.size += len(data)
-
-    def md5(self) -> bytes:
-        """Return the MD5 of what has come."""
-        return self._md5.digest()
-
-    def checksum(self, algorithm: ChecksumAlgorithm) -> Checksum:
-        """Return a checksum of what has come; the algorithm is one of those given at the beginning."""
-        return Checksum(algorithm, base64.b64encode(self._checksums[algorithm].digest()).decode())
 
 
 class BodyWriter:

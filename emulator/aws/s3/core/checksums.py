@@ -6,7 +6,7 @@ Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-in
 import base64
 import hashlib
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import reduce
@@ -98,6 +98,36 @@ def running(algorithm: ChecksumAlgorithm) -> RunningChecksum:
             return hashlib.sha256(usedforsecurity=False)
         case _:
             return _Crc(algorithm)
+
+
+class Digests:
+    """MD5 and checksums of content that comes piece by piece.
+
+    Parameters
+    ----------
+    algorithms
+        Checksums to compute.
+    """
+
+    def __init__(self, algorithms: Iterable[ChecksumAlgorithm]) -> None:
+        self._md5 = hashlib.md5(usedforsecurity=False)
+        self._checksums = {algorithm: running(algorithm) for algorithm in algorithms}
+        self.size = 0
+
+    def update(self, data: bytes | bytearray) -> None:
+        """Take more content."""
+        self._md5.update(data)
+        for checksum in self._checksums.values():
+            checksum.update(data)
+        self.size += len(data)
+
+    def md5(self) -> bytes:
+        """Return the MD5 of what has come."""
+        return self._md5.digest()
+
+    def checksum(self, algorithm: ChecksumAlgorithm) -> Checksum:
+        """Return a checksum of what has come; the algorithm is one of those given at the beginning."""
+        return Checksum(algorithm, base64.b64encode(self._checksums[algorithm].digest()).decode())
 
 
 def of_parts(algorithm: ChecksumAlgorithm, kind: ChecksumType, parts: Sequence[tuple[str, int]]) -> Checksum:

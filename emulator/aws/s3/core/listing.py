@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from emulator.aws.s3.core.objects import COLUMNS, version_of
-from emulator.aws.s3.core.records import ObjectVersion
-from emulator.aws.s3.core.tables import Tables
+from emulator.aws.s3.core.tables import ObjectVersion, Tables
 
 # AWS lists no more at once, whatever is asked for.
 MAX_KEYS = 1000

@@ -1,8 +1,7 @@
 """The object store as a whole."""
 
-from emulator.aws.s3.core.buckets import Buckets
 from emulator.aws.s3.core.listing import Listing
-from emulator.aws.s3.core.objects import Objects
+from emulator.aws.s3.core.objects import Buckets, Objects
 from emulator.aws.s3.core.tables import Tables
 from emulator.aws.s3.core.uploads import Uploads
 from emulator.aws.state import StateFolder

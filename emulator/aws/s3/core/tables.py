@@ -1,12 +1,166 @@
-"""The object store's tables, and transactions that end with the removal of what nobody refers to any more."""
+"""The object store's records, the tables that keep them, and transactions that remove unreferenced body files."""
 
+import json
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from enum import Enum
 
-from emulator.aws.s3.core.bodies import BodyFolder, Segment
-from emulator.aws.s3.core.records import body_of
+from emulator.aws.s3.core.bodies import Body, BodyFolder, Segment
+from emulator.aws.s3.core.checksums import Checksum, ChecksumAlgorithm, ChecksumType
 from emulator.aws.state import StateFolder
+
+# The version id of objects that were put while their bucket had no versioning.
+NULL_VERSION = "null"
+
+
+class Versioning(Enum):
+    """Whether a bucket keeps what is overwritten and deleted; off until it is first asked for."""
+
+    OFF = ""
+    ENABLED = "Enabled"
+    SUSPENDED = "Suspended"
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A bucket.
+
+    Parameters
+    ----------
+    name, region, versioning
+        As in the API.
+    created
+        Seconds since 1970.
+    """
+
+    name: str
+    region: str
+    created: float
+    versioning: Versioning = Versioning.OFF
+
+
+@dataclass(frozen=True)
+class Description:
+    """What is said of an object besides its content.
+
+    Parameters
+    ----------
+    headers
+        Headers that come with the object, in lower case: its type, its user's metadata and so on.
+    tags
+        Its tags.
+    """
+
+    headers: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def storage_class(self) -> str:
+        """The storage class; nothing follows from it here."""
+        return self.headers.get("x-amz-storage-class", "STANDARD")
+
+
+@dataclass(frozen=True)
+class ObjectVersion:
+    """A version of an object, or the mark that it was deleted.
+
+    Parameters
+    ----------
+    key, version_id
+        As in the API.
+    modified
+        Seconds since 1970.
+    body
+        Its content; None for a delete marker.
+    description
+        What is said of it.
+    part_sizes
+        Sizes of the parts of a multipart object, bytes.
+    upload_id
+        The multipart upload it came from.
+    is_latest
+        Whether it is what the key stands for.
+    """
+
+    key: str
+    version_id: str
+    modified: float
+    body: Body | None
+    description: Description = field(default_factory=Description)
+    part_sizes: tuple[int, ...] = ()
+    upload_id: str = ""
+    is_latest: bool = True
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A multipart upload that has begun.
+
+    Parameters
+    ----------
+    upload_id, bucket, key
+        As in the API.
+    created
+        Seconds since 1970.
+    description
+        For the object.
+    algorithm, kind
+        The checksum that the object will have, if one was asked for.
+    """
+
+    upload_id: str
+    bucket: str
+    key: str
+    created: float
+    description: Description
+    algorithm: ChecksumAlgorithm | None
+    kind: ChecksumType
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of an upload: its number, its content, and when it came, in seconds since 1970."""
+
+    number: int
+    body: Body
+    modified: float
+
+
+def body_json(body: Body) -> str:
+    """Return a body's record for the database."""
+    checksum = body.checksum
+    return json.dumps(
+        {
+            "segments": [[segment.file, segment.start, segment.size] for segment in body.segments],
+            "size": body.size,
+            "etag": body.etag,
+            "checksum": checksum and [checksum.algorithm.value, checksum.value, checksum.kind.value],
+        }
+    )
+
+
+def body_of(record: str, content: bytes = b"") -> Body:
+    """Return the body that a record of the database tells of, with the content that was kept beside it."""
+    found = json.loads(record)
+    checksum = None
+    if found["checksum"]:
+        algorithm, value, kind = found["checksum"]
+        checksum = Checksum(ChecksumAlgorithm(algorithm), value, ChecksumType(kind))
+    segments = tuple(Segment(*segment) for segment in found["segments"])
+    return Body(found["size"], found["etag"], segments, content, checksum)
+
+
+def description_json(description: Description) -> str:
+    """Return a description's record for the database."""
+    return json.dumps(asdict(description))
+
+
+def description_of(record: str) -> Description:
+    """Return the description that a record of the database tells of."""
+    return Description(**json.loads(record))
+
 
 # Keys are kept as UTF-8: S3 lists in the order of its bytes. A larger number is a later version.
 _SCHEMA = """

@@ -15,17 +15,17 @@ from emulator.aws.s3.core.bodies import Body
 from emulator.aws.s3.core.checksums import Checksum, ChecksumAlgorithm, ChecksumType, of_parts
 from emulator.aws.s3.core.errors import bad_request, no_such_upload
 from emulator.aws.s3.core.objects import Objects
-from emulator.aws.s3.core.records import (
+from emulator.aws.s3.core.tables import (
     Description,
     ObjectVersion,
     Part,
+    Tables,
     Upload,
     body_json,
     body_of,
     description_json,
     description_of,
 )
-from emulator.aws.s3.core.tables import Tables
 
 # All parts but the last.
 MIN_PART_BYTES = 5 * MIB

@@ -6,6 +6,7 @@ Shapes: https://docs.aws.amazon.com/AmazonS3/latest/API/API_Operations_Amazon_Si
 import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 
 import aiohttp
@@ -14,17 +15,19 @@ from aiohttp import web
 from emulator.aws.s3.core.errors import not_implemented
 from emulator.aws.s3.core.store import ObjectStore
 from emulator.aws.s3.http import xml
-from emulator.aws.s3.http.addressing import S3Request, is_s3, s3_request
-from emulator.aws.s3.http.bucket_api import BucketApi
-from emulator.aws.s3.http.listing_api import ListingApi
-from emulator.aws.s3.http.object_api import ObjectApi
-from emulator.aws.s3.http.transfer import Transfer
-from emulator.aws.s3.http.upload_api import UploadApi
+from emulator.aws.s3.http.body_transfer import BodyTransfer
+from emulator.aws.s3.http.buckets import BucketApi, ListingApi
+from emulator.aws.s3.http.objects import ObjectApi
+from emulator.aws.s3.http.requests import S3Request, is_s3, s3_request
+from emulator.aws.s3.http.uploads import UploadApi
 from emulator.errors import ApiError
 
 # Hashing keeps a core busy each; more threads than that wait for the disk.
 _THREADS = 4
 _Operation = Callable[[S3Request], Awaitable[web.StreamResponse]]
+# The query parameters that a request must have for an operation, and the operation.
+_Route = tuple[AbstractSet[str], _Operation]
+_COPY_SOURCE = "x-amz-copy-source"
 _NOT_EMULATED = ("legal-hold", "retention", "torrent", "restore", "select", "renameObject")
 # What a bucket can be configured with besides versioning: moto's to answer.
 _CONFIGURATIONS = frozenset(
@@ -76,43 +79,43 @@ class S3Api:
         self.requests: Counter[str] = Counter()
         self._store = store
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="bodies")
-        transfer = Transfer(store.bodies, self._threads)
+        transfer = BodyTransfer(store.bodies, self._threads)
         objects = ObjectApi(store, transfer)
         uploads = UploadApi(store, transfer, objects)
         listing = ListingApi(store)
         buckets = BucketApi(store, transfer, moto)
-        # The first whose parameters, or copy source, a request has; no parameters: all of a method.
-        self._of_objects: dict[str, list[tuple[str, _Operation]]] = {
+        # The first operation applies whose query parameters and copy source are all in the request.
+        self._of_objects: dict[str, list[_Route]] = {
             "GET": [
-                ("uploadId", uploads.list_parts),
-                ("tagging", objects.get_tags),
-                ("acl", objects.get_acl),
-                ("attributes", objects.get_attributes),
-                ("", objects.get),
+                ({"uploadId"}, uploads.list_parts),
+                ({"tagging"}, objects.get_tags),
+                ({"acl"}, objects.get_acl),
+                ({"attributes"}, objects.get_attributes),
+                (set(), objects.get),
             ],
-            "HEAD": [("", objects.get)],
+            "HEAD": [(set(), objects.get)],
             "PUT": [
-                ("partNumber uploadId x-amz-copy-source", uploads.copy_part),
-                ("partNumber uploadId", uploads.put_part),
-                ("tagging", objects.put_tags),
-                ("acl", _refuse_acl),
-                ("x-amz-copy-source", objects.copy),
-                ("", objects.put),
+                ({"partNumber", "uploadId", _COPY_SOURCE}, uploads.copy_part),
+                ({"partNumber", "uploadId"}, uploads.put_part),
+                ({"tagging"}, objects.put_tags),
+                ({"acl"}, _refuse_acl),
+                ({_COPY_SOURCE}, objects.copy),
+                (set(), objects.put),
             ],
-            "POST": [("uploads", uploads.create), ("uploadId", uploads.complete)],
-            "DELETE": [("uploadId", uploads.abort), ("tagging", objects.delete_tags), ("", objects.delete)],
+            "POST": [({"uploads"}, uploads.create), ({"uploadId"}, uploads.complete)],
+            "DELETE": [({"uploadId"}, uploads.abort), ({"tagging"}, objects.delete_tags), (set(), objects.delete)],
         }
-        self._of_buckets: dict[str, list[tuple[str, _Operation]]] = {
+        self._of_buckets: dict[str, list[_Route]] = {
             "GET": [
-                ("versions", listing.versions),
-                ("uploads", listing.uploads),
-                ("versioning", buckets.get_versioning),
-                ("", listing.objects),
+                ({"versions"}, listing.versions),
+                ({"uploads"}, listing.uploads),
+                ({"versioning"}, buckets.get_versioning),
+                (set(), listing.objects),
             ],
-            "HEAD": [("", buckets.head)],
-            "PUT": [("versioning", buckets.set_versioning), ("", buckets.create)],
-            "POST": [("delete", objects.delete_several)],
-            "DELETE": [("", buckets.delete)],
+            "HEAD": [(set(), buckets.head)],
+            "PUT": [({"versioning"}, buckets.set_versioning), (set(), buckets.create)],
+            "POST": [({"delete"}, objects.delete_several)],
+            "DELETE": [(set(), buckets.delete)],
         }
         self._list_buckets = listing.buckets
         self._configure = buckets.configure
@@ -147,8 +150,9 @@ class S3Api:
             if request.key and name in request.query:
                 raise not_implemented(f"S3: {method} ?{name}")
         operations = (self._of_objects if request.key else self._of_buckets).get(method, [])
-        for parameters, operation in operations:
-            if all(name in request.query or request.header(name) for name in parameters.split()):
+        given = request.query.keys() | ({_COPY_SOURCE} if request.header(_COPY_SOURCE) else set())
+        for required, operation in operations:
+            if required <= given:
                 return operation
         raise not_implemented(f"S3: {method} {request.http.raw_path}")
 

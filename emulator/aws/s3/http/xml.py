@@ -7,8 +7,13 @@ from xml.parsers.expat import ExpatError
 from xml.sax.saxutils import escape
 
 import xmltodict
+from aiohttp import web
 
+from emulator.aws.s3.core.checksums import Checksum
 from emulator.aws.s3.core.errors import bad_request
+
+# The only owner there is.
+OWNER = {"ID": "75aa57f09aa0c8caeab4f8c24e99d10f8e7faeebf76c078efc7c6caea54ba06a", "DisplayName": "local"}
 
 _NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 # Carriage returns would come back as line feeds.
@@ -33,6 +38,26 @@ def document(root: str, content: Content, *, namespace: bool = True) -> bytes:
     """
     attribute = f' xmlns="{_NAMESPACE}"' if namespace else ""
     return f"{_DOCUMENT}<{root}{attribute}>{_inner(content)}</{root}>".encode()
+
+
+def response(root: str, content: Content, headers: Mapping[str, str] | None = None) -> web.Response:
+    """Return an answer with a document."""
+    return web.Response(body=document(root, content), headers=headers, content_type="application/xml")
+
+
+def access_control() -> bytes:
+    """Return the only access control list there is: the owner may do everything."""
+    grant = (
+        '<Grant><Grantee xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xsi:type="CanonicalUser">'
+        f"<ID>{OWNER['ID']}</ID></Grantee><Permission>FULL_CONTROL</Permission></Grant>"
+    )
+    empty = document("AccessControlPolicy", {"Owner": OWNER, "AccessControlList": ""})
+    return empty.replace(b"<AccessControlList>", f"<AccessControlList>{grant}".encode())
+
+
+def checksum_fields(checksum: Checksum | None) -> dict[str, str]:
+    """Return the XML elements that show a checksum."""
+    return {} if checksum is None else {checksum.algorithm.field: checksum.value}
 
 
 def timestamp(seconds: float) -> str:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emulator.aws.s3.http import listing_api
+from emulator.aws.s3.http import buckets
 from emulator.cloud import LocalCloud
 from emulator.fmi.functions import execute, initialize, summarize
 
@@ -213,7 +213,7 @@ def test_summarize_merges_the_ranks_results_in_their_order(s3: Any, bucket: str)
 
 
 def test_summarize_reads_every_page_of_the_listing(s3: Any, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listing_api, "MAX_KEYS", 3)
+    monkeypatch.setattr(buckets, "MAX_KEYS", 3)
     put(s3, bucket, **{f"results/{rank}.json": str(rank) for rank in range(8)})
     assert s3.list_objects_v2(Bucket=bucket)["IsTruncated"]
     assert summarize.handler({"bucket": bucket, "result_path": "results/", "world_size": "8"})["ranks"] == 8

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emulator.aws.s3.core.bodies import SMALL_BYTES, Body, Segment
-from emulator.aws.s3.core.records import ObjectVersion, Versioning
 from emulator.aws.s3.core.store import ObjectStore
+from emulator.aws.s3.core.tables import ObjectVersion, Versioning
 from emulator.errors import ApiError
 
 LARGE = bytes(range(256)) * (SMALL_BYTES // 256 + 1)

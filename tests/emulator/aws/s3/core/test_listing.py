@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from emulator.aws.s3.core.bodies import Body
 from emulator.aws.s3.core.listing import Selection
-from emulator.aws.s3.core.records import ObjectVersion, Versioning
 from emulator.aws.s3.core.store import ObjectStore
+from emulator.aws.s3.core.tables import ObjectVersion, Versioning
 from emulator.aws.state import StateFolder
 
 # Few letters, so that prefixes meet; the last ones are where UTF-8 and UTF-16 sort differently.

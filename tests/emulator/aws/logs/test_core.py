@@ -2,7 +2,7 @@
 
 import pytest
 
-from emulator.aws.logs.core.filter_pattern import matcher
+from emulator.aws.logs.core import matcher
 from emulator.errors import ApiError
 
 LINES = ["[ERROR 400] BAD REQUEST", "[ERROR 401] UNAUTHORIZED REQUEST", "[ERROR 419] MISSING ARGUMENTS", "[WARN] fine"]

@@ -1,31 +1,70 @@
-"""S3's operations on objects."""
+"""S3's operations on objects, with the headers of their responses."""
 
 import urllib.parse
-from collections.abc import Mapping
+from email.utils import formatdate
 from http import HTTPStatus
 
 from aiohttp import web
 
 from emulator.aws.json_requests import whole_number
 from emulator.aws.s3.core.bodies import Body
-from emulator.aws.s3.core.checksums import Checksum
 from emulator.aws.s3.core.errors import bad_request, no_such_key, not_implemented
-from emulator.aws.s3.core.records import Description, ObjectVersion
 from emulator.aws.s3.core.store import ObjectStore
-from emulator.aws.s3.http import object_headers, xml
-from emulator.aws.s3.http.addressing import S3Request
-from emulator.aws.s3.http.conditions import (
+from emulator.aws.s3.core.tables import NULL_VERSION, Description, ObjectVersion
+from emulator.aws.s3.http import xml
+from emulator.aws.s3.http.body_transfer import BodyTransfer
+from emulator.aws.s3.http.requests import (
     ByteRange,
+    S3Request,
     check_write,
     is_conditional_write,
     is_unmodified,
+    object_metadata,
+    override_headers,
     requested_range,
+    validated_tags,
 )
-from emulator.aws.s3.http.transfer import Transfer
 from emulator.errors import ApiError
 
-# The only owner there is.
-OWNER = {"ID": "75aa57f09aa0c8caeab4f8c24e99d10f8e7faeebf76c078efc7c6caea54ba06a", "DisplayName": "local"}
+
+def write_headers(version: ObjectVersion, body: Body) -> dict[str, str]:
+    """Return the headers of the answer to a write."""
+    encryption = {
+        name: value
+        for name, value in version.description.headers.items()
+        if name.startswith("x-amz-server-side-encryption")
+    }
+    return {"ETag": f'"{body.etag}"', **version_header(version), **checksum_headers(body), **encryption}
+
+
+def version_header(version: ObjectVersion) -> dict[str, str]:
+    """Return the header with the version's id; objects from before versioning have none."""
+    return {} if version.version_id == NULL_VERSION else {"x-amz-version-id": version.version_id}
+
+
+def read_headers(version: ObjectVersion, body: Body, *, with_checksum: bool) -> dict[str, str]:
+    """Return the headers of the answer to a read of the whole object, but for its length."""
+    tags = {"x-amz-tagging-count": str(len(version.description.tags))} if version.description.tags else {}
+    kept = {name: value for name, value in version.description.headers.items() if value != "STANDARD"}
+    return {
+        "ETag": f'"{body.etag}"',
+        "Last-Modified": http_date(version.modified),
+        "Accept-Ranges": "bytes",
+        **version_header(version),
+        **(checksum_headers(body) if with_checksum else {}),
+        **tags,
+        **kept,
+    }
+
+
+def http_date(seconds: float) -> str:
+    """Return a time as headers have it."""
+    return formatdate(seconds, usegmt=True)
+
+
+def delete_marker_headers(version: ObjectVersion) -> dict[str, str]:
+    """Return the headers of the answer to a read that found a delete marker."""
+    return {"x-amz-delete-marker": "true", "x-amz-version-id": version.version_id}
 
 
 class ObjectApi:
@@ -39,33 +78,33 @@ class ObjectApi:
         Moves their bodies.
     """
 
-    def __init__(self, store: ObjectStore, transfer: Transfer) -> None:
+    def __init__(self, store: ObjectStore, transfer: BodyTransfer) -> None:
         self._store = store
         self._objects = store.objects
         self._transfer = transfer
 
     async def put(self, request: S3Request) -> web.StreamResponse:
         """PutObject."""
-        description = object_headers.description(request)
+        description = object_metadata(request)
         # What is refused anyway is refused before its body is taken.
         self._check_write(request)
         async with self._transfer.received(request) as body:
             self._check_write(request)
             version = self._objects.put(request.bucket, ObjectVersion(request.key, "", 0, body, description))
-        return web.Response(headers=object_headers.written(version, body))
+        return web.Response(headers=write_headers(version, body))
 
     async def get(self, request: S3Request) -> web.StreamResponse:
         """GetObject and HeadObject."""
         version, body = self._present(request)
         with_checksum = request.header("x-amz-checksum-mode").upper() == "ENABLED"
         if is_unmodified(request.http.headers, version, body.etag):
-            headers = object_headers.read(version, body, with_checksum=False)
+            headers = read_headers(version, body, with_checksum=False)
             kept = {name: value for name, value in headers.items() if not name.startswith("content-")}
             return web.Response(status=HTTPStatus.NOT_MODIFIED, headers=kept)
         wanted, parts = _wanted(request, version, body)
         headers = {
-            **object_headers.read(version, body, with_checksum=with_checksum and wanted is None),
-            **object_headers.overrides(request.query),
+            **read_headers(version, body, with_checksum=with_checksum and wanted is None),
+            **override_headers(request.query),
             **parts,
         }
         status, sent = HTTPStatus.OK, body
@@ -106,7 +145,7 @@ class ObjectApi:
                 }
             )
         quiet = content.get("Quiet") == "true"
-        return answered("DeleteResult", {"Deleted": [] if quiet else answer})
+        return xml.response("DeleteResult", {"Deleted": [] if quiet else answer})
 
     async def copy(self, request: S3Request) -> web.StreamResponse:
         """CopyObject; the copy shares the source's files."""
@@ -121,12 +160,12 @@ class ObjectApi:
         result = {
             "ETag": f'"{body.etag}"',
             "LastModified": xml.timestamp(version.modified),
-            **checksum_fields(body.checksum),
+            **xml.checksum_fields(body.checksum),
         }
-        headers = object_headers.version_header(version)
-        if source_version := object_headers.version_header(source):
+        headers = version_header(version)
+        if source_version := version_header(source):
             headers["x-amz-copy-source-version-id"] = source_version["x-amz-version-id"]
-        return answered("CopyObjectResult", result, headers)
+        return xml.response("CopyObjectResult", result, headers)
 
     def copy_source(self, request: S3Request) -> tuple[ObjectVersion, Body]:
         """Return what a request copies from.
@@ -148,7 +187,7 @@ class ObjectApi:
         return source, source.body
 
     def _copied_description(self, request: S3Request, source: ObjectVersion) -> Description:
-        given = object_headers.description(request)
+        given = object_metadata(request)
         replaces = request.header("x-amz-metadata-directive").upper() == "REPLACE"
         named = urllib.parse.unquote(request.header("x-amz-copy-source").partition("?")[0]).removeprefix("/")
         changes = replaces or any(name.startswith("x-amz-") and "meta" not in name for name in given.headers)
@@ -174,7 +213,7 @@ class ObjectApi:
         """GetObjectTagging."""
         version, _ = self._present(request)
         tags = [{"Key": key, "Value": value} for key, value in version.description.tags.items()]
-        return answered("Tagging", {"TagSet": {"Tag": tags}}, object_headers.version_header(version))
+        return xml.response("Tagging", {"TagSet": {"Tag": tags}}, version_header(version))
 
     async def put_tags(self, request: S3Request) -> web.StreamResponse:
         """PutObjectTagging."""
@@ -182,19 +221,19 @@ class ObjectApi:
         tags = [tag for tag_set in xml.several(content, "TagSet") for tag in xml.several(tag_set, "Tag")]
         pairs = [(xml.text(tag, "Key"), xml.text(tag, "Value")) for tag in tags]
         version, _ = self._present(request)
-        self._objects.set_tags(request.bucket, version, object_headers.checked_tags(pairs))
-        return web.Response(headers=object_headers.version_header(version))
+        self._objects.set_tags(request.bucket, version, validated_tags(pairs))
+        return web.Response(headers=version_header(version))
 
     async def delete_tags(self, request: S3Request) -> web.StreamResponse:
         """DeleteObjectTagging."""
         version, _ = self._present(request)
         self._objects.set_tags(request.bucket, version, {})
-        return web.Response(status=HTTPStatus.NO_CONTENT, headers=object_headers.version_header(version))
+        return web.Response(status=HTTPStatus.NO_CONTENT, headers=version_header(version))
 
     async def get_acl(self, request: S3Request) -> web.StreamResponse:
         """GetObjectAcl: the owner may do everything."""
         self._present(request)
-        return web.Response(body=access_control(), content_type="application/xml")
+        return web.Response(body=xml.access_control(), content_type="application/xml")
 
     async def get_attributes(self, request: S3Request) -> web.StreamResponse:
         """GetObjectAttributes."""
@@ -204,15 +243,15 @@ class ObjectApi:
         kind = body.checksum and {"ChecksumType": body.checksum.kind.value}
         attributes = {
             "ETag": body.etag,
-            "Checksum": body.checksum and {**checksum_fields(body.checksum), **(kind or {})},
+            "Checksum": body.checksum and {**xml.checksum_fields(body.checksum), **(kind or {})},
             "ObjectParts": {"TotalPartsCount": len(parts), "IsTruncated": False, "Part": parts} if parts else None,
             "StorageClass": version.description.storage_class,
             "ObjectSize": body.size,
         }
-        return answered(
+        return xml.response(
             "GetObjectAttributesResponse",
             {name: value for name, value in attributes.items() if name in wanted},
-            {**object_headers.version_header(version), "Last-Modified": object_headers.http_date(version.modified)},
+            {**version_header(version), "Last-Modified": http_date(version.modified)},
         )
 
     def _check_write(self, request: S3Request) -> None:
@@ -225,33 +264,13 @@ class ObjectApi:
         version_id = request.query.get("versionId", "")
         version = self._objects.get(request.bucket, request.key, version_id)
         if version.body is None:
-            details = object_headers.refusal_headers(version)
+            details = delete_marker_headers(version)
             if version_id:
                 message = "The specified method is not allowed against this resource."
                 raise ApiError("MethodNotAllowed", HTTPStatus.METHOD_NOT_ALLOWED, message, details)
             refusal = no_such_key(request.key)
             raise ApiError(refusal.code, refusal.status, refusal.message, {**refusal.details, **details})
         return version, version.body
-
-
-def answered(root: str, content: xml.Content, headers: Mapping[str, str] | None = None) -> web.Response:
-    """Return an answer with a document."""
-    return web.Response(body=xml.document(root, content), headers=headers, content_type="application/xml")
-
-
-def access_control() -> bytes:
-    """Return the only access control list there is: the owner may do everything."""
-    grant = (
-        '<Grant><Grantee xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xsi:type="CanonicalUser">'
-        f"<ID>{OWNER['ID']}</ID></Grantee><Permission>FULL_CONTROL</Permission></Grant>"
-    )
-    empty = xml.document("AccessControlPolicy", {"Owner": OWNER, "AccessControlList": ""})
-    return empty.replace(b"<AccessControlList>", f"<AccessControlList>{grant}".encode())
-
-
-def checksum_fields(checksum: Checksum | None) -> dict[str, str]:
-    """Return the XML elements that show a checksum."""
-    return {} if checksum is None else {checksum.algorithm.field: checksum.value}
 
 
 def _wanted(request: S3Request, version: ObjectVersion, body: Body) -> tuple[ByteRange | None, dict[str, str]]:
@@ -267,3 +286,10 @@ def _wanted(request: S3Request, version: ObjectVersion, body: Body) -> tuple[Byt
     before = sum(sizes[: part - 1])
     count = {"x-amz-mp-parts-count": str(len(sizes))} if version.part_sizes else {}
     return ByteRange(before, sizes[part - 1]), count
+
+
+def checksum_headers(body: Body) -> dict[str, str]:
+    """Return the headers that show a body's checksum."""
+    if body.checksum is None:
+        return {}
+    return {body.checksum.algorithm.header: body.checksum.value, "x-amz-checksum-type": body.checksum.kind.value}

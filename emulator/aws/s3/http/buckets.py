@@ -1,8 +1,13 @@
-"""S3's listings."""
+"""S3's operations on buckets, and its listings.
+
+Versioning is implemented here; moto handles all other configuration, which is stored here for the next start.
+"""
 
 import base64
+import re
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from typing import Any
 
 from aiohttp import web
@@ -10,11 +15,87 @@ from aiohttp import web
 from emulator.aws.json_requests import whole_number
 from emulator.aws.s3.core.errors import bad_request
 from emulator.aws.s3.core.listing import MAX_KEYS, Page, Selection
-from emulator.aws.s3.core.records import ObjectVersion
+from emulator.aws.s3.core.objects import Configuration
 from emulator.aws.s3.core.store import ObjectStore
+from emulator.aws.s3.core.tables import ObjectVersion, Versioning
 from emulator.aws.s3.http import xml
-from emulator.aws.s3.http.addressing import S3Request
-from emulator.aws.s3.http.object_api import OWNER, answered
+from emulator.aws.s3.http.body_transfer import BodyTransfer
+from emulator.aws.s3.http.requests import S3Request
+
+_KEPT_HEADERS = re.compile(r"content-type|x-amz-(?!date$|content-sha256$|security-token$).*", re.IGNORECASE)
+_Moto = Callable[[web.BaseRequest], Awaitable[web.Response]]
+
+
+class BucketApi:
+    """The operations on buckets.
+
+    Parameters
+    ----------
+    store
+        The buckets.
+    transfer
+        Reads documents.
+    moto
+        Answers what is not answered here.
+    """
+
+    def __init__(self, store: ObjectStore, transfer: BodyTransfer, moto: _Moto) -> None:
+        self._store = store
+        self._buckets = store.buckets
+        self._transfer = transfer
+        self._moto = moto
+
+    async def create(self, request: S3Request) -> web.StreamResponse:
+        """CreateBucket."""
+        response = await self.configure(request)
+        if response.status == HTTPStatus.OK:
+            self._buckets.create(request.bucket, request.region)
+        return response
+
+    async def delete(self, request: S3Request) -> web.StreamResponse:
+        """DeleteBucket."""
+        self._buckets.check_empty(request.bucket)
+        response = await self._moto(request.http)
+        if response.status == HTTPStatus.NO_CONTENT:
+            self._buckets.delete(request.bucket)
+        return response
+
+    async def head(self, request: S3Request) -> web.StreamResponse:
+        """HeadBucket."""
+        bucket = self._buckets.get(request.bucket)
+        return web.Response(headers={"x-amz-bucket-region": bucket.region})
+
+    async def get_versioning(self, request: S3Request) -> web.StreamResponse:
+        """GetBucketVersioning."""
+        bucket = self._buckets.get(request.bucket)
+        return xml.response("VersioningConfiguration", {"Status": bucket.versioning.value or None})
+
+    async def set_versioning(self, request: S3Request) -> web.StreamResponse:
+        """PutBucketVersioning."""
+        content = xml.parse(await self._transfer.read_document(request), "VersioningConfiguration")
+        self._buckets.get(request.bucket)
+        status = content.get("Status")
+        if status not in (Versioning.ENABLED.value, Versioning.SUSPENDED.value):
+            raise bad_request("MalformedXML", f"The XML you provided did not validate: Status is {status!r}")
+        self._buckets.set_versioning(request.bucket, Versioning(status))
+        return web.Response()
+
+    async def configure(self, request: S3Request) -> web.StreamResponse:
+        """Pass a request about a bucket's configuration to moto; keep what changed."""
+        response = await self._moto(request.http)
+        if response.status < HTTPStatus.BAD_REQUEST:
+            await self._keep(request)
+        return response
+
+    async def _keep(self, request: S3Request) -> None:
+        http = request.http
+        if http.method == "PUT":
+            headers = {name: value for name, value in http.headers.items() if _KEPT_HEADERS.fullmatch(name)}
+            # Moto takes the region from the signature's scope; the signature itself is not kept.
+            headers["Authorization"] = f"AWS4-HMAC-SHA256 Credential=local/20000101/{request.region}/s3/aws4_request"
+            self._buckets.set_configuration(request.bucket, Configuration(http.raw_path, headers, await http.read()))
+        elif http.method == "DELETE":
+            self._buckets.delete_configuration(request.bucket, http.raw_path)
 
 
 class ListingApi:
@@ -41,8 +122,8 @@ class ListingApi:
             for bucket in found[:limit]
         ]
         token = found[limit - 1].name if len(found) > limit else None
-        content = {"Owner": OWNER, "Buckets": {"Bucket": listed}, "ContinuationToken": token}
-        return answered("ListAllMyBucketsResult", content)
+        content = {"Owner": xml.OWNER, "Buckets": {"Bucket": listed}, "ContinuationToken": token}
+        return xml.response("ListAllMyBucketsResult", content)
 
     async def objects(self, request: S3Request) -> web.StreamResponse:
         """ListObjects and ListObjectsV2."""
@@ -58,7 +139,7 @@ class ListingApi:
                 "NextMarker": shown(page.last) if page.is_truncated and selection.delimiter else None,
                 **_common(request, selection, page),
             }
-            return answered("ListBucketResult", {**content, **_entries(page, shown, with_owner=True)})
+            return xml.response("ListBucketResult", {**content, **_entries(page, shown, with_owner=True)})
         token, start_after = request.query.get("continuation-token"), request.query.get("start-after", "")
         page = self._store.listing.objects(selection, start_after if token is None else _after(token))
         content = {
@@ -71,7 +152,7 @@ class ListingApi:
             **_common(request, selection, page),
         }
         with_owner = request.query.get("fetch-owner") == "true"
-        return answered("ListBucketResult", {**content, **_entries(page, shown, with_owner=with_owner)})
+        return xml.response("ListBucketResult", {**content, **_entries(page, shown, with_owner=with_owner)})
 
     async def versions(self, request: S3Request) -> web.StreamResponse:
         """ListObjectVersions."""
@@ -93,7 +174,7 @@ class ListingApi:
             "DeleteMarker": [_version(version, shown) for version in page.versions if version.body is None],
             "CommonPrefixes": [{"Prefix": shown(prefix)} for prefix in page.common_prefixes],
         }
-        return answered("ListVersionsResult", content)
+        return xml.response("ListVersionsResult", content)
 
     async def uploads(self, request: S3Request) -> web.StreamResponse:
         """ListMultipartUploads."""
@@ -123,8 +204,8 @@ class ListingApi:
                 {
                     "Key": shown(upload.key),
                     "UploadId": upload.upload_id,
-                    "Initiator": OWNER,
-                    "Owner": OWNER,
+                    "Initiator": xml.OWNER,
+                    "Owner": xml.OWNER,
                     "StorageClass": upload.description.storage_class,
                     "Initiated": xml.timestamp(upload.created),
                     "ChecksumAlgorithm": upload.algorithm and upload.algorithm.value,
@@ -133,7 +214,7 @@ class ListingApi:
                 for upload in page
             ],
         }
-        return answered("ListMultipartUploadsResult", content)
+        return xml.response("ListMultipartUploadsResult", content)
 
 
 def _selection(request: S3Request) -> Selection:
@@ -167,7 +248,7 @@ def _common(request: S3Request, selection: Selection, page: Page) -> dict[str, A
 
 
 def _entries(page: Page, shown: Callable[[str], str], *, with_owner: bool) -> dict[str, Any]:
-    owner = OWNER if with_owner else None
+    owner = xml.OWNER if with_owner else None
     contents = [{**_entry(version, shown), "Owner": owner} for version in page.versions]
     return {"Contents": contents, "CommonPrefixes": [{"Prefix": shown(prefix)} for prefix in page.common_prefixes]}
 
@@ -190,7 +271,7 @@ def _version(version: ObjectVersion, shown: Callable[[str], str]) -> dict[str, A
         **_entry(version, shown),
         "VersionId": version.version_id,
         "IsLatest": version.is_latest,
-        "Owner": OWNER,
+        "Owner": xml.OWNER,
     }
 
 

@@ -1,4 +1,9 @@
-"""Bodies between the network and the disk: received while they are hashed, sent without passing through Python."""
+r"""Bodies between network and disk: decoded and hashed while they are received, sent without a copy through Python.
+
+In the aws-chunked encoding, a chunk is ``size in hex[;chunk-signature=…]\r\n data \r\n``; the chunk of size 0 is
+followed by trailers, one ``name:value\r\n`` each, and an empty line. Signatures are not checked, nor are credentials.
+Source: https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-streaming-trailers.html
+"""
 
 import asyncio
 import base64
@@ -13,12 +18,112 @@ from aiohttp import web
 
 from emulator.aws.json_requests import whole_number
 from emulator.aws.limits import MIB
-from emulator.aws.s3.core.bodies import SMALL_BYTES, Body, BodyFolder, BodyWriter, Digests
-from emulator.aws.s3.core.checksums import Checksum, ChecksumAlgorithm
+from emulator.aws.s3.core.bodies import SMALL_BYTES, Body, BodyFolder, BodyWriter
+from emulator.aws.s3.core.checksums import Checksum, ChecksumAlgorithm, Digests
 from emulator.aws.s3.core.errors import bad_request
-from emulator.aws.s3.http.addressing import S3Request
-from emulator.aws.s3.http.aws_chunked import ChunkedDecoder, PlainDecoder
+from emulator.aws.s3.http.requests import S3Request
 from emulator.errors import ApiError
+
+_LINE_BYTES = 4096
+_TRAILERS = 32
+
+
+class PlainDecoder:
+    """A body without any encoding."""
+
+    def __init__(self) -> None:
+        self.trailers: dict[str, str] = {}
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Return the content that has come."""
+        return [data]
+
+    def finish(self) -> None:
+        """Take note that the body has ended: it may end anywhere."""
+
+
+class ChunkedDecoder:
+    """An aws-chunked body.
+
+    Attributes
+    ----------
+    trailers
+        What came behind the content, names in lower case.
+    """
+
+    def __init__(self) -> None:
+        self.trailers: dict[str, str] = {}
+        self._line = b""
+        self._left = 0
+        self._in_data = False
+        self._in_trailers = False
+        self._ended = False
+        self._lines_left = _TRAILERS
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Return the content that has come.
+
+        Raises
+        ------
+        ApiError
+            When the encoding is broken.
+        """
+        pieces = []
+        position = 0
+        while position < len(data) and not self._ended:
+            if self._in_data:
+                piece = data[position : position + self._left]
+                position += len(piece)
+                self._left -= len(piece)
+                pieces.append(piece)
+                if not self._left:
+                    self._in_data = False
+                continue
+            end = data.find(b"\n", position)
+            self._line += data[position : end if end >= 0 else None]
+            if len(self._line) > _LINE_BYTES:
+                raise _broken(f"a line of more than {_LINE_BYTES} bytes")
+            if end < 0:
+                break
+            position = end + 1
+            line, self._line = self._line.removesuffix(b"\r"), b""
+            self._take_line(line)
+        return pieces
+
+    def finish(self) -> None:
+        """Take note that the body has ended.
+
+        Raises
+        ------
+        ApiError
+            When its last chunk has not come.
+        """
+        if not (self._ended or self._in_trailers):
+            raise bad_request("IncompleteBody", "The request body terminated unexpectedly: its last chunk is missing")
+
+    def _take_line(self, line: bytes) -> None:
+        if self._in_trailers:
+            if not line:
+                self._ended = True
+                return
+            name, colon, value = line.decode("latin-1").partition(":")
+            self._lines_left -= 1
+            if not colon or self._lines_left < 0:
+                raise _broken(f"{line[:80]!r} is no trailer, or one too many")
+            self.trailers[name.strip().lower()] = value.strip()
+        elif line:
+            try:
+                self._left = int(line.partition(b";")[0], 16)
+            except ValueError:
+                raise _broken(f"expected a chunk's size in hex, got {line[:80]!r}") from None
+            if self._left < 0:
+                raise _broken(f"a chunk of {self._left} bytes")
+            self._in_data, self._in_trailers = self._left > 0, self._left == 0
+
+
+def _broken(what: str) -> Exception:
+    return bad_request("InvalidRequest", f"the body is not in the aws-chunked encoding: {what}")
+
 
 # A single PUT or part: https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
 _BODY_BYTES = 5 * 1024 * MIB
@@ -30,7 +135,10 @@ _INLINE_BYTES = 128 * 1024
 _STALLED_S = 60.0
 
 
-class Transfer:
+_ALGORITHMS = {algorithm.header: algorithm for algorithm in ChecksumAlgorithm}
+
+
+class BodyTransfer:
     """Receives and sends bodies.
 
     Parameters
@@ -186,13 +294,6 @@ class Transfer:
         return decoder.trailers
 
 
-def checksum_headers(body: Body) -> dict[str, str]:
-    """Return the headers that show a body's checksum."""
-    if body.checksum is None:
-        return {}
-    return {body.checksum.algorithm.header: body.checksum.value, "x-amz-checksum-type": body.checksum.kind.value}
-
-
 def _decoder(request: S3Request) -> PlainDecoder | ChunkedDecoder:
     chunked = request.header("x-amz-content-sha256").startswith("STREAMING-") or (
         "aws-chunked" in request.header("Content-Encoding")
@@ -202,13 +303,15 @@ def _decoder(request: S3Request) -> PlainDecoder | ChunkedDecoder:
 
 def _sent_algorithm(request: S3Request) -> ChecksumAlgorithm | None:
     """Return the algorithm of the checksum that a request has as a header, or announces as a trailer or by name."""
+    for header, algorithm in _ALGORITHMS.items():
+        if request.header(header):
+            return algorithm
     trailer = request.header("x-amz-trailer").strip().lower()
     named = request.header("x-amz-sdk-checksum-algorithm").upper()
-    sent = [algorithm for algorithm in ChecksumAlgorithm if request.header(algorithm.header)]
-    announced = [
-        algorithm for algorithm in ChecksumAlgorithm if algorithm.header == trailer or algorithm.value == named
-    ]
-    return next(iter([*sent, *announced]), None)
+    for header, algorithm in _ALGORITHMS.items():
+        if header == trailer or algorithm.value == named:
+            return algorithm
+    return None
 
 
 def _verify(request: S3Request, trailers: Mapping[str, str], digests: Digests, checksum: Checksum | None) -> None:

@@ -10,14 +10,13 @@ from emulator.aws.json_requests import whole_number
 from emulator.aws.s3.core.bodies import Body
 from emulator.aws.s3.core.checksums import Checksum, ChecksumAlgorithm, ChecksumType
 from emulator.aws.s3.core.errors import bad_request
-from emulator.aws.s3.core.records import Upload
 from emulator.aws.s3.core.store import ObjectStore
+from emulator.aws.s3.core.tables import Upload
 from emulator.aws.s3.core.uploads import PART_NUMBERS, ListedPart
-from emulator.aws.s3.http import object_headers, xml
-from emulator.aws.s3.http.addressing import S3Request
-from emulator.aws.s3.http.conditions import check_write, requested_range
-from emulator.aws.s3.http.object_api import OWNER, ObjectApi, answered, checksum_fields
-from emulator.aws.s3.http.transfer import Transfer, checksum_headers
+from emulator.aws.s3.http import xml
+from emulator.aws.s3.http.body_transfer import BodyTransfer
+from emulator.aws.s3.http.objects import ObjectApi, checksum_headers, version_header
+from emulator.aws.s3.http.requests import S3Request, check_write, object_metadata, requested_range
 
 
 class UploadApi:
@@ -33,7 +32,7 @@ class UploadApi:
         The operations on objects.
     """
 
-    def __init__(self, store: ObjectStore, transfer: Transfer, objects: ObjectApi) -> None:
+    def __init__(self, store: ObjectStore, transfer: BodyTransfer, objects: ObjectApi) -> None:
         self._store = store
         self._uploads = store.uploads
         self._transfer = transfer
@@ -43,13 +42,13 @@ class UploadApi:
         """CreateMultipartUpload."""
         self._store.buckets.get(request.bucket)
         algorithm, kind = _asked_checksum(request)
-        description = object_headers.description(request)
+        description = object_metadata(request)
         upload = self._uploads.create(request.bucket, request.key, description, algorithm, kind)
         headers = {}
         if algorithm is not None:
             headers = {"x-amz-checksum-algorithm": algorithm.value, "x-amz-checksum-type": kind.value}
         content = {"Bucket": request.bucket, "Key": request.key, "UploadId": upload.upload_id}
-        return answered("InitiateMultipartUploadResult", content, headers)
+        return xml.response("InitiateMultipartUploadResult", content, headers)
 
     async def put_part(self, request: S3Request) -> web.StreamResponse:
         """UploadPart."""
@@ -73,9 +72,9 @@ class UploadApi:
         content = {
             "ETag": f'"{body.etag}"',
             "LastModified": xml.timestamp(part.modified),
-            **checksum_fields(body.checksum),
+            **xml.checksum_fields(body.checksum),
         }
-        return answered("CopyPartResult", content)
+        return xml.response("CopyPartResult", content)
 
     async def complete(self, request: S3Request) -> web.StreamResponse:
         """CompleteMultipartUpload."""
@@ -96,11 +95,11 @@ class UploadApi:
             "Bucket": request.bucket,
             "Key": request.key,
             "ETag": f'"{body.etag}"',
-            **checksum_fields(body.checksum),
+            **xml.checksum_fields(body.checksum),
             "ChecksumType": body.checksum and body.checksum.kind.value,
         }
-        headers = object_headers.version_header(version)
-        return answered("CompleteMultipartUploadResult", result, headers)
+        headers = version_header(version)
+        return xml.response("CompleteMultipartUploadResult", result, headers)
 
     async def abort(self, request: S3Request) -> web.StreamResponse:
         """AbortMultipartUpload."""
@@ -122,8 +121,8 @@ class UploadApi:
             "NextPartNumberMarker": page[-1].number if page else 0,
             "MaxParts": limit,
             "IsTruncated": len(later) > limit,
-            "Initiator": OWNER,
-            "Owner": OWNER,
+            "Initiator": xml.OWNER,
+            "Owner": xml.OWNER,
             "StorageClass": upload.description.storage_class,
             "ChecksumAlgorithm": upload.algorithm and upload.algorithm.value,
             "ChecksumType": upload.algorithm and upload.kind.value,
@@ -133,12 +132,12 @@ class UploadApi:
                     "LastModified": xml.timestamp(part.modified),
                     "ETag": f'"{part.body.etag}"',
                     "Size": part.body.size,
-                    **checksum_fields(part.body.checksum),
+                    **xml.checksum_fields(part.body.checksum),
                 }
                 for part in page
             ],
         }
-        return answered("ListPartsResult", content)
+        return xml.response("ListPartsResult", content)
 
     def _upload(self, request: S3Request) -> Upload:
         return self._uploads.get(request.bucket, request.key, request.query["uploadId"])

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emulator.aws.s3.http.conditions import requested_range
+from emulator.aws.s3.http.requests import requested_range
 from emulator.errors import ApiError
 
 

@@ -1,18 +1,62 @@
-"""The events of all log groups.
+"""Log groups, streams and events in a database, and the filter patterns that select events.
 
-A sandbox's lines come many at a time and have one timestamp, so they are one row: a row a line took ten times as long.
+Lines of a sandbox that arrive together have one timestamp and share a row: a row for each line took ten times as long.
+Filter patterns: https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/FilterAndPatternSyntax.html
 """
 
 import itertools
 import json
+import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 
-from emulator.aws.logs.core.records import LogEvent, LogGroup, LogStream, Position
 from emulator.aws.state import StateFolder
 from emulator.errors import ApiError
+
+
+@dataclass(frozen=True)
+class LogGroup:
+    """A log group: times in ms since 1970, retention in days (kept, but nothing expires), size in bytes."""
+
+    name: str
+    created: int
+    retention: int | None
+    size: int
+
+
+@dataclass(frozen=True)
+class LogStream:
+    """A log stream: times in ms since 1970, None before the first event; size in bytes."""
+
+    name: str
+    created: int
+    first: int | None
+    last: int | None
+    ingested: int | None
+    size: int
+
+
+@dataclass(frozen=True, order=True)
+class Position:
+    """A place in the order of events: by time, of one time by arrival, and of what arrived together by its order."""
+
+    timestamp: int
+    batch: int
+    index: int
+
+
+@dataclass(frozen=True)
+class LogEvent:
+    """An event: its place, the time it arrived in ms since 1970, its stream and its text."""
+
+    position: Position
+    ingested: int
+    stream: str
+    message: str
+
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS log_groups (
@@ -262,3 +306,38 @@ def _missing(what: str) -> ApiError:
 def _exists(what: str) -> ApiError:
     message = f"The specified log {what} already exists"
     return ApiError("ResourceAlreadyExistsException", HTTPStatus.BAD_REQUEST, message)
+
+
+_TERM = re.compile(r'(?P<sign>[-?]?)(?:"(?P<quoted>[^"]*)"|(?P<plain>[^\s"]+))')
+
+
+def matcher(pattern: str) -> Callable[[str], bool]:
+    """Return a function that tells whether a message matches.
+
+    Parameters
+    ----------
+    pattern
+        Terms that must all be there, ``-term`` for one that must not, ``?term`` for some of which one must be there;
+        ``"a phrase"`` is a term.
+
+    Raises
+    ------
+    ApiError
+        InvalidParameterException for patterns of other kinds: JSON, space-delimited, regular expressions.
+    """
+    pattern = pattern.strip()
+    if pattern[:1] in ("{", "[", "%"):
+        message = f'filterPattern: only terms are emulated, as in ERROR -"a phrase" ?any, got {pattern!r}'
+        raise ApiError("InvalidParameterException", HTTPStatus.BAD_REQUEST, message)
+    terms: dict[str, list[str]] = {"": [], "-": [], "?": []}
+    for term in _TERM.finditer(pattern):
+        terms[term["sign"]].append(term["quoted"] if term["quoted"] is not None else term["plain"])
+
+    def matches(message: str) -> bool:
+        return (
+            all(term in message for term in terms[""])
+            and not any(term in message for term in terms["-"])
+            and (not terms["?"] or any(term in message for term in terms["?"]))
+        )
+
+    return matches

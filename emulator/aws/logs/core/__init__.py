@@ -1,1 +1,0 @@
-"""CloudWatch Logs: groups, streams and events in a database."""

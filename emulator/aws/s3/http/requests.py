@@ -1,0 +1,338 @@
+"""What a request to S3 asks for: bucket and key, object metadata, conditions and ranges, without input or output.
+
+Sources: https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-requests.html, RFC 9110 sections 13 and 14
+"""
+
+import re
+import urllib.parse
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+
+from aiohttp import web
+
+from emulator.aws.limits import REGION
+from emulator.aws.s3.core.errors import bad_request, no_such_key, not_implemented
+from emulator.aws.s3.core.tables import Description, ObjectVersion
+from emulator.errors import ApiError
+
+_OVERRIDES = (
+    "cache-control",
+    "content-disposition",
+    "content-encoding",
+    "content-language",
+    "content-type",
+    "expires",
+)
+
+_KEPT = (
+    "cache-control",
+    "content-disposition",
+    "content-language",
+    "content-type",
+    "expires",
+    "x-amz-server-side-encryption",
+    "x-amz-server-side-encryption-aws-kms-key-id",
+    "x-amz-server-side-encryption-bucket-key-enabled",
+    "x-amz-server-side-encryption-customer-algorithm",
+    "x-amz-server-side-encryption-customer-key-md5",
+    "x-amz-storage-class",
+    "x-amz-website-redirect-location",
+)
+# RFC 9110, section 5.5, without what is no UTF-8.
+_HEADER_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]*")
+_USER_METADATA = "x-amz-meta-"
+_USER_METADATA_BYTES = 2048
+_STORAGE_CLASSES = [
+    "STANDARD",
+    "REDUCED_REDUNDANCY",
+    "STANDARD_IA",
+    "ONEZONE_IA",
+    "INTELLIGENT_TIERING",
+    "GLACIER_IR",
+    "GLACIER",
+    "DEEP_ARCHIVE",
+    "EXPRESS_ONEZONE",
+]
+_TAGS, _TAG_KEY_LENGTH, _TAG_VALUE_LENGTH = 10, 128, 256
+
+_KEY_BYTES = 1024
+# bucket.s3.us-east-1.amazonaws.com, bucket.s3.localhost, bucket.localhost
+_BUCKET_HOST = re.compile(r"(?P<bucket>[a-z0-9][a-z0-9.-]+?)\.(?:s3(?:[.-].*)?|localhost)")
+_SCOPE = re.compile(r"Credential=[^/]+/\d+/(?P<region>[^/]+)/(?P<service>[^/]+)/")
+# S3 Control has S3's scope and a path of its own.
+_CONTROL = "/v20180820/"
+
+
+@dataclass(frozen=True)
+class S3Request:
+    """A request to S3.
+
+    Parameters
+    ----------
+    http
+        As it came.
+    bucket, key
+        What it is about; empty when it is about none.
+    query
+        The query's parameters.
+    """
+
+    http: web.BaseRequest
+    bucket: str
+    key: str
+    query: Mapping[str, str]
+
+    @property
+    def region(self) -> str:
+        """The region that the request was signed for."""
+        scope = _SCOPE.search(self.http.headers.get("Authorization", ""))
+        return scope["region"] if scope else REGION
+
+    def header(self, name: str) -> str:
+        """Return a header, which a presigned URL may have among its parameters, or an empty text."""
+        value = self.http.headers.get(name)
+        return self.query.get(name, "") if value is None and name.startswith("x-amz-") else value or ""
+
+
+def is_s3(http: web.BaseRequest, bucket_exists: Callable[[str], bool]) -> bool:
+    """Tell whether a request is S3's: signed for it, presigned, or unsigned to a bucket that exists.
+
+    Parameters
+    ----------
+    http
+        The request.
+    bucket_exists
+        Tells whether there is a bucket of a name.
+    """
+    authorization = http.headers.get("Authorization", "")
+    if http.raw_path.startswith(_CONTROL):
+        return False
+    if authorization:
+        scope = _SCOPE.search(authorization)
+        return scope["service"] == "s3" if scope else authorization.startswith("AWS ")
+    path, _, query = http.raw_path.partition("?")
+    if "X-Amz-Credential=" in query:
+        return "%2Fs3%2F" in query or "/s3/" in query
+    if "AWSAccessKeyId=" in query:
+        return True
+    if "X-Amz-Target" in http.headers:
+        return False
+    return bucket_exists(_bucket_of_host(http.host)) or bucket_exists(urllib.parse.unquote(path.split("/")[1]))
+
+
+def s3_request(http: web.BaseRequest) -> S3Request:
+    """Take a request's address apart.
+
+    Raises
+    ------
+    ApiError
+        When the key is none that S3 would take.
+    """
+    path, _, query = http.raw_path.partition("?")
+    bucket = _bucket_of_host(http.host)
+    rest = path.removeprefix("/")
+    if not bucket:
+        bucket, _, rest = rest.partition("/")
+    try:
+        key = urllib.parse.unquote(rest, errors="strict")
+        parameters = dict(urllib.parse.parse_qsl(query, keep_blank_values=True, errors="strict"))
+    except ValueError:
+        raise bad_request("InvalidURI", "Couldn't parse the specified URI: it is not UTF-8") from None
+    if len(key.encode()) > _KEY_BYTES:
+        raise bad_request("KeyTooLongError", f"Your key is too long: {len(key.encode())} bytes of {_KEY_BYTES}")
+    return S3Request(http, urllib.parse.unquote(bucket), key, parameters)
+
+
+def _bucket_of_host(host: str) -> str:
+    match = _BUCKET_HOST.fullmatch(host.partition(":")[0])
+    return match["bucket"] if match else ""
+
+
+# No object has so many bytes that it would take more digits.
+_RANGE = re.compile(r"bytes=(?P<first>[0-9]{0,18})-(?P<last>[0-9]{0,18})")
+
+
+@dataclass(frozen=True)
+class ByteRange:
+    """A stretch of an object: its first byte, and how many."""
+
+    start: int
+    size: int
+
+    def content_range(self, whole: int) -> str:
+        """Return the Content-Range header."""
+        return f"bytes {self.start}-{self.start + self.size - 1}/{whole}"
+
+
+def object_metadata(request: S3Request) -> Description:
+    """Return what a request says of the object it writes.
+
+    Raises
+    ------
+    ApiError
+        When AWS would refuse it, or when it asks for a lock.
+    """
+    headers = {name: value for name in _KEPT if (value := request.header(name))}
+    headers.setdefault("content-type", "binary/octet-stream")
+    encodings = [name.strip() for name in request.header("content-encoding").split(",")]
+    if encoding := ",".join(name for name in encodings if name not in ("", "aws-chunked")):
+        headers["content-encoding"] = encoding
+    given = {name.lower(): value for name, value in [*request.query.items(), *request.http.headers.items()]}
+    metadata = {name: value for name, value in given.items() if name.startswith(_USER_METADATA)}
+    if not all(map(_HEADER_VALUE.fullmatch, metadata.values())):
+        raise bad_request("InvalidArgument", "User metadata must be text in UTF-8, without control characters")
+    size = sum(len(name) - len(_USER_METADATA) + len(value.encode()) for name, value in metadata.items())
+    if size > _USER_METADATA_BYTES:
+        message = f"Your metadata headers exceed the maximum allowed metadata size: {size} of {_USER_METADATA_BYTES}"
+        raise bad_request("MetadataTooLarge", message)
+    if headers.get("x-amz-storage-class", "STANDARD") not in _STORAGE_CLASSES:
+        raise bad_request("InvalidStorageClass", "The storage class you specified is not valid")
+    if any(name.startswith("x-amz-object-lock-") for name in given):
+        raise not_implemented("S3 Object Lock")
+    return Description({**headers, **metadata}, tags_of_header(request.header("x-amz-tagging")))
+
+
+def tags_of_header(header: str) -> dict[str, str]:
+    """Return the tags that an x-amz-tagging header names.
+
+    Raises
+    ------
+    ApiError
+        InvalidTag.
+    """
+    return validated_tags(urllib.parse.parse_qsl(header, keep_blank_values=True))
+
+
+def validated_tags(pairs: list[tuple[str, str]]) -> dict[str, str]:
+    """Return tags as a mapping.
+
+    Raises
+    ------
+    ApiError
+        InvalidTag when there are too many, or one is too long or there twice.
+    """
+    if len(pairs) > _TAGS:
+        raise bad_request("BadRequest", f"Object tags cannot be greater than {_TAGS}")
+    for key, value in pairs:
+        if not 0 < len(key) <= _TAG_KEY_LENGTH:
+            raise bad_request("InvalidTag", f"The TagKey you have provided is invalid: {key!r}")
+        if len(value) > _TAG_VALUE_LENGTH:
+            raise bad_request("InvalidTag", f"The TagValue you have provided is invalid: {value!r}")
+    tags = dict(pairs)
+    if len(tags) < len(pairs):
+        raise bad_request("InvalidTag", "Cannot provide multiple Tags with the same key")
+    return tags
+
+
+def override_headers(query: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers that a reader asked to get other values.
+
+    Raises
+    ------
+    ApiError
+        InvalidArgument when a value would be no header's, but end it.
+    """
+    asked = {name: query[f"response-{name}"] for name in _OVERRIDES if f"response-{name}" in query}
+    for name, value in asked.items():
+        if not _HEADER_VALUE.fullmatch(value):
+            raise bad_request("InvalidArgument", f"response-{name}: expected a header's value, got {value!r:.80}")
+    return asked
+
+
+def is_unmodified(headers: Mapping[str, str], version: ObjectVersion, etag: str, prefix: str = "") -> bool:
+    """Tell whether a reader has the object already.
+
+    Parameters
+    ----------
+    headers
+        Of the request.
+    version, etag
+        What is to be read.
+    prefix
+        Before the headers' names: ``x-amz-copy-source-`` when copying.
+
+    Raises
+    ------
+    ApiError
+        PreconditionFailed.
+    """
+    modified = int(version.modified)
+    if match := headers.get(f"{prefix}if-match"):
+        # A matching ETag makes up for a failed If-Unmodified-Since.
+        if not _matches(match, etag):
+            raise _failed("If-Match")
+    elif (since := _seconds(headers.get(f"{prefix}if-unmodified-since"))) is not None and modified > since:
+        raise _failed("If-Unmodified-Since")
+    if none_match := headers.get(f"{prefix}if-none-match"):
+        return _matches(none_match, etag)
+    since = _seconds(headers.get(f"{prefix}if-modified-since"))
+    return since is not None and modified <= since
+
+
+def is_conditional_write(headers: Mapping[str, str]) -> bool:
+    """Tell whether a write depends on what is there."""
+    return "if-match" in headers or "if-none-match" in headers
+
+
+def check_write(headers: Mapping[str, str], key: str, present: ObjectVersion | None) -> None:
+    """Make sure that an object may be written, or deleted, over what is there.
+
+    Raises
+    ------
+    ApiError
+        PreconditionFailed, or NoSuchKey when something had to be there.
+    """
+    body = present.body if present is not None else None
+    match, none_match = headers.get("if-match"), headers.get("if-none-match")
+    if match and body is None:
+        raise no_such_key(key)
+    if match and body is not None and not _matches(match, body.etag):
+        raise _failed("If-Match")
+    if none_match:
+        if none_match != "*":
+            raise not_implemented("If-None-Match other than * on a write")
+        if body is not None:
+            raise _failed("If-None-Match")
+
+
+def requested_range(header: str, size: int) -> ByteRange | None:
+    """Return the range that is asked for, or None for the whole object: several ranges, or none that is one.
+
+    Raises
+    ------
+    ApiError
+        InvalidRange when it lies behind the object.
+    """
+    match = _RANGE.fullmatch(header.replace(" ", ""))
+    if match is None or not (match["first"] or match["last"]):
+        return None
+    if match["first"]:
+        start = int(match["first"])
+        last = min(int(match["last"]) if match["last"] else size - 1, size - 1)
+        if match["last"] and int(match["last"]) < start:
+            return None
+    else:
+        start, last = max(0, size - int(match["last"])), size - 1
+    if start > last:
+        details = {"ActualObjectSize": str(size), "RangeRequested": header}
+        message = "The requested range is not satisfiable"
+        raise ApiError("InvalidRange", HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, message, details)
+    return ByteRange(start, last - start + 1)
+
+
+def _matches(header: str, etag: str) -> bool:
+    return any(tag.strip().removeprefix("W/").strip('"') in ("*", etag) for tag in header.split(","))
+
+
+def _seconds(header: str | None) -> float | None:
+    try:
+        return parsedate_to_datetime(header).timestamp() if header else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def _failed(condition: str) -> ApiError:
+    message = "At least one of the pre-conditions you specified did not hold"
+    return ApiError("PreconditionFailed", HTTPStatus.PRECONDITION_FAILED, message, {"Condition": condition})
