@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from aiohttp import web
 
 from emulator.aws.gateway.moto_bridge import MotoBridge
-from emulator.aws.lambda_.core.execution_environments import Environments
+from emulator.aws.lambda_.core.execution_environments import ExecutionEnvironments
 from emulator.aws.lambda_.core.function_records import FunctionRecords
 from emulator.aws.lambda_.core.function_registry import FunctionRegistry
 from emulator.aws.lambda_.core.invocations import LambdaService
@@ -77,7 +77,7 @@ class Gateway:
         self._objects = ObjectStore(state)
         self.s3 = S3Api(self._objects, self._moto.handle)
         self.functions = FunctionRegistry(FunctionRecords(state))
-        environments = Environments(sandboxes, log_sink, url, settings)
+        environments = ExecutionEnvironments(sandboxes, log_sink, url, settings)
         self.lambda_service = LambdaService(self.functions, environments, settings)
         self.step_functions = StepFunctionsService(state.folder("step_functions"), self.lambda_service, url)
         self._logs = LogsApi(logs)

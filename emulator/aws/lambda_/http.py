@@ -15,7 +15,7 @@ from aiohttp import web
 
 from emulator.aws import limits
 from emulator.aws.json_requests import json_object, read, whole_number
-from emulator.aws.lambda_.core.constraints import Constraints, invalid
+from emulator.aws.lambda_.core.constraints import Constraints, invalid_parameter
 from emulator.aws.lambda_.core.function_registry import FunctionRegistry, Reference
 from emulator.aws.lambda_.core.invocations import LambdaService
 from emulator.aws.lambda_.core.models import Function, FunctionSpec, ImageUri, architecture_of, function_arn
@@ -32,34 +32,36 @@ _RESERVATIONS = range(1_000_000)
 _INVOCATION_TYPES = ("RequestResponse", "Event", "DryRun")
 
 
-def answered(handler: Handler) -> Handler:
+def aws_errors(handler: Handler) -> Handler:
     """Let a refusal become AWS's error response."""
 
     async def call(request: web.Request) -> web.StreamResponse:
         try:
             return await handler(request)
         except ApiError as error:
-            return _refusal(error, "User")
+            return _error_response(error, "User")
         except SandboxError as error:
-            return _refusal(ApiError("ServiceException", HTTPStatus.INTERNAL_SERVER_ERROR, str(error)), "Service")
+            return _error_response(
+                ApiError("ServiceException", HTTPStatus.INTERNAL_SERVER_ERROR, str(error)), "Service"
+            )
 
     return call
 
 
-def _refusal(error: ApiError, side: str) -> web.StreamResponse:
+def _error_response(error: ApiError, side: str) -> web.StreamResponse:
     body = {"Type": side, "message": error.message, "Message": error.message, **error.details}
-    response = answer(body, error.status)
+    response = json_response(body, error.status)
     response.headers["x-amzn-ErrorType"] = error.code
     response.headers["x-amzn-RequestId"] = str(uuid.uuid4())
     return response
 
 
-def answer(body: Mapping[str, Any], status: HTTPStatus = HTTPStatus.OK) -> web.Response:
+def json_response(body: Mapping[str, Any], status: HTTPStatus = HTTPStatus.OK) -> web.Response:
     """Return a JSON response."""
     return web.json_response(body, status=status)
 
 
-def nothing() -> web.Response:
+def no_content() -> web.Response:
     """Return the response of an operation that has none."""
     return web.Response(status=HTTPStatus.NO_CONTENT)
 
@@ -92,7 +94,7 @@ def tags_of(body: Mapping[str, Any]) -> dict[str, str]:
     """
     tags = body.get("Tags") or {}
     if not isinstance(tags, dict) or not all(isinstance(value, str) for value in tags.values()):
-        raise invalid(f"Tags: expected texts by name, got {tags!r:.80}")
+        raise invalid_parameter(f"Tags: expected texts by name, got {tags!r:.80}")
     return tags
 
 
@@ -104,20 +106,20 @@ def page(request: web.Request, name: str, items: Sequence[Mapping[str, Any]]) ->
     ApiError
         When either is not what a page was given.
     """
-    asked = request.query.get("MaxItems", str(_PAGE))
-    number = whole_number(asked)
-    given = Constraints({"MaxItems": asked if number is None else number})
-    # As on AWS, a page has fifty items at most, however many are asked for.
+    requested = request.query.get("MaxItems", str(_PAGE))
+    number = whole_number(requested)
+    given = Constraints({"MaxItems": requested if number is None else number})
+    # As on AWS, a page has fifty items at most, however many are requested for.
     size = min(_PAGE, given.number("MaxItems", _PAGE, _MAX_ITEMS))
     given.check()
     marker = request.query.get("Marker") or "0"
     begin = whole_number(marker)
     if begin is None:
-        raise invalid(f"Marker: expected the NextMarker of a listing, got {marker!r:.80}")
+        raise invalid_parameter(f"Marker: expected the NextMarker of a listing, got {marker!r:.80}")
     body: dict[str, Any] = {name: items[begin : begin + size]}
     if begin + size < len(items):
         body["NextMarker"] = str(begin + size)
-    return answer(body)
+    return json_response(body)
 
 
 def check_zipped_size(archive: bytes) -> None:
@@ -154,22 +156,22 @@ class LambdaVersionsApi:
         concurrency = "/2017-10-31/functions/{name}/concurrency"
         tags = "/2017-03-31/tags/{name}"
         return [
-            web.get(one + "/versions", answered(self._list_versions)),
-            web.post(one + "/versions", answered(self._publish)),
-            web.post(one + "/aliases", answered(self._create_alias)),
-            web.get(one + "/aliases", answered(self._list_aliases)),
-            web.get(one + "/aliases/{alias}", answered(self._get_alias)),
-            web.put(one + "/aliases/{alias}", answered(self._update_alias)),
-            web.delete(one + "/aliases/{alias}", answered(self._delete_alias)),
-            web.put(concurrency, answered(self._reserve)),
-            web.delete(concurrency, answered(self._take_reservation_back)),
-            web.get("/2019-09-30/functions/{name}/concurrency", answered(self._get_reservation)),
-            web.post(one + "/policy", answered(self._add_permission)),
-            web.get(one + "/policy", answered(self._get_policy)),
-            web.delete(one + "/policy/{statement}", answered(self._remove_permission)),
-            web.get(tags, answered(self._list_tags)),
-            web.post(tags, answered(self._tag)),
-            web.delete(tags, answered(self._untag)),
+            web.get(one + "/versions", aws_errors(self._list_versions)),
+            web.post(one + "/versions", aws_errors(self._publish)),
+            web.post(one + "/aliases", aws_errors(self._create_alias)),
+            web.get(one + "/aliases", aws_errors(self._list_aliases)),
+            web.get(one + "/aliases/{alias}", aws_errors(self._get_alias)),
+            web.put(one + "/aliases/{alias}", aws_errors(self._update_alias)),
+            web.delete(one + "/aliases/{alias}", aws_errors(self._delete_alias)),
+            web.put(concurrency, aws_errors(self._reserve)),
+            web.delete(concurrency, aws_errors(self._delete_reservation)),
+            web.get("/2019-09-30/functions/{name}/concurrency", aws_errors(self._get_reservation)),
+            web.post(one + "/policy", aws_errors(self._add_permission)),
+            web.get(one + "/policy", aws_errors(self._get_policy)),
+            web.delete(one + "/policy/{statement}", aws_errors(self._remove_permission)),
+            web.get(tags, aws_errors(self._list_tags)),
+            web.post(tags, aws_errors(self._tag)),
+            web.delete(tags, aws_errors(self._untag)),
         ]
 
     async def _list_versions(self, request: web.Request) -> web.StreamResponse:
@@ -184,15 +186,15 @@ class LambdaVersionsApi:
             code_sha256=body.get("CodeSha256"),
             revision_id=body.get("RevisionId"),
         )
-        return answer(published.to_api(), HTTPStatus.CREATED)
+        return json_response(published.to_api(), HTTPStatus.CREATED)
 
     async def _create_alias(self, request: web.Request) -> web.StreamResponse:
         body, name = await read_json(request), request.match_info["name"]
-        _refuse_routing(body)
+        _check_routing(body)
         alias = self._functions.create_alias(
             name, str(body.get("Name")), str(body.get("FunctionVersion")), str(body.get("Description") or "")
         )
-        return answer(alias.to_api(Reference.parse(name).name), HTTPStatus.CREATED)
+        return json_response(alias.to_api(Reference.parse(name).name), HTTPStatus.CREATED)
 
     async def _list_aliases(self, request: web.Request) -> web.StreamResponse:
         name, version = request.match_info["name"], request.query.get("FunctionVersion")
@@ -201,11 +203,13 @@ class LambdaVersionsApi:
 
     async def _get_alias(self, request: web.Request) -> web.StreamResponse:
         name = request.match_info["name"]
-        return answer(self._functions.alias(name, request.match_info["alias"]).to_api(Reference.parse(name).name))
+        return json_response(
+            self._functions.alias(name, request.match_info["alias"]).to_api(Reference.parse(name).name)
+        )
 
     async def _update_alias(self, request: web.Request) -> web.StreamResponse:
         body, name = await read_json(request), request.match_info["name"]
-        _refuse_routing(body)
+        _check_routing(body)
         changes = {member: body.get(member) for member in ("FunctionVersion", "Description")}
         given = Constraints({member: value for member, value in changes.items() if value is not None})
         alias = self._functions.update_alias(
@@ -215,26 +219,26 @@ class LambdaVersionsApi:
             description=given.text("Description", "") if changes["Description"] is not None else None,
             revision_id=body.get("RevisionId"),
         )
-        return answer(alias.to_api(Reference.parse(name).name))
+        return json_response(alias.to_api(Reference.parse(name).name))
 
     async def _delete_alias(self, request: web.Request) -> web.StreamResponse:
         self._functions.delete_alias(request.match_info["name"], request.match_info["alias"])
-        return nothing()
+        return no_content()
 
     async def _reserve(self, request: web.Request) -> web.StreamResponse:
         given = Constraints(await read_json(request))
         value = given.number("ReservedConcurrentExecutions", -1, _RESERVATIONS)
         given.check()
         self._functions.reserve(request.match_info["name"], value)
-        return answer({"ReservedConcurrentExecutions": value})
+        return json_response({"ReservedConcurrentExecutions": value})
 
-    async def _take_reservation_back(self, request: web.Request) -> web.StreamResponse:
+    async def _delete_reservation(self, request: web.Request) -> web.StreamResponse:
         self._functions.reserve(request.match_info["name"], None)
-        return nothing()
+        return no_content()
 
     async def _get_reservation(self, request: web.Request) -> web.StreamResponse:
         reserved = self._functions.reserved(self._functions.get(request.match_info["name"]).spec.name)
-        return answer({} if reserved is None else {"ReservedConcurrentExecutions": reserved})
+        return json_response({} if reserved is None else {"ReservedConcurrentExecutions": reserved})
 
     async def _add_permission(self, request: web.Request) -> web.StreamResponse:
         body, name = await read_json(request), request.match_info["name"]
@@ -260,44 +264,44 @@ class LambdaVersionsApi:
         if "SourceArn" in body:
             statement["Condition"] = {"ArnLike": {"AWS:SourceArn": body["SourceArn"]}}
         self._functions.set_policy(name, {**policy, statement_id: statement})
-        return answer({"Statement": json.dumps(statement)}, HTTPStatus.CREATED)
+        return json_response({"Statement": json.dumps(statement)}, HTTPStatus.CREATED)
 
     async def _get_policy(self, request: web.Request) -> web.StreamResponse:
         function = self._functions.get(request.match_info["name"])
         policy = self._functions.policy(function.spec.name)
         if not policy:
-            raise _no_resource()
+            raise _no_policy()
         document = {"Version": "2012-10-17", "Id": "default", "Statement": list(policy.values())}
-        return answer({"Policy": json.dumps(document), "RevisionId": function.revision_id})
+        return json_response({"Policy": json.dumps(document), "RevisionId": function.revision_id})
 
     async def _remove_permission(self, request: web.Request) -> web.StreamResponse:
         policy = self._functions.policy(request.match_info["name"])
         if policy.pop(request.match_info["statement"], None) is None:
-            raise _no_resource()
+            raise _no_policy()
         self._functions.set_policy(request.match_info["name"], policy)
-        return nothing()
+        return no_content()
 
     async def _list_tags(self, request: web.Request) -> web.StreamResponse:
-        return answer({"Tags": self._functions.tags(request.match_info["name"])})
+        return json_response({"Tags": self._functions.tags(request.match_info["name"])})
 
     async def _tag(self, request: web.Request) -> web.StreamResponse:
         tags, name = tags_of(await read_json(request)), request.match_info["name"]
         self._functions.set_tags(name, {**self._functions.tags(name), **tags})
-        return nothing()
+        return no_content()
 
     async def _untag(self, request: web.Request) -> web.StreamResponse:
-        name, gone = request.match_info["name"], request.query.getall("tagKeys", [])
-        kept = {key: value for key, value in self._functions.tags(name).items() if key not in gone}
+        name, removed = request.match_info["name"], request.query.getall("tagKeys", [])
+        kept = {key: value for key, value in self._functions.tags(name).items() if key not in removed}
         self._functions.set_tags(name, kept)
-        return nothing()
+        return no_content()
 
 
-def _refuse_routing(body: dict[str, Any]) -> None:
+def _check_routing(body: dict[str, Any]) -> None:
     if body.get("RoutingConfig"):
-        raise invalid("RoutingConfig: aliases that share invocations between versions are not emulated")
+        raise invalid_parameter("RoutingConfig: aliases that share invocations between versions are not emulated")
 
 
-def _no_resource() -> ApiError:
+def _no_policy() -> ApiError:
     message = "The resource you requested does not exist."
     return ApiError("ResourceNotFoundException", HTTPStatus.NOT_FOUND, message)
 
@@ -329,18 +333,18 @@ class LambdaApi:
         """Return the operations' routes."""
         one = FUNCTIONS + "/{name}"
         return [
-            web.post(FUNCTIONS, answered(self._create)),
-            web.post(FUNCTIONS + "/", answered(self._create)),
-            web.get(FUNCTIONS, answered(self._list)),
-            web.get(FUNCTIONS + "/", answered(self._list)),
-            web.get(one, answered(self._get)),
-            web.delete(one, answered(self._delete)),
-            web.get(one + "/configuration", answered(self._get_configuration)),
-            web.put(one + "/configuration", answered(self._update_configuration)),
-            web.put(one + "/code", answered(self._update_code)),
-            web.post(one + "/invocations", answered(self._invoke)),
-            web.get("/2016-08-19/account-settings", answered(self._account)),
-            web.get("/2016-08-19/account-settings/", answered(self._account)),
+            web.post(FUNCTIONS, aws_errors(self._create)),
+            web.post(FUNCTIONS + "/", aws_errors(self._create)),
+            web.get(FUNCTIONS, aws_errors(self._list)),
+            web.get(FUNCTIONS + "/", aws_errors(self._list)),
+            web.get(one, aws_errors(self._get)),
+            web.delete(one, aws_errors(self._delete)),
+            web.get(one + "/configuration", aws_errors(self._get_configuration)),
+            web.put(one + "/configuration", aws_errors(self._update_configuration)),
+            web.put(one + "/code", aws_errors(self._update_code)),
+            web.post(one + "/invocations", aws_errors(self._invoke)),
+            web.get("/2016-08-19/account-settings", aws_errors(self._account)),
+            web.get("/2016-08-19/account-settings/", aws_errors(self._account)),
             *LambdaVersionsApi(self._functions).routes(),
         ]
 
@@ -353,7 +357,7 @@ class LambdaApi:
         function = self._functions.create(spec, self._code(code), tags_of(body))
         if body.get("Publish"):
             function = self._functions.publish(function.spec.name)
-        return answer(function.to_api(), HTTPStatus.CREATED)
+        return json_response(function.to_api(), HTTPStatus.CREATED)
 
     def _code(self, code: Mapping[str, Any]) -> bytes | ImageUri:
         if code.get("ImageUri"):
@@ -362,18 +366,18 @@ class LambdaApi:
             try:
                 archive = base64.b64decode(code["ZipFile"], validate=True)
             except (binascii.Error, TypeError, ValueError) as error:
-                raise invalid(f"Code.ZipFile: expected base64: {error}") from None
+                raise invalid_parameter(f"Code.ZipFile: expected base64: {error}") from None
             check_zipped_size(archive)
             return archive
         if code.get("S3Bucket") and code.get("S3Key"):
             content = self._read_object(str(code["S3Bucket"]), str(code["S3Key"]))
             if content is None:
-                raise invalid(
+                raise invalid_parameter(
                     "Error occurred while GetObject. S3 Error Code: NoSuchKey. S3 Error Message: The specified key "
                     f"does not exist. (s3://{code['S3Bucket']}/{code['S3Key']})"
                 )
             return content
-        raise invalid("Please provide a source for function code.")
+        raise invalid_parameter("Please provide a source for function code.")
 
     async def _list(self, request: web.Request) -> web.StreamResponse:
         functions = self._functions.all()
@@ -393,16 +397,16 @@ class LambdaApi:
         reserved = self._functions.reserved(name)
         if reserved is not None:
             body["Concurrency"] = {"ReservedConcurrentExecutions": reserved}
-        return answer(body)
+        return json_response(body)
 
     async def _get_configuration(self, request: web.Request) -> web.StreamResponse:
-        return answer(self._requested(request).to_api())
+        return json_response(self._requested(request).to_api())
 
     async def _update_configuration(self, request: web.Request) -> web.StreamResponse:
         before = self._functions.get(request.match_info["name"])
         function = self._functions.update_configuration(request.match_info["name"], await read_json(request))
         await self._service.discard(before)
-        return answer(function.to_api())
+        return json_response(function.to_api())
 
     async def _update_code(self, request: web.Request) -> web.StreamResponse:
         name, body = request.match_info["name"], await read_json(request)
@@ -419,12 +423,12 @@ class LambdaApi:
             await self._service.discard(before)
             if body.get("Publish"):
                 function = self._functions.publish(name)
-        return answer(function.to_api())
+        return json_response(function.to_api())
 
     async def _delete(self, request: web.Request) -> web.StreamResponse:
         for function in self._functions.delete(request.match_info["name"], request.query.get("Qualifier")):
             await self._service.discard(function)
-        return nothing()
+        return no_content()
 
     async def _invoke(self, request: web.Request) -> web.StreamResponse:
         name, qualifier = request.match_info["name"], request.query.get("Qualifier")
@@ -435,7 +439,7 @@ class LambdaApi:
         given.check()
         if kind == "DryRun":
             self._functions.get(name, qualifier)
-            return nothing()
+            return no_content()
         if kind == "Event":
             request_id = self._service.enqueue(name, qualifier, payload)
             return web.Response(status=HTTPStatus.ACCEPTED, headers={"x-amzn-RequestId": request_id})
@@ -449,7 +453,7 @@ class LambdaApi:
 
     async def _account(self, _: web.Request) -> web.StreamResponse:
         functions = self._functions.all()
-        return answer(
+        return json_response(
             {
                 "AccountLimit": {
                     "TotalCodeSize": limits.ACCOUNT_CODE_BYTES,

@@ -17,7 +17,7 @@ _FIELD = re.compile(r"\s*([A-Za-z ]+): ([^\t]+)\t?")
 
 @dataclass(frozen=True)
 class Report:
-    """What a REPORT line says of one invocation.
+    """The fields of a REPORT line, which reports one invocation.
 
     Parameters
     ----------
@@ -28,13 +28,13 @@ class Report:
     memory_mb
         Memory the function is configured with, MB.
     max_memory_mb
-        The most memory its sandbox has used, MB.
+        Peak memory of its sandbox, MB.
     init_ms
         Time of the cold start, ms; None when the sandbox was warm.
     status
-        ``error`` or ``timeout`` when the invocation did not succeed for a reason of the platform's.
+        ``error`` or ``timeout`` when the invocation failed in the platform; otherwise None.
     error_type
-        The platform's name for that reason.
+        The platform's name for that failure.
     """
 
     request_id: str
@@ -70,18 +70,18 @@ class Report:
 
 @dataclass(frozen=True)
 class InitReport:
-    """What an INIT_REPORT line says of an init phase that did not succeed.
+    """The fields of an INIT_REPORT line, which reports an init phase that has failed.
 
     Parameters
     ----------
     init_ms
-        How long it took, ms.
+        Duration, ms.
     phase
-        ``init``, or ``invoke`` when it was tried again in an invocation's time.
+        ``init``, or ``invoke`` for the second try, within the time of an invocation.
     status
         ``error`` or ``timeout``.
     error_type
-        The platform's, or the runtime's, name for the reason; None for a timeout.
+        The name that the platform or the runtime gives the failure; None for a timeout.
     """
 
     init_ms: float
@@ -96,15 +96,15 @@ class InitReport:
 
 
 def parse_report(line: str) -> Report:
-    """Read a REPORT line, of ours or of AWS's.
+    """Parse a REPORT line, written here or by AWS.
 
     Raises
     ------
     ValueError
-        When the line is no REPORT line or lacks a field.
+        When the line is not a REPORT line or lacks a field.
     """
     if not line.startswith("REPORT "):
-        raise ValueError(f"expected a line that starts with REPORT, got {line[:60]!r}")
+        raise ValueError(f"invalid REPORT line {line[:60]!r}: expected it to start with REPORT")
     fields = {name.strip(): value.strip() for name, value in _FIELD.findall(line.removeprefix("REPORT "))}
     try:
         return Report(
@@ -117,7 +117,7 @@ def parse_report(line: str) -> Report:
             error_type=fields.get("Error Type"),
         )
     except KeyError as missing:
-        raise ValueError(f"the REPORT line has no field {missing}: {line!r}") from None
+        raise ValueError(f"invalid REPORT line {line!r}: expected a field {missing}") from None
 
 
 def _number(text: str) -> float:
@@ -125,31 +125,31 @@ def _number(text: str) -> float:
 
 
 def init_start_line(runtime: str) -> str:
-    """Return the line that opens a log stream.
+    """Return the first line of a log stream.
 
     Parameters
     ----------
     runtime
-        What runs the function, such as ``python:3.11.7``.
+        The runtime and its version, such as ``python:3.11.7``.
     """
     return f"INIT_START Runtime Version: {runtime}\tRuntime Version ARN: arn:aws:lambda:{REGION}::runtime:fmi-emulator"
 
 
 def start_line(request_id: str, version: str = "$LATEST") -> str:
-    """Return the line that opens an invocation."""
+    """Return the line before the output of an invocation."""
     return f"START RequestId: {request_id} Version: {version}"
 
 
 def end_line(request_id: str) -> str:
-    """Return the line that closes an invocation's own output."""
+    """Return the line after the output of an invocation."""
     return f"END RequestId: {request_id}"
 
 
 class LogSink(Protocol):
-    """Where log lines are kept."""
+    """Stores log lines."""
 
     def append(self, group: str, stream: str, messages: Sequence[str]) -> None:
-        """Add events, in order, with the present time; the group and the stream are made where there are none."""
+        """Add events, in order, with the current time; create the group and the stream where they do not exist."""
 
 
 class SandboxLog:
@@ -158,7 +158,7 @@ class SandboxLog:
     Parameters
     ----------
     sink
-        Where the lines go.
+        Receives the lines.
     group, stream
         The names in CloudWatch Logs.
     """
@@ -172,20 +172,21 @@ class SandboxLog:
         self._tail_bytes = 0
 
     def write(self, output: bytes) -> None:
-        """Take output as it came; whole lines go to the sink at once, the rest waits for its end."""
+        """Take a piece of output; whole lines go to the sink at once, the rest is kept until its line ends."""
         *lines, self._partial = (self._partial + output).split(b"\n")
         while len(self._partial) > LOG_EVENT_BYTES:
             lines.append(self._partial[:LOG_EVENT_BYTES])
             self._partial = self._partial[LOG_EVENT_BYTES:]
         self._append(lines)
 
-    def write_line(self, line: str) -> None:
-        """Add a line of the platform's, after any unfinished line of the sandbox's."""
+    def write_lines(self, *lines: str) -> None:
+        """Add lines of the platform, after any unfinished line of the sandbox."""
         unfinished, self._partial = self._partial, b""
-        self._append([unfinished, line.encode()] if unfinished else [line.encode()])
+        encoded = [line.encode() for line in lines]
+        self._append([unfinished, *encoded] if unfinished else encoded)
 
     def start_tail(self) -> None:
-        """Forget what the tail holds: an invocation begins."""
+        """Clear the tail, at the start of an invocation."""
         self._tail.clear()
         self._tail_bytes = 0
 

@@ -16,7 +16,7 @@ from pathlib import Path
 # Much shorter than the kernel's 100 ms, in which a function of 128 MB would run for 7 ms and then stand still for 93.
 _PERIOD_US = 20_000
 # The kernel takes no less: min_cfs_quota_period in kernel/sched/core.c.
-_LEAST_QUOTA_US = 1000
+_MIN_QUOTA_US = 1000
 # A killed process leaves its group when the kernel is done with it, on a busy machine later.
 _REMOVAL_S = 30.0
 
@@ -59,7 +59,7 @@ class CpuGroups:
         if vcpus >= (os.cpu_count() or 1):
             return
         group = self.base / sandbox_id
-        quota_us = max(_LEAST_QUOTA_US, round(vcpus * _PERIOD_US))
+        quota_us = max(_MIN_QUOTA_US, round(vcpus * _PERIOD_US))
         # The group is gone with its process; or it may not have more than the one above it, which then is the limit.
         with contextlib.suppress(OSError):
             if self._unified:
@@ -110,7 +110,7 @@ def make_cpu_groups(name: str) -> CpuGroups:
     if sys.platform != "linux":
         raise CpuSharesUnavailableError(f"{sys.platform} has no control groups")
     reasons = []
-    for place in _places(Path("/proc/self/mountinfo").read_text(), Path("/proc/self/cgroup").read_text()):
+    for place in _parent_groups(Path("/proc/self/mountinfo").read_text(), Path("/proc/self/cgroup").read_text()):
         try:
             return CpuGroups(_make_base(place, name))
         except OSError as error:
@@ -123,10 +123,10 @@ def _make_base(place: Path, name: str) -> Path:
     if not (place / "cgroup.controllers").exists():
         base.mkdir()
         return base
-    _hand_down(place)
+    _delegate_cpu(place)
     base.mkdir()
     try:
-        _hand_down(base)
+        _delegate_cpu(base)
         # Processes can be moved only by who may write to the group above both places.
         if not os.access(place / "cgroup.procs", os.W_OK):
             raise PermissionError(0, "processes may not be moved there")
@@ -136,7 +136,7 @@ def _make_base(place: Path, name: str) -> Path:
     return base
 
 
-def _hand_down(group: Path) -> None:
+def _delegate_cpu(group: Path) -> None:
     """Let the groups below a group of version 2 have the cpu controller."""
     if "cpu" not in (group / "cgroup.subtree_control").read_text().split():
         (group / "cgroup.subtree_control").write_text("+cpu")
@@ -151,7 +151,7 @@ class _Hierarchy:
     unified: bool
 
 
-def _places(mountinfo: str, memberships: str) -> Iterator[Path]:
+def _parent_groups(mountinfo: str, memberships: str) -> Iterator[Path]:
     """Yield the groups below which sandboxes' groups may be made, the best first.
 
     In version 2 a group has either processes or groups that are controlled (cgroups(7), "no internal processes"), so

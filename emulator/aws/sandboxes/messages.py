@@ -45,7 +45,7 @@ class Started:
 
 
 @dataclass(frozen=True)
-class NotStarted:
+class StartFailed:
     """From the zygote: the machine has no room for the worker."""
 
     sandbox_id: str
@@ -63,9 +63,9 @@ class Exited:
     peak_memory_bytes: int
 
 
-Message: TypeAlias = Spawn | InitDone | Kill | Started | NotStarted | Exited
+Message: TypeAlias = Spawn | InitDone | Kill | Started | StartFailed | Exited
 _KINDS: dict[str, type[Message]] = {
-    kind.__name__: kind for kind in (Spawn, InitDone, Kill, Started, NotStarted, Exited)
+    kind.__name__: kind for kind in (Spawn, InitDone, Kill, Started, StartFailed, Exited)
 }
 _LENGTH = struct.Struct("!I")
 
@@ -76,7 +76,7 @@ def encode(message: Message) -> bytes:
     return _LENGTH.pack(len(body)) + body
 
 
-class Decoder:
+class MessageDecoder:
     """Cuts a stream of bytes into messages."""
 
     def __init__(self) -> None:

@@ -15,7 +15,17 @@ from pathlib import Path
 from emulator.aws.sandboxes.base import SandboxExit, SandboxSpec
 from emulator.aws.sandboxes.cpu_groups import CpuGroups, CpuSharesUnavailableError, make_cpu_groups
 from emulator.aws.sandboxes.memory import MemoryGauge
-from emulator.aws.sandboxes.messages import Decoder, Exited, InitDone, Kill, Message, NotStarted, Spawn, Started, encode
+from emulator.aws.sandboxes.messages import (
+    Exited,
+    InitDone,
+    Kill,
+    Message,
+    MessageDecoder,
+    Spawn,
+    Started,
+    StartFailed,
+    encode,
+)
 from emulator.errors import SandboxError
 
 _READ_BYTES = 65536
@@ -25,7 +35,7 @@ _PIPE_BYTES = 1024 * 1024
 _KILLED_STATUS = 128
 
 
-class ControlLink:
+class ZygoteConnection:
     """Sends and receives messages in the running event loop.
 
     Parameters
@@ -44,7 +54,7 @@ class ControlLink:
         self._control = control
         self._on_message = on_message
         self._on_closed = on_closed
-        self._decoder = Decoder()
+        self._decoder = MessageDecoder()
         self._unsent: deque[tuple[memoryview, int | None]] = deque()
         self._loop = asyncio.get_running_loop()
         self.closed = False
@@ -104,13 +114,23 @@ class ControlLink:
 
 
 class ProcessSandbox:
-    """One forked worker."""
+    """One forked worker.
 
-    def __init__(self, sandbox_id: str, output: int, on_output: Callable[[bytes], None], link: ControlLink) -> None:
+    Attributes
+    ----------
+    exited
+        Resolves when the worker's process has ended.
+    started
+        Resolves when the worker runs; fails with `SandboxError` when it cannot be started.
+    """
+
+    def __init__(
+        self, sandbox_id: str, output: int, on_output: Callable[[bytes], None], connection: ZygoteConnection
+    ) -> None:
         self._id = sandbox_id
-        self._link = link
+        self._connection = connection
         self._loop = asyncio.get_running_loop()
-        self._exited: asyncio.Future[SandboxExit] = self._loop.create_future()
+        self.exited: asyncio.Future[SandboxExit] = self._loop.create_future()
         self._output = output
         self._on_output = on_output
         self._memory: MemoryGauge | None = None
@@ -118,15 +138,10 @@ class ProcessSandbox:
         os.set_blocking(output, False)
         self._loop.add_reader(output, self._read_output)
 
-    @property
-    def exited(self) -> asyncio.Future[SandboxExit]:
-        """Resolves when the worker's process has ended."""
-        return self._exited
-
     def peak_memory(self) -> int:
         """Return the most resident memory so far, bytes."""
-        if self._exited.done():
-            return self._exited.result().peak_memory_bytes
+        if self.exited.done():
+            return self.exited.result().peak_memory_bytes
         return self._memory.peak() if self._memory is not None else 0
 
     def drain_output(self) -> None:
@@ -138,13 +153,13 @@ class ProcessSandbox:
 
     def init_done(self) -> None:
         """Take note that the init phase is over: the CPU share holds from now on."""
-        if not self._exited.done() and not self._link.closed:
-            self._link.send(InitDone(self._id))
+        if not self.exited.done() and not self._connection.closed:
+            self._connection.send(InitDone(self._id))
 
     def kill(self) -> None:
         """End the worker and its process group at once."""
-        if not self._exited.done() and not self._link.closed:
-            self._link.send(Kill(self._id))
+        if not self.exited.done() and not self._connection.closed:
+            self._connection.send(Kill(self._id))
 
     def on_started(self, pid: int) -> None:
         """Take note that the worker runs."""
@@ -152,7 +167,7 @@ class ProcessSandbox:
         if not self.started.done():
             self.started.set_result(None)
 
-    def on_not_started(self, reason: str) -> None:
+    def on_start_failed(self, reason: str) -> None:
         """Take note that there will be no worker."""
         self._close_output()
         if not self.started.done():
@@ -162,8 +177,8 @@ class ProcessSandbox:
         """Take note that the worker has ended; its last output is handed over first."""
         self.drain_output()
         self._close_output()
-        if not self._exited.done():
-            self._exited.set_result(end)
+        if not self.exited.done():
+            self.exited.set_result(end)
 
     def _read_output(self) -> bool:
         """Hand over a piece of the output; tell whether there may be more."""
@@ -206,8 +221,8 @@ class ProcessSandboxes:
         self._state = state
         self._preload = preload
         self._sandboxes: dict[str, ProcessSandbox] = {}
-        self._link: ControlLink | None = None
-        self._keeper: asyncio.subprocess.Process | None = None
+        self._connection: ZygoteConnection | None = None
+        self._supervisor: asyncio.subprocess.Process | None = None
         self._closing = False
         self._starting = asyncio.Lock()
         self.cpu_shares_missing: str | None = None
@@ -218,7 +233,7 @@ class ProcessSandboxes:
         groups = self._make_cpu_groups()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with theirs:
-            self._keeper = await asyncio.create_subprocess_exec(
+            self._supervisor = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-P", "-m", "emulator.aws.sandboxes.supervisor"),
                 *("--control", str(theirs.fileno()), "--state", str(self._state)),
                 *(f"--preload={module}" for module in self._preload),
@@ -229,7 +244,7 @@ class ProcessSandboxes:
                 stdin=asyncio.subprocess.DEVNULL,
                 env=_zygote_environment(),
             )
-        self._link = ControlLink(ours, self._take, self._on_zygote_gone)
+        self._connection = ZygoteConnection(ours, self._on_message, self._on_zygote_closed)
 
     async def create(self, spec: SandboxSpec, on_output: Callable[[bytes], None]) -> ProcessSandbox:
         """Fork a worker.
@@ -239,11 +254,11 @@ class ProcessSandboxes:
         SandboxError
             When the zygote is gone, and a new one cannot be started.
         """
-        link = await self._live_link()
+        connection = await self._open_connection()
         read_end, write_end = os.pipe()
-        sandbox = ProcessSandbox(spec.sandbox_id, read_end, on_output, link)
+        sandbox = ProcessSandbox(spec.sandbox_id, read_end, on_output, connection)
         self._sandboxes[spec.sandbox_id] = sandbox
-        order = Spawn(
+        message = Spawn(
             spec.sandbox_id,
             dict(spec.environment),
             str(spec.task_root),
@@ -252,7 +267,7 @@ class ProcessSandboxes:
             spec.vcpus,
             list(spec.command),
         )
-        link.send(order, write_end)
+        connection.send(message, write_end)
         try:
             await asyncio.shield(sandbox.started)
         except asyncio.CancelledError:
@@ -268,25 +283,25 @@ class ProcessSandboxes:
     async def close(self) -> None:
         """End every sandbox and the zygote, and wait until they are gone."""
         self._closing = True
-        if self._link is not None:
-            self._link.close()
-            self._end_all()
-        if self._keeper is not None:
-            await self._keeper.wait()
+        if self._connection is not None:
+            self._connection.close()
+            self._fail_all()
+        if self._supervisor is not None:
+            await self._supervisor.wait()
 
-    async def _live_link(self) -> ControlLink:
-        """Return the link to the zygote, after starting a new one if it was killed."""
+    async def _open_connection(self) -> ZygoteConnection:
+        """Return the connection to the zygote, after starting a new one if it was killed."""
         async with self._starting:
-            if self._link is None or self._link.closed:
-                if self._closing or self._keeper is None:
+            if self._connection is None or self._connection.closed:
+                if self._closing or self._supervisor is None:
                     raise SandboxError("the sandboxes have been ended")
                 # Its keeper ends when nothing is left of it. A zygote that could not start will not do so now.
-                status = await self._keeper.wait()
+                status = await self._supervisor.wait()
                 if status < _KILLED_STATUS:
                     raise SandboxError("the sandboxes' zygote has ended; its reason stands above")
                 await self.start()
-            assert self._link is not None  # noqa: S101 - start has set it
-            return self._link
+            assert self._connection is not None  # noqa: S101 - start has set it
+            return self._connection
 
     def _make_cpu_groups(self) -> CpuGroups | None:
         try:
@@ -295,21 +310,21 @@ class ProcessSandboxes:
             self.cpu_shares_missing = str(error)
             return None
 
-    def _take(self, message: Message) -> None:
+    def _on_message(self, message: Message) -> None:
         if isinstance(message, Started):
             self._sandboxes[message.sandbox_id].on_started(message.pid)
-        elif isinstance(message, NotStarted):
-            self._sandboxes.pop(message.sandbox_id).on_not_started(message.reason)
+        elif isinstance(message, StartFailed):
+            self._sandboxes.pop(message.sandbox_id).on_start_failed(message.reason)
         elif isinstance(message, Exited):
             end = SandboxExit(message.exit_status, message.signal, message.out_of_memory, message.peak_memory_bytes)
             self._sandboxes.pop(message.sandbox_id).on_exited(end)
 
-    def _on_zygote_gone(self) -> None:
+    def _on_zygote_closed(self) -> None:
         if not self._closing:
             print("emulator: the sandboxes' zygote has ended, and all sandboxes with it", file=sys.stderr)
-        self._end_all()
+        self._fail_all()
 
-    def _end_all(self) -> None:
+    def _fail_all(self) -> None:
         for sandbox in self._sandboxes.values():
             if not sandbox.started.done():
                 sandbox.started.set_exception(SandboxError("the sandboxes' zygote has ended; its reason stands above"))

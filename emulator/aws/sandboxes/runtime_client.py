@@ -62,7 +62,7 @@ def serve(task_root: Path) -> int:
     try:
         handler = _load_handler(os.environ["_HANDLER"])
     except Exception as error:  # noqa: BLE001 - any failure of the user's module is the init error to report
-        body, headers = _described(error)
+        body, headers = _log_error(error)
         flush_output()
         _post(connection, f"{_API}/init/error", body, headers)
         return 1
@@ -70,7 +70,7 @@ def serve(task_root: Path) -> int:
         _serve_one(connection, handler)
 
 
-class _FaultError(Exception):
+class _RuntimeFaultError(Exception):
     """What the runtime, and not the function's code, has to say; the names are those of AWS's client."""
 
     def __init__(self, kind: str, message: str, frames: Sequence[str] = ()) -> None:
@@ -89,20 +89,20 @@ class _Encoder(json.JSONEncoder):
 def _load_handler(name: str) -> Handler:
     module, dot, function = name.rpartition(".")
     if not dot:
-        raise _FaultError("Runtime.MalformedHandlerName", f"Bad handler '{name}': expected module.function")
+        raise _RuntimeFaultError("Runtime.MalformedHandlerName", f"Bad handler '{name}': expected module.function")
     try:
         loaded = importlib.import_module(module.replace("/", "."))
     except ImportError as error:
-        raise _FaultError("Runtime.ImportModuleError", f"Unable to import module '{module}': {error}") from None
+        raise _RuntimeFaultError("Runtime.ImportModuleError", f"Unable to import module '{module}': {error}") from None
     except SyntaxError as error:
         frames = [f'  File "{error.filename}" Line {error.lineno}\n    {error.text}']
         message = f"Syntax error in module '{module}': {error}"
-        raise _FaultError("Runtime.UserCodeSyntaxError", message, frames) from None
+        raise _RuntimeFaultError("Runtime.UserCodeSyntaxError", message, frames) from None
     try:
         handler: Handler = getattr(loaded, function)
     except AttributeError:
         message = f"Handler '{function}' missing on module '{module}'"
-        raise _FaultError("Runtime.HandlerNotFound", message) from None
+        raise _RuntimeFaultError("Runtime.HandlerNotFound", message) from None
     return handler
 
 
@@ -120,10 +120,10 @@ def _serve_one(connection: http.client.HTTPConnection, handler: Handler) -> None
     path, headers, runtime_pid = f"{_API}/invocation/{request_id}/response", _NO_HEADERS, os.getpid()
     # sys.exit in a handler ends the runtime, as it does on AWS; every other error is the function's answer.
     try:
-        result = _marshalled(handler(json.loads(body), context))
+        result = _marshal(handler(json.loads(body), context))
     except Exception as error:  # noqa: BLE001 - whatever the handler raises is its answer
         path = f"{_API}/invocation/{request_id}/error"
-        result, headers = _described(error, request_id)
+        result, headers = _log_error(error, request_id)
     if os.getpid() != runtime_pid:
         # A process that the handler has forked came back here; the connection is not its own.
         os._exit(0)
@@ -134,19 +134,19 @@ def _serve_one(connection: http.client.HTTPConnection, handler: Handler) -> None
     _post(connection, path, result, headers)
 
 
-def _marshalled(result: object) -> bytes:
+def _marshal(result: object) -> bytes:
     """Return a handler's result as JSON; bytes are passed on as they are, as AWS's client does."""
     if isinstance(result, bytes):
         return result
     try:
         return json.dumps(result, cls=_Encoder).encode()
     except Exception as error:  # noqa: BLE001 - cycles, depth, keys, values: all of it is the same to the caller
-        raise _FaultError("Runtime.MarshalError", f"Unable to marshal response: {error}") from None
+        raise _RuntimeFaultError("Runtime.MarshalError", f"Unable to marshal response: {error}") from None
 
 
-def _described(error: Exception, request_id: str = "") -> tuple[bytes, dict[str, str]]:
+def _log_error(error: Exception, request_id: str = "") -> tuple[bytes, dict[str, str]]:
     """Log an error as Lambda does; return the answer's body and headers."""
-    if isinstance(error, _FaultError):
+    if isinstance(error, _RuntimeFaultError):
         kind, frames = error.kind, error.frames
     else:
         # The first frame is this file's; it would tell the user nothing.

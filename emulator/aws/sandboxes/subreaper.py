@@ -13,7 +13,7 @@ from pathlib import Path
 _PR_SET_CHILD_SUBREAPER = 36
 
 
-def adopt_orphans() -> None:
+def become_subreaper() -> None:
     """Let orphaned descendants become this process's children. Elsewhere than on Linux they go to init."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -30,7 +30,7 @@ def child_pids() -> list[int]:
         return [child.pid for child in psutil.Process().children()]
 
 
-def end_children() -> None:
+def kill_children() -> None:
     """Kill this process's children, and their orphans as they arrive, until there are none."""
     with contextlib.suppress(ChildProcessError):
         while True:

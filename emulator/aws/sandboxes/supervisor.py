@@ -13,21 +13,21 @@ import sys
 from pathlib import Path
 
 from emulator.aws.sandboxes.cpu_groups import CpuGroups
-from emulator.aws.sandboxes.subreaper import adopt_orphans, end_children
+from emulator.aws.sandboxes.subreaper import become_subreaper, kill_children
 
 # The zygote needs a fraction of it, even for a thousand workers.
 _GRACE_MS = 3000
 # Killed together with the zygote, the endpoint may end after it, on a busy machine even long after.
-_FAREWELL_MS = 2000
+_ENDPOINT_EXIT_MS = 2000
 
 
-def _keep(zygote_pid: int, control: socket.socket, state: Path, groups: CpuGroups | None) -> int:
+def _supervise(zygote_pid: int, control: socket.socket, state: Path, groups: CpuGroups | None) -> int:
     """Wait for the zygote's end, and clean up if it did not do so itself."""
     code = os.waitstatus_to_exitcode(_wait_for(zygote_pid, control))
     if code < 0:
-        end_children()
+        kill_children()
     # While there is an endpoint, the state is its own: it takes another zygote, or says why there is none.
-    if _is_hung_up(control, _FAREWELL_MS if code < 0 else 0):
+    if _is_hung_up(control, _ENDPOINT_EXIT_MS if code < 0 else 0):
         shutil.rmtree(state, ignore_errors=True)
     if groups is not None:
         groups.remove()
@@ -79,7 +79,7 @@ def main() -> None:
     arguments = parser.parse_args()
     # The end is told by the socket, and Ctrl-C belongs to the program at the terminal.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    adopt_orphans()
+    become_subreaper()
     groups = None if arguments.cpu_groups is None else CpuGroups(Path(arguments.cpu_groups))
     control = socket.socket(fileno=arguments.control)
     zygote_pid = os.fork()
@@ -88,7 +88,7 @@ def main() -> None:
         from emulator.aws.sandboxes.zygote import run_zygote
 
         run_zygote(control, arguments.preload, groups)
-    sys.exit(_keep(zygote_pid, control, arguments.state, groups))
+    sys.exit(_supervise(zygote_pid, control, arguments.state, groups))
 
 
 if __name__ == "__main__":

@@ -37,14 +37,14 @@ def run_worker(spawn: Spawn, output: int, zygote_pid: int, visible: Sequence[Pat
     try:
         # A group of its own, so that whatever the function starts ends with it.
         os.setpgid(0, 0)
-        _die_with(zygote_pid)
-        _redirect(output)
+        _die_with_parent(zygote_pid)
+        _redirect_output(output)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_NOFILE, _descriptor_limits())
         _replace_environment(spawn)
-        _shut_in(spawn, visible)
+        _isolate_files(spawn, visible)
         if spawn.command:
-            _become(spawn.command)
+            _exec(spawn.command)
         status = serve(Path(spawn.task_root))
     except SystemExit as error:
         status = error.code if isinstance(error.code, int) else int(error.code is not None)
@@ -56,14 +56,14 @@ def run_worker(spawn: Spawn, output: int, zygote_pid: int, visible: Sequence[Pat
         os._exit(status)
 
 
-def _die_with(parent_pid: int) -> None:
+def _die_with_parent(parent_pid: int) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent_pid:
         os._exit(1)
 
 
-def _redirect(output: int) -> None:
+def _redirect_output(output: int) -> None:
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
@@ -78,7 +78,7 @@ def _descriptor_limits() -> tuple[int, int]:
     return most, most
 
 
-def _become(command: Sequence[str]) -> NoReturn:
+def _exec(command: Sequence[str]) -> NoReturn:
     """Replace this process's program; what Python ignores, the new one must not find ignored."""
     for ignored in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(ignored, signal.SIG_DFL)
@@ -91,7 +91,7 @@ def _replace_environment(spawn: Spawn) -> None:
     time.tzset()
 
 
-def _shut_in(spawn: Spawn, visible: Sequence[Path]) -> None:
+def _isolate_files(spawn: Spawn, visible: Sequence[Path]) -> None:
     try:
         mount_private_tmp(spawn.ephemeral_storage_bytes, [*visible, *below_tmp([Path(spawn.task_root)])])
     except PrivateTmpUnavailableError as error:

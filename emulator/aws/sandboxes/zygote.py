@@ -25,23 +25,23 @@ from emulator.aws.limits import REGION
 from emulator.aws.sandboxes.cpu_groups import CpuGroups
 from emulator.aws.sandboxes.memory import MemoryGauge
 from emulator.aws.sandboxes.messages import (
-    Decoder,
     Exited,
     InitDone,
     Kill,
     Message,
-    NotStarted,
+    MessageDecoder,
     Spawn,
     Started,
+    StartFailed,
     encode,
 )
 from emulator.aws.sandboxes.private_tmp import below_tmp, import_paths
-from emulator.aws.sandboxes.subreaper import adopt_orphans, child_pids, end_children
+from emulator.aws.sandboxes.subreaper import become_subreaper, child_pids, kill_children
 from emulator.aws.sandboxes.worker import run_worker
 
 # A look at one worker's memory costs about 10 us: the watch takes 1 % of a core at any number of workers.
-_WATCH_INTERVAL_S = 0.01
-_WATCH_INTERVAL_PER_WORKER_S = 0.001
+_CHECK_INTERVAL_S = 0.01
+_CHECK_INTERVAL_PER_WORKER_S = 0.001
 _RECEIVE_BYTES = 65536
 _MAX_DESCRIPTORS = 64
 
@@ -69,11 +69,11 @@ class Zygote:
     def __init__(self, control: socket.socket, groups: CpuGroups | None) -> None:
         self._groups = groups
         self._control = control
-        self._decoder = Decoder()
+        self._decoder = MessageDecoder()
         self._descriptors: list[int] = []
         self._workers: dict[int, _Worker] = {}
         self._pids: dict[str, int] = {}
-        self._next_watch = 0.0
+        self._next_check = 0.0
         self._visible = below_tmp(import_paths())
 
     def run(self) -> None:
@@ -88,7 +88,7 @@ class Zygote:
             selector.register(wake_read, selectors.EVENT_READ)
             connected = True
             while connected:
-                ready = {key.fileobj for key, _ in selector.select(self._watch())}
+                ready = {key.fileobj for key, _ in selector.select(self._check_memory())}
                 if wake_read in ready:
                     with contextlib.suppress(BlockingIOError):
                         os.read(wake_read, _RECEIVE_BYTES)
@@ -96,7 +96,7 @@ class Zygote:
                 if self._control in ready:
                     connected = self._receive()
         signal.set_wakeup_fd(-1)
-        self._end_all()
+        self._kill_all()
 
     def _receive(self) -> bool:
         try:
@@ -125,7 +125,7 @@ class Zygote:
             pid = os.fork()
         except OSError as error:
             os.close(output)
-            self._send(NotStarted(spawn.sandbox_id, f"a sandbox cannot be forked: {error.strerror}"))
+            self._send(StartFailed(spawn.sandbox_id, f"a sandbox cannot be forked: {error.strerror}"))
             return
         if pid == 0:
             signal.set_wakeup_fd(-1)
@@ -149,19 +149,19 @@ class Zygote:
         if sandbox_id in self._pids:
             _kill_group(self._pids[sandbox_id])
 
-    def _watch(self) -> float | None:
+    def _check_memory(self) -> float | None:
         """Kill workers above their memory when it is time to look; return the seconds until the next look."""
         if not self._workers:
             return None
         now = time.monotonic()
-        if now >= self._next_watch:
+        if now >= self._next_check:
             for pid, worker in self._workers.items():
                 if worker.memory.resident() > worker.memory_bytes:
                     worker.out_of_memory = True
                     _kill_group(pid)
-            interval = max(_WATCH_INTERVAL_S, _WATCH_INTERVAL_PER_WORKER_S * len(self._workers))
-            self._next_watch = time.monotonic() + interval
-        return max(0.0, self._next_watch - time.monotonic())
+            interval = max(_CHECK_INTERVAL_S, _CHECK_INTERVAL_PER_WORKER_S * len(self._workers))
+            self._next_check = time.monotonic() + interval
+        return max(0.0, self._next_check - time.monotonic())
 
     def _reap(self) -> None:
         with contextlib.suppress(ChildProcessError):
@@ -171,10 +171,10 @@ class Zygote:
                     break
                 # Anything else is an orphan of a worker's that this subreaper inherited.
                 if pid in self._workers:
-                    self._report_end(pid, status, usage)
+                    self._report_exit(pid, status, usage)
         self._kill_orphans()
 
-    def _report_end(self, pid: int, status: int, usage: resource.struct_rusage) -> None:
+    def _report_exit(self, pid: int, status: int, usage: resource.struct_rusage) -> None:
         worker = self._workers.pop(pid)
         del self._pids[worker.sandbox_id]
         _kill_group(pid)
@@ -202,20 +202,20 @@ class Zygote:
         orphans = set(child_pids()) - self._workers.keys() if sys.platform == "linux" else set()
         if not orphans:
             return
-        inhabited = {_mounts_of(pid) for pid in self._workers} | {_mounts_of(os.getpid()), None}
+        namespaces_in_use = {_mount_namespace(pid) for pid in self._workers} | {_mount_namespace(os.getpid()), None}
         for pid in orphans:
-            if _mounts_of(pid) not in inhabited:
+            if _mount_namespace(pid) not in namespaces_in_use:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
 
-    def _end_all(self) -> None:
+    def _kill_all(self) -> None:
         for pid in self._workers:
             _kill_group(pid)
         # As the subreaper this process inherits whatever the workers left, so no process escapes it.
-        end_children()
+        kill_children()
 
 
-def _mounts_of(pid: int) -> int | None:
+def _mount_namespace(pid: int) -> int | None:
     """Return which mount namespace a process is in, None when it has ended; see namespaces(7)."""
     try:
         return Path(f"/proc/{pid}/ns/mnt").stat().st_ino
@@ -228,7 +228,7 @@ def _kill_group(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
-def _warm_up(preload: Sequence[str]) -> None:
+def _import_modules(preload: Sequence[str]) -> None:
     # What botocore reads for the first client of a kind stays in the default session, for all forks to share.
     # The client itself is thrown away: a worker's has other credentials and another endpoint.
     boto3.client("s3", region_name=REGION, aws_access_key_id="-", aws_secret_access_key="-")  # noqa: S106 - a placeholder
@@ -255,9 +255,9 @@ def run_zygote(control: socket.socket, preload: Sequence[str], groups: CpuGroups
     """
     status = 0
     try:
-        adopt_orphans()
+        become_subreaper()
         with control:
-            _warm_up(preload)
+            _import_modules(preload)
             Zygote(control, groups).run()
     except ImportError as error:
         print(f"the sandboxes cannot start: --preload: {error}", file=sys.stderr)

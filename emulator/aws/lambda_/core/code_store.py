@@ -12,12 +12,12 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from emulator.aws.lambda_.core.constraints import invalid
+from emulator.aws.lambda_.core.constraints import invalid_parameter
 from emulator.aws.lambda_.core.models import Function, FunctionSpec, ImageUri, Package, PackageType
 from emulator.aws.limits import UNZIPPED_CODE_BYTES
 
 
-class Packages:
+class CodeStore:
     """The folder with a folder for each archive.
 
     Parameters
@@ -39,10 +39,10 @@ class Packages:
         """
         if isinstance(code, ImageUri):
             if spec.package_type is PackageType.ZIP:
-                raise invalid("Please do not provide ImageUri when creating a function with packageType Zip.")
+                raise invalid_parameter("Please do not provide ImageUri when creating a function with packageType Zip.")
             return Package(hashlib.sha256(code.text.encode()).hexdigest(), 0, image_uri=code.text)
         if spec.package_type is PackageType.IMAGE:
-            raise invalid("Please provide ImageUri when creating a function with packageType Image.")
+            raise invalid_parameter("Please provide ImageUri when creating a function with packageType Image.")
         root = self._folder / f"{spec.name}-{uuid.uuid4().hex[:8]}"
         root.mkdir()
         try:
@@ -93,20 +93,22 @@ def unpack(archive: bytes, folder: Path) -> None:
     # A member that is damaged, encrypted, compressed in an unknown way, longer than it says, or somewhere else; a name
     # that is no text.
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError, NotImplementedError, EOFError, ValueError):
-        raise invalid("Could not unzip uploaded file. Please check your file, then try to upload again.") from None
+        raise invalid_parameter(
+            "Could not unzip uploaded file. Please check your file, then try to upload again."
+        ) from None
     except OSError as error:
-        raise invalid(f"The archive's members cannot be written: {error.strerror}") from None
+        raise invalid_parameter(f"The archive's members cannot be written: {error.strerror}") from None
 
 
 def _check_members(members: list[zipfile.ZipInfo]) -> None:
     unzipped = sum(member.file_size for member in members)
     if unzipped > UNZIPPED_CODE_BYTES:
-        raise invalid(f"Unzipped size must be smaller than {UNZIPPED_CODE_BYTES} bytes")
+        raise invalid_parameter(f"Unzipped size must be smaller than {UNZIPPED_CODE_BYTES} bytes")
     for member in members:
         if not member.filename:
-            raise invalid("The archive has a member without a name")
+            raise invalid_parameter("The archive has a member without a name")
         path = PurePosixPath(member.filename.replace("\\", "/"))
         if path.is_absolute() or ".." in path.parts:
-            raise invalid(f"The archive's member {member.filename!r} lies outside of the function's folder")
+            raise invalid_parameter(f"The archive's member {member.filename!r} lies outside of the function's folder")
         if stat.S_ISLNK(member.external_attr >> 16):
-            raise invalid(f"The archive's member {member.filename!r} is a link")
+            raise invalid_parameter(f"The archive's member {member.filename!r} is a link")

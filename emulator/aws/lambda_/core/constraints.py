@@ -14,7 +14,7 @@ from emulator.errors import ApiError
 _NOTHING: Mapping[str, Any] = {}
 
 
-def invalid(message: str) -> ApiError:
+def invalid_parameter(message: str) -> ApiError:
     """Return AWS's error for a value that makes no sense to Lambda."""
     return ApiError("InvalidParameterValueException", HTTPStatus.BAD_REQUEST, message)
 
@@ -53,13 +53,13 @@ class Constraints:
         """Take a text; without a default there must be one."""
         value = self._request.get(name, default)
         if value is None:
-            self.violated(name, None, "Member must not be null")
+            self.add_violation(name, None, "Member must not be null")
         elif not isinstance(value, str):
-            self.violated(name, value, "Member must be a string")
+            self.add_violation(name, value, "Member must be a string")
         elif longest and len(value) > longest:
-            self.violated(name, value, f"Member must have length less than or equal to {longest}")
+            self.add_violation(name, value, f"Member must have length less than or equal to {longest}")
         elif pattern is not None and not re.fullmatch(pattern, value):
-            self.violated(name, value, f"Member must satisfy regular expression pattern: {pattern}")
+            self.add_violation(name, value, f"Member must satisfy regular expression pattern: {pattern}")
         else:
             return value
         return default or ""
@@ -68,11 +68,11 @@ class Constraints:
         """Take a whole number within a range."""
         value = self._request.get(name, default)
         if not isinstance(value, int) or isinstance(value, bool):
-            self.violated(name, value, "Member must be an integer")
+            self.add_violation(name, value, "Member must be an integer")
         elif value < allowed[0]:
-            self.violated(name, value, f"Member must have value greater than or equal to {allowed[0]}")
+            self.add_violation(name, value, f"Member must have value greater than or equal to {allowed[0]}")
         elif value > allowed[-1]:
-            self.violated(name, value, f"Member must have value less than or equal to {allowed[-1]}")
+            self.add_violation(name, value, f"Member must have value less than or equal to {allowed[-1]}")
         else:
             return value
         return default
@@ -82,7 +82,7 @@ class Constraints:
         value = self._request.get(name, default)
         if isinstance(value, str) and value in allowed:
             return value
-        self.violated(name, value, f"Member must satisfy enum value set: [{', '.join(allowed)}]")
+        self.add_violation(name, value, f"Member must satisfy enum value set: [{', '.join(allowed)}]")
         return default
 
     def members(self, name: str) -> Mapping[str, Any]:
@@ -90,7 +90,7 @@ class Constraints:
         value = self._request.get(name)
         if value is None or isinstance(value, dict):
             return value or _NOTHING
-        self.violated(name, value, "Member must be an object")
+        self.add_violation(name, value, "Member must be an object")
         return _NOTHING
 
     def items(self, name: str) -> list[Any]:
@@ -98,15 +98,15 @@ class Constraints:
         value = self._request.get(name)
         if value is None or isinstance(value, list):
             return value or []
-        self.violated(name, value, "Member must be a list")
+        self.add_violation(name, value, "Member must be a list")
         return []
 
-    def violated(self, name: str, value: object, constraint: str) -> None:
+    def add_violation(self, name: str, value: object, constraint: str) -> None:
         """Take note of a violation."""
         shown = "null" if value is None else f"'{value}'"
-        self._violations.append(f"Value {shown} at '{_spelt(name)}' failed to satisfy constraint: {constraint}")
+        self._violations.append(f"Value {shown} at '{_member_path(name)}' failed to satisfy constraint: {constraint}")
 
 
-def _spelt(name: str) -> str:
+def _member_path(name: str) -> str:
     """Return a member's name as AWS spells it in messages: FunctionName as functionName."""
     return ".".join(part[:1].lower() + part[1:] for part in name.split("."))

@@ -16,7 +16,7 @@ _SCHEMA = "CREATE TABLE IF NOT EXISTS functions (name TEXT PRIMARY KEY, record T
 
 
 @dataclass
-class Entry:
+class FunctionRecord:
     """All there is under one name."""
 
     latest: Function
@@ -45,7 +45,7 @@ class Entry:
         }
 
     @classmethod
-    def from_json(cls, kept: Mapping[str, Any], folder: Path) -> "Entry":
+    def from_json(cls, kept: Mapping[str, Any], folder: Path) -> "FunctionRecord":
         """Read what was written to the database; the functions' code lies in a folder."""
         latest, *versions = (_function(function, folder) for function in kept["functions"])
         return cls(
@@ -83,7 +83,7 @@ class FunctionRecords:
         self._state = state
         self._database = state.database
 
-    def load(self) -> dict[str, Entry]:
+    def load(self) -> dict[str, FunctionRecord]:
         """Return what was kept, by name.
 
         Raises
@@ -94,7 +94,7 @@ class FunctionRecords:
         try:
             self._database.execute(_SCHEMA)
             rows = self._database.execute("SELECT name, record FROM functions").fetchall()
-            entries = {name: Entry.from_json(json.loads(record), self.folder) for name, record in rows}
+            entries = {name: FunctionRecord.from_json(json.loads(record), self.folder) for name, record in rows}
         except (sqlite3.DatabaseError, ApiError, LookupError, TypeError, ValueError) as error:
             raise self._state.damaged(f"functions: {error!r}") from error
         for name, entry in entries.items():
@@ -103,7 +103,7 @@ class FunctionRecords:
                     raise self._state.damaged(f"the code of the function {name} is missing: {function.package.root}")
         return entries
 
-    def put(self, name: str, entry: Entry) -> None:
+    def put(self, name: str, entry: FunctionRecord) -> None:
         """Keep what there is under a name now."""
         row = (name, json.dumps(entry.to_json()))
         self._database.execute("INSERT OR REPLACE INTO functions VALUES (?, ?)", row)

@@ -8,9 +8,9 @@ from http import HTTPStatus
 from typing import Any
 
 from emulator.aws import limits
-from emulator.aws.lambda_.core.code_store import Packages
-from emulator.aws.lambda_.core.constraints import invalid
-from emulator.aws.lambda_.core.function_records import Entry, FunctionRecords
+from emulator.aws.lambda_.core.code_store import CodeStore
+from emulator.aws.lambda_.core.constraints import invalid_parameter
+from emulator.aws.lambda_.core.function_records import FunctionRecord, FunctionRecords
 from emulator.aws.lambda_.core.models import LATEST, Alias, Function, FunctionSpec, ImageUri, function_arn
 from emulator.errors import ApiError
 
@@ -40,7 +40,7 @@ class Reference:
         """
         match = _REFERENCE.fullmatch(text)
         if match is None:
-            raise invalid(f"FunctionName: expected a name or an ARN, got {text!r}")
+            raise invalid_parameter(f"FunctionName: expected a name or an ARN, got {text!r}")
         return cls(match["name"], match["qualifier"])
 
 
@@ -65,7 +65,7 @@ class FunctionRegistry:
     def __init__(self, records: FunctionRecords) -> None:
         self._records = records
         self._entries = records.load()
-        self._packages = Packages(records.folder)
+        self._packages = CodeStore(records.folder)
         self._packages.keep_only(function for entry in self._entries.values() for function in entry.functions)
 
     def create(self, spec: FunctionSpec, code: bytes | ImageUri, tags: Mapping[str, str] | None = None) -> Function:
@@ -79,7 +79,7 @@ class FunctionRegistry:
         if spec.name in self._entries:
             raise ApiError("ResourceConflictException", HTTPStatus.CONFLICT, f"Function already exist: {spec.name}")
         function = Function(spec, self._packages.store(spec, code))
-        self._entries[spec.name] = Entry(function, tags=dict(tags or {}))
+        self._entries[spec.name] = FunctionRecord(function, tags=dict(tags or {}))
         self._keep(spec.name)
         return function
 
@@ -93,7 +93,7 @@ class FunctionRegistry:
         """
         entry, parsed = self._find(reference)
         if qualifier is not None and parsed.qualifier not in (None, qualifier):
-            raise invalid(
+            raise invalid_parameter(
                 "The derived qualifier from the function name does not match the specified qualifier "
                 f"{parsed.qualifier}"
             )
@@ -147,7 +147,7 @@ class FunctionRegistry:
         latest = entry.latest
         check_revision(latest.revision_id, revision_id)
         if code_sha256 not in (None, latest.package.sha256):
-            raise invalid(
+            raise invalid_parameter(
                 f"CodeSHA256 ({code_sha256}) is different from current CodeSHA256 in $LATEST "
                 f"({latest.package.sha256}). Please try again with the CodeSHA256 in $LATEST."
             )
@@ -171,7 +171,7 @@ class FunctionRegistry:
         """
         entry, parsed = self._find(reference)
         if not _ALIAS.fullmatch(name):
-            raise invalid(f"Name: expected letters, digits, - or _ and no mere number, got {name!r}")
+            raise invalid_parameter(f"Name: expected letters, digits, - or _ and no mere number, got {name!r}")
         if name in entry.aliases:
             message = f"Alias already exists: {function_arn(parsed.name)}:{name}"
             raise ApiError("ResourceConflictException", HTTPStatus.CONFLICT, message)
@@ -233,7 +233,7 @@ class FunctionRegistry:
         others = sum(other.reserved_concurrency or 0 for other in self._entries.values() if other is not entry)
         left = limits.CONCURRENT_EXECUTIONS - others - (concurrency or 0)
         if concurrency is not None and (concurrency < 0 or left < limits.UNRESERVED_EXECUTIONS):
-            raise invalid(
+            raise invalid_parameter(
                 "Specified ReservedConcurrentExecutions for function decreases account's "
                 f"UnreservedConcurrentExecution below its minimum value of [{limits.UNRESERVED_EXECUTIONS}]."
             )
@@ -244,6 +244,10 @@ class FunctionRegistry:
         """Return a function's reserved concurrency, None when it has none or is gone."""
         entry = self._entries.get(name)
         return None if entry is None else entry.reserved_concurrency
+
+    def concurrency_limits(self, name: str) -> tuple[int | None, int]:
+        """Return a function's reserved concurrency, if any, and what all functions without a reservation share."""
+        return self.reserved(name), self.unreserved()
 
     def unreserved(self) -> int:
         """Return how many executions the functions without a reservation share."""
@@ -281,7 +285,7 @@ class FunctionRegistry:
         entry, parsed = self._find(reference)
         version = qualifier or parsed.qualifier
         if version == LATEST:
-            raise invalid("$LATEST version cannot be deleted without deleting the function.")
+            raise invalid_parameter("$LATEST version cannot be deleted without deleting the function.")
         if version is None:
             del self._entries[parsed.name]
             self._records.delete(parsed.name)
@@ -309,7 +313,7 @@ class FunctionRegistry:
     def _keep(self, name: str) -> None:
         self._records.put(name, self._entries[name])
 
-    def _find(self, reference: str) -> tuple[Entry, Reference]:
+    def _find(self, reference: str) -> tuple[FunctionRecord, Reference]:
         parsed = Reference.parse(reference)
         if parsed.name not in self._entries:
             raise not_found(function_arn(parsed.name))

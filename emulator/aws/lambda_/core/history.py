@@ -1,4 +1,4 @@
-"""What the service remembers of its invocations, for pages and tables: a bounded record of each."""
+"""The history of invocations: a bounded number of records, for pages and tables."""
 
 import itertools
 import json
@@ -17,7 +17,7 @@ _CAPACITY = 10_000
 
 
 class InvocationStatus(Enum):
-    """How far an invocation has come, or how it ended."""
+    """The state of an invocation."""
 
     RUNNING = "running"
     SUCCEEDED = "succeeded"
@@ -34,7 +34,7 @@ class InvocationRecord:
     Parameters
     ----------
     request_id
-        The invocation's id; the attempts of an event share it.
+        The invocation's id; all attempts of an event have the same.
     function, version
         The function's name and the version that runs.
     memory_mb
@@ -42,19 +42,19 @@ class InvocationRecord:
     received
         When the service accepted it.
     status
-        RUNNING until it has ended; STOPPED when whoever waited for it gave it up.
+        RUNNING until it has ended; STOPPED when its caller cancelled it.
     log_group, log_stream
-        Where its log lines are; empty until a sandbox is chosen.
+        The names of its log; empty until a sandbox is chosen.
     init_ms
-        Time of its cold start, ms; None when the sandbox was warm, or is not ready yet.
+        Duration of its cold start, ms; None when the sandbox was warm, or is not ready yet.
     started
-        When the sandbox got the event; None before. The cold start lies between `received` and this.
+        When the sandbox received the event; None before. The cold start lies between `received` and `started`.
     ended
         When it ended; None before.
     billed_ms, peak_memory_mb
-        As its REPORT line says; None before the end.
+        From its REPORT line; None before the end.
     error_type
-        The ``errorType`` of the answer, None unless there was an error.
+        The ``errorType`` of the response; None without an error.
     annotation
         What `LambdaSettings.annotate_event` returned for the event.
     """
@@ -77,17 +77,17 @@ class InvocationRecord:
 
     @property
     def cold(self) -> bool:
-        """Whether a sandbox had to be started for it."""
+        """Whether a sandbox was started for it."""
         return self.init_ms is not None
 
 
 class InvocationHistory:
-    """The latest invocations, oldest first; the oldest are forgotten.
+    """The latest invocations, oldest first; the oldest are dropped.
 
     Parameters
     ----------
     capacity
-        How many are kept.
+        How many records are kept.
     """
 
     def __init__(self, capacity: int = _CAPACITY) -> None:
@@ -96,7 +96,7 @@ class InvocationHistory:
         self._keys = itertools.count()
 
     def add(self, record: InvocationRecord) -> int:
-        """Remember an invocation; return the key under which `replace` finds it."""
+        """Add a record; return its key for `replace`."""
         key = next(self._keys)
         self._records[key] = record
         if len(self._records) > self._capacity:
@@ -104,43 +104,45 @@ class InvocationHistory:
         return key
 
     def replace(self, key: int, record: InvocationRecord) -> None:
-        """Put a later state of an invocation in the earlier one's place, unless it is forgotten already."""
+        """Replace a record by a later state of it, unless it was dropped."""
         if key in self._records:
             self._records[key] = record
 
     @contextmanager
-    def recorded(self, record: InvocationRecord) -> Iterator["Recording"]:
-        """Remember an invocation while it runs; one that is left before its end was stopped, or the platform failed."""
-        recording = Recording(self, record)
+    def record(self, record: InvocationRecord) -> Iterator["InvocationRecorder"]:
+        """Record an invocation while it runs: a `SandboxError` is a failure, any other exception a stop."""
+        recorder = InvocationRecorder(self, record)
         try:
-            yield recording
+            yield recorder
         except SandboxError:
-            recording.ended(InvocationStatus.FAILED, error_type="ServiceException")
+            recorder.mark_ended(InvocationStatus.FAILED, error_type="ServiceException")
             raise
         finally:
-            if recording.record.ended is None:
-                recording.ended(InvocationStatus.STOPPED)
+            if recorder.record.ended is None:
+                recorder.mark_ended(InvocationStatus.STOPPED)
 
     def recent(self) -> list[InvocationRecord]:
-        """Return what is remembered, oldest first."""
+        """Return the records, oldest first."""
         return list(self._records.values())
 
 
-class Recording:
-    """One invocation's record on its way through its states."""
+class InvocationRecorder:
+    """Updates the record of one invocation."""
 
     def __init__(self, history: InvocationHistory, record: InvocationRecord) -> None:
         self._history = history
         self._key = history.add(record)
         self.record = record
 
-    def began(self, log_group: str, log_stream: str, init_ms: float | None) -> None:
-        """Take note that a sandbox gets the event now."""
-        self._to(replace(self.record, log_group=log_group, log_stream=log_stream, init_ms=init_ms, started=time.time()))
+    def mark_started(self, log_group: str, log_stream: str, init_ms: float | None) -> None:
+        """Record that a sandbox receives the event now."""
+        self._update(
+            replace(self.record, log_group=log_group, log_stream=log_stream, init_ms=init_ms, started=time.time())
+        )
 
-    def ended(self, status: InvocationStatus, report: Report | None = None, error_type: str | None = None) -> None:
-        """Take note of the end, with the REPORT line's figures where there is one."""
-        self._to(
+    def mark_ended(self, status: InvocationStatus, report: Report | None = None, error_type: str | None = None) -> None:
+        """Record the end, with the figures of the REPORT line where there is one."""
+        self._update(
             replace(
                 self.record,
                 status=status,
@@ -151,16 +153,16 @@ class Recording:
             )
         )
 
-    def _to(self, record: InvocationRecord) -> None:
+    def _update(self, record: InvocationRecord) -> None:
         self.record = record
         self._history.replace(self._key, record)
 
 
 def error_type_of(payload: bytes) -> str | None:
-    """Return the ``errorType`` of an error's JSON, None when it has none."""
+    """Return the ``errorType`` of an error in JSON; None when it has none."""
     try:
-        answer = json.loads(payload)
+        error = json.loads(payload)
     except (ValueError, RecursionError):
         return None
-    kind = answer.get("errorType") if isinstance(answer, dict) else None
+    kind = error.get("errorType") if isinstance(error, dict) else None
     return kind if isinstance(kind, str) else None

@@ -11,24 +11,26 @@ from dataclasses import dataclass, replace
 from http import HTTPStatus
 
 from emulator.aws import limits
-from emulator.aws.lambda_.core.execution_environments import Environments, Execution, WarmPool
+from emulator.aws.lambda_.core.execution_environments import ExecutionEnvironments, InvocationRunner, WarmPool
 from emulator.aws.lambda_.core.function_registry import FunctionRegistry
 from emulator.aws.lambda_.core.history import InvocationHistory, InvocationRecord, InvocationStatus
 from emulator.aws.lambda_.core.models import Function
 from emulator.aws.lambda_.core.settings import LambdaSettings
 from emulator.errors import ApiError, SandboxError
 
-# AWS's longest wait between two tries of a throttled event.
-_LONGEST_BACKOFF_S = 300.0
+# AWS's longest pause between two tries of a throttled event.
+_MAX_BACKOFF_S = 300.0
 
 
-class Admission:
-    """Counts running executions and turns away what is too much.
+class ConcurrencyAdmission:
+    """Limits how many executions run at once: by the account's limit and the functions' reservations.
+
+    Source: https://docs.aws.amazon.com/lambda/latest/dg/lambda-concurrency.html
 
     Parameters
     ----------
     functions
-        Knows the reservations.
+        Holds the reservations.
     """
 
     def __init__(self, functions: FunctionRegistry) -> None:
@@ -36,20 +38,20 @@ class Admission:
         self._running: Counter[str] = Counter()
 
     @contextmanager
-    def admitted(self, name: str) -> Iterator[None]:
-        """Hold one of the function's executions.
+    def admit(self, name: str) -> Iterator[None]:
+        """Count one execution of the function while the context lasts.
 
         Raises
         ------
         ApiError
-            When all of them are taken: 429, as AWS answers.
+            When the limit is reached: status 429, as on AWS.
         """
-        reserved = self._functions.reserved(name)
+        reserved, unreserved = self._functions.concurrency_limits(name)
         if reserved is not None:
-            self._refuse_from(self._running[name], reserved, "ReservedFunctionConcurrentInvocationLimitExceeded")
+            self._check_limit(self._running[name], reserved, "ReservedFunctionConcurrentInvocationLimitExceeded")
         else:
             shared = sum(count for other, count in self._running.items() if self._functions.reserved(other) is None)
-            self._refuse_from(shared, self._functions.unreserved(), "ConcurrentInvocationLimitExceeded")
+            self._check_limit(shared, unreserved, "ConcurrentInvocationLimitExceeded")
         self._running[name] += 1
         try:
             yield
@@ -58,28 +60,28 @@ class Admission:
             if not self._running[name]:
                 del self._running[name]
 
-    def _refuse_from(self, running: int, limit: int, reason: str) -> None:
+    def _check_limit(self, running: int, limit: int, reason: str) -> None:
         if running >= limit:
             raise ApiError(
                 "TooManyRequestsException",
                 HTTPStatus.TOO_MANY_REQUESTS,
-                f"Rate Exceeded: {running} executions are running of {limit} ({reason})",
+                f"Rate Exceeded: {running} of {limit} concurrent executions are in use ({reason})",
                 {"Reason": reason},
             )
 
 
 @dataclass(frozen=True)
 class InvocationResult:
-    """What the caller of Invoke gets.
+    """The result of Invoke.
 
     Parameters
     ----------
     request_id
         The invocation's id.
     payload
-        JSON: what the handler returned, or the error. A handler that returns bytes, or NaN, returns no JSON.
+        The handler's result or the error, as JSON. Where the handler returns bytes or NaN, it is not valid JSON.
     is_error
-        True when the function did not succeed.
+        True when the function failed.
     log_tail
         The last 4 KB of its log.
     version
@@ -95,7 +97,7 @@ class InvocationResult:
 
 @dataclass(frozen=True)
 class _Request:
-    """An event that was accepted for a function, and what is remembered of it."""
+    """An accepted event with its function and the record of its invocation."""
 
     function: Function
     event: bytes
@@ -103,30 +105,32 @@ class _Request:
 
 
 class LambdaService:
-    """Runs functions.
+    """Invokes functions.
 
     Parameters
     ----------
     functions
         The functions that exist.
     environments
-        Where they run.
+        Creates the environments that they run in.
     settings
-        How long sandboxes are kept, and when failed events are tried again.
+        How long sandboxes are kept, and when failed events are retried.
     """
 
-    def __init__(self, functions: FunctionRegistry, environments: Environments, settings: LambdaSettings) -> None:
+    def __init__(
+        self, functions: FunctionRegistry, environments: ExecutionEnvironments, settings: LambdaSettings
+    ) -> None:
         self._functions = functions
         self._pool = WarmPool(environments, settings.idle_s)
-        self._execution = Execution(environments, self._pool)
+        self._runner = InvocationRunner(environments, self._pool)
         self._retry_delays_s = settings.retry_delays_s
         self._annotate_event = settings.annotate_event
-        self._admission = Admission(functions)
+        self._admission = ConcurrencyAdmission(functions)
         self._history = InvocationHistory()
         self._events: set[asyncio.Task[None]] = set()
 
     async def invoke(self, reference: str, qualifier: str | None, payload: bytes) -> InvocationResult:
-        """Run a function once and wait for its end; cancelling the call ends the sandbox.
+        """Run a function once and wait for its result. Cancelling the call ends the sandbox.
 
         Parameters
         ----------
@@ -140,21 +144,21 @@ class LambdaService:
         Raises
         ------
         ApiError
-            When the call is refused: no such function, payload too large or no JSON, too many at once.
+            When the function does not exist, the payload is too large or invalid JSON, or a limit is reached.
         """
         function = self._functions.get(reference, qualifier)
         request = self._accept(function, payload, limits.SYNC_PAYLOAD_BYTES, "RequestResponse")
         with ExitStack() as held:
             try:
-                held.enter_context(self._admission.admitted(function.spec.name))
-            except ApiError as refused:
-                throttled = replace(request.record, status=InvocationStatus.THROTTLED, error_type=refused.code)
+                held.enter_context(self._admission.admit(function.spec.name))
+            except ApiError as error:
+                throttled = replace(request.record, status=InvocationStatus.THROTTLED, error_type=error.code)
                 self._history.add(replace(throttled, ended=throttled.received))
                 raise
             return await self._run(request)
 
     def enqueue(self, reference: str, qualifier: str | None, payload: bytes) -> str:
-        """Accept an event and run the function with it later: again after an error, twice at most, as AWS does.
+        """Queue an event for a function; after an error it is retried, at most twice, as on AWS.
 
         Returns
         -------
@@ -164,7 +168,7 @@ class LambdaService:
         Raises
         ------
         ApiError
-            When the call is refused: no such function, payload too large or no JSON.
+            When the function does not exist, or the payload is too large or invalid JSON.
         """
         function = self._functions.get(reference, qualifier)
         request = self._accept(function, payload, limits.ASYNC_PAYLOAD_BYTES, "Event")
@@ -174,15 +178,15 @@ class LambdaService:
         return request.record.request_id
 
     def recent(self) -> list[InvocationRecord]:
-        """Return the latest invocations, running, ended and throttled, oldest first; 10,000 at most."""
+        """Return the latest invocations, at most 10,000: running, ended and throttled ones, oldest first."""
         return self._history.recent()
 
     async def discard(self, function: Function) -> None:
-        """End the warm sandboxes of a function that has changed or is gone."""
+        """End the warm sandboxes of a changed or deleted function."""
         await self._pool.discard(function)
 
     async def close(self) -> None:
-        """Drop the events that wait, and end every warm sandbox."""
+        """Drop the queued events and end every warm sandbox."""
         for task in self._events:
             task.cancel()
         await asyncio.gather(*self._events, return_exceptions=True)
@@ -193,32 +197,33 @@ class LambdaService:
             try:
                 failed = (await self._run_when_admitted(request)).is_error
             except SandboxError:
-                # A failure of the platform's counts like one of the function's.
+                # A failure of the platform counts like one of the function.
                 failed = True
             if not failed or delay_s is None:
                 return
             await asyncio.sleep(delay_s)
 
     async def _run_when_admitted(self, request: _Request) -> InvocationResult:
-        """Run an event as soon as there is room: a throttled event waits in its queue."""
+        """Run a queued event; while it is throttled, retry with back-off."""
         backoff_s = 1.0
         while True:
             try:
-                with self._admission.admitted(request.function.spec.name):
+                with self._admission.admit(request.function.spec.name):
                     return await self._run(request)
             except ApiError:
                 await asyncio.sleep(backoff_s)
-                backoff_s = min(2 * backoff_s, _LONGEST_BACKOFF_S)
+                backoff_s = min(2 * backoff_s, _MAX_BACKOFF_S)
 
     async def _run(self, request: _Request) -> InvocationResult:
-        with self._history.recorded(request.record) as recording:
-            ended = await self._execution.run(request.function, request.event, recording)
-        answer, request_id = ended.answer, request.record.request_id
-        return InvocationResult(request_id, answer.payload, answer.is_error, ended.log_tail, request.function.version)
+        with self._history.record(request.record) as recorder:
+            response, log_tail = await self._runner.run(request.function, request.event, recorder)
+        return InvocationResult(
+            request.record.request_id, response.payload, response.is_error, log_tail, request.function.version
+        )
 
     def _accept(self, function: Function, payload: bytes, limit: int, kind: str) -> _Request:
-        """Check that a function can be run, and its event; return what is to be run."""
-        function.code_root  # noqa: B018 - an image has none, and says so
+        """Check that a function can run, and check its event; return the request to run."""
+        function.code_root  # noqa: B018 - raises for an image
         if len(payload) > limit:
             raise ApiError(
                 "RequestTooLargeException",
@@ -245,4 +250,4 @@ class LambdaService:
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not valid JSON")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from emulator.aws import limits
-from emulator.aws.lambda_.core.constraints import Constraints, invalid
+from emulator.aws.lambda_.core.constraints import Constraints, invalid_parameter
 
 # Of those that AWS still takes: https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtimes.html
 _RUNTIMES = (*(f"python3.{minor}" for minor in range(9, 15)), "provided.al2", "provided.al2023")
@@ -121,7 +121,7 @@ class FunctionSpec:
         given = Constraints({name: value for name, value in request.items() if value is not None})
         name = given.text("FunctionName", pattern=_NAME_PATTERN)
         if len(name) > _LONGEST_NAME and ":" not in name:
-            given.violated("FunctionName", name, f"Member must have length less than or equal to {_LONGEST_NAME}")
+            given.add_violation("FunctionName", name, f"Member must have length less than or equal to {_LONGEST_NAME}")
         # An image may go without.
         for mandatory, pattern, longest in (("Handler", _HANDLER_PATTERN, _LONGEST_HANDLER), ("Runtime", None, 0)):
             if request.get(mandatory):
@@ -147,7 +147,7 @@ class FunctionSpec:
         )
         given.check()
         storage.check()
-        _check_sense(request, spec)
+        _check_supported(request, spec)
         return spec
 
     def updated(self, request: Mapping[str, Any]) -> "FunctionSpec":
@@ -183,11 +183,11 @@ class FunctionSpec:
 def _variables(given: Constraints) -> dict[str, str]:
     variables = given.members("Environment").get("Variables") or {}
     if not isinstance(variables, dict) or not all(isinstance(value, str) for value in variables.values()):
-        given.violated("Environment.Variables", variables, "Map values must be strings")
+        given.add_violation("Environment.Variables", variables, "Map values must be strings")
         return {}
     if not all(_VARIABLE_PATTERN.fullmatch(name) for name in variables):
         pattern = f"[Member must satisfy regular expression pattern: {_VARIABLE_PATTERN.pattern}]"
-        given.violated("Environment.Variables", variables, f"Map keys must satisfy constraint: {pattern}")
+        given.add_violation("Environment.Variables", variables, f"Map keys must satisfy constraint: {pattern}")
     return variables
 
 
@@ -210,30 +210,30 @@ def _architecture(given: Constraints) -> str:
     if not named:
         return _ARCHITECTURES[0]
     if len(named) > 1:
-        given.violated("Architectures", named, "Member must have length less than or equal to 1")
+        given.add_violation("Architectures", named, "Member must have length less than or equal to 1")
     elif named[0] not in _ARCHITECTURES:
         allowed = f"[Member must satisfy enum value set: [{', '.join(_ARCHITECTURES)}], Member must not be null]"
-        given.violated("Architectures", named, f"Member must satisfy constraint: {allowed}")
+        given.add_violation("Architectures", named, f"Member must satisfy constraint: {allowed}")
     return str(named[0])
 
 
-def _check_sense(request: Mapping[str, Any], spec: FunctionSpec) -> None:
+def _check_supported(request: Mapping[str, Any], spec: FunctionSpec) -> None:
     """Refuse values that are well formed, but that Lambda or this emulator cannot work with."""
     for name, reason in _MISSING.items():
         if request.get(name):
-            raise invalid(f"{name}: {reason}")
+            raise invalid_parameter(f"{name}: {reason}")
     if spec.package_type is PackageType.ZIP:
         if not spec.runtime or not spec.handler:
-            raise invalid(
+            raise invalid_parameter(
                 "Runtime and Handler are mandatory parameters for functions created with deployment packages."
             )
         if spec.runtime not in _RUNTIMES:
-            raise invalid(
+            raise invalid_parameter(
                 f"Value {spec.runtime} at 'runtime' failed to satisfy constraint: Member must satisfy enum value set: "
                 f"[{', '.join(_RUNTIMES)}] or be a valid ARN (no other runtime is emulated)"
             )
     elif spec.runtime or spec.handler:
-        raise invalid(
+        raise invalid_parameter(
             "The Runtime and Handler parameters are not supported for functions created with container images."
         )
     _check_variables(spec.environment)
@@ -245,13 +245,13 @@ def _check_variables(variables: Mapping[str, str]) -> None:
     )
     reserved = [name for name in variables if name in _RESERVED_VARIABLES]
     if reserved:
-        raise invalid(
+        raise invalid_parameter(
             f"{unable} contains reserved keys that are currently not supported for modification. "
             f"Reserved keys used in this request: {', '.join(reserved)}"
         )
     measured = json.dumps(dict(variables), separators=(",", ":"), ensure_ascii=False)
     if len(measured.encode()) > limits.ENVIRONMENT_BYTES:
-        raise invalid(f"{unable} exceeded the 4KB limit. String measured: {measured}")
+        raise invalid_parameter(f"{unable} exceeded the 4KB limit. String measured: {measured}")
 
 
 @dataclass(frozen=True)
@@ -312,7 +312,7 @@ class Function:
             When it has none, being an image.
         """
         if self.package.root is None:
-            raise invalid(
+            raise invalid_parameter(
                 f"{self.arn} is a container image ({self.package.image_uri}), and this emulator has no sandbox for "
                 "one; to run it here, create the function with PackageType Zip"
             )

@@ -42,7 +42,7 @@ class Invocation:
 
 
 @dataclass(frozen=True)
-class Answer:
+class RuntimeResponse:
     """What a handler returned, or the error it raised.
 
     Parameters
@@ -65,9 +65,9 @@ class RuntimeApi:
     """
 
     def __init__(self) -> None:
-        self.ready: asyncio.Future[Answer | None] = asyncio.get_running_loop().create_future()
+        self.ready: asyncio.Future[RuntimeResponse | None] = asyncio.get_running_loop().create_future()
         self._events: asyncio.Queue[Invocation] = asyncio.Queue()
-        self._current: tuple[Invocation, asyncio.Future[Answer]] | None = None
+        self._current: tuple[Invocation, asyncio.Future[RuntimeResponse]] | None = None
         self._server: asyncio.Server | None = None
         self._http: web.Server | None = None
 
@@ -85,27 +85,27 @@ class RuntimeApi:
             self._server.close()
             await self._http.shutdown(_SHUTDOWN_S)
 
-    def send(self, invocation: Invocation) -> asyncio.Future[Answer]:
-        """Give the sandbox an event; the future resolves with its answer."""
-        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._current = (invocation, answer)
+    def send(self, invocation: Invocation) -> asyncio.Future[RuntimeResponse]:
+        """Give the sandbox an event; the future resolves with its response."""
+        response: asyncio.Future[RuntimeResponse] = asyncio.get_running_loop().create_future()
+        self._current = (invocation, response)
         self._events.put_nowait(invocation)
-        return answer
+        return response
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.path.removeprefix(_API)
         if request.method == "GET" and path == "/invocation/next":
-            return await self._next()
+            return await self._next_invocation()
         if request.method != "POST":
-            return _refusal(HTTPStatus.NOT_FOUND, "InvalidRequest", f"no such call: {request.method} {path}")
+            return _error_response(HTTPStatus.NOT_FOUND, "InvalidRequest", f"no such call: {request.method} {path}")
         body = await _read_limited(request)
         if path == "/init/error":
             if not self.ready.done():
-                self.ready.set_result(Answer(body, is_error=True))
+                self.ready.set_result(RuntimeResponse(body, is_error=True))
             return _accepted()
-        return self._answer(path, body)
+        return self._complete(path, body)
 
-    async def _next(self) -> web.StreamResponse:
+    async def _next_invocation(self) -> web.StreamResponse:
         if not self.ready.done():
             self.ready.set_result(None)
         invocation = await self._events.get()
@@ -120,17 +120,17 @@ class RuntimeApi:
             },
         )
 
-    def _answer(self, path: str, body: bytes) -> web.StreamResponse:
+    def _complete(self, path: str, body: bytes) -> web.StreamResponse:
         _, _, tail = path.partition("/invocation/")
         request_id, _, kind = tail.partition("/")
         if kind not in ("response", "error"):
-            return _refusal(HTTPStatus.NOT_FOUND, "InvalidRequest", f"no such call: POST {path}")
+            return _error_response(HTTPStatus.NOT_FOUND, "InvalidRequest", f"no such call: POST {path}")
         if self._current is None or self._current[0].request_id != request_id:
-            return _refusal(HTTPStatus.BAD_REQUEST, "InvalidRequestID", f"request {request_id} is not under way")
-        answer = self._current[1]
+            return _error_response(HTTPStatus.BAD_REQUEST, "InvalidRequestID", f"request {request_id} is not under way")
+        response = self._current[1]
         self._current = None
-        if not answer.done():
-            answer.set_result(_within_limit(request_id, Answer(body, is_error=kind == "error")))
+        if not response.done():
+            response.set_result(_within_limit(request_id, RuntimeResponse(body, is_error=kind == "error")))
         return _accepted()
 
 
@@ -143,10 +143,10 @@ async def _read_limited(request: web.BaseRequest) -> bytes:
     return bytes(body)
 
 
-def _within_limit(request_id: str, answer: Answer) -> Answer:
-    if len(answer.payload) <= RESPONSE_BYTES:
-        return answer
-    return Answer(
+def _within_limit(request_id: str, response: RuntimeResponse) -> RuntimeResponse:
+    if len(response.payload) <= RESPONSE_BYTES:
+        return response
+    return RuntimeResponse(
         error_payload(
             request_id,
             "Function.ResponseSizeTooLarge",
@@ -168,5 +168,5 @@ def _accepted() -> web.Response:
     return web.json_response({"status": "OK"}, status=HTTPStatus.ACCEPTED)
 
 
-def _refusal(status: HTTPStatus, kind: str, message: str) -> web.Response:
+def _error_response(status: HTTPStatus, kind: str, message: str) -> web.Response:
     return web.json_response({"errorType": kind, "errorMessage": message}, status=status)

@@ -34,11 +34,11 @@ def test_lines_are_whole_whatever_pieces_they_come_in(lines: list[str], data: st
 @given(st.lists(st.binary(max_size=3000)))
 def test_the_tail_is_the_end_of_what_was_written_since_the_start(outputs: list[bytes]) -> None:
     log = SandboxLog(Lines(), "group", "stream")
-    log.write_line("before")
+    log.write_lines("before")
     log.start_tail()
     for output in outputs:
         log.write(output)
-    log.write_line("END")
+    log.write_lines("END")
     whole = b"".join(outputs)
     whole += b"END\n" if not whole or whole.endswith(b"\n") else b"\nEND\n"
     assert log.tail() == whole[-4096:]
@@ -48,7 +48,7 @@ def test_a_line_of_the_platforms_ends_an_unfinished_one() -> None:
     sink = Lines()
     log = SandboxLog(sink, "group", "stream")
     log.write(b"unfinished")
-    log.write_line("END")
+    log.write_lines("END")
     assert sink.kept == ["unfinished", "END"]
 
 

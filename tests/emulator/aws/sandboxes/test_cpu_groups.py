@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from emulator.aws.sandboxes.cpu_groups import CpuGroups, CpuSharesUnavailableError, _places, make_cpu_groups
+from emulator.aws.sandboxes.cpu_groups import CpuGroups, CpuSharesUnavailableError, _parent_groups, make_cpu_groups
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ V2 = "40 31 0:37 {root} {mount} rw,relatime - cgroup2 cgroup2 rw"
 
 
 def test_version_1_has_the_groups_below_this_processs_own(tmp_path: Path) -> None:
-    found = list(_places(V1.format(mount=tmp_path), "4:cpu,cpuacct:/user/one\n1:name=systemd:/other\n0::/third"))
+    found = list(_parent_groups(V1.format(mount=tmp_path), "4:cpu,cpuacct:/user/one\n1:name=systemd:/other\n0::/third"))
     assert found == [tmp_path / "user/one"]
 
 
@@ -89,10 +89,10 @@ def test_version_2_has_them_beside_it_unless_it_is_in_the_root(
     place = tmp_path / expected
     place.mkdir(exist_ok=True)
     (place / "cgroup.controllers").write_text("cpuset cpu io")
-    assert list(_places(V2.format(mount=tmp_path, root=root), f"0::{own}")) == [place]
+    assert list(_parent_groups(V2.format(mount=tmp_path, root=root), f"0::{own}")) == [place]
 
 
 def test_a_tree_without_the_controller_is_none(tmp_path: Path) -> None:
     (tmp_path / "cgroup.controllers").write_text("memory pids")
-    assert list(_places(V2.format(mount=tmp_path, root="/"), "0::/")) == []
-    assert list(_places("31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw", "0::/")) == []
+    assert list(_parent_groups(V2.format(mount=tmp_path, root="/"), "0::/")) == []
+    assert list(_parent_groups("31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw", "0::/")) == []

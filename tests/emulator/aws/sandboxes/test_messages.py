@@ -4,14 +4,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emulator.aws.sandboxes.messages import (
-    Decoder,
     Exited,
     InitDone,
     Kill,
     Message,
-    NotStarted,
+    MessageDecoder,
     Spawn,
     Started,
+    StartFailed,
     encode,
 )
 
@@ -30,7 +30,7 @@ messages = st.one_of(
     st.builds(InitDone, names),
     st.builds(Kill, names),
     st.builds(Started, names, st.integers(1)),
-    st.builds(NotStarted, names, names),
+    st.builds(StartFailed, names, names),
     st.builds(
         Exited, names, st.none() | st.integers(0, 255), st.none() | st.integers(1, 64), st.booleans(), st.integers(0)
     ),
@@ -40,7 +40,7 @@ messages = st.one_of(
 @given(st.lists(messages, max_size=5), st.data())
 def test_messages_come_out_as_they_went_in(sent: list[Message], data: st.DataObject) -> None:
     stream = b"".join(encode(message) for message in sent)
-    decoder = Decoder()
+    decoder = MessageDecoder()
     received: list[Message] = []
     while stream:
         cut = data.draw(st.integers(1, len(stream)))

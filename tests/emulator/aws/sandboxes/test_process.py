@@ -20,7 +20,7 @@ import pytest
 
 from emulator.aws.sandboxes.base import SandboxExit, SandboxSpec
 from emulator.aws.sandboxes.cpu_groups import CpuSharesUnavailableError
-from emulator.aws.sandboxes.process import ControlLink, ProcessSandboxes
+from emulator.aws.sandboxes.process import ProcessSandboxes, ZygoteConnection
 from emulator.aws.sandboxes.zygote import Zygote
 from emulator.errors import SandboxError
 
@@ -205,7 +205,7 @@ import asyncio, sys
 from pathlib import Path
 from emulator.errors import SandboxError
 from emulator.aws.sandboxes.base import SandboxSpec
-from emulator.aws.sandboxes.process import ControlLink
+from emulator.aws.sandboxes.process import ZygoteConnection
 from emulator.aws.sandboxes.cpu_groups import CpuSharesUnavailableError
 from emulator.aws.sandboxes.process import ProcessSandboxes
 from emulator.aws.sandboxes.zygote import Zygote
@@ -285,7 +285,7 @@ def test_a_machine_without_room_for_a_process_says_so(
         ours, theirs = socket.socketpair()
         with theirs:
             sandboxes = ProcessSandboxes(state)
-            sandboxes._link = ControlLink(ours, sandboxes._take, sandboxes._on_zygote_gone)
+            sandboxes._connection = ZygoteConnection(ours, sandboxes._on_message, sandboxes._on_zygote_closed)
             creating = asyncio.create_task(sandboxes.create(spec(sleeper), lambda _: None))
             monkeypatch.setattr(os, "fork", refuse)
             assert await asyncio.to_thread(Zygote(theirs, None)._receive)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from emulator.aws.lambda_.core.execution_environments import Environments
+from emulator.aws.lambda_.core.execution_environments import ExecutionEnvironments
 from emulator.aws.lambda_.core.function_records import FunctionRecords
 from emulator.aws.lambda_.core.function_registry import FunctionRegistry
 from emulator.aws.lambda_.core.invocations import LambdaService
@@ -38,7 +38,7 @@ class Service:
         self.log = Lines()
         self.sandboxes = sandboxes
         self.functions = FunctionRegistry(FunctionRecords(StateFolder(state / "state", lasting=False)))
-        environments = Environments(sandboxes, self.log, "http://127.0.0.1:1", settings)
+        environments = ExecutionEnvironments(sandboxes, self.log, "http://127.0.0.1:1", settings)
         self.service = LambdaService(self.functions, environments, settings)
 
     def deploy(self, name: str, source: str, **settings: Any) -> None:

@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Callable
 from pathlib import Path
 
-from emulator.aws.lambda_.core.execution_environments import Environments
+from emulator.aws.lambda_.core.execution_environments import ExecutionEnvironments
 from emulator.aws.lambda_.core.function_records import FunctionRecords
 from emulator.aws.lambda_.core.function_registry import FunctionRegistry
 from emulator.aws.lambda_.core.history import InvocationStatus
@@ -73,7 +73,9 @@ def test_of_1200_at_once_200_are_throttled_and_none_is_lost(tmp_path: Path) -> N
         sandboxes = TaskSandboxes()
         functions = FunctionRegistry(FunctionRecords(StateFolder(tmp_path / "state", lasting=False)))
         settings = LambdaSettings()
-        service = LambdaService(functions, Environments(sandboxes, Lines(), "http://127.0.0.1:1", settings), settings)
+        service = LambdaService(
+            functions, ExecutionEnvironments(sandboxes, Lines(), "http://127.0.0.1:1", settings), settings
+        )
         spec = FunctionSpec.from_api(
             {"FunctionName": "f", "Runtime": "python3.11", "Handler": "m.h", "Role": ROLE, "Timeout": 60}
         )

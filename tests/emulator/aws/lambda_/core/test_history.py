@@ -22,14 +22,14 @@ def record(request_id: str) -> InvocationRecord:
 
 def test_a_record_goes_through_its_states_in_its_place() -> None:
     history = InvocationHistory()
-    with history.recorded(record("first")) as first:
+    with history.record(record("first")) as first:
         history.add(record("second"))
-        first.began("group", "stream", 12.5)
+        first.mark_started("group", "stream", 12.5)
         assert [(seen.request_id, seen.status) for seen in history.recent()] == [
             ("first", InvocationStatus.RUNNING),
             ("second", InvocationStatus.RUNNING),
         ]
-        first.ended(InvocationStatus.FAILED, Report("first", 10.0, 128, 50, 12.5), "ValueError")
+        first.mark_ended(InvocationStatus.FAILED, Report("first", 10.0, 128, 50, 12.5), "ValueError")
     seen = history.recent()[0]
     assert (seen.status, seen.error_type, seen.billed_ms, seen.peak_memory_mb) == (
         InvocationStatus.FAILED,
@@ -55,7 +55,7 @@ def test_what_is_left_by_an_exception_was_stopped_or_the_platform_failed(
     error: BaseException, status: InvocationStatus, error_type: str | None
 ) -> None:
     history = InvocationHistory()
-    with pytest.raises(type(error)), history.recorded(record("first")):
+    with pytest.raises(type(error)), history.record(record("first")):
         raise error
     assert (history.recent()[0].status, history.recent()[0].error_type) == (status, error_type)
     assert history.recent()[0].ended is not None
