@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from fmi_shim.collectives.tree import position
 from fmi_shim.pairing.connect_attempts import disable_pacing
-from fmi_shim.transports.tcp.stream import octets
+from fmi_shim.transports.transfers import octets
 
 if TYPE_CHECKING:
     from benchmarks.contestants import Calls, Memory

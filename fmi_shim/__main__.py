@@ -8,9 +8,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
-from fmi_shim.config import Sharing, load
+from fmi_shim.config import ChannelName, Formulas, Model, Sharing, load
 from fmi_shim.errors import ConfigError
-from fmi_shim.selection.model import ChannelName, Estimate, Formulas, Model, Pattern, Task
+from fmi_shim.selection.model import Estimate, Pattern, Task
 from fmi_shim.selection.policy import Hint, choose, estimates
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}

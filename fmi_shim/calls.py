@@ -17,7 +17,7 @@ from fmi_shim.frames import Call, Operation
 from fmi_shim.operators import ReduceFunction
 from fmi_shim.payload import combine_of
 from fmi_shim.selection.policy import Hint
-from fmi_shim.transports.catalog import EnabledChannels
+from fmi_shim.selection.selector import ChannelSelector
 from fmi_shim.value_types import Form, array_form
 
 _BYTE = array_form(np.dtype(np.uint8), (1,), False)
@@ -96,7 +96,7 @@ class Calls:
         takes least time to compare. Both are forgotten with all plans, at the latest when the communicator ends.
     """
 
-    def __init__(self, rank: int, channels: EnabledChannels) -> None:
+    def __init__(self, rank: int, channels: ChannelSelector) -> None:
         self._rank = rank
         self._channels = channels
         self._collectives = itertools.count()

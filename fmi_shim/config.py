@@ -17,16 +17,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from fmi_shim import prices
 from fmi_shim.errors import ConfigError
-from fmi_shim.selection.model import (
-    DirectModel,
-    Formulas,
-    FunctionModel,
-    Model,
-    RedisModel,
-    S3Model,
-    SharedMemoryModel,
-)
 from fmi_shim.typed_json import Section, is_integer, shown
 from rendezvous.protocol import DEFAULT_PORT, Endpoint
 
@@ -39,7 +31,22 @@ _DEFAULT_MAX_TIMEOUT_MS = 1000  # config/fmi.json of FMI
 _LONGEST_MS = 2**31 - 1
 _FROM_BACKENDS = ("timeout", "max_timeout", "full_duplex")
 
-Parameters = TypeVar("Parameters", FunctionModel, DirectModel, RedisModel, S3Model, SharedMemoryModel)
+
+class ChannelName(enum.Enum):
+    """A channel, by its key in ``fmi.json``; in the alphabetic order in which FMI looks at them."""
+
+    Direct = "Direct"
+    Redis = "Redis"
+    S3 = "S3"
+    SharedMemory = "SharedMemory"
+    """Not FMI's: for ranks on one host."""
+
+
+class Formulas(enum.Enum):
+    """Which model: FMI's own formulas, or those whose mistakes are mended."""
+
+    compat = "compat"
+    corrected = "corrected"
 
 
 class Sharing(enum.Enum):
@@ -108,6 +115,82 @@ class RedisConfig(ObjectConfig):
 
     host: str
     port: int
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionModel:
+    """``model.FaaS``: USD for a GiB-second."""
+
+    gib_second_price: float = prices.USD_PER_GB_SECOND
+
+
+@dataclass(frozen=True, slots=True)
+class S3Model:
+    """``model.S3``: MB/s, ms, USD a GB, USD a request; ``timeout``, ``max_timeout`` of ``backends.S3``, ms."""
+
+    bandwidth: float = 50.0
+    overhead: float = 40.4
+    transfer_price: float = 0.0
+    download_price: float = prices.PUBLISHED_S3_DOWNLOAD_USD
+    upload_price: float = prices.PUBLISHED_S3_UPLOAD_USD
+    timeout: int = 100
+    max_timeout: int = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class RedisModel:
+    """``model.Redis``: MB/s of a flow and of all, ms, USD a GB, USD an hour; ``timeout`` of ``backends.Redis``, ms."""
+
+    bandwidth_single: float = 100.0
+    bandwidth_multiple: float = 400.0
+    overhead: float = 5.2
+    transfer_price: float = 0.0
+    instance_price: float = prices.PUBLISHED_REDIS_USD_PER_HOUR
+    requests_per_hour: int = 1000
+    include_infrastructure_costs: bool = True
+    timeout: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class DirectModel:
+    """``model.Direct``: MB/s, ms, USD a GB, USD an hour; and whether exchanges go both ways at once (framed)."""
+
+    bandwidth: float = 400.0
+    overhead: float = 0.34
+    transfer_price: float = 0.0
+    vm_price: float = prices.PUBLISHED_VM_USD_PER_HOUR
+    requests_per_hour: int = 1000
+    include_infrastructure_costs: bool = True
+    full_duplex: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SharedMemoryModel:
+    """``model.SharedMemory``: MB/s of copies while all ranks copy, ms until all ranks have come to a round.
+
+    Fitted, in November 2026, to ``benchmarks.comparison --contestants shm --worlds 4`` on 2 cores, medians of 9 turns:
+    a barrier 5.1 us and an allreduce of 8 bytes 6.6 us; of 16 MiB an allreduce 7.2 ms, a reduce 5.1 and a bcast 4.6,
+    where the formulas say 6.7, 6.7 and 5.6. Busy cores halve the bandwidth, and so do cores that share no cache;
+    processors with more memory channels copy faster.
+    """
+
+    bandwidth: float = 6000.0
+    overhead: float = 0.005
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """All parameters, and the formulas to put them in."""
+
+    formulas: Formulas = Formulas.corrected
+    function: FunctionModel = FunctionModel()
+    direct: DirectModel = DirectModel()
+    redis: RedisModel = RedisModel()
+    s3: S3Model = S3Model()
+    shared_memory: SharedMemoryModel = SharedMemoryModel()
+
+
+Parameters = TypeVar("Parameters", FunctionModel, DirectModel, RedisModel, S3Model, SharedMemoryModel)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from fmi_shim.calls import Calls
 from fmi_shim.config import Config
 from fmi_shim.frames import Operation
 from fmi_shim.selection.policy import Hint
+from fmi_shim.selection.selector import ChannelSelector
 from fmi_shim.tracing import calls_type
-from fmi_shim.transports.catalog import EnabledChannels
 from fmi_shim.validation import require_integer, require_name
 from fmi_shim.value_types import array_form
 
@@ -55,7 +55,7 @@ class Membership:
         self._name = name
         self._memory_mib = memory_mib
         self._splits = 0
-        self._calls = calls_type()(rank, EnabledChannels(rank, size, name, config, memory_mib))
+        self._calls = calls_type()(rank, ChannelSelector(rank, size, name, config, memory_mib))
         self._finalizer = weakref.finalize(self, self._calls.close)
         self._finalizer.atexit = False  # `_leave_all` is called before the modules that it needs are gone
         if not _members:

@@ -9,7 +9,7 @@ from typing import Any
 
 from fmi_shim.calls import Calls
 from fmi_shim.log_lines import Phase, is_traced
-from fmi_shim.transports.catalog import EnabledChannels
+from fmi_shim.selection.selector import ChannelSelector
 
 _MOST_INTERVALS = 100
 _FIRST_GAP_S = 1e-4
@@ -55,7 +55,7 @@ class Intervals:
 class TracedCalls(Calls):
     """`Calls` that write one line with their times to standard output when they are over."""
 
-    def __init__(self, rank: int, channels: EnabledChannels) -> None:
+    def __init__(self, rank: int, channels: ChannelSelector) -> None:
         super().__init__(rank, channels)
         self._intervals = Intervals()
         # The wall clock's time, without its steps.

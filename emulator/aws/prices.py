@@ -1,18 +1,20 @@
-"""AWS's list prices, us-east-1, x86, without free tiers. Source: AWS's pricing pages as of 2026."""
+"""What a run costs at the list prices of `fmi_shim.prices`."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-USD_PER_GB_SECOND = 1.66667e-05
-USD_PER_LAMBDA_REQUEST = 2e-07
-USD_PER_TMP_GB_SECOND = 3.09e-08
+from fmi_shim.prices import (
+    USD_PER_EXPRESS_GB_SECOND,
+    USD_PER_EXPRESS_REQUEST,
+    USD_PER_GB_SECOND,
+    USD_PER_S3_GET,
+    USD_PER_S3_PUT,
+    USD_PER_STATE_TRANSITION,
+    USD_PER_TMP_GB_SECOND,
+)
+
 FREE_TMP_MB = 512
-USD_PER_S3_PUT = 5e-06
-USD_PER_S3_GET = 4e-07
-USD_PER_STATE_TRANSITION = 2.5e-05
-USD_PER_EXPRESS_REQUEST = 1e-06
-USD_PER_EXPRESS_GB_SECOND = 1.667e-05
 # What an EXPRESS execution is charged for at least: so much memory, in steps of so much time.
 EXPRESS_MEMORY_MB = 64
 EXPRESS_STEP_MS = 100

@@ -3,9 +3,10 @@
 from collections.abc import Collection, Sequence
 
 from emulator.aws.lambda_.log_lines import Report
-from emulator.aws.prices import USD_PER_LAMBDA_REQUEST, Cost, invocation_usd, s3_usd
+from emulator.aws.prices import Cost, invocation_usd, s3_usd
 from emulator.fmi.outcomes import RankOutcome, RunOutcome
 from fmi_shim.log_lines import RelayNotice
+from fmi_shim.prices import USD_PER_LAMBDA_REQUEST
 
 _RATE = "sample_persec"
 

@@ -15,7 +15,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from fmi_shim.selection.model import ChannelName, DirectModel, Estimate, Model, Pattern, RedisModel, S3Model, Task
+from fmi_shim.config import ChannelName, DirectModel, Model, RedisModel, S3Model
+from fmi_shim.selection.model import Estimate, Pattern, Task
 
 Cost = Callable[[int, int, float], float]
 """A formula of the numbers of producers and consumers and the bytes of one message."""

@@ -20,17 +20,8 @@ import math
 from dataclasses import dataclass
 
 from fmi_shim.backoff import FIRST_PAUSE
-from fmi_shim.selection.model import (
-    ChannelName,
-    DirectModel,
-    Estimate,
-    Model,
-    Pattern,
-    RedisModel,
-    S3Model,
-    SharedMemoryModel,
-    Task,
-)
+from fmi_shim.config import ChannelName, DirectModel, Model, RedisModel, S3Model, SharedMemoryModel
+from fmi_shim.selection.model import Estimate, Pattern, Task
 from fmi_shim.transports.shm.layout import WINDOW_BYTES
 
 FUNCTION_BYTES_PER_SECOND = 75e6

@@ -5,8 +5,9 @@ from __future__ import annotations
 import enum
 import functools
 
+from fmi_shim.config import ChannelName, Formulas, Model
 from fmi_shim.selection import compat, corrected
-from fmi_shim.selection.model import ChannelName, Estimate, Formulas, Model, Task
+from fmi_shim.selection.model import Estimate, Task
 
 
 class Hint(enum.Enum):

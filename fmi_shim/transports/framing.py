@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import replace
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -30,14 +30,35 @@ from fmi_shim.frames import (
     signature,
 )
 from fmi_shim.operators import Array
-from fmi_shim.transports.peer_link import Link
-from fmi_shim.transports.tcp.stream import Buffers, octets
-from fmi_shim.transports.transfers import OnReceived, Transfer
+from fmi_shim.transports.transfers import Buffers, OnReceived, Transfer, octets
 from rendezvous.protocol.messages import Abort
 
 MAX_ANNOUNCED_BYTES = 1 << 34
 """Largest array that a header may announce to a rank that does not know its size. Memory is touched only as
 bytes arrive, so that a lie costs address space alone."""
+
+
+class Link(Protocol):
+    """The way to one rank and back.
+
+    Attributes
+    ----------
+    peer
+        Rank at the other end.
+    ended
+        Whether that rank sends and receives no more.
+    sent, received
+        Number of messages that were begun to be sent, and of those that have come whole.
+    """
+
+    peer: int
+    ended: bool
+    sent: int
+    received: int
+
+    def push_back(self, data: bytes) -> None:
+        """Have `data`, which was read too early, read again."""
+
 
 L = TypeVar("L", bound=Link)
 

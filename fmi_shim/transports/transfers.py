@@ -6,13 +6,32 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from fmi_shim.transports.tcp.stream import Buffers, advance
+import numpy as np
+
+from fmi_shim.operators import Array
+
+Buffers = list[memoryview]
+"""Bytes that are still to be moved; see `advance`."""
 
 OnReceived = Callable[[int], None]
 """Is told the number of bytes after every successful read."""
 
 L = TypeVar("L")
 """The way to one rank and back."""
+
+
+def octets(buffer: Array) -> memoryview:
+    """Return the bytes of a C-contiguous array, sharing its memory."""
+    return buffer.reshape(-1).view(np.uint8).data
+
+
+def advance(buffers: Buffers, moved: int) -> None:
+    """Drop the first `moved` bytes from `buffers`."""
+    while buffers and moved >= len(buffers[0]):
+        moved -= len(buffers[0])
+        del buffers[0]
+    if moved:
+        buffers[0] = buffers[0][moved:]
 
 
 @dataclass(slots=True, eq=False)

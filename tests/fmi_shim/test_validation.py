@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fmi_shim as fmi
-from fmi_shim.transports.catalog import EnabledChannels
+from fmi_shim.selection.selector import ChannelSelector
 from tests.fmi_shim.programs import DOUBLE, INT, doubles, ints
 from tests.fmi_shim.world import World
 
@@ -25,6 +25,9 @@ class Closed:
     def begin(self, *_: object) -> None:
         raise AssertionError("a wrong argument went as far as the channel")
 
+    def prepare(self, *_: object) -> Any:
+        return self.begin  # preparing sends nothing
+
     def __getattr__(self, name: str) -> Any:
         return lambda *_, **__: self.begin()
 
@@ -34,7 +37,7 @@ def comm(rendezvous_address: str, tmp_path_factory: pytest.TempPathFactory) -> I
     """Rank 0 of 3."""
     folder: Path = tmp_path_factory.mktemp("arguments")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(EnabledChannels, "choose", lambda *_: Closed())
+        patch.setattr(ChannelSelector, "choose", lambda *_: Closed())
         yield fmi.Communicator(0, 3, World(rendezvous_address, folder).config(), "name")
 
 

@@ -11,7 +11,7 @@ from fmi_shim.errors import MismatchError
 from fmi_shim.frames import HEADER_BYTES, Call, FrameError, decode_header, decode_shape, header, plausible, signature
 from fmi_shim.operators import Array
 from fmi_shim.transports.objects.store import Content
-from fmi_shim.transports.tcp.stream import octets
+from fmi_shim.transports.transfers import octets
 
 
 def content_of(buffer: Array, call: Call, framed: bool) -> Content:

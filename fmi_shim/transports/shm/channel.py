@@ -24,8 +24,7 @@ from fmi_shim.transports.shm.schedules.exchange import SegmentChannel
 from fmi_shim.transports.shm.segment import Segment
 from fmi_shim.transports.shm.semaphores import Semaphore
 from fmi_shim.transports.shm.waits import PatientFraming
-from fmi_shim.transports.tcp.stream import Buffers, advance
-from fmi_shim.transports.transfers import OnReceived, Posts, Transfer
+from fmi_shim.transports.transfers import Buffers, OnReceived, Posts, Transfer, advance
 from rendezvous.protocol import pair_name
 
 _SEND = Operation.send

@@ -12,7 +12,7 @@ import struct
 from fmi_shim.errors import MismatchError
 from fmi_shim.transports.shm.layout import BLOCK_PREFIX, BLOCKS, LINE, Layout
 from fmi_shim.transports.shm.semaphores import Semaphore
-from fmi_shim.transports.tcp.stream import Buffers, advance
+from fmi_shim.transports.transfers import Buffers, advance
 
 _HALF = BLOCKS // 2
 _PREFIX = struct.Struct("<II")

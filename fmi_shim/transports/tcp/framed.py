@@ -21,9 +21,8 @@ from fmi_shim.pairing.rendezvous_client import RendezvousClient
 from fmi_shim.pairing.run_access import read_access
 from fmi_shim.transports.framing import Framing
 from fmi_shim.transports.tcp import schedules
-from fmi_shim.transports.tcp.connections import Connections, yields_spent
-from fmi_shim.transports.tcp.stream import Buffers, Stream, advance, octets
-from fmi_shim.transports.transfers import Transfer
+from fmi_shim.transports.tcp.connections import Connections, Stream, yields_spent
+from fmi_shim.transports.transfers import Buffers, Transfer, advance, octets
 from rendezvous.protocol.messages import Abort
 from rendezvous.protocol.waiting import MAX_COUNTS, Awaited, Counts, Waiting, describe, pack_counts
 

@@ -9,9 +9,8 @@ from fmi_shim.channel import Schedule
 from fmi_shim.frames import Call
 from fmi_shim.operators import Array, Combine, ReduceFunction
 from fmi_shim.transports.tcp import schedules
-from fmi_shim.transports.tcp.connections import Connections
-from fmi_shim.transports.tcp.stream import Stream, octets
-from fmi_shim.transports.transfers import Transfer
+from fmi_shim.transports.tcp.connections import Connections, Stream
+from fmi_shim.transports.transfers import Transfer, octets
 from rendezvous.protocol import pair_name
 
 

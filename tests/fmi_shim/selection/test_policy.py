@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from fmi_shim.__main__ import main
 from fmi_shim.backoff import pauses
+from fmi_shim.config import ChannelName, DirectModel, Formulas, FunctionModel, Model
 from fmi_shim.frames import Operation
 from fmi_shim.selection import compat, corrected
-from fmi_shim.selection.model import ChannelName, DirectModel, Formulas, FunctionModel, Model, Pattern, Task
+from fmi_shim.selection.model import Pattern, Task
 from fmi_shim.selection.policy import Hint, choose, estimates
 from fmi_shim.transports.shm.layout import WINDOW_BYTES
 

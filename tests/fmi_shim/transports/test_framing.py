@@ -13,8 +13,7 @@ from fmi_shim.errors import FmiError, MismatchError, PeerLostError
 from fmi_shim.frames import Call, Kind, Operation, header, signature, waiting_frame
 from fmi_shim.transports import framing
 from fmi_shim.transports.framing import Framing
-from fmi_shim.transports.tcp.stream import Buffers, advance
-from fmi_shim.transports.transfers import OnReceived, Transfer
+from fmi_shim.transports.transfers import Buffers, OnReceived, Transfer, advance
 from rendezvous.protocol.messages import Abort, AbortReason
 
 

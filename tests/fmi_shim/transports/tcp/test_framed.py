@@ -13,8 +13,8 @@ from fmi_shim.config import DirectConfig
 from fmi_shim.error_codec import goodbye_frame
 from fmi_shim.errors import MismatchError, PeerLostError
 from fmi_shim.frames import Call, Kind, Operation, header, signature, waiting_frame
+from fmi_shim.transports.tcp.connections import Stream
 from fmi_shim.transports.tcp.framed import FramedChannel
-from fmi_shim.transports.tcp.stream import Stream
 
 
 class Pair:

@@ -1,0 +1,103 @@
+"""The channels of one communicator: one is chosen for each call, and opened when it is first chosen."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+
+from fmi_shim.channel import Channel
+from fmi_shim.config import ChannelName, Config, Sharing
+from fmi_shim.errors import ConfigError
+from fmi_shim.frames import Call, Operation
+from fmi_shim.operators import keeps_order
+from fmi_shim.selection.model import Pattern, Task
+from fmi_shim.selection.policy import Hint, choose
+from fmi_shim.transports.catalog import TRANSPORTS, Place
+
+_log = logging.getLogger("fmi_shim")
+
+_ONE_SIDED = (Operation.send, Operation.bcast, Operation.scatter)
+
+
+class ChannelSelector:
+    """Chooses among the channels that ``fmi.json`` enables.
+
+    Parameters
+    ----------
+    rank, size
+        This rank and the number of ranks.
+    comm_name
+        Name of the communicator, the same on all ranks.
+    config
+        The configuration.
+    memory_mib
+        Memory of the function, MiB.
+
+    Attributes
+    ----------
+    hint
+        Whether the fastest or the cheapest channel is chosen.
+    """
+
+    def __init__(self, rank: int, size: int, comm_name: str, config: Config, memory_mib: int) -> None:
+        self.hint = Hint.cheap
+        self._place = Place(rank, size, comm_name, config)
+        self._memory_mib = memory_mib
+        self._opened: dict[ChannelName, Channel] = {}
+        enabled = tuple(name for name, transport in TRANSPORTS.items() if transport.enabled(config))
+        network: tuple[ChannelName, ...] = tuple(name for name in enabled if name is not ChannelName.SharedMemory)
+        required = config.sharing is Sharing.always
+        self._names = (ChannelName.SharedMemory,) if required else network
+        self._undecided = ChannelName.SharedMemory in enabled and not required and size > 1
+        """Whether the ranks have yet to find out if they share memory."""
+
+    @property
+    def names(self) -> tuple[ChannelName, ...]:
+        """The channels to choose from, as far as known now."""
+        return self._names
+
+    def choose(self, call: Call) -> Channel:
+        """Return the channel for `call`; it is opened now if it was not.
+
+        All ranks must make the same choice. Therefore the size of an array that only its sender may know (a ``send``,
+        ``bcast`` or ``scatter`` without ``fmi.types``) counts as 0. Whether the ranks share memory is found out by all
+        together, in the first collective after the hint became ``fast``.
+        """
+        if self._undecided and self.hint is Hint.fast and call.operation is not Operation.send:
+            self._try_shared_memory()
+        name = self._names[0]
+        if len(self._names) > 1:
+            task = Task(Pattern.of(call.operation), _known_bytes(call), self._place.size, keeps_order(call.operator))
+            name = choose(self._names, task, self._place.config.model, self._memory_mib, self.hint)
+        if name not in self._opened:
+            self._opened[name] = TRANSPORTS[name].open(self._place)
+        return self._opened[name]
+
+    def _try_shared_memory(self) -> None:
+        """Open shared memory, if all ranks can."""
+        self._undecided = False
+        name = ChannelName.SharedMemory
+        try:
+            self._opened[name] = TRANSPORTS[name].open(self._place)
+        except ConfigError as error:
+            _log.info("fast channels: no shared memory: %s", error)
+        else:
+            self._names = (*self._names, name)
+
+    def fail(self, error: BaseException) -> None:
+        """Report `error` to the other ranks, where a channel can, and close all channels."""
+        for channel in self._opened.values():
+            channel.fail(error)
+
+    def close(self) -> None:
+        """Close all channels, even if closing one of them fails."""
+        with contextlib.ExitStack() as closing:
+            for channel in self._opened.values():
+                closing.callback(channel.close)
+
+
+def _known_bytes(call: Call) -> int:
+    """Return the size that every rank knows."""
+    if call.dtype is None or (call.shape is not None and call.operation in _ONE_SIDED):
+        return 0
+    return call.count * call.dtype.itemsize
