@@ -84,7 +84,7 @@ class LocalCloud:
         ------
         PortInUseError
             When the endpoint's port is taken.
-        AddressNotHereError
+        AddressNotAvailableError
             When the host is no address of this machine.
         EmulatorError
             When the runtime client is not installed.

@@ -18,7 +18,7 @@ class PortInUseError(EmulatorError):
         )
 
 
-class AddressNotHereError(EmulatorError):
+class AddressNotAvailableError(EmulatorError):
     """An address to listen on belongs to another machine."""
 
     def __init__(self, host: str) -> None:

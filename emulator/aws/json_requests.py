@@ -14,7 +14,7 @@ _MOST_DIGITS = 18
 _ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
-async def read(request: web.BaseRequest, limit: int) -> bytes:
+async def read_body(request: web.BaseRequest, limit: int) -> bytes:
     """Read a body up to a limit, and at most a piece beyond it; the rest is read too, but not kept."""
     body = bytearray()
     async for chunk in request.content.iter_any():

@@ -4,7 +4,7 @@ import errno
 import ipaddress
 import socket
 
-from emulator.errors import AddressNotHereError, PortInUseError
+from emulator.errors import AddressNotAvailableError, PortInUseError
 
 LOOPBACK = "127.0.0.1"
 
@@ -23,7 +23,7 @@ def listen(host: str, port: int) -> socket.socket:
     ------
     PortInUseError
         When the port is taken.
-    AddressNotHereError
+    AddressNotAvailableError
         When the address is no address of this machine.
     """
     listener = socket.socket()
@@ -35,7 +35,7 @@ def listen(host: str, port: int) -> socket.socket:
         if error.errno == errno.EADDRINUSE:
             raise PortInUseError("the AWS endpoint", host, port) from None
         if error.errno == errno.EADDRNOTAVAIL:
-            raise AddressNotHereError(host) from None
+            raise AddressNotAvailableError(host) from None
         raise
     return listener
 

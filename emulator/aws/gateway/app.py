@@ -15,7 +15,7 @@ from emulator.aws.lambda_.http import LambdaApi
 from emulator.aws.lambda_.log_lines import LogSink
 from emulator.aws.limits import MIB
 from emulator.aws.logs.core import LogStore
-from emulator.aws.logs.http import TARGET as LOGS
+from emulator.aws.logs.http import TARGET_PREFIX as LOGS_TARGET
 from emulator.aws.logs.http import LogsApi
 from emulator.aws.s3.core.store import ObjectStore
 from emulator.aws.s3.http.api import S3Api
@@ -131,7 +131,7 @@ def _by_service(
         target = request.headers.get("X-Amz-Target", "")
         if target.startswith(STEP_FUNCTIONS):
             return await step_functions.handle(request)
-        if target.startswith(LOGS):
+        if target.startswith(LOGS_TARGET):
             return await logs.handle(request)
         return await (s3.handle(request) if s3.is_s3(request) else moto.handle(request))
 

@@ -11,7 +11,7 @@ from aiohttp import web
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from moto.s3.models import s3_backends
 
-from emulator.aws.s3.core.objects import Configuration
+from emulator.aws.s3.core.objects import BucketConfiguration
 
 # Moto's time goes into Python code, which more threads than cores do not speed up.
 _THREADS = 4
@@ -31,7 +31,7 @@ class MotoBridge:
         environ = _wsgi_environ(request.method, target, headers.items(), body, request.remote or "")
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._call, environ)
 
-    def restore(self, configurations: Sequence[Configuration]) -> None:
+    def restore(self, configurations: Sequence[BucketConfiguration]) -> None:
         """Let moto know again how buckets were configured before this start."""
         for kept in configurations:
             self._call(_wsgi_environ("PUT", kept.target, kept.headers.items(), kept.body, ""))

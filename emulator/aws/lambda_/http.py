@@ -14,7 +14,7 @@ from typing import Any
 from aiohttp import web
 
 from emulator.aws import limits
-from emulator.aws.json_requests import json_object, read, whole_number
+from emulator.aws.json_requests import json_object, read_body, whole_number
 from emulator.aws.lambda_.core.constraints import Constraints, invalid_parameter
 from emulator.aws.lambda_.core.function_registry import FunctionRegistry, Reference
 from emulator.aws.lambda_.core.invocations import LambdaService
@@ -74,7 +74,7 @@ async def read_json(request: web.Request) -> dict[str, Any]:
     ApiError
         When it has something else, or too much.
     """
-    content = await read(request, _REQUEST_BYTES)
+    content = await read_body(request, _REQUEST_BYTES)
     if len(content) > _REQUEST_BYTES:
         raise ApiError(
             "RequestEntityTooLargeException",
@@ -433,7 +433,7 @@ class LambdaApi:
     async def _invoke(self, request: web.Request) -> web.StreamResponse:
         name, qualifier = request.match_info["name"], request.query.get("Qualifier")
         # If there is more than allowed, the service sees that there is.
-        payload = await read(request, limits.SYNC_PAYLOAD_BYTES)
+        payload = await read_body(request, limits.SYNC_PAYLOAD_BYTES)
         given = Constraints({"InvocationType": request.headers.get("X-Amz-Invocation-Type", _INVOCATION_TYPES[0])})
         kind = given.one_of("InvocationType", _INVOCATION_TYPES[0], _INVOCATION_TYPES)
         given.check()

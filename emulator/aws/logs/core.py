@@ -40,7 +40,7 @@ class LogStream:
 
 
 @dataclass(frozen=True, order=True)
-class Position:
+class EventPosition:
     """A place in the order of events: by time, of one time by arrival, and of what arrived together by its order."""
 
     timestamp: int
@@ -52,7 +52,7 @@ class Position:
 class LogEvent:
     """An event: its place, the time it arrived in ms since 1970, its stream and its text."""
 
-    position: Position
+    position: EventPosition
     ingested: int
     stream: str
     message: str
@@ -99,7 +99,7 @@ class LogStore:
     def __init__(self, state: StateFolder) -> None:
         self._state = state
         self._database = state.database
-        self._known: dict[tuple[str, str], _Ids] = {}
+        self._stream_ids: dict[tuple[str, str], _Ids] = {}
         try:
             self._database.executescript(_SCHEMA)
         except sqlite3.DatabaseError as error:
@@ -107,7 +107,7 @@ class LogStore:
 
     def append(self, group: str, stream: str, messages: Sequence[str]) -> None:
         """Add events with the present time; the group and the stream are made where there are none."""
-        if (group, stream) not in self._known:
+        if (group, stream) not in self._stream_ids:
             now = _now()
             self._database.execute("INSERT OR IGNORE INTO log_groups (name, created) VALUES (?, ?)", (group, now))
             made = (self._group_id(group), stream, now)
@@ -205,7 +205,7 @@ class LogStore:
         *,
         start: int = 0,
         end: int = _FOREVER,
-        after: Position | None = None,
+        after: EventPosition | None = None,
         stream: Callable[[str], bool] = lambda _: True,
     ) -> Iterable[LogEvent]:
         """Return a group's events in order, one by one as they are asked for; change nothing meanwhile.
@@ -224,7 +224,7 @@ class LogStore:
         group_id = self._group_id(group)
         names = self._database.execute("SELECT id, name FROM log_streams WHERE group_id = ?", (group_id,))
         wanted = {stream_id: name for stream_id, name in names if stream(name)}
-        place = after or Position(start, -1, -1)
+        place = after or EventPosition(start, -1, -1)
         query = (
             "SELECT timestamp, number, ingested, stream_id, messages FROM log_batches"
             " WHERE group_id = ? AND (timestamp, number) >= (?, ?) AND timestamp >= ? AND timestamp <= ?"
@@ -234,12 +234,12 @@ class LogStore:
         for timestamp, number, ingested, stream_id, messages in rows:
             if stream_id in wanted:
                 for index, message in enumerate(json.loads(messages)):
-                    position = Position(timestamp, number, index)
+                    position = EventPosition(timestamp, number, index)
                     if position > place:
                         yield LogEvent(position, ingested, wanted[stream_id], message)
 
     def events_of_stream(
-        self, group: str, stream: str, *, start: int, end: int, place: Position | None, backward: bool
+        self, group: str, stream: str, *, start: int, end: int, place: EventPosition | None, backward: bool
     ) -> Iterable[LogEvent]:
         """Return a stream's events one by one as they are asked for; change nothing meanwhile.
 
@@ -256,7 +256,7 @@ class LogStore:
         """
         _, stream_id = self._ids(group, stream)
         sign, order = ("<=", "DESC") if backward else (">=", "ASC")
-        begin = place or (Position(_FOREVER, 0, 0) if backward else Position(-1, 0, 0))
+        begin = place or (EventPosition(_FOREVER, 0, 0) if backward else EventPosition(-1, 0, 0))
         query = (
             "SELECT timestamp, number, ingested, messages FROM log_batches"  # noqa: S608 - constants
             f" WHERE stream_id = ? AND (timestamp, number) {sign} (?, ?) AND timestamp >= ? AND timestamp <= ?"
@@ -266,7 +266,7 @@ class LogStore:
         for timestamp, number, ingested, messages in rows:
             numbered = list(enumerate(json.loads(messages)))
             for index, message in reversed(numbered) if backward else numbered:
-                position = Position(timestamp, number, index)
+                position = EventPosition(timestamp, number, index)
                 if position < begin if backward else position > begin:
                     yield LogEvent(position, ingested, stream, message)
 
@@ -277,18 +277,18 @@ class LogStore:
         return int(row[0])
 
     def _ids(self, group: str, stream: str) -> _Ids:
-        known = self._known.get((group, stream))
+        known = self._stream_ids.get((group, stream))
         if known is None:
             group_id = self._group_id(group)
             query = "SELECT id FROM log_streams WHERE group_id = ? AND name = ?"
             row = self._database.execute(query, (group_id, stream)).fetchone()
             if row is None:
                 raise _missing("stream")
-            known = self._known[group, stream] = (group_id, int(row[0]))
+            known = self._stream_ids[group, stream] = (group_id, int(row[0]))
         return known
 
     def _delete(self, *places: tuple[str, str], value: int) -> None:
-        self._known.clear()
+        self._stream_ids.clear()
         with self._state.transaction():
             for table, column in places:
                 self._database.execute(f"DELETE FROM {table} WHERE {column} = ?", (value,))  # noqa: S608 - constants
@@ -311,7 +311,7 @@ def _exists(what: str) -> ApiError:
 _TERM = re.compile(r'(?P<sign>[-?]?)(?:"(?P<quoted>[^"]*)"|(?P<plain>[^\s"]+))')
 
 
-def matcher(pattern: str) -> Callable[[str], bool]:
+def compile_filter_pattern(pattern: str) -> Callable[[str], bool]:
     """Return a function that tells whether a message matches.
 
     Parameters

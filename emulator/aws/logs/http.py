@@ -9,12 +9,12 @@ from typing import Any
 
 from aiohttp import web
 
-from emulator.aws.json_requests import json_object, read, whole_number
+from emulator.aws.json_requests import json_object, read_body, whole_number
 from emulator.aws.limits import ACCOUNT_ID, LOG_EVENT_BYTES, MIB, REGION
-from emulator.aws.logs.core import LogEvent, LogStore, Position, matcher
+from emulator.aws.logs.core import EventPosition, LogEvent, LogStore, compile_filter_pattern
 from emulator.errors import ApiError
 
-TARGET = "Logs_20140328."
+TARGET_PREFIX = "Logs_20140328."
 _REQUEST_BYTES = 2 * MIB
 # A page of events: https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/cloudwatch_limits_cwl.html
 _PAGE_EVENTS, _PAGE_BYTES = 10_000, MIB
@@ -51,9 +51,9 @@ class LogsApi:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer a request to CloudWatch Logs."""
-        name = request.headers["X-Amz-Target"].removeprefix(TARGET)
+        name = request.headers["X-Amz-Target"].removeprefix(TARGET_PREFIX)
         try:
-            answer = self._operations.get(name, _refuse(name))(await _read(request))
+            answer = self._operations.get(name, _not_emulated(name))(await _read(request))
         except ApiError as error:
             refusal = {"__type": error.code, "message": error.message}
             return _json(refusal, error.status)
@@ -97,7 +97,7 @@ class LogsApi:
                 "storedBytes": group.size,
             }
             described.append(kept if group.retention is None else {**kept, "retentionInDays": group.retention})
-        return _described(body, "logGroups", described)
+        return _description_page(body, "logGroups", described)
 
     def _describe_streams(self, body: _Body) -> dict[str, Any]:
         group, prefix = _group(body), _optional_text(body, "logStreamNamePrefix")
@@ -123,7 +123,7 @@ class LogsApi:
                     **{name: time for name, time in times.items() if time is not None},
                 }
             )
-        return _described(body, "logStreams", described)
+        return _description_page(body, "logStreams", described)
 
     def _put_events(self, body: _Body) -> dict[str, Any]:
         group, stream, given = _group(body), _text(body, "logStreamName"), body.get("logEvents") or []
@@ -145,7 +145,7 @@ class LogsApi:
         names, prefix = body.get("logStreamNames") or [], _optional_text(body, "logStreamNamePrefix")
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise _invalid(f"logStreamNames: expected a list of texts, got {names!r:.80}")
-        matches = matcher(_optional_text(body, "filterPattern"))
+        matches = compile_filter_pattern(_optional_text(body, "filterPattern"))
         events = self._logs.events_of_group(
             _group(body),
             start=_number(body, "startTime", 0),
@@ -187,7 +187,7 @@ class LogsApi:
         page, _ = _page(events, _number(body, "limit", _PAGE_EVENTS, least=1))
         if backward:
             page.reverse()
-        here = position or Position(0, 0, 0)
+        here = position or EventPosition(0, 0, 0)
         first, last = (page[0].position, page[-1].position) if page else (here, here)
         return {
             "events": [
@@ -204,7 +204,7 @@ class LogsApi:
         }
 
 
-def _refuse(name: str) -> Callable[[_Body], dict[str, Any]]:
+def _not_emulated(name: str) -> Callable[[_Body], dict[str, Any]]:
     def refuse(_: _Body) -> dict[str, Any]:
         message = f"CloudWatch Logs: {name} is not emulated"
         raise ApiError("UnknownOperationException", HTTPStatus.BAD_REQUEST, message)
@@ -224,21 +224,21 @@ def _page(events: Iterable[LogEvent], limit: int) -> tuple[list[LogEvent], bool]
     return page, False
 
 
-def _described(body: _Body, name: str, described: list[dict[str, Any]]) -> dict[str, Any]:
+def _description_page(body: _Body, name: str, described: list[dict[str, Any]]) -> dict[str, Any]:
     """Return a page of descriptions; tokens are numbers of entries."""
     start, limit = _number(body, "nextToken", 0), _number(body, "limit", _DESCRIBED, least=1)
     page = {name: described[start : start + limit]}
     return {**page, "nextToken": str(start + limit)} if start + limit < len(described) else page
 
 
-def _token(position: Position) -> str:
+def _token(position: EventPosition) -> str:
     return f"{position.timestamp}/{position.batch}/{position.index}"
 
 
-def _position(token: object) -> Position:
+def _position(token: object) -> EventPosition:
     match [whole_number(part) for part in str(token).split("/")]:
         case [int(timestamp), int(batch), int(index)]:
-            return Position(timestamp, batch, index)
+            return EventPosition(timestamp, batch, index)
     raise _invalid(f"The specified nextToken is invalid: {token!r:.80}")
 
 
@@ -277,7 +277,7 @@ def _invalid(message: str) -> ApiError:
 
 
 async def _read(request: web.BaseRequest) -> _Body:
-    content = await read(request, _REQUEST_BYTES)
+    content = await read_body(request, _REQUEST_BYTES)
     if len(content) > _REQUEST_BYTES:
         raise _invalid(f"Upload too large: more than {_REQUEST_BYTES} bytes")
     return json_object(content)

@@ -19,7 +19,7 @@ _PIECE_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True)
-class Segment:
+class FileRange:
     """A stretch of a body file.
 
     Parameters
@@ -45,7 +45,7 @@ class Body:
         Its size, bytes.
     etag
         MD5 in hex; a multipart object's is the MD5 of its parts' MD5s and ends in ``-N``.
-    segments
+    file_ranges
         Where it lies, in order. Copies and multipart objects share the files of what they were made from.
     content
         The content itself when it lies in no file; listings leave it out.
@@ -55,21 +55,21 @@ class Body:
 
     size: int
     etag: str
-    segments: tuple[Segment, ...] = ()
+    file_ranges: tuple[FileRange, ...] = ()
     content: bytes = b""
     checksum: Checksum | None = None
 
-    def stretch(self, start: int, size: int) -> "Body":
+    def slice(self, start: int, size: int) -> "Body":
         """Return a part of it, from a byte on and so many bytes long; it must lie within."""
         content = self.content[start : start + size]
         found, left = [], size
-        for segment in self.segments:
-            within = min(segment.size - start, left)
+        for file_range in self.file_ranges:
+            within = min(file_range.size - start, left)
             if within > 0:
-                found.append(Segment(segment.file, segment.start + start, within))
+                found.append(FileRange(file_range.file, file_range.start + start, within))
                 left -= within
-            start = max(0, start - segment.size)
-        return replace(self, size=size, segments=tuple(found), content=content)
+            start = max(0, start - file_range.size)
+        return replace(self, size=size, file_ranges=tuple(found), content=content)
 
 
 class BodyFolder:
@@ -86,7 +86,7 @@ class BodyFolder:
     def __init__(self, folder: Path) -> None:
         # A text: this is the path of every request, and pathlib takes longer than the system call.
         self._folder = str(folder)
-        self._holders: Counter[str] = Counter()
+        self._references: Counter[str] = Counter()
 
     def path(self, file: str) -> str:
         """Return where a file lies."""
@@ -105,26 +105,26 @@ class BodyFolder:
         file = uuid.uuid4().hex
         return BodyWriter(file, self.path(file), algorithms, small_bytes)
 
-    def hold(self, segments: Iterable[Segment]) -> None:
-        """Keep the segments' files for one more holder."""
-        self._holders.update({segment.file for segment in segments})
+    def retain(self, file_ranges: Iterable[FileRange]) -> None:
+        """Keep the file_ranges' files for one more holder."""
+        self._references.update({file_range.file for file_range in file_ranges})
 
-    def release(self, segments: Iterable[Segment]) -> None:
+    def release(self, file_ranges: Iterable[FileRange]) -> None:
         """Let a holder go; files without any are removed."""
-        for file in {segment.file for segment in segments}:
-            self._holders[file] -= 1
-            if self._holders[file] <= 0:
-                del self._holders[file]
+        for file in {file_range.file for file_range in file_ranges}:
+            self._references[file] -= 1
+            if self._references[file] <= 0:
+                del self._references[file]
                 os.unlink(self.path(file))  # noqa: PTH108 - see __init__
 
     @contextmanager
-    def held(self, segments: Sequence[Segment]) -> Iterator[None]:
-        """Keep the segments' files for as long as they are read, whatever happens to their object."""
-        self.hold(segments)
+    def retained(self, file_ranges: Sequence[FileRange]) -> Iterator[None]:
+        """Keep the file_ranges' files for as long as they are read, whatever happens to their object."""
+        self.retain(file_ranges)
         try:
             yield
         finally:
-            self.release(segments)
+            self.release(file_ranges)
 
     def read(self, body: Body) -> bytes:
         """Return a body as a whole."""
@@ -134,10 +134,10 @@ class BodyFolder:
         """Return a body piece by piece."""
         if body.content:
             yield body.content
-        for segment in body.segments:
-            with open(self.path(segment.file), "rb", buffering=0) as opened:  # noqa: PTH123 - see __init__
-                opened.seek(segment.start)
-                left = segment.size
+        for file_range in body.file_ranges:
+            with open(self.path(file_range.file), "rb", buffering=0) as opened:  # noqa: PTH123 - see __init__
+                opened.seek(file_range.start)
+                left = file_range.size
                 while left:
                     piece = opened.read(min(left, _PIECE_BYTES))
                     if not piece:
@@ -150,10 +150,10 @@ class BodyFolder:
         with os.scandir(self._folder) as entries:
             return {entry.name: entry.stat().st_size for entry in entries}
 
-    def sweep(self) -> None:
+    def remove_unreferenced(self) -> None:
         """Remove the files without a holder."""
         for file in self.sizes():
-            if file not in self._holders:
+            if file not in self._references:
                 os.unlink(self.path(file))  # noqa: PTH108 - see __init__
 
 
@@ -199,7 +199,7 @@ class BodyWriter:
         if self._file is None:
             return Body(size, etag, content=self._small, checksum=checksum)
         self._file.close()
-        return Body(size, etag, (Segment(self._name, 0, size),), checksum=checksum)
+        return Body(size, etag, (FileRange(self._name, 0, size),), checksum=checksum)
 
     def discard(self) -> None:
         """Give the body up and remove its file."""

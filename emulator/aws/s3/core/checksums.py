@@ -89,7 +89,7 @@ class _Crc:
         return self._value.to_bytes(_crc_bytes(self._algorithm), "big")
 
 
-def running(algorithm: ChecksumAlgorithm) -> RunningChecksum:
+def new_checksum(algorithm: ChecksumAlgorithm) -> RunningChecksum:
     """Return a checksum of nothing yet."""
     match algorithm:
         case ChecksumAlgorithm.SHA1:
@@ -111,7 +111,7 @@ class Digests:
 
     def __init__(self, algorithms: Iterable[ChecksumAlgorithm]) -> None:
         self._md5 = hashlib.md5(usedforsecurity=False)
-        self._checksums = {algorithm: running(algorithm) for algorithm in algorithms}
+        self._checksums = {algorithm: new_checksum(algorithm) for algorithm in algorithms}
         self.size = 0
 
     def update(self, data: bytes | bytearray) -> None:
@@ -130,7 +130,7 @@ class Digests:
         return Checksum(algorithm, base64.b64encode(self._checksums[algorithm].digest()).decode())
 
 
-def of_parts(algorithm: ChecksumAlgorithm, kind: ChecksumType, parts: Sequence[tuple[str, int]]) -> Checksum:
+def combine_checksums(algorithm: ChecksumAlgorithm, kind: ChecksumType, parts: Sequence[tuple[str, int]]) -> Checksum:
     """Compute a multipart object's checksum from those of its parts.
 
     Parameters
@@ -142,7 +142,7 @@ def of_parts(algorithm: ChecksumAlgorithm, kind: ChecksumType, parts: Sequence[t
     """
     digests = [(base64.b64decode(value), size) for value, size in parts]
     if kind is ChecksumType.COMPOSITE:
-        whole = running(algorithm)
+        whole = new_checksum(algorithm)
         for digest, _ in digests:
             whole.update(digest)
         return Checksum(algorithm, f"{base64.b64encode(whole.digest()).decode()}-{len(parts)}", kind)

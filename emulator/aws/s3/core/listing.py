@@ -15,7 +15,7 @@ MAX_KEYS = 1000
 
 
 @dataclass(frozen=True)
-class Selection:
+class ListingQuery:
     """What to list.
 
     Parameters
@@ -38,7 +38,7 @@ class Selection:
 
 
 @dataclass(frozen=True)
-class Page:
+class ListingPage:
     """A page of a listing.
 
     Parameters
@@ -61,7 +61,7 @@ class Page:
 
 
 # The answer to who asks for no entries.
-_NOTHING = Page([], [], is_truncated=False)
+_NOTHING = ListingPage([], [], is_truncated=False)
 
 
 class Listing:
@@ -76,97 +76,99 @@ class Listing:
     def __init__(self, tables: Tables) -> None:
         self._database = tables.database
 
-    def objects(self, selection: Selection, after: str = "") -> Page:
+    def objects(self, listing_query: ListingQuery, after: str = "") -> ListingPage:
         """List the latest versions.
 
         Parameters
         ----------
-        selection
+        listing_query
             What to list.
         after
             The key, or common prefix, after which the page begins.
         """
-        if selection.limit == 0:
+        if listing_query.limit == 0:
             return _NOTHING
         start = after.encode() + b"\0" if after else b""
-        if after and selection.common_prefix(after) == after:
+        if after and listing_query.common_prefix(after) == after:
             start = _successor(after.encode())
         query = (
             f"SELECT {COLUMNS} FROM versions WHERE bucket = ? AND latest AND body IS NOT NULL"  # noqa: S608 - constants
             " AND key >= ? AND (? IS NULL OR key < ?) ORDER BY key LIMIT ?"
         )
-        return self._page(selection, start, lambda *bounds: self._versions(query, selection, *bounds))
+        return self._page(listing_query, start, lambda *bounds: self._versions(query, listing_query, *bounds))
 
-    def all_versions(self, selection: Selection, key_marker: str = "", version_marker: str = "") -> Page:
+    def all_versions(self, listing_query: ListingQuery, key_marker: str = "", version_marker: str = "") -> ListingPage:
         """List all versions and delete markers, of each key the newest first.
 
         Parameters
         ----------
-        selection
+        listing_query
             What to list.
         key_marker, version_marker
             The last entry of the page before: a key with a version's id, or a key or common prefix alone.
         """
-        if selection.limit == 0:
+        if listing_query.limit == 0:
             return _NOTHING
         query = (
             f"SELECT {COLUMNS} FROM versions WHERE bucket = ? AND key >= ?"  # noqa: S608 - constants
             " AND (? IS NULL OR key < ?) ORDER BY key, latest DESC, number DESC LIMIT ?"
         )
         start = key_marker.encode() + b"\0" if key_marker else b""
-        if key_marker and selection.common_prefix(key_marker) == key_marker:
+        if key_marker and listing_query.common_prefix(key_marker) == key_marker:
             start = _successor(key_marker.encode())
         if not version_marker:
-            return self._page(selection, start, lambda *bounds: self._versions(query, selection, *bounds))
-        rest = self._rest_of_key(selection, key_marker, version_marker)
-        if len(rest) > selection.limit:
-            return Page(rest[: selection.limit], [], is_truncated=True)
-        others = Selection(selection.bucket, selection.prefix, selection.delimiter, selection.limit - len(rest))
+            return self._page(listing_query, start, lambda *bounds: self._versions(query, listing_query, *bounds))
+        rest = self._older_versions(listing_query, key_marker, version_marker)
+        if len(rest) > listing_query.limit:
+            return ListingPage(rest[: listing_query.limit], [], is_truncated=True)
+        others = ListingQuery(
+            listing_query.bucket, listing_query.prefix, listing_query.delimiter, listing_query.limit - len(rest)
+        )
         page = self._page(others, start, lambda *bounds: self._versions(query, others, *bounds))
-        return Page([*rest, *page.versions], page.common_prefixes, page.is_truncated)
+        return ListingPage([*rest, *page.versions], page.common_prefixes, page.is_truncated)
 
-    def _rest_of_key(self, selection: Selection, key: str, version_id: str) -> list[ObjectVersion]:
+    def _older_versions(self, listing_query: ListingQuery, key: str, version_id: str) -> list[ObjectVersion]:
         """Return a key's versions that are older than the one given."""
         marker = "SELECT number FROM versions WHERE bucket = ?1 AND key = ?2 AND version_id = ?3"
         query = (
             f"SELECT {COLUMNS} FROM versions WHERE bucket = ?1 AND key = ?2 AND number < ({marker})"  # noqa: S608 - constants
             " ORDER BY number DESC LIMIT ?4"
         )
-        rows = self._database.execute(query, (selection.bucket, key.encode(), version_id, selection.limit + 1))
+        rows = self._database.execute(query, (listing_query.bucket, key.encode(), version_id, listing_query.limit + 1))
         return [version_of(row) for row in rows]
 
     def _versions(
-        self, query: str, selection: Selection, start: bytes, end: bytes | None, limit: int
+        self, query: str, listing_query: ListingQuery, start: bytes, end: bytes | None, limit: int
     ) -> Iterator[ObjectVersion]:
-        rows = self._database.execute(query, (selection.bucket, start, end, end, limit))
+        rows = self._database.execute(query, (listing_query.bucket, start, end, end, limit))
         return map(version_of, rows)
 
     def _page(
         self,
-        selection: Selection,
+        listing_query: ListingQuery,
         start: bytes,
         versions: Callable[[bytes, bytes | None, int], Iterator[ObjectVersion]],
-    ) -> Page:
+    ) -> ListingPage:
         """Fill a page from a position on; each common prefix ends a query, and the next one begins behind it."""
-        prefix = selection.prefix.encode()
+        prefix = listing_query.prefix.encode()
         end = _successor(prefix) if prefix else None
         start = max(start, prefix)
         found: list[ObjectVersion] = []
         rolled_up: list[str] = []
         while True:
             # One more than the page holds tells whether there are more.
-            missing = selection.limit + 1 - len(found) - len(rolled_up)
+            missing = listing_query.limit + 1 - len(found) - len(rolled_up)
             for version in versions(start, end, missing):
-                if len(found) + len(rolled_up) == selection.limit:
-                    return Page(found, rolled_up, is_truncated=True)
-                common = selection.common_prefix(version.key)
+                if len(found) + len(rolled_up) == listing_query.limit:
+                    return ListingPage(found, rolled_up, is_truncated=True)
+                common = listing_query.common_prefix(version.key)
                 if common:
                     rolled_up.append(common)
                     start = _successor(common.encode())
                     break
                 found.append(version)
             else:
-                return Page(found, rolled_up, is_truncated=False)
+                return ListingPage(found, rolled_up, is_truncated=False)
 
 
 def _successor(prefix: bytes) -> bytes:

@@ -18,16 +18,16 @@ from emulator.aws.s3.core.tables import (
     ObjectVersion,
     Tables,
     Versioning,
-    body_json,
-    body_of,
-    description_json,
-    description_of,
+    body_from_json,
+    body_to_json,
+    metadata_from_json,
+    metadata_to_json,
 )
 from emulator.errors import ApiError
 
 
 @dataclass(frozen=True)
-class Configuration:
+class BucketConfiguration:
     """A request that gave a bucket a part of its configuration, as moto understands it.
 
     Parameters
@@ -106,19 +106,19 @@ class Buckets:
         """Remove an empty bucket with its uploads and its configuration."""
         with self._tables.transaction() as released:
             parts = "SELECT body FROM parts JOIN uploads USING (upload_id) WHERE bucket = ?"
-            released.extend(body_of(record).segments for (record,) in self._database.execute(parts, (name,)))
+            released.extend(body_from_json(record).file_ranges for (record,) in self._database.execute(parts, (name,)))
             uploads = "SELECT upload_id FROM uploads WHERE bucket = ?"
             self._database.execute(f"DELETE FROM parts WHERE upload_id IN ({uploads})", (name,))  # noqa: S608 - constants
             self._database.execute("DELETE FROM uploads WHERE bucket = ?", (name,))
             self._database.execute("DELETE FROM configurations WHERE bucket = ?", (name,))
             self._database.execute("DELETE FROM buckets WHERE name = ?", (name,))
 
-    def configurations(self) -> list[Configuration]:
+    def configurations(self) -> list[BucketConfiguration]:
         """Return what all buckets were configured with; a bucket's creation comes before the rest of it."""
         rows = self._database.execute("SELECT target, headers, body FROM configurations ORDER BY bucket, target")
-        return [Configuration(target, json.loads(headers), body) for target, headers, body in rows]
+        return [BucketConfiguration(target, json.loads(headers), body) for target, headers, body in rows]
 
-    def set_configuration(self, name: str, configuration: Configuration) -> None:
+    def set_configuration(self, name: str, configuration: BucketConfiguration) -> None:
         """Keep a part of a bucket's configuration in place of what it was before."""
         row = (name, configuration.target, json.dumps(dict(configuration.headers)), configuration.body)
         self._database.execute("INSERT OR REPLACE INTO configurations VALUES (?, ?, ?, ?)", row)
@@ -133,7 +133,7 @@ _ALL_COLUMNS = f"{COLUMNS}, content"
 
 
 @dataclass(frozen=True)
-class Deleted:
+class DeleteResult:
     """What a delete came to: the version that is gone or was made, if any, and whether that is a delete marker."""
 
     version_id: str = ""
@@ -142,13 +142,13 @@ class Deleted:
 
 def version_of(row: tuple[Any, ...]) -> ObjectVersion:
     """Return the version that a row of `COLUMNS` tells of, with its content if the row goes on with that."""
-    key, version_id, modified, body, description, part_sizes, upload_id, latest, *content = row
+    key, version_id, modified, body, metadata, part_sizes, upload_id, latest, *content = row
     return ObjectVersion(
         key=key.decode(),
         version_id=version_id,
         modified=modified,
-        body=None if body is None else body_of(body, *content),
-        description=description_of(description),
+        body=None if body is None else body_from_json(body, *content),
+        metadata=metadata_from_json(metadata),
         part_sizes=tuple(json.loads(part_sizes)),
         upload_id=upload_id,
         is_latest=bool(latest),
@@ -232,8 +232,8 @@ class Objects:
             version.key.encode(),
             version.version_id,
             version.modified,
-            None if version.body is None else body_json(version.body),
-            description_json(version.description),
+            None if version.body is None else body_to_json(version.body),
+            metadata_to_json(version.metadata),
             json.dumps(version.part_sizes),
             version.upload_id,
             True,
@@ -243,9 +243,9 @@ class Objects:
         query = f"INSERT INTO versions ({_ALL_COLUMNS}, bucket) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants
         self._database.execute(query, row)
         if version.body is not None:
-            self._tables.bodies.hold(version.body.segments)
+            self._tables.bodies.retain(version.body.file_ranges)
 
-    def delete(self, bucket: str, key: str, version_id: str = "") -> Deleted:
+    def delete(self, bucket: str, key: str, version_id: str = "") -> DeleteResult:
         """Delete a version, or, without a version's id, the object as its bucket's versioning has it.
 
         Raises
@@ -255,26 +255,26 @@ class Objects:
         """
         if not version_id and self._buckets.get(bucket).versioning is not Versioning.OFF:
             marker = self.put(bucket, ObjectVersion(key, "", 0, body=None))
-            return Deleted(marker.version_id, is_marker=True)
+            return DeleteResult(marker.version_id, is_marker=True)
         found = self.find(bucket, key, version_id or NULL_VERSION)
         if found is None:
-            return Deleted(version_id)
+            return DeleteResult(version_id)
         with self._tables.transaction() as released:
             released.extend(self._remove(bucket, key.encode(), found.version_id))
             if found.is_latest:
                 newest = "SELECT max(number) FROM versions WHERE bucket = ? AND key = ?"
                 query = f"UPDATE versions SET latest = 1 WHERE number = ({newest})"  # noqa: S608 - constants
                 self._database.execute(query, (bucket, key.encode()))
-        return Deleted(version_id, is_marker=bool(version_id) and found.body is None)
+        return DeleteResult(version_id, is_marker=bool(version_id) and found.body is None)
 
     def set_tags(self, bucket: str, version: ObjectVersion, tags: Mapping[str, str]) -> None:
         """Give a version other tags."""
-        description = description_json(replace(version.description, tags=tags))
+        metadata = metadata_to_json(replace(version.metadata, tags=tags))
         query = "UPDATE versions SET description = ? WHERE bucket = ? AND key = ? AND version_id = ?"
-        self._database.execute(query, (description, bucket, version.key.encode(), version.version_id))
+        self._database.execute(query, (metadata, bucket, version.key.encode(), version.version_id))
 
     def _remove(self, bucket: str, key: bytes, version_id: str) -> list[Any]:
-        """Delete a row; return its segments, to be released."""
+        """Delete a row; return its file_ranges, to be released."""
         query = "DELETE FROM versions WHERE bucket = ? AND key = ? AND version_id = ? RETURNING body"
         rows = self._database.execute(query, (bucket, key, version_id)).fetchall()
-        return [body_of(body).segments for (body,) in rows if body is not None]
+        return [body_from_json(body).file_ranges for (body,) in rows if body is not None]

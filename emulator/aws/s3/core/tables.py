@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 
-from emulator.aws.s3.core.bodies import Body, BodyFolder, Segment
+from emulator.aws.s3.core.bodies import Body, BodyFolder, FileRange
 from emulator.aws.s3.core.checksums import Checksum, ChecksumAlgorithm, ChecksumType
 from emulator.aws.state import StateFolder
 
@@ -42,7 +42,7 @@ class Bucket:
 
 
 @dataclass(frozen=True)
-class Description:
+class ObjectMetadata:
     """What is said of an object besides its content.
 
     Parameters
@@ -74,7 +74,7 @@ class ObjectVersion:
         Seconds since 1970.
     body
         Its content; None for a delete marker.
-    description
+    metadata
         What is said of it.
     part_sizes
         Sizes of the parts of a multipart object, bytes.
@@ -88,7 +88,7 @@ class ObjectVersion:
     version_id: str
     modified: float
     body: Body | None
-    description: Description = field(default_factory=Description)
+    metadata: ObjectMetadata = field(default_factory=ObjectMetadata)
     part_sizes: tuple[int, ...] = ()
     upload_id: str = ""
     is_latest: bool = True
@@ -104,7 +104,7 @@ class Upload:
         As in the API.
     created
         Seconds since 1970.
-    description
+    metadata
         For the object.
     algorithm, kind
         The checksum that the object will have, if one was asked for.
@@ -114,7 +114,7 @@ class Upload:
     bucket: str
     key: str
     created: float
-    description: Description
+    metadata: ObjectMetadata
     algorithm: ChecksumAlgorithm | None
     kind: ChecksumType
 
@@ -128,12 +128,12 @@ class Part:
     modified: float
 
 
-def body_json(body: Body) -> str:
+def body_to_json(body: Body) -> str:
     """Return a body's record for the database."""
     checksum = body.checksum
     return json.dumps(
         {
-            "segments": [[segment.file, segment.start, segment.size] for segment in body.segments],
+            "segments": [[file_range.file, file_range.start, file_range.size] for file_range in body.file_ranges],
             "size": body.size,
             "etag": body.etag,
             "checksum": checksum and [checksum.algorithm.value, checksum.value, checksum.kind.value],
@@ -141,25 +141,25 @@ def body_json(body: Body) -> str:
     )
 
 
-def body_of(record: str, content: bytes = b"") -> Body:
+def body_from_json(record: str, content: bytes = b"") -> Body:
     """Return the body that a record of the database tells of, with the content that was kept beside it."""
     found = json.loads(record)
     checksum = None
     if found["checksum"]:
         algorithm, value, kind = found["checksum"]
         checksum = Checksum(ChecksumAlgorithm(algorithm), value, ChecksumType(kind))
-    segments = tuple(Segment(*segment) for segment in found["segments"])
-    return Body(found["size"], found["etag"], segments, content, checksum)
+    file_ranges = tuple(FileRange(*file_range) for file_range in found["segments"])
+    return Body(found["size"], found["etag"], file_ranges, content, checksum)
 
 
-def description_json(description: Description) -> str:
-    """Return a description's record for the database."""
-    return json.dumps(asdict(description))
+def metadata_to_json(metadata: ObjectMetadata) -> str:
+    """Return a metadata's record for the database."""
+    return json.dumps(asdict(metadata))
 
 
-def description_of(record: str) -> Description:
-    """Return the description that a record of the database tells of."""
-    return Description(**json.loads(record))
+def metadata_from_json(record: str) -> ObjectMetadata:
+    """Return the metadata that a record of the database tells of."""
+    return ObjectMetadata(**json.loads(record))
 
 
 # Keys are kept as UTF-8: S3 lists in the order of its bytes. A larger number is a later version.
@@ -217,29 +217,29 @@ class Tables:
         self.bodies = BodyFolder(state.folder("bodies"))
         try:
             self.database.executescript(_SCHEMA)
-            self._hold_bodies(state)
+            self._retain_bodies(state)
         except sqlite3.DatabaseError as error:
             raise state.damaged(f"objects: {error}") from error
-        self.bodies.sweep()
+        self.bodies.remove_unreferenced()
 
     @contextmanager
-    def transaction(self) -> Iterator[list[tuple[Segment, ...]]]:
+    def transaction(self) -> Iterator[list[tuple[FileRange, ...]]]:
         """Commit all that happens within, or nothing; what is put into the list is released after the commit."""
-        released: list[tuple[Segment, ...]] = []
+        released: list[tuple[FileRange, ...]] = []
         with self._state.transaction():
             yield released
         # Only now: until the commit, a kill must find the old files.
-        for segments in released:
-            self.bodies.release(segments)
+        for file_ranges in released:
+            self.bodies.release(file_ranges)
 
-    def _hold_bodies(self, state: StateFolder) -> None:
+    def _retain_bodies(self, state: StateFolder) -> None:
         held: Iterable[tuple[str]] = self.database.execute(
             "SELECT body FROM versions WHERE body IS NOT NULL UNION ALL SELECT body FROM parts"
         )
         sizes = self.bodies.sizes()
         for (record,) in held:
-            segments = body_of(record).segments
-            for segment in segments:
-                if sizes.get(segment.file, -1) < segment.start + segment.size:
-                    raise state.damaged(f"the body file {segment.file} is missing or too short")
-            self.bodies.hold(segments)
+            file_ranges = body_from_json(record).file_ranges
+            for file_range in file_ranges:
+                if sizes.get(file_range.file, -1) < file_range.start + file_range.size:
+                    raise state.damaged(f"the body file {file_range.file} is missing or too short")
+            self.bodies.retain(file_ranges)

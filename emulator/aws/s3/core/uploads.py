@@ -12,19 +12,19 @@ from typing import Any
 
 from emulator.aws.limits import MIB
 from emulator.aws.s3.core.bodies import Body
-from emulator.aws.s3.core.checksums import Checksum, ChecksumAlgorithm, ChecksumType, of_parts
+from emulator.aws.s3.core.checksums import Checksum, ChecksumAlgorithm, ChecksumType, combine_checksums
 from emulator.aws.s3.core.errors import bad_request, no_such_upload
 from emulator.aws.s3.core.objects import Objects
 from emulator.aws.s3.core.tables import (
-    Description,
+    ObjectMetadata,
     ObjectVersion,
     Part,
     Tables,
     Upload,
-    body_json,
-    body_of,
-    description_json,
-    description_of,
+    body_from_json,
+    body_to_json,
+    metadata_from_json,
+    metadata_to_json,
 )
 
 # All parts but the last.
@@ -62,18 +62,18 @@ class Uploads:
         self,
         bucket: str,
         key: str,
-        description: Description,
+        metadata: ObjectMetadata,
         algorithm: ChecksumAlgorithm | None,
         kind: ChecksumType,
     ) -> Upload:
         """Begin an upload into a bucket that exists."""
-        upload = Upload(uuid.uuid4().hex, bucket, key, time.time(), description, algorithm, kind)
+        upload = Upload(uuid.uuid4().hex, bucket, key, time.time(), metadata, algorithm, kind)
         row = (
             upload.upload_id,
             bucket,
             key.encode(),
             upload.created,
-            description_json(description),
+            metadata_to_json(metadata),
             algorithm and algorithm.value,
             kind.value,
         )
@@ -106,17 +106,17 @@ class Uploads:
         with self._tables.transaction() as released:
             old = "DELETE FROM parts WHERE upload_id = ? AND number = ? RETURNING body"
             rows = self._database.execute(old, (upload.upload_id, number)).fetchall()
-            released.extend(body_of(record).segments for (record,) in rows)
-            row = (upload.upload_id, number, part.modified, body_json(body))
+            released.extend(body_from_json(record).file_ranges for (record,) in rows)
+            row = (upload.upload_id, number, part.modified, body_to_json(body))
             self._database.execute("INSERT INTO parts VALUES (?, ?, ?, ?)", row)
-            self._tables.bodies.hold(body.segments)
+            self._tables.bodies.retain(body.file_ranges)
         return part
 
     def parts(self, upload: Upload) -> list[Part]:
         """Return an upload's parts, by number."""
         query = "SELECT number, body, modified FROM parts WHERE upload_id = ? ORDER BY number"
         rows = self._database.execute(query, (upload.upload_id,))
-        return [Part(number, body_of(body), modified) for number, body, modified in rows]
+        return [Part(number, body_from_json(body), modified) for number, body, modified in rows]
 
     def complete(self, upload: Upload, listed: Sequence[ListedPart]) -> ObjectVersion:
         """Make the object out of the parts named; the others are dropped.
@@ -128,20 +128,20 @@ class Uploads:
         ApiError
             InvalidPart, InvalidPartOrder or EntityTooSmall; the upload goes on then.
         """
-        chosen = self._chosen(upload, listed)
+        chosen = self._validated_parts(upload, listed)
         etags = b"".join(bytes.fromhex(part.body.etag) for part in chosen)
         checksum = None
         if upload.algorithm is not None:
             values = [(part.body.checksum.value, part.body.size) for part in chosen if part.body.checksum]
-            checksum = of_parts(upload.algorithm, upload.kind, values)
+            checksum = combine_checksums(upload.algorithm, upload.kind, values)
         body = Body(
             size=sum(part.body.size for part in chosen),
             etag=f"{hashlib.md5(etags, usedforsecurity=False).hexdigest()}-{len(chosen)}",
-            segments=tuple(segment for part in chosen for segment in part.body.segments),
+            file_ranges=tuple(file_range for part in chosen for file_range in part.body.file_ranges),
             checksum=checksum,
         )
         sizes = tuple(part.body.size for part in chosen)
-        version = ObjectVersion(upload.key, "", 0, body, upload.description, sizes, upload.upload_id)
+        version = ObjectVersion(upload.key, "", 0, body, upload.metadata, sizes, upload.upload_id)
         kept = self._objects.put(upload.bucket, version)
         # A kill in between leaves the object and the upload, as if the answer to the caller had been lost.
         self.abort(upload)
@@ -150,11 +150,11 @@ class Uploads:
     def abort(self, upload: Upload) -> None:
         """Drop an upload and its parts."""
         with self._tables.transaction() as released:
-            released.extend(part.body.segments for part in self.parts(upload))
+            released.extend(part.body.file_ranges for part in self.parts(upload))
             self._database.execute("DELETE FROM parts WHERE upload_id = ?", (upload.upload_id,))
             self._database.execute("DELETE FROM uploads WHERE upload_id = ?", (upload.upload_id,))
 
-    def _chosen(self, upload: Upload, listed: Sequence[ListedPart]) -> list[Part]:
+    def _validated_parts(self, upload: Upload, listed: Sequence[ListedPart]) -> list[Part]:
         kept = {part.number: part for part in self.parts(upload)}
         numbers = [part.number for part in listed]
         if not listed:
@@ -182,13 +182,13 @@ class Uploads:
 
 
 def _upload_of(row: tuple[Any, ...]) -> Upload:
-    upload_id, bucket, key, created, description, algorithm, kind = row
+    upload_id, bucket, key, created, metadata, algorithm, kind = row
     return Upload(
         upload_id,
         bucket,
         key.decode(),
         created,
-        description_of(description),
+        metadata_from_json(metadata),
         algorithm and ChecksumAlgorithm(algorithm),
         ChecksumType(kind),
     )

@@ -85,7 +85,7 @@ class S3Api:
         listing = ListingApi(store)
         buckets = BucketApi(store, transfer, moto)
         # The first operation applies whose query parameters and copy source are all in the request.
-        self._of_objects: dict[str, list[_Route]] = {
+        self._object_routes: dict[str, list[_Route]] = {
             "GET": [
                 ({"uploadId"}, uploads.list_parts),
                 ({"tagging"}, objects.get_tags),
@@ -98,14 +98,14 @@ class S3Api:
                 ({"partNumber", "uploadId", _COPY_SOURCE}, uploads.copy_part),
                 ({"partNumber", "uploadId"}, uploads.put_part),
                 ({"tagging"}, objects.put_tags),
-                ({"acl"}, _refuse_acl),
+                ({"acl"}, _acl_not_emulated),
                 ({_COPY_SOURCE}, objects.copy),
                 (set(), objects.put),
             ],
             "POST": [({"uploads"}, uploads.create), ({"uploadId"}, uploads.complete)],
             "DELETE": [({"uploadId"}, uploads.abort), ({"tagging"}, objects.delete_tags), (set(), objects.delete)],
         }
-        self._of_buckets: dict[str, list[_Route]] = {
+        self._bucket_routes: dict[str, list[_Route]] = {
             "GET": [
                 ({"versions"}, listing.versions),
                 ({"uploads"}, listing.uploads),
@@ -114,7 +114,7 @@ class S3Api:
             ],
             "HEAD": [(set(), buckets.head)],
             "PUT": [({"versioning"}, buckets.set_versioning), (set(), buckets.create)],
-            "POST": [({"delete"}, objects.delete_several)],
+            "POST": [({"delete"}, objects.delete_objects)],
             "DELETE": [(set(), buckets.delete)],
         }
         self._list_buckets = listing.buckets
@@ -131,7 +131,7 @@ class S3Api:
             request = s3_request(http)
             response = await self._operation(request)(request)
         except ApiError as error:
-            return _refusal(http, error)
+            return _error_response(http, error)
         except aiohttp.ClientPayloadError as error:
             raise ConnectionResetError("the client went away before its request's end") from error
         return response
@@ -149,7 +149,7 @@ class S3Api:
         for name in _NOT_EMULATED:
             if request.key and name in request.query:
                 raise not_implemented(f"S3: {method} ?{name}")
-        operations = (self._of_objects if request.key else self._of_buckets).get(method, [])
+        operations = (self._object_routes if request.key else self._bucket_routes).get(method, [])
         given = request.query.keys() | ({_COPY_SOURCE} if request.header(_COPY_SOURCE) else set())
         for required, operation in operations:
             if required <= given:
@@ -157,11 +157,11 @@ class S3Api:
         raise not_implemented(f"S3: {method} {request.http.raw_path}")
 
 
-async def _refuse_acl(_: S3Request) -> web.StreamResponse:
+async def _acl_not_emulated(_: S3Request) -> web.StreamResponse:
     raise not_implemented("S3: access control lists of objects")
 
 
-def _refusal(http: web.BaseRequest, error: ApiError) -> web.Response:
+def _error_response(http: web.BaseRequest, error: ApiError) -> web.Response:
     request_id = uuid.uuid4().hex
     headers = {name: value for name, value in error.details.items() if name.startswith("x-amz-")}
     headers["x-amz-request-id"] = request_id

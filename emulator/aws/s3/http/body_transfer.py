@@ -82,12 +82,12 @@ class ChunkedDecoder:
             end = data.find(b"\n", position)
             self._line += data[position : end if end >= 0 else None]
             if len(self._line) > _LINE_BYTES:
-                raise _broken(f"a line of more than {_LINE_BYTES} bytes")
+                raise _invalid_encoding(f"a line of more than {_LINE_BYTES} bytes")
             if end < 0:
                 break
             position = end + 1
             line, self._line = self._line.removesuffix(b"\r"), b""
-            self._take_line(line)
+            self._parse_line(line)
         return pieces
 
     def finish(self) -> None:
@@ -101,7 +101,7 @@ class ChunkedDecoder:
         if not (self._ended or self._in_trailers):
             raise bad_request("IncompleteBody", "The request body terminated unexpectedly: its last chunk is missing")
 
-    def _take_line(self, line: bytes) -> None:
+    def _parse_line(self, line: bytes) -> None:
         if self._in_trailers:
             if not line:
                 self._ended = True
@@ -109,19 +109,19 @@ class ChunkedDecoder:
             name, colon, value = line.decode("latin-1").partition(":")
             self._lines_left -= 1
             if not colon or self._lines_left < 0:
-                raise _broken(f"{line[:80]!r} is no trailer, or one too many")
+                raise _invalid_encoding(f"{line[:80]!r} is no trailer, or one too many")
             self.trailers[name.strip().lower()] = value.strip()
         elif line:
             try:
                 self._left = int(line.partition(b";")[0], 16)
             except ValueError:
-                raise _broken(f"expected a chunk's size in hex, got {line[:80]!r}") from None
+                raise _invalid_encoding(f"expected a chunk's size in hex, got {line[:80]!r}") from None
             if self._left < 0:
-                raise _broken(f"a chunk of {self._left} bytes")
+                raise _invalid_encoding(f"a chunk of {self._left} bytes")
             self._in_data, self._in_trailers = self._left > 0, self._left == 0
 
 
-def _broken(what: str) -> Exception:
+def _invalid_encoding(what: str) -> Exception:
     return bad_request("InvalidRequest", f"the body is not in the aws-chunked encoding: {what}")
 
 
@@ -154,7 +154,7 @@ class BodyTransfer:
         self._threads = threads
 
     @asynccontextmanager
-    async def received(
+    async def receive(
         self, request: S3Request, wanted: ChecksumAlgorithm | None = None, small_bytes: int = SMALL_BYTES
     ) -> AsyncIterator[Body]:
         """Receive a request's body; within, it is there for an object to take hold of.
@@ -173,7 +173,7 @@ class BodyTransfer:
         ApiError
             When it is not what its length, its Content-MD5 or its checksum say, or is too large.
         """
-        sent = _sent_algorithm(request)
+        sent = _checksum_algorithm(request)
         if sent and wanted and sent is not wanted:
             message = (
                 f"Checksum Type mismatch occurred, expected checksum Type: {wanted.value.lower()}, "
@@ -183,17 +183,17 @@ class BodyTransfer:
         algorithm = sent or wanted
         writer = self._bodies.writer([algorithm] if algorithm else [], small_bytes)
         try:
-            trailers = await self._receive(request, writer)
+            trailers = await self._write_body(request, writer)
             checksum = writer.digests.checksum(algorithm) if algorithm else None
             _verify(request, trailers, writer.digests, checksum)
             body = writer.finish(checksum)
         except BaseException:
             writer.discard()
             raise
-        with self._bodies.held(body.segments):
+        with self._bodies.retained(body.file_ranges):
             yield body
 
-    async def hashed(self, source: Body, algorithm: ChecksumAlgorithm | None) -> Body:
+    async def copy_by_reference(self, source: Body, algorithm: ChecksumAlgorithm | None) -> Body:
         """Return a stretch of a body as a body of its own; files are read, not copied."""
         loop = asyncio.get_running_loop()
         algorithms = [algorithm] if algorithm else []
@@ -205,7 +205,7 @@ class BodyTransfer:
         for piece in self._bodies.pieces(source):
             await loop.run_in_executor(self._threads, digests.update, piece)
         checksum = algorithm and digests.checksum(algorithm)
-        return Body(source.size, digests.md5().hex(), source.segments, checksum=checksum)
+        return Body(source.size, digests.md5().hex(), source.file_ranges, checksum=checksum)
 
     async def read_document(self, request: S3Request) -> bytes:
         """Receive a small body as a whole.
@@ -213,10 +213,10 @@ class BodyTransfer:
         Raises
         ------
         ApiError
-            As `received`.
+            As `receive`.
         """
         body = bytearray()
-        algorithm = _sent_algorithm(request)
+        algorithm = _checksum_algorithm(request)
         digests = Digests([algorithm] if algorithm else [])
         decoder = _decoder(request)
         async for chunk in request.http.content.iter_any():
@@ -237,19 +237,19 @@ class BodyTransfer:
             return web.Response(status=status, headers=headers, body=self._bodies.read(body))
         response = web.StreamResponse(status=status, headers=headers)
         response.content_length = body.size
-        with self._bodies.held(body.segments):
+        with self._bodies.retained(body.file_ranges):
             await response.prepare(request)
-            for segment in body.segments:
+            for file_range in body.file_ranges:
                 transport = request.transport
                 if transport is None:
                     raise ConnectionResetError("the client has gone")
                 # A local file that exists: opening it is no wait.
-                with FileIO(self._bodies.path(segment.file)) as opened:
-                    await asyncio.get_running_loop().sendfile(transport, opened, segment.start, segment.size)
+                with FileIO(self._bodies.path(file_range.file)) as opened:
+                    await asyncio.get_running_loop().sendfile(transport, opened, file_range.start, file_range.size)
             await response.write_eof()
         return response
 
-    async def _receive(self, request: S3Request, writer: BodyWriter) -> Mapping[str, str]:
+    async def _write_body(self, request: S3Request, writer: BodyWriter) -> Mapping[str, str]:
         """Write a body as it comes; return its trailers."""
         loop = asyncio.get_running_loop()
         decoder = _decoder(request)
@@ -257,9 +257,9 @@ class BodyTransfer:
         batch: list[bytes] = []
         size = 0
         try:
-            async with asyncio.timeout(_STALLED_S) as patience:
+            async with asyncio.timeout(_STALLED_S) as timeout:
                 async for chunk in request.http.content.iter_any():
-                    patience.reschedule(loop.time() + _STALLED_S)
+                    timeout.reschedule(loop.time() + _STALLED_S)
                     pieces = decoder.feed(chunk)
                     batch += pieces
                     size += sum(map(len, pieces))
@@ -301,7 +301,7 @@ def _decoder(request: S3Request) -> PlainDecoder | ChunkedDecoder:
     return ChunkedDecoder() if chunked else PlainDecoder()
 
 
-def _sent_algorithm(request: S3Request) -> ChecksumAlgorithm | None:
+def _checksum_algorithm(request: S3Request) -> ChecksumAlgorithm | None:
     """Return the algorithm of the checksum that a request has as a header, or announces as a trailer or by name."""
     for header, algorithm in _ALGORITHMS.items():
         if request.header(header):

@@ -14,8 +14,8 @@ from aiohttp import web
 
 from emulator.aws.json_requests import whole_number
 from emulator.aws.s3.core.errors import bad_request
-from emulator.aws.s3.core.listing import MAX_KEYS, Page, Selection
-from emulator.aws.s3.core.objects import Configuration
+from emulator.aws.s3.core.listing import MAX_KEYS, ListingPage, ListingQuery
+from emulator.aws.s3.core.objects import BucketConfiguration
 from emulator.aws.s3.core.store import ObjectStore
 from emulator.aws.s3.core.tables import ObjectVersion, Versioning
 from emulator.aws.s3.http import xml
@@ -84,16 +84,18 @@ class BucketApi:
         """Pass a request about a bucket's configuration to moto; keep what changed."""
         response = await self._moto(request.http)
         if response.status < HTTPStatus.BAD_REQUEST:
-            await self._keep(request)
+            await self._store_configuration(request)
         return response
 
-    async def _keep(self, request: S3Request) -> None:
+    async def _store_configuration(self, request: S3Request) -> None:
         http = request.http
         if http.method == "PUT":
             headers = {name: value for name, value in http.headers.items() if _KEPT_HEADERS.fullmatch(name)}
             # Moto takes the region from the signature's scope; the signature itself is not kept.
             headers["Authorization"] = f"AWS4-HMAC-SHA256 Credential=local/20000101/{request.region}/s3/aws4_request"
-            self._buckets.set_configuration(request.bucket, Configuration(http.raw_path, headers, await http.read()))
+            self._buckets.set_configuration(
+                request.bucket, BucketConfiguration(http.raw_path, headers, await http.read())
+            )
         elif http.method == "DELETE":
             self._buckets.delete_configuration(request.bucket, http.raw_path)
 
@@ -128,58 +130,58 @@ class ListingApi:
     async def objects(self, request: S3Request) -> web.StreamResponse:
         """ListObjects and ListObjectsV2."""
         bucket = self._store.buckets.get(request.bucket)
-        selection, shown = _selection(request), _shown(request)
+        listing_query, encode = _listing_query(request), _key_encoder(request)
         if request.query.get("list-type") != "2":
             marker = request.query.get("marker", "")
-            page = self._store.listing.objects(selection, marker)
+            page = self._store.listing.objects(listing_query, marker)
             content = {
                 "Name": bucket.name,
-                "Prefix": shown(selection.prefix),
-                "Marker": shown(marker),
-                "NextMarker": shown(page.last) if page.is_truncated and selection.delimiter else None,
-                **_common(request, selection, page),
+                "Prefix": encode(listing_query.prefix),
+                "Marker": encode(marker),
+                "NextMarker": encode(page.last) if page.is_truncated and listing_query.delimiter else None,
+                **_common(request, listing_query, page),
             }
-            return xml.response("ListBucketResult", {**content, **_entries(page, shown, with_owner=True)})
+            return xml.response("ListBucketResult", {**content, **_entries(page, encode, with_owner=True)})
         token, start_after = request.query.get("continuation-token"), request.query.get("start-after", "")
-        page = self._store.listing.objects(selection, start_after if token is None else _after(token))
+        page = self._store.listing.objects(listing_query, start_after if token is None else _decode_token(token))
         content = {
             "Name": bucket.name,
-            "Prefix": shown(selection.prefix),
-            "StartAfter": shown(start_after) if start_after else None,
+            "Prefix": encode(listing_query.prefix),
+            "StartAfter": encode(start_after) if start_after else None,
             "ContinuationToken": token,
-            "NextContinuationToken": _token(page.last) if page.is_truncated else None,
+            "NextContinuationToken": _encode_token(page.last) if page.is_truncated else None,
             "KeyCount": len(page.versions) + len(page.common_prefixes),
-            **_common(request, selection, page),
+            **_common(request, listing_query, page),
         }
         with_owner = request.query.get("fetch-owner") == "true"
-        return xml.response("ListBucketResult", {**content, **_entries(page, shown, with_owner=with_owner)})
+        return xml.response("ListBucketResult", {**content, **_entries(page, encode, with_owner=with_owner)})
 
     async def versions(self, request: S3Request) -> web.StreamResponse:
         """ListObjectVersions."""
         bucket = self._store.buckets.get(request.bucket)
-        selection, shown = _selection(request), _shown(request)
+        listing_query, encode = _listing_query(request), _key_encoder(request)
         key_marker = request.query.get("key-marker", "")
         version_marker = request.query.get("version-id-marker", "")
-        page = self._store.listing.all_versions(selection, key_marker, version_marker)
+        page = self._store.listing.all_versions(listing_query, key_marker, version_marker)
         last = page.versions[-1] if page.versions and page.versions[-1].key == page.last else None
         content = {
             "Name": bucket.name,
-            "Prefix": shown(selection.prefix),
-            "KeyMarker": shown(key_marker),
+            "Prefix": encode(listing_query.prefix),
+            "KeyMarker": encode(key_marker),
             "VersionIdMarker": version_marker,
-            "NextKeyMarker": shown(page.last) if page.is_truncated else None,
+            "NextKeyMarker": encode(page.last) if page.is_truncated else None,
             "NextVersionIdMarker": last.version_id if page.is_truncated and last is not None else None,
-            **_common(request, selection, page),
-            "Version": [_version(version, shown) for version in page.versions if version.body is not None],
-            "DeleteMarker": [_version(version, shown) for version in page.versions if version.body is None],
-            "CommonPrefixes": [{"Prefix": shown(prefix)} for prefix in page.common_prefixes],
+            **_common(request, listing_query, page),
+            "Version": [_version(version, encode) for version in page.versions if version.body is not None],
+            "DeleteMarker": [_version(version, encode) for version in page.versions if version.body is None],
+            "CommonPrefixes": [{"Prefix": encode(prefix)} for prefix in page.common_prefixes],
         }
         return xml.response("ListVersionsResult", content)
 
     async def uploads(self, request: S3Request) -> web.StreamResponse:
         """ListMultipartUploads."""
         self._store.buckets.get(request.bucket)
-        shown, prefix = _shown(request), request.query.get("prefix", "")
+        encode, prefix = _key_encoder(request), request.query.get("prefix", "")
         key_marker, id_marker = request.query.get("key-marker", ""), request.query.get("upload-id-marker", "")
         limit = _limit(request, "max-uploads", MAX_KEYS)
         uploads = self._store.uploads.all(request.bucket, prefix)
@@ -192,21 +194,21 @@ class ListingApi:
         is_truncated = len(uploads) > limit
         content = {
             "Bucket": request.bucket,
-            "Prefix": shown(prefix),
-            "KeyMarker": shown(key_marker),
+            "Prefix": encode(prefix),
+            "KeyMarker": encode(key_marker),
             "UploadIdMarker": id_marker,
-            "NextKeyMarker": shown(page[-1].key) if is_truncated and page else None,
+            "NextKeyMarker": encode(page[-1].key) if is_truncated and page else None,
             "NextUploadIdMarker": page[-1].upload_id if is_truncated and page else None,
             "EncodingType": request.query.get("encoding-type"),
             "MaxUploads": limit,
             "IsTruncated": is_truncated,
             "Upload": [
                 {
-                    "Key": shown(upload.key),
+                    "Key": encode(upload.key),
                     "UploadId": upload.upload_id,
                     "Initiator": xml.OWNER,
                     "Owner": xml.OWNER,
-                    "StorageClass": upload.description.storage_class,
+                    "StorageClass": upload.metadata.storage_class,
                     "Initiated": xml.timestamp(upload.created),
                     "ChecksumAlgorithm": upload.algorithm and upload.algorithm.value,
                     "ChecksumType": upload.algorithm and upload.kind.value,
@@ -217,9 +219,9 @@ class ListingApi:
         return xml.response("ListMultipartUploadsResult", content)
 
 
-def _selection(request: S3Request) -> Selection:
+def _listing_query(request: S3Request) -> ListingQuery:
     limit = _limit(request, "max-keys", MAX_KEYS)
-    return Selection(request.bucket, request.query.get("prefix", ""), request.query.get("delimiter", ""), limit)
+    return ListingQuery(request.bucket, request.query.get("prefix", ""), request.query.get("delimiter", ""), limit)
 
 
 def _limit(request: S3Request, name: str, most: int) -> int:
@@ -231,55 +233,55 @@ def _limit(request: S3Request, name: str, most: int) -> int:
     return min(number, most)
 
 
-def _shown(request: S3Request) -> Callable[[str], str]:
+def _key_encoder(request: S3Request) -> Callable[[str], str]:
     """Return how keys are written: XML has no place for some characters, so clients may ask for URL encoding."""
     if request.query.get("encoding-type") == "url":
         return lambda key: urllib.parse.quote(key, safe="/-_.~*")
     return lambda key: key
 
 
-def _common(request: S3Request, selection: Selection, page: Page) -> dict[str, Any]:
+def _common(request: S3Request, listing_query: ListingQuery, page: ListingPage) -> dict[str, Any]:
     return {
-        "MaxKeys": selection.limit,
-        "Delimiter": _shown(request)(selection.delimiter) or None,
+        "MaxKeys": listing_query.limit,
+        "Delimiter": _key_encoder(request)(listing_query.delimiter) or None,
         "EncodingType": request.query.get("encoding-type"),
         "IsTruncated": page.is_truncated,
     }
 
 
-def _entries(page: Page, shown: Callable[[str], str], *, with_owner: bool) -> dict[str, Any]:
+def _entries(page: ListingPage, encode: Callable[[str], str], *, with_owner: bool) -> dict[str, Any]:
     owner = xml.OWNER if with_owner else None
-    contents = [{**_entry(version, shown), "Owner": owner} for version in page.versions]
-    return {"Contents": contents, "CommonPrefixes": [{"Prefix": shown(prefix)} for prefix in page.common_prefixes]}
+    contents = [{**_entry(version, encode), "Owner": owner} for version in page.versions]
+    return {"Contents": contents, "CommonPrefixes": [{"Prefix": encode(prefix)} for prefix in page.common_prefixes]}
 
 
-def _entry(version: ObjectVersion, shown: Callable[[str], str]) -> dict[str, Any]:
+def _entry(version: ObjectVersion, encode: Callable[[str], str]) -> dict[str, Any]:
     body = version.body
     return {
-        "Key": shown(version.key),
+        "Key": encode(version.key),
         "LastModified": xml.timestamp(version.modified),
         "ETag": body and f'"{body.etag}"',
         "ChecksumAlgorithm": body and body.checksum and body.checksum.algorithm.value,
         "ChecksumType": body and body.checksum and body.checksum.kind.value,
         "Size": None if body is None else body.size,
-        "StorageClass": body and version.description.storage_class,
+        "StorageClass": body and version.metadata.storage_class,
     }
 
 
-def _version(version: ObjectVersion, shown: Callable[[str], str]) -> dict[str, Any]:
+def _version(version: ObjectVersion, encode: Callable[[str], str]) -> dict[str, Any]:
     return {
-        **_entry(version, shown),
+        **_entry(version, encode),
         "VersionId": version.version_id,
         "IsLatest": version.is_latest,
         "Owner": xml.OWNER,
     }
 
 
-def _token(last: str) -> str:
+def _encode_token(last: str) -> str:
     return base64.urlsafe_b64encode(last.encode()).decode()
 
 
-def _after(token: str) -> str:
+def _decode_token(token: str) -> str:
     try:
         after = base64.b64decode(token, altchars=b"-_", validate=True).decode()
     except ValueError:

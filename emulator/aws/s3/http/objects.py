@@ -10,7 +10,7 @@ from emulator.aws.json_requests import whole_number
 from emulator.aws.s3.core.bodies import Body
 from emulator.aws.s3.core.errors import bad_request, no_such_key, not_implemented
 from emulator.aws.s3.core.store import ObjectStore
-from emulator.aws.s3.core.tables import NULL_VERSION, Description, ObjectVersion
+from emulator.aws.s3.core.tables import NULL_VERSION, ObjectMetadata, ObjectVersion
 from emulator.aws.s3.http import xml
 from emulator.aws.s3.http.body_transfer import BodyTransfer
 from emulator.aws.s3.http.requests import (
@@ -31,7 +31,7 @@ def write_headers(version: ObjectVersion, body: Body) -> dict[str, str]:
     """Return the headers of the answer to a write."""
     encryption = {
         name: value
-        for name, value in version.description.headers.items()
+        for name, value in version.metadata.headers.items()
         if name.startswith("x-amz-server-side-encryption")
     }
     return {"ETag": f'"{body.etag}"', **version_header(version), **checksum_headers(body), **encryption}
@@ -44,8 +44,8 @@ def version_header(version: ObjectVersion) -> dict[str, str]:
 
 def read_headers(version: ObjectVersion, body: Body, *, with_checksum: bool) -> dict[str, str]:
     """Return the headers of the answer to a read of the whole object, but for its length."""
-    tags = {"x-amz-tagging-count": str(len(version.description.tags))} if version.description.tags else {}
-    kept = {name: value for name, value in version.description.headers.items() if value != "STANDARD"}
+    tags = {"x-amz-tagging-count": str(len(version.metadata.tags))} if version.metadata.tags else {}
+    kept = {name: value for name, value in version.metadata.headers.items() if value != "STANDARD"}
     return {
         "ETag": f'"{body.etag}"',
         "Last-Modified": http_date(version.modified),
@@ -85,23 +85,23 @@ class ObjectApi:
 
     async def put(self, request: S3Request) -> web.StreamResponse:
         """PutObject."""
-        description = object_metadata(request)
+        metadata = object_metadata(request)
         # What is refused anyway is refused before its body is taken.
         self._check_write(request)
-        async with self._transfer.received(request) as body:
+        async with self._transfer.receive(request) as body:
             self._check_write(request)
-            version = self._objects.put(request.bucket, ObjectVersion(request.key, "", 0, body, description))
+            version = self._objects.put(request.bucket, ObjectVersion(request.key, "", 0, body, metadata))
         return web.Response(headers=write_headers(version, body))
 
     async def get(self, request: S3Request) -> web.StreamResponse:
         """GetObject and HeadObject."""
-        version, body = self._present(request)
+        version, body = self._existing_version(request)
         with_checksum = request.header("x-amz-checksum-mode").upper() == "ENABLED"
         if is_unmodified(request.http.headers, version, body.etag):
             headers = read_headers(version, body, with_checksum=False)
             kept = {name: value for name, value in headers.items() if not name.startswith("content-")}
             return web.Response(status=HTTPStatus.NOT_MODIFIED, headers=kept)
-        wanted, parts = _wanted(request, version, body)
+        wanted, parts = _requested_range(request, version, body)
         headers = {
             **read_headers(version, body, with_checksum=with_checksum and wanted is None),
             **override_headers(request.query),
@@ -111,7 +111,7 @@ class ObjectApi:
         if wanted is not None:
             status = HTTPStatus.PARTIAL_CONTENT
             headers["Content-Range"] = wanted.content_range(body.size)
-            sent = body.stretch(wanted.start, wanted.size)
+            sent = body.slice(wanted.start, wanted.size)
         if request.http.method == "HEAD":
             return web.Response(status=status, headers={**headers, "Content-Length": str(sent.size)})
         return await self._transfer.send(request.http, status, headers, sent)
@@ -125,11 +125,11 @@ class ObjectApi:
             headers["x-amz-delete-marker"] = "true"
         return web.Response(status=HTTPStatus.NO_CONTENT, headers=headers)
 
-    async def delete_several(self, request: S3Request) -> web.StreamResponse:
+    async def delete_objects(self, request: S3Request) -> web.StreamResponse:
         """DeleteObjects."""
         content = xml.parse(await self._transfer.read_document(request), "Delete")
         self._store.buckets.get(request.bucket)
-        named = xml.several(content, "Object")
+        named = xml.elements(content, "Object")
         if not 0 < len(named) <= 1000:
             raise bad_request("MalformedXML", f"The XML you provided did not validate: {len(named)} objects, 1 to 1000")
         answer = []
@@ -150,7 +150,7 @@ class ObjectApi:
     async def copy(self, request: S3Request) -> web.StreamResponse:
         """CopyObject; the copy shares the source's files."""
         source, body = self.copy_source(request)
-        described = self._copied_description(request, source)
+        described = self._copied_metadata(request, source)
         self._check_write(request)
         algorithm = request.header("x-amz-checksum-algorithm").upper()
         if algorithm and (body.checksum is None or body.checksum.algorithm.value != algorithm):
@@ -186,7 +186,7 @@ class ObjectApi:
             raise ApiError("PreconditionFailed", HTTPStatus.PRECONDITION_FAILED, message)
         return source, source.body
 
-    def _copied_description(self, request: S3Request, source: ObjectVersion) -> Description:
+    def _copied_metadata(self, request: S3Request, source: ObjectVersion) -> ObjectMetadata:
         given = object_metadata(request)
         replaces = request.header("x-amz-metadata-directive").upper() == "REPLACE"
         named = urllib.parse.unquote(request.header("x-amz-copy-source").partition("?")[0]).removeprefix("/")
@@ -204,40 +204,40 @@ class ObjectApi:
             own = {
                 name: value for name, value in given.headers.items() if name.startswith("x-amz-") and "meta" not in name
             }
-            kept = {name: value for name, value in source.description.headers.items() if name != "x-amz-storage-class"}
+            kept = {name: value for name, value in source.metadata.headers.items() if name != "x-amz-storage-class"}
             headers = {**kept, **own}
         replaces_tags = request.header("x-amz-tagging-directive").upper() == "REPLACE"
-        return Description(headers, given.tags if replaces_tags else source.description.tags)
+        return ObjectMetadata(headers, given.tags if replaces_tags else source.metadata.tags)
 
     async def get_tags(self, request: S3Request) -> web.StreamResponse:
         """GetObjectTagging."""
-        version, _ = self._present(request)
-        tags = [{"Key": key, "Value": value} for key, value in version.description.tags.items()]
+        version, _ = self._existing_version(request)
+        tags = [{"Key": key, "Value": value} for key, value in version.metadata.tags.items()]
         return xml.response("Tagging", {"TagSet": {"Tag": tags}}, version_header(version))
 
     async def put_tags(self, request: S3Request) -> web.StreamResponse:
         """PutObjectTagging."""
         content = xml.parse(await self._transfer.read_document(request), "Tagging")
-        tags = [tag for tag_set in xml.several(content, "TagSet") for tag in xml.several(tag_set, "Tag")]
+        tags = [tag for tag_set in xml.elements(content, "TagSet") for tag in xml.elements(tag_set, "Tag")]
         pairs = [(xml.text(tag, "Key"), xml.text(tag, "Value")) for tag in tags]
-        version, _ = self._present(request)
+        version, _ = self._existing_version(request)
         self._objects.set_tags(request.bucket, version, validated_tags(pairs))
         return web.Response(headers=version_header(version))
 
     async def delete_tags(self, request: S3Request) -> web.StreamResponse:
         """DeleteObjectTagging."""
-        version, _ = self._present(request)
+        version, _ = self._existing_version(request)
         self._objects.set_tags(request.bucket, version, {})
         return web.Response(status=HTTPStatus.NO_CONTENT, headers=version_header(version))
 
     async def get_acl(self, request: S3Request) -> web.StreamResponse:
         """GetObjectAcl: the owner may do everything."""
-        self._present(request)
+        self._existing_version(request)
         return web.Response(body=xml.access_control(), content_type="application/xml")
 
     async def get_attributes(self, request: S3Request) -> web.StreamResponse:
         """GetObjectAttributes."""
-        version, body = self._present(request)
+        version, body = self._existing_version(request)
         wanted = {name.strip() for name in request.header("x-amz-object-attributes").split(",")}
         parts = [{"PartNumber": number, "Size": size} for number, size in enumerate(version.part_sizes, 1)]
         kind = body.checksum and {"ChecksumType": body.checksum.kind.value}
@@ -245,7 +245,7 @@ class ObjectApi:
             "ETag": body.etag,
             "Checksum": body.checksum and {**xml.checksum_fields(body.checksum), **(kind or {})},
             "ObjectParts": {"TotalPartsCount": len(parts), "IsTruncated": False, "Part": parts} if parts else None,
-            "StorageClass": version.description.storage_class,
+            "StorageClass": version.metadata.storage_class,
             "ObjectSize": body.size,
         }
         return xml.response(
@@ -259,7 +259,7 @@ class ObjectApi:
         if is_conditional_write(request.http.headers):
             check_write(request.http.headers, request.key, self._objects.find(request.bucket, request.key))
 
-    def _present(self, request: S3Request) -> tuple[ObjectVersion, Body]:
+    def _existing_version(self, request: S3Request) -> tuple[ObjectVersion, Body]:
         """Return the version that a request is about, which must not be a delete marker."""
         version_id = request.query.get("versionId", "")
         version = self._objects.get(request.bucket, request.key, version_id)
@@ -273,7 +273,7 @@ class ObjectApi:
         return version, version.body
 
 
-def _wanted(request: S3Request, version: ObjectVersion, body: Body) -> tuple[ByteRange | None, dict[str, str]]:
+def _requested_range(request: S3Request, version: ObjectVersion, body: Body) -> tuple[ByteRange | None, dict[str, str]]:
     """Return the stretch that a read asks for, None for the whole, and what is to be said of its parts."""
     number = request.query.get("partNumber", "")
     if not number:

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from emulator.aws.limits import REGION
 from emulator.aws.s3.core.errors import bad_request, no_such_key, not_implemented
-from emulator.aws.s3.core.tables import Description, ObjectVersion
+from emulator.aws.s3.core.tables import ObjectMetadata, ObjectVersion
 from emulator.errors import ApiError
 
 _OVERRIDES = (
@@ -166,7 +166,7 @@ class ByteRange:
         return f"bytes {self.start}-{self.start + self.size - 1}/{whole}"
 
 
-def object_metadata(request: S3Request) -> Description:
+def object_metadata(request: S3Request) -> ObjectMetadata:
     """Return what a request says of the object it writes.
 
     Raises
@@ -191,7 +191,7 @@ def object_metadata(request: S3Request) -> Description:
         raise bad_request("InvalidStorageClass", "The storage class you specified is not valid")
     if any(name.startswith("x-amz-object-lock-") for name in given):
         raise not_implemented("S3 Object Lock")
-    return Description({**headers, **metadata}, tags_of_header(request.header("x-amz-tagging")))
+    return ObjectMetadata({**headers, **metadata}, tags_of_header(request.header("x-amz-tagging")))
 
 
 def tags_of_header(header: str) -> dict[str, str]:
@@ -262,9 +262,9 @@ def is_unmodified(headers: Mapping[str, str], version: ObjectVersion, etag: str,
     if match := headers.get(f"{prefix}if-match"):
         # A matching ETag makes up for a failed If-Unmodified-Since.
         if not _matches(match, etag):
-            raise _failed("If-Match")
+            raise _precondition_failed("If-Match")
     elif (since := _seconds(headers.get(f"{prefix}if-unmodified-since"))) is not None and modified > since:
-        raise _failed("If-Unmodified-Since")
+        raise _precondition_failed("If-Unmodified-Since")
     if none_match := headers.get(f"{prefix}if-none-match"):
         return _matches(none_match, etag)
     since = _seconds(headers.get(f"{prefix}if-modified-since"))
@@ -289,12 +289,12 @@ def check_write(headers: Mapping[str, str], key: str, present: ObjectVersion | N
     if match and body is None:
         raise no_such_key(key)
     if match and body is not None and not _matches(match, body.etag):
-        raise _failed("If-Match")
+        raise _precondition_failed("If-Match")
     if none_match:
         if none_match != "*":
             raise not_implemented("If-None-Match other than * on a write")
         if body is not None:
-            raise _failed("If-None-Match")
+            raise _precondition_failed("If-None-Match")
 
 
 def requested_range(header: str, size: int) -> ByteRange | None:
@@ -333,6 +333,6 @@ def _seconds(header: str | None) -> float | None:
         return None
 
 
-def _failed(condition: str) -> ApiError:
+def _precondition_failed(condition: str) -> ApiError:
     message = "At least one of the pre-conditions you specified did not hold"
     return ApiError("PreconditionFailed", HTTPStatus.PRECONDITION_FAILED, message, {"Condition": condition})

@@ -41,9 +41,9 @@ class UploadApi:
     async def create(self, request: S3Request) -> web.StreamResponse:
         """CreateMultipartUpload."""
         self._store.buckets.get(request.bucket)
-        algorithm, kind = _asked_checksum(request)
-        description = object_metadata(request)
-        upload = self._uploads.create(request.bucket, request.key, description, algorithm, kind)
+        algorithm, kind = _requested_checksum(request)
+        metadata = object_metadata(request)
+        upload = self._uploads.create(request.bucket, request.key, metadata, algorithm, kind)
         headers = {}
         if algorithm is not None:
             headers = {"x-amz-checksum-algorithm": algorithm.value, "x-amz-checksum-type": kind.value}
@@ -53,7 +53,7 @@ class UploadApi:
     async def put_part(self, request: S3Request) -> web.StreamResponse:
         """UploadPart."""
         upload, number = self._upload(request), _part_number(request)
-        async with self._transfer.received(request, upload.algorithm, small_bytes=0) as body:
+        async with self._transfer.receive(request, upload.algorithm, small_bytes=0) as body:
             # It may have been completed or aborted while the part came.
             self._uploads.put_part(self._upload(request), number, body)
         return web.Response(headers={"ETag": f'"{body.etag}"', **checksum_headers(body)})
@@ -63,11 +63,11 @@ class UploadApi:
         upload, number = self._upload(request), _part_number(request)
         _, source = self._objects.copy_source(request)
         wanted = requested_range(request.header("x-amz-copy-source-range"), source.size)
-        chosen = source if wanted is None else source.stretch(wanted.start, wanted.size)
+        chosen = source if wanted is None else source.slice(wanted.start, wanted.size)
         # Held from the first: the source may be deleted while it is read.
-        with self._store.bodies.held(chosen.segments):
-            body = await self._transfer.hashed(chosen, upload.algorithm)
-            with self._store.bodies.held(body.segments):
+        with self._store.bodies.retained(chosen.file_ranges):
+            body = await self._transfer.copy_by_reference(chosen, upload.algorithm)
+            with self._store.bodies.retained(body.file_ranges):
                 part = self._uploads.put_part(self._upload(request), number, body)
         content = {
             "ETag": f'"{body.etag}"',
@@ -87,7 +87,7 @@ class UploadApi:
             upload = self._upload(request)
             content = xml.parse(document, "CompleteMultipartUpload")
             check_write(request.http.headers, request.key, present)
-            listed = [_listed_part(part) for part in xml.several(content, "Part")]
+            listed = [_listed_part(part) for part in xml.elements(content, "Part")]
             version = self._uploads.complete(upload, listed)
             body = version.body or Body(0, "")
         result = {
@@ -123,7 +123,7 @@ class UploadApi:
             "IsTruncated": len(later) > limit,
             "Initiator": xml.OWNER,
             "Owner": xml.OWNER,
-            "StorageClass": upload.description.storage_class,
+            "StorageClass": upload.metadata.storage_class,
             "ChecksumAlgorithm": upload.algorithm and upload.algorithm.value,
             "ChecksumType": upload.algorithm and upload.kind.value,
             "Part": [
@@ -143,7 +143,7 @@ class UploadApi:
         return self._uploads.get(request.bucket, request.key, request.query["uploadId"])
 
 
-def _asked_checksum(request: S3Request) -> tuple[ChecksumAlgorithm | None, ChecksumType]:
+def _requested_checksum(request: S3Request) -> tuple[ChecksumAlgorithm | None, ChecksumType]:
     """Return the checksum that an upload's object shall have."""
     named = request.header("x-amz-checksum-algorithm").upper()
     kind_named = request.header("x-amz-checksum-type").upper()

@@ -85,7 +85,7 @@ def parse(body: bytes, root: str) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def several(content: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+def elements(content: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
     """Return the elements of a name, of which there may be one, many or none.
 
     Raises

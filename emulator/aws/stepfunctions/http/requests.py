@@ -28,7 +28,7 @@ _MOST_TAGS = 50
 
 async def read(request: web.Request) -> Request:
     """Read a request's body: one JSON object."""
-    content = await json_requests.read(request, _REQUEST_BYTES)
+    content = await json_requests.read_body(request, _REQUEST_BYTES)
     if len(content) > _REQUEST_BYTES:
         raise invalid(f"the request is larger than {_REQUEST_BYTES} bytes")
     return json_requests.json_object(content)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from emulator.aws.logs.core import matcher
+from emulator.aws.logs.core import compile_filter_pattern
 from emulator.errors import ApiError
 
 LINES = ["[ERROR 400] BAD REQUEST", "[ERROR 401] UNAUTHORIZED REQUEST", "[ERROR 419] MISSING ARGUMENTS", "[WARN] fine"]
@@ -23,11 +23,11 @@ LINES = ["[ERROR 400] BAD REQUEST", "[ERROR 401] UNAUTHORIZED REQUEST", "[ERROR 
     ],
 )
 def test_terms(pattern: str, matching: list[int]) -> None:
-    matches = matcher(pattern)
+    matches = compile_filter_pattern(pattern)
     assert [number for number, line in enumerate(LINES) if matches(line)] == matching
 
 
 @pytest.mark.parametrize("pattern", ["{ $.level = 2 }", "[ip, user]", "%AUTH%"])
 def test_patterns_that_are_not_emulated_are_refused(pattern: str) -> None:
     with pytest.raises(ApiError, match="only terms are emulated"):
-        matcher(pattern)
+        compile_filter_pattern(pattern)

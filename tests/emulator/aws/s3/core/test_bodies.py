@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emulator.aws.s3.core.bodies import SMALL_BYTES, Body, Segment
+from emulator.aws.s3.core.bodies import SMALL_BYTES, Body, FileRange
 from emulator.aws.s3.core.store import ObjectStore
 from emulator.aws.s3.core.tables import ObjectVersion, Versioning
 from emulator.errors import ApiError
@@ -19,7 +19,7 @@ def put(store: ObjectStore, key: str, content: bytes) -> ObjectVersion:
     writer = store.bodies.writer()
     writer.write([content])
     body = writer.finish()
-    with store.bodies.held(body.segments):
+    with store.bodies.retained(body.file_ranges):
         return store.objects.put("bucket", ObjectVersion(key, "", 0, body))
 
 
@@ -56,7 +56,7 @@ def test_a_copy_keeps_the_file_that_it_shares(store: ObjectStore, tmp_path: Path
 def test_a_reader_keeps_the_file_that_is_deleted_meanwhile(store: ObjectStore, tmp_path: Path) -> None:
     version = put(store, "key", LARGE)
     assert version.body is not None
-    with store.bodies.held(version.body.segments):
+    with store.bodies.retained(version.body.file_ranges):
         store.objects.delete("bucket", "key")
         assert store.bodies.read(version.body) == LARGE
     assert files(tmp_path) == 0
@@ -66,7 +66,7 @@ def test_a_body_that_no_object_takes_is_removed(store: ObjectStore, tmp_path: Pa
     writer = store.bodies.writer()
     writer.write([LARGE])
     body = writer.finish()
-    with pytest.raises(ApiError, match="bucket does not exist"), store.bodies.held(body.segments):
+    with pytest.raises(ApiError, match="bucket does not exist"), store.bodies.retained(body.file_ranges):
         store.objects.put("no-bucket", ObjectVersion("key", "", 0, body))
     assert files(tmp_path) == 0
 
@@ -84,9 +84,9 @@ def test_versions_keep_their_files_until_they_are_deleted_themselves(store: Obje
 @given(st.lists(st.binary(min_size=1, max_size=9), min_size=1, max_size=5), st.data())
 def test_a_stretch_of_segments_is_a_slice(pieces: list[bytes], data: st.DataObject) -> None:
     whole = b"".join(pieces)
-    segments = tuple(Segment(str(number), 3, len(piece)) for number, piece in enumerate(pieces))
+    file_ranges = tuple(FileRange(str(number), 3, len(piece)) for number, piece in enumerate(pieces))
     start = data.draw(st.integers(0, len(whole)))
     size = data.draw(st.integers(0, len(whole) - start))
-    cut = Body(len(whole), "", segments).stretch(start, size)
-    got = b"".join(pieces[int(part.file)][part.start - 3 : part.start - 3 + part.size] for part in cut.segments)
+    cut = Body(len(whole), "", file_ranges).slice(start, size)
+    got = b"".join(pieces[int(part.file)][part.start - 3 : part.start - 3 + part.size] for part in cut.file_ranges)
     assert (got, cut.size) == (whole[start : start + size], size)

@@ -5,14 +5,14 @@ import hashlib
 
 import pytest
 
-from emulator.aws.s3.core.checksums import ChecksumAlgorithm, ChecksumType, of_parts, running
+from emulator.aws.s3.core.checksums import ChecksumAlgorithm, ChecksumType, combine_checksums, new_checksum
 
 PARTS = [b"first part", b"2", b"the third and last part"]
 CRCS = [ChecksumAlgorithm.CRC32, ChecksumAlgorithm.CRC32C, ChecksumAlgorithm.CRC64NVME]
 
 
 def digest(algorithm: ChecksumAlgorithm, *contents: bytes) -> str:
-    checksum = running(algorithm)
+    checksum = new_checksum(algorithm)
     for content in contents:
         checksum.update(content)
     return base64.b64encode(checksum.digest()).decode()
@@ -36,11 +36,11 @@ def test_the_checksums_are_the_published_ones(algorithm: ChecksumAlgorithm, valu
 @pytest.mark.parametrize("algorithm", CRCS)
 def test_the_crc_of_the_whole_comes_from_those_of_the_parts(algorithm: ChecksumAlgorithm) -> None:
     parts = [(digest(algorithm, part), len(part)) for part in PARTS]
-    assert of_parts(algorithm, ChecksumType.FULL_OBJECT, parts).value == digest(algorithm, *PARTS)
+    assert combine_checksums(algorithm, ChecksumType.FULL_OBJECT, parts).value == digest(algorithm, *PARTS)
 
 
 def test_a_composite_checksum_is_of_the_parts_checksums() -> None:
     parts = [(digest(ChecksumAlgorithm.SHA256, part), len(part)) for part in PARTS]
     of_digests = hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in PARTS)).digest()
-    found = of_parts(ChecksumAlgorithm.SHA256, ChecksumType.COMPOSITE, parts)
+    found = combine_checksums(ChecksumAlgorithm.SHA256, ChecksumType.COMPOSITE, parts)
     assert found.value == f"{base64.b64encode(of_digests).decode()}-3"

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emulator.aws.s3.core.bodies import Body
-from emulator.aws.s3.core.listing import Selection
+from emulator.aws.s3.core.listing import ListingQuery
 from emulator.aws.s3.core.store import ObjectStore
 from emulator.aws.s3.core.tables import ObjectVersion, Versioning
 from emulator.aws.state import StateFolder
@@ -52,7 +52,7 @@ def test_the_pages_of_a_listing_are_the_whole_cut_up(keys: set[str], prefix: str
         found: list[str] = []
         after, truncated = "", True
         while truncated:
-            page = store.listing.objects(Selection("bucket", prefix, delimiter, limit), after)
+            page = store.listing.objects(ListingQuery("bucket", prefix, delimiter, limit), after)
             entries = [*(version.key for version in page.versions), *page.common_prefixes]
             assert len(entries) <= limit
             found += sorted(entries, key=str.encode)
@@ -75,7 +75,7 @@ def test_versions_are_listed_the_newest_first_across_pages(writes: list[tuple[st
         key_marker = version_marker = ""
         truncated = True
         while truncated:
-            page = store.listing.all_versions(Selection("bucket", limit=limit), key_marker, version_marker)
+            page = store.listing.all_versions(ListingQuery("bucket", limit=limit), key_marker, version_marker)
             assert len(page.versions) <= limit
             for version in page.versions:
                 found[version.key].append((version.version_id, version.body is None))
@@ -87,5 +87,5 @@ def test_versions_are_listed_the_newest_first_across_pages(writes: list[tuple[st
 
 def test_a_page_of_no_entries_is_empty_and_the_last() -> None:
     with filled({"a"}) as store:
-        page = store.listing.objects(Selection("bucket", limit=0))
+        page = store.listing.objects(ListingQuery("bucket", limit=0))
         assert (list(page.versions), page.is_truncated) == ([], False)
