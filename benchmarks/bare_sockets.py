@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fmi_shim.collectives.tree import position
-from fmi_shim.pairing.connect_attempts import disable_pacing
+from fmi_shim.pairing.sockets import disable_pacing
 from fmi_shim.transports.transfers import octets
 
 if TYPE_CHECKING:

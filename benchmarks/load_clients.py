@@ -12,8 +12,7 @@ from itertools import count
 from benchmarks.local_server import LocalServer
 from rendezvous.protocol import Endpoint
 from rendezvous.protocol.extension import CHALLENGE_BYTES, NO_PROOF, Preamble, Purpose
-from rendezvous.protocol.messages import Decoder, Message, Register, Welcome, encode
-from rendezvous.protocol.registration import Registration
+from rendezvous.protocol.messages import Decoder, Message, Register, Registration, Welcome, encode
 
 SOURCES = 100
 """Loopback addresses that clients come from: a closed port of one address cannot be used again for a minute."""

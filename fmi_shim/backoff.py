@@ -1,30 +1,73 @@
-"""How long to pause between two looks, and when to give up."""
+"""Waiting: deadlines, and the pauses between two attempts."""
 
 from __future__ import annotations
 
 import math
+import random
 import time
 from collections.abc import Callable, Iterator
 
 FIRST_PAUSE = 1 / 16
-"""The first pause between two looks, as a part of the longest one."""
+"""The first pause between two polls, as a fraction of the longest one."""
 
 
-def pauses(longest: float) -> Iterator[float]:
-    """Yield the seconds between looks: doubled each time, from a sixteenth of `longest` up to `longest`.
+class Deadline:
+    """The instant by which a wait must be over.
 
-    FMI sleeps ``timeout`` each time. Doubling up to it finds early what is nearly there, for four more requests.
+    Parameters
+    ----------
+    seconds
+        Seconds from now; None never expires.
+
+    Attributes
+    ----------
+    end
+        The instant on the monotonic clock, ``math.inf`` for none.
     """
-    pause = longest * FIRST_PAUSE
+
+    __slots__ = ("end", "seconds")
+
+    def __init__(self, seconds: float | None) -> None:
+        self.seconds = seconds
+        self.end = math.inf if seconds is None else time.monotonic() + seconds
+
+    def remaining(self) -> float | None:
+        """Return the seconds left, at least 0, or None."""
+        return None if self.seconds is None else max(0.0, self.end - time.monotonic())
+
+    @property
+    def passed(self) -> bool:
+        """Whether the instant is over."""
+        return time.monotonic() >= self.end
+
+
+def pauses(longest: float, first: float | None = None) -> Iterator[float]:
+    """Yield seconds that double each time, from `first` (by default a sixteenth of `longest`) up to `longest`.
+
+    FMI sleeps ``timeout`` each time. Doubling up to it finds early what is almost there, for four more requests.
+    """
+    pause = longest * FIRST_PAUSE if first is None else first
     while True:
         yield pause
         pause = min(2 * pause, longest)
 
 
-class Patience:
-    """Pauses that double, until `longest` seconds have passed since the last restart; None is for ever.
+def jitter(seconds: float, low: float, high: float) -> float:
+    """Return `seconds` times a random factor from `low` to `high`, so that two ranks do not retry in step."""
+    return seconds * random.uniform(low, high)  # noqa: S311 - no secret
 
-    `sleep` is what pauses.
+
+class PollBackoff:
+    """Pauses that double, until a time without progress is over.
+
+    Parameters
+    ----------
+    poll
+        The longest pause in seconds.
+    longest
+        Seconds since the last restart after which to give up; None never gives up.
+    sleep
+        Pauses for the given seconds.
     """
 
     def __init__(
@@ -36,10 +79,10 @@ class Patience:
         self._restart()
 
     def pause(self, restart: bool = False) -> bool:
-        """Sleep; return False, at once, when the time is over."""
+        """Sleep and return True; return False at once if the time is over."""
         if restart:
             self._restart()
-        left = self._deadline - time.monotonic()
+        left = self._deadline.end - time.monotonic()
         if left <= 0:
             return False
         self._sleep(min(next(self._pauses), left))
@@ -47,4 +90,4 @@ class Patience:
 
     def _restart(self) -> None:
         self._pauses = pauses(self._poll)
-        self._deadline = math.inf if self._longest is None else time.monotonic() + self._longest
+        self._deadline = Deadline(self._longest)

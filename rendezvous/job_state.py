@@ -8,8 +8,7 @@ from typing import Generic, TypeVar
 
 from rendezvous.protocol import Endpoint
 from rendezvous.protocol.extension import TICKET_BYTES
-from rendezvous.protocol.messages import Abort, Message, PeerEnded
-from rendezvous.protocol.registration import Registration
+from rendezvous.protocol.messages import Abort, Message, PeerEnded, Registration
 from rendezvous.wait_for_graph import WaitForGraph
 
 Client = TypeVar("Client", bound=Hashable)

@@ -13,8 +13,16 @@ from rendezvous.introductions import Introductions
 from rendezvous.job_state import Client, Delivery, Job, Member, RelayEndpoint
 from rendezvous.protocol import Endpoint, ProtocolError
 from rendezvous.protocol.extension import TICKET_BYTES
-from rendezvous.protocol.messages import Abort, Announce, Deadlock, PeerEnded, Refusal, RefusalReason
-from rendezvous.protocol.registration import MAX_WORLD_SIZE, Registration
+from rendezvous.protocol.messages import (
+    MAX_WORLD_SIZE,
+    Abort,
+    Announce,
+    Deadlock,
+    PeerEnded,
+    Refusal,
+    RefusalReason,
+    Registration,
+)
 from rendezvous.protocol.waiting import Waiting
 
 Value = TypeVar("Value")

@@ -1,1 +1,1 @@
-"""How two ranks get a connection: the rendezvous client, hole punching, retries."""
+"""How two ranks get a connection: the rendezvous client, hole punching and TCPunch."""

@@ -1,15 +1,19 @@
-"""A rank's control connection to a rendezvous server of ours: opened, proved and welcomed; then messages."""
+"""A rank's control connection to a rendezvous server with our extension: connect, authenticate, exchange messages."""
 
 from __future__ import annotations
 
+import os
 import secrets
+import socket
 import ssl
-from collections.abc import Callable
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
+from fmi_shim.backoff import Deadline, jitter, pauses
 from fmi_shim.errors import ConfigError, MismatchError, RendezvousError
-from fmi_shim.pairing.deadline import Deadline
-from fmi_shim.pairing.reconnect import ServerLostError, call_server
-from fmi_shim.pairing.run_access import Access
+from fmi_shim.pairing import timing
+from fmi_shim.pairing.sockets import Wait, reusable_socket
 from rendezvous.protocol import Endpoint, ProtocolError
 from rendezvous.protocol.extension import (
     CHALLENGE_BYTES,
@@ -22,31 +26,162 @@ from rendezvous.protocol.extension import (
     decode_challenge,
     same_proof,
 )
-from rendezvous.protocol.messages import Decoder, Message, Refusal, RefusalReason, Register, Welcome, encode
-from rendezvous.protocol.registration import Registration
+from rendezvous.protocol.messages import (
+    MAX_JOB_BYTES,
+    Decoder,
+    Message,
+    Refusal,
+    RefusalReason,
+    Register,
+    Registration,
+    Welcome,
+    encode,
+)
 
-_ANSWER_SECONDS = 10.0
-"""A server that accepted a connection and says nothing for so long is taken for lost."""
+JOB_VARIABLE = "FMI_JOB"
+SECRET_VARIABLE = "FMI_RENDEZVOUS_SECRET"  # noqa: S105 - its name, not the secret
+CERTIFICATE_VARIABLE = "FMI_RENDEZVOUS_CERTIFICATE"
+
 _READ_BYTES = 4096
 
 
+@dataclass(frozen=True, slots=True)
+class Access:
+    """The identity that a rank presents to the server, and what it requires of the server.
+
+    Attributes
+    ----------
+    job
+        Separates runs that use the same communicator name; the same on all ranks, may be empty. (FMI_JOB)
+    secret
+        The shared secret; empty for none. With a secret, a server that does not know it is refused.
+        (FMI_RENDEZVOUS_SECRET)
+    certificate
+        PEM file of the authority, or of the server itself, with which the server's certificate is verified; empty for
+        the system's authorities. With a certificate, a server without TLS is refused. (FMI_RENDEZVOUS_CERTIFICATE)
+    """
+
+    job: str = ""
+    secret: bytes = field(default=b"", repr=False)
+    certificate: str = ""
+
+
+def read_access(environment: Mapping[str, str] = os.environ) -> Access:
+    """Read the three variables.
+
+    Raises
+    ------
+    ConfigError
+        If the job's name is too long.
+    """
+    job = environment.get(JOB_VARIABLE, "")
+    if len(job.encode()) > MAX_JOB_BYTES:
+        raise ConfigError(f"environment: invalid {JOB_VARIABLE} {job!r}: expected at most {MAX_JOB_BYTES} bytes")
+    return Access(job, environment.get(SECRET_VARIABLE, "").encode(), environment.get(CERTIFICATE_VARIABLE, ""))
+
+
+class ServerLostError(RendezvousError):
+    """The server cannot be reached, or the connection to it broke: a retry may succeed."""
+
+
 class ForeignServerError(RendezvousError):
-    """The server answers, but not in our extension: it may be one of the original kinds."""
+    """The server answers, but does not speak our extension: it may be one of the original kinds."""
 
 
-class ControlLink:
+class ReconnectBackoff:
+    """Decides whether a lost server is tried again, and pauses before the retry.
+
+    Parameters
+    ----------
+    deadline
+        After which there is no retry.
+    known
+        Whether the server has answered before.
+    """
+
+    def __init__(self, deadline: Deadline, known: bool = False) -> None:
+        self._deadline = deadline
+        self._known = known
+        self._lost_since: float | None = None
+        self._reset()
+
+    def answered(self) -> None:
+        """Record that the server answered."""
+        self._known = True
+        self._reset()
+
+    def pause(self, lost: ServerLostError, wait: Wait) -> None:
+        """Wait before the next attempt.
+
+        Raises
+        ------
+        ServerLostError
+            `lost`, if the server should not be tried again.
+        """
+        now = time.monotonic()
+        self._lost_since = now if self._lost_since is None else self._lost_since
+        longest = timing.KNOWN_SERVER if self._known else timing.UNKNOWN_SERVER
+        if self._deadline.passed or now - self._lost_since > longest:
+            raise lost
+        remaining = self._deadline.remaining()
+        seconds = jitter(next(self._pauses), 0.5, 1.0)
+        wait((), seconds if remaining is None else min(seconds, remaining))
+
+    def _reset(self) -> None:
+        self._pauses = pauses(timing.LONGEST_RECONNECT_PAUSE, timing.FIRST_RECONNECT_PAUSE)
+        self._lost_since = None
+
+
+def connect_to_server(server: Endpoint, timeout: float | None, port: int = 0, host: str = "") -> socket.socket:
+    """Return a connection to the server from a local port that other sockets can share.
+
+    Parameters
+    ----------
+    timeout
+        Seconds; also the socket's timeout from then on. None waits without limit.
+    port, host
+        The local address; by default a free port.
+
+    Raises
+    ------
+    ServerLostError
+        If the server cannot be reached.
+    """
+    connection = reusable_socket(port, host)
+    try:
+        connection.settimeout(timeout)
+        connection.connect((server.host, server.port))
+    except OSError as error:
+        connection.close()
+        raise ServerLostError(
+            f"cannot connect to a rendezvous server at {server}: {error.strerror or error}; "
+            "start one with fmi-rendezvous, or set its address in fmi.json or as FMI_RENDEZVOUS=host:port"
+        ) from error
+    return connection
+
+
+class ControlConnection:
     """An open control connection of a registered rank.
 
     Parameters
     ----------
     server
-        Where to.
+        The server's address.
     access
-        What to prove and to demand.
+        What to prove, and what to require.
     registration
-        Makes the rank's registration, given its local end of the connection.
+        The rank's registration, in which this connection's local address is filled in.
     deadline
-        By which the rank must be welcome.
+        By which the rank must be registered.
+
+    Attributes
+    ----------
+    descriptor
+        File descriptor to poll.
+    local
+        The rank's end of the connection.
+    address
+        The server's resolved address, for further connections.
 
     Raises
     ------
@@ -60,32 +195,21 @@ class ControlLink:
         If the server refuses this rank, or this rank the server.
     """
 
-    def __init__(
-        self,
-        server: Endpoint,
-        access: Access,
-        registration: Callable[[Endpoint], Registration],
-        deadline: Deadline,
-    ) -> None:
+    def __init__(self, server: Endpoint, access: Access, registration: Registration, deadline: Deadline) -> None:
         self.server = server
-        remaining = deadline.remaining()
-        patience = Deadline(_ANSWER_SECONDS if remaining is None else min(remaining, _ANSWER_SECONDS))
-        self._socket = call_server(server, patience)
+        timeout = min(timing.ANSWER, max(0.0, deadline.end - time.monotonic()))
+        self._socket = connect_to_server(server, timeout)
         self._decoder = Decoder()
         self._early: list[Message] = []
         self.local = Endpoint(*self._socket.getsockname())
         self.address = Endpoint(*self._socket.getpeername())
-        """The server's, resolved: where further connections go."""
         try:
-            self._introduce(access, registration(self.local))
+            self._register(access, replace(registration, local=self.local))
         except BaseException:
             self._socket.close()
             raise
         self._socket.setblocking(False)
-
-    def fileno(self) -> int:
-        """Return the descriptor to wait for."""
-        return self._socket.fileno()
+        self.descriptor = self._socket.fileno()
 
     def send(self, message: Message) -> None:
         """Send a message.
@@ -96,59 +220,57 @@ class ControlLink:
             If the connection is broken.
         """
         try:
-            self._socket.settimeout(_ANSWER_SECONDS)  # messages are small: this blocks only when the server is stuck
+            self._socket.settimeout(timing.ANSWER)  # messages are small: this blocks only if the server is stuck
             self._socket.sendall(encode(message))
             self._socket.setblocking(False)
         except OSError as error:
-            raise ServerLostError(f"the rendezvous server {self.server} broke off: {error}") from error
+            raise self._broken(error) from error
 
     def receive(self) -> list[Message]:
-        """Return the messages that have come.
+        """Return the messages that have arrived.
 
         Raises
         ------
         ServerLostError
-            If the connection is broken; messages that came before are lost with it.
+            If the connection is broken; messages that arrived before are lost with it.
         RendezvousError, MismatchError
-            If the server sends this rank away.
+            If the server refuses this rank.
         """
         messages, self._early = self._early, []
         try:
-            # TLS may hold more than the socket shows: read until it says that there is nothing.
+            # TLS may hold more than the socket shows: read until nothing is left.
             while data := self._socket.recv(_READ_BYTES):
                 messages += self._decode(data)
         except (BlockingIOError, ssl.SSLWantReadError):
             return messages
         except OSError as error:
-            raise ServerLostError(f"the rendezvous server {self.server} broke off: {error}") from error
-        raise ServerLostError(f"the rendezvous server {self.server} left before the peer came")
+            raise self._broken(error) from error
+        raise self._closed()
 
     def close(self) -> None:
-        """Close the connection, which takes the rank off the server's register."""
+        """Close the connection, which ends the rank's registration."""
         self._socket.close()
 
-    def _introduce(self, access: Access, registration: Registration) -> None:
-        """Say hello, switch to TLS if that is asked for, register, and wait for the welcome."""
+    def _register(self, access: Access, registration: Registration) -> None:
+        """Send the preamble, switch to TLS if the server requires it, register, and wait for the welcome."""
         nonce = secrets.token_bytes(TICKET_BYTES)
         self._write(Preamble(Purpose.control, nonce).encode())
-        challenge = self._challenge()
+        challenge = self._read_challenge()
         self._check_demand(challenge.demand, access)
         if Demand.tls in challenge.demand:
             self._socket = self._encrypted(access.certificate)
         proof = Proof(access.secret, nonce, challenge.nonce)
         self._write(encode(Register(registration, proof.of_client(registration.encode()))))
-        while True:
-            for message in self._decode(self._read(_READ_BYTES)):
-                self._early.append(message)
-            if self._early:
-                welcome = self._early.pop(0)
-                if isinstance(welcome, Welcome) and same_proof(welcome.proof, proof.of_server()):
-                    return
-                raise RendezvousError(
-                    f"the rendezvous server {self.server} does not know this run's secret: it may be someone else's"
-                )
+        while not self._early:
+            self._early += self._decode(self._read(_READ_BYTES))
+        welcome = self._early.pop(0)
+        if not isinstance(welcome, Welcome) or not same_proof(welcome.proof, proof.of_server()):
+            raise RendezvousError(
+                f"the rendezvous server {self.server} does not know this run's secret: "
+                "check that the address is that of this run's server"
+            )
 
-    def _challenge(self) -> Challenge:
+    def _read_challenge(self) -> Challenge:
         data = b""
         while True:
             data += self._read(CHALLENGE_BYTES - len(data))
@@ -162,16 +284,16 @@ class ControlLink:
     def _check_demand(self, demand: Demand, access: Access) -> None:
         if Demand.secret in demand and not access.secret:
             raise RendezvousError(
-                f"the rendezvous server {self.server} asks for a secret: set FMI_RENDEZVOUS_SECRET on all ranks"
+                f"the rendezvous server {self.server} requires a secret: set FMI_RENDEZVOUS_SECRET on all ranks"
             )
         if access.secret and Demand.secret not in demand:
             raise RendezvousError(
-                f"the rendezvous server {self.server} asks for no secret, but FMI_RENDEZVOUS_SECRET is set: "
-                "it may be someone else's; start it with the secret, or unset the variable"
+                f"the rendezvous server {self.server} requires no secret, but FMI_RENDEZVOUS_SECRET is set: "
+                "check that it is this run's server; start it with the secret, or unset the variable"
             )
         if access.certificate and Demand.tls not in demand:
             raise RendezvousError(
-                f"the rendezvous server {self.server} speaks no TLS, but FMI_RENDEZVOUS_CERTIFICATE is set: "
+                f"the rendezvous server {self.server} does not use TLS, but FMI_RENDEZVOUS_CERTIFICATE is set: "
                 "start it with --tls-certificate, or unset the variable"
             )
 
@@ -180,38 +302,44 @@ class ControlLink:
             context = ssl.create_default_context(cafile=certificate or None)
         except OSError as error:
             raise ConfigError(
-                f"FMI_RENDEZVOUS_CERTIFICATE is {certificate!r}, which cannot be used: {error}"
+                f"invalid FMI_RENDEZVOUS_CERTIFICATE {certificate!r}: expected a readable PEM file: {error}"
             ) from error
         try:
             return context.wrap_socket(self._socket, server_hostname=self.server.host)
         except ssl.SSLError as error:
-            raise RendezvousError(f"the rendezvous server {self.server} is not to be trusted: {error}") from error
+            raise RendezvousError(f"TLS with the rendezvous server {self.server} failed: {error}") from error
         except OSError as error:
-            raise ServerLostError(f"the rendezvous server {self.server} broke off: {error}") from error
+            raise self._broken(error) from error
 
     def _decode(self, data: bytes) -> list[Message]:
         try:
             messages = self._decoder.feed(data)
         except ProtocolError as error:
-            raise RendezvousError(f"the rendezvous server {self.server} sent no message: {error}") from error
+            raise RendezvousError(f"the rendezvous server {self.server} sent an invalid message: {error}") from error
         for message in messages:
             if isinstance(message, Refusal):
                 if message.reason is RefusalReason.mismatch:
                     raise MismatchError(message.text)
-                raise RendezvousError(f"{message.text} (said by {self.server})")
+                raise RendezvousError(f"the rendezvous server {self.server} refused this rank: {message.text}")
         return messages
 
     def _write(self, data: bytes) -> None:
         try:
             self._socket.sendall(data)
         except OSError as error:
-            raise ServerLostError(f"the rendezvous server {self.server} broke off: {error}") from error
+            raise self._broken(error) from error
 
     def _read(self, most: int) -> bytes:
         try:
             data = self._socket.recv(most)
         except OSError as error:
-            raise ServerLostError(f"the rendezvous server {self.server} broke off: {error}") from error
+            raise self._broken(error) from error
         if not data:
-            raise ServerLostError(f"the rendezvous server {self.server} left before the peer came")
+            raise self._closed()
         return data
+
+    def _broken(self, error: OSError) -> ServerLostError:
+        return ServerLostError(f"the connection to the rendezvous server {self.server} broke: {error}")
+
+    def _closed(self) -> ServerLostError:
+        return ServerLostError(f"the rendezvous server {self.server} closed the connection before the peer connected")

@@ -1,47 +1,76 @@
-"""A rank's registration with a rendezvous server of ours: one control connection for all of its meetings."""
+"""A rank's session with a rendezvous server with our extension: registration, connections to peers, errors, waits.
+
+One control connection serves all of a rank's connections to peers. To connect to a peer, the rank listens on a new
+port, announces it, and punches as soon as the server sends the peer's address. Behind a NAT the server asks for one
+more connection from that port, to see the port's public address. If no direct connection succeeds in time, one through
+the server's relay becomes a further candidate; the handshake selects one (see `hole_punching`).
+"""
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import secrets
 import select
 import socket
+import struct
+import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
-from fmi_shim.errors import FmiError, MismatchError, RendezvousError
+from fmi_shim.backoff import Deadline
+from fmi_shim.error_codec import abort_error
+from fmi_shim.errors import FmiError, MismatchError, PeerLostError, PeerTimeoutError, RendezvousError
+from fmi_shim.frames import Call
 from fmi_shim.log_lines import RelayNotice
-from fmi_shim.pairing.connect_attempts import disable_pacing, reusable_socket
-from fmi_shim.pairing.control_connection import ControlLink
-from fmi_shim.pairing.deadline import Deadline
-from fmi_shim.pairing.handshake import Hello
-from fmi_shim.pairing.hole_punching import Punch
-from fmi_shim.pairing.peer_connect import Meeting
-from fmi_shim.pairing.poller import Watch
-from fmi_shim.pairing.reconnect import Persistence, ServerLostError
-from fmi_shim.pairing.run_access import Access
+from fmi_shim.pairing import timing
+from fmi_shim.pairing.control_connection import (
+    Access,
+    ControlConnection,
+    ReconnectBackoff,
+    ServerLostError,
+    connect_to_server,
+    read_access,
+)
+from fmi_shim.pairing.handshake import PeerHello
+from fmi_shim.pairing.hole_punching import Connected, HolePunch
+from fmi_shim.pairing.sockets import Poller, disable_pacing, reusable_socket
 from rendezvous.protocol import Endpoint
-from rendezvous.protocol.messages import Abort, Deadlock, Leave, Message, PeerEnded, Withdraw
-from rendezvous.protocol.registration import INSTANCE_BYTES, Registration
-from rendezvous.protocol.waiting import Waiting
+from rendezvous.protocol.extension import Preamble, Purpose
+from rendezvous.protocol.messages import (
+    INSTANCE_BYTES,
+    Abort,
+    Announce,
+    Deadlock,
+    Introduction,
+    Leave,
+    Message,
+    PeerEnded,
+    ProbeRequest,
+    Registration,
+    Withdraw,
+)
+from rendezvous.protocol.waiting import Awaited, Waiting
 
 _log = logging.getLogger("fmi_shim")
 
-_REPORT_SECONDS = 0.5
-"""How long the server is tried that a waiting rank has something to tell."""
-
-_ATTEND_SECONDS = 5.0
-"""How long a server that is not needed may take to answer; where none listens, that is known at once."""
+_NO_ENDPOINT = Endpoint("0.0.0.0", 0)  # noqa: S104 - replaced by the control connection's own
 
 OnAbort = Callable[[Abort], FmiError]
-"""Makes the error that an abort of another rank is."""
+"""Converts an abort of another rank into an error."""
 
-OnGone = Callable[[PeerEnded], None]
-"""Takes note that a rank is gone that this one waits for, but does not want to meet."""
+OnPeerEnded = Callable[[PeerEnded], None]
+"""Records that a rank has ended that this one waits for, but does not connect to."""
+
+
+def deadlock_report_seconds(world_size: int) -> float:
+    """Return after how long a wait is reported: ranks of a large world wait while others start."""
+    return max(timing.DEADLOCK_REPORT, world_size * timing.RANK_START)
 
 
 class RendezvousClient:
-    """A rank's registration with the server, taken out at its first meeting and renewed when it is lost.
+    """A rank's session with the server, opened at its first connection to a peer and reopened when it is lost.
 
     Parameters
     ----------
@@ -53,10 +82,10 @@ class RendezvousClient:
         The communicator's.
     on_abort
         See `OnAbort`.
-    watch
-        How to wait. It looks after the connection to the server, too: what comes there is raised from any wait.
-    on_gone
-        See `OnGone`.
+    poller
+        How to wait. It also monitors the connection to the server: errors that arrive there are raised from any wait.
+    on_peer_ended
+        See `OnPeerEnded`.
     """
 
     def __init__(
@@ -67,166 +96,431 @@ class RendezvousClient:
         rank: int,
         world_size: int,
         on_abort: OnAbort,
-        watch: Watch,
-        on_gone: OnGone = lambda _: None,
+        poller: Poller,
+        on_peer_ended: OnPeerEnded = lambda _: None,
     ) -> None:
         self._server = server
         self._access = access
-        self._comm_name = comm_name
         self._rank = rank
-        self._world_size = world_size
         self._on_abort = on_abort
-        self._watch = watch
-        self._on_gone = on_gone
-        self._instance = secrets.token_bytes(INSTANCE_BYTES)
-        self._link: ControlLink | None = None
+        self.poller = poller
+        self._on_peer_ended = on_peer_ended
+        instance = secrets.token_bytes(INSTANCE_BYTES)
+        self._registration = Registration(access.job, comm_name, rank, world_size, instance, _NO_ENDPOINT)
+        self._control: ControlConnection | None = None
         self._known = False
 
-    def meet(
+    def connect(
         self,
-        hello: Hello,
+        hello: PeerHello,
         purpose: Callable[[], str],
         max_timeout: float | None,
-        state: Callable[[], Waiting | None] = lambda: None,
+        wait_report: Callable[[], Waiting | None] = lambda: None,
     ) -> socket.socket:
         """Return a non-blocking connection to the rank that `hello` is for.
 
         Parameters
         ----------
         purpose
-            Tells what this rank is doing, for the errors.
+            Returns what this rank is doing, for the errors.
         max_timeout
-            Seconds for all of it, None for no limit.
-        state
-            Tells that this rank does nothing but wait for the other, if that is so; see `rendezvous.wait_for_graph`.
+            Seconds for the whole connection, None for no limit.
+        wait_report
+            Returns the report for the server that this rank only waits for the peer; None if it does more.
+            See `rendezvous.wait_for_graph`.
 
         Raises
         ------
         RendezvousError
             If the server cannot be reached or refuses this rank; `ForeignServerError` if it is of another kind.
         PeerTimeoutError
-            If the peer does not come, or cannot be reached, in time.
+            If the peer does not connect to the server, or cannot be reached, in time.
         PeerLostError
-            If the peer has been there, and has left or was lost.
+            If the peer has been registered, and has closed its communicator or was lost.
         MismatchError
-            If the rank that came, or the job, is not the one expected.
+            If another rank than the expected one is connected, or the job is another one.
         FmiError
-            If another rank has given up.
+            If another rank has aborted.
         """
         deadline = Deadline(max_timeout)
-        persistence = Persistence(deadline, self._known)
-        link = self.link(deadline, persistence)
-        with reusable_socket(0, link.local.host) as listener:
+        control = self.control(deadline)
+        with reusable_socket(0, control.local.host) as listener:
             listener.setblocking(False)
-            disable_pacing(listener, link.local.host)
+            disable_pacing(listener, control.local.host)
             listener.listen()
-            punch = Punch(hello.receiver, purpose, hello, listener, self._watch.wait, deadline)
-            meeting = Meeting(self, punch, deadline, persistence, state)
+            punch = HolePunch(hello.receiver, purpose, hello, listener, self.poller.wait, deadline)
+            pairing = PeerConnect(self, punch, deadline, wait_report, hello.world_size)
             try:
-                connected = meeting.run(link)
+                connected = pairing.run(control)
             finally:
-                meeting.close()
+                pairing.close()
         if connected.relayed:
             report_relayed(self._rank, hello.receiver, str(self._server))
+        else:
+            way = "direct" if pairing.probe is None else "hole punching"
+            _log.info("rank %d: connected to rank %d (%s)", self._rank, hello.receiver, way)
         return connected.connection
 
     @property
-    def demanding(self) -> bool:
-        """Whether a server of another kind will not do."""
+    def requires_extension(self) -> bool:
+        """Whether a server of another kind is not acceptable."""
         return bool(self._access.secret or self._access.certificate)
 
     def abort(self, abort: Abort) -> None:
-        """Have the server tell all other ranks; without a server, those that are connected will have to do."""
-        if self._link is not None:
+        """Have the server forward an abort to all other ranks; without a server, only connected ranks receive it."""
+        if self._control is not None:
             with contextlib.suppress(ServerLostError):
-                self._link.send(abort)
+                self._control.send(abort)
 
-    def attend(self) -> None:
-        """Register, so that the others hear of this rank's end: one try, of `_ATTEND_SECONDS` at most.
+    def register(self) -> None:
+        """Register, so that the other ranks learn when this one ends: one attempt of limited time.
 
         Raises
         ------
         RendezvousError
             If the server cannot be reached or refuses this rank; `ForeignServerError` if it is of another kind.
         MismatchError
-            If the job is not the one expected.
+            If another process has this rank, or another world size.
         """
-        self.link(Deadline(_ATTEND_SECONDS), Persistence(Deadline(0.0)))
+        self.control(Deadline(timing.OPTIONAL_REGISTRATION), Deadline(0.0))
 
-    def report(self, waiting: Waiting) -> None:
-        """Tell the server for whom this rank waits, so that it may find a circle; without a server nobody will."""
-        deadline = Deadline(_REPORT_SECONDS)
+    def report_wait(self, waiting: Waiting) -> None:
+        """Report to the server which rank this one waits for, so that it can find a deadlock.
+
+        If the server cannot be reached, the rank continues without it.
+        """
         with contextlib.suppress(RendezvousError):
-            self.link(deadline, Persistence(deadline)).send(waiting)
+            self.control(Deadline(timing.WAIT_REPORT)).send(waiting)
 
-    def heed(self, message: Message) -> None:
-        """Raise what the server has to tell, if it concerns no meeting."""
+    def handle(self, message: Message) -> None:
+        """Raise the error in a message from the server, if it has one and concerns no pending connection."""
         if isinstance(message, Abort):
             raise self._on_abort(message)
         if isinstance(message, Deadlock):
             raise MismatchError(message.text, origin=self._rank)
         if isinstance(message, PeerEnded):
-            self._on_gone(message)
+            self._on_peer_ended(message)
 
     def close(self) -> None:
-        """Leave the job in peace."""
-        if self._link is not None:
+        """Tell the server that this rank ends without an error, and disconnect."""
+        if self._control is not None:
             with contextlib.suppress(ServerLostError):
-                self._link.send(Leave())
-        self.drop()
+                self._control.send(Leave())
+        self.disconnect()
 
-    def drop(self) -> None:
-        """Close the connection to the server, without a word."""
-        if self._link is not None:
-            self._watch.remove(self._link.fileno())
-            self._link.close()
-            self._link = None
+    def disconnect(self) -> None:
+        """Close the connection to the server without a message."""
+        if self._control is not None:
+            self.poller.remove(self._control.descriptor)
+            self._control.close()
+            self._control = None
 
-    def link(self, deadline: Deadline, persistence: Persistence) -> ControlLink:
-        """Return the control connection, opened anew if there is none that works."""
-        while True:
+    def control(
+        self, deadline: Deadline, retry_until: Deadline | None = None, lost: ServerLostError | None = None
+    ) -> ControlConnection:
+        """Return the control connection, reopened if there is none that works.
+
+        Parameters
+        ----------
+        deadline
+            By which an attempt must succeed.
+        retry_until
+            After which there is no further attempt; by default `deadline`.
+        lost
+            Why the last connection was lost, if it was just used; then the first attempt follows a pause.
+        """
+        backoff: ReconnectBackoff | None = None
+        while self._control is None:
+            if lost is not None:
+                backoff = backoff or ReconnectBackoff(deadline if retry_until is None else retry_until, self._known)
+                backoff.pause(lost, self.poller.wait)
             try:
-                if self._link is None:
-                    self._link = ControlLink(self._server, self._access, self._registration, deadline)
-                    self._watch.add(self._link.fileno(), select.POLLIN, self._attend)
-                    self._known = True
-                    persistence.answered()
-            except ServerLostError as lost:
-                persistence.pause(lost, self._watch.wait)
+                self._control = ControlConnection(self._server, self._access, self._registration, deadline)
+            except ServerLostError as error:
+                lost = error
             else:
-                return self._link
+                self.poller.add(self._control.descriptor, select.POLLIN, self._on_message)
+                self._known = True
+        return self._control
 
-    def listen(self, seconds: float) -> bool:
-        """Raise what the server has to tell, waiting so long for it; return False, at once, without a server."""
-        if self._link is None:
+    def check_errors(self, seconds: float) -> bool:
+        """Raise an error that the server has sent, waiting up to `seconds` for it.
+
+        Returns
+        -------
+        bool
+            False, at once, if there is no connection to the server.
+        """
+        if self._control is None:
             return False
         poll = select.poll()
-        poll.register(self._link.fileno(), select.POLLIN)
+        poll.register(self._control.descriptor, select.POLLIN)
         if poll.poll(seconds * 1000):
-            self._attend(self._link.fileno())
+            self._on_message(self._control.descriptor)
         return True
 
-    def _attend(self, descriptor: int) -> None:
-        """Read what the server says while this rank meets nobody; its end does not matter then."""
-        assert self._link is not None  # noqa: S101 - it is watched
+    def _on_message(self, descriptor: int) -> None:
+        """Read messages while this rank connects to no peer; a lost server does not matter then."""
+        assert self._control is not None  # noqa: S101 - it is monitored
         try:
-            messages = self._link.receive()
+            messages = self._control.receive()
         except ServerLostError:
-            self.drop()
+            self.disconnect()
             return
         for message in messages:
-            self.heed(message)
+            self.handle(message)
 
     def withdraw(self, peer: int) -> None:
-        """Tell the server that this rank listens for a peer no longer."""
-        if self._link is not None:
+        """Tell the server that this rank no longer listens for a peer."""
+        if self._control is not None:
             try:
-                self._link.send(Withdraw(peer))
+                self._control.send(Withdraw(peer))
             except ServerLostError:
-                self.drop()
+                self.disconnect()
 
-    def _registration(self, local: Endpoint) -> Registration:
-        return Registration(self._access.job, self._comm_name, self._rank, self._world_size, self._instance, local)
+
+@dataclass(slots=True)
+class PeerConnect:
+    """One rank connecting to one other.
+
+    Attributes
+    ----------
+    client
+        Whose control connection is used.
+    punch
+        Connects directly.
+    deadline
+        By when.
+    wait_report
+        Returns the report that this rank only waits for the peer, if that is so.
+    world_size
+        Number of ranks.
+    report_at, relay_at
+        When to report the wait, and when to try the relay, on the monotonic clock; infinite for never.
+    ended
+        The server's message that the peer has ended.
+    probe
+        The connection that shows the server this rank's public address; None without a NAT.
+    """
+
+    client: RendezvousClient
+    punch: HolePunch
+    deadline: Deadline
+    wait_report: Callable[[], Waiting | None]
+    world_size: int
+    report_at: float = math.inf
+    relay_at: float = math.inf
+    relay_ticket: bytes = b""
+    ended: PeerEnded | None = None
+    probe: socket.socket | None = None
+    _control: ControlConnection = field(init=False)
+
+    def run(self, control: ControlConnection) -> Connected:
+        """Return the connection; see `RendezvousClient.connect`."""
+        self.report_at = time.monotonic() + deadlock_report_seconds(self.world_size)
+        self._announce_on(control)
+        while True:
+            interest = [(self._control.descriptor, select.POLLIN)]
+            try:
+                connected, ready = self.punch.step(interest, min(self.relay_at, self.report_at))
+            except PeerTimeoutError:
+                if self.punch.has_target:
+                    raise
+                raise self._not_registered_error() from None
+            if connected is not None:
+                return connected
+            if self._control.descriptor in ready:
+                self._receive()
+            if self.ended is not None and not self.punch.has_candidate:
+                raise self._ended_error(self.ended)
+            now = time.monotonic()
+            if now >= self.relay_at:
+                self._connect_relay()
+            if now >= self.report_at:
+                self._report_wait()
+
+    def close(self) -> None:
+        """Close what was opened on the way, and tell the server that this rank no longer listens."""
+        self.punch.close()
+        if self.probe is not None:
+            self.probe.close()
+        self.client.withdraw(self.punch.peer)
+
+    def _report_wait(self) -> None:
+        """Report which rank this one waits for: the server may find a deadlock."""
+        self.report_at = math.inf
+        waiting = None if self.punch.has_target else self.wait_report()
+        if waiting is not None:
+            with contextlib.suppress(ServerLostError):  # the next message will fail, too
+                self._control.send(waiting)
+
+    def _announce_on(self, control: ControlConnection) -> None:
+        """Announce the listening port; if the connection is lost meanwhile, again on the next one."""
+        while True:
+            self._control = control
+            try:
+                control.send(Announce(self.punch.peer, self.punch.listener.getsockname()[1]))
+            except ServerLostError as lost:
+                control = self._reconnect(lost)
+            else:
+                return
+
+    def _reconnect(self, lost: ServerLostError) -> ControlConnection:
+        self.client.disconnect()
+        return self.client.control(self.deadline, lost=lost)
+
+    def _receive(self) -> None:
+        try:
+            messages = self._control.receive()
+        except ServerLostError as lost:
+            self._announce_on(self._reconnect(lost))
+            return
+        for message in messages:
+            self._handle(message)
+
+    def _handle(self, message: Message) -> None:
+        match message:
+            case Introduction(peer, endpoints, ticket) if peer == self.punch.peer:
+                self.punch.connect_to(endpoints)
+                self.relay_ticket = ticket
+                self.relay_at = time.monotonic() + self._direct_seconds() if any(ticket) else math.inf
+            case ProbeRequest(peer, ticket) if peer == self.punch.peer:
+                self._open_probe(ticket)
+            case PeerEnded(peer) if peer == self.punch.peer:
+                self.ended = message
+            case _:
+                self.client.handle(message)  # an error, or about a connection that is no longer pending
+
+    def _direct_seconds(self) -> float:
+        """Return how long only a direct connection is tried; if little time is left, the relay gets half of it."""
+        return min(timing.DIRECT_ONLY, max(0.0, self.deadline.end - time.monotonic()) / 2)
+
+    def _open_probe(self, ticket: bytes) -> None:
+        """Show the server the public address of the port that the peer is to connect to."""
+        if self.probe is not None:
+            # Closed with a reset, since the same two ports are to be connected again.
+            self.probe.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.probe.close()
+        with contextlib.suppress(ServerLostError):  # the control connection will fail, too
+            self.probe = self._side_connection(self.punch.listener.getsockname()[1], Purpose.probe, ticket)
+
+    def _connect_relay(self) -> None:
+        """Add a connection through the relay; if it breaks, another one after a pause."""
+        self.relay_at = time.monotonic() + timing.RELAY_RETRY
+        if not self.punch.has_relayed_candidate:
+            with contextlib.suppress(ServerLostError):  # retried
+                connection = self._side_connection(0, Purpose.relay, self.relay_ticket)
+                self.punch.add_relayed(connection, self._control.address)
+
+    def _side_connection(self, port: int, purpose: Purpose, ticket: bytes) -> socket.socket:
+        connection = connect_to_server(self._control.address, timing.PROBE_AND_RELAY, port, self._control.local.host)
+        try:
+            connection.sendall(Preamble(purpose, ticket).encode())
+        except OSError as error:
+            connection.close()
+            raise ServerLostError(f"the connection to the rendezvous server broke: {error}") from error
+        return connection
+
+    def _ended_error(self, ended: PeerEnded) -> PeerLostError:
+        how = (
+            "was lost: its process ended or failed"
+            if ended.lost
+            else "has left: its program ended, or closed the communicator, too early"
+        )
+        return PeerLostError(f"{self.punch.purpose()}: rank {ended.peer} {how}", origin=ended.peer)
+
+    def _not_registered_error(self) -> PeerTimeoutError:
+        punch = self.punch
+        return PeerTimeoutError(
+            f"{punch.purpose()}: rank {punch.peer} did not connect to the rendezvous server {self._control.server} "
+            f"within {self.deadline.seconds:g} s: check that it was started with the same communicator name, world "
+            "size and FMI_JOB",
+            origin=punch.peer,
+        )
+
+
+class ServerRegistration:
+    """The registration with the rendezvous server of a rank that exchanges objects through a store.
+
+    S3 cannot detect that a process ended, and neither store knows which rank waits for which. If a rendezvous server
+    with our extension is configured, each rank registers there, too. The end of its connection then reports its own
+    end: a waiting rank learns of it, of any rank's failure, and of a deadlock without asking the store. Without a
+    server, or with one of the original kind, only the store is asked.
+
+    Parameters
+    ----------
+    rank, size
+        This rank and the number of ranks.
+    name
+        The communicator's name, distinct from what its other channels register as.
+    server
+        The server's address; None if none is configured.
+
+    Attributes
+    ----------
+    ended
+        Ranks that were registered and have ended, and whether they were lost: ended without closing the communicator.
+    """
+
+    def __init__(self, rank: int, size: int, name: str, server: Endpoint | None) -> None:
+        self._rank = rank
+        self._client: RendezvousClient | None = None
+        if server is not None:
+            poller = Poller(lambda _: None)
+            self._client = RendezvousClient(
+                server, read_access(), name, rank, size, abort_error, poller, self._on_peer_ended
+            )
+        self._turn = 0
+        self.ended: dict[int, bool] = {}
+
+    def register(self) -> None:
+        """Register; if the server does not answer, the rank continues without it.
+
+        Raises
+        ------
+        MismatchError
+            If another process has this rank, or another world size.
+        """
+        if self._client is not None:
+            try:
+                self._client.register()
+            except RendezvousError as error:
+                _log.info("rank %d: continues without the rendezvous server: %s", self._rank, error)
+                self._client = None
+
+    def start_wait(self) -> None:
+        """Record that this rank starts another wait."""
+        self._turn += 1
+
+    def report_missing(self, peer: int, call: Call) -> None:
+        """Report that an object of `peer` was not there when this rank looked, and raise an error from the server."""
+        if not self.check_errors():
+            self.register()
+        if self._client is not None:
+            self._client.report_wait(Waiting(peer, Awaited.writing, self._turn, b"", str(call)))
+
+    def check_errors(self) -> bool:
+        """Raise an error that the server has sent; return False if there is no connection to it."""
+        return self._client is not None and self._client.check_errors(0.0)
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep, or raise an error from the server as soon as it arrives."""
+        if self._client is None or not self._client.check_errors(seconds):
+            time.sleep(seconds)
+
+    def abort(self, abort: Abort) -> None:
+        """Have the server forward an abort to all other ranks, and disconnect."""
+        if self._client is not None:
+            self._client.abort(abort)
+        self.close()
+
+    def close(self) -> None:
+        """End the registration without an error."""
+        if self._client is not None:
+            self._client.close()
+
+    def _on_peer_ended(self, message: PeerEnded) -> None:
+        self.ended.setdefault(message.peer, message.lost)
 
 
 def report_relayed(rank: int, peer: int, server: str) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from fmi_shim.channel import Channel
 from fmi_shim.config import ChannelName, Config, Sharing
-from fmi_shim.pairing.server_registration import Attendance
+from fmi_shim.pairing.rendezvous_client import ServerRegistration
 from fmi_shim.transports.objects.channel import ObjectChannel
 from fmi_shim.transports.objects.redis import RedisStore
 from fmi_shim.transports.objects.s3 import S3Store
@@ -38,10 +38,10 @@ class Place:
     comm_name: str
     config: Config
 
-    def registration(self, suffix: str) -> Attendance:
+    def registration(self, suffix: str) -> ServerRegistration:
         """Return the rank's registration with the rendezvous server, where there is one, for a store of objects."""
         server = self.config.rendezvous if self.config.framed else None
-        return Attendance(self.rank, self.size, f"{self.comm_name}{suffix}", server)
+        return ServerRegistration(self.rank, self.size, f"{self.comm_name}{suffix}", server)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import enum
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, TypeAlias
 
 from rendezvous.protocol.endpoints import ADDRESS_BYTES, Endpoint, ProtocolError, decode_endpoint
 from rendezvous.protocol.extension import PROOF_BYTES, TICKET_BYTES
-from rendezvous.protocol.registration import Registration, decode_registration
+from rendezvous.protocol.v1 import MAX_NAME_BYTES
 from rendezvous.protocol.waiting import MAX_TEXT_BYTES, MAX_WAITING_BYTES, Waiting, cut, decode_waiting
 
 MAX_ENDPOINTS = 2
+MAX_JOB_BYTES = 64
+MAX_WORLD_SIZE = 65_536
+INSTANCE_BYTES = 16
 
 _HEADER = struct.Struct("!HB")
+_REGISTER = struct.Struct(f"!II{INSTANCE_BYTES}s{ADDRESS_BYTES}sBB")
 _ANNOUNCE = struct.Struct("!IH")
 _PEER = struct.Struct("!I")
 _ABORT = struct.Struct("!IIB")
@@ -46,6 +50,36 @@ class AbortReason(enum.IntEnum):
     """Its reduction overflowed."""
     failed = 5
     """It raised any other exception."""
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """Which rank of which job, and where it is on its own side of a NAT.
+
+    Attributes
+    ----------
+    job
+        Keeps runs apart that use the same communicator name; may be empty.
+    comm_name, rank, world_size
+        As given to the communicator.
+    instance
+        16 random bytes of this communicator: tells a rank that comes back from a second one.
+    local
+        The rank's end of the control connection, as it sees it itself.
+    """
+
+    job: str
+    comm_name: str
+    rank: int
+    world_size: int
+    instance: bytes
+    local: Endpoint
+
+    def encode(self) -> bytes:
+        """Return the bytes of this registration, over which the proof is made."""
+        job, name = self.job.encode(), self.comm_name.encode()
+        fixed = _REGISTER.pack(self.rank, self.world_size, self.instance, self.local.encode(), len(job), len(name))
+        return fixed + job + name
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,11 +247,11 @@ def _body(message: Message) -> bytes:
             return _GONE.pack(peer, lost)
 
 
+@dataclass(slots=True)
 class Decoder:
-    """Cuts what comes from the other side into messages."""
+    """Splits the bytes from the other side into messages."""
 
-    def __init__(self) -> None:
-        self._buffer = bytearray()
+    _buffer: bytearray = field(default_factory=bytearray)
 
     def feed(self, data: bytes) -> list[Message]:
         """Take bytes; return the messages that are complete by now.
@@ -286,6 +320,26 @@ def _decoded(kind: int, body: bytes) -> Message:
     if kind == PeerEnded.kind:
         return PeerEnded(*_GONE.unpack(body))
     raise ProtocolError("there is no such kind")
+
+
+def decode_registration(body: bytes) -> Registration:
+    """Return the registration in `body`.
+
+    Raises
+    ------
+    ProtocolError
+        If there is none.
+    """
+    rank, world_size, instance, local, job_bytes, name_bytes = _REGISTER.unpack_from(body)
+    strings = body[_REGISTER.size :]
+    if len(strings) != job_bytes + name_bytes:
+        raise ProtocolError(f"{job_bytes + name_bytes} bytes were expected, {len(strings)} came")
+    if job_bytes > MAX_JOB_BYTES or name_bytes > MAX_NAME_BYTES:
+        raise ProtocolError(f"a job has at most {MAX_JOB_BYTES} bytes, a communicator {MAX_NAME_BYTES}")
+    if not 0 <= rank < world_size <= MAX_WORLD_SIZE:
+        raise ProtocolError(f"rank {rank} of {world_size}; ranks are below the world size, at most {MAX_WORLD_SIZE}")
+    job, name = strings[:job_bytes].decode(), strings[job_bytes:].decode()
+    return Registration(job, name, rank, world_size, instance, decode_endpoint(local))
 
 
 def _exactly(data: bytes, length: int) -> bytes:

@@ -107,7 +107,7 @@ def describe(cycle: Sequence[tuple[int, Waiting]]) -> str:
     ]
     more = [f"and {len(cycle) - _SHOWN} more ranks"] if len(cycle) > _SHOWN else []
     return (
-        f"{len(cycle)} ranks wait for each other in a cycle, and none can go on: {', '.join([*shown, *more])}; "
+        f"deadlock: {len(cycle)} ranks wait for each other: {', '.join([*shown, *more])}; "
         "make matching calls, or use sendrecv or isend"
     )
 

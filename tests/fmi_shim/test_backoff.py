@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fmi_shim.backoff import Patience, pauses
+from fmi_shim.backoff import PollBackoff, pauses
 
 
 @given(st.floats(1e-4, 10))
@@ -19,7 +19,7 @@ def test_pauses_double_up_to_the_longest(longest: float) -> None:
 
 def test_a_restart_begins_with_the_first_pause_and_the_whole_time_again() -> None:
     slept: list[float] = []
-    patience = Patience(1.6, 1000.0, slept.append)
+    patience = PollBackoff(1.6, 1000.0, slept.append)
     for restart in (False, False, False, True, False):
         assert patience.pause(restart)
     assert slept == pytest.approx([0.1, 0.2, 0.4, 0.1, 0.2])
@@ -28,7 +28,7 @@ def test_a_restart_begins_with_the_first_pause_and_the_whole_time_again() -> Non
 def test_pauses_end_after_the_longest_time_since_the_last_restart(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr("time.monotonic", lambda: now)
-    patience = Patience(16.0, 10.0, lambda _: None)
+    patience = PollBackoff(16.0, 10.0, lambda _: None)
     now = 9.0
     assert patience.pause(restart=True)
     now = 18.0

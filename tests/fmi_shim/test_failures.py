@@ -81,7 +81,7 @@ def test_who_waits_at_the_rendezvous_server_hears_that_the_awaited_rank_has_gone
 def test_a_rank_that_never_comes_is_named_after_max_timeout(world: World) -> None:
     outcomes = world.run(failing_programs.never_come, 2, 1, max_timeout=1000)
     text = failed_with(outcomes[0], PeerTimeoutError, 1)
-    assert text.startswith("rank 0 in barrier (call 0, 1 x uint8): rank 1 did not come to the rendezvous server")
+    assert text.startswith("rank 0 in barrier (call 0, 1 x uint8): rank 1 did not connect to the rendezvous server")
     assert "within 1 s" in text
     assert outcomes[0].seconds >= 1
 
@@ -122,7 +122,7 @@ def test_two_ranks_that_wait_for_each_other_are_told_of_each_other(world: World,
         (
             3,
             "receive",
-            ["3 ranks wait for each other in a circle", "rank 1 in send (call 0, 1 x int32, from rank 2) wai"],
+            ["deadlock: 3 ranks wait for each other", "rank 1 in send (call 0, 1 x int32, from rank 2) wai"],
         ),
         (4, "receive, after messages", ["rank 3 in send (call 1, 1 x int32, from rank 0) waits for rank 0"]),
         (3, "send", ["rank 2 in send (call 0, 3000000 x float64, from rank 2", "sends to rank 0", "sends to rank 1"]),
@@ -131,7 +131,7 @@ def test_two_ranks_that_wait_for_each_other_are_told_of_each_other(world: World,
             "one sends",
             ["rank 0 in send (call 0, 3000000 x float64", "rank 1 in send (call 0, 1 x int32, from rank 2"],
         ),
-        (9, "receive", ["9 ranks wait for each other in a circle", "and 3 more ranks"]),
+        (9, "receive", ["deadlock: 9 ranks wait for each other", "and 3 more ranks"]),
     ],
 )
 def test_ranks_that_wait_for_each_other_in_a_circle_are_told_of_all_of_it(
@@ -282,14 +282,18 @@ def test_no_rendezvous_server_is_told_at_once(world: World) -> None:
         world.address = f"127.0.0.1:{free.getsockname()[1]}"
     comm = fmi.Communicator(0, 2, world.config(), "name")
     with pytest.raises(
-        RendezvousError, match=f"no rendezvous server at {world.address}: .*; start one with fmi-rendez"
+        RendezvousError,
+        match=f"cannot connect to a rendezvous server at {world.address}: .*; start one with fmi",
     ):
         comm.recv(1, INT)
 
 
 @pytest.mark.parametrize(
     ("reply", "message"),
-    [(b"", "left before the peer came"), (b"HTTP/1.1 400 Bad Request", "is no rendezvous server of protocol v1")],
+    [
+        (b"", "closed the connection before the peer connected"),
+        (b"HTTP/1.1 400 Bad Request", "is not a rendezvous server"),
+    ],
 )
 def test_a_foreign_or_dying_server_is_told(world: World, reply: bytes, message: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:

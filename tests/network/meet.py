@@ -11,10 +11,10 @@ import time
 
 from fmi_shim.errors import FmiError
 from fmi_shim.pairing import tcpunch
-from fmi_shim.pairing.handshake import Hello
-from fmi_shim.pairing.poller import Watch
+from fmi_shim.pairing.control_connection import read_access
+from fmi_shim.pairing.handshake import PeerHello
 from fmi_shim.pairing.rendezvous_client import RendezvousClient
-from fmi_shim.pairing.run_access import read_access
+from fmi_shim.pairing.sockets import Poller
 from rendezvous.protocol import Endpoint
 from rendezvous.protocol.messages import Abort
 
@@ -37,15 +37,15 @@ def _aborted(abort: Abort) -> FmiError:
 
 
 def _meet(server: Endpoint, name: str, rank: int, framed: bool) -> socket.socket:
-    wait = Watch(lambda _: None).wait
+    wait = Poller(lambda _: None).wait
     peer = 1 - rank
     if not framed:
         return tcpunch.connect(
-            tcpunch.Appointment(server, name.encode(), peer, lambda: f"rank {rank}", None, _MAX_TIMEOUT), wait
+            tcpunch.ConnectRequest(server, name.encode(), peer, lambda: f"rank {rank}", None, _MAX_TIMEOUT), wait
         )
-    client = RendezvousClient(server, read_access(), name, rank, 2, _aborted, Watch(lambda _: None))
+    client = RendezvousClient(server, read_access(), name, rank, 2, _aborted, Poller(lambda _: None))
     try:
-        return client.meet(Hello(name, 2, rank, peer), lambda: f"rank {rank}", _MAX_TIMEOUT)
+        return client.connect(PeerHello(name, 2, rank, peer), lambda: f"rank {rank}", _MAX_TIMEOUT)
     finally:
         client.close()
 

@@ -19,11 +19,11 @@ from rendezvous.protocol.messages import (
     Refusal,
     RefusalReason,
     Register,
+    Registration,
     Welcome,
     Withdraw,
     encode,
 )
-from rendezvous.protocol.registration import Registration
 from rendezvous.protocol.v2 import Request, Status, decode_response
 from rendezvous.server import RendezvousServer
 from tests.certificates import loopback_certificate

@@ -8,8 +8,16 @@ import pytest
 from rendezvous.job_state import NO_TICKET, Delivery, RelayEndpoint
 from rendezvous.jobs import Jobs
 from rendezvous.protocol import Endpoint, ProtocolError
-from rendezvous.protocol.messages import Abort, Announce, Introduction, PeerEnded, ProbeRequest, Refusal, RefusalReason
-from rendezvous.protocol.registration import Registration
+from rendezvous.protocol.messages import (
+    Abort,
+    Announce,
+    Introduction,
+    PeerEnded,
+    ProbeRequest,
+    Refusal,
+    RefusalReason,
+    Registration,
+)
 from rendezvous.protocol.waiting import Awaited, Waiting
 
 

@@ -8,8 +8,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from rendezvous.job_state import NO_TICKET
 from rendezvous.jobs import Jobs
 from rendezvous.protocol import Endpoint, ProtocolError
-from rendezvous.protocol.messages import Announce, Introduction
-from rendezvous.protocol.registration import Registration
+from rendezvous.protocol.messages import Announce, Introduction, Registration
 
 
 class JobsAgainstModel(RuleBasedStateMachine):

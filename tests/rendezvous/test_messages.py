@@ -17,6 +17,7 @@ from rendezvous.protocol.extension import (
     decode_preamble,
 )
 from rendezvous.protocol.messages import (
+    MAX_JOB_BYTES,
     Abort,
     Announce,
     Deadlock,
@@ -29,11 +30,11 @@ from rendezvous.protocol.messages import (
     Refusal,
     RefusalReason,
     Register,
+    Registration,
     Welcome,
     Withdraw,
     encode,
 )
-from rendezvous.protocol.registration import MAX_JOB_BYTES, Registration
 from rendezvous.protocol.waiting import Awaited, Counts, Waiting, pack_counts
 
 u32 = st.integers(0, 2**32 - 1)

@@ -19,7 +19,7 @@ def test_three_ranks_that_wait_for_each_other_are_found_by_the_last_one() -> Non
     assert waits.record(1, waiting(2)) is None
     assert waits.record(2, waiting(0)) == [2, 0, 1]
     assert waits.describe([2, 0, 1]).startswith(
-        "3 ranks wait for each other in a cycle, and none can go on: rank 2 in recv waits for rank 0, "
+        "deadlock: 3 ranks wait for each other: rank 2 in recv waits for rank 0, "
         "rank 0 in recv waits for rank 1, rank 1 in recv waits for rank 2; make matching calls"
     )
 

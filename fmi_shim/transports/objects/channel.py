@@ -20,14 +20,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from fmi_shim.backoff import Patience
+from fmi_shim.backoff import PollBackoff
 from fmi_shim.channel import Pending, Schedule
 from fmi_shim.config import ObjectConfig
 from fmi_shim.error_codec import make_abort
 from fmi_shim.errors import MismatchError, StoreError
 from fmi_shim.frames import Call
 from fmi_shim.operators import Array, Combine, ReduceFunction
-from fmi_shim.pairing.server_registration import Attendance
+from fmi_shim.pairing.rendezvous_client import ServerRegistration
 from fmi_shim.transports.objects import schedules
 from fmi_shim.transports.objects.codec import Found, content_of
 from fmi_shim.transports.objects.liveness import Presence
@@ -62,14 +62,14 @@ class ObjectChannel:
         Where the objects are.
     config
         How long to wait, and whether objects have headers.
-    attendance
+    registration
         This rank's registration with the rendezvous server.
     """
 
     full_duplex = True
 
     def __init__(
-        self, rank: int, size: int, comm_name: str, store: Store, config: ObjectConfig, attendance: Attendance
+        self, rank: int, size: int, comm_name: str, store: Store, config: ObjectConfig, registration: ServerRegistration
     ) -> None:
         self.rank = rank
         self.size = size
@@ -80,7 +80,7 @@ class ObjectChannel:
         self._turns: Counter[str] = Counter()
         self._written: list[str] = []
         self._readers: set[int] = set()
-        self._presence = Presence(rank, comm_name, store, config.framed, attendance)
+        self._presence = Presence(rank, comm_name, store, config.framed, registration)
         self._arrivals = Arrivals(rank, comm_name, store, config, self._presence)
         self._call: Call
         self._closed = False
@@ -253,7 +253,7 @@ class ObjectChannel:
 
     def _look_until(self, done: Callable[[], bool], needed: bool) -> None:
         longest = LONGEST_FAREWELL if self._config.max_timeout is None else self._config.max_timeout
-        patience = Patience(self._config.poll, min(longest, LONGEST_FAREWELL))
+        patience = PollBackoff(self._config.poll, min(longest, LONGEST_FAREWELL))
         self._presence.wait_begins()
         while needed and not done() and not self._presence.over(self._readers) and patience.pause():
             pass

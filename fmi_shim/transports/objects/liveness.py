@@ -2,7 +2,7 @@
 
 A rank that fails leaves its reason under ``comm_name + "_failed"``, of which the first counts; a rank that waits
 looks for it. Whether a process lives is known where the store knows who is connected (Redis); S3 does not. What a
-rendezvous server knows beyond that, where there is one, `attendance` brings.
+rendezvous server knows beyond that, where there is one, `registration` brings.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Set as AbstractSet
 from fmi_shim.error_codec import abort_error, decode_abort, encode_abort
 from fmi_shim.errors import FmiError, MismatchError, PeerLostError
 from fmi_shim.frames import Call, FrameError
-from fmi_shim.pairing.server_registration import Attendance
+from fmi_shim.pairing.rendezvous_client import ServerRegistration
 from fmi_shim.transports.objects.store import Store
 from rendezvous.protocol.messages import Abort
 
@@ -38,16 +38,16 @@ class Presence:
         Where they meet.
     framed
         Whether all ranks are ours, and so can be seen.
-    attendance
+    registration
         What the rendezvous server knows of them.
     """
 
-    def __init__(self, rank: int, comm_name: str, store: Store, framed: bool, attendance: Attendance) -> None:
+    def __init__(self, rank: int, comm_name: str, store: Store, framed: bool, registration: ServerRegistration) -> None:
         self._rank = rank
         self._comm_name = comm_name
         self._store = store
         self._framed = framed
-        self._attendance = attendance
+        self._registration = registration
         self._shown = False
         self._seen: set[int] = set()
         self._next = 0.0
@@ -55,10 +55,10 @@ class Presence:
     def show(self) -> None:
         """Let the others see that this rank is there, and raise what the server has told since."""
         if self._shown:
-            self._attendance.listen()
+            self._registration.check_errors()
             return
         self._shown = True
-        self._attendance.begin()
+        self._registration.register()
         self._store.attend(self._name(self._rank))
 
     def heard_of(self, rank: int) -> None:
@@ -68,16 +68,16 @@ class Presence:
 
     def wait_begins(self) -> None:
         """Look for the first time after a while."""
-        self._attendance.wait_begins()
+        self._registration.start_wait()
         self._next = time.monotonic() + LOOK_SECONDS
 
     def sleep(self, seconds: float) -> None:
         """Pause for so long, or until the server tells of a failure, which is raised."""
-        self._attendance.sleep(seconds)
+        self._registration.sleep(seconds)
 
     def close(self) -> None:
         """Say that this rank ends in peace: whoever waits for what it has not written is told."""
-        self._attendance.close()
+        self._registration.close()
 
     def look(self, awaited: Sequence[int], there: Callable[[], bool], call: Callable[[], Call]) -> None:
         """Raise if a rank has failed, or one of those awaited is gone; does nothing more often than it should.
@@ -94,8 +94,8 @@ class Presence:
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + LOOK_SECONDS
-        self._attendance.look(awaited[0], call())
-        lost = sorted(self._seen & self._absent({*awaited}) | self._attendance.gone.keys() & {*awaited})
+        self._registration.report_missing(awaited[0], call())
+        lost = sorted(self._seen & self._absent({*awaited}) | self._registration.ended.keys() & {*awaited})
         (word,) = self._store.get([self._failed])  # after that: who fails leaves word before it goes
         if word is not None:
             raise self._failure(word, call())
@@ -104,7 +104,7 @@ class Presence:
 
     def _lost(self, rank: int, call: Call) -> PeerLostError:
         mark = f"{self._comm_name}{rank}_left"
-        if not self._attendance.gone.get(rank, True) or self._store.present({mark}, self._comm_name):
+        if not self._registration.ended.get(rank, True) or self._store.present({mark}, self._comm_name):
             how = f"rank {rank} has left: its program ended, or closed the communicator, too early"
         else:
             how = f"lost rank {rank}, its process ended"
@@ -133,7 +133,7 @@ class Presence:
 
     def fail(self, abort: Abort) -> None:
         """Tell the server, and leave word, if this is the first failure."""
-        self._attendance.fail(abort)
+        self._registration.abort(abort)
         self._store.leave_word(self._failed, _REPORTED_BY.pack(self._rank) + encode_abort(abort))
 
     @property

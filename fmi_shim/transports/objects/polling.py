@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from fmi_shim.backoff import Patience
+from fmi_shim.backoff import PollBackoff
 from fmi_shim.config import ObjectConfig
 from fmi_shim.errors import PeerTimeoutError
 from fmi_shim.frames import Call
@@ -86,11 +86,11 @@ class Arrivals:
                 return
             self._pause(list(missing.values()), patience, call, restart=bool(came))
 
-    def _patience(self) -> Patience:
+    def _patience(self) -> PollBackoff:
         self._presence.wait_begins()
-        return Patience(self._config.poll, self._config.max_timeout, self._presence.sleep)
+        return PollBackoff(self._config.poll, self._config.max_timeout, self._presence.sleep)
 
-    def _pause(self, missing: Sequence[Name], patience: Patience, call: Running, restart: bool) -> None:
+    def _pause(self, missing: Sequence[Name], patience: PollBackoff, call: Running, restart: bool) -> None:
         """Pause before the next look, unless those who are to write have failed, are gone, or are too late."""
         keys = {name.key(self._comm_name) for name in missing}
         there = lambda: bool(self._store.present(keys, self._comm_name))  # noqa: E731

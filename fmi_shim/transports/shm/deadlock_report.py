@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 
 from fmi_shim.config import DirectConfig
 from fmi_shim.errors import FmiError
-from fmi_shim.pairing.peer_connect import SUSPICION_SECONDS
-from fmi_shim.pairing.poller import Watch
+from fmi_shim.pairing.control_connection import read_access
 from fmi_shim.pairing.rendezvous_client import RendezvousClient
-from fmi_shim.pairing.run_access import read_access
+from fmi_shim.pairing.sockets import Poller
+from fmi_shim.pairing.timing import DEADLOCK_REPORT
 from fmi_shim.transports.shm.ring import Inlet, LanePair, Outlet
 from fmi_shim.transports.shm.rounds import Arrival, Rounds
 from rendezvous.protocol import Endpoint
@@ -37,7 +37,7 @@ class Suspicion:
     def __init__(self, rank: int, size: int, name: str, config: DirectConfig) -> None:
         server = Endpoint(config.host, config.port)
         self._rank = rank
-        self._client = RendezvousClient(server, read_access(), name, rank, size, _aborted, Watch(lambda _: None))
+        self._client = RendezvousClient(server, read_access(), name, rank, size, _aborted, Poller(lambda _: None))
         self._next = 0.0
         self._turn = 0
 
@@ -57,18 +57,18 @@ class Suspicion:
         call
             Tells the running call.
         """
-        if waited < SUSPICION_SECONDS:
-            self._next = SUSPICION_SECONDS
+        if waited < DEADLOCK_REPORT:
+            self._next = DEADLOCK_REPORT
             return
         if waited >= self._next and end is not None:
-            self._turn += self._next == SUSPICION_SECONDS
+            self._turn += self._next == DEADLOCK_REPORT
             counts = [Counts(link.peer, link.sent, link.received) for link in links.values()]
             needed = end.number if isinstance(end, Arrival) else 0
             counts.append(Counts(self._rank, rounds.number, needed))
             awaited = _awaited(end)
-            self._client.report(Waiting(end.peer, awaited, self._turn, pack_counts(counts), call()))
+            self._client.report_wait(Waiting(end.peer, awaited, self._turn, pack_counts(counts), call()))
             self._next = waited + _AGAIN_SECONDS
-        self._client.listen(0.0)
+        self._client.check_errors(0.0)
 
     def close(self) -> None:
         """Leave the server."""
@@ -76,7 +76,7 @@ class Suspicion:
 
     def drop(self) -> None:
         """Leave it without a word, in a forked child."""
-        self._client.drop()
+        self._client.disconnect()
 
 
 def _awaited(end: End) -> Awaited:

@@ -11,15 +11,15 @@ import sys
 import termios
 from collections.abc import Mapping, Sequence
 
+from fmi_shim.backoff import Deadline
 from fmi_shim.channel import Pending
 from fmi_shim.config import DirectConfig
 from fmi_shim.errors import FmiError, PeerLostError, PeerTimeoutError
 from fmi_shim.frames import HEADER_BYTES, Call
 from fmi_shim.pairing import tcpunch
-from fmi_shim.pairing.deadline import Deadline
-from fmi_shim.pairing.handshake import Hello
-from fmi_shim.pairing.peer_connect import suspicion_seconds
-from fmi_shim.pairing.poller import Watch
+from fmi_shim.pairing.handshake import PeerHello
+from fmi_shim.pairing.rendezvous_client import deadlock_report_seconds
+from fmi_shim.pairing.sockets import Poller
 from fmi_shim.transports.transfers import Buffers, OnReceived, Posts, Transfer, advance
 from rendezvous.protocol import Endpoint, pair_name
 
@@ -41,7 +41,7 @@ _TURN_SECONDS = 2.0
 """How long each of several connections that are to be opened is tried, before the next one has its turn."""
 
 _AGAIN_SECONDS = 1.0
-"""A rank that has begun after `suspicion_seconds` to ask whether it and others wait for each other asks so often."""
+"""A rank that has waited for `deadlock_report_seconds` reports its wait again after this time."""
 
 
 def yields_spent(message: memoryview) -> int:
@@ -177,10 +177,10 @@ class Connections:
         self._streams: dict[int, Stream] = {}
         self._by_descriptor: dict[int, Stream] = {}
         self._posts: Posts[Stream] = Posts()
-        self._watch = Watch(self._hung_up)
+        self._poller = Poller(self._hung_up)
         self._process = os.getpid()
 
-    def _hello(self, peer: int) -> Hello | None:
+    def _hello(self, peer: int) -> PeerHello | None:
         return None
 
     def _stream(self, peer: int, name: bytes) -> Stream:
@@ -221,10 +221,10 @@ class Connections:
         """Do what a new connection needs."""
 
     def _connect(self, peer: int, name: bytes, max_timeout: float | None) -> socket.socket:
-        appointment = tcpunch.Appointment(
+        request = tcpunch.ConnectRequest(
             self._server, name, peer, lambda: self._purpose, self._hello(peer), max_timeout
         )
-        return tcpunch.connect(appointment, self._watch.wait)
+        return tcpunch.connect(request, self._poller.wait)
 
     def _post(self, transfer: Transfer[Stream]) -> Transfer[Stream]:
         """Begin a transfer, as far as it goes without waiting."""
@@ -322,10 +322,10 @@ class Connections:
     def _wait(self, interest: dict[int, int]) -> None:
         waits = list(interest.items())
         deadline = Deadline(self._max_timeout)
-        pause, turn = suspicion_seconds(self.size), 0
+        pause, turn = deadlock_report_seconds(self.size), 0
         while True:
             remaining = deadline.remaining()
-            if self._watch.wait(waits, pause if remaining is None else min(pause, remaining)):
+            if self._poller.wait(waits, pause if remaining is None else min(pause, remaining)):
                 return
             if deadline.passed:
                 break
@@ -362,7 +362,7 @@ class Connections:
     def _close_streams(self) -> None:
         inherited = os.getpid() != self._process
         for stream in self._streams.values():
-            self._watch.remove(stream.descriptor)
+            self._poller.remove(stream.descriptor)
             if inherited:
                 stream.socket.close()  # a forked child must not end its parent's connections
             else:

@@ -15,10 +15,9 @@ from fmi_shim.error_codec import abort_error, abort_frame, decode_termination, g
 from fmi_shim.errors import FmiError, MismatchError
 from fmi_shim.frames import HEADER_BYTES, KIND_AT, Call, FrameError, Kind, decode_header, waiting_frame
 from fmi_shim.operators import Array, Combine, ReduceFunction
-from fmi_shim.pairing.control_connection import ForeignServerError
-from fmi_shim.pairing.handshake import Hello
+from fmi_shim.pairing.control_connection import ForeignServerError, read_access
+from fmi_shim.pairing.handshake import PeerHello
 from fmi_shim.pairing.rendezvous_client import RendezvousClient
-from fmi_shim.pairing.run_access import read_access
 from fmi_shim.transports.framing import Framing
 from fmi_shim.transports.tcp import schedules
 from fmi_shim.transports.tcp.connections import Connections, Stream, yields_spent
@@ -48,7 +47,7 @@ class FramedChannel(Connections, Framing[Stream]):
     def __init__(self, rank: int, size: int, comm_name: str, config: DirectConfig) -> None:
         super().__init__(rank, size, comm_name, config)
         self._client: RendezvousClient | None = RendezvousClient(
-            self._server, read_access(), comm_name, rank, size, abort_error, self._watch
+            self._server, read_access(), comm_name, rank, size, abort_error, self._poller
         )
         self._waits = 0
 
@@ -59,7 +58,7 @@ class FramedChannel(Connections, Framing[Stream]):
     def begin(self, call: Call, sequence: int) -> None:
         """Make the call the one that messages are compared with, unless a connected rank has failed meanwhile."""
         self._expect(call.numbered(sequence))
-        self._watch.look()
+        self._poller.check()
 
     def send(self, buffer: Array, dst: int) -> None:
         """Send a header and all of `buffer`, at once where the kernel takes it."""
@@ -171,16 +170,16 @@ class FramedChannel(Connections, Framing[Stream]):
         """Say goodbye to every connected rank, then close."""
         self._leave(goodbye_frame())
 
-    def _hello(self, peer: int) -> Hello | None:
-        return Hello(self.comm_name, self.size, self.rank, peer)
+    def _hello(self, peer: int) -> PeerHello | None:
+        return PeerHello(self.comm_name, self.size, self.rank, peer)
 
     def _connect(self, peer: int, name: bytes, max_timeout: float | None) -> socket.socket:
         if self._client is not None:
-            hello = Hello(self.comm_name, self.size, self.rank, peer)
+            hello = PeerHello(self.comm_name, self.size, self.rank, peer)
             try:
-                return self._client.meet(hello, lambda: self._purpose, max_timeout, lambda: self._meeting(peer))
+                return self._client.connect(hello, lambda: self._purpose, max_timeout, lambda: self._meeting(peer))
             except ForeignServerError:
-                if self._client.demanding:
+                if self._client.requires_extension:
                     raise
                 self._client = None  # a server of the original kind pairs framed ranks, too
         return super()._connect(peer, name, max_timeout)
@@ -191,7 +190,7 @@ class FramedChannel(Connections, Framing[Stream]):
         return self._stream(peer, self._name(peer)) if stream is None else stream
 
     def _opened(self, stream: Stream) -> None:
-        self._watch.add(stream.descriptor)
+        self._poller.add(stream.descriptor)
 
     def _suspect(self, interest: dict[int, int], turn: int) -> None:
         """Where one rank is waited for, look whether it waits for this one, too, and tell the server of it."""
@@ -201,7 +200,7 @@ class FramedChannel(Connections, Framing[Stream]):
         stream = self._by_descriptor[descriptor]
         if events == select.POLLOUT:
             before = stream.coming()
-            if self._watch.wait([(descriptor, events)], _STILL_SECONDS):
+            if self._poller.wait([(descriptor, events)], _STILL_SECONDS):
                 return
             if before == stream.coming():
                 self._require_receiver(stream, *before)
@@ -218,7 +217,7 @@ class FramedChannel(Connections, Framing[Stream]):
         waiting = self._waiting(peer, awaited)
         if self._client is not None and waiting is not None:
             with contextlib.suppress(ForeignServerError):
-                self._client.report(waiting)
+                self._client.report_wait(waiting)
 
     def _meeting(self, peer: int) -> Waiting | None:
         """Return what to tell the server of a wait for a connection."""
@@ -257,7 +256,7 @@ class FramedChannel(Connections, Framing[Stream]):
     def _hung_up(self, descriptor: int) -> None:
         """Find out how a connection ended that is not waited for: in peace, or as everybody's error."""
         stream = self._by_descriptor[descriptor]
-        self._watch.remove(descriptor)
+        self._poller.remove(descriptor)
         stream.drain()
         end = decode_termination(stream.backlog[self._posts.rest(stream.peer) :], stream.peer)
         if isinstance(end, Abort):
@@ -269,7 +268,7 @@ class FramedChannel(Connections, Framing[Stream]):
         """Ask the server first why a rank went without a word; one that had said nothing yet may have told it alone."""
         if self._client is not None:
             try:
-                self._client.listen(0.0 if stream.received else _SERVER_SECONDS)
+                self._client.check_errors(0.0 if stream.received else _SERVER_SECONDS)
             except FmiError as told:
                 return told
         return super()._ended(stream)
@@ -300,4 +299,4 @@ class FramedChannel(Connections, Framing[Stream]):
             if os.getpid() == self._process:
                 self._client.close()
             else:
-                self._client.drop()
+                self._client.disconnect()

@@ -12,12 +12,11 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from fmi_shim.backoff import Deadline
 from fmi_shim.errors import FmiError
 from fmi_shim.pairing import tcpunch
-from fmi_shim.pairing.control_connection import ControlLink
-from fmi_shim.pairing.deadline import Deadline
-from fmi_shim.pairing.poller import Watch
-from fmi_shim.pairing.run_access import Access
+from fmi_shim.pairing.control_connection import Access, ControlConnection
+from fmi_shim.pairing.sockets import Poller
 from rendezvous.protocol import Endpoint, ProtocolError, Replies
 from rendezvous.protocol.extension import NO_PROOF, Challenge, Demand
 from rendezvous.protocol.messages import (
@@ -29,10 +28,10 @@ from rendezvous.protocol.messages import (
     ProbeRequest,
     Refusal,
     RefusalReason,
+    Registration,
     Welcome,
     encode,
 )
-from rendezvous.protocol.registration import Registration
 from rendezvous.protocol.v1 import encode_record
 
 NOBODY = Endpoint("127.0.0.1", 9)
@@ -102,9 +101,9 @@ def reciter() -> Iterator[Reciter]:
 def listen_to(server: Endpoint) -> list[Message]:
     """Register, and take all messages that come until the server ends; that it does is the error to be raised."""
     came: list[Message] = []
-    link = ControlLink(server, Access(), lambda local: Registration("", "comm", 0, 2, bytes(16), local), Deadline(20))
+    link = ControlConnection(server, Access(), Registration("", "comm", 0, 2, bytes(16), NOBODY), Deadline(20))
     with contextlib.closing(link), pytest.raises(FmiError):
-        while select.select([link], [], [], 20)[0]:
+        while select.select([link.descriptor], [], [], 20)[0]:
             came += link.receive()
     return came
 
@@ -131,7 +130,7 @@ def test_any_answer_to_a_registration_is_messages_and_an_error_at_its_end(recite
 @pytest.mark.parametrize("end", range(0, len(GREETING), 7))
 def test_a_greeting_that_ends_early_is_told(reciter: Reciter, end: int) -> None:
     reciter.speech = GREETING[:end]
-    with pytest.raises(FmiError, match="left before the peer came"):
+    with pytest.raises(FmiError, match="closed the connection before the peer connected"):
         listen_to(reciter.endpoint)
 
 
@@ -143,6 +142,6 @@ def test_any_answer_to_a_pairing_name_is_an_error(reciter: Reciter, speech: byte
         replies.feed(speech)
         assume(replies.peer is None or replies.peer.host.startswith("127."))  # the test must not call on strangers
     reciter.speech = speech
-    appointment = tcpunch.Appointment(reciter.endpoint, b"comm1_0", 1, lambda: "rank 0", None, 0.05)
+    request = tcpunch.ConnectRequest(reciter.endpoint, b"comm1_0", 1, lambda: "rank 0", None, 0.05)
     with little_memory(), pytest.raises(FmiError):
-        tcpunch.connect(appointment, Watch(lambda _: None).wait).close()
+        tcpunch.connect(request, Poller(lambda _: None).wait).close()

@@ -2,8 +2,8 @@
 
 import pytest
 
-from fmi_shim.pairing.deadline import Deadline
-from fmi_shim.pairing.reconnect import Persistence, ServerLostError
+from fmi_shim.backoff import Deadline
+from fmi_shim.pairing.control_connection import ReconnectBackoff, ServerLostError
 
 LOST = ServerLostError("lost")
 
@@ -15,21 +15,21 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return []
 
 
-def pause(persistence: Persistence, slept: list[float], times: int) -> None:
+def pause(backoff: ReconnectBackoff, slept: list[float], times: int) -> None:
     for _ in range(times):
-        persistence.pause(LOST, lambda interest, seconds: slept.append(seconds) or set())  # type: ignore[func-returns-value]
+        backoff.pause(LOST, lambda interest, seconds: slept.append(seconds) or set())  # type: ignore[func-returns-value]
 
 
 def test_pauses_double_up_to_a_second(slept: list[float]) -> None:
-    pause(Persistence(Deadline(None)), slept, 7)
+    pause(ReconnectBackoff(Deadline(None)), slept, 7)
     assert slept == pytest.approx([0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0])
 
 
-def test_pauses_begin_anew_after_an_answer(slept: list[float]) -> None:
-    persistence = Persistence(Deadline(None))
-    pause(persistence, slept, 3)
-    persistence.answered()
-    pause(persistence, slept, 2)
+def test_pauses_restart_after_an_answer(slept: list[float]) -> None:
+    backoff = ReconnectBackoff(Deadline(None))
+    pause(backoff, slept, 3)
+    backoff.answered()
+    pause(backoff, slept, 2)
     assert slept == pytest.approx([0.05, 0.1, 0.2, 0.05, 0.1])
 
 
@@ -39,10 +39,10 @@ def test_a_server_that_has_answered_before_is_retried_for_longer(
 ) -> None:
     now = 0.0
     monkeypatch.setattr("time.monotonic", lambda: now)
-    persistence = Persistence(Deadline(None), known)
-    pause(persistence, slept, 1)
+    backoff = ReconnectBackoff(Deadline(None), known)
+    pause(backoff, slept, 1)
     now = seconds
-    pause(persistence, slept, 1)
+    pause(backoff, slept, 1)
     now = seconds + 0.1
     with pytest.raises(ServerLostError):
-        pause(persistence, slept, 1)
+        pause(backoff, slept, 1)

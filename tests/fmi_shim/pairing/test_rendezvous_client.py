@@ -15,18 +15,16 @@ from pathlib import Path
 
 import pytest
 
+from fmi_shim.backoff import Deadline
 from fmi_shim.errors import ConfigError, FmiError, MismatchError, PeerTimeoutError, RendezvousError
 from fmi_shim.pairing import tcpunch
-from fmi_shim.pairing.control_connection import ControlLink
-from fmi_shim.pairing.deadline import Deadline
-from fmi_shim.pairing.handshake import Hello
-from fmi_shim.pairing.poller import Watch
+from fmi_shim.pairing.control_connection import Access, ControlConnection, read_access
+from fmi_shim.pairing.handshake import PeerHello
 from fmi_shim.pairing.rendezvous_client import RendezvousClient
-from fmi_shim.pairing.run_access import Access, read_access
+from fmi_shim.pairing.sockets import Poller
 from rendezvous.protocol import Endpoint
 from rendezvous.protocol.extension import PREAMBLE_BYTES, Challenge, Demand
-from rendezvous.protocol.messages import Abort, Welcome, encode
-from rendezvous.protocol.registration import Registration
+from rendezvous.protocol.messages import Abort, Registration, Welcome, encode
 from tests.certificates import loopback_certificate
 from tests.fmi_shim.pairing.test_tcpunch import assert_unpaced
 
@@ -90,13 +88,13 @@ def rank_of(server: Server, rank: int, size: int = 2, comm: str = "comm", access
     def aborted(abort: Abort) -> FmiError:
         return AbortedError(abort.text, abort.origin, abort.reported_by)
 
-    return RendezvousClient(server.endpoint, access, comm, rank, size, aborted, Watch(lambda _: None))
+    return RendezvousClient(server.endpoint, access, comm, rank, size, aborted, Poller(lambda _: None))
 
 
 def meet(
     client: RendezvousClient, rank: int, peer: int, size: int = 2, comm: str = "comm", max_timeout: float | None = 20.0
 ) -> socket.socket:
-    return client.meet(Hello(comm, size, rank, peer), lambda: f"rank {rank}", max_timeout)
+    return client.connect(PeerHello(comm, size, rank, peer), lambda: f"rank {rank}", max_timeout)
 
 
 def assert_connected(one: socket.socket, other: socket.socket) -> None:
@@ -163,7 +161,7 @@ def test_a_rank_that_gives_up_ends_the_waiting_of_those_it_never_met(shared: Ser
     waiting, failing = rank_of(shared, 0, 3, "abort"), rank_of(shared, 2, 3, "abort")
     with ThreadPoolExecutor(1) as pool:
         met: Future[socket.socket] = pool.submit(meet, waiting, 0, 1, 3, "abort", None)
-        with pytest.raises(PeerTimeoutError, match="rank 1 did not come to the rendezvous server"):
+        with pytest.raises(PeerTimeoutError, match="rank 1 did not connect to the rendezvous server"):
             meet(failing, 2, 1, 3, "abort", 1.0)
         failing.abort(Abort(2, 1, 2, "rank 2 gave up on rank 1"))
         with pytest.raises(AbortedError, match=r"rank 2 gave up on rank 1 \(reported by rank 2\)"):
@@ -198,8 +196,8 @@ def test_a_server_restarted_in_the_middle_of_a_run_hurts_nobody(away: float) -> 
 
 def test_in_raw_mode_too_a_waiting_rank_finds_the_server_that_was_restarted() -> None:
     def meet_raw(rank: int) -> socket.socket:
-        appointment = tcpunch.Appointment(server.endpoint, b"raw1_0", 1 - rank, lambda: f"rank {rank}", None, 20.0)
-        return tcpunch.connect(appointment, Watch(lambda _: None).wait)
+        request = tcpunch.ConnectRequest(server.endpoint, b"raw1_0", 1 - rank, lambda: f"rank {rank}", None, 20.0)
+        return tcpunch.connect(request, Poller(lambda _: None).wait)
 
     with running() as server, ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(meet_raw, 0)
@@ -215,15 +213,15 @@ def test_with_secret_and_certificate_on_both_sides_ranks_meet(tmp_path: Path) ->
     certificate = str(loopback_certificate(tmp_path))
     with running("--tls-certificate", certificate, FMI_RENDEZVOUS_SECRET=SECRET) as server:
         pair(server, "encrypted", Access("job", SECRET.encode(), certificate))
-        with pytest.raises(RendezvousError, match="is not to be trusted"):
+        with pytest.raises(RendezvousError, match="TLS with the rendezvous server"):
             meet(rank_of(server, 0, access=Access(secret=SECRET.encode())), 0, 1)
-        with pytest.raises(ConfigError, match="cannot be used"):
+        with pytest.raises(ConfigError, match="expected a readable PEM file"):
             meet(rank_of(server, 0, access=Access(secret=SECRET.encode(), certificate="/nowhere.pem")), 0, 1)
 
 
 def test_without_the_secret_a_rank_is_told_to_set_it() -> None:
     with running(FMI_RENDEZVOUS_SECRET=SECRET) as server:
-        with pytest.raises(RendezvousError, match="asks for a secret: set FMI_RENDEZVOUS_SECRET"):
+        with pytest.raises(RendezvousError, match="requires a secret: set FMI_RENDEZVOUS_SECRET"):
             meet(rank_of(server, 0), 0, 1)
         with pytest.raises(RendezvousError, match="asks for its secret") as told:
             meet(rank_of(server, 0, access=Access(secret=b"correct horse battery stable")), 0, 1)
@@ -231,9 +229,9 @@ def test_without_the_secret_a_rank_is_told_to_set_it() -> None:
 
 
 def test_a_server_that_asks_for_less_than_this_rank_demands_is_refused(shared: Server) -> None:
-    with pytest.raises(RendezvousError, match="asks for no secret"):
+    with pytest.raises(RendezvousError, match="requires no secret"):
         meet(rank_of(shared, 0, access=Access(secret=SECRET.encode())), 0, 1)
-    with pytest.raises(RendezvousError, match="speaks no TLS"):
+    with pytest.raises(RendezvousError, match="does not use TLS"):
         meet(rank_of(shared, 0, access=Access(certificate="/any.pem")), 0, 1)
 
 
@@ -259,7 +257,7 @@ def test_an_impostor_that_does_not_know_the_secret_is_found_out() -> None:
             0,
             2,
             lambda abort: FmiError(abort.text),
-            Watch(lambda _: None),
+            Poller(lambda _: None),
         )
         with pytest.raises(RendezvousError, match="does not know this run's secret"):
             meet(client, 0, 1)
@@ -286,10 +284,10 @@ def test_access_is_read_from_the_environment_and_a_secret_is_not_shown() -> None
 
 
 def test_a_link_knows_the_servers_resolved_address(shared: Server) -> None:
-    link = ControlLink(
+    link = ControlConnection(
         Endpoint("localhost", shared.endpoint.port),
         Access(),
-        lambda local: Registration("", "resolve", 0, 2, bytes(16), local),
+        Registration("", "resolve", 0, 2, bytes(16), Endpoint("0.0.0.0", 0)),
         Deadline(20),
     )
     assert link.address == shared.endpoint

@@ -61,7 +61,7 @@ def test_ranks_that_look_for_different_objects_are_both_told_both_calls(
 def test_ranks_that_wait_for_each_other_in_a_circle_are_told_of_all_of_it(world: World) -> None:
     for outcome in world.run(failing_programs.in_a_circle, 3, "receive", max_timeout=FOR_EVER):
         assert isinstance(outcome.error, MismatchError), outcome
-        assert "3 ranks wait for each other in a circle" in str(outcome.error)
+        assert "deadlock: 3 ranks wait for each other" in str(outcome.error)
 
 
 def test_two_processes_of_one_rank_are_told_to_all(world: World) -> None:

@@ -12,8 +12,8 @@ import pytest
 
 from fmi_shim.errors import PeerTimeoutError
 from fmi_shim.pairing import tcpunch
-from fmi_shim.pairing.handshake import Hello
-from fmi_shim.pairing.poller import Watch
+from fmi_shim.pairing.handshake import PeerHello
+from fmi_shim.pairing.sockets import Poller
 from rendezvous.protocol import Endpoint, decode_record
 
 
@@ -26,9 +26,9 @@ def server(rendezvous_address: str) -> Endpoint:
 def meet(
     server: Endpoint, name: str, rank: int, framed: bool = True, max_timeout: float | None = 20.0
 ) -> socket.socket:
-    hello = Hello(name, 2, rank, 1 - rank) if framed else None
-    appointment = tcpunch.Appointment(server, name.encode(), 1 - rank, lambda: f"rank {rank}", hello, max_timeout)
-    return tcpunch.connect(appointment, Watch(lambda _: None).wait)
+    hello = PeerHello(name, 2, rank, 1 - rank) if framed else None
+    wanted = tcpunch.ConnectRequest(server, name.encode(), 1 - rank, lambda: f"rank {rank}", hello, max_timeout)
+    return tcpunch.connect(wanted, Poller(lambda _: None).wait)
 
 
 def both(server: Endpoint, name: str, framed: bool = True) -> tuple[socket.socket, socket.socket]:
@@ -116,12 +116,12 @@ def test_strangers_that_connect_first_are_not_taken_for_the_peer(
             with socket_on_port() as listener:
                 listener.listen()
                 peer, _ = listener.accept()
-            peer.sendall(Hello(name, 2, 0, 1).encode())
+            peer.sendall(PeerHello(name, 2, 0, 1).encode())
             assert_connected(rank.result(), _after_hello(peer, name))
 
 
 def _after_hello(peer: socket.socket, name: str) -> socket.socket:
-    expected = Hello(name, 2, 1, 0).encode()
+    expected = PeerHello(name, 2, 1, 0).encode()
     peer.settimeout(10)
     heard = b""
     while len(heard) < len(expected):
@@ -147,7 +147,7 @@ def test_a_peer_that_connects_and_says_nothing_is_named(server: Endpoint, reques
         rank = pool.submit(meet, server, name, 0, max_timeout=1.0)
         with announced_peer(server, name) as (_, socket_on_port), socket_on_port() as listener:
             listener.listen()
-            with pytest.raises(PeerTimeoutError, match=r"was reached but said nothing within 1 s"):
+            with pytest.raises(PeerTimeoutError, match=r"was connected but sent nothing within 1 s"):
                 rank.result()
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from fmi_shim.config import ObjectConfig
 from fmi_shim.frames import Call, Operation
-from fmi_shim.pairing.server_registration import Attendance
+from fmi_shim.pairing.rendezvous_client import ServerRegistration
 from fmi_shim.transports.objects.channel import ObjectChannel
 
 
@@ -69,7 +69,7 @@ class MemoryStore:
 def channel(
     store: MemoryStore, rank: int, size: int, name: str = "Test", longest: float | None = 10.0, framed: bool = False
 ) -> ObjectChannel:
-    alone = Attendance(rank, size, name, None)
+    alone = ServerRegistration(rank, size, name, None)
     opened = ObjectChannel(rank, size, name, store, ObjectConfig(0.002, longest, framed), alone)
     opened.begin(Call(Operation.send, 0, np.dtype(float), 1), 0)
     return opened
