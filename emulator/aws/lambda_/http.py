@@ -23,7 +23,7 @@ from emulator.aws.limits import ZIPPED_CODE_BYTES
 from emulator.errors import ApiError, SandboxError
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-# An archive in base64, and the rest of the request around it; AWS tells this very number.
+# An archive in base64 and the rest of its request; the number is AWS's.
 _REQUEST_BYTES = 70_167_211
 _PAGE = 50
 _MAX_ITEMS = range(1, 10_001)
@@ -33,7 +33,7 @@ _INVOCATION_TYPES = ("RequestResponse", "Event", "DryRun")
 
 
 def aws_errors(handler: Handler) -> Handler:
-    """Let a refusal become AWS's error response."""
+    """Convert errors that a handler raises into AWS's error responses."""
 
     async def call(request: web.Request) -> web.StreamResponse:
         try:
@@ -62,17 +62,17 @@ def json_response(body: Mapping[str, Any], status: HTTPStatus = HTTPStatus.OK) -
 
 
 def no_content() -> web.Response:
-    """Return the response of an operation that has none."""
+    """Return the empty response."""
     return web.Response(status=HTTPStatus.NO_CONTENT)
 
 
 async def read_json(request: web.Request) -> dict[str, Any]:
-    """Return the JSON object that a request has, an empty one for an empty body.
+    """Return the JSON object in the body of a request; an empty one for an empty body.
 
     Raises
     ------
     ApiError
-        When it has something else, or too much.
+        When the body is not a JSON object, or is too large.
     """
     content = await read_body(request, _REQUEST_BYTES)
     if len(content) > _REQUEST_BYTES:
@@ -85,37 +85,37 @@ async def read_json(request: web.Request) -> dict[str, Any]:
 
 
 def tags_of(body: Mapping[str, Any]) -> dict[str, str]:
-    """Return the tags that a request names.
+    """Return the tags of a request.
 
     Raises
     ------
     ApiError
-        When they are no texts by name.
+        When they are not an object of strings.
     """
     tags = body.get("Tags") or {}
     if not isinstance(tags, dict) or not all(isinstance(value, str) for value in tags.values()):
-        raise invalid_parameter(f"Tags: expected texts by name, got {tags!r:.80}")
+        raise invalid_parameter(f"invalid Tags {tags!r:.80}: expected an object of strings")
     return tags
 
 
 def page(request: web.Request, name: str, items: Sequence[Mapping[str, Any]]) -> web.Response:
-    """Return the page of a listing that MaxItems and Marker ask for, with the marker of the next one.
+    """Return the page of a listing that MaxItems and Marker select, with the NextMarker if more follow.
 
     Raises
     ------
     ApiError
-        When either is not what a page was given.
+        When MaxItems or Marker is invalid.
     """
     requested = request.query.get("MaxItems", str(_PAGE))
     number = whole_number(requested)
     given = Constraints({"MaxItems": requested if number is None else number})
-    # As on AWS, a page has fifty items at most, however many are requested for.
+    # As on AWS, a page has fifty items at most, whatever MaxItems is.
     size = min(_PAGE, given.number("MaxItems", _PAGE, _MAX_ITEMS))
     given.check()
     marker = request.query.get("Marker") or "0"
     begin = whole_number(marker)
     if begin is None:
-        raise invalid_parameter(f"Marker: expected the NextMarker of a listing, got {marker!r:.80}")
+        raise invalid_parameter(f"invalid Marker {marker!r:.80}: expected the NextMarker of a previous page")
     body: dict[str, Any] = {name: items[begin : begin + size]}
     if begin + size < len(items):
         body["NextMarker"] = str(begin + size)
@@ -123,12 +123,12 @@ def page(request: web.Request, name: str, items: Sequence[Mapping[str, Any]]) ->
 
 
 def check_zipped_size(archive: bytes) -> None:
-    """Refuse an archive that is too large to be sent; one in S3 may be larger.
+    """Check the size of an archive in a request; one in S3 may be larger.
 
     Raises
     ------
     ApiError
-        Naming the limit.
+        When it is too large.
     """
     if len(archive) > ZIPPED_CODE_BYTES:
         raise ApiError(
@@ -139,7 +139,7 @@ def check_zipped_size(archive: bytes) -> None:
 
 
 class LambdaVersionsApi:
-    """These operations, over HTTP.
+    """The operations on versions, aliases, reservations, permissions and tags.
 
     Parameters
     ----------
@@ -298,7 +298,7 @@ class LambdaVersionsApi:
 
 def _check_routing(body: dict[str, Any]) -> None:
     if body.get("RoutingConfig"):
-        raise invalid_parameter("RoutingConfig: aliases that share invocations between versions are not emulated")
+        raise invalid_parameter("RoutingConfig: weighted aliases are not emulated: create an alias of one version")
 
 
 def _no_policy() -> ApiError:
@@ -307,16 +307,16 @@ def _no_policy() -> ApiError:
 
 
 class LambdaApi:
-    """The operations on functions, over HTTP.
+    """The operations on functions and invocations, and all routes.
 
     Parameters
     ----------
     functions
         The functions that exist.
     service
-        Runs them.
+        Invokes functions.
     read_object
-        Returns the content of an S3 object, for code that lies there, or None.
+        Returns the content of an S3 object, for code in S3; None when it does not exist.
     """
 
     def __init__(
@@ -366,7 +366,7 @@ class LambdaApi:
             try:
                 archive = base64.b64decode(code["ZipFile"], validate=True)
             except (binascii.Error, TypeError, ValueError) as error:
-                raise invalid_parameter(f"Code.ZipFile: expected base64: {error}") from None
+                raise invalid_parameter(f"invalid Code.ZipFile: expected base64: {error}") from None
             check_zipped_size(archive)
             return archive
         if code.get("S3Bucket") and code.get("S3Key"):
@@ -432,7 +432,7 @@ class LambdaApi:
 
     async def _invoke(self, request: web.Request) -> web.StreamResponse:
         name, qualifier = request.match_info["name"], request.query.get("Qualifier")
-        # If there is more than allowed, the service sees that there is.
+        # A payload above the limit is cut there; the service rejects it.
         payload = await read_body(request, limits.SYNC_PAYLOAD_BYTES)
         given = Constraints({"InvocationType": request.headers.get("X-Amz-Invocation-Type", _INVOCATION_TYPES[0])})
         kind = given.one_of("InvocationType", _INVOCATION_TYPES[0], _INVOCATION_TYPES)

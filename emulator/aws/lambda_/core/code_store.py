@@ -18,24 +18,24 @@ from emulator.aws.limits import UNZIPPED_CODE_BYTES
 
 
 class CodeStore:
-    """The folder with a folder for each archive.
+    """Stores the code of functions: one folder for each archive.
 
     Parameters
     ----------
     folder
-        An existing folder, nobody else's.
+        An existing folder that holds nothing else.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def store(self, spec: FunctionSpec, code: bytes | ImageUri) -> Package:
-        """Unpack an archive, or take note of an image.
+        """Unpack an archive; of an image, keep the URI.
 
         Raises
         ------
         ApiError
-            When the code is not of the function's package type, or the archive is refused.
+            When the code does not match the function's package type, or the archive is invalid.
         """
         if isinstance(code, ImageUri):
             if spec.package_type is PackageType.ZIP:
@@ -53,20 +53,20 @@ class CodeStore:
         return Package(base64.b64encode(hashlib.sha256(code).digest()).decode(), len(code), root=root)
 
     def remove(self, functions: Iterable[Function]) -> None:
-        """Remove the code of functions that are gone."""
+        """Remove the code of deleted functions."""
         for function in functions:
             if function.package.root is not None:
                 shutil.rmtree(function.package.root, ignore_errors=True)
 
     def keep_only(self, functions: Iterable[Function]) -> None:
-        """Remove all code but that of some functions."""
+        """Remove all code except that of the given functions."""
         used = {function.package.root for function in functions}
         for unused in set(self._folder.iterdir()) - used:
             shutil.rmtree(unused, ignore_errors=True)
 
 
 def unpack(archive: bytes, folder: Path) -> None:
-    """Write an archive's files below a folder.
+    """Unpack a zip archive into a folder.
 
     Parameters
     ----------
@@ -78,8 +78,8 @@ def unpack(archive: bytes, folder: Path) -> None:
     Raises
     ------
     ApiError
-        When the archive is too large unpacked, or has a member that is a link, is absolute or points outside: nothing
-        is written then. When it is no zip file, or damaged: what was whole may have been written.
+        When the unpacked archive would be too large, or a member is a link or lies outside the folder: nothing is
+        written. When the archive is not a zip file or is damaged: its valid members may have been written.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(archive)) as opened:
@@ -87,17 +87,17 @@ def unpack(archive: bytes, folder: Path) -> None:
             _check_members(members)
             for member in members:
                 written = Path(opened.extract(member, folder))
-                # What the archive says may be executed stays so: a custom runtime's bootstrap is a program.
+                # Keep the executable bit: the bootstrap of a custom runtime is a program.
                 if not member.is_dir() and member.external_attr >> 16 & stat.S_IXUSR:
                     written.chmod(0o755)
-    # A member that is damaged, encrypted, compressed in an unknown way, longer than it says, or somewhere else; a name
-    # that is no text.
+    # A member is damaged, encrypted, compressed by an unknown method, longer than its header or misplaced, or its name
+    # cannot be decoded.
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError, NotImplementedError, EOFError, ValueError):
         raise invalid_parameter(
             "Could not unzip uploaded file. Please check your file, then try to upload again."
         ) from None
     except OSError as error:
-        raise invalid_parameter(f"The archive's members cannot be written: {error.strerror}") from None
+        raise invalid_parameter(f"cannot unpack the archive: {error.strerror}") from None
 
 
 def _check_members(members: list[zipfile.ZipInfo]) -> None:
@@ -106,9 +106,9 @@ def _check_members(members: list[zipfile.ZipInfo]) -> None:
         raise invalid_parameter(f"Unzipped size must be smaller than {UNZIPPED_CODE_BYTES} bytes")
     for member in members:
         if not member.filename:
-            raise invalid_parameter("The archive has a member without a name")
+            raise invalid_parameter("invalid archive: expected a name for each member, one has none")
         path = PurePosixPath(member.filename.replace("\\", "/"))
         if path.is_absolute() or ".." in path.parts:
-            raise invalid_parameter(f"The archive's member {member.filename!r} lies outside of the function's folder")
+            raise invalid_parameter(f"invalid archive: member {member.filename!r} lies outside the function's folder")
         if stat.S_ISLNK(member.external_attr >> 16):
-            raise invalid_parameter(f"The archive's member {member.filename!r} is a link")
+            raise invalid_parameter(f"invalid archive: member {member.filename!r} is a link")

@@ -1,4 +1,4 @@
-"""How long cold starts take on AWS: drawn from measured ones."""
+"""Durations of cold starts, drawn from measurements on AWS."""
 
 import csv
 import math
@@ -9,28 +9,28 @@ from importlib import resources
 
 
 class ColdStarts:
-    """Draws the times of cold starts.
+    """Draws durations of cold starts.
 
     Parameters
     ----------
     init_ms
-        Measured Init Durations, ms, by the functions' memory, MB.
+        Measured Init Durations, ms, by the memory of the function, MB.
     seed
-        The same seed gives the same times in the same order; None for others every time.
+        The same seed gives the same durations in the same order; None gives a random sequence.
     """
 
     def __init__(self, init_ms: Mapping[int, Sequence[float]], seed: int | None = None) -> None:
         self._init_ms = init_ms
-        self._random = random.Random(seed)  # noqa: S311 - nobody is to be kept from guessing it
+        self._random = random.Random(seed)  # noqa: S311 - not used for security
 
     @classmethod
     def measured(cls, seed: int | None = None) -> "ColdStarts":
-        """Draw from the package's own table, ``data/cold_starts.csv``, which names its source."""
+        """Draw from ``data/cold_starts.csv``, which names the source of its measurements."""
         text = resources.files("emulator.aws.lambda_").joinpath("data/cold_starts.csv").read_text()
         return cls(_read(text.splitlines()), seed)
 
     def draw_s(self, memory_mb: int) -> float:
-        """Return how long a cold start takes, seconds: one of those measured at the nearest memory size.
+        """Return the duration of a cold start, seconds: one of those measured at the nearest memory size.
 
         Parameters
         ----------

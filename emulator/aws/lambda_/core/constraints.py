@@ -1,7 +1,6 @@
-"""What AWS checks of a request's values before anything else, and how it says so.
+"""Validation of request parameters with the error messages of AWS.
 
-The patterns and ranges are those of https://docs.aws.amazon.com/lambda/latest/api/API_CreateFunction.html, the wording
-is that of AWS's answers.
+Patterns and ranges: https://docs.aws.amazon.com/lambda/latest/api/API_CreateFunction.html
 """
 
 import re
@@ -15,15 +14,15 @@ _NOTHING: Mapping[str, Any] = {}
 
 
 def invalid_parameter(message: str) -> ApiError:
-    """Return AWS's error for a value that makes no sense to Lambda."""
+    """Return AWS's error for a well-formed value that Lambda does not accept."""
     return ApiError("InvalidParameterValueException", HTTPStatus.BAD_REQUEST, message)
 
 
 class Constraints:
-    """Takes values out of a request and collects what is wrong with them, to be told all at once.
+    """Reads values from a request and collects the violated constraints, to report all of them at once.
 
-    Every method returns the value, or the default where there is none; a value that violates its constraint is returned
-    as the default, and `check` raises.
+    Every method returns the value, or the default where the request has none. For a value that violates its constraint
+    it returns the default, and `check` raises later.
 
     Parameters
     ----------
@@ -36,12 +35,12 @@ class Constraints:
         self._violations: list[str] = []
 
     def check(self) -> None:
-        """Refuse the request if a value violated its constraint.
+        """Raise if a value has violated its constraint.
 
         Raises
         ------
         ApiError
-            Naming every violation.
+            ValidationException with all violations.
         """
         count = len(self._violations)
         if count:
@@ -50,7 +49,7 @@ class Constraints:
             raise ApiError("ValidationException", HTTPStatus.BAD_REQUEST, message)
 
     def text(self, name: str, default: str | None = None, *, pattern: str | None = None, longest: int = 0) -> str:
-        """Take a text; without a default there must be one."""
+        """Return a string; without a default it is mandatory."""
         value = self._request.get(name, default)
         if value is None:
             self.add_violation(name, None, "Member must not be null")
@@ -65,7 +64,7 @@ class Constraints:
         return default or ""
 
     def number(self, name: str, default: int, allowed: range) -> int:
-        """Take a whole number within a range."""
+        """Return an integer within a range."""
         value = self._request.get(name, default)
         if not isinstance(value, int) or isinstance(value, bool):
             self.add_violation(name, value, "Member must be an integer")
@@ -78,7 +77,7 @@ class Constraints:
         return default
 
     def one_of(self, name: str, default: str, allowed: Collection[str]) -> str:
-        """Take one of several words."""
+        """Return one of several strings."""
         value = self._request.get(name, default)
         if isinstance(value, str) and value in allowed:
             return value
@@ -86,7 +85,7 @@ class Constraints:
         return default
 
     def members(self, name: str) -> Mapping[str, Any]:
-        """Take a JSON object; an empty one where there is none."""
+        """Return a JSON object; an empty one where the request has none."""
         value = self._request.get(name)
         if value is None or isinstance(value, dict):
             return value or _NOTHING
@@ -94,7 +93,7 @@ class Constraints:
         return _NOTHING
 
     def items(self, name: str) -> list[Any]:
-        """Take a JSON array; an empty one where there is none."""
+        """Return a JSON array; an empty one where the request has none."""
         value = self._request.get(name)
         if value is None or isinstance(value, list):
             return value or []
@@ -102,11 +101,11 @@ class Constraints:
         return []
 
     def add_violation(self, name: str, value: object, constraint: str) -> None:
-        """Take note of a violation."""
+        """Add a violation to those that `check` reports."""
         shown = "null" if value is None else f"'{value}'"
         self._violations.append(f"Value {shown} at '{_member_path(name)}' failed to satisfy constraint: {constraint}")
 
 
 def _member_path(name: str) -> str:
-    """Return a member's name as AWS spells it in messages: FunctionName as functionName."""
+    """Return a member's name as in AWS's messages: FunctionName as functionName."""
     return ".".join(part[:1].lower() + part[1:] for part in name.split("."))

@@ -1,4 +1,4 @@
-"""What is kept of the functions from one start to the next."""
+"""The database records of the functions, which outlive a restart."""
 
 import json
 import sqlite3
@@ -17,7 +17,7 @@ _SCHEMA = "CREATE TABLE IF NOT EXISTS functions (name TEXT PRIMARY KEY, record T
 
 @dataclass
 class FunctionRecord:
-    """All there is under one name."""
+    """Everything that is stored under one function name."""
 
     latest: Function
     versions: dict[str, Function] = field(default_factory=dict)
@@ -25,16 +25,16 @@ class FunctionRecord:
     aliases: dict[str, Alias] = field(default_factory=dict)
     reserved_concurrency: int | None = None
     tags: dict[str, str] = field(default_factory=dict)
-    # Statements of its resource policy, by their ids.
+    # The statements of its resource policy, by statement id.
     policy: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def functions(self) -> list[Function]:
-        """The latest state and the versions."""
+        """The unpublished function and the published versions."""
         return [self.latest, *self.versions.values()]
 
     def to_json(self) -> dict[str, Any]:
-        """Return what is written to the database."""
+        """Return the record as JSON for the database."""
         return {
             "functions": [_function_json(function) for function in self.functions],
             "published": self.published,
@@ -45,37 +45,37 @@ class FunctionRecord:
         }
 
     @classmethod
-    def from_json(cls, kept: Mapping[str, Any], folder: Path) -> "FunctionRecord":
-        """Read what was written to the database; the functions' code lies in a folder."""
-        latest, *versions = (_function(function, folder) for function in kept["functions"])
+    def from_json(cls, stored: Mapping[str, Any], folder: Path) -> "FunctionRecord":
+        """Read a record from the database; `folder` contains the functions' code."""
+        latest, *versions = (_function(function, folder) for function in stored["functions"])
         return cls(
             latest,
             {function.version: function for function in versions},
-            kept["published"],
-            {alias["name"]: Alias(**alias) for alias in kept["aliases"]},
-            kept["reservedConcurrency"],
-            kept["tags"],
-            kept["policy"],
+            stored["published"],
+            {alias["name"]: Alias(**alias) for alias in stored["aliases"]},
+            stored["reservedConcurrency"],
+            stored["tags"],
+            stored["policy"],
         )
 
 
 class FunctionRecords:
-    """The records of all functions, and the folder with their code.
+    """The records of all functions in the state folder's database.
 
     Parameters
     ----------
     state
-        Where they are kept.
+        The state folder.
 
     Attributes
     ----------
     folder
-        The folder with a folder for each archive.
+        The folder for the functions' code.
 
     Raises
     ------
     StateError
-        When what the folder has does not fit together.
+        When the folder cannot be used.
     """
 
     def __init__(self, state: StateFolder) -> None:
@@ -84,12 +84,12 @@ class FunctionRecords:
         self._database = state.database
 
     def load(self) -> dict[str, FunctionRecord]:
-        """Return what was kept, by name.
+        """Return all records, by function name.
 
         Raises
         ------
         StateError
-            When it cannot be read, or a function's code is missing.
+            When a record cannot be read, or a function's code is missing.
         """
         try:
             self._database.execute(_SCHEMA)
@@ -104,12 +104,12 @@ class FunctionRecords:
         return entries
 
     def put(self, name: str, entry: FunctionRecord) -> None:
-        """Keep what there is under a name now."""
+        """Store the record of a function."""
         row = (name, json.dumps(entry.to_json()))
         self._database.execute("INSERT OR REPLACE INTO functions VALUES (?, ?)", row)
 
     def delete(self, name: str) -> None:
-        """Forget a name."""
+        """Delete the record of a function."""
         self._database.execute("DELETE FROM functions WHERE name = ?", (name,))
 
 
@@ -120,7 +120,7 @@ def _function_json(function: Function) -> dict[str, Any]:
         "package": {
             "sha256": package.sha256,
             "size": package.size,
-            # Its name alone: the state folder may be moved.
+            # The name only: the state folder may be moved.
             "root": package.root and package.root.name,
             "imageUri": package.image_uri,
         },
@@ -130,13 +130,13 @@ def _function_json(function: Function) -> dict[str, Any]:
     }
 
 
-def _function(kept: Mapping[str, Any], folder: Path) -> Function:
-    package = kept["package"]
+def _function(stored: Mapping[str, Any], folder: Path) -> Function:
+    package = stored["package"]
     root = folder / package["root"] if package["root"] else None
     return Function(
-        FunctionSpec.from_api(kept["spec"]),
+        FunctionSpec.from_api(stored["spec"]),
         Package(package["sha256"], package["size"], root, package["imageUri"]),
-        kept["version"],
-        kept["revisionId"],
-        datetime.fromisoformat(kept["lastModified"]),
+        stored["version"],
+        stored["revisionId"],
+        datetime.fromisoformat(stored["lastModified"]),
     )

@@ -1,4 +1,4 @@
-"""The functions that exist, with their versions and aliases."""
+"""The functions that exist, with their versions, aliases, reservations, tags and policies."""
 
 import re
 import uuid
@@ -24,49 +24,49 @@ _REFERENCE = re.compile(
 
 @dataclass(frozen=True)
 class Reference:
-    """A function's name, and perhaps a version or an alias of it."""
+    """A function name with an optional version or alias."""
 
     name: str
     qualifier: str | None
 
     @classmethod
     def parse(cls, text: str) -> "Reference":
-        """Read a name, a partial ARN or an ARN.
+        """Parse a name, a partial ARN or an ARN.
 
         Raises
         ------
         ApiError
-            When the text is none of them.
+            When the text is none of these.
         """
         match = _REFERENCE.fullmatch(text)
         if match is None:
-            raise invalid_parameter(f"FunctionName: expected a name or an ARN, got {text!r}")
+            raise invalid_parameter(f"invalid FunctionName {text!r}: expected a name or an ARN")
         return cls(match["name"], match["qualifier"])
 
 
 class FunctionRegistry:
     """The functions that exist, by name.
 
-    Every method that is given a reference takes a name, a partial ARN or an ARN, and raises `ApiError` when there is
-    no such function. A revision id that is given and is not the latest one is refused, too.
+    A reference is a name, a partial ARN or an ARN. Methods that take one raise `ApiError` when the function does not
+    exist, and when a revision id is passed that is not the latest one.
 
     Parameters
     ----------
     records
-        Keeps every change, before the method that makes it returns. Code stays until the function is deleted, or
-        until the next start: a version may be running it.
+        Stores every change before the method returns. Replaced code is kept until the function is deleted or the
+        emulator restarts, because a version may use it.
 
     Raises
     ------
     StateError
-        When what was kept does not fit together.
+        When the stored records are damaged.
     """
 
     def __init__(self, records: FunctionRecords) -> None:
         self._records = records
         self._entries = records.load()
-        self._packages = CodeStore(records.folder)
-        self._packages.keep_only(function for entry in self._entries.values() for function in entry.functions)
+        self._code_store = CodeStore(records.folder)
+        self._code_store.keep_only(function for entry in self._entries.values() for function in entry.functions)
 
     def create(self, spec: FunctionSpec, code: bytes | ImageUri, tags: Mapping[str, str] | None = None) -> Function:
         """Add a function.
@@ -74,22 +74,22 @@ class FunctionRegistry:
         Raises
         ------
         ApiError
-            When there is one of that name, or the archive is refused.
+            When a function of that name exists, or the archive is invalid.
         """
         if spec.name in self._entries:
             raise ApiError("ResourceConflictException", HTTPStatus.CONFLICT, f"Function already exist: {spec.name}")
-        function = Function(spec, self._packages.store(spec, code))
+        function = Function(spec, self._code_store.store(spec, code))
         self._entries[spec.name] = FunctionRecord(function, tags=dict(tags or {}))
-        self._keep(spec.name)
+        self._store(spec.name)
         return function
 
     def get(self, reference: str, qualifier: str | None = None) -> Function:
-        """Return the function that a reference and a version or alias mean.
+        """Return a function by reference and version or alias.
 
         Raises
         ------
         ApiError
-            When there is none, or the reference has another qualifier.
+            When it does not exist, or the reference has another qualifier.
         """
         entry, parsed = self._find(reference)
         if qualifier is not None and parsed.qualifier not in (None, qualifier):
@@ -114,24 +114,24 @@ class FunctionRegistry:
         architecture: str | None = None,
         dry_run: bool = False,
     ) -> Function:
-        """Give a function new code; return it as it is now, or would be after a dry run."""
+        """Replace a function's code; return the new state, which a dry run does not store."""
         entry, parsed = self._find(reference)
         check_revision(entry.latest.revision_id, revision_id)
         spec = entry.latest.spec if architecture is None else replace(entry.latest.spec, architecture=architecture)
-        function = entry.latest.changed(spec=spec, package=self._packages.store(spec, code))
+        function = entry.latest.changed(spec=spec, package=self._code_store.store(spec, code))
         if dry_run:
-            self._packages.remove([function])
+            self._code_store.remove([function])
         else:
             entry.latest = function
-            self._keep(parsed.name)
+            self._store(parsed.name)
         return function
 
     def update_configuration(self, reference: str, request: Mapping[str, Any]) -> Function:
-        """Change a function's settings; return it as it is now."""
+        """Change a function's settings; return the new state."""
         entry, parsed = self._find(reference)
         check_revision(entry.latest.revision_id, request.get("RevisionId"))
         entry.latest = entry.latest.changed(spec=entry.latest.spec.updated(request))
-        self._keep(parsed.name)
+        self._store(parsed.name)
         return entry.latest
 
     def publish(
@@ -142,7 +142,7 @@ class FunctionRegistry:
         code_sha256: str | None = None,
         revision_id: str | None = None,
     ) -> Function:
-        """Freeze the function as its next version; an unchanged one is not published twice."""
+        """Publish the function as its next version; return the newest version if nothing has changed."""
         entry, parsed = self._find(reference)
         latest = entry.latest
         check_revision(latest.revision_id, revision_id)
@@ -158,26 +158,26 @@ class FunctionRegistry:
         version = str(entry.published)
         spec = latest.spec if description is None else replace(latest.spec, description=description)
         entry.versions[version] = replace(latest, spec=spec, version=version, revision_id=str(uuid.uuid4()))
-        self._keep(parsed.name)
+        self._store(parsed.name)
         return entry.versions[version]
 
     def create_alias(self, reference: str, name: str, version: str, description: str = "") -> Alias:
-        """Let a name stand for a version.
+        """Create an alias of a version.
 
         Raises
         ------
         ApiError
-            When the version does not exist, or the alias does.
+            When the version does not exist, or the alias exists.
         """
         entry, parsed = self._find(reference)
         if not _ALIAS.fullmatch(name):
-            raise invalid_parameter(f"Name: expected letters, digits, - or _ and no mere number, got {name!r}")
+            raise invalid_parameter(f"invalid alias name {name!r}: expected letters, digits, - and _, not only digits")
         if name in entry.aliases:
             message = f"Alias already exists: {function_arn(parsed.name)}:{name}"
             raise ApiError("ResourceConflictException", HTTPStatus.CONFLICT, message)
         self.get(parsed.name, version)
         entry.aliases[name] = Alias(name, version, description)
-        self._keep(parsed.name)
+        self._store(parsed.name)
         return entry.aliases[name]
 
     def update_alias(
@@ -189,7 +189,7 @@ class FunctionRegistry:
         description: str | None = None,
         revision_id: str | None = None,
     ) -> Alias:
-        """Let an alias stand for another version, or describe it anew."""
+        """Change an alias's version or description."""
         entry, parsed = self._find(reference)
         alias = self.alias(reference, name)
         check_revision(alias.revision_id, revision_id)
@@ -199,7 +199,7 @@ class FunctionRegistry:
         if description is not None:
             alias = replace(alias, description=description)
         entry.aliases[name] = replace(alias, revision_id=str(uuid.uuid4()))
-        self._keep(parsed.name)
+        self._store(parsed.name)
         return entry.aliases[name]
 
     def alias(self, reference: str, name: str) -> Alias:
@@ -216,18 +216,18 @@ class FunctionRegistry:
         return [entry.aliases[name] for name in sorted(entry.aliases)]
 
     def delete_alias(self, reference: str, name: str) -> None:
-        """Forget an alias, if there is one."""
+        """Delete an alias, if it exists."""
         entry, parsed = self._find(reference)
         entry.aliases.pop(name, None)
-        self._keep(parsed.name)
+        self._store(parsed.name)
 
     def reserve(self, reference: str, concurrency: int | None) -> None:
-        """Set a function's reserved concurrency, or take the reservation back with None.
+        """Set a function's reserved concurrency; None removes it.
 
         Raises
         ------
         ApiError
-            When fewer than 100 executions would be left for the functions without a reservation, as on AWS.
+            When fewer than 100 executions would remain for the functions without a reservation, as on AWS.
         """
         entry, parsed = self._find(reference)
         others = sum(other.reserved_concurrency or 0 for other in self._entries.values() if other is not entry)
@@ -238,10 +238,10 @@ class FunctionRegistry:
                 f"UnreservedConcurrentExecution below its minimum value of [{limits.UNRESERVED_EXECUTIONS}]."
             )
         entry.reserved_concurrency = concurrency
-        self._keep(parsed.name)
+        self._store(parsed.name)
 
     def reserved(self, name: str) -> int | None:
-        """Return a function's reserved concurrency, None when it has none or is gone."""
+        """Return a function's reserved concurrency; None when it has none or does not exist."""
         entry = self._entries.get(name)
         return None if entry is None else entry.reserved_concurrency
 
@@ -250,7 +250,7 @@ class FunctionRegistry:
         return self.reserved(name), self.unreserved()
 
     def unreserved(self) -> int:
-        """Return how many executions the functions without a reservation share."""
+        """Return the number of executions that all functions without a reservation share."""
         reserved = sum(entry.reserved_concurrency or 0 for entry in self._entries.values())
         return limits.CONCURRENT_EXECUTIONS - reserved
 
@@ -259,28 +259,28 @@ class FunctionRegistry:
         return dict(self._find(reference)[0].tags)
 
     def set_tags(self, reference: str, tags: dict[str, str]) -> None:
-        """Give a function other tags."""
+        """Replace a function's tags."""
         entry, parsed = self._find(reference)
         entry.tags = tags
-        self._keep(parsed.name)
+        self._store(parsed.name)
 
     def policy(self, reference: str) -> dict[str, dict[str, Any]]:
-        """Return the statements of a function's resource policy by their ids."""
+        """Return the statements of a function's resource policy, by statement id."""
         return dict(self._find(reference)[0].policy)
 
     def set_policy(self, reference: str, policy: dict[str, dict[str, Any]]) -> None:
-        """Give a function another resource policy."""
+        """Replace a function's resource policy."""
         entry, parsed = self._find(reference)
         entry.policy = policy
-        self._keep(parsed.name)
+        self._store(parsed.name)
 
     def delete(self, reference: str, qualifier: str | None = None) -> list[Function]:
-        """Remove a function with all its versions, or one version of it; return what was removed.
+        """Delete a function with all its versions, or one version of it; return what was deleted.
 
         Raises
         ------
         ApiError
-            When an alias stands for the version.
+            When an alias refers to the version.
         """
         entry, parsed = self._find(reference)
         version = qualifier or parsed.qualifier
@@ -289,7 +289,7 @@ class FunctionRegistry:
         if version is None:
             del self._entries[parsed.name]
             self._records.delete(parsed.name)
-            self._packages.remove(entry.functions)
+            self._code_store.remove(entry.functions)
             return entry.functions
         if any(alias.version == version for alias in entry.aliases.values()):
             message = f"Unable to delete version because the following aliases reference it: {version}"
@@ -297,20 +297,20 @@ class FunctionRegistry:
         removed = entry.versions.pop(version, None)
         if removed is None:
             return []
-        self._keep(parsed.name)
+        self._store(parsed.name)
         if all(other.package.root != removed.package.root for other in entry.functions):
-            self._packages.remove([removed])
+            self._code_store.remove([removed])
         return [removed]
 
     def all(self) -> list[Function]:
-        """Return every function's latest state, by name."""
+        """Return every unpublished function, sorted by name."""
         return [self._entries[name].latest for name in sorted(self._entries)]
 
     def versions(self, reference: str) -> list[Function]:
-        """Return a function's latest state and its versions."""
+        """Return an unpublished function and its versions."""
         return self._find(reference)[0].functions
 
-    def _keep(self, name: str) -> None:
+    def _store(self, name: str) -> None:
         self._records.put(name, self._entries[name])
 
     def _find(self, reference: str) -> tuple[FunctionRecord, Reference]:
@@ -321,12 +321,12 @@ class FunctionRegistry:
 
 
 def check_revision(latest: str, expected: object) -> None:
-    """Refuse a change whose caller has seen another revision than the latest one; None is any.
+    """Check that the revision id that a caller expects is the latest one; None matches any.
 
     Raises
     ------
     ApiError
-        PreconditionFailedException.
+        PreconditionFailedException, when it is another one.
     """
     if expected is not None and expected != latest:
         raise ApiError(

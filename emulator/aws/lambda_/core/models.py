@@ -13,7 +13,7 @@ from typing import Any
 from emulator.aws import limits
 from emulator.aws.lambda_.core.constraints import Constraints, invalid_parameter
 
-# Of those that AWS still takes: https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtimes.html
+# The Python and custom runtimes that AWS supports: https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtimes.html
 _RUNTIMES = (*(f"python3.{minor}" for minor in range(9, 15)), "provided.al2", "provided.al2023")
 _NAME_PATTERN = (
     r"(arn:(aws[a-zA-Z-]*)?:lambda:)?([a-z]{2}(-gov)?-[a-z]+-\d{1}:)?(\d{12}:)?(function:)?"
@@ -45,7 +45,7 @@ _RESERVED_VARIABLES = (
     "LAMBDA_RUNTIME_DIR",
     "LAMBDA_TASK_ROOT",
 )
-# What is kept and shown without having an effect here; the first two have defaults.
+# Settings that are stored and returned, but have no effect here; the first two have defaults.
 _KEPT: dict[str, Any] = {
     "TracingConfig": {"Mode": "PassThrough"},
     "SnapStart": {"ApplyOn": "None", "OptimizationStatus": "Off"},
@@ -55,16 +55,16 @@ _KEPT: dict[str, Any] = {
     "LoggingConfig": None,
     "VpcConfig": None,
 }
-# What a function would miss while it runs.
-_MISSING = {
-    "Layers": "layers are not emulated; put their content into the function's archive",
-    "FileSystemConfigs": "EFS is not emulated; use S3 or /tmp",
+# Settings that a function depends on when it runs, and which cannot be emulated.
+_NOT_EMULATED = {
+    "Layers": "layers are not emulated: put their content into the function's archive",
+    "FileSystemConfigs": "EFS is not emulated: use S3 or /tmp",
 }
 LATEST = "$LATEST"
 
 
 class PackageType(Enum):
-    """How a function's code is deployed."""
+    """The format of a deployment package."""
 
     ZIP = "Zip"
     IMAGE = "Image"
@@ -72,7 +72,7 @@ class PackageType(Enum):
 
 @dataclass(frozen=True)
 class FunctionSpec:
-    """What CreateFunction is asked for.
+    """The settings of a function.
 
     Parameters
     ----------
@@ -83,17 +83,17 @@ class FunctionSpec:
     handler, runtime
         As in the API; empty for an image.
     timeout_s
-        Longest time of an invocation, seconds.
+        Time limit of an invocation, seconds.
     memory_mb
         Memory, MB.
     ephemeral_storage_mb
         Size of /tmp, MB.
     environment
-        The function's own variables.
+        The function's environment variables.
     architecture
-        As in the API; everything runs on this machine's.
+        As in the API; without effect: everything runs on this machine's.
     kept
-        Settings of the API that have no effect here, as they were given.
+        Settings of the API that have no effect here, as passed.
     """
 
     name: str
@@ -111,18 +111,18 @@ class FunctionSpec:
 
     @classmethod
     def from_api(cls, request: Mapping[str, Any]) -> "FunctionSpec":
-        """Check a CreateFunction request.
+        """Validate a CreateFunction request.
 
         Raises
         ------
         ApiError
-            When a value is missing or not allowed, naming it, as AWS does.
+            When a value is missing or invalid, with AWS's message.
         """
         given = Constraints({name: value for name, value in request.items() if value is not None})
         name = given.text("FunctionName", pattern=_NAME_PATTERN)
         if len(name) > _LONGEST_NAME and ":" not in name:
             given.add_violation("FunctionName", name, f"Member must have length less than or equal to {_LONGEST_NAME}")
-        # An image may go without.
+        # Both are optional for an image.
         for mandatory, pattern, longest in (("Handler", _HANDLER_PATTERN, _LONGEST_HANDLER), ("Runtime", None, 0)):
             if request.get(mandatory):
                 given.text(mandatory, pattern=pattern, longest=longest)
@@ -151,7 +151,7 @@ class FunctionSpec:
         return spec
 
     def updated(self, request: Mapping[str, Any]) -> "FunctionSpec":
-        """Return this with the changes of an UpdateFunctionConfiguration request.
+        """Return the settings with the changes of an UpdateFunctionConfiguration request.
 
         Raises
         ------
@@ -161,7 +161,7 @@ class FunctionSpec:
         return self.from_api({**self.to_api(), **request, "FunctionName": self.name})
 
     def to_api(self) -> dict[str, Any]:
-        """Return the settings under the names of the API."""
+        """Return the settings by their names in the API."""
         settings = {
             "FunctionName": self.name,
             "Runtime": self.runtime or None,
@@ -192,12 +192,12 @@ def _variables(given: Constraints) -> dict[str, str]:
 
 
 def architecture_of(request: Mapping[str, Any]) -> str:
-    """Return the architecture that a request names, x86_64 when it names none.
+    """Return the architecture of a request; x86_64 when it has none.
 
     Raises
     ------
     ApiError
-        When it names another one, or several.
+        When it is unknown, or there are several.
     """
     given = Constraints(request)
     architecture = _architecture(given)
@@ -218,8 +218,8 @@ def _architecture(given: Constraints) -> str:
 
 
 def _check_supported(request: Mapping[str, Any], spec: FunctionSpec) -> None:
-    """Refuse values that are well formed, but that Lambda or this emulator cannot work with."""
-    for name, reason in _MISSING.items():
+    """Raise for values that are well formed, but that Lambda or this emulator does not support."""
+    for name, reason in _NOT_EMULATED.items():
         if request.get(name):
             raise invalid_parameter(f"{name}: {reason}")
     if spec.package_type is PackageType.ZIP:
@@ -256,18 +256,18 @@ def _check_variables(variables: Mapping[str, str]) -> None:
 
 @dataclass(frozen=True)
 class Package:
-    """Code as it was deployed.
+    """A deployment package.
 
     Parameters
     ----------
     sha256
-        SHA-256 of the archive, base64; of an image's URI, hexadecimal.
+        SHA-256 of the archive, in base64; of an image, that of its URI, in hexadecimal.
     size
         Size of the archive, bytes; 0 for an image.
     root
         The folder with the archive's files; None for an image.
     image_uri
-        Where an image is; None for an archive.
+        The URI of an image; None for an archive.
     """
 
     sha256: str
@@ -278,16 +278,16 @@ class Package:
 
 @dataclass(frozen=True)
 class Function:
-    """A function as it is at one time; a change makes a new one.
+    """One state of a function; a change creates a new one.
 
     Parameters
     ----------
     spec
-        What it is configured with.
+        Its settings.
     package
         Its code.
     version
-        ``$LATEST`` or the number it was published under.
+        ``$LATEST``, or the number of a published version.
     """
 
     spec: FunctionSpec
@@ -298,7 +298,7 @@ class Function:
 
     @property
     def arn(self) -> str:
-        """The function's Amazon resource name, with the version when one was published."""
+        """The function's Amazon resource name, with the number of a published version."""
         plain = function_arn(self.spec.name)
         return plain if self.version == LATEST else f"{plain}:{self.version}"
 
@@ -309,21 +309,21 @@ class Function:
         Raises
         ------
         ApiError
-            When it has none, being an image.
+            When the function is an image, which has none.
         """
         if self.package.root is None:
             raise invalid_parameter(
-                f"{self.arn} is a container image ({self.package.image_uri}), and this emulator has no sandbox for "
-                "one; to run it here, create the function with PackageType Zip"
+                f"{self.arn} is a container image ({self.package.image_uri}), which this emulator cannot run: "
+                "create the function with PackageType Zip"
             )
         return self.package.root
 
     def changed(self, **changes: Any) -> "Function":
-        """Return what a change makes of it, with a revision and a time of its own."""
+        """Return a changed copy, with a new revision id and modification time."""
         return replace(self, **changes, revision_id=str(uuid.uuid4()), last_modified=datetime.now(UTC))
 
     def is_same_but_for_description(self, other: "Function") -> bool:
-        """Tell whether another state of it has the same code and settings."""
+        """Return whether another state has the same code and settings."""
         spec = replace(self.spec, description=other.spec.description)
         return (self.package.sha256, spec) == (other.package.sha256, other.spec)
 
@@ -344,7 +344,7 @@ class Function:
 
 @dataclass(frozen=True)
 class ImageUri:
-    """Where a container image is."""
+    """The URI of a container image."""
 
     text: str
 

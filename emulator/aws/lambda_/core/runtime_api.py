@@ -1,6 +1,6 @@
-"""The platform's side of the Lambda runtime API, for one sandbox.
+"""The server side of the Lambda runtime API, for one sandbox.
 
-Each sandbox has an address of its own, as on AWS, so that a caller is known by where it calls. Protocol:
+Each sandbox has a separate address, as on AWS, which identifies the caller. Protocol:
 https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
 """
 
@@ -15,24 +15,24 @@ from aiohttp import web
 from emulator.aws.limits import RESPONSE_BYTES
 
 _API = "/2018-06-01/runtime"
-# The sandbox has ended by then; zero would mean to wait for ever.
+# The sandbox has exited before; zero would wait without limit.
 _SHUTDOWN_S = 0.1
 
 
 @dataclass(frozen=True)
 class Invocation:
-    """One event on its way to a handler.
+    """One event for a handler.
 
     Parameters
     ----------
     request_id
-        Its id.
+        The invocation's id.
     payload
         The event, JSON.
     function_arn
-        The function it was sent to.
+        The ARN of the invoked function.
     deadline_ms
-        When it times out, ms since the epoch.
+        When the invocation times out, ms since the epoch.
     """
 
     request_id: str
@@ -43,14 +43,14 @@ class Invocation:
 
 @dataclass(frozen=True)
 class RuntimeResponse:
-    """What a handler returned, or the error it raised.
+    """The result of a handler, or the error that it raised.
 
     Parameters
     ----------
     payload
         JSON: the result, or ``errorMessage``, ``errorType``, ``stackTrace`` and ``requestId``.
     is_error
-        Which of the two.
+        Whether it is an error.
     """
 
     payload: bytes
@@ -58,10 +58,10 @@ class RuntimeResponse:
 
 
 class RuntimeApi:
-    """Hands one sandbox its invocations and takes its answers.
+    """Sends one sandbox its invocations and receives the responses.
 
-    The life of a sandbox: it asks for its first event (`ready` resolves with None) or reports that its handler cannot
-    be loaded (`ready` resolves with the answer that every invocation then has); then event and answer alternate.
+    First the sandbox polls for its first event (`ready` resolves with None), or reports that its handler cannot be
+    loaded (`ready` resolves with the error that every invocation then returns). Then events and responses alternate.
     """
 
     def __init__(self) -> None:
@@ -72,21 +72,20 @@ class RuntimeApi:
         self._http: web.Server | None = None
 
     async def start(self) -> str:
-        """Begin to listen on a loopback port of its own; return the ``AWS_LAMBDA_RUNTIME_API`` address."""
-        # The largest body is a result of Lambda's own limit, and one byte more to see that it is too large.
+        """Listen on a free loopback port; return the address for ``AWS_LAMBDA_RUNTIME_API``."""
         self._http = web.Server(self._handle, handler_cancellation=True, access_log=None)
         self._server = await asyncio.get_running_loop().create_server(self._http, "127.0.0.1", 0)
         host, port = self._server.sockets[0].getsockname()[:2]
         return f"{host}:{port}"
 
     async def close(self) -> None:
-        """Stop listening and drop the sandbox's connection."""
+        """Stop listening and close the sandbox's connection."""
         if self._server is not None and self._http is not None:
             self._server.close()
             await self._http.shutdown(_SHUTDOWN_S)
 
     def send(self, invocation: Invocation) -> asyncio.Future[RuntimeResponse]:
-        """Give the sandbox an event; the future resolves with its response."""
+        """Send the sandbox an event; the future resolves with the response."""
         response: asyncio.Future[RuntimeResponse] = asyncio.get_running_loop().create_future()
         self._current = (invocation, response)
         self._events.put_nowait(invocation)
@@ -97,7 +96,9 @@ class RuntimeApi:
         if request.method == "GET" and path == "/invocation/next":
             return await self._next_invocation()
         if request.method != "POST":
-            return _error_response(HTTPStatus.NOT_FOUND, "InvalidRequest", f"no such call: {request.method} {path}")
+            return _error_response(
+                HTTPStatus.NOT_FOUND, "InvalidRequest", f"unknown operation: {request.method} {path}"
+            )
         body = await _read_limited(request)
         if path == "/init/error":
             if not self.ready.done():
@@ -124,9 +125,13 @@ class RuntimeApi:
         _, _, tail = path.partition("/invocation/")
         request_id, _, kind = tail.partition("/")
         if kind not in ("response", "error"):
-            return _error_response(HTTPStatus.NOT_FOUND, "InvalidRequest", f"no such call: POST {path}")
+            return _error_response(HTTPStatus.NOT_FOUND, "InvalidRequest", f"unknown operation: POST {path}")
         if self._current is None or self._current[0].request_id != request_id:
-            return _error_response(HTTPStatus.BAD_REQUEST, "InvalidRequestID", f"request {request_id} is not under way")
+            return _error_response(
+                HTTPStatus.BAD_REQUEST,
+                "InvalidRequestID",
+                f"invalid request id {request_id}: expected that of the current invocation",
+            )
         response = self._current[1]
         self._current = None
         if not response.done():
@@ -135,7 +140,7 @@ class RuntimeApi:
 
 
 async def _read_limited(request: web.BaseRequest) -> bytes:
-    """Read a body, but never more of it than tells that it is too large."""
+    """Read a body; of one above the limit, keep only enough to recognise that."""
     body = bytearray()
     async for chunk in request.content.iter_any():
         if len(body) <= RESPONSE_BYTES:
@@ -157,7 +162,7 @@ def _within_limit(request_id: str, response: RuntimeResponse) -> RuntimeResponse
 
 
 def error_payload(request_id: str, error_type: str, message: str) -> bytes:
-    """Return the JSON that a caller gets for an error of the platform's."""
+    """Return the JSON of an error that the platform reports to a caller."""
     body: dict[str, Any] = {"errorType": error_type, "errorMessage": message}
     if request_id:
         body["requestId"] = request_id

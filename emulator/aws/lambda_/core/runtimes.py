@@ -14,33 +14,35 @@ from emulator.aws.lambda_.core.settings import RuntimeClient
 from emulator.aws.limits import REGION
 from emulator.errors import EmulatorError
 
-# Where AWS would have it.
+# The paths on AWS.
 _BOOTSTRAPS = "[/var/task/bootstrap /opt/bootstrap]"
 
 
 class InvalidEntrypointError(EmulatorError):
-    """A custom runtime has no program that could be started; the message is AWS's."""
+    """A custom runtime has no executable ``bootstrap``; the message is AWS's."""
 
 
 def check_installed(client: RuntimeClient) -> None:
-    """Make sure that a runtime client can be used.
+    """Check that a runtime client is installed.
 
     Raises
     ------
     EmulatorError
-        When it is not installed, saying how to.
+        When it is not; the message says how to install it.
     """
     if client is RuntimeClient.AWSLAMBDARIC and importlib.util.find_spec("awslambdaric") is None:
-        raise EmulatorError("awslambdaric is not installed here: pip install 'fmi-emulator[awslambdaric]'")
+        raise EmulatorError(
+            "the runtime client awslambdaric is not installed: run pip install 'fmi-emulator[awslambdaric]'"
+        )
 
 
 def runtime_command(function: Function, client: RuntimeClient) -> tuple[str, ...]:
-    """Return the program, with arguments, that serves a function; empty for the sandbox's own client in a fork.
+    """Return the command that serves a function; empty for the sandbox's own client in a fork.
 
     Raises
     ------
     InvalidEntrypointError
-        When the archive of a custom runtime has no ``bootstrap``, or one that may not be executed.
+        When the archive of a custom runtime has no ``bootstrap``, or the ``bootstrap`` is not executable.
     """
     if function.spec.runtime.startswith("provided"):
         bootstrap = function.code_root / "bootstrap"
@@ -55,7 +57,7 @@ def runtime_command(function: Function, client: RuntimeClient) -> tuple[str, ...
 
 
 def runtime_version(function: Function) -> str:
-    """Return what runs a function, for INIT_START: of Python this interpreter, whichever was asked for."""
+    """Return the runtime version for INIT_START; for Python that of this interpreter, which runs all versions."""
     name, _, rest = function.spec.runtime.partition(".")
     return f"{name}:{rest}" if name == "provided" else f"python:{platform.python_version()}"
 
@@ -63,13 +65,13 @@ def runtime_version(function: Function) -> str:
 def function_environment(
     function: Function, log_group: str, log_stream: str, runtime_api: str, endpoint_url: str
 ) -> dict[str, str]:
-    """Return every variable that the function's code sees.
+    """Return the complete environment of the function's process.
 
-    Built from nothing, so that no variable of the emulator's own environment can leak in. The credentials are
-    placeholders for the local endpoint, which checks none.
+    It contains nothing of the emulator's own environment. The credentials are placeholders; the local endpoint does
+    not check them.
     """
     spec = function.spec
-    # These a function may have otherwise; the rest is reserved.
+    # A function may override these; the others are reserved.
     defaults = {
         "AWS_ENDPOINT_URL": endpoint_url,
         "LANG": "en_US.UTF-8",

@@ -1,4 +1,4 @@
-"""How the Lambda service runs functions."""
+"""Settings of the Lambda service."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from typing import Any
 from emulator.aws.lambda_.core.cold_starts import ColdStarts
 from emulator.aws.limits import ASYNC_RETRY_DELAYS_S, INIT_S
 
-# AWS names no time; sandboxes have been seen to be kept for five to fifteen minutes.
+# AWS documents no time; measurements report five to fifteen minutes.
 _IDLE_S = 300.0
 
 
 class RuntimeClient(Enum):
-    """What calls Python handlers: the sandbox's own client in a fork, or AWS's client in a process that starts anew."""
+    """The program that calls Python handlers: our client in a fork, or AWS's client in a new process."""
 
     FORK = "fork"
     AWSLAMBDARIC = "awslambdaric"
@@ -21,22 +21,22 @@ class RuntimeClient(Enum):
 
 @dataclass(frozen=True)
 class LambdaSettings:
-    """How the Lambda service runs functions.
+    """Settings of the Lambda service.
 
     Parameters
     ----------
     retry_delays_s
-        Waits before an event that failed is tried again, seconds; AWS waits one minute and then two.
+        Pauses before a failed event is retried, seconds; on AWS one minute, then two.
     runtime_client
-        What calls Python handlers.
+        The program that calls Python handlers.
     cold_starts
-        How long cold starts take; None for as long as they take here.
+        Durations of cold starts; None leaves them at what they take here.
     idle_s
-        How long a sandbox is kept without an invocation, seconds.
+        How long an idle sandbox is kept, seconds.
     init_s
-        When an init phase is cut off, seconds.
+        Time limit of the init phase, seconds.
     annotate_event
-        Called with each event, parsed; the result, which should be small, is kept in the invocation's record. None
+        Called with each parsed event; the result, which should be small, is kept in the invocation's record. None
         keeps nothing.
     """
 

@@ -38,10 +38,10 @@ def test_files_are_written_below_the_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("member", "said"),
     [
-        ("../outside.py", "outside of the function's folder"),
-        ("a/../../outside.py", "outside of the function's folder"),
-        ("/absolute.py", "outside of the function's folder"),
-        ("..\\outside.py", "outside of the function's folder"),
+        ("../outside.py", "outside the function's folder"),
+        ("a/../../outside.py", "outside the function's folder"),
+        ("/absolute.py", "outside the function's folder"),
+        ("..\\outside.py", "outside the function's folder"),
         (link("link.py"), "is a link"),
     ],
 )

@@ -275,4 +275,4 @@ def test_archives_that_lead_outside_are_refused_by_the_api(deploy: Deploy) -> No
             archive.writestr(member, "")
         code, status, message = refusal(deploy, source="", Code={"ZipFile": buffer.getvalue()})
         assert (code, status) == ("InvalidParameterValueException", 400)
-        assert "outside of the function's folder" in message
+        assert "outside the function's folder" in message

@@ -244,7 +244,7 @@ def test_an_image_is_kept_and_its_invocation_is_refused(functions: Any) -> None:
     for kind in ("RequestResponse", "Event"):
         code, status, message = refusal(functions.invoke, FunctionName="image", InvocationType=kind)
         assert (code, status) == ("InvalidParameterValueException", 400)
-        assert f"is a container image ({uri}), and this emulator has no sandbox for one" in message
+        assert f"is a container image ({uri}), which this emulator cannot run" in message
     functions.update_function_code(FunctionName="image", ImageUri=f"{uri}-2")
     not_a_zip = refusal(functions.update_function_code, FunctionName="image", ZipFile=b"x")
     assert not_a_zip[0] == "InvalidParameterValueException"
