@@ -172,7 +172,7 @@ def test_a_module_that_cannot_be_preloaded_is_named(tmp_path: Path, program: Pro
     status, _, errors = fmirun(tmp_path, "-n", 1, "--preload", "no_such_module", program("pass"))
     assert status == 2
     assert "No module named 'no_such_module'" in errors
-    assert "zygote has ended" in errors.splitlines()[-1]
+    assert "the process that forks sandboxes has exited" in errors.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

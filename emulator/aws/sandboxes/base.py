@@ -1,4 +1,4 @@
-"""What the Lambda service asks of a sandbox, whatever it is made of."""
+"""The interface of sandboxes, for every kind of isolation."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -9,25 +9,24 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class SandboxSpec:
-    """What a sandbox is made from.
+    """The specification of a sandbox.
 
     Parameters
     ----------
     sandbox_id
-        A name no other sandbox has.
+        A unique name.
     environment
-        The whole environment of the function's code; nothing else is seen there.
+        The complete environment of the function's process.
     task_root
         The folder with the function's code.
     memory_bytes
-        Resident memory above which the sandbox is killed, bytes.
+        Limit of resident memory, bytes; above it the sandbox is killed.
     ephemeral_storage_bytes
         Size of its private /tmp, bytes.
     vcpus
-        CPU seconds a second that its processes get together once the init phase is over.
+        CPU seconds a second that its processes share after the init phase.
     command
-        A program, with arguments, that serves the runtime API; empty for the sandbox's own client of it, which calls
-        a Python handler.
+        A command that polls the runtime API; empty for the sandbox's own client, which calls a Python handler.
     """
 
     sandbox_id: str
@@ -50,9 +49,9 @@ class SandboxExit:
     signal
         The signal that ended it, or None.
     out_of_memory
-        True when it was killed for its memory.
+        True when it was killed because of its memory.
     peak_memory_bytes
-        The most resident memory it had, bytes.
+        Peak resident memory, bytes.
     """
 
     exit_status: int | None
@@ -62,30 +61,30 @@ class SandboxExit:
 
 
 class Sandbox(Protocol):
-    """One isolated place that runs one invocation at a time."""
+    """An isolated process that runs one invocation at a time."""
 
     @property
     def exited(self) -> "asyncio.Future[SandboxExit]":
-        """Resolves when the sandbox's process has ended, however that came about."""
+        """Resolves when the sandbox's process has ended, for any reason."""
 
     def init_done(self) -> None:
-        """Take note that the init phase is over: the CPU share holds from now on."""
+        """End the init phase: from now on the CPU share is enforced."""
 
     def peak_memory(self) -> int:
-        """Return the most resident memory the sandbox has had so far, bytes."""
+        """Return the peak resident memory so far, bytes."""
 
     def drain_output(self) -> None:
-        """Hand over all that the sandbox has written until now."""
+        """Deliver all output that the sandbox has written until now."""
 
     def kill(self) -> None:
-        """End the sandbox and all its processes at once."""
+        """Kill the sandbox with all its processes."""
 
 
 class SandboxFactory(Protocol):
-    """Makes sandboxes of one kind."""
+    """Creates sandboxes of one kind."""
 
     async def create(self, spec: SandboxSpec, on_output: Callable[[bytes], None]) -> Sandbox:
-        """Start a sandbox; its standard output and error arrive at `on_output`, in order.
+        """Start a sandbox; `on_output` receives its standard output and error, in order.
 
         Raises
         ------

@@ -1,7 +1,7 @@
-"""Shares of the CPU, by Linux's control groups: a group for every sandbox, below one for all of them.
+"""Shares of the CPU by Linux control groups: one group for each sandbox, below a common one.
 
-Either version of the interface serves: https://docs.kernel.org/admin-guide/cgroup-v2.html ("CPU") and, for the older
-one, https://docs.kernel.org/scheduler/sched-bwc.html.
+Both versions of the interface are supported: https://docs.kernel.org/admin-guide/cgroup-v2.html ("CPU") and, for the
+older one, https://docs.kernel.org/scheduler/sched-bwc.html.
 """
 
 import contextlib
@@ -13,16 +13,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-# Much shorter than the kernel's 100 ms, in which a function of 128 MB would run for 7 ms and then stand still for 93.
+# Much shorter than the kernel's 100 ms, in which a function of 128 MB would run for 7 ms and then pause for 93 ms.
 _PERIOD_US = 20_000
-# The kernel takes no less: min_cfs_quota_period in kernel/sched/core.c.
+# The kernel accepts no less: min_cfs_quota_period in kernel/sched/core.c.
 _MIN_QUOTA_US = 1000
-# A killed process leaves its group when the kernel is done with it, on a busy machine later.
+# A killed process leaves its group only when the kernel has released it, later on a busy machine.
 _REMOVAL_S = 30.0
 
 
 class CpuSharesUnavailableError(OSError):
-    """Shares of the CPU cannot be enforced on this machine; the message says why."""
+    """CPU shares cannot be enforced on this machine; the message says why."""
 
 
 class CpuGroups:
@@ -31,7 +31,7 @@ class CpuGroups:
     Parameters
     ----------
     base
-        The group above them, as `make_cpu_groups` made it.
+        Their parent group, created by `make_cpu_groups`.
     """
 
     def __init__(self, base: Path) -> None:
@@ -39,15 +39,15 @@ class CpuGroups:
         self._unified = (base / "cgroup.controllers").exists()
 
     def add(self, sandbox_id: str, pid: int) -> None:
-        """Put a process, and what it will start, into a group of its own, without a limit as yet."""
+        """Put a process and its future children into a new group without a limit."""
         group = self.base / sandbox_id
-        # A process that has ended meanwhile needs no group.
+        # The process may have ended already.
         with contextlib.suppress(ProcessLookupError):
             group.mkdir()
             (group / "cgroup.procs").write_text(str(pid))
 
     def limit(self, sandbox_id: str, vcpus: float) -> None:
-        """Give a group's processes together no more than so many CPUs' time from now on.
+        """Limit the CPU time that the processes of a group use together.
 
         Parameters
         ----------
@@ -60,7 +60,7 @@ class CpuGroups:
             return
         group = self.base / sandbox_id
         quota_us = max(_MIN_QUOTA_US, round(vcpus * _PERIOD_US))
-        # The group is gone with its process; or it may not have more than the one above it, which then is the limit.
+        # The group may be removed already, or its parent has a lower limit, which then applies.
         with contextlib.suppress(OSError):
             if self._unified:
                 (group / "cpu.max").write_text(f"{quota_us} {_PERIOD_US}")
@@ -69,12 +69,12 @@ class CpuGroups:
                 (group / "cpu.cfs_quota_us").write_text(str(quota_us))
 
     def discard(self, sandbox_id: str) -> None:
-        """Remove a group whose processes have ended; what is left of one goes with `remove`."""
+        """Remove a group whose processes have ended; `remove` retries what fails here."""
         with contextlib.suppress(OSError):
             (self.base / sandbox_id).rmdir()
 
     def remove(self) -> None:
-        """Kill what is left in the groups and remove them, once the kernel is done with their last processes."""
+        """Kill the remaining processes and remove the groups when the kernel has released the processes."""
         deadline = time.monotonic() + _REMOVAL_S
         while self.base.exists() and time.monotonic() < deadline:
             for group in self.base.iterdir():
@@ -88,24 +88,24 @@ class CpuGroups:
 
 
 def _kill_all(group: Path) -> None:
-    # Gone already, the group or the process: that is what is wanted.
+    # The group or the process may be gone already.
     with contextlib.suppress(OSError):
         for pid in (group / "cgroup.procs").read_text().split():
             os.kill(int(pid), signal.SIGKILL)
 
 
 def make_cpu_groups(name: str) -> CpuGroups:
-    """Make the group above all sandboxes', as far down the tree of groups as the kernel allows.
+    """Create the parent group of all sandboxes, at the first usable place in the tree of groups.
 
     Parameters
     ----------
     name
-        A name no other group has.
+        A unique name.
 
     Raises
     ------
     CpuSharesUnavailableError
-        Where there are no control groups, or this user may not use them.
+        When there are no control groups, or this user may not use them.
     """
     if sys.platform != "linux":
         raise CpuSharesUnavailableError(f"{sys.platform} has no control groups")
@@ -127,9 +127,9 @@ def _make_base(place: Path, name: str) -> Path:
     base.mkdir()
     try:
         _delegate_cpu(base)
-        # Processes can be moved only by who may write to the group above both places.
+        # Moving a process needs write permission on the common parent of both groups.
         if not os.access(place / "cgroup.procs", os.W_OK):
-            raise PermissionError(0, "processes may not be moved there")
+            raise PermissionError(0, "no permission to move processes there")
     except OSError:
         base.rmdir()
         raise
@@ -137,14 +137,14 @@ def _make_base(place: Path, name: str) -> Path:
 
 
 def _delegate_cpu(group: Path) -> None:
-    """Let the groups below a group of version 2 have the cpu controller."""
+    """Enable the cpu controller for the children of a group of version 2."""
     if "cpu" not in (group / "cgroup.subtree_control").read_text().split():
         (group / "cgroup.subtree_control").write_text("+cpu")
 
 
 @dataclass(frozen=True)
 class _Hierarchy:
-    """A mounted tree of groups: where, which of its groups is at the top there, and whether it is of version 2."""
+    """A mounted tree of groups: mount point, the group mounted there, and whether it is of version 2."""
 
     mount_point: Path
     root: str
@@ -152,10 +152,10 @@ class _Hierarchy:
 
 
 def _parent_groups(mountinfo: str, memberships: str) -> Iterator[Path]:
-    """Yield the groups below which sandboxes' groups may be made, the best first.
+    """Yield the groups below which the sandboxes' groups may be created, the best first.
 
-    In version 2 a group has either processes or groups that are controlled (cgroups(7), "no internal processes"), so
-    they must lie beside this process's group, unless that is the root.
+    In version 2 a group contains either processes or controlled groups (cgroups(7), "no internal processes"), so the
+    new groups must be siblings of this process's group, unless that is the root.
 
     Parameters
     ----------
@@ -167,7 +167,7 @@ def _parent_groups(mountinfo: str, memberships: str) -> Iterator[Path]:
         _, controllers, path = line.split(":", 2)
         own.update(dict.fromkeys(controllers.split(","), path))
     for hierarchy in _hierarchies(mountinfo):
-        # Version 2 is the line without controllers.
+        # Version 2 has the line without controllers.
         membership = own.get("" if hierarchy.unified else "cpu")
         if membership is None:
             continue

@@ -1,4 +1,4 @@
-"""How much memory a process holds."""
+"""The resident memory of a process."""
 
 import resource
 import sys
@@ -10,15 +10,14 @@ _PROC = sys.platform == "linux"
 
 
 class MemoryGauge:
-    """Reads one process's resident memory.
+    """Reads the resident memory of one process.
 
-    On Linux straight from /proc, see proc_pid_statm(5): a tenth of psutil's time, and this is read a hundred times a
-    second.
+    On Linux it reads /proc, see proc_pid_statm(5), up to a hundred times a second: this takes a tenth of psutil's time.
 
     Parameters
     ----------
     pid
-        The process.
+        The process id.
     """
 
     def __init__(self, pid: int) -> None:
@@ -26,7 +25,7 @@ class MemoryGauge:
         self._peak = 0
 
     def resident(self) -> int:
-        """Return the resident memory now, bytes; 0 when the process has ended."""
+        """Return the current resident memory, bytes; 0 when the process has ended."""
         try:
             if _PROC:
                 return int(Path(f"/proc/{self._pid}/statm").read_bytes().split()[1]) * resource.getpagesize()
@@ -35,7 +34,7 @@ class MemoryGauge:
             return 0
 
     def peak(self) -> int:
-        """Return the most resident memory there has been, bytes; off Linux, the most that was read."""
+        """Return the peak resident memory, bytes; on other systems than Linux the largest value read so far."""
         self._peak = max(self._peak, self._high_water_mark(), self.resident())
         return self._peak
 

@@ -1,6 +1,6 @@
-"""What the endpoint and the zygote say to each other: JSON with a length in front, over a Unix socket.
+"""The messages between endpoint and zygote: length-prefixed JSON on a Unix socket.
 
-Each `Spawn` is accompanied by one file descriptor, the write end of the sandbox's output.
+Each `Spawn` carries one file descriptor, the write end of the sandbox's output.
 """
 
 import json
@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 @dataclass(frozen=True)
 class Spawn:
-    """To the zygote: fork a worker that serves the runtime API itself, or becomes a command that does."""
+    """To the zygote: fork a worker that polls the runtime API itself, or executes a command that does."""
 
     sandbox_id: str
     environment: dict[str, str]
@@ -24,14 +24,14 @@ class Spawn:
 
 @dataclass(frozen=True)
 class InitDone:
-    """To the zygote: a worker has got through its init phase, and has no more than its share of the CPU from now on."""
+    """To the zygote: the init phase of a worker is over, limit it to its share of the CPU."""
 
     sandbox_id: str
 
 
 @dataclass(frozen=True)
 class Kill:
-    """To the zygote: end a worker and its process group."""
+    """To the zygote: kill a worker and its process group."""
 
     sandbox_id: str
 
@@ -46,7 +46,7 @@ class Started:
 
 @dataclass(frozen=True)
 class StartFailed:
-    """From the zygote: the machine has no room for the worker."""
+    """From the zygote: the worker could not be forked."""
 
     sandbox_id: str
     reason: str
@@ -77,13 +77,13 @@ def encode(message: Message) -> bytes:
 
 
 class MessageDecoder:
-    """Cuts a stream of bytes into messages."""
+    """Decodes messages from a stream of bytes."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[Message]:
-        """Take bytes as they came and return the messages that are now whole."""
+        """Add received bytes; return the messages that are now complete."""
         self._buffer += data
         messages: list[Message] = []
         while len(self._buffer) >= _LENGTH.size:

@@ -1,8 +1,8 @@
-"""A /tmp of its own for one process, of a limited size, without containers or root.
+"""A private /tmp of limited size for one process, without containers or root privileges.
 
-Linux: a mount namespace (and a user namespace when not root) in which a tmpfs lies over /tmp. It vanishes with
-the last process in it, so nothing can be left behind. See mount_namespaces(7) and user_namespaces(7).
-Elsewhere there are no mount namespaces: the caller falls back to a directory of its own.
+On Linux this is a mount namespace (and a user namespace when not root) with a tmpfs mounted on /tmp. The kernel
+removes it with its last process. See mount_namespaces(7) and user_namespaces(7). Other systems have no mount
+namespaces: the caller uses a separate directory instead.
 """
 
 import ctypes
@@ -23,29 +23,29 @@ _MS_NODEV = 4
 _MS_BIND = 4096
 _MS_REC = 16384
 _MS_PRIVATE = 1 << 18
-TMP = Path("/tmp")  # noqa: S108 - the very directory that is made private
+TMP = Path("/tmp")  # noqa: S108 - the directory that is made private
 
 
 class PrivateTmpUnavailableError(OSError):
-    """There is no private /tmp on this platform or for this user; the message says why."""
+    """A private /tmp is not available on this platform or for this user; the message says why."""
 
 
 def mount_private_tmp(size_bytes: int, keep: Sequence[Path]) -> None:
-    """Give the calling process, and its future children, an empty /tmp.
+    """Give the calling process and its future children an empty /tmp.
 
-    Call it in a process with one thread: the kernel refuses a user namespace to others.
+    The process must have one thread: the kernel refuses a user namespace to others.
 
     Parameters
     ----------
     size_bytes
         Writing more than this to /tmp fails with ENOSPC.
     keep
-        Paths that stay visible where they lie under the old /tmp, as `below_tmp` returns them.
+        Paths below the old /tmp that stay visible, as returned by `below_tmp`.
 
     Raises
     ------
     PrivateTmpUnavailableError
-        Where the platform has no mount namespaces or forbids them to this user.
+        When the platform has no mount namespaces, or does not permit them to this user.
     """
     if sys.platform != "linux":
         raise PrivateTmpUnavailableError(f"{sys.platform} has no mount namespaces")
@@ -67,7 +67,7 @@ def _enter_namespace() -> None:
 
 
 def _cover_tmp(size_bytes: int, kept: Sequence[Path]) -> None:
-    # A descriptor reaches a kept path even after the new /tmp has covered it.
+    # A descriptor reaches a kept path after the new /tmp has covered it.
     descriptors = {path: os.open(path, os.O_PATH | os.O_CLOEXEC) for path in kept}
     _mount("tmpfs", str(TMP), "tmpfs", _MS_NOSUID | _MS_NODEV, f"size={size_bytes},mode=1777")
     for path, descriptor in descriptors.items():
@@ -85,7 +85,7 @@ def _make_mount_point(path: Path, descriptor: int) -> None:
 
 
 def below_tmp(paths: Iterable[Path]) -> list[Path]:
-    """Return those of the paths that exist and lie below /tmp, resolved, without those that another one contains."""
+    """Return the existing paths below /tmp, resolved, without those that another one contains."""
     below = sorted({path.resolve() for path in paths if path.exists()})
     below = [path for path in below if path.is_relative_to(TMP) and path != TMP]
     return [path for path in below if not any(path.is_relative_to(other) for other in below if other != path)]
@@ -114,10 +114,10 @@ def _check(what: str, result: int) -> None:
 
 
 def import_paths() -> list[Path]:
-    """Return the interpreter's own folders, those on ``sys.path``, and those of projects installed as editable.
+    """Return the interpreter's folders, those on ``sys.path``, and those of editable installations.
 
-    The last are not on ``sys.path`` when their installer has set up an import hook instead; every installer records
-    them in ``direct_url.json`` (PEP 610).
+    Editable installations that use an import hook are not on ``sys.path``; every installer records them in
+    ``direct_url.json`` (PEP 610).
     """
     paths = [Path(entry) for entry in (sys.prefix, sys.base_prefix, *sys.path) if entry]
     for distribution in importlib.metadata.distributions():

@@ -31,21 +31,25 @@ from emulator.errors import SandboxError
 _READ_BYTES = 65536
 # The most that /proc/sys/fs/pipe-max-size lets a pipe hold without privileges; see pipe(7).
 _PIPE_BYTES = 1024 * 1024
-# The keeper's exit status, from here on, is 128 + the signal that ended the zygote.
+# From this exit status on, the supervisor reports 128 + the signal that ended the zygote.
 _KILLED_STATUS = 128
+_ZYGOTE_EXITED = "cannot start a sandbox: the process that forks sandboxes has exited; see its message above"
 
 
 class ZygoteConnection:
-    """Sends and receives messages in the running event loop.
+    """Sends messages to the zygote and receives its messages, in the running event loop.
+
+    Neither direction waits for the other. The zygote reads nothing while it forks; an endpoint that waited for it would
+    block, and would deadlock when the zygote's own messages had filled the other direction.
 
     Parameters
     ----------
     control
-        The connected socket, which this takes over.
+        The connected socket, which this object closes.
     on_message
-        Gets each message of the zygote's.
+        Called with each message from the zygote.
     on_closed
-        Called once, when the zygote has closed its end or is gone.
+        Called once, when the zygote has closed the connection or has ended.
     """
 
     def __init__(
@@ -62,13 +66,13 @@ class ZygoteConnection:
         self._loop.add_reader(control, self._receive)
 
     def send(self, message: Message, descriptor: int | None = None) -> None:
-        """Send a message as soon as the zygote takes it; the descriptor goes with it and is closed here then."""
+        """Send a message when the socket is writable, with a descriptor, which is closed here afterwards."""
         self._unsent.append((memoryview(encode(message)), descriptor))
         if len(self._unsent) == 1:
             self._flush()
 
     def close(self) -> None:
-        """Hang up; what was not sent is dropped."""
+        """Close the connection; unsent messages are dropped."""
         if self.closed:
             return
         self.closed = True
@@ -94,7 +98,7 @@ class ZygoteConnection:
         except BlockingIOError:
             self._loop.add_writer(self._control, self._flush)
         except (BrokenPipeError, ConnectionResetError):
-            # The reader is told, after what the zygote said last.
+            # The reader reports the end, after the last message of the zygote.
             self._loop.remove_writer(self._control)
         else:
             self._loop.remove_writer(self._control)
@@ -139,49 +143,49 @@ class ProcessSandbox:
         self._loop.add_reader(output, self._read_output)
 
     def peak_memory(self) -> int:
-        """Return the most resident memory so far, bytes."""
+        """Return the peak resident memory so far, bytes."""
         if self.exited.done():
             return self.exited.result().peak_memory_bytes
         return self._memory.peak() if self._memory is not None else 0
 
     def drain_output(self) -> None:
-        """Hand over all that the worker has written until now."""
-        # A pipe holds no more; whoever keeps writing has written the rest since.
+        """Deliver all output that the worker has written until now."""
+        # A pipe holds no more than this; anything else was written later.
         for _ in range(_PIPE_BYTES // _READ_BYTES):
             if not self._read_output():
                 return
 
     def init_done(self) -> None:
-        """Take note that the init phase is over: the CPU share holds from now on."""
+        """End the init phase: from now on the CPU share is enforced."""
         if not self.exited.done() and not self._connection.closed:
             self._connection.send(InitDone(self._id))
 
     def kill(self) -> None:
-        """End the worker and its process group at once."""
+        """Kill the worker and its process group."""
         if not self.exited.done() and not self._connection.closed:
             self._connection.send(Kill(self._id))
 
     def on_started(self, pid: int) -> None:
-        """Take note that the worker runs."""
+        """Mark the worker as running."""
         self._memory = MemoryGauge(pid)
         if not self.started.done():
             self.started.set_result(None)
 
     def on_start_failed(self, reason: str) -> None:
-        """Take note that there will be no worker."""
+        """Mark the worker as failed to start."""
         self._close_output()
         if not self.started.done():
             self.started.set_exception(SandboxError(reason))
 
     def on_exited(self, end: SandboxExit) -> None:
-        """Take note that the worker has ended; its last output is handed over first."""
+        """Mark the worker as ended, after delivering the rest of its output."""
         self.drain_output()
         self._close_output()
         if not self.exited.done():
             self.exited.set_result(end)
 
     def _read_output(self) -> bool:
-        """Hand over a piece of the output; tell whether there may be more."""
+        """Deliver a piece of the output; return whether there may be more."""
         if self._output < 0:
             return False
         try:
@@ -202,19 +206,19 @@ class ProcessSandbox:
 
 
 class ProcessSandboxes:
-    """Makes sandboxes by ordering forks from a zygote of its own; one that was killed is replaced.
+    """Creates sandboxes as forks of a zygote; a zygote that was killed is replaced.
 
     Parameters
     ----------
     state
-        Folder of the emulator's files; its keeper removes it when this process is gone, even when it was killed.
+        Folder of the emulator's files; the supervisor removes it when this process has ended, even by SIGKILL.
     preload
         Modules that the zygote imports, besides boto3, before it forks.
 
     Attributes
     ----------
     cpu_shares_missing
-        Why shares of the CPU are not enforced here; None when they are.
+        Why CPU shares are not enforced on this machine; None when they are.
     """
 
     def __init__(self, state: Path, preload: Sequence[str] = ()) -> None:
@@ -228,7 +232,7 @@ class ProcessSandboxes:
         self.cpu_shares_missing: str | None = None
 
     async def start(self) -> None:
-        """Start the zygote; returns before it has imported anything."""
+        """Start the zygote; return before it has imported its modules."""
         _raise_descriptor_limit()
         groups = self._make_cpu_groups()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -239,7 +243,7 @@ class ProcessSandboxes:
                 *(f"--preload={module}" for module in self._preload),
                 *(() if groups is None else ("--cpu-groups", str(groups.base))),
                 pass_fds=[theirs.fileno()],
-                # Out of the terminal's reach: Ctrl-C is for the command in front of it.
+                # In a session of its own, so that Ctrl-C reaches only the command in the terminal.
                 start_new_session=True,
                 stdin=asyncio.subprocess.DEVNULL,
                 env=_zygote_environment(),
@@ -252,7 +256,7 @@ class ProcessSandboxes:
         Raises
         ------
         SandboxError
-            When the zygote is gone, and a new one cannot be started.
+            When the zygote has ended and a new one cannot be started, or when it cannot fork.
         """
         connection = await self._open_connection()
         read_end, write_end = os.pipe()
@@ -276,12 +280,12 @@ class ProcessSandboxes:
         return sandbox
 
     def kill_all(self) -> None:
-        """End every sandbox at once."""
+        """Kill every sandbox."""
         for sandbox in list(self._sandboxes.values()):
             sandbox.kill()
 
     async def close(self) -> None:
-        """End every sandbox and the zygote, and wait until they are gone."""
+        """Kill every sandbox and the zygote, and wait until they have ended."""
         self._closing = True
         if self._connection is not None:
             self._connection.close()
@@ -290,17 +294,17 @@ class ProcessSandboxes:
             await self._supervisor.wait()
 
     async def _open_connection(self) -> ZygoteConnection:
-        """Return the connection to the zygote, after starting a new one if it was killed."""
+        """Return the connection to the zygote; start a new zygote if it was killed."""
         async with self._starting:
             if self._connection is None or self._connection.closed:
                 if self._closing or self._supervisor is None:
-                    raise SandboxError("the sandboxes have been ended")
-                # Its keeper ends when nothing is left of it. A zygote that could not start will not do so now.
+                    raise SandboxError("cannot start a sandbox: the emulator is shutting down")
+                # The supervisor exits after all processes of the zygote. A zygote that could not start would fail again.
                 status = await self._supervisor.wait()
                 if status < _KILLED_STATUS:
-                    raise SandboxError("the sandboxes' zygote has ended; its reason stands above")
+                    raise SandboxError(_ZYGOTE_EXITED)
                 await self.start()
-            assert self._connection is not None  # noqa: S101 - start has set it
+            assert self._connection is not None  # noqa: S101 - set by start
             return self._connection
 
     def _make_cpu_groups(self) -> CpuGroups | None:
@@ -321,28 +325,28 @@ class ProcessSandboxes:
 
     def _on_zygote_closed(self) -> None:
         if not self._closing:
-            print("emulator: the sandboxes' zygote has ended, and all sandboxes with it", file=sys.stderr)
+            print("emulator: the process that forks sandboxes has exited, and all sandboxes with it", file=sys.stderr)
         self._fail_all()
 
     def _fail_all(self) -> None:
         for sandbox in self._sandboxes.values():
             if not sandbox.started.done():
-                sandbox.started.set_exception(SandboxError("the sandboxes' zygote has ended; its reason stands above"))
+                sandbox.started.set_exception(SandboxError(_ZYGOTE_EXITED))
             sandbox.on_exited(SandboxExit(None, signal.SIGKILL, out_of_memory=False, peak_memory_bytes=0))
         self._sandboxes.clear()
 
 
 def _raise_descriptor_limit() -> None:
-    """Allow this process as many descriptors as it may have: a thousand sandboxes take four thousand."""
+    """Raise the limit of descriptors to the maximum: a thousand sandboxes take four thousand."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # macOS says "infinity" and takes no more than this, OPEN_MAX.
+    # macOS reports "infinity" but accepts no more than OPEN_MAX.
     most = 10_240 if hard == resource.RLIM_INFINITY else hard
     if soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _zygote_environment() -> dict[str, str]:
-    """Keep the user's AWS configuration out of the zygote, and its numerical libraries to one thread."""
+    """Return the zygote's environment: no AWS configuration of the user, numerical libraries with one thread."""
     kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "LANG") if name in os.environ}
     return {
         **kept,
@@ -352,6 +356,6 @@ def _zygote_environment() -> dict[str, str]:
         "OPENBLAS_NUM_THREADS": "1",
         "OMP_NUM_THREADS": "1",
         "MKL_NUM_THREADS": "1",
-        # macOS forbids some frameworks after a fork unless told that the fork was meant.
+        # Without it, macOS aborts some frameworks in a forked process.
         "OBJC_DISABLE_INITIALIZE_FORK_SAFETY": "YES",
     }

@@ -1,4 +1,4 @@
-"""The function's side of the Lambda runtime API: fetch an event, call the handler, post the outcome.
+"""The client of the Lambda runtime API: fetch an event, call the handler, post the result.
 
 Protocol: https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
 """
@@ -44,12 +44,12 @@ class LambdaContext:
 
 
 def serve(task_root: Path) -> int:
-    """Load the handler, then serve invocations for as long as the runtime API gives any.
+    """Load the handler, then serve invocations until the process is killed.
 
     Parameters
     ----------
     task_root
-        Folder of the function's code; it goes first on ``sys.path``.
+        Folder of the function's code; it becomes the first entry of ``sys.path``.
 
     Returns
     -------
@@ -61,7 +61,7 @@ def serve(task_root: Path) -> int:
     sys.path.insert(0, str(task_root))
     try:
         handler = _load_handler(os.environ["_HANDLER"])
-    except Exception as error:  # noqa: BLE001 - any failure of the user's module is the init error to report
+    except Exception as error:  # noqa: BLE001 - every failure of the user's module is reported as the init error
         body, headers = _log_error(error)
         flush_output()
         _post(connection, f"{_API}/init/error", body, headers)
@@ -71,7 +71,7 @@ def serve(task_root: Path) -> int:
 
 
 class _RuntimeFaultError(Exception):
-    """What the runtime, and not the function's code, has to say; the names are those of AWS's client."""
+    """An error of the runtime, not of the function's code; the names are those of AWS's client."""
 
     def __init__(self, kind: str, message: str, frames: Sequence[str] = ()) -> None:
         super().__init__(message)
@@ -80,7 +80,7 @@ class _RuntimeFaultError(Exception):
 
 
 class _Encoder(json.JSONEncoder):
-    """Takes decimal numbers, too, as AWS's client does: DynamoDB's come as such."""
+    """Encodes decimal numbers, too, as AWS's client does: DynamoDB returns them."""
 
     def default(self, o: Any) -> Any:
         return float(o) if isinstance(o, decimal.Decimal) else super().default(o)
@@ -118,38 +118,38 @@ def _serve_one(connection: http.client.HTTPConnection, handler: Handler) -> None
         int(answer.headers["Lambda-Runtime-Deadline-Ms"]),
     )
     path, headers, runtime_pid = f"{_API}/invocation/{request_id}/response", _NO_HEADERS, os.getpid()
-    # sys.exit in a handler ends the runtime, as it does on AWS; every other error is the function's answer.
+    # sys.exit in a handler ends the runtime, as on AWS; every other exception is returned as an error.
     try:
         result = _marshal(handler(json.loads(body), context))
-    except Exception as error:  # noqa: BLE001 - whatever the handler raises is its answer
+    except Exception as error:  # noqa: BLE001 - every exception of the handler is returned
         path = f"{_API}/invocation/{request_id}/error"
         result, headers = _log_error(error, request_id)
     if os.getpid() != runtime_pid:
-        # A process that the handler has forked came back here; the connection is not its own.
+        # This is a process that the handler has forked; the connection belongs to its parent.
         os._exit(0)
-    # What the handler has left in reference cycles, such as a script's open connections, ends before the answer
-    # does: other ranks that wait for this one must notice now, and not with the next invocation.
+    # Release what the handler has left in reference cycles, such as open connections, before the response is sent:
+    # peers at the other end must notice now, not at the next invocation.
     gc.collect()
     flush_output()
     _post(connection, path, result, headers)
 
 
 def _marshal(result: object) -> bytes:
-    """Return a handler's result as JSON; bytes are passed on as they are, as AWS's client does."""
+    """Return a handler's result as JSON; bytes are returned unchanged, as by AWS's client."""
     if isinstance(result, bytes):
         return result
     try:
         return json.dumps(result, cls=_Encoder).encode()
-    except Exception as error:  # noqa: BLE001 - cycles, depth, keys, values: all of it is the same to the caller
+    except Exception as error:  # noqa: BLE001 - cycles, depth, keys, values: one error for all
         raise _RuntimeFaultError("Runtime.MarshalError", f"Unable to marshal response: {error}") from None
 
 
 def _log_error(error: Exception, request_id: str = "") -> tuple[bytes, dict[str, str]]:
-    """Log an error as Lambda does; return the answer's body and headers."""
+    """Log an error as Lambda does; return the body and headers of the response."""
     if isinstance(error, _RuntimeFaultError):
         kind, frames = error.kind, error.frames
     else:
-        # The first frame is this file's; it would tell the user nothing.
+        # Without the first frame, which is in this file.
         own_frames = error.__traceback__.tb_next if error.__traceback__ else None
         kind, frames = type(error).__name__, traceback.format_tb(own_frames)
     _log(f"[ERROR] {kind}: {error}\nTraceback (most recent call last):\n{''.join(frames)}")
@@ -158,7 +158,7 @@ def _log_error(error: Exception, request_id: str = "") -> tuple[bytes, dict[str,
 
 
 def _log(text: str) -> None:
-    # A handler may have closed the stream, or put anything in its place; its answer must go out all the same.
+    # A handler may have closed or replaced the stream; its response is sent in any case.
     with contextlib.suppress(Exception):
         print(text, end="", flush=True)
 
@@ -169,8 +169,8 @@ def _post(connection: http.client.HTTPConnection, path: str, body: bytes, header
 
 
 def flush_output() -> None:
-    """Write out what was printed: it must be in the log before the answer is, which closes the invocation."""
+    """Flush the output: it must reach the log before the response ends the invocation."""
     for stream in (sys.stdout, sys.stderr):
-        # As above.
+        # As in `_log`.
         with contextlib.suppress(Exception):
             stream.flush()

@@ -1,6 +1,6 @@
-"""A process's children, and the orphans among its descendants.
+"""Adopting and killing orphaned descendants of a process.
 
-The kernel hands orphans to the nearest ancestor that has asked for them (PR_SET_CHILD_SUBREAPER, see prctl(2)).
+The kernel makes orphans children of the nearest subreaper among their ancestors (PR_SET_CHILD_SUBREAPER, see prctl(2)).
 """
 
 import contextlib
@@ -14,24 +14,24 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 def become_subreaper() -> None:
-    """Let orphaned descendants become this process's children. Elsewhere than on Linux they go to init."""
+    """Make this process the parent of orphaned descendants; on other systems than Linux they go to init."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def child_pids() -> list[int]:
-    """Return this process's children; see proc_pid_children(5)."""
+    """Return the pids of this process's children; see proc_pid_children(5)."""
     try:
         return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
     except FileNotFoundError:
-        # Elsewhere than on Linux, and where the kernel was built without CONFIG_PROC_CHILDREN.
+        # On other systems, and on kernels without CONFIG_PROC_CHILDREN.
         import psutil
 
         return [child.pid for child in psutil.Process().children()]
 
 
 def kill_children() -> None:
-    """Kill this process's children, and their orphans as they arrive, until there are none."""
+    """Kill this process's children, and the orphans that it then adopts, until none is left."""
     with contextlib.suppress(ChildProcessError):
         while True:
             for pid in child_pids():

@@ -1,6 +1,6 @@
-"""The zygote's parent, which outlives it: when the zygote is killed, nothing of it is left behind.
+"""The supervisor: the zygote's parent, which cleans up after a zygote that was killed.
 
-The zygote asks for its workers' orphans; if it dies itself, they all come here, where nothing else ever runs.
+The zygote adopts its workers' orphans; when it is killed, this process adopts them all and kills them.
 """
 
 import argparse
@@ -15,18 +15,18 @@ from pathlib import Path
 from emulator.aws.sandboxes.cpu_groups import CpuGroups
 from emulator.aws.sandboxes.subreaper import become_subreaper, kill_children
 
-# The zygote needs a fraction of it, even for a thousand workers.
+# How long the zygote may take to exit; it needs a fraction of this, even with a thousand workers.
 _GRACE_MS = 3000
-# Killed together with the zygote, the endpoint may end after it, on a busy machine even long after.
+# When both are killed, the endpoint may end after the zygote, on a busy machine long after.
 _ENDPOINT_EXIT_MS = 2000
 
 
 def _supervise(zygote_pid: int, control: socket.socket, state: Path, groups: CpuGroups | None) -> int:
-    """Wait for the zygote's end, and clean up if it did not do so itself."""
+    """Wait until the zygote has exited and clean up after it; return the exit status for this process."""
     code = os.waitstatus_to_exitcode(_wait_for(zygote_pid, control))
     if code < 0:
         kill_children()
-    # While there is an endpoint, the state is its own: it takes another zygote, or says why there is none.
+    # While the endpoint runs, it keeps the state: it starts another zygote, or reports why it cannot.
     if _is_hung_up(control, _ENDPOINT_EXIT_MS if code < 0 else 0):
         shutil.rmtree(state, ignore_errors=True)
     if groups is not None:
@@ -35,9 +35,9 @@ def _supervise(zygote_pid: int, control: socket.socket, state: Path, groups: Cpu
 
 
 def _wait_for(zygote_pid: int, control: socket.socket) -> int:
-    """Return the zygote's wait status. When the endpoint is gone and the zygote does not notice, it is killed.
+    """Return the zygote's wait status. When the endpoint has ended and the zygote does not exit, it is killed.
 
-    It may be importing what was asked for with --preload, and that may take any time.
+    A zygote does not exit while it imports the modules of --preload, which may take any time.
     """
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_write, False)
@@ -45,7 +45,7 @@ def _wait_for(zygote_pid: int, control: socket.socket) -> int:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     poll = select.poll()
     poll.register(wake_read, select.POLLIN)
-    # A hang-up is reported without being asked for.
+    # POLLHUP is reported in any case.
     poll.register(control, 0)
     grace_ms: int | None = None
     while True:
@@ -70,21 +70,21 @@ def _is_hung_up(control: socket.socket, within_ms: int) -> bool:
 
 
 def main() -> None:
-    """Fork the zygote and see to its end; the endpoint starts this with its socket and its state folder."""
-    parser = argparse.ArgumentParser(description="Forks sandboxes for the emulator; not started by hand.")
+    """Fork and supervise the zygote; the endpoint starts this with its socket and its state folder."""
+    parser = argparse.ArgumentParser(description="Forks sandboxes for the emulator, which starts this program itself.")
     parser.add_argument("--control", type=int, required=True, help="descriptor of the socket to the endpoint")
     parser.add_argument("--state", type=Path, required=True, help="folder to remove at the end")
     parser.add_argument("--preload", action="append", default=[], help="module to import before the first fork")
-    parser.add_argument("--cpu-groups", help="cgroup in which every sandbox gets one of its own")
+    parser.add_argument("--cpu-groups", help="parent cgroup of the sandboxes' cgroups")
     arguments = parser.parse_args()
-    # The end is told by the socket, and Ctrl-C belongs to the program at the terminal.
+    # Shutdown is signalled by the socket; Ctrl-C is for the program at the terminal.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     become_subreaper()
     groups = None if arguments.cpu_groups is None else CpuGroups(Path(arguments.cpu_groups))
     control = socket.socket(fileno=arguments.control)
     zygote_pid = os.fork()
     if zygote_pid == 0:
-        # Imported here: this process stays small, and what the zygote forks has it all.
+        # Imported in the child only, so that this process stays small.
         from emulator.aws.sandboxes.zygote import run_zygote
 
         run_zygote(control, arguments.preload, groups)

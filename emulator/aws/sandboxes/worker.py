@@ -1,4 +1,4 @@
-"""What a forked worker does: shut itself in, then serve invocations from the runtime API until it is ended."""
+"""A forked worker: it isolates itself, then serves invocations from the runtime API until it is killed."""
 
 import ctypes
 import os
@@ -25,17 +25,17 @@ def run_worker(spawn: Spawn, output: int, zygote_pid: int, visible: Sequence[Pat
     Parameters
     ----------
     spawn
-        The zygote's order.
+        The message from the endpoint.
     output
         Descriptor that becomes standard output and error.
     zygote_pid
-        The parent: when it dies, so does this process.
+        The parent: this process is killed when it ends.
     visible
-        What stays visible under /tmp when that is private, as `below_tmp` returns it.
+        Paths below /tmp that stay visible when /tmp is private, as returned by `below_tmp`.
     """
     status = 1
     try:
-        # A group of its own, so that whatever the function starts ends with it.
+        # A process group of its own, so that the function's child processes are killed with it.
         os.setpgid(0, 0)
         _die_with_parent(zygote_pid)
         _redirect_output(output)
@@ -48,7 +48,7 @@ def run_worker(spawn: Spawn, output: int, zygote_pid: int, visible: Sequence[Pat
         status = serve(Path(spawn.task_root))
     except SystemExit as error:
         status = error.code if isinstance(error.code, int) else int(error.code is not None)
-    except BaseException:  # noqa: BLE001 - the last frame of this process: whatever it is must reach the log
+    except BaseException:  # noqa: BLE001 - the outermost frame: every error must reach the log
         sys.excepthook(*sys.exc_info())
     finally:
         flush_output()
@@ -67,7 +67,7 @@ def _redirect_output(output: int) -> None:
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
-    # Lines appear in the log as they are written, and in order between the two streams.
+    # Line buffering keeps the order of lines between the two streams.
     sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
 
@@ -79,10 +79,10 @@ def _descriptor_limits() -> tuple[int, int]:
 
 
 def _exec(command: Sequence[str]) -> NoReturn:
-    """Replace this process's program; what Python ignores, the new one must not find ignored."""
+    """Replace this process's program; reset the signals that Python ignores."""
     for ignored in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(ignored, signal.SIG_DFL)
-    os.execve(command[0], list(command), os.environ)  # noqa: S606 - the function's own program
+    os.execve(command[0], list(command), os.environ)  # noqa: S606 - the function's program
 
 
 def _replace_environment(spawn: Spawn) -> None:
@@ -95,10 +95,12 @@ def _isolate_files(spawn: Spawn, visible: Sequence[Path]) -> None:
     try:
         mount_private_tmp(spawn.ephemeral_storage_bytes, [*visible, *below_tmp([Path(spawn.task_root)])])
     except PrivateTmpUnavailableError as error:
-        # The next best: a directory of its own, removed with the cloud's state.
+        # Fall back to a separate directory, which is removed with the emulator's state.
         own = Path(spawn.task_root).parent / "tmp" / spawn.sandbox_id
         own.mkdir(parents=True)
         os.environ["TMPDIR"] = str(own)
-        print(f"emulator: {error}; TMPDIR is {own}, /tmp is shared and its size not limited", file=sys.stderr)
+        print(
+            f"emulator: {error}: TMPDIR is {own} instead; /tmp is shared and its size is not limited", file=sys.stderr
+        )
     tempfile.tempdir = None
     os.chdir(spawn.task_root)

@@ -1,7 +1,7 @@
-"""The zygote: a small process that has imported what functions need, and forks a worker on order.
+"""The zygote: a process that has imported the modules that functions use, and forks workers.
 
-A fork shares the imported modules' memory and takes milliseconds where an import takes half a second. It has one
-thread: a forked copy of a process with several can deadlock, and the kernel gives no user namespace to it.
+A fork shares the imported modules' memory and takes milliseconds, where the imports take half a second. The zygote has
+one thread: a fork of a process with several may deadlock, and the kernel refuses a user namespace to such a process.
 """
 
 import contextlib
@@ -39,7 +39,7 @@ from emulator.aws.sandboxes.private_tmp import below_tmp, import_paths
 from emulator.aws.sandboxes.subreaper import become_subreaper, child_pids, kill_children
 from emulator.aws.sandboxes.worker import run_worker
 
-# A look at one worker's memory costs about 10 us: the watch takes 1 % of a core at any number of workers.
+# Reading one worker's memory takes about 10 us: the checks take 1 % of a core at any number of workers.
 _CHECK_INTERVAL_S = 0.01
 _CHECK_INTERVAL_PER_WORKER_S = 0.001
 _RECEIVE_BYTES = 65536
@@ -56,14 +56,14 @@ class _Worker:
 
 
 class Zygote:
-    """Forks workers, watches their memory and reports their ends, until its socket is closed.
+    """Forks workers, enforces their memory limits and reports their exits, until its socket is closed.
 
     Parameters
     ----------
     control
         The socket to the endpoint.
     groups
-        Where the workers' shares of the CPU are enforced, None where they cannot be.
+        The control groups that enforce the workers' CPU shares; None where this is not possible.
     """
 
     def __init__(self, control: socket.socket, groups: CpuGroups | None) -> None:
@@ -77,7 +77,7 @@ class Zygote:
         self._visible = below_tmp(import_paths())
 
     def run(self) -> None:
-        """Serve until the endpoint is gone, then end every worker."""
+        """Serve until the endpoint has closed the connection, then kill every worker."""
         wake_read, wake_write = os.pipe()
         os.set_blocking(wake_read, False)
         os.set_blocking(wake_write, False)
@@ -114,7 +114,7 @@ class Zygote:
         return bool(data)
 
     def _send(self, message: Message) -> None:
-        # An endpoint that is gone is noticed, and acted on, by the next receive.
+        # The next receive notices an endpoint that has ended.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._control.sendall(encode(message))
 
@@ -125,14 +125,14 @@ class Zygote:
             pid = os.fork()
         except OSError as error:
             os.close(output)
-            self._send(StartFailed(spawn.sandbox_id, f"a sandbox cannot be forked: {error.strerror}"))
+            self._send(StartFailed(spawn.sandbox_id, f"cannot fork a sandbox: {error.strerror}"))
             return
         if pid == 0:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             run_worker(spawn, output, zygote_pid, self._visible)
         os.close(output)
-        # The child does the same: whoever comes first, the group exists before anybody signals it.
+        # The child does the same, so that the group exists before anyone signals it.
         with contextlib.suppress(PermissionError, ProcessLookupError):
             os.setpgid(pid, pid)
         if self._groups is not None:
@@ -150,7 +150,7 @@ class Zygote:
             _kill_group(self._pids[sandbox_id])
 
     def _check_memory(self) -> float | None:
-        """Kill workers above their memory when it is time to look; return the seconds until the next look."""
+        """Kill workers above their memory limit, if a check is due; return the seconds until the next check."""
         if not self._workers:
             return None
         now = time.monotonic()
@@ -169,7 +169,7 @@ class Zygote:
                 pid, status, usage = os.wait4(-1, os.WNOHANG)
                 if pid == 0:
                     break
-                # Anything else is an orphan of a worker's that this subreaper inherited.
+                # Any other process is an adopted orphan of a worker.
                 if pid in self._workers:
                     self._report_exit(pid, status, usage)
         self._kill_orphans()
@@ -194,10 +194,10 @@ class Zygote:
         )
 
     def _kill_orphans(self) -> None:
-        """Kill what ended workers have left running in sessions of its own, told by its view of /tmp.
+        """Kill the processes that ended workers have left running in other sessions.
 
-        An orphan may also be a living worker's, whose process in between has ended: that one is left alone. Where
-        sandboxes have no /tmp of their own, all orphans are, until the zygote ends.
+        Their mount namespaces identify them: an orphan in the namespace of a running worker belongs to that worker and
+        is kept. Where sandboxes have no private /tmp, all orphans are kept until the zygote ends.
         """
         orphans = set(child_pids()) - self._workers.keys() if sys.platform == "linux" else set()
         if not orphans:
@@ -211,12 +211,12 @@ class Zygote:
     def _kill_all(self) -> None:
         for pid in self._workers:
             _kill_group(pid)
-        # As the subreaper this process inherits whatever the workers left, so no process escapes it.
+        # This process is the subreaper, so it has adopted every process that the workers have left.
         kill_children()
 
 
 def _mount_namespace(pid: int) -> int | None:
-    """Return which mount namespace a process is in, None when it has ended; see namespaces(7)."""
+    """Return the mount namespace of a process; None when it has ended; see namespaces(7)."""
     try:
         return Path(f"/proc/{pid}/ns/mnt").stat().st_ino
     except OSError:
@@ -229,20 +229,20 @@ def _kill_group(pid: int) -> None:
 
 
 def _import_modules(preload: Sequence[str]) -> None:
-    # What botocore reads for the first client of a kind stays in the default session, for all forks to share.
-    # The client itself is thrown away: a worker's has other credentials and another endpoint.
+    # The data that botocore loads for the first client stays in the default session, which all forks share. The
+    # client itself is dropped: a worker's has other credentials and another endpoint.
     boto3.client("s3", region_name=REGION, aws_access_key_id="-", aws_secret_access_key="-")  # noqa: S106 - a placeholder
-    # Every connection needs the codec, which is imported with its tables when it is first used.
+    # Every connection uses this codec, which is imported with its tables at the first use.
     "localhost".encode("idna")
     for module in preload:
         importlib.import_module(module)
-    # What lives for ever is taken out of the collector's sight, so that its passes copy no shared page.
+    # Permanent objects are excluded from garbage collection, whose passes would copy the shared pages.
     gc.collect()
     gc.freeze()
 
 
 def run_zygote(control: socket.socket, preload: Sequence[str], groups: CpuGroups | None) -> NoReturn:
-    """Be the zygote until the endpoint hangs up, then end the process.
+    """Run the zygote until the endpoint closes the connection, then exit.
 
     Parameters
     ----------
@@ -251,7 +251,7 @@ def run_zygote(control: socket.socket, preload: Sequence[str], groups: CpuGroups
     preload
         Modules to import before the first fork.
     groups
-        Where the workers' shares of the CPU are enforced, None where they cannot be.
+        The control groups that enforce the workers' CPU shares; None where this is not possible.
     """
     status = 0
     try:
@@ -260,6 +260,6 @@ def run_zygote(control: socket.socket, preload: Sequence[str], groups: CpuGroups
             _import_modules(preload)
             Zygote(control, groups).run()
     except ImportError as error:
-        print(f"the sandboxes cannot start: --preload: {error}", file=sys.stderr)
+        print(f"cannot start the sandboxes: --preload: {error}", file=sys.stderr)
         status = 1
     sys.exit(status)

@@ -289,7 +289,7 @@ def test_a_machine_without_room_for_a_process_says_so(
             creating = asyncio.create_task(sandboxes.create(spec(sleeper), lambda _: None))
             monkeypatch.setattr(os, "fork", refuse)
             assert await asyncio.to_thread(Zygote(theirs, None)._receive)
-            with pytest.raises(SandboxError, match="cannot be forked: Resource temporarily unavailable"):
+            with pytest.raises(SandboxError, match="cannot fork a sandbox: Resource temporarily unavailable"):
                 await creating
             await sandboxes.close()
 
