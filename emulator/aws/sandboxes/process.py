@@ -299,7 +299,7 @@ class ProcessSandboxes:
             if self._connection is None or self._connection.closed:
                 if self._closing or self._supervisor is None:
                     raise SandboxError("cannot start a sandbox: the emulator is shutting down")
-                # The supervisor exits after all processes of the zygote. A zygote that could not start would fail again.
+                # The supervisor exits after all processes of the zygote. One that could not start would fail again.
                 status = await self._supervisor.wait()
                 if status < _KILLED_STATUS:
                     raise SandboxError(_ZYGOTE_EXITED)
