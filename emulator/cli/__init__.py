@@ -1,7 +1,7 @@
-"""The commands: fmirun runs a program as N functions; fmi-emulator keeps the local cloud and looks into it.
+"""The entry points of the commands ``fmirun`` and ``fmi-emulator``.
 
-Here are their entry points alone. Until a command has begun, most of which time goes into imports, Ctrl-C ends the
-process at once: there is nothing to tidy up, and nothing to say.
+Starting a command takes mostly imports. Until it has started, Ctrl-C ends the process at once, without a message: there
+is nothing to clean up.
 """
 
 import signal
@@ -10,7 +10,7 @@ from typing import NoReturn
 
 def fmirun() -> NoReturn:
     """Run the ``fmirun`` command and exit with its status."""
-    _let_interrupts_end_the_process()
+    _end_at_interrupt()
     from emulator.cli.run import fmirun
 
     fmirun()
@@ -18,13 +18,13 @@ def fmirun() -> NoReturn:
 
 def fmi_emulator() -> NoReturn:
     """Run the ``fmi-emulator`` command and exit with its status."""
-    _let_interrupts_end_the_process()
+    _end_at_interrupt()
     from emulator.cli.commands import fmi_emulator
 
     fmi_emulator()
 
 
-def _let_interrupts_end_the_process() -> None:
-    # Not where the parent has the signal ignored, as shells do for what runs in the background.
+def _end_at_interrupt() -> None:
+    # If the parent ignores the signal, as shells do for background jobs, it stays ignored.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)

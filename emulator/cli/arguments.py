@@ -1,7 +1,9 @@
-"""What arguments may be, whole numbers within AWS's limits above all, and the options that several commands have."""
+"""Parsers of command-line arguments, mostly whole numbers within AWS's limits, and options of several commands."""
 
 import argparse
 import ipaddress
+from collections.abc import Sequence
+from importlib import metadata
 
 from emulator.aws import limits
 from emulator.aws.lambda_.core.cold_starts import ColdStarts
@@ -9,37 +11,37 @@ from emulator.aws.lambda_.core.settings import LambdaSettings, RuntimeClient
 
 
 def world_size(text: str) -> int:
-    """Read a number of ranks."""
+    """Parse a number of ranks."""
     return _within(text, range(1, limits.CONCURRENT_EXECUTIONS + 1))
 
 
 def rank(text: str) -> int:
-    """Read a rank."""
+    """Parse a rank."""
     return _within(text, range(limits.CONCURRENT_EXECUTIONS))
 
 
 def memory_mb(text: str) -> int:
-    """Read a function's memory, MB."""
+    """Parse a function's memory, MB."""
     return _within(text, limits.MEMORY_MB)
 
 
 def timeout_s(text: str) -> int:
-    """Read a function's longest time, seconds."""
+    """Parse a function's timeout, seconds."""
     return _within(text, limits.TIMEOUT_S)
 
 
 def positive(text: str) -> int:
-    """Read a whole number from 1."""
+    """Parse a whole number from 1."""
     return _within(text, range(1, 2**31))
 
 
 def port(text: str) -> int:
-    """Read a TCP port; 0 means a free one."""
+    """Parse a TCP port; 0 means a free one."""
     return _within(text, range(65536))
 
 
 def ipv4_address(text: str) -> str:
-    """Read an IPv4 address."""
+    """Parse an IPv4 address."""
     try:
         return str(ipaddress.IPv4Address(text))
     except ValueError:
@@ -56,56 +58,75 @@ def _within(text: str, allowed: range) -> int:
     return value
 
 
+class _VersionAction(argparse.Action):
+    """Prints the command's name and the version of the installed package. It is read only when asked for."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[object] | None,
+        option_string: str | None = None,
+    ) -> None:
+        print(parser.prog, metadata.version("fmi-emulator"))
+        parser.exit()
+
+
+def add_version_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--version``."""
+    parser.add_argument("--version", action=_VersionAction, nargs=0, help="print the name and the version, and exit")
+
+
 def add_rank_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say what a rank's function is configured with."""
+    """Add the options that configure a rank's function."""
     parser.add_argument(
         "--memory",
         type=memory_mb,
         default=limits.MB_PER_VCPU,
         metavar="MB",
-        help="memory of a rank (default %(default)s: one vCPU)",
+        help="memory of a rank, for example 512 (default %(default)s: one vCPU)",
     )
     parser.add_argument(
         "--timeout",
         type=timeout_s,
         default=limits.TIMEOUT_S[-1],
         metavar="S",
-        help="longest time of a rank, seconds (default %(default)s, Lambda's longest)",
+        help="timeout of a rank in seconds, for example 30 (default %(default)s, Lambda's maximum)",
     )
 
 
 def add_preload_option(parser: argparse.ArgumentParser) -> None:
-    """Add the option that names what sandboxes find imported."""
+    """Add the option that lists modules to import before functions start."""
     parser.add_argument(
         "--preload",
         action="append",
         default=[],
         metavar="MODULE",
-        help="module that sandboxes share instead of importing it each, such as torch; may be repeated",
+        help="import MODULE once and share it among all sandboxes, for example torch; may be repeated",
     )
 
 
 def add_function_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say how functions are run."""
+    """Add the options that control how functions run."""
     parser.add_argument(
         "--runtime-client",
         choices=[client.value for client in RuntimeClient],
         default=RuntimeClient.FORK.value,
-        help="what calls Python handlers: a fork of a warm interpreter, or AWS's own client in a new process (default "
-        "%(default)s)",
+        help="how Python handlers are called: in a fork of a warm interpreter, or by AWS's own runtime client in a new "
+        "process (default %(default)s)",
     )
     parser.add_argument(
         "--cold-starts",
         choices=("local", "measured"),
         default="local",
-        help="how long cold starts take: as long as here, or as long as was measured on AWS (default %(default)s)",
+        help="duration of cold starts: as on this machine, or drawn from times measured on AWS (default %(default)s)",
     )
     parser.add_argument(
-        "--cold-start-seed", type=int, metavar="N", help="draw the same times of cold starts again with the same N"
+        "--cold-start-seed", type=int, metavar="N", help="seed of measured cold starts: the same N gives the same times"
     )
 
 
 def function_settings(options: argparse.Namespace) -> LambdaSettings:
-    """Return what the options of `add_function_options` say."""
+    """Return the settings that the options of `add_function_options` select."""
     cold_starts = ColdStarts.measured(options.cold_start_seed) if options.cold_starts == "measured" else None
     return LambdaSettings(runtime_client=RuntimeClient(options.runtime_client), cold_starts=cold_starts)

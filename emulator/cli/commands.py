@@ -1,23 +1,23 @@
-"""The ``fmi-emulator`` command: its subcommands, each in a module of its own."""
+"""The ``fmi-emulator`` command with its subcommands, each in its own module."""
 
 import argparse
 import sys
 from typing import NoReturn
 
-from emulator.cli import logs, pipeline, serve
+from emulator.cli import arguments, logs, pipeline, serve
 from emulator.cli.exit_codes import run_command
 
 _DESCRIPTION = """\
-The local cloud: an AWS endpoint on this machine, for programs that use FMI and boto3.
+Run a local cloud: an AWS endpoint on this machine for programs that use FMI and boto3.
 """
 _EXAMPLES = """\
 examples:
-  fmi-emulator serve                                  (then export what it prints, in another terminal)
-  fmi-emulator pipeline examples/pipeline.json        (the published state machine, on a cloud of its own)
-  fmi-emulator logs fmi-execute --follow --rank 3
-  fmi-emulator COMMAND --help                         (tells the rest)
+  fmi-emulator serve                                  start the endpoint; export the lines that it prints
+  fmi-emulator pipeline examples/pipeline.json        run the published state machine on a cloud of its own
+  fmi-emulator logs fmi-execute --follow --rank 3     print what rank 3 writes
+  fmi-emulator COMMAND --help                         show the options of a command
 
-A single program is run as N functions by fmirun.
+To run one program as N functions, use fmirun.
 """
 
 
@@ -29,6 +29,7 @@ def fmi_emulator() -> NoReturn:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    arguments.add_version_option(parser)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in (serve, pipeline, logs):
         command.add_parser(commands)

@@ -1,4 +1,4 @@
-"""How a command ends: its exit status, one line for each failure on purpose, tidiness under Ctrl-C and SIGTERM."""
+"""How a command ends: its exit status, one line for an expected error, clean-up after Ctrl-C and SIGTERM."""
 
 import gc
 import os
@@ -13,19 +13,19 @@ from botocore.exceptions import BotoCoreError, ClientError
 from emulator.errors import EmulatorError
 from emulator.fmi.report import sanitize
 
-# What shells and mpirun use: 1 a failed rank, 2 a command that cannot be, 128 + n ended by signal n.
+# As shells and mpirun: 1 a rank failed, 2 the command could not run, 128 + n ended by signal n.
 FAILED, UNUSABLE = 1, 2
 
 
 def run_command(command: str, body: Callable[[], int]) -> int:
-    """Run a command; a failure on purpose is one line, and SIGTERM ends it as tidily as Ctrl-C.
+    """Run a command and return its exit status. An expected error is printed in one line; SIGTERM ends it like Ctrl-C.
 
     Parameters
     ----------
     command
-        What the user has called it.
+        The name of the command.
     body
-        Does it, and returns the exit status.
+        Does the work and returns the exit status.
     """
     signal.signal(signal.SIGTERM, _terminate)
     former = signal.getsignal(signal.SIGINT)
@@ -43,33 +43,33 @@ def run_command(command: str, body: Callable[[], int]) -> int:
         print_status(f"{command}: terminated")
         return 128 + signal.SIGTERM
     except BrokenPipeError:
-        # Whoever read the output has seen enough, such as `head`; what is left unwritten must not fail again at exit.
+        # The reader, for example `head`, has closed the pipe. Flushing at exit must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     finally:
-        # All is tidy: from here on, Ctrl-C may end the process as it did before.
+        # Clean-up is complete: from here on, Ctrl-C may end the process as before.
         signal.signal(signal.SIGINT, former)
-        # The interpreter's last collections over all that moto is made of would take 0.4 s and free nothing.
+        # The interpreter's final collections over moto's objects would take 0.4 s and free nothing.
         gc.freeze()
 
 
 def print_status(text: str) -> None:
-    """Tell the user, on standard error. What programs have put into the text cannot drive the terminal."""
+    """Print a line on standard error, without characters that control a terminal, which programs may have written."""
     print(sanitize(text), file=sys.stderr, flush=True)
 
 
 def with_rank_prefix(rank: int, world_size: int, text: str) -> str:
-    """Return what a rank has written with the rank before each line, all ranks equally wide."""
+    """Return a rank's output with a prefix ``[rank]`` on each line, of equal width for all ranks."""
     prefix = f"[{rank:>{len(str(world_size - 1))}}] "
     return prefix + text.replace("\n", "\n" + prefix)
 
 
 @contextmanager
 def deferred_interrupts() -> Iterator[Callable[[], None]]:
-    """Hold the first Ctrl-C or SIGTERM back within a block, until the function that is given raises it.
+    """Defer the first Ctrl-C or SIGTERM within a block until the yielded function is called, which raises it.
 
-    Where they strike by themselves, in a callback from C or with a lock held, they are lost or leave what they hit
-    unusable. The second one strikes at once all the same.
+    An exception raised by the signal handler itself, in a callback from C or with a lock held, is lost or leaves the
+    interrupted object unusable. A second signal is still raised at once.
     """
     pending: list[BaseException] = []
 
@@ -93,7 +93,7 @@ def deferred_interrupts() -> Iterator[Callable[[], None]]:
 
 
 class _TerminatedError(BaseException):
-    """SIGTERM came."""
+    """SIGTERM was received."""
 
 
 def _terminate(*_: object) -> NoReturn:

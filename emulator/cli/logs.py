@@ -1,4 +1,4 @@
-"""``fmi-emulator logs``: what a function, or a run of a state machine, has written."""
+"""``fmi-emulator logs``: prints the log of a function, or of an execution of a state machine."""
 
 import argparse
 import re
@@ -18,25 +18,25 @@ if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
 _POLL_S = 0.3
-# On AWS a line is seen some seconds after it was written.
+# On AWS a line can be read some seconds after it was written.
 _HOLD_MS = 3000
-# START and END lines, and the marks that tell the rank, say nothing that is not said otherwise.
+# START and END lines, and the lines that name the rank, contain nothing that is not shown otherwise.
 _SHOWN = {LineKind.OUTPUT, LineKind.REPORT}
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _DESCRIPTION = """\
 Print the log of a Lambda function, or of all functions of a state machine's execution.
 
-Lines are prefixed with [rank] where the log tells the rank: the execute function names it in its first line, here and
-on AWS alike. START and END lines are left out; a REPORT line closes each invocation.
+Each line has the prefix [rank] if the log names the rank: the execute function names it in its first line, here and on
+AWS. START and END lines are left out; a REPORT line ends each invocation.
 """
 _EXAMPLES = """\
 examples:
-  fmi-emulator logs fmi-execute
-  fmi-emulator logs fmi-execute --follow --rank 3
+  fmi-emulator logs fmi-execute                                            the whole log of a function
+  fmi-emulator logs fmi-execute --follow --rank 3                          new lines of rank 3, until Ctrl-C
   fmi-emulator logs arn:aws:states:us-east-1:123456789012:execution:pipeline:first
-  fmi-emulator logs cosmic-executor --since 5m --endpoint-url aws
+  fmi-emulator logs cosmic-executor --since 5m --endpoint-url aws          the last five minutes, on AWS
 
-`aws logs tail /aws/lambda/fmi-execute --follow` reads the same log. Ctrl-C ends --follow.
+`aws logs tail /aws/lambda/fmi-execute --follow` reads the same log.
 """
 
 
@@ -44,19 +44,27 @@ def add_parser(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command."""
     parser = commands.add_parser(
         "logs",
-        help="print what a function or a run has written",
+        help="print the log of a function or of an execution",
         description=_DESCRIPTION,
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("name", help="a function, a log group (/aws/lambda/NAME), or the ARN of an execution")
-    parser.add_argument("-f", "--follow", action="store_true", help="go on with what is written from now on")
-    parser.add_argument("--rank", type=arguments.rank, metavar="R", help="this rank's lines alone")
-    parser.add_argument("--since", type=_ago, metavar="AGO", help="only what is not older, such as 30s, 5m, 2h or 1d")
+    parser.add_argument(
+        "name", help="a function, a log group (/aws/lambda/NAME) or the ARN of an execution; for example fmi-execute"
+    )
+    parser.add_argument(
+        "-f", "--follow", action="store_true", help="continue with new lines until Ctrl-C, or until the execution ends"
+    )
+    parser.add_argument(
+        "--rank", type=arguments.rank, metavar="R", help="print only the lines of rank R, for example 3"
+    )
+    parser.add_argument(
+        "--since", type=_ago, metavar="AGO", help="print only lines that are not older, for example 30s, 5m, 2h or 1d"
+    )
     parser.add_argument(
         "--endpoint-url",
         metavar="URL",
-        help=f"default: AWS_ENDPOINT_URL, or else http://127.0.0.1:4566; `{AWS}` means AWS itself",
+        help=f"the endpoint; `{AWS}` means AWS itself (default: AWS_ENDPOINT_URL, or else http://127.0.0.1:4566)",
     )
     parser.set_defaults(run=_logs)
 
@@ -66,7 +74,7 @@ def _logs(options: argparse.Namespace) -> int:
     source = find_source(connect(options.endpoint_url), options.name, since_ms)
     _print(source.fetch(), options.rank)
     while options.follow:
-        # What was written before it was over is fetched once more.
+        # Lines written before the end are fetched once more.
         has_ended = source.has_ended()
         _print(source.fetch(), options.rank)
         _print(source.flush(time.time() * 1000 - _HOLD_MS), options.rank)
@@ -87,5 +95,5 @@ def _print(lines: Sequence[LogLine], rank: int | None) -> None:
 def _ago(text: str) -> timedelta:
     match = re.fullmatch(r"(\d{1,9})([smhd])", text)
     if match is None:
-        raise argparse.ArgumentTypeError(f"expected a number with s, m, h or d, such as 5m, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a number with s, m, h or d, for example 5m, got {text!r}")
     return timedelta(**{_UNITS[match[2]]: int(match[1])})

@@ -1,4 +1,4 @@
-"""``fmi-emulator pipeline``: the published state machine on a payload, from upload to results."""
+"""``fmi-emulator pipeline``: runs the published state machine on a payload, from upload to results."""
 
 import argparse
 import contextlib
@@ -35,23 +35,23 @@ _Show = Callable[[Role, Sequence[LogLine]], None]
 _REFRESH_A_SECOND = 8
 _MOST_VICTIMS = 20
 _DESCRIPTION = """\
-Run the published pipeline, initialize, execute once a rank, summarize, as a Step Functions state machine.
+Run the published pipeline as a Step Functions state machine: initialize, execute once per rank, summarize.
 
 The payload is the state machine's input, of either published generation:
   {"bucket", "world_size", "object_type", "S3_object_name", "data_path", "script"}
   {"bucket", "file_limit", "batch_size", "object_type", "S3_object_name", "script", "result_path", "data_bucket",
    "data_prefix", "world_size"}
-Numbers may be texts. The folder S3_object_name is looked for in the working directory and beside the payload, and
-uploaded from there; data comes from --data, or from a local folder called as data_prefix says.
+Numbers may be strings. The code is uploaded from the local folder S3_object_name, which is searched for in the working
+directory and beside the payload; data is uploaded from --data, or from a local folder with the name data_prefix.
 """
 _EXAMPLES = """\
 examples:
   fmi-emulator pipeline examples/pipeline.json
   fmi-emulator pipeline examples/cosmic_ai.json --data build/partitions --preload torch
   fmi-emulator pipeline payload.json --state-machine distributed.asl.json --script-folder "../Anomaly Detection"
-  fmi-emulator pipeline payload.json --endpoint-url http://127.0.0.1:4566     (and look at /_emulator/ there)
+  fmi-emulator pipeline payload.json --endpoint-url http://127.0.0.1:4566     then open /_emulator/ there
 
-exit status: 0 if the execution succeeded, 1 if it failed, 2 if it could not begin, 130 after Ctrl-C, which stops it
+exit status: 0 if the execution succeeded, 1 if it failed, 2 if it could not start, 130 after Ctrl-C, which stops it
 """
 
 
@@ -64,24 +64,41 @@ def add_parser(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("payload", type=Path, help="JSON file with the state machine's input")
     parser.add_argument(
-        "--state-machine", type=Path, metavar="FILE", help="definition (default: the published one, inline Map)"
+        "payload", type=Path, help="JSON file with the input of the state machine, for example examples/pipeline.json"
     )
-    parser.add_argument("--script-folder", type=Path, metavar="DIR", help="local folder to upload as S3_object_name")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="local folder whose files go below data_prefix")
+    parser.add_argument(
+        "--state-machine",
+        type=Path,
+        metavar="FILE",
+        help="definition in Amazon States Language (default: the published one with an inline Map)",
+    )
+    parser.add_argument(
+        "--script-folder",
+        type=Path,
+        metavar="DIR",
+        help="local folder to upload as S3_object_name, for example examples",
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="local folder whose files are uploaded below data_prefix, for example build/partitions",
+    )
     parser.add_argument("--results", type=Path, metavar="DIR", help="folder for the results (default: results)")
     arguments.add_rank_options(parser)
     arguments.add_preload_option(parser)
     parser.add_argument(
-        "--endpoint-url", metavar="URL", help="a local cloud that is running (default: one is started for the run)"
+        "--endpoint-url",
+        metavar="URL",
+        help="a running local cloud, for example http://127.0.0.1:4566 (default: start one for the run)",
     )
     parser.set_defaults(run=_pipeline)
 
 
 @dataclass(frozen=True)
 class _Cloud:
-    """Where the pipeline runs; `own` when it was started for it."""
+    """The cloud that the pipeline runs on; `own` if it was started for the run."""
 
     connection: AwsSession
     rendezvous: str
@@ -90,7 +107,7 @@ class _Cloud:
 
 def _pipeline(options: argparse.Namespace) -> int:
     began = time.perf_counter()
-    # What is missing is said before anything is started.
+    # Missing files are reported before anything is started.
     payload = read_payload(options.payload)
     machine = published_state_machine() if options.state_machine is None else read_state_machine(options.state_machine)
     files = _files(payload, options)
@@ -98,7 +115,7 @@ def _pipeline(options: argparse.Namespace) -> int:
     check_folder(results)
     with _cloud(options) as cloud:
         pipeline = Pipeline(cloud.connection, machine, payload)
-        # Whoever keeps a cloud can look at its page.
+        # Only a cloud that keeps running has a page to show the phases on.
         traced = cloud.own is None
         settings = DeploySettings(options.memory, options.timeout, cloud.rendezvous, traced, machine.reads_ranks)
         pipeline.prepare(files, settings)
@@ -131,7 +148,7 @@ def _files(payload: PipelinePayload, options: argparse.Namespace) -> dict[str, l
     if data is None and payload.data_prefix:
         named = (folder / payload.data_prefix for folder in (Path.cwd(), near))
         data = next((folder for folder in named if folder.is_dir()), None)
-    # A cloud that is running may have the code already; a new one has nothing.
+    # A running cloud may have the code already; a new one has not.
     find = required_code_folder if options.endpoint_url is None else code_folder
     return uploads(payload, find(payload, options.script_folder, near), data)
 
@@ -143,10 +160,14 @@ def _cloud(options: argparse.Namespace) -> Iterator[_Cloud]:
             yield _Cloud(AwsSession(local_session(), cloud.endpoint_url), cloud.rendezvous, cloud)
         return
     if options.preload:
-        raise EmulatorError("--preload goes to the cloud that is running: give it to its `fmi-emulator serve`")
+        raise EmulatorError(
+            "--preload cannot be used with --endpoint-url: pass it to the `fmi-emulator serve` of that cloud"
+        )
     rendezvous = os.environ.get("FMI_RENDEZVOUS", "")
     if not rendezvous:
-        raise EmulatorError("with --endpoint-url, FMI_RENDEZVOUS must be exported as `fmi-emulator serve` prints it")
+        raise EmulatorError(
+            "FMI_RENDEZVOUS is not set: with --endpoint-url, export it as `fmi-emulator serve` prints it"
+        )
     try:
         yield _Cloud(connect(options.endpoint_url), rendezvous, None)
     except EndpointConnectionError:
@@ -155,18 +176,18 @@ def _cloud(options: argparse.Namespace) -> Iterator[_Cloud]:
 
 @contextlib.contextmanager
 def _shown(pipeline: Pipeline) -> Iterator[_Show]:
-    """Show the pipeline as it goes: on a terminal as a table that changes, otherwise as the ranks' lines."""
+    """Show the running pipeline: on a terminal as a live table, otherwise as the lines of the ranks."""
     if not sys.stderr.isatty():
         yield _print_lines
         return
-    # Importing it takes a tenth of a second, which a pipe need not wait for.
+    # Importing rich takes a tenth of a second; it is not needed without a terminal.
     from rich.console import Console
     from rich.live import Live
 
     from emulator.fmi.live_view import live_view
 
     console = Console(stderr=True)
-    # What the ranks print goes above the table, but not where standard output is somewhere else.
+    # The output of the ranks is printed above the table, unless standard output is redirected.
     both = sys.stdout.isatty()
     with Live(console=console, refresh_per_second=_REFRESH_A_SECOND, transient=True, redirect_stdout=both) as live:
 
@@ -193,16 +214,16 @@ def _report(outcome: PipelineOutcome, machine: StateMachine, s3_requests: dict[s
     states = step_functions_usd(outcome.transitions, outcome.express_ms)
     print_status(cost_line(run_cost(outcome.reports, EXECUTE_TMP_MB, s3_requests, states)))
     express = f" and {len(outcome.express_ms)} EXPRESS executions" if machine.is_express else ""
-    counted = "" if is_own else "; S3 requests are not counted on a cloud that was running already"
+    counted = "" if is_own else "; S3 requests are not counted on a cloud that was already running"
     print_status(f"{outcome.transitions} state transitions{express}{counted}")
     if any(rank.report is None for rank in outcome.run.ranks):
         print_status(
-            "ranks that were stopped are not in it: AWS lets them run on, and bills them, until they end by themselves"
+            "the cost excludes stopped ranks: on AWS they continue, and are billed, until they end by themselves"
         )
 
 
 def _notes(cloud: LocalCloud) -> list[str]:
-    """Return what this machine does otherwise than AWS, and what in the run would go otherwise there."""
+    """Return the differences of this machine from AWS, and what in the run would behave differently on AWS."""
     warnings = [warning for execution in cloud.executions() for warning in execution.warnings]
     return [*cloud.notes, *(f"on AWS: {warning}" for warning in warnings)]
 
@@ -219,5 +240,5 @@ def _print_failure(outcome: PipelineOutcome) -> None:
     for failed in [failed for failed in rest if failed not in stopped][:_MOST_VICTIMS]:
         print_status(f"  then rank {failed.rank}: {failed.failure}")
     if stopped:
-        print_status(f"  stopped, since they were still running: {len(stopped)} ranks")
+        print_status(f"  stopped while still running: {len(stopped)} ranks")
     print_status(f"fmi-emulator: {state} failed: rank {first.rank}: {first.failure}")

@@ -1,4 +1,4 @@
-"""The ``fmirun`` command: a program as N functions."""
+"""The ``fmirun`` command: runs a program as N functions."""
 
 import argparse
 import sys
@@ -21,16 +21,16 @@ from fmi_shim.log_lines import RelayNotice
 _HELP = """\
 Run a program that uses FMI as N emulated AWS Lambda functions on this machine.
 
-The script's folder is uploaded to an S3 bucket of a local AWS endpoint, and one Lambda a rank downloads and
-runs it. A rank finds RANK and WORLD_SIZE in its environment; `import fmi` and `boto3.client("s3")` work as on AWS.
+The folder of the script is uploaded to an S3 bucket of a local AWS endpoint. One Lambda per rank downloads it and runs
+the script, with RANK and WORLD_SIZE in its environment; `import fmi` and `boto3.client("s3")` work as on AWS.
 """
 _EXAMPLES = """\
 examples:
   fmirun -n 4 examples/reduce.py
-  fmirun -n 4 --timeout 30 --memory 512 my_program.py --steps 10
+  fmirun -n 4 --timeout 30 --memory 512 my_program.py --steps 10     options after the script are its arguments
   fmirun -n 4 --preload torch --data partitions --results results examples/cosmic_ai.py
 
-exit status: 0 if every rank succeeded, 1 if one failed, 2 if the run could not begin, 130 after Ctrl-C
+exit status: 0 if every rank succeeded, 1 if a rank failed, 2 if the run could not start, 130 after Ctrl-C
 """
 
 
@@ -57,21 +57,41 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("-n", "--ranks", type=allowed.world_size, required=True, help="number of ranks (world size)")
+    allowed.add_version_option(parser)
+    parser.add_argument(
+        "-n", "--ranks", type=allowed.world_size, required=True, help="number of ranks (world size), for example 4"
+    )
     allowed.add_rank_options(parser)
-    parser.add_argument("--data", type=Path, metavar="DIR", help="folder of files to deal out to the ranks through S3")
-    parser.add_argument("--results", type=Path, metavar="DIR", help="folder for what the ranks leave in RESULT_PATH")
-    parser.add_argument("--batch-size", type=allowed.positive, metavar="N", help="BATCH_SIZE in the ranks' environment")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="folder of files to distribute to the ranks through S3, for example build/partitions",
+    )
+    parser.add_argument(
+        "--results",
+        type=Path,
+        metavar="DIR",
+        help="folder for the results that the ranks write below RESULT_PATH in S3, for example results",
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=allowed.positive,
+        metavar="N",
+        help="BATCH_SIZE in the environment of the ranks, for example 512",
+    )
     allowed.add_preload_option(parser)
     allowed.add_function_options(parser)
-    parser.add_argument("script", type=Path, help="the program; its folder is uploaded with it")
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="the program's own arguments")
+    parser.add_argument(
+        "script", type=Path, help="the program, for example examples/reduce.py; its folder is uploaded with it"
+    )
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="arguments of the program")
     return parser
 
 
 def _run(request: RunRequest, preload: Sequence[str], settings: LambdaSettings) -> int:
     began = time.perf_counter()
-    # What is missing is said before anything is started.
+    # Missing files are reported before anything is started.
     files = uploads(request)
     with LocalCloud(preload=preload, settings=settings) as cloud:
         for note in cloud.notes:

@@ -1,4 +1,4 @@
-"""``fmi-emulator serve``: the local cloud for other programs."""
+"""``fmi-emulator serve``: runs the local cloud for other programs."""
 
 import argparse
 import ipaddress
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 _DEFAULT_PORT = 4566
 _DESCRIPTION = """\
-Serve Lambda, S3, Step Functions, CloudWatch Logs and what else moto has, with a rendezvous server, until Ctrl-C.
+Serve Lambda, S3, Step Functions, CloudWatch Logs and moto's other services, and a rendezvous server, until Ctrl-C.
 
-The lines that it prints, exported in another terminal, point boto3, the aws command and FMI programs at it.
+It prints lines to export in another terminal. Then boto3, the aws command and FMI programs use this endpoint.
 """
 _EXAMPLES = """\
 examples:
-  fmi-emulator serve
-  fmi-emulator serve --state build/state --preload torch
-  fmi-emulator serve --cold-starts measured --cold-start-seed 1
+  fmi-emulator serve                                              then, in another terminal: aws s3 ls
+  fmi-emulator serve --state build/state --preload torch          keep all data; share torch among functions
+  fmi-emulator serve --cold-starts measured --cold-start-seed 1   cold starts as measured on AWS
 
-exit status: 130 after Ctrl-C, 143 after SIGTERM, 2 if it could not begin
+exit status: 130 after Ctrl-C, 143 after SIGTERM, 2 if it could not start
 """
 
 
@@ -35,7 +35,7 @@ def add_parser(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command."""
     parser = commands.add_parser(
         "serve",
-        help="keep an endpoint running until Ctrl-C",
+        help="run an AWS endpoint until Ctrl-C",
         description=_DESCRIPTION,
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -44,21 +44,22 @@ def add_parser(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
         "--port",
         type=arguments.port,
         default=_DEFAULT_PORT,
-        help="port of the endpoint (default %(default)s; 0: a free one)",
+        help="port of the endpoint; 0 means a free one (default %(default)s)",
     )
     parser.add_argument(
         "--host",
         type=arguments.ipv4_address,
         default=LOOPBACK,
         metavar="ADDRESS",
-        help="address to listen on (default %(default)s: this machine alone). Whoever reaches another one can run "
-        "programs here as you",
+        help="IPv4 address to listen on (default %(default)s: this machine only). Anyone who can connect to another "
+        "address can run programs here as you",
     )
     parser.add_argument(
         "--state",
         type=Path,
         metavar="DIR",
-        help="keep buckets, functions, state machines and logs in DIR, from one run to the next, even after a kill",
+        help="keep buckets, functions, state machines and logs in DIR between runs, for example build/state; they "
+        "also survive a kill",
     )
     arguments.add_preload_option(parser)
     arguments.add_function_options(parser)
@@ -70,14 +71,14 @@ def _serve(options: argparse.Namespace) -> int:
     with LocalCloud(options.port, options.preload, settings, options.state, options.host) as cloud:
         print(f"export AWS_ENDPOINT_URL={cloud.endpoint_url}")
         print("export AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local")
-        # StartSyncExecution's host would get the prefix sync-, which no resolver knows here.
+        # StartSyncExecution would add the prefix sync- to the host, which does not resolve here.
         print(f"export AWS_DEFAULT_REGION={limits.REGION} AWS_DISABLE_HOST_PREFIX_INJECTION=true")
         print(f"export FMI_RENDEZVOUS={cloud.rendezvous}", flush=True)
         if not ipaddress.IPv4Address(options.host).is_loopback:
-            print_status(f"listening on {options.host}: whoever reaches it can run programs here as you")
+            print_status(f"listening on {options.host}: anyone who can connect to it can run programs here as you")
         for note in cloud.notes:
             print_status(note)
-        print_status(f"look at {cloud.endpoint_url}/_emulator/")
-        print_status("ready; Ctrl-C ends it")
+        print_status(f"page: {cloud.endpoint_url}/_emulator/")
+        print_status("ready; press Ctrl-C to stop")
         signal.pause()
     return 0

@@ -1,4 +1,4 @@
-"""Which endpoint a command talks to: a local cloud's, or AWS itself."""
+"""The AWS endpoint that a command uses, the local cloud's or AWS's own, and the credentials for it."""
 
 import os
 from dataclasses import dataclass
@@ -12,33 +12,33 @@ from emulator.aws.limits import REGION
 from emulator.errors import EmulatorError
 
 DEFAULT_URL = "http://127.0.0.1:4566"
-# What to give as the endpoint's URL for the real one.
+# Stands for AWS itself where an endpoint's URL is expected.
 AWS = "aws"
-# Longer than Lambda's longest timeout with a cold start before it: the endpoint always answers first.
+# Longer than Lambda's longest timeout with a cold start before it: the endpoint always answers before this.
 _READ_TIMEOUT_S = 960
 _ATTEMPTS = 3
 
 
 class EndpointUnreachableError(EmulatorError):
-    """Nothing answers at the endpoint's URL."""
+    """No server answers at the endpoint's URL."""
 
     def __init__(self, url: str) -> None:
         super().__init__(
-            f"nothing answers at {url}; start a local cloud with `fmi-emulator serve`, or give the --endpoint-url of "
+            f"no server answers at {url}: start a local cloud with `fmi-emulator serve`, or give the --endpoint-url of "
             f"one (`{AWS}` means AWS itself)"
         )
 
 
 class InvalidEndpointError(EmulatorError):
-    """What was given as the endpoint's URL is none."""
+    """The given endpoint URL is invalid."""
 
     def __init__(self, url: str) -> None:
-        super().__init__(f"{url!r} is no endpoint's URL: expected one such as {DEFAULT_URL}, or `{AWS}` for AWS itself")
+        super().__init__(f"invalid endpoint URL {url!r}: expected for example {DEFAULT_URL}, or `{AWS}` for AWS itself")
 
 
 @dataclass(frozen=True)
 class AwsSession:
-    """An AWS endpoint and the right to call it.
+    """An AWS endpoint and the credentials for it.
 
     Parameters
     ----------
@@ -59,32 +59,31 @@ class AwsSession:
         service
             AWS's name of the service.
         connections
-            Calls that will be under way at once.
+            Maximum number of concurrent calls.
         """
-        # A repeated Invoke would run a rank twice. All else may be asked again, such as CloudWatch Logs, which AWS
-        # lets an account ask some times a second only.
+        # A retried Invoke would run a rank twice. Every other call may be retried: AWS throttles CloudWatch Logs.
         attempts = 1 if service == "lambda" else _ATTEMPTS
         config = Config(
             max_pool_connections=connections,
             read_timeout=_READ_TIMEOUT_S,
             retries={"mode": "standard", "total_max_attempts": attempts},
         )
-        make: Any = self.session.client  # typed for each service by name, of which this is any
+        make: Any = self.session.client  # boto3-stubs has one overload for each service name
         return make(service, endpoint_url=self.url, config=config)
 
 
 def connect(url: str | None = None) -> AwsSession:
-    """Return the connection to an endpoint; no call is made yet.
+    """Return the session for an endpoint. It makes no call.
 
     Parameters
     ----------
     url
-        The endpoint's URL, or ``aws``; when None, AWS_ENDPOINT_URL, or the port that ``fmi-emulator serve`` takes.
+        The endpoint's URL, or ``aws``; when None, AWS_ENDPOINT_URL, or the default port of ``fmi-emulator serve``.
 
     Raises
     ------
     InvalidEndpointError
-        When it is none.
+        If the URL is invalid.
     """
     url = url or os.environ.get("AWS_ENDPOINT_URL") or DEFAULT_URL
     if url == AWS:
@@ -99,7 +98,7 @@ def connect(url: str | None = None) -> AwsSession:
 
 
 def local_session() -> boto3.Session:
-    """Return the credentials of a local endpoint, which checks none."""
+    """Return a session with dummy credentials: a local endpoint does not check them."""
     return boto3.Session(
         region_name=REGION,
         aws_access_key_id="local",

@@ -1,4 +1,4 @@
-"""What is uploaded for a run: the functions' own code as an archive, and the program's folder."""
+"""The files that a run uploads: the archive of the deployed functions, the program's folder and the data."""
 
 import importlib.util
 import io
@@ -11,9 +11,9 @@ from pathlib import Path
 from emulator.aws.limits import UNZIPPED_CODE_BYTES
 from emulator.errors import EmulatorError
 
-# More files than this are hardly a program; every rank would download each.
+# Every rank downloads every file: a folder with more files is not only a program.
 _MOST_FILES = 500
-# A constant date makes equal code an equal archive.
+# With a constant date, equal code gives equal archives.
 _DATE = (2020, 1, 1, 0, 0, 0)
 
 
@@ -34,12 +34,12 @@ class UploadedFile:
         Raises
         ------
         ProgramError
-            When it cannot be read.
+            If it cannot be read.
         """
         try:
             return self.path.read_bytes()
         except OSError as error:
-            raise ProgramError(f"{str(self.path)!r} cannot be uploaded: {error.strerror}") from None
+            raise ProgramError(f"cannot upload {str(self.path)!r}: {error.strerror}") from None
 
 
 def function_archive() -> bytes:
@@ -62,15 +62,15 @@ def function_archive() -> bytes:
 def program_files(script: Path) -> list[UploadedFile]:
     """Return the files of a script's folder with their keys below the folder's name.
 
-    Hidden files, byte code and virtual environments stay behind, and so do links.
+    Hidden files, byte code, virtual environments and symbolic links are excluded.
 
     Raises
     ------
     ProgramError
-        When there is no such script, or its folder is too large to be a program.
+        If the script does not exist, or its folder is larger than a program can be.
     """
     if not script.is_file():
-        raise ProgramError(f"there is no script {str(script)!r}; give the path of a Python file")
+        raise ProgramError(f"script {str(script)!r} does not exist: expected the path of a Python file")
     return folder_files(script.resolve().parent, program_name(script))
 
 
@@ -80,7 +80,7 @@ def folder_files(folder: Path, prefix: str) -> list[UploadedFile]:
     Raises
     ------
     ProgramError
-        When it is too large to be a program.
+        If it is larger than a program can be.
     """
     files: list[UploadedFile] = []
     size = 0
@@ -89,8 +89,8 @@ def folder_files(folder: Path, prefix: str) -> list[UploadedFile]:
         size += path.stat().st_size
         if len(files) > _MOST_FILES or size > UNZIPPED_CODE_BYTES:
             raise ProgramError(
-                f"the script's folder {folder} has more than {_MOST_FILES} files or {UNZIPPED_CODE_BYTES} bytes, "
-                "and every rank would download it; move the script to a folder of its own"
+                f"folder {str(folder)!r} has more than {_MOST_FILES} files or {UNZIPPED_CODE_BYTES} bytes, and every "
+                "rank would download it: move the script to a folder of its own"
             )
     return files
 
@@ -101,18 +101,18 @@ def program_name(script: Path) -> str:
 
 
 def data_files(folder: Path, prefix: str) -> list[UploadedFile]:
-    """Return the files that lie in a data folder, by name.
+    """Return the files of a data folder, sorted by name.
 
     Raises
     ------
     ProgramError
-        When there is no such folder or no file in it.
+        If the folder does not exist or contains no file.
     """
     if not folder.is_dir():
-        raise ProgramError(f"there is no data folder {str(folder)!r}")
+        raise ProgramError(f"data folder {str(folder)!r} does not exist")
     paths = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     if not paths:
-        raise ProgramError(f"the data folder {str(folder)!r} holds no files; write the partitions first")
+        raise ProgramError(f"data folder {str(folder)!r} contains no files: write the partitions first")
     return [UploadedFile(path, prefix + path.name) for path in paths]
 
 
@@ -131,8 +131,8 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def _folder(package: str) -> Path:
-    """Return where a package lies, without the time that importing it takes."""
+    """Return the folder of a package without importing it."""
     found = importlib.util.find_spec(package)
     if found is None or found.origin is None:
-        raise ProgramError(f"the package {package} is not installed; install fmi-emulator anew")
+        raise ProgramError(f"package {package} is not installed: reinstall fmi-emulator")
     return Path(found.origin).parent

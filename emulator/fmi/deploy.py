@@ -1,4 +1,4 @@
-"""The three functions of a run, put where they can be invoked."""
+"""Deploys the three functions of a run: initialize, execute and summarize."""
 
 import uuid
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from emulator.fmi.functions.initialize import RANKS_IN_S3
 if TYPE_CHECKING:
     from types_boto3_lambda.client import LambdaClient
 
-# All that Lambda offers: programs keep their partitions there.
+# Lambda's maximum: programs store their partitions there.
 EXECUTE_TMP_MB = 10240
 _OWN_FUNCTION_TIMEOUT_S = 60
 # Marks the functions that may be replaced by the next run.
@@ -22,7 +22,7 @@ _DESCRIPTION = "deployed by fmi-emulator"
 
 
 class Role(Enum):
-    """What a function does in a run; its name is the handler's module."""
+    """A function's role in a run. The value is the name of the handler's module."""
 
     INITIALIZE = "initialize"
     EXECUTE = "execute"
@@ -30,23 +30,23 @@ class Role(Enum):
 
 
 class ForeignFunctionError(EmulatorError):
-    """A function of that name is there, and is somebody else's."""
+    """A function of that name exists, and this command did not deploy it."""
 
 
 @dataclass(frozen=True)
 class DeploySettings:
-    """What the functions are configured with.
+    """Configuration of the deployed functions.
 
     Parameters
     ----------
     memory_mb, timeout_s
-        Memory and longest time of *execute*.
+        Memory (MB) and timeout (s) of *execute*.
     rendezvous
         ``host:port`` of the rendezvous server that functions can reach.
     traced
-        Whether ranks say in their logs how long their phases took.
+        Whether ranks write the times of their phases to their logs.
     ranks_in_s3
-        Whether *initialize* leaves the ranks' payloads in S3, and answers where.
+        Whether *initialize* writes the ranks' payloads to S3 and returns their location.
     """
 
     memory_mb: int
@@ -57,40 +57,40 @@ class DeploySettings:
 
 
 def deploy(functions: "LambdaClient", names: Mapping[Role, str], settings: DeploySettings, iam_role: str) -> None:
-    """Create the functions of a run, or replace those of an earlier one.
+    """Create the functions of a run, replacing those of an earlier run.
 
     Parameters
     ----------
     functions
         boto3 client of Lambda.
     names
-        What they are called.
+        Their names.
     settings
-        What they are configured with.
+        Their configuration.
     iam_role
         ARN of their role.
 
     Raises
     ------
     ForeignFunctionError
-        When there is a function of one of the names that was not made here.
+        If a function of one of these names exists that was not deployed by this command.
     """
     archive = function_archive()
     variables = {
         "FMI_RENDEZVOUS": settings.rendezvous,
         "FMI_FRAMED": "1",
-        # On AWS no two functions share memory, whatever a program hints.
+        # On AWS no two functions share memory, whatever hint a program gives.
         "FMI_CHANNEL": "network",
-        # Two runs at one rendezvous server never meet, whatever their communicators are called.
+        # Two runs at one rendezvous server never pair, whatever the names of their communicators.
         "FMI_JOB": uuid.uuid4().hex,
-        # The functions see all of the machine's cores; their libraries should use as many as the memory buys.
+        # The functions see all of the machine's cores; their libraries should use only as many as the memory pays for.
         "OMP_NUM_THREADS": str(vcpus(settings.memory_mb)),
         **({"FMI_TRACE": "1"} if settings.traced else {}),
         **({RANKS_IN_S3: "1"} if settings.ranks_in_s3 else {}),
     }
     for role, name in names.items():
         is_execute = role is Role.EXECUTE
-        _remove_former(functions, name)
+        _delete_existing(functions, name)
         functions.create_function(
             FunctionName=name,
             Description=_DESCRIPTION,
@@ -105,14 +105,14 @@ def deploy(functions: "LambdaClient", names: Mapping[Role, str], settings: Deplo
         )
 
 
-def _remove_former(functions: "LambdaClient", name: str) -> None:
+def _delete_existing(functions: "LambdaClient", name: str) -> None:
     try:
         found = functions.get_function_configuration(FunctionName=name)
     except functions.exceptions.ResourceNotFoundException:
         return
     if found.get("Description") != _DESCRIPTION:
         raise ForeignFunctionError(
-            f"there is a function {name!r} that was not deployed by this command; delete it, "
-            "or name another in the state machine"
+            f"function {name!r} already exists and was not deployed by this command: delete it, or use another name "
+            "in the state machine"
         )
     functions.delete_function(FunctionName=name)

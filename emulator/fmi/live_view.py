@@ -1,4 +1,4 @@
-"""A pipeline while it runs: a line a rank, with its state, how much is done, and what it said last."""
+"""The terminal view of a running pipeline: one line per rank with its state, progress and latest output."""
 
 from collections.abc import Mapping, Sequence
 
@@ -18,24 +18,24 @@ _STYLES = {
     RankState.DONE: "green",
     RankState.FAILED: "bold red",
 }
-# Where there is no room for all ranks, those that tell most go first.
+# If the terminal is too small for all ranks, the most relevant states are shown first.
 _INTEREST = {RankState.FAILED: 0, RankState.RUNNING: 1, RankState.WAITING: 2, RankState.DONE: 3}
 _BAR_WIDTH = 20
-# Lines that are not ranks': the head, the columns' names, and one for those left out.
+# Lines that show no rank: the head, the column names, and the count of ranks not shown.
 _OTHER_LINES = 5
 
 
 def live_view(progress: Progress, now: float, height: int) -> RenderableType:
-    """Return what a terminal shows of a pipeline.
+    """Return the view of a pipeline.
 
     Parameters
     ----------
     progress
-        How far it is.
+        Its progress.
     now
         The time, seconds since 1970.
     height
-        Lines of the terminal.
+        Height of the terminal, lines.
     """
     log = progress.logs[Role.EXECUTE]
     shown = shown_ranks(log, max(1, height - _OTHER_LINES))
@@ -49,14 +49,14 @@ def live_view(progress: Progress, now: float, height: int) -> RenderableType:
 
 
 def shown_ranks(log: RankLog, room: int) -> list[int]:
-    """Return the ranks that there is room for, in order: all, or those that failed, run, and wait before those done.
+    """Return the ranks to show, in order: all, or failed, running and waiting ranks before those that are done.
 
     Parameters
     ----------
     log
-        What is known of the ranks.
+        State of the ranks.
     room
-        How many can be shown.
+        Maximum number of ranks.
     """
     everyone = range(max(log.world_size, max(log.ranks, default=-1) + 1))
     waiting = RankProgress()
@@ -65,7 +65,7 @@ def shown_ranks(log: RankLog, room: int) -> list[int]:
 
 
 def _head(progress: Progress, now: float) -> Text:
-    """Return the line of the three functions: how far each is, and of the ranks how many are in which state."""
+    """Return the first line: the state of each function, and the number of ranks in each state."""
     text = Text()
     for role in Role:
         log = progress.logs[role]
@@ -90,20 +90,20 @@ def _ranks(ranks: Mapping[int, RankProgress], shown: Sequence[int], now: float) 
         ("state", {"width": 7}),
         ("time", {"justify": "right", "width": 8}),
         ("done", {"width": _BAR_WIDTH}),
-        ("says", {"ratio": 1, "no_wrap": True, "overflow": "ellipsis"}),
+        ("latest output", {"ratio": 1, "no_wrap": True, "overflow": "ellipsis"}),
     ):
         table.add_column(name, header_style="dim", **settings)
     for rank in shown:
         progress = ranks.get(rank, RankProgress())
         ended = progress.ended_ms / 1000 if progress.ended_ms is not None else now
         elapsed = "" if progress.began_ms is None else f"{max(0.0, ended - progress.began_ms / 1000):.1f} s"
-        says = str(progress.failure) if progress.failure else progress.last_line
+        latest = str(progress.failure) if progress.failure else progress.last_line
         table.add_row(
             str(rank),
             Text(progress.state.value, style=_STYLES[progress.state]),
             elapsed,
             _bar(progress),
-            Text(sanitize(says.partition("\n")[0]), style="red" if progress.failure else "dim"),
+            Text(sanitize(latest.partition("\n")[0]), style="red" if progress.failure else "dim"),
         )
     return table
 

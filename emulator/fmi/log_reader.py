@@ -23,7 +23,7 @@ _MOST_NAMED = 20
 
 
 class NoLogError(EmulatorError):
-    """There is nothing of that name that could have a log."""
+    """No function, log group or execution has this name."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class GroupEvent:
     Parameters
     ----------
     stream
-        The stream that it is in.
+        Its log stream.
     timestamp_ms
-        When it was written, ms since 1970.
+        Time of the event, ms since 1970.
     message
         Its text.
     """
@@ -46,16 +46,16 @@ class GroupEvent:
 
 
 class LogGroupReader:
-    """Follows a log group.
+    """Fetches each event of a log group once.
 
     Parameters
     ----------
     logs
         boto3 client of CloudWatch Logs.
     group
-        The group's name; it may come to be later.
+        The group's name. The group may be created later.
     since_ms
-        Time of the first events that matter, ms since 1970.
+        Start time: earlier events are ignored; ms since 1970.
     """
 
     def __init__(self, logs: "CloudWatchLogsClient", group: str, since_ms: int = 0) -> None:
@@ -65,7 +65,7 @@ class LogGroupReader:
         self._seen: set[str] = set()
 
     def fetch(self) -> list[GroupEvent]:
-        """Return what is new, in the order of time; nothing as long as there is no such group."""
+        """Return the new events in order of time; none while the group does not exist."""
         try:
             pages = self._logs.get_paginator("filter_log_events").paginate(
                 logGroupName=self._group, startTime=self._since_ms
@@ -75,7 +75,7 @@ class LogGroupReader:
             return []
         fresh = [event for event in events if event["eventId"] not in self._seen]
         newest = max((event["timestamp"] for event in events), default=self._since_ms)
-        # Only events of the newest millisecond can come again.
+        # Only events of the newest millisecond can be returned again.
         if newest > self._since_ms:
             self._since_ms = newest
             self._seen.clear()
@@ -92,7 +92,7 @@ class RankLine:
 
 
 class RankOutputReader:
-    """Follows the log group of *execute* and tells which rank wrote what.
+    """Follows the log group of *execute* and passes on the output of each rank.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ class RankOutputReader:
     group
         The log group.
     on_line
-        Gets every line of a rank's own output, in order for a rank.
+        Called with every line of a rank's own output; the lines of a rank are in order.
     """
 
     def __init__(self, logs: "CloudWatchLogsClient", group: str, on_line: Callable[[RankLine], None]) -> None:
@@ -110,7 +110,7 @@ class RankOutputReader:
         self._on_line = on_line
 
     def poll(self) -> int:
-        """Fetch what is new; return the number of invocations that were seen to end."""
+        """Process the new events; return the number of invocations that ended."""
         ended = 0
         for event in self._events.fetch():
             for line in self._lines.feed(event.stream, event.timestamp_ms, event.message):
@@ -121,7 +121,7 @@ class RankOutputReader:
 
 
 class LogSource:
-    """The lines of one or more log groups, in the order of time.
+    """The lines of one or more log groups, in order of time.
 
     Parameters
     ----------
@@ -130,9 +130,9 @@ class LogSource:
     groups
         The groups' names.
     since_ms
-        Time of the first lines that matter, ms since 1970.
+        Start time: earlier lines are ignored; ms since 1970.
     execution
-        ARN of the execution whose end is the end of the log, or None.
+        ARN of the execution whose end ends the log, or None.
     """
 
     def __init__(
@@ -145,7 +145,7 @@ class LogSource:
         self._until_ms = float("inf")
 
     def fetch(self) -> list[LogLine]:
-        """Return the lines that are new."""
+        """Return the new lines."""
         return _by_time(
             line
             for events, lines in self._groups
@@ -155,38 +155,38 @@ class LogSource:
         )
 
     def flush(self, before_ms: float = float("inf")) -> list[LogLine]:
-        """Return lines from before a time that were held back for what comes next; see `RankLineParser`."""
+        """Return the lines before a time that were held back until the next line; see `RankLineParser`."""
         return _by_time(line for _, lines in self._groups for line in lines.flush(before_ms))
 
     def has_ended(self) -> bool:
-        """Return whether nothing more will be written: the execution has ended. A function's log is never over."""
+        """Return whether the log is complete: the execution has ended. A function's log never ends."""
         if self._states is None:
             return False
         stopped = self._states.describe_execution(executionArn=self._execution).get("stopDate")
         if stopped is not None:
-            # The same functions may have run for others since.
+            # Other executions may have used the same functions since.
             self._until_ms = math.ceil(stopped.timestamp() * 1000)
         return stopped is not None
 
 
 def find_source(connection: AwsSession, name: str, since_ms: int = 0) -> LogSource:
-    """Return the log that a name means.
+    """Return the log that a name refers to.
 
     Parameters
     ----------
     connection
         The endpoint.
     name
-        A function, a log group, which begins with ``/``, or the ARN of a state machine's execution.
+        A function, a log group (begins with ``/``), or the ARN of a state machine's execution.
     since_ms
-        Time of the first lines that matter, ms since 1970.
+        Start time: earlier lines are ignored; ms since 1970.
 
     Raises
     ------
     EndpointUnreachableError
-        When nothing answers.
+        If the endpoint does not answer.
     NoLogError
-        When there is no function, group or execution of that name.
+        If no function, log group or execution has this name.
     """
     try:
         if _EXECUTION.fullmatch(name):
@@ -203,7 +203,7 @@ def _execution_source(connection: AwsSession, arn: str, since_ms: int) -> LogSou
     try:
         execution = states.describe_execution(executionArn=arn)
     except (states.exceptions.ExecutionDoesNotExist, states.exceptions.InvalidArn):
-        raise NoLogError(f"there is no execution {arn!r} at {connection.url or 'AWS'}") from None
+        raise NoLogError(f"unknown execution {arn!r} at {connection.url or 'AWS'}") from None
     machine = states.describe_state_machine_for_execution(executionArn=arn)
     groups = [_FUNCTION_PREFIX + name for name in invoked_functions(json.loads(machine["definition"]))]
     began_ms = int(execution["startDate"].timestamp() * 1000)
@@ -223,13 +223,13 @@ def _require(connection: AwsSession, name: str, group: str) -> None:
         for page in functions.get_paginator("list_functions").paginate()
         for function in page["Functions"]
     ]
-    # A function that has not run yet has no log group.
+    # A function that has never run has no log group.
     if group.removeprefix(_FUNCTION_PREFIX) in names:
         return
     listed = ", ".join(sorted(names)[:_MOST_NAMED]) or "none"
-    raise NoLogError(f"there is no function or log group {name!r} at {connection.url or 'AWS'}; functions: {listed}")
+    raise NoLogError(f"unknown function or log group {name!r} at {connection.url or 'AWS'}: functions there: {listed}")
 
 
 def _by_time(lines: Iterator[LogLine]) -> list[LogLine]:
-    # Sorting is stable: lines of one stream and one millisecond stay in order.
+    # Sorting is stable: lines of one stream and one millisecond keep their order.
     return sorted(lines, key=lambda line: line.timestamp_ms)

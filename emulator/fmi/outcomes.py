@@ -6,49 +6,62 @@ from dataclasses import dataclass, field
 from emulator.aws.lambda_.log_lines import Report
 from fmi_shim.errors import VICTIM_ERRORS
 
-_PROGRAMS = "/tmp/"  # noqa: S108 - where Lambda lets programs be put
+_PROGRAMS = "/tmp/"  # noqa: S108 - where *execute* stores programs
 _LIBRARY = "/fmi_shim/"
-# What a rank's failure is called that did not fail, but was ended when another one had.
+# Error type of a rank that did not fail itself, but was stopped after another rank had failed.
 STOPPED = "Stopped"
 _VICTIM_NAMES = {STOPPED, *(error.__name__ for error in VICTIM_ERRORS)}
 
 
 @dataclass(frozen=True)
 class FunctionFailure:
-    """Why a function did not succeed.
+    """Why a function failed.
 
     Parameters
     ----------
     error_type
-        The exception's class, or AWS's name for what the platform did.
+        The exception's class, or a name for the platform's reason.
     message
         The exception's text.
-    place
-        ``file:line`` where it was raised, as far as known.
+    location
+        ``file:line`` where it was raised; empty if unknown.
     """
 
     error_type: str
     message: str
-    place: str = ""
+    location: str = ""
 
     def __str__(self) -> str:
         """Return the failure in one line."""
-        where = f" ({self.place})" if self.place else ""
+        where = f" ({self.location})" if self.location else ""
         return f"{self.error_type}: {' '.join(self.message.splitlines())}{where}"
+
+
+STOPPED_FAILURE = FunctionFailure(STOPPED, "still running after another rank had failed")
+
+
+def timeout_failure(message: str) -> FunctionFailure:
+    """Return the failure of a function that Lambda ended with this message after its timeout."""
+    return FunctionFailure("Timeout", f"{message}: raise --timeout, or check for a deadlock")
+
+
+def out_of_memory_failure(memory_mb: int) -> FunctionFailure:
+    """Return the failure of a function that used more than its memory, MB."""
+    return FunctionFailure("OutOfMemory", f"used more than {memory_mb} MB: raise --memory")
 
 
 @dataclass(frozen=True)
 class RankOutcome:
-    """What came of one rank.
+    """How one rank ended.
 
     Parameters
     ----------
     rank
         The rank.
     report
-        What the platform says of it; None when it was stopped before its end.
+        The REPORT line; None if the rank was stopped before its end.
     failure
-        Why it did not succeed, or None.
+        Why it failed, or None.
     """
 
     rank: int
@@ -58,17 +71,17 @@ class RankOutcome:
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """What came of a run.
+    """How a run ended.
 
     Parameters
     ----------
     ranks
-        One outcome a rank, in the order of their ends.
+        One outcome per rank, in the order in which they ended.
     others
-        The reports of *initialize* and, when it ran, *summarize*.
+        The reports of *initialize* and, if it ran, *summarize*.
     rank_results
-        The content of ``<rank>.json`` by rank, where that is a JSON object; empty when no results were asked for or a
-        rank failed.
+        The content of each ``<rank>.json`` that is a JSON object, by rank; empty if no results were requested or a rank
+        failed.
     """
 
     ranks: tuple[RankOutcome, ...]
@@ -77,33 +90,34 @@ class RunOutcome:
 
     @property
     def failures(self) -> list[RankOutcome]:
-        """The ranks that failed, the cause of it all first.
+        """The ranks that failed; the cause comes first.
 
-        A rank that lost its peer, or was stopped, is the victim of another; among the others the first to end is named.
+        A rank that lost its peer, or was stopped, is a victim of another rank. The cause is the first rank to end among
+        the others.
         """
         failed = [outcome for outcome in self.ranks if outcome.failure is not None]
         return sorted(failed, key=lambda outcome: outcome.failure is not None and is_victim(outcome.failure.error_type))
 
 
 def is_victim(error_type: str | None) -> bool:
-    """Return whether an error says that another rank failed first.
+    """Return whether an error means that another rank failed first.
 
     Parameters
     ----------
     error_type
-        The exception's class, or the platform's name for what it did.
+        The name of the exception's class, or of the platform's reason.
     """
     return error_type in _VICTIM_NAMES
 
 
 def failure_location(frames: Iterable[tuple[str, str]]) -> str:
-    """Return where a program's error was raised, as ``file:line``; empty when that is not known.
+    """Return where a program raised an error, as ``file:line``; empty if unknown.
 
     Parameters
     ----------
     frames
-        File and line of each frame of the traceback, outermost first. The program's own are below /tmp; those of
-        FMI, which may be there, too, tell the user nothing.
+        File and line of each frame of the traceback, outermost first. The program's own frames are below /tmp. Frames
+        of fmi_shim, which may also be there, are skipped.
     """
     own = [f"{file}:{line}" for file, line in frames if file.startswith(_PROGRAMS) and _LIBRARY not in file]
     return own[-1] if own else ""

@@ -13,29 +13,29 @@ from emulator.fmi.bundle import UploadedFile, data_files, folder_files
 
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
-# Where Lambda may write: published payloads name the script by where *execute* puts it.
+# The folder that Lambda can write to: published payloads give the path where *execute* stores the script.
 _TMP = "/tmp/"  # noqa: S108 - see above
 _MOST = 2**31 - 1
-# What to do when the code is not found.
-GIVE_FOLDER = "give the folder that the payload calls S3_object_name with --script-folder"
+# The advice when the code is not found.
+GIVE_FOLDER = "pass the folder that the payload calls S3_object_name with --script-folder"
 
 
 class PayloadError(EmulatorError):
-    """A payload that no state machine could be started with."""
+    """The payload is invalid."""
 
 
 class MissingCodeError(EmulatorError):
-    """What a payload names is neither in a local folder nor in S3."""
+    """The code or data that a payload names is neither in a local folder nor in S3."""
 
 
 @dataclass(frozen=True)
 class PipelinePayload:
-    """What a state machine's input says.
+    """A state machine's input, checked.
 
     Parameters
     ----------
     event
-        The input as it is.
+        The input, unchanged.
     bucket
         For code, ``payload.json`` and results.
     folder
@@ -43,9 +43,9 @@ class PipelinePayload:
     script
         The script's path within that folder.
     world_size
-        Number of ranks, or None: as many as there are data files.
+        Number of ranks; None for one rank per data file.
     data_bucket, data_prefix
-        Where the data lies; both are empty in payloads that name none.
+        Location of the data; both are empty if the payload names none.
     result_path
         Prefix of the results; empty in the first generation.
     """
@@ -66,18 +66,18 @@ def read_payload(path: Path) -> PipelinePayload:
     Raises
     ------
     PayloadError
-        Naming the file, the key, its value and what is allowed.
+        If it is invalid. The message names the file, the key, its value and what was expected.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise PayloadError(f"the payload {str(path)!r} cannot be read: {error.strerror}") from None
+        raise PayloadError(f"cannot read payload {str(path)!r}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise PayloadError(f"the payload {str(path)!r} is no text, expected JSON in UTF-8") from None
+        raise PayloadError(f"payload {str(path)!r} is not text: expected JSON in UTF-8") from None
     try:
         event = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise PayloadError(f"the payload {str(path)!r} is no JSON: {error}") from None
+        raise PayloadError(f"payload {str(path)!r} is not valid JSON: {error}") from None
     try:
         return parse_payload(event)
     except PayloadError as error:
@@ -95,23 +95,23 @@ def parse_payload(event: object) -> PipelinePayload:
     Raises
     ------
     PayloadError
-        Naming the key, its value and what is allowed.
+        If it is invalid. The message names the key, its value and what was expected.
     """
     if not isinstance(event, dict):
-        raise PayloadError(f"expected a JSON object, got {json.dumps(event)[:60]}")
+        raise PayloadError(f"must be a JSON object, got {json.dumps(event)[:60]}")
     size = len(json.dumps(event).encode())
     if size > STATE_DATA_BYTES:
-        raise PayloadError(f"it has {size} bytes, Step Functions takes at most {STATE_DATA_BYTES}")
+        raise PayloadError(f"payload of {size} bytes is too large: Step Functions accepts at most {STATE_DATA_BYTES}")
     kind = event.get("object_type", "folder")
     if kind != "folder":
-        raise PayloadError(f'object_type is {kind!r}, allowed is "folder"')
+        raise PayloadError(f'invalid object_type {kind!r}: expected "folder"')
     folder = _text(event, "S3_object_name").strip("/")
     for name in ("file_limit", "batch_size"):
         _number(event, name, _MOST)
     world_size = _number(event, "world_size", CONCURRENT_EXECUTIONS)
     if world_size is None and "data_prefix" not in event:
         raise PayloadError(
-            "world_size is missing, and so is data_prefix: one of them must say how many ranks there are"
+            "missing world_size: give it, or a data_prefix, below which there is one data file for each rank"
         )
     bucket = _bucket(event, "bucket")
     return PipelinePayload(
@@ -127,26 +127,28 @@ def parse_payload(event: object) -> PipelinePayload:
 
 
 def code_folder(payload: PipelinePayload, given: Path | None, near: Path) -> Path | None:
-    """Return the local folder with the code that a payload names; None when there is none.
+    """Return the local folder with the code that a payload names; None if it is not found.
 
     Parameters
     ----------
     payload
         The payload.
     given
-        The folder that the user named, or None: it is then looked for below the working directory, below the
-        payload's folder, and below the folders above that one.
+        The folder that the user gave. If None, it is searched for in the working directory, in the payload's folder,
+        and in the two folders above that one.
     near
         The payload's folder.
 
     Raises
     ------
     MissingCodeError
-        When the folder that the user named has no such script.
+        If the given folder does not contain the script.
     """
     if given is not None:
         if not (given / payload.script).is_file():
-            raise MissingCodeError(f"the script {payload.script!r} that the payload names is not in {str(given)!r}")
+            raise MissingCodeError(
+                f"folder {str(given)!r} does not contain the script {payload.script!r} that the payload names"
+            )
         return given
     names = dict.fromkeys([payload.folder, payload.folder.rpartition("/")[2]])
     above = [Path.cwd(), near.resolve(), *list(near.resolve().parents)[:2]]
@@ -155,41 +157,43 @@ def code_folder(payload: PipelinePayload, given: Path | None, near: Path) -> Pat
 
 
 def required_code_folder(payload: PipelinePayload, given: Path | None, near: Path) -> Path:
-    """Return the local folder with the code, which is not in S3 yet; see `code_folder`.
+    """Return the local folder with the code, which must exist; see `code_folder`.
 
     Raises
     ------
     MissingCodeError
-        When there is none.
+        If it is not found.
     """
     folder = code_folder(payload, given, near)
     if folder is None:
-        looked = f"{payload.folder!r} in {Path.cwd()}, beside the payload and above it"
-        raise MissingCodeError(f"there is no folder {looked}, with {payload.script!r} in it; {GIVE_FOLDER}")
+        searched = f"in {Path.cwd()}, beside the payload or above it"
+        raise MissingCodeError(
+            f"no folder {payload.folder!r} with the script {payload.script!r} {searched}: {GIVE_FOLDER}"
+        )
     return folder
 
 
 def uploads(payload: PipelinePayload, code: Path | None, data: Path | None) -> dict[str, list[UploadedFile]]:
-    """Return what goes to which bucket.
+    """Return the files to upload, by bucket.
 
     Parameters
     ----------
     payload
-        Names the buckets and prefixes.
+        Gives the buckets and prefixes.
     code, data
-        The local folders, or None for what lies in S3 already.
+        The local folders; None for what is already in S3.
 
     Raises
     ------
     ProgramError, MissingCodeError
-        When a folder cannot be uploaded.
+        If a folder cannot be uploaded.
     """
     files: dict[str, list[UploadedFile]] = {}
     if code is not None:
         files.setdefault(payload.bucket, []).extend(folder_files(code, payload.folder))
     if data is not None:
         if not payload.data_bucket:
-            raise MissingCodeError("the payload names no data_prefix, so --data has nowhere to go; add one to it")
+            raise MissingCodeError("missing data_prefix in the payload: --data requires it as the destination; add one")
         prefix = payload.data_prefix + ("/" if payload.data_prefix and not payload.data_prefix.endswith("/") else "")
         files.setdefault(payload.data_bucket, []).extend(data_files(data, prefix))
     return files
@@ -200,7 +204,7 @@ def _script(script: str, folder: str) -> str:
     inner = within.removeprefix(folder + "/")
     if inner == within or ".." in inner.split("/") or not inner:
         raise PayloadError(
-            f"script is {script!r}, expected a file in the folder that S3_object_name names, such as "
+            f"invalid script {script!r}: expected a file in the folder that S3_object_name names, for example "
             f"{f'{_TMP}{folder}/main.py'!r}"
         )
     return inner
@@ -209,29 +213,27 @@ def _script(script: str, folder: str) -> str:
 def _text(event: Mapping[str, Any], name: str) -> str:
     value = _optional_text(event, name)
     if not value.strip("/"):
-        said = f"is {event[name]!r}" if name in event else "is missing"
-        raise PayloadError(f"{name} {said}, expected a text that is not empty")
+        wrong = f"invalid {name} {event[name]!r}" if name in event else f"missing {name}"
+        raise PayloadError(f"{wrong}: expected a string that is not empty")
     return value
 
 
 def _optional_text(event: Mapping[str, Any], name: str) -> str:
     value = event.get(name, "")
     if not isinstance(value, str):
-        raise PayloadError(f"{name} is {value!r}, expected a text")
+        raise PayloadError(f"invalid {name} {value!r}: expected a string")
     return value
 
 
 def _bucket(event: Mapping[str, Any], name: str) -> str:
     value = _text(event, name)
     if not _BUCKET.fullmatch(value):
-        raise PayloadError(
-            f"{name} is {value!r}, a bucket's name has 3 to 63 lower-case letters, digits, dots and dashes"
-        )
+        raise PayloadError(f"invalid {name} {value!r}: expected 3 to 63 lower-case letters, digits, dots and dashes")
     return value
 
 
 def _number(event: Mapping[str, Any], name: str, most: int) -> int | None:
-    """Return a number that may be written as a text; None when it is left out or empty."""
+    """Return a number, which may be given as a string; None if it is missing or empty."""
     value = event.get(name)
     if value is None or value == "":
         return None
@@ -239,5 +241,7 @@ def _number(event: Mapping[str, Any], name: str, most: int) -> int | None:
         isinstance(value, str) and value.strip().isascii() and value.strip().isdigit()
     )
     if not is_whole or not 1 <= int(value) <= most:
-        raise PayloadError(f"{name} is {value!r}, allowed is a whole number from 1 to {most}, also as a text")
+        raise PayloadError(
+            f"invalid {name} {value!r}: expected a whole number from 1 to {most}, as a number or a string"
+        )
     return int(value)

@@ -41,14 +41,14 @@ _FAILURES = {
 
 @dataclass
 class Progress:
-    """How far a pipeline is.
+    """Progress of a pipeline.
 
     Attributes
     ----------
     logs
-        What the functions' logs tell, by what they do.
+        State of each function, from its log, by role.
     began
-        When it began, seconds since 1970.
+        Start time, seconds since 1970.
     """
 
     logs: dict[Role, RankLog] = field(default_factory=lambda: {role: RankLog() for role in Role})
@@ -57,20 +57,20 @@ class Progress:
 
 @dataclass(frozen=True)
 class PipelineOutcome:
-    """What came of a pipeline.
+    """How a pipeline ended.
 
     Parameters
     ----------
     run
         The ranks, and the reports of the other functions.
     reports
-        Of all invocations, tries that failed included.
+        The reports of all invocations, failed attempts included.
     status
-        The execution's, as AWS names it.
+        The execution's status, by AWS's name.
     failed_state
         The state that failed, or empty.
     failure
-        Why, when it is not a rank's failure; or None.
+        Why it failed, if not because of a rank; or None.
     transitions
         State transitions, as AWS counts them.
     express_ms
@@ -94,7 +94,7 @@ class Pipeline:
     connection
         The endpoint.
     machine, payload
-        What to run, and on what.
+        The definition and its input.
     """
 
     def __init__(self, connection: AwsSession, machine: StateMachine, payload: PipelinePayload) -> None:
@@ -114,12 +114,12 @@ class Pipeline:
         self.progress = Progress()
 
     def prepare(self, files: dict[str, list[UploadedFile]], settings: DeploySettings) -> None:
-        """Make the buckets and functions, and upload.
+        """Create the buckets and functions, and upload the files.
 
         Raises
         ------
         MissingCodeError
-            When the code is neither among the files nor in S3.
+            If the code is neither among the files nor in S3.
         """
         for bucket in dict.fromkeys([self._payload.bucket, *filter(None, [self._payload.data_bucket])]):
             with contextlib.suppress(self._s3.exceptions.BucketAlreadyOwnedByYou):
@@ -129,12 +129,12 @@ class Pipeline:
         key = f"{self._payload.folder}/{self._payload.script}"
         if self._s3.list_objects_v2(Bucket=self._payload.bucket, Prefix=key, MaxKeys=1)["KeyCount"] == 0:
             raise MissingCodeError(
-                f"the script is neither at s3://{self._payload.bucket}/{key} nor in a local folder; {GIVE_FOLDER}"
+                f"the script is neither at s3://{self._payload.bucket}/{key} nor in a local folder: {GIVE_FOLDER}"
             )
         deploy(self._functions, self._names, settings, _ROLE)
 
     def start(self) -> str:
-        """Create the state machine, or bring it up to date, and start it; return the execution's ARN."""
+        """Create or update the state machine, and start it; return the execution's ARN."""
         machine = {"definition": self._machine.definition, "roleArn": _ROLE}
         listed = self._states.get_paginator("list_state_machines").paginate()
         known = {found["name"]: found["stateMachineArn"] for page in listed for found in page["stateMachines"]}
@@ -146,14 +146,14 @@ class Pipeline:
         return str(started["executionArn"])
 
     def watch(self, arn: str, on_lines: Callable[[Role, Sequence[LogLine]], None]) -> dict[str, Any]:
-        """Follow an execution to its end; return its description. Whatever ends the wait stops the execution.
+        """Wait for an execution to end; return its description. If the wait is interrupted, the execution is stopped.
 
         Parameters
         ----------
         arn
             The execution.
         on_lines
-            Gets the lines of each function's log as they appear, and is called at every look, with or without any.
+            Called at every poll, for each function, with the new lines of its log, of which there may be none.
         """
         try:
             while True:
@@ -163,13 +163,13 @@ class Pipeline:
                     break
                 time.sleep(_POLL_S)
         except BaseException:
-            # Ctrl-C above all: nobody waits for the ranks any more. An endpoint that is gone has stopped them already.
+            # Ctrl-C above all: the ranks are not needed any more. An endpoint that has ended has stopped them already.
             with contextlib.suppress(BotoCoreError, ClientError):
                 self._states.stop_execution(
                     executionArn=arn, error="Interrupted", cause="fmi-emulator pipeline was ended"
                 )
             raise
-        # On AWS, the last lines of a log come some seconds later; those of ranks that were stopped never do.
+        # On AWS, the last lines of a log appear some seconds later; those of stopped ranks never do.
         settled = time.monotonic() + (_LOG_SETTLE_S if execution["status"] == "SUCCEEDED" else 2 * _POLL_S)
         while not all(log.is_complete() for log in self.progress.logs.values()) and time.monotonic() < settled:
             time.sleep(_POLL_S)
@@ -177,14 +177,14 @@ class Pipeline:
         return execution
 
     def outcome(self, arn: str, execution: dict[str, Any], results: Path | None) -> PipelineOutcome:
-        """Return what came of an execution that has ended, and fetch its results.
+        """Return the outcome of an execution that has ended, and download its results.
 
         Parameters
         ----------
         arn, execution
             The execution and its description.
         results
-            The folder that gets the results of one that succeeded, or None.
+            Folder for the results of a successful execution, or None.
         """
         logs = self.progress.logs
         ranks = logs[Role.EXECUTE].outcomes()
@@ -207,7 +207,7 @@ class Pipeline:
         )
 
     def _failure(self, execution: dict[str, Any]) -> FunctionFailure:
-        """Return why an execution failed whose ranks did not: what a function says of it, or Step Functions."""
+        """Return why an execution failed although no rank did, from a function's log or from Step Functions."""
         told = [log.unranked.failure for log in self.progress.logs.values() if log.unranked and log.unranked.failure]
         return (
             told[-1]
@@ -245,7 +245,7 @@ class Pipeline:
 
 
 def transitions(events: Sequence[dict[str, Any]]) -> int:
-    """Return how many state transitions a STANDARD execution is charged for: states entered, and retries.
+    """Return the number of state transitions that AWS charges for a STANDARD execution: states entered, and retries.
 
     Parameters
     ----------
@@ -254,13 +254,13 @@ def transitions(events: Sequence[dict[str, Any]]) -> int:
     """
     kinds = [event["type"] for event in events]
     entered = sum(str(kind).endswith("StateEntered") for kind in kinds)
-    # Each try of a task is scheduled anew, in a state that was entered once.
+    # Each attempt of a task is scheduled again, in a state that was entered once.
     tries = sum(kind in ("TaskScheduled", "LambdaFunctionScheduled") for kind in kinds)
     return int(entered + max(0, tries - kinds.count("TaskStateEntered")))
 
 
 def failed_state(events: Sequence[dict[str, Any]]) -> str:
-    """Return the state whose failure ended an execution, told from its history; empty when there is none.
+    """Return the state whose failure ended an execution, from its history; empty if there is none.
 
     Parameters
     ----------

@@ -1,7 +1,6 @@
-"""What a function's log says of each rank: which rank wrote which line, how far it is, how it ended, what it cost.
+"""Parses a function's log by rank: which rank wrote each line, and each rank's state, progress and outcome.
 
-It is read from the lines alone, the emulator's or AWS's: the *execute* function's first line names the rank and the
-request. No input or output happens here.
+It needs the lines alone, from the emulator or from AWS: the first line of *execute* names the rank and the request.
 """
 
 import re
@@ -11,23 +10,30 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from emulator.aws.lambda_.log_lines import Report, parse_report
-from emulator.fmi.outcomes import STOPPED, FunctionFailure, RankOutcome, failure_location
+from emulator.fmi.outcomes import (
+    STOPPED_FAILURE,
+    FunctionFailure,
+    RankOutcome,
+    failure_location,
+    out_of_memory_failure,
+    timeout_failure,
+)
 from fmi_shim.log_lines import Phase, parse_rank_line
 
-# How the sandbox came up; not of any rank's making.
+# Lines about the sandbox's init phase, which belongs to no rank.
 _INIT = re.compile(r"INIT_(START Runtime Version|REPORT Init Duration): ")
 _PLATFORM_LINE = re.compile(r"(START|END|REPORT) RequestId: ([\w-]+)")
-# What Lambda's Python runtime writes of an exception, and where in it the code's own lines are named.
+# How Lambda's Python runtime logs an exception, and its traceback's frames.
 _ERROR = re.compile(r"\[ERROR\] (\w+): ?(.*)")
 _FRAME = re.compile(r'\s*File "([^"]+)", line (\d+)')
 _PLATFORM_ERROR = re.compile(r".*(?:Error: Runtime exited with error: (.*)|(Task timed out after [\d.]+ seconds))")
-# What progress bars and hand-written loops print: "37%", or "12/50".
+# What progress bars and loops print: "37%" or "12/50".
 _PERCENT = re.compile(r"(\d{1,3})(?:\.\d+)?\s?%")
 _FRACTION = re.compile(r"\b(\d{1,9})\s?/\s?(\d{1,9})\b")
 
 
 class LineKind(Enum):
-    """What a line is."""
+    """Kind of a log line."""
 
     INIT = "init"
     START = "start"
@@ -40,26 +46,26 @@ class LineKind(Enum):
 
 @dataclass(frozen=True)
 class LogLine:
-    """A line with what is known of it.
+    """A log line and what is known about it.
 
     Parameters
     ----------
     kind
-        What it is.
+        Its kind.
     text
-        The line.
+        Its text.
     stream
         The log stream, which is one sandbox's.
     timestamp_ms
-        When it was written, ms since 1970.
+        Time of the line, ms since 1970.
     request_id
-        The invocation that it belongs to, or empty.
+        The invocation that wrote it, or empty.
     rank, world_size
-        Of that invocation, or None when it did not say so.
+        Rank and world size of that invocation; None if it did not name them.
     report
-        What a REPORT line says.
+        The parsed REPORT line.
     phase
-        What a trace line says.
+        The parsed trace line.
     """
 
     kind: LineKind
@@ -75,13 +81,13 @@ class LogLine:
 
 @dataclass
 class _Stream:
-    """Where reading a stream stands: who writes now, and the lines that wait for the next to tell."""
+    """State of one stream: the current invocation, and the lines held back until its rank is known."""
 
     request_id: str = ""
     rank: int | None = None
     world_size: int | None = None
     held: list[LogLine] = field(default_factory=list)
-    # Reading began in the middle of an invocation.
+    # The first line read was in the middle of an invocation.
     is_cut: bool = False
 
     def release(self) -> list[LogLine]:
@@ -90,17 +96,17 @@ class _Stream:
 
 
 class RankLineParser:
-    """Reads the lines of one log group, stream by stream; it does no input or output.
+    """Parses the lines of one log group, each stream on its own, and assigns them to ranks.
 
-    What a sandbox says before its first event, and the START line, are held back until the line after that, which
-    names the rank if any line does.
+    The lines before a sandbox's first event, and the START line, are held back until the next line: if an invocation
+    names its rank, it does so there.
     """
 
     def __init__(self) -> None:
         self._streams: defaultdict[str, _Stream] = defaultdict(_Stream)
 
     def feed(self, stream: str, timestamp_ms: int, message: str) -> list[LogLine]:
-        """Return the lines that a line of a stream makes known: none, itself, or those held back and itself."""
+        """Add a line of a stream; return the lines whose rank is now known: none, or this one and those held back."""
         state = self._streams[stream]
         line = _read(message.rstrip("\n"), stream, timestamp_ms, state.request_id)
         state.held.append(line)
@@ -113,12 +119,12 @@ class RankLineParser:
             state.rank, state.world_size = line.rank, line.world_size
         known = state.release()
         if line.kind is LineKind.REPORT:
-            # What comes now is the next invocation's.
+            # The next lines belong to the next invocation.
             state.request_id = ""
         return known
 
     def flush(self, before_ms: float = float("inf")) -> list[LogLine]:
-        """Return what was written before a time and is still held back: nothing has followed that told more."""
+        """Return the lines before a time that are still held back, although no further line followed."""
         lines: list[LogLine] = []
         for state in self._streams.values():
             if state.held and state.held[-1].timestamp_ms < before_ms:
@@ -128,7 +134,7 @@ class RankLineParser:
 
 
 class RankState(Enum):
-    """How far a rank is."""
+    """State of a rank."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -138,20 +144,20 @@ class RankState(Enum):
 
 @dataclass
 class RankProgress:
-    """One invocation of a rank, the latest; without a rank, one of another function.
+    """The latest invocation of a rank, or of a function without ranks.
 
     Parameters
     ----------
     request_id
         The invocation.
     state
-        How far it is.
+        Its state.
     began_ms, ended_ms
-        When it did, ms since 1970; None before.
+        Start and end, ms since 1970; None before.
     last_line
         The last line of its output.
     fraction
-        How much of its work is done, from 0 to 1, where its output told; or None.
+        Completed part of its work, from 0 to 1, if its output shows it; or None.
     failure
         Why it failed, or None.
     report
@@ -170,16 +176,16 @@ class RankProgress:
 
 @dataclass
 class RankLog:
-    """Follows the lines of a function's log.
+    """Collects the state of all ranks from the lines of a function's log.
 
     Attributes
     ----------
     ranks
-        The ranks that have been heard of.
+        The ranks that have written a line.
     world_size
-        How many there will be; 0 before one of them has said so.
+        Number of ranks; 0 until a rank has named it.
     reports
-        Those of all invocations, tries that failed included.
+        The reports of all invocations, failed attempts included.
     unranked
         The latest invocation that named no rank, or None.
     """
@@ -190,7 +196,7 @@ class RankLog:
     unranked: RankProgress | None = None
 
     def add(self, line: LogLine) -> None:
-        """Take note of a line."""
+        """Add a line."""
         if not line.request_id:
             return
         progress = self._progress(line)
@@ -207,16 +213,15 @@ class RankLog:
                 progress.failure = _platform_failure(line.report, progress.failure)
 
     def is_complete(self) -> bool:
-        """Return whether every invocation that was heard of has been reported on."""
+        """Return whether every known invocation has its REPORT line."""
         known = [*self.ranks.values(), *([self.unranked] if self.unranked else [])]
         return all(progress.report is not None for progress in known)
 
     def outcomes(self) -> tuple[RankOutcome, ...]:
-        """Return what came of the ranks, in the order of their ends; those that never ended were stopped."""
+        """Return the outcomes of the ranks, in the order in which they ended. Ranks that never ended were stopped."""
         ended = sorted(self.ranks.items(), key=lambda entry: entry[1].ended_ms or float("inf"))
-        stopped = FunctionFailure(STOPPED, "it was still running after another rank had failed")
         return tuple(
-            RankOutcome(rank, progress.report, progress.failure or (None if progress.report else stopped))
+            RankOutcome(rank, progress.report, progress.failure or (None if progress.report else STOPPED_FAILURE))
             for rank, progress in ended
         )
 
@@ -233,7 +238,7 @@ class RankLog:
 
 
 def state_counts(ranks: Mapping[int, RankProgress], world_size: int) -> dict[RankState, int]:
-    """Return how many ranks there are of each state."""
+    """Return the number of ranks in each state."""
     found = dict.fromkeys(RankState, 0)
     for progress in ranks.values():
         found[progress.state] += 1
@@ -242,7 +247,7 @@ def state_counts(ranks: Mapping[int, RankProgress], world_size: int) -> dict[Ran
 
 
 def progress_fraction(text: str) -> float | None:
-    """Return how much of the work is done as a line of output tells it, from 0 to 1; None when it does not."""
+    """Return the completed part of the work that a line of output shows, from 0 to 1; None if it shows none."""
     if percent := _PERCENT.findall(text):
         value = int(percent[-1]) / 100
     elif fraction := _FRACTION.findall(text):
@@ -253,7 +258,7 @@ def progress_fraction(text: str) -> float | None:
 
 
 def _read(text: str, stream: str, timestamp_ms: int, request_id: str) -> LogLine:
-    """Tell what a line is; END and REPORT lines are those of the invocation under way."""
+    """Parse a line. END and REPORT lines count only if they name the current invocation."""
     line = LogLine(LineKind.OUTPUT, text, stream, timestamp_ms)
     if platform := _PLATFORM_LINE.match(text):
         kind = LineKind[platform[1]]
@@ -279,16 +284,16 @@ def _begun(line: LogLine) -> RankProgress:
 
 
 def _add_output(progress: RankProgress, text: str) -> None:
-    # A progress bar draws itself over and over in one line.
+    # A progress bar redraws itself within one line.
     progress.last_line = text.rstrip("\r").rpartition("\r")[2]
-    told = progress_fraction(progress.last_line)
-    progress.fraction = progress.fraction if told is None else told
+    fraction = progress_fraction(progress.last_line)
+    progress.fraction = progress.fraction if fraction is None else fraction
     if error := _ERROR.fullmatch(text):
         progress.failure = FunctionFailure(error[1], error[2])
     elif frame := _FRAME.match(text):
-        place = failure_location([(frame[1], frame[2])])
-        if progress.failure is not None and place:
-            progress.failure = replace(progress.failure, place=place)
+        location = failure_location([(frame[1], frame[2])])
+        if progress.failure is not None and location:
+            progress.failure = replace(progress.failure, location=location)
     elif platform := _PLATFORM_ERROR.match(text):
         ended, timed_out = platform[1], platform[2]
         progress.failure = (
@@ -296,9 +301,9 @@ def _add_output(progress: RankProgress, text: str) -> None:
         )
 
 
-def _platform_failure(report: Report, told: FunctionFailure | None) -> FunctionFailure:
+def _platform_failure(report: Report, logged: FunctionFailure | None) -> FunctionFailure:
     if report.error_type == "Runtime.OutOfMemory":
-        return FunctionFailure("OutOfMemory", f"it used more than its {report.memory_mb} MB; raise --memory")
-    if told is not None and told.error_type == "Timeout":
-        return FunctionFailure("Timeout", f"{told.message}; raise --timeout or look for a deadlock")
-    return told or FunctionFailure(report.error_type or "Error", f"the platform ended it with status {report.status}")
+        return out_of_memory_failure(report.memory_mb)
+    if logged is not None and logged.error_type == "Timeout":
+        return timeout_failure(logged.message)
+    return logged or FunctionFailure(report.error_type or "Error", f"Lambda ended it with status {report.status}")

@@ -1,4 +1,4 @@
-"""What a command prints at the end of a run: a table with a row a rank, the cost, and the relayed pairs of ranks."""
+"""The report at the end of a run: a table with one row per rank, the cost, and the relayed pairs of ranks."""
 
 from collections.abc import Collection, Sequence
 
@@ -12,18 +12,18 @@ _RATE = "sample_persec"
 
 
 def run_cost(reports: Sequence[Report], tmp_mb: int, s3_requests: dict[str, int], orchestration: float = 0.0) -> Cost:
-    """Return what the run's invocations and S3 requests cost at AWS's list prices.
+    """Return the cost of a run's invocations and S3 requests at AWS's list prices.
 
     Parameters
     ----------
     reports
-        One of every invocation.
+        One report per invocation.
     tmp_mb
         Size of the functions' /tmp, MB.
     s3_requests
         Number of S3 requests by HTTP method.
     orchestration
-        What Step Functions costs, USD.
+        Cost of Step Functions, USD.
     """
     return Cost(
         compute=sum(invocation_usd(report.memory_mb, report.billed_ms, tmp_mb) for report in reports),
@@ -34,7 +34,7 @@ def run_cost(reports: Sequence[Report], tmp_mb: int, s3_requests: dict[str, int]
 
 
 def run_table(outcome: RunOutcome) -> str:
-    """Return the table of the ranks: cold start, time, billed time, memory, rate and how each ended."""
+    """Return the table of the ranks: cold start, duration, billed time, memory, rate and how each ended."""
     with_rate = any(_RATE in result for result in outcome.rank_results.values())
     header = ["rank", "cold start ms", "duration ms", "billed ms", "memory MB"]
     header += ["samples/s"] if with_rate else []
@@ -67,12 +67,12 @@ def relays_line(notices: Collection[RelayNotice]) -> str:
 
 
 def sanitize(text: str) -> str:
-    """Return a text without what would move a terminal's cursor, change its colours or name; newlines stay."""
+    """Replace characters that could control a terminal by spaces. Newlines are kept."""
     return "".join(character if character.isprintable() or character == "\n" else " " for character in text)
 
 
 def align(rows: Sequence[Sequence[str]]) -> str:
-    """Return rows of texts as a table, right-aligned but for the last column."""
+    """Return rows of strings as a table; all columns but the last are right-aligned."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for row in rows:

@@ -1,4 +1,4 @@
-"""A run's results, brought from S3 to a local folder."""
+"""Downloads a run's results from S3 to a local folder."""
 
 import json
 import os
@@ -17,47 +17,47 @@ _RANK_FILE = re.compile(r"(\d{1,9})\.json")
 
 
 class ResultsError(EmulatorError):
-    """The results cannot be brought to the folder that was named for them."""
+    """The results cannot be downloaded to the given folder."""
 
 
 def check_folder(folder: Path | None) -> None:
-    """See, before anything is started, that results can go to a folder, which may be made yet; None is none.
+    """Check, before a run starts, that results can be written to a folder. It need not exist yet; None is accepted.
 
     Raises
     ------
     ResultsError
-        When something else is in its place, or may not be written to.
+        If the path is not a folder, or is not writable.
     """
     if folder is None:
         return
     present = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not present.is_dir():
-        raise ResultsError(f"the results cannot go to {str(folder)!r}: {str(present)!r} is no folder")
+        raise ResultsError(f"cannot write results to {str(folder)!r}: {str(present)!r} is not a folder")
     if not os.access(present, os.W_OK):
-        raise ResultsError(f"the results cannot go to {str(folder)!r}: {str(present)!r} may not be written to")
+        raise ResultsError(f"cannot write results to {str(folder)!r}: {str(present)!r} is not writable")
 
 
 def fetch_results(s3: "S3Client", bucket: str, result_path: str, folder: Path) -> dict[int, dict[str, object]]:
-    """Download all results; each file appears under its name only when it is whole.
+    """Download all results. Each file appears under its name only when it is complete.
 
     Parameters
     ----------
     s3
         boto3 client of S3.
     bucket, result_path
-        Where the results lie.
+        Location of the results.
     folder
-        Where they go; made where there is none.
+        Destination; created if it does not exist.
 
     Returns
     -------
     dict
-        What the ranks left as ``<rank>.json``, by rank, as far as it is a JSON object.
+        The content of each ``<rank>.json`` that is a JSON object, by rank.
 
     Raises
     ------
     ResultsError
-        When a key leads outside of the folder, or a file cannot be written.
+        If a key leads outside of the folder, or a file cannot be written.
     """
     prefix = result_path.rstrip("/") + "/"
     pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
@@ -67,13 +67,13 @@ def fetch_results(s3: "S3Client", bucket: str, result_path: str, folder: Path) -
         for key, path in file_paths(bucket, keys).items():
             relative = path.relative_to(result_path)
             content = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
-            _write_whole(folder / relative, content)
+            _write_atomically(folder / relative, content)
             if (match := _RANK_FILE.fullmatch(str(relative))) and (result := _json_object(content)) is not None:
                 found[int(match[1])] = result
     except UnsafeKeyError as error:
-        raise ResultsError(f"the results cannot be fetched: {error}") from None
+        raise ResultsError(f"cannot download results: {error}") from None
     except OSError as error:
-        raise ResultsError(f"the results cannot be written to {str(folder)!r}: {error.strerror}") from None
+        raise ResultsError(f"cannot write results to {str(folder)!r}: {error.strerror}") from None
     return found
 
 
@@ -85,7 +85,7 @@ def _json_object(content: bytes) -> dict[str, object] | None:
     return value if isinstance(value, dict) else None
 
 
-def _write_whole(path: Path, content: bytes) -> None:
+def _write_atomically(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     try:

@@ -19,7 +19,15 @@ from emulator.fmi.aws_session import AwsSession, local_session
 from emulator.fmi.bundle import UploadedFile, data_files, program_files, program_name
 from emulator.fmi.deploy import DeploySettings, Role, deploy
 from emulator.fmi.log_reader import RankLine, RankOutputReader
-from emulator.fmi.outcomes import STOPPED, FunctionFailure, RankOutcome, RunOutcome, failure_location
+from emulator.fmi.outcomes import (
+    STOPPED_FAILURE,
+    FunctionFailure,
+    RankOutcome,
+    RunOutcome,
+    failure_location,
+    out_of_memory_failure,
+    timeout_failure,
+)
 from emulator.fmi.results import check_folder, fetch_results
 
 if TYPE_CHECKING:
@@ -31,7 +39,7 @@ FUNCTIONS = {role: f"fmi-{role.value}" for role in Role}
 _DATA_PREFIX = "data/"
 _RESULT_PATH = "results"
 _POLL_S = 0.1
-# After the first failure, the other ranks have this long to notice and say so themselves.
+# After the first failure, the other ranks have this long to detect it and raise their own errors.
 _GRACE_S = 3.0
 _LOG_SETTLE_S = 5.0
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
@@ -39,7 +47,7 @@ _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 
 @dataclass(frozen=True)
 class RunRequest:
-    """A program to be run as N functions.
+    """A program to run as N functions.
 
     Parameters
     ----------
@@ -50,15 +58,15 @@ class RunRequest:
     arguments
         The script's command-line arguments.
     memory_mb
-        Memory of a rank, MB; the default buys one vCPU.
+        Memory of a rank, MB; the default pays for one vCPU.
     timeout_s
-        Longest time of a rank, seconds.
+        Timeout of a rank, seconds.
     data
-        Folder of files to be dealt out to the ranks, or None.
+        Folder of files to distribute to the ranks, or None.
     results
-        Folder that gets the results once all ranks have succeeded, or None.
+        Folder to which the results are downloaded after all ranks have succeeded, or None.
     batch_size
-        For the script's environment, or None to leave the choice to the script.
+        BATCH_SIZE in the script's environment; None leaves it unset.
     """
 
     script: Path
@@ -73,20 +81,20 @@ class RunRequest:
 
 @dataclass(frozen=True)
 class Backend:
-    """An AWS endpoint with what a run needs there.
+    """The AWS clients and resources that a run uses.
 
     Parameters
     ----------
     s3, functions, logs
         boto3 clients of S3, Lambda and CloudWatch Logs.
     bucket
-        For code, data and results.
+        Bucket for code, data and results.
     role
         ARN of the functions' role.
     rendezvous
         ``host:port`` of the rendezvous server that functions can reach.
     stop_functions
-        Ends running functions, where that is possible.
+        Stops running functions, where the endpoint can.
     """
 
     s3: "S3Client"
@@ -99,18 +107,18 @@ class Backend:
 
 
 def local_backend(endpoint_url: str, rendezvous: str, world_size: int, stop_functions: Callable[[], None]) -> Backend:
-    """Return the backend of an emulator on this machine.
+    """Return the backend of a local cloud on this machine.
 
     Parameters
     ----------
     endpoint_url
-        The emulator's URL.
+        The cloud's endpoint.
     rendezvous
         ``host:port`` of its rendezvous server.
     world_size
-        Calls that will be under way at once.
+        Number of ranks, which is the number of concurrent calls.
     stop_functions
-        Ends the emulator's running functions.
+        Stops the cloud's running functions.
     """
     connection = AwsSession(local_session(), endpoint_url)
     return Backend(
@@ -125,18 +133,18 @@ def local_backend(endpoint_url: str, rendezvous: str, world_size: int, stop_func
 
 
 class RunError(EmulatorError):
-    """A run that failed outside of its ranks."""
+    """The run failed outside of its ranks."""
 
 
 def uploads(request: RunRequest) -> list[UploadedFile]:
-    """Return what a job brings along, its program's folder and its data, and see that its results have a place.
+    """Return the files to upload, the program's folder and the data, and check the folder of the results.
 
     Raises
     ------
     ProgramError
-        When one of them is missing or cannot be uploaded.
+        If one of them is missing or cannot be uploaded.
     ResultsError
-        When results cannot go where they are to.
+        If results cannot be written to their folder.
     """
     check_folder(request.results)
     return program_files(request.script) + (data_files(request.data, _DATA_PREFIX) if request.data else [])
@@ -145,28 +153,28 @@ def uploads(request: RunRequest) -> list[UploadedFile]:
 def run(
     request: RunRequest, files: Sequence[UploadedFile], backend: Backend, on_line: Callable[[RankLine], None]
 ) -> RunOutcome:
-    """Run a request.
+    """Run a program and return how each rank ended.
 
     Parameters
     ----------
     request
         What to run.
     files
-        What it brings along, see `uploads`.
+        The files to upload, see `uploads`.
     backend
         Where to run it.
     on_line
-        Gets the ranks' output as it appears.
+        Called with each line of the ranks' output.
 
     Returns
     -------
     RunOutcome
-        What came of every rank. Results have been fetched only when none of them failed.
+        The outcome of every rank. Results were downloaded only if no rank failed.
 
     Raises
     ------
     RunError
-        When *initialize* or *summarize* fails.
+        If *initialize* or *summarize* fails.
     """
     backend.s3.create_bucket(Bucket=backend.bucket)
     for file in files:
@@ -206,7 +214,7 @@ def _event(request: RunRequest, bucket: str) -> dict[str, Any]:
 def _execute(
     payloads: list[dict[str, Any]], backend: Backend, on_line: Callable[[RankLine], None]
 ) -> list[RankOutcome]:
-    """Invoke all ranks at once, pass their output on, and stop what still runs when one of them fails."""
+    """Invoke all ranks at once, pass on their output, and stop the others when one fails."""
     tail = RankOutputReader(backend.logs, f"/aws/lambda/{FUNCTIONS[Role.EXECUTE]}", on_line)
     outcomes: list[RankOutcome] = []
     deadline = float("inf")
@@ -222,7 +230,7 @@ def _execute(
                 for future in done:
                     _, report, failure = future.result()
                     if failure and time.monotonic() > deadline:
-                        failure = FunctionFailure(STOPPED, "it was still running after another rank had failed")
+                        failure = STOPPED_FAILURE
                     outcomes.append(RankOutcome(pending.pop(future), report, failure))
                     if failure:
                         deadline = min(deadline, time.monotonic() + _GRACE_S)
@@ -230,7 +238,7 @@ def _execute(
                     backend.stop_functions()
                 ended += tail.poll()
         except BaseException:
-            # Whatever it is, Ctrl-C above all: the threads wait for functions that nobody wants any more.
+            # Any error, Ctrl-C above all: the threads still wait for functions whose results are not needed.
             with _stopping(backend):
                 threads.shutdown(cancel_futures=True)
             raise
@@ -242,7 +250,7 @@ def _execute(
 
 @contextmanager
 def _stopping(backend: Backend) -> Iterator[None]:
-    """Stop all functions again and again: some of a thousand may only be on their way to their sandboxes."""
+    """Stop all functions repeatedly within a block: some of a thousand may not have reached their sandboxes yet."""
     ended = threading.Event()
 
     def stop() -> None:
@@ -250,7 +258,7 @@ def _stopping(backend: Backend) -> Iterator[None]:
             backend.stop_functions()
             ended.wait(_POLL_S)
 
-    # A second interrupt leaves it at work: whoever still waits for functions needs it.
+    # The thread continues after a second interrupt: the threads that still wait for functions need it.
     threading.Thread(target=stop, name="stop", daemon=True).start()
     yield
     ended.set()
@@ -272,9 +280,9 @@ def _invoke(backend: Backend, name: str, event: dict[str, Any]) -> tuple[Any, Re
 def _failure(answer: dict[str, Any], report: Report) -> FunctionFailure:
     kind, message = answer["errorType"], answer["errorMessage"]
     if kind == "Sandbox.Timedout":
-        return FunctionFailure("Timeout", f"{message.rpartition('Error: ')[2]}; raise --timeout or look for a deadlock")
+        return timeout_failure(message.rpartition("Error: ")[2])
     if report.error_type == "Runtime.OutOfMemory":
-        return FunctionFailure("OutOfMemory", f"it used more than its {report.memory_mb} MB; raise --memory")
+        return out_of_memory_failure(report.memory_mb)
     if kind == "Runtime.ExitError":
         return FunctionFailure("ProcessEnded", message.rpartition("exited with error: ")[2])
     frames = _FRAME.findall("".join(answer.get("stackTrace", [])))

@@ -1,4 +1,4 @@
-"""The state machine of a pipeline: its definition, and which of its functions does what."""
+"""The state machine of a pipeline: its definition, and the role of each function that it invokes."""
 
 import importlib.resources
 import json
@@ -11,23 +11,23 @@ from emulator.errors import EmulatorError
 
 
 class StateMachineError(EmulatorError):
-    """A definition that is no pipeline's."""
+    """The definition is not that of a pipeline."""
 
 
 @dataclass(frozen=True)
 class StateMachine:
-    """A definition whose Map runs the ranks.
+    """A definition with a Map state that runs the ranks.
 
     Parameters
     ----------
     definition
         Amazon States Language, JSON.
     initialize, execute, summarize
-        The functions that run before the Map, in it and after it; `summarize` is empty when nothing comes after it.
+        The functions invoked before, in and after the Map; `summarize` is empty if no function follows the Map.
     is_express
-        Whether the Map's items are EXPRESS executions, which AWS charges otherwise.
+        Whether the Map's items are EXPRESS executions, which AWS charges differently.
     reads_ranks
-        Whether the Map reads the ranks' payloads from where *initialize*'s answer says, instead of in the answer.
+        Whether the Map reads the ranks' payloads from S3, where *initialize*'s answer points, not from the answer.
     """
 
     definition: str
@@ -50,12 +50,12 @@ def read_state_machine(path: Path) -> StateMachine:
     Raises
     ------
     StateMachineError
-        When it cannot be read, or has not the form Task, Map, Task.
+        If it cannot be read, or does not have the form Task, Map, Task.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise StateMachineError(f"the state machine {str(path)!r} cannot be read: {error}") from None
+        raise StateMachineError(f"cannot read state machine {str(path)!r}: {error}") from None
     try:
         return parse_state_machine(text)
     except StateMachineError as error:
@@ -63,7 +63,7 @@ def read_state_machine(path: Path) -> StateMachine:
 
 
 def parse_state_machine(text: str) -> StateMachine:
-    """Tell which function does what, by where it is invoked.
+    """Parse a definition and assign each function its role by the position of its Task.
 
     Parameters
     ----------
@@ -73,22 +73,22 @@ def parse_state_machine(text: str) -> StateMachine:
     Raises
     ------
     StateMachineError
-        When it is no JSON, or has not the form Task, Map, Task.
+        If it is not valid JSON, or does not have the form Task, Map, Task.
     """
     try:
         definition = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise StateMachineError(f"it is no JSON: {error}") from None
+        raise StateMachineError(f"not valid JSON: {error}") from None
     states = list(_in_order(definition))
     maps = [index for index, state in enumerate(states) if state.get("Type") == "Map"]
     if len(maps) != 1:
-        raise StateMachineError(f"it has {len(maps)} Map states, expected one, whose items are the ranks")
+        raise StateMachineError(f"expected one Map state, whose items are the ranks; got {len(maps)}")
     before, inside, after = states[: maps[0]], states[maps[0]], states[maps[0] + 1 :]
     named = [invoked_functions({"States": before}), invoked_functions(inside), invoked_functions({"States": after})]
     if not named[0] or len(named[1]) != 1:
         raise StateMachineError(
             "expected a Task that invokes the initialize function, then a Map with a Task that invokes the execute "
-            f"function; found the functions {named[0] or 'none'}, and in the Map {named[1] or 'none'}"
+            f"function; got the functions {named[0] or 'none'} before the Map and {named[1] or 'none'} in it"
         )
     processor = inside.get("ItemProcessor", inside.get("Iterator"))
     return StateMachine(
@@ -102,12 +102,12 @@ def parse_state_machine(text: str) -> StateMachine:
 
 
 def invoked_functions(definition: Mapping[str, Any]) -> list[str]:
-    """Return the names of the functions that a state machine's tasks invoke, in the order of the definition.
+    """Return the names of the functions that a state machine's tasks invoke, in order of the definition.
 
     Parameters
     ----------
     definition
-        Amazon States Language, as JSON has it.
+        Amazon States Language, parsed from JSON.
     """
     return list(dict.fromkeys(_functions(definition)))
 
@@ -118,7 +118,7 @@ def function_name(reference: str) -> str:
 
 
 def _functions(value: Any) -> Iterator[str]:
-    """Find the functions' names wherever they are: in Parameters, in Arguments, or the task's own resource."""
+    """Yield the functions' names from Parameters, Arguments, or a task's own resource."""
     if isinstance(value, Mapping):
         for key, entry in value.items():
             if key in ("FunctionName", "Resource") and isinstance(entry, str):
@@ -132,14 +132,14 @@ def _functions(value: Any) -> Iterator[str]:
 
 
 def _member(value: Any, *names: str) -> Any:
-    """Return what lies within objects under these names, None where there is nothing such."""
+    """Return the value below these names in nested objects, None if there is none."""
     for name in names:
         value = value.get(name) if isinstance(value, Mapping) else None
     return value
 
 
 def _in_order(definition: Any) -> Iterator[Mapping[str, Any]]:
-    """Yield the states along their Next fields, from StartAt on."""
+    """Yield the states in order: StartAt, then along the Next fields."""
     try:
         name, states = definition["StartAt"], dict(definition["States"])
         while name is not None:
@@ -147,6 +147,4 @@ def _in_order(definition: Any) -> Iterator[Mapping[str, Any]]:
             yield state
             name = state.get("Next")
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise StateMachineError(
-            f"it is no chain of states: {type(error).__name__} {error} in StartAt or Next"
-        ) from None
+        raise StateMachineError(f"not a chain of states: {type(error).__name__} {error} in StartAt or Next") from None

@@ -28,7 +28,7 @@ def program(tmp_path: Path) -> Program:
     return write
 
 
-def test_ranks_run_with_their_arguments_and_the_table_tells_of_each(tmp_path: Path, program: Program) -> None:
+def test_ranks_get_their_arguments_and_the_table_has_a_row_for_each(tmp_path: Path, program: Program) -> None:
     script = program("import os, sys; print('rank', os.environ['RANK'], 'of', os.environ['WORLD_SIZE'], sys.argv[1:])")
     status, output, errors = fmirun(tmp_path, "-n", 3, script, "--steps", "5")
     assert status == 0
@@ -46,7 +46,7 @@ def test_ranks_share_numpy_and_the_library_with_the_process_that_forks_them(tmp_
     assert fmirun(tmp_path, "-n", 1, script)[:2] == (0, "[0] True\n")
 
 
-def test_a_rank_has_files_s3_and_a_tmp_of_its_own(tmp_path: Path, program: Program) -> None:
+def test_a_rank_has_its_files_s3_and_its_own_tmp(tmp_path: Path, program: Program) -> None:
     script = program("""
         import boto3, os, pathlib, tempfile
         rank = os.environ["RANK"]
@@ -61,7 +61,7 @@ def test_a_rank_has_files_s3_and_a_tmp_of_its_own(tmp_path: Path, program: Progr
     assert sorted(output.splitlines()) == [f"[{rank}] beside {rank}" for rank in range(4)]
 
 
-def test_data_is_dealt_out_and_results_come_back_whole(tmp_path: Path, program: Program) -> None:
+def test_data_is_distributed_and_results_are_downloaded(tmp_path: Path, program: Program) -> None:
     script = program("""
         import boto3, json, os
         s3, rank, bucket = boto3.client("s3"), os.environ["RANK"], os.environ["S3_BUCKET"]
@@ -89,7 +89,7 @@ def test_data_is_dealt_out_and_results_come_back_whole(tmp_path: Path, program: 
     assert f"results in {results}" in errors
 
 
-def test_a_rank_that_leaves_no_result_fails_the_run_and_nothing_is_fetched(tmp_path: Path, program: Program) -> None:
+def test_a_missing_result_fails_the_run_and_nothing_is_downloaded(tmp_path: Path, program: Program) -> None:
     script = program("""
         import boto3, os
         if os.environ["RANK"] == "0":
@@ -97,7 +97,7 @@ def test_a_rank_that_leaves_no_result_fails_the_run_and_nothing_is_fetched(tmp_p
     """)
     status, _, errors = fmirun(tmp_path, "-n", 2, "--results", tmp_path / "results", script)
     assert status == 2
-    assert "summarize failed: MissingResultError: rank 1 left no result" in errors
+    assert "summarize failed: MissingResultError: no result of rank 1 in s3" in errors
     assert not (tmp_path / "results").exists()
 
 
@@ -117,7 +117,7 @@ FAILURES = {
     ),
     "memory": (
         "x = bytearray(b'x') * (400 << 20) if rank == 1 else None; time.sleep(0.2)",
-        "fmirun: rank 1 failed: OutOfMemory: it used more than its 300 MB; raise --memory",
+        "fmirun: rank 1 failed: OutOfMemory: used more than 300 MB: raise --memory",
     ),
 }
 
@@ -133,11 +133,11 @@ def test_a_failing_rank_is_named_with_its_cause(tmp_path: Path, program: Program
     assert not results.exists()
 
 
-def test_a_script_without_end_is_timed_out(tmp_path: Path, program: Program) -> None:
+def test_a_script_that_never_ends_times_out(tmp_path: Path, program: Program) -> None:
     script = program("import os, time\nif os.environ['RANK'] == '1':\n    while True: time.sleep(1)")
     status, _, errors = fmirun(tmp_path, "-n", 2, "--timeout", 1, script)
     assert status == 1
-    assert "fmirun: rank 1 failed: Timeout: Task timed out after 1.00 seconds; raise --timeout" in errors
+    assert "fmirun: rank 1 failed: Timeout: Task timed out after 1.00 seconds: raise --timeout" in errors
 
 
 def test_ranks_that_still_run_after_a_failure_are_stopped(tmp_path: Path, program: Program) -> None:
@@ -149,26 +149,26 @@ def test_ranks_that_still_run_after_a_failure_are_stopped(tmp_path: Path, progra
     status, _, errors = fmirun(tmp_path, "-n", 3, script)
     assert status == 1
     assert errors.splitlines()[-1].startswith("fmirun: rank 2 failed: RuntimeError: broken")
-    assert errors.count("Stopped: it was still running after another rank had failed") == 2
+    assert errors.count("Stopped: still running after another rank had failed") == 2
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["-n", "2", "none.py"], "there is no script 'none.py'"),
+        (["-n", "2", "none.py"], "script 'none.py' does not exist"),
         (["-n", "0", "x.py"], "expected a whole number from 1 to 1000, got 0"),
-        (["-n", "2", "--data", "none", __file__], "there is no data folder 'none'"),
-        (["-n", "2", "--results", __file__, __file__], "is no folder"),
+        (["-n", "2", "--data", "none", __file__], "data folder 'none' does not exist"),
+        (["-n", "2", "--results", __file__, __file__], "is not a folder"),
     ],
 )
-def test_what_cannot_run_is_refused_before_anything_starts(tmp_path: Path, arguments: list[str], said: str) -> None:
+def test_invalid_arguments_are_errors_before_anything_starts(tmp_path: Path, arguments: list[str], said: str) -> None:
     status, output, errors = fmirun(tmp_path, *arguments)
     assert status == 2
     assert said in errors.splitlines()[-1]
     assert output == ""
 
 
-def test_a_module_that_cannot_be_preloaded_is_named(tmp_path: Path, program: Program) -> None:
+def test_a_module_that_cannot_be_preloaded_is_an_error(tmp_path: Path, program: Program) -> None:
     status, _, errors = fmirun(tmp_path, "-n", 1, "--preload", "no_such_module", program("pass"))
     assert status == 2
     assert "No module named 'no_such_module'" in errors

@@ -33,7 +33,7 @@ def invoke(functions: Any, name: str, **event: object) -> None:
     functions.invoke(FunctionName=name, Payload=json.dumps(event).encode())
 
 
-def test_the_lines_of_ranks_are_prefixed_and_can_be_chosen(
+def test_the_lines_of_ranks_have_a_prefix_and_can_be_selected(
     cloud: LocalCloud,
     functions: Any,
     deploy: Callable[..., str],
@@ -51,7 +51,7 @@ def test_the_lines_of_ranks_are_prefixed_and_can_be_chosen(
     assert [line.partition("]")[0] for line in chosen] == ["[11"] * 2
 
 
-def test_follow_prints_what_comes_and_ctrl_c_ends_it(
+def test_follow_prints_new_lines_until_ctrl_c(
     cloud: LocalCloud,
     functions: Any,
     deploy: Callable[..., str],
@@ -75,20 +75,20 @@ def test_follow_prints_what_comes_and_ctrl_c_ends_it(
     assert errors == "fmi-emulator: interrupted\n"
 
 
-def test_what_is_not_there_is_said(cloud: LocalCloud, deploy: Callable[..., str]) -> None:
+def test_unknown_names_and_unreachable_endpoints_are_errors(cloud: LocalCloud, deploy: Callable[..., str]) -> None:
     name = deploy(RANK)
     silent = logs(cloud, name)
     assert (silent.returncode, silent.stdout, silent.stderr) == (0, "", "")
     missing = logs(cloud, "elsewhere")
     assert missing.returncode == 2
     assert missing.stderr == (
-        f"fmi-emulator: there is no function or log group 'elsewhere' at {cloud.endpoint_url}; functions: {name}\n"
+        f"fmi-emulator: unknown function or log group 'elsewhere' at {cloud.endpoint_url}: functions there: {name}\n"
     )
     with socket.create_server(("127.0.0.1", 0)) as unused:
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
     nothing = subprocess.run([COMMAND, "logs", name, "--endpoint-url", url], capture_output=True, text=True, timeout=30)
     assert nothing.returncode == 2
-    assert f"nothing answers at {url}; start a local cloud with `fmi-emulator serve`" in nothing.stderr
+    assert f"no server answers at {url}: start a local cloud with `fmi-emulator serve`" in nothing.stderr
     wrong = logs(cloud, name, "--since", "yesterday")
     assert wrong.returncode == 2
-    assert "expected a number with s, m, h or d, such as 5m, got 'yesterday'" in wrong.stderr
+    assert "expected a number with s, m, h or d, for example 5m, got 'yesterday'" in wrong.stderr

@@ -82,7 +82,7 @@ def pipeline(tmp_path: Path, *arguments: object, **settings: Any) -> tuple[int, 
 
 
 def test_the_first_generation_through_the_inline_map(tmp_path: Path, checkout: Callable[..., Path]) -> None:
-    """No data, no result path: the ranks meet, and that is all."""
+    """No data and no result path: the ranks only run a collective."""
     status, output, errors = pipeline(tmp_path, checkout(PROGRAM.replace("own = sum", "own = 5 or sum"), FIRST))
     assert status == 0, errors
     assert sorted(output.splitlines()) == ["[0] batch  total 10", "[1] batch  total 10"]
@@ -94,7 +94,7 @@ def test_the_first_generation_through_the_inline_map(tmp_path: Path, checkout: C
 
 
 def test_the_second_generation_through_the_distributed_map(tmp_path: Path, checkout: Callable[..., Path]) -> None:
-    """Data is found by its prefix's name, there is a rank a file, and the results come back."""
+    """Data is found by the name of its prefix, each file has a rank, and the results are downloaded."""
     payload = {
         "bucket": "second",
         "file_limit": "2",
@@ -118,7 +118,7 @@ def test_the_second_generation_through_the_distributed_map(tmp_path: Path, check
     assert "/512  ok" in errors
 
 
-def test_a_machine_of_ones_own_names_the_functions_and_reads_the_ranks_from_s3(
+def test_a_given_state_machine_names_the_functions_and_reads_the_ranks_from_s3(
     tmp_path: Path, checkout: Callable[..., Path]
 ) -> None:
     """The form in which the deployed pipeline was published last: ARNs of its account, and a body that points to S3."""
@@ -161,10 +161,10 @@ def test_a_failed_rank_is_one_line_with_state_rank_and_cause(tmp_path: Path, che
     status, output, errors = pipeline(tmp_path, checkout(FAILING, FIRST))
     assert status == 1
     assert "[1] [ERROR] ValueError: no " in output
-    assert "AWS lets them run on, and bills them" in errors
+    assert "on AWS they continue, and are billed" in errors
     *_, stopped, last = errors.splitlines()
     assert last == "fmi-emulator: state Execute failed: rank 1: ValueError: no  [31mgood (/tmp/my job/in/main.py:5)"
-    assert stopped == "  stopped, since they were still running: 1 ranks"
+    assert stopped == "  stopped while still running: 1 ranks"
 
 
 def test_a_state_that_fails_outside_of_the_ranks_is_named(tmp_path: Path, checkout: Callable[..., Path]) -> None:
@@ -172,7 +172,8 @@ def test_a_state_that_fails_outside_of_the_ranks_is_named(tmp_path: Path, checko
     status, _, errors = pipeline(tmp_path, checkout(PROGRAM, payload))
     assert status == 1
     assert re.fullmatch(
-        r"fmi-emulator: state Initialize failed: ValueError: world_size: expected at least 1, .* with 0 data files; .*",
+        r"fmi-emulator: state Initialize failed: ValueError: invalid world_size '' with 0 data files: expected "
+        r"at least 1 rank; .*",
         errors.splitlines()[-1],
     )
 
@@ -181,7 +182,7 @@ WAITING = "import time\nprint('waiting', flush=True)\ntime.sleep(60)\n"
 
 
 def interrupt(command: "subprocess.Popen[str]") -> str:
-    """Press Ctrl-C once the ranks run; return what was said."""
+    """Press Ctrl-C once the ranks run; return the last line of standard error."""
     with command:
         assert command.stdout is not None
         assert "waiting" in command.stdout.readline()
@@ -196,7 +197,7 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path, checkout: Callable[..., Path]) ->
     assert leftovers(tmp_path) == []
 
 
-def test_ctrl_c_stops_the_execution_on_a_cloud_that_goes_on(
+def test_ctrl_c_stops_the_execution_on_a_running_cloud(
     tmp_path: Path, checkout: Callable[..., Path], cloud: LocalCloud
 ) -> None:
     reach = ("--endpoint-url", cloud.endpoint_url)
@@ -205,7 +206,7 @@ def test_ctrl_c_stops_the_execution_on_a_cloud_that_goes_on(
     assert (latest.status, latest.error) == ("ABORTED", "Interrupted")
 
 
-def test_on_a_terminal_the_ranks_have_lines_that_change_and_their_output_can_go_elsewhere(
+def test_a_terminal_shows_a_live_table_and_the_output_of_ranks_can_be_redirected(
     tmp_path: Path, checkout: Callable[..., Path]
 ) -> None:
     steps = "import time\nfor i in range(4):\n    print(f'step {i + 1}/4', flush=True)\n    time.sleep(0.3)\n"
@@ -239,7 +240,7 @@ def test_a_running_cloud_is_used_again_and_shows_the_run(
     reach = ("--endpoint-url", cloud.endpoint_url)
     status, _, errors = pipeline(tmp_path, path, *reach, env={"FMI_RENDEZVOUS": ""})
     assert status == 2
-    assert "FMI_RENDEZVOUS must be exported" in errors
+    assert "FMI_RENDEZVOUS is not set" in errors
     for _ in range(2):  # the second run finds the functions and the machine of the first
         status, output, errors = pipeline(tmp_path, path, *reach, env={"FMI_RENDEZVOUS": cloud.rendezvous})
         assert status == 0, errors
@@ -259,15 +260,15 @@ def test_a_running_cloud_is_used_again_and_shows_the_run(
     assert (again[0], again[2].count("\n")) == (2, 1)
 
 
-def test_code_that_is_nowhere_is_said_before_anything_is_started(
+def test_missing_code_is_an_error_before_anything_is_started(
     tmp_path: Path, checkout: Callable[..., Path], cloud: LocalCloud
 ) -> None:
     path = checkout(PROGRAM, {**FIRST, "S3_object_name": "other", "script": "other/main.py"})
     status, _, errors = pipeline(tmp_path, path)
     assert (status, errors) == (
         2,
-        f"fmi-emulator: there is no folder 'other' in {tmp_path}, beside the payload and above it, with 'main.py' "
-        "in it; give the folder that the payload calls S3_object_name with --script-folder\n",
+        f"fmi-emulator: no folder 'other' with the script 'main.py' in {tmp_path}, beside the payload or above it: "
+        "pass the folder that the payload calls S3_object_name with --script-folder\n",
     )
     reach = ("--endpoint-url", cloud.endpoint_url)
     status, _, errors = pipeline(tmp_path, path, *reach, env={"FMI_RENDEZVOUS": cloud.rendezvous})
@@ -275,10 +276,8 @@ def test_code_that_is_nowhere_is_said_before_anything_is_started(
     assert "the script is neither at s3://first/other/main.py nor in a local folder" in errors
 
 
-def test_the_rank_that_failed_first_is_named_and_not_the_one_that_lost_it(
-    tmp_path: Path, checkout: Callable[..., Path]
-) -> None:
-    """The Map ends with the first failure that it hears of, which may be a victim's."""
+def test_the_rank_that_failed_first_is_named_not_its_victims(tmp_path: Path, checkout: Callable[..., Path]) -> None:
+    """The Map ends with the first failure that is reported, which may be a victim's."""
     program = """
 import os, fmi
 rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])

@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.integration.serving import COMMAND, serving
 
 
-def test_the_exported_variables_reach_it_and_ctrl_c_ends_it(tmp_path: Path) -> None:
+def test_the_exported_variables_point_to_the_endpoint_and_ctrl_c_stops_it(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
         s3 = server.client("s3")
         s3.create_bucket(Bucket="bucket")
@@ -24,7 +24,7 @@ def test_the_exported_variables_reach_it_and_ctrl_c_ends_it(tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_port_in_use_is_said() -> None:
+def test_a_port_in_use_is_an_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         ended = subprocess.run([COMMAND, "serve", "--port", str(port)], capture_output=True, text=True, timeout=30)
@@ -35,7 +35,7 @@ def test_a_port_in_use_is_said() -> None:
     ]
 
 
-def test_it_listens_on_loopback_alone_unless_told_otherwise(tmp_path: Path) -> None:
+def test_it_listens_on_loopback_only_unless_host_is_given(tmp_path: Path) -> None:
     elsewhere = "127.0.0.7"
     for options, reached in ([], False), (["--host", "0.0.0.0"], True):
         with serving(tmp_path, *options) as server:
@@ -49,10 +49,13 @@ def test_it_listens_on_loopback_alone_unless_told_otherwise(tmp_path: Path) -> N
             else:
                 assert reached
                 connection.close()
-            assert any("whoever reaches it can run programs here as you" in line for line in server.said) is reached
+            assert (
+                any("anyone who can connect to it can run programs here as you" in line for line in server.said)
+                is reached
+            )
 
 
-def test_an_address_that_is_not_here_is_said() -> None:
+def test_an_address_of_another_machine_is_an_error() -> None:
     ended = subprocess.run(
         [COMMAND, "serve", "--port", "0", "--host", "192.0.2.1"], capture_output=True, text=True, timeout=30
     )

@@ -1,1 +1,4 @@
-"""The deployed Lambdas of a run: initialize, execute and summarize. They import boto3 and the standard library."""
+"""The deployed functions of a run: initialize, execute and summarize.
+
+They import boto3, the standard library and `fmi_shim.log_lines`, which travels in their archive.
+"""

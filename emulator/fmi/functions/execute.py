@@ -1,4 +1,4 @@
-"""One rank of a run: fetch the program's folder from S3 and run the script as ``__main__``."""
+"""Runs one rank: downloads the program's folder from S3 and runs the script as ``__main__``."""
 
 import os
 import runpy
@@ -15,12 +15,12 @@ import boto3
 from fmi_shim.log_lines import Phase, is_traced, rank_line
 
 
-class ScriptExit(Exception):  # noqa: N818 - its name is what the user reads in the answer
-    """The script ended itself with a status other than 0."""
+class ScriptExit(Exception):  # noqa: N818 - users see this name in the answer
+    """The script exited with a status other than 0."""
 
 
 class UnsafeKeyError(Exception):
-    """An S3 key that is no path of a file of its own within a folder."""
+    """An S3 key that is not the path of a separate file within a folder."""
 
 
 def handler(event: dict[str, Any], context: Any = None) -> dict[str, Any]:
@@ -29,9 +29,9 @@ def handler(event: dict[str, Any], context: Any = None) -> dict[str, Any]:
     Parameters
     ----------
     event
-        A payload of *initialize*'s. Its entries that are texts or numbers become environment variables.
+        A payload made by *initialize*. Its strings and numbers become environment variables.
     context
-        Lambda's context; its request id is logged with the rank, so that a log stream can be told by rank.
+        Lambda's context. Its request id is logged with the rank, so that readers of the log know the rank.
 
     Returns
     -------
@@ -40,17 +40,17 @@ def handler(event: dict[str, Any], context: Any = None) -> dict[str, Any]:
     """
     request_id = getattr(context, "aws_request_id", "")
     print(rank_line(event["RANK"], event["WORLD_SIZE"], request_id), flush=True)
-    # Where /tmp cannot be made private, each sandbox has a directory of its own for temporary files.
+    # If /tmp cannot be made private, each sandbox has its own directory for temporary files.
     root = Path(tempfile.gettempdir())
     began = time.time()
     fetch_folder(boto3.client("s3"), event["S3_BUCKET"], event["S3_OBJECT_NAME"], root)
     if is_traced():
         ended = time.time()
         print(Phase("download", ((began, ended),), round(ended - began, 6), 1).line(), flush=True)
-    script = root / event["SCRIPT"].removeprefix("/tmp/")  # noqa: S108 - published payloads name it so
+    script = root / event["SCRIPT"].removeprefix("/tmp/")  # noqa: S108 - published payloads contain it
     if not script.is_file():
         raise FileNotFoundError(
-            f"script {event['SCRIPT']!r} is not in s3://{event['S3_BUCKET']}/{event['S3_OBJECT_NAME']}/"
+            f"script {event['SCRIPT']!r} does not exist in s3://{event['S3_BUCKET']}/{event['S3_OBJECT_NAME']}/"
         )
     with _as_main(script, event):
         _run(script)
@@ -63,15 +63,15 @@ def fetch_folder(s3: Any, bucket: str, folder: str, root: Path) -> None:
     Raises
     ------
     FileNotFoundError
-        When there is no such object.
+        If there is no such object.
     UnsafeKeyError
-        When a key leads outside of the directory, or two lead to the same place; nothing is written then.
+        If a key leads outside of the directory, or two keys conflict; no file is written in this case.
     """
     prefix = folder.rstrip("/") + "/"
     pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
     keys = [found["Key"] for page in pages for found in page.get("Contents", [])]
     if not keys:
-        raise FileNotFoundError(f"there is nothing in S3 below s3://{bucket}/{prefix}; upload the program first")
+        raise FileNotFoundError(f"no objects below s3://{bucket}/{prefix}: upload the program first")
     for key, path in file_paths(bucket, keys).items():
         target = root / path
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -79,31 +79,31 @@ def fetch_folder(s3: Any, bucket: str, folder: str, root: Path) -> None:
 
 
 def file_paths(bucket: str, keys: list[str]) -> dict[str, PurePosixPath]:
-    """Return the path of each key that is a file's; keys that end in a slash only stand for folders.
+    """Return the path of each key that is a file. Keys that end in a slash are folders.
 
     Raises
     ------
     UnsafeKeyError
-        When a key leads outside of the folder that the paths are below, or two cannot be files beside each other.
+        If a key leads outside of the folder, or two keys cannot be files at the same time.
     """
     paths: dict[str, PurePosixPath] = {}
     key_of: dict[PurePosixPath, str] = {}
     for key in keys:
         path = PurePosixPath(key)
         if path.is_absolute() or ".." in path.parts or "\0" in key:
-            raise UnsafeKeyError(f"the key {key!r} in bucket {bucket} leads outside of its folder; remove the object")
+            raise UnsafeKeyError(f"key {key!r} in bucket {bucket} leads outside of its folder: remove the object")
         if key.endswith("/"):
             continue
         if path in key_of:
             raise UnsafeKeyError(
-                f"the keys {key_of[path]!r} and {key!r} in bucket {bucket} are the same file; remove one of the objects"
+                f"keys {key_of[path]!r} and {key!r} in bucket {bucket} are the same file: remove one of the objects"
             )
         paths[key], key_of[path] = path, key
     for path, key in key_of.items():
         for folder in path.parents:
             if folder in key_of:
                 raise UnsafeKeyError(
-                    f"the key {key_of[folder]!r} in bucket {bucket} is a file, but {key!r} needs a folder there; "
+                    f"key {key_of[folder]!r} in bucket {bucket} is a file, but {key!r} needs a folder there: "
                     "remove one of the objects"
                 )
     return paths
@@ -111,9 +111,9 @@ def file_paths(bucket: str, keys: list[str]) -> dict[str, PurePosixPath]:
 
 @contextmanager
 def _as_main(script: Path, event: dict[str, Any]) -> Iterator[None]:
-    """Let the process look like ``python script arguments`` in the script's folder; undo it for the next event."""
+    """Set up the process like ``python script arguments`` in the script's folder; undo this for the next event."""
     environment, directory, arguments, path = dict(os.environ), Path.cwd(), sys.argv, list(sys.path)
-    hook, sys.excepthook = sys.excepthook, _left_to_the_runtime
+    hook, sys.excepthook = sys.excepthook, _print_nothing
     os.environ.update({name: str(value) for name, value in event.items() if isinstance(value, str | int)})
     os.chdir(script.parent)
     sys.argv = [str(script), *event.get("SCRIPT_ARGUMENTS", [])]
@@ -129,8 +129,8 @@ def _as_main(script: Path, event: dict[str, Any]) -> Iterator[None]:
         sys.excepthook = hook
 
 
-def _left_to_the_runtime(*_: object) -> None:
-    """Print nothing: the runtime logs what the handler raises."""
+def _print_nothing(*_: object) -> None:
+    """Replace the exception hook: the runtime logs the exceptions of a handler."""
 
 
 def _run(script: Path) -> None:
@@ -138,7 +138,7 @@ def _run(script: Path) -> None:
         runpy.run_path(str(script), run_name="__main__")
     except SystemExit as end:
         if end.code not in (None, 0):
-            raise ScriptExit(f"the script ended itself with status {end.code}") from None
+            raise ScriptExit(f"the script exited with status {end.code}") from None
     except BaseException:
-        sys.excepthook(*sys.exc_info())  # as the interpreter does, for libraries that want to know
+        sys.excepthook(*sys.exc_info())  # as the interpreter does: libraries may have set a hook
         raise

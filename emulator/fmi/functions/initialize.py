@@ -1,4 +1,4 @@
-"""The first function of a run: one payload a rank, and the map of the data to the ranks in ``payload.json``."""
+"""The first function of a run: makes one payload per rank, and ``payload.json``, which maps data files to ranks."""
 
 import json
 import os
@@ -7,20 +7,20 @@ from typing import Any
 import boto3
 
 PAYLOAD_KEY = "payload.json"
-# Where the ranks' payloads go, when the state machine reads them from S3 instead of the answer.
+# Key of the ranks' payloads, if the state machine reads them from S3 instead of from the answer.
 RANKS_KEY = "ranks.json"
 RANKS_IN_S3 = "RANKS_IN_S3"
 
 
 def handler(event: dict[str, Any], context: object = None) -> dict[str, Any]:
-    """Answer with the ranks' payloads, and write them, the event and its data map into the bucket.
+    """Return the ranks' payloads, and write them, the event and its data map to the bucket.
 
     Parameters
     ----------
     event
         The state machine's input, in either published generation: ``bucket``, ``S3_object_name`` and ``script``;
         ``world_size``, or as many ranks as there are data files; and for the data ``data_path``, or
-        ``data_bucket`` with ``data_prefix`` and ``file_limit``. Numbers may be texts.
+        ``data_bucket`` with ``data_prefix`` and ``file_limit``. Numbers may be strings.
     context
         Not used.
 
@@ -35,8 +35,8 @@ def handler(event: dict[str, Any], context: object = None) -> dict[str, Any]:
     world_size = int(event.get("world_size") or len(keys))
     if world_size < 1:
         raise ValueError(
-            f"world_size: expected at least 1, got {event.get('world_size')!r} with {len(keys)} data files; "
-            "give world_size, or a data_prefix below which there are files"
+            f"invalid world_size {event.get('world_size')!r} with {len(keys)} data files: expected at least 1 rank; "
+            "give world_size, or a data_prefix that has files"
         )
     data_map = assign(keys, world_size)
     body = [rank_payload(event, rank, world_size) for rank in range(world_size)]
@@ -53,7 +53,7 @@ def handler(event: dict[str, Any], context: object = None) -> dict[str, Any]:
 
 
 def assign(keys: list[str], world_size: int) -> dict[str, list[str]]:
-    """Deal data files out to the ranks in turn: their numbers differ by one at most.
+    """Distribute data files to the ranks round-robin: the numbers of files differ by at most one.
 
     Parameters
     ----------
@@ -65,13 +65,13 @@ def assign(keys: list[str], world_size: int) -> dict[str, list[str]]:
     Returns
     -------
     dict
-        Rank, as text, to its keys.
+        Rank, as a string, to its keys.
     """
     return {str(rank): keys[rank::world_size] for rank in range(world_size)}
 
 
 def rank_payload(event: dict[str, Any], rank: int, world_size: int) -> dict[str, Any]:
-    """Return the event of one rank's *execute*, with the names that programs find in their environment."""
+    """Return the event of one rank's *execute*, with the names of the environment variables of programs."""
     return {
         "S3_BUCKET": event["bucket"],
         "S3_OBJECT_NAME": event["S3_object_name"],
@@ -95,7 +95,7 @@ def _data_keys(s3: Any, event: dict[str, Any]) -> list[str]:
         Bucket=event.get("data_bucket", event["bucket"]), Prefix=event["data_prefix"]
     )
     keys = [found["Key"] for page in pages for found in page.get("Contents", []) if not found["Key"].endswith("/")]
-    # 2.pt comes before 10.pt.
+    # 2.pt precedes 10.pt.
     keys.sort(key=lambda key: (len(key), key))
     limit = int(event.get("file_limit") or len(keys))
     return keys[:limit]

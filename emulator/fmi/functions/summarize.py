@@ -1,4 +1,4 @@
-"""The last function of a run: the ranks' result files in one."""
+"""The last function of a run: merges the ranks' result files into one."""
 
 import json
 import re
@@ -11,11 +11,11 @@ _RANK_FILE = re.compile(r"(\d+)\.json")
 
 
 class MissingResultError(Exception):
-    """A rank has left no result."""
+    """A rank wrote no result."""
 
 
 class DamagedResultError(Exception):
-    """A rank's result is no JSON."""
+    """A rank's result is not valid JSON."""
 
 
 def handler(event: dict[str, Any], context: object = None) -> dict[str, Any]:
@@ -24,9 +24,9 @@ def handler(event: dict[str, Any], context: object = None) -> dict[str, Any]:
     Parameters
     ----------
     event
-        ``bucket``, ``result_path`` and, when known, ``world_size``. Payloads of the first generation name no
-        result path: there is nothing to merge then. Or *initialize*'s answer, whose ``body`` says where in S3 the
-        ranks' payloads are, which name the same.
+        ``bucket``, ``result_path`` and, if known, ``world_size``. Payloads of the first generation have no result
+        path; then nothing is merged. Or the answer of *initialize*, whose ``body`` gives the location in S3 of the
+        ranks' payloads, which contain the same.
     context
         Not used.
 
@@ -38,9 +38,9 @@ def handler(event: dict[str, Any], context: object = None) -> dict[str, Any]:
     Raises
     ------
     MissingResultError
-        When a rank below ``world_size`` has no file; nothing is written then.
+        If a rank below ``world_size`` has no file; no file is written in this case.
     DamagedResultError
-        When a file is no JSON; nothing is written then.
+        If a file is not valid JSON; no file is written in this case.
     """
     s3 = boto3.client("s3")
     if "body" in event:
@@ -56,7 +56,7 @@ def handler(event: dict[str, Any], context: object = None) -> dict[str, Any]:
     missing = sorted(set(range(int(event.get("world_size") or 0))) - by_rank.keys())
     if missing:
         raise MissingResultError(
-            f"rank {', '.join(map(str, missing))} left no result in s3://{bucket}/{prefix}; "
+            f"no result of rank {', '.join(map(str, missing))} in s3://{bucket}/{prefix}: "
             "expected <rank>.json of every rank"
         )
     combined = [_result(s3, bucket, by_rank[rank], rank) for rank in sorted(by_rank)]
@@ -74,10 +74,10 @@ def _result(s3: Any, bucket: str, key: str, rank: int) -> Any:
     try:
         return json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise DamagedResultError(f"rank {rank} left no JSON at s3://{bucket}/{key}: {error}") from None
+        raise DamagedResultError(f"result of rank {rank} at s3://{bucket}/{key} is not valid JSON: {error}") from None
 
 
 def _of_first_rank(s3: Any, body: dict[str, str]) -> dict[str, Any]:
-    """Return what the ranks' payloads say of the results; all of them say the same."""
+    """Return the location of the results from the first rank's payload; all payloads contain the same."""
     first = json.loads(s3.get_object(Bucket=body["S3_BUCKET"], Key=body["S3_KEY"])["Body"].read())[0]
     return {"bucket": first["S3_BUCKET"], "result_path": first["RESULT_PATH"], "world_size": first["WORLD_SIZE"]}

@@ -1,7 +1,11 @@
-"""What the commands' arguments may be."""
+"""The parsers of the commands' arguments, and --version."""
 
+import subprocess
+import sys
 from argparse import ArgumentTypeError
 from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
 
 import pytest
 
@@ -20,7 +24,7 @@ from emulator.cli import arguments
         (arguments.ipv4_address, "0.0.0.0", "0.0.0.0"),
     ],
 )
-def test_what_is_allowed_is_read(read: Callable[[str], object], text: str, value: object) -> None:
+def test_valid_text_is_parsed(read: Callable[[str], object], text: str, value: object) -> None:
     assert read(text) == value
 
 
@@ -37,6 +41,29 @@ def test_what_is_allowed_is_read(read: Callable[[str], object], text: str, value
         (arguments.ipv4_address, "here", "expected an IPv4 address such as 127.0.0.1, got 'here'"),
     ],
 )
-def test_what_is_not_is_told_with_what_is(read: Callable[[str], object], text: str, said: str) -> None:
+def test_invalid_text_is_an_error_that_names_what_was_expected(
+    read: Callable[[str], object], text: str, said: str
+) -> None:
     with pytest.raises(ArgumentTypeError, match=said):
         read(text)
+
+
+@pytest.mark.parametrize("command", ["fmirun", "fmi-emulator"])
+def test_version_prints_the_name_and_the_version(command: str) -> None:
+    path = Path(sys.executable).with_name(command)
+    ended = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=30)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout == f"{command} {metadata.version('fmi-emulator')}\n"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["fmirun"], ["fmi-emulator"], ["fmi-emulator", "serve"], ["fmi-emulator", "pipeline"], ["fmi-emulator", "logs"]],
+)
+def test_help_has_examples(command: list[str]) -> None:
+    name, *subcommand = command
+    path = Path(sys.executable).with_name(name)
+    ended = subprocess.run([path, *subcommand, "--help"], capture_output=True, text=True, timeout=30)
+    assert ended.returncode == 0
+    _, _, examples = ended.stdout.partition("\nexamples:\n")
+    assert examples.startswith(f"  {' '.join(command)} ")

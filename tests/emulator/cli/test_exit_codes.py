@@ -1,4 +1,4 @@
-"""How a command takes signals."""
+"""How a command handles signals."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ import pytest
 from emulator.cli.exit_codes import deferred_interrupts, run_command
 
 
-def test_an_interrupt_waits_until_it_is_asked_for() -> None:
+def test_an_interrupt_is_deferred_until_it_is_checked() -> None:
     before = signal.getsignal(signal.SIGINT)
     reached = False
     with pytest.raises(KeyboardInterrupt), deferred_interrupts() as check:
@@ -20,7 +20,7 @@ def test_an_interrupt_waits_until_it_is_asked_for() -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_one_that_nobody_asked_for_comes_at_the_end_and_the_second_at_once() -> None:
+def test_an_unchecked_interrupt_is_raised_at_the_end_and_a_second_one_at_once() -> None:
     with pytest.raises(KeyboardInterrupt), deferred_interrupts():
         os.kill(os.getpid(), signal.SIGINT)
     reached = False
@@ -31,7 +31,7 @@ def test_one_that_nobody_asked_for_comes_at_the_end_and_the_second_at_once() -> 
     assert not reached
 
 
-def test_sigterm_is_held_back_too(capsys: pytest.CaptureFixture[str]) -> None:
+def test_sigterm_is_deferred_too(capsys: pytest.CaptureFixture[str]) -> None:
     former = signal.getsignal(signal.SIGTERM)
 
     def body() -> int:

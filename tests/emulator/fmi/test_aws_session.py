@@ -16,5 +16,5 @@ def test_a_url_wins_over_the_environment_and_that_over_the_default(monkeypatch: 
 
 @pytest.mark.parametrize("url", ["localhost", "localhost:4566", "http://", "ftp://localhost"])
 def test_what_is_no_url_is_told_with_what_is(url: str) -> None:
-    with pytest.raises(InvalidEndpointError, match=f"'{url}' is no endpoint's URL: expected one such as {DEFAULT_URL}"):
+    with pytest.raises(InvalidEndpointError, match=f"invalid endpoint URL '{url}': expected for example {DEFAULT_URL}"):
         connect(url)

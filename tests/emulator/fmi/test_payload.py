@@ -54,22 +54,25 @@ def test_the_script_may_be_named_without_tmp_and_all_data_of_a_bucket_without_pr
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"bucket": None}, "bucket is None, expected a text"),
-        ({"bucket": "Not A Bucket"}, "bucket is 'Not A Bucket', a bucket's name has 3 to 63"),
-        ({"bucket": ""}, "bucket is '', expected a text that is not empty"),
-        ({"S3_object_name": "/"}, "S3_object_name is '/', expected a text that is not empty"),
-        ({"script": 7}, "script is 7, expected a text"),
+        ({"bucket": None}, "invalid bucket None: expected a string"),
+        ({"bucket": "Not A Bucket"}, "invalid bucket 'Not A Bucket': expected 3 to 63"),
+        ({"bucket": ""}, "invalid bucket '': expected a string that is not empty"),
+        ({"S3_object_name": "/"}, "invalid S3_object_name '/': expected a string that is not empty"),
+        ({"script": 7}, "invalid script 7: expected a string"),
         ({"script": "/tmp/elsewhere/main.py"}, "expected a file in the folder that S3_object_name names"),
         ({"script": "Anomaly Detection/../../main.py"}, "expected a file in the folder that S3_object_name names"),
-        ({"world_size": "many"}, "world_size is 'many', allowed is a whole number from 1 to 1000, also as a text"),
-        ({"world_size": 0}, "world_size is 0, allowed is"),
-        ({"world_size": True}, "world_size is True, allowed is"),
-        ({"world_size": 1001}, "world_size is 1001, allowed is"),
-        ({"world_size": 2.5}, "world_size is 2.5, allowed is"),
-        ({"batch_size": "-1"}, "batch_size is '-1', allowed is"),
-        ({"object_type": "file"}, "object_type is 'file', allowed is \"folder\""),
-        ({"result_path": ["a"]}, "result_path is ['a'], expected a text"),
-        ({"padding": "x" * 300_000}, "Step Functions takes at most 262144"),
+        (
+            {"world_size": "many"},
+            "invalid world_size 'many': expected a whole number from 1 to 1000, as a number or a string",
+        ),
+        ({"world_size": 0}, "invalid world_size 0: expected a whole number"),
+        ({"world_size": True}, "invalid world_size True: expected a whole number"),
+        ({"world_size": 1001}, "invalid world_size 1001: expected a whole number"),
+        ({"world_size": 2.5}, "invalid world_size 2.5: expected a whole number"),
+        ({"batch_size": "-1"}, "invalid batch_size '-1': expected a whole number"),
+        ({"object_type": "file"}, "invalid object_type 'file': expected \"folder\""),
+        ({"result_path": ["a"]}, "invalid result_path ['a']: expected a string"),
+        ({"padding": "x" * 300_000}, "Step Functions accepts at most 262144"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_value_and_what_is_allowed(changes: dict[str, Any], said: str) -> None:
@@ -80,20 +83,20 @@ def test_what_is_wrong_is_named_with_its_value_and_what_is_allowed(changes: dict
 
 def test_without_world_size_and_data_nobody_knows_how_many_ranks_there_are() -> None:
     event = {key: value for key, value in FIRST.items() if key != "world_size"}
-    with pytest.raises(PayloadError, match="world_size is missing, and so is data_prefix"):
+    with pytest.raises(PayloadError, match="missing world_size: give it, or a data_prefix"):
         parse_payload(event)
     missing = {key: value for key, value in FIRST.items() if key != "script"}
-    with pytest.raises(PayloadError, match="script is missing"):
+    with pytest.raises(PayloadError, match="missing script: expected a string"):
         parse_payload(missing)
 
 
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"{", "is no JSON"),
-        (b"[" * 100_000, "is no JSON"),
-        (b"[1]", r"expected a JSON object, got \[1\]"),
-        (b"\xff", "is no text"),
+        (b"{", "is not valid JSON"),
+        (b"[" * 100_000, "is not valid JSON"),
+        (b"[1]", r"must be a JSON object, got \[1\]"),
+        (b"\xff", "is not text"),
         (None, "No such"),
     ],
 )
@@ -141,7 +144,7 @@ def test_code_is_found_beside_the_payload_and_above_it(
     assert code_folder(PAYLOAD, None, checkout) == checkout
     assert code_folder(PAYLOAD, None, tmp_path) is None
     assert code_folder(PAYLOAD, checkout, tmp_path) == checkout
-    with pytest.raises(MissingCodeError, match=r"the script 'in/main.py' that the payload names is not in"):
+    with pytest.raises(MissingCodeError, match=r"does not contain the script 'in/main.py' that the payload names"):
         code_folder(PAYLOAD, tmp_path, tmp_path)
 
 
@@ -158,5 +161,5 @@ def test_files_go_where_the_payload_says(checkout: Path, tmp_path: Path) -> None
 
 def test_data_without_a_prefix_in_the_payload_has_nowhere_to_go(tmp_path: Path) -> None:
     first = parse_payload({"bucket": "code", "world_size": 1, "S3_object_name": "a", "script": "a/b.py"})
-    with pytest.raises(MissingCodeError, match="names no data_prefix"):
+    with pytest.raises(MissingCodeError, match="missing data_prefix in the payload"):
         uploads(first, None, tmp_path)

@@ -49,7 +49,7 @@ def test_a_rank_goes_from_waiting_to_done() -> None:
     assert log.ranks[0].state is RankState.DONE
     assert [outcome.failure for outcome in log.outcomes()] == [
         None,
-        FunctionFailure("Stopped", "it was still running after another rank had failed"),
+        FunctionFailure("Stopped", "still running after another rank had failed"),
     ]
 
 
@@ -83,11 +83,11 @@ def test_an_exception_is_told_with_the_place_in_the_program() -> None:
         (KILLED, "error", "Runtime.ExitError", FunctionFailure("ProcessEnded", "signal: killed")),
         (
             *(KILLED, "error", "Runtime.OutOfMemory"),
-            FunctionFailure("OutOfMemory", "it used more than its 128 MB; raise --memory"),
+            FunctionFailure("OutOfMemory", "used more than 128 MB: raise --memory"),
         ),
         (
             *("2026-11-22T15:57:58.385Z id Task timed out after 1.00 seconds", "timeout", None),
-            FunctionFailure("Timeout", "Task timed out after 1.00 seconds; raise --timeout or look for a deadlock"),
+            FunctionFailure("Timeout", "Task timed out after 1.00 seconds: raise --timeout, or check for a deadlock"),
         ),
     ],
 )

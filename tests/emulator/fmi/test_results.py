@@ -36,7 +36,7 @@ def test_a_folder_that_cannot_be_written_to_is_named_and_nothing_half_written_st
 ) -> None:
     put(s3, bucket, **{"results/0.json": "{}"})
     (tmp_path / "0.json").mkdir()
-    with pytest.raises(ResultsError, match=f"cannot be written to '{tmp_path}': Is a directory"):
+    with pytest.raises(ResultsError, match=f"cannot write results to '{tmp_path}': Is a directory"):
         fetch_results(s3, bucket, "results", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["0.json"]
 
@@ -46,5 +46,5 @@ def test_a_folder_that_is_none_is_said_before_the_run(tmp_path: Path) -> None:
     check_folder(tmp_path / "to" / "be" / "made")
     (tmp_path / "file").write_text("")
     for inner in ("file", "file/within"):
-        with pytest.raises(ResultsError, match=rf"'{tmp_path}/file' is no folder"):
+        with pytest.raises(ResultsError, match=rf"'{tmp_path}/file' is not a folder"):
             check_folder(tmp_path / inner)

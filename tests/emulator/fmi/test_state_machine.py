@@ -75,11 +75,11 @@ def test_what_stands_where_an_object_should_is_left_to_step_functions_to_refuse(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{", "it is no JSON"),
-        ("[" * 100_000, "it is no JSON"),
-        ("[]", "it is no chain of states"),
-        (chain(One=task("a", Next="Two")), "it is no chain of states: KeyError 'Two'"),
-        (chain(One=task("a", End=True)), "it has 0 Map states, expected one"),
+        ("{", "not valid JSON"),
+        ("[" * 100_000, "not valid JSON"),
+        ("[]", "not a chain of states"),
+        (chain(One=task("a", Next="Two")), "not a chain of states: KeyError 'Two'"),
+        (chain(One=task("a", End=True)), "expected one Map state, whose items are the ranks; got 0"),
         (chain(One={"Type": "Map", "End": True}), "expected a Task that invokes the initialize function"),
     ],
 )

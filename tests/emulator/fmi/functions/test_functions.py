@@ -100,7 +100,7 @@ def test_initialize_takes_a_rank_a_file_when_no_world_size_is_given(s3: Any, buc
 
 
 def test_initialize_refuses_a_world_without_ranks(bucket: str) -> None:
-    with pytest.raises(ValueError, match="world_size: expected at least 1"):
+    with pytest.raises(ValueError, match="invalid world_size None with 0 data files: expected at least 1 rank"):
         initialize.handler({"bucket": bucket, "S3_object_name": "c", "script": "c/r.py", "data_prefix": "none/"})
 
 
@@ -158,10 +158,10 @@ raise LookupError("no such galaxy")
 
 
 def test_execute_names_what_is_missing(s3: Any, bucket: str) -> None:
-    with pytest.raises(FileNotFoundError, match=f"nothing in S3 below s3://{bucket}/code/"):
+    with pytest.raises(FileNotFoundError, match=f"no objects below s3://{bucket}/code/"):
         execute.handler(payload(bucket))
     put(s3, bucket, **{"code/other.py": ""})
-    with pytest.raises(FileNotFoundError, match=r"script 'code/main.py' is not in s3://"):
+    with pytest.raises(FileNotFoundError, match=r"script 'code/main.py' does not exist in s3://"):
         execute.handler(payload(bucket))
 
 
@@ -170,7 +170,7 @@ def test_execute_names_what_is_missing(s3: Any, bucket: str) -> None:
     [
         (
             ["code/../../outside.py"],
-            r"'code/../../outside.py' in bucket \S+ leads outside of its folder; remove",
+            r"'code/../../outside.py' in bucket \S+ leads outside of its folder: remove",
         ),
         (["code/.."], "leads outside of its folder"),
         (["code/../"], "leads outside of its folder"),
@@ -221,13 +221,15 @@ def test_summarize_reads_every_page_of_the_listing(s3: Any, bucket: str, monkeyp
 
 def test_summarize_names_the_result_that_is_no_json(s3: Any, bucket: str) -> None:
     put(s3, bucket, **{"results/0.json": "{}", "results/1.json": "{'no': json}"})
-    with pytest.raises(summarize.DamagedResultError, match=rf"rank 1 left no JSON at s3://{bucket}/results/1.json"):
+    with pytest.raises(
+        summarize.DamagedResultError, match=rf"result of rank 1 at s3://{bucket}/results/1.json is not valid JSON"
+    ):
         summarize.handler({"bucket": bucket, "result_path": "results", "world_size": 2})
 
 
 def test_summarize_writes_nothing_when_a_rank_left_nothing(s3: Any, bucket: str) -> None:
     put(s3, bucket, **{"results/0.json": "{}"})
-    with pytest.raises(summarize.MissingResultError, match="rank 1, 2 left no result"):
+    with pytest.raises(summarize.MissingResultError, match="no result of rank 1, 2 in s3"):
         summarize.handler({"bucket": bucket, "result_path": "results", "world_size": 3})
     listed = s3.list_objects_v2(Bucket=bucket)["Contents"]
     assert [found["Key"] for found in listed] == ["results/0.json"]
