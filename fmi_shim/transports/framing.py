@@ -1,7 +1,7 @@
-"""Messages that say what they are, over any way of moving bytes between two ranks.
+"""Messages with headers, over any transport that moves bytes between two ranks.
 
-Every message has a header (see `fmi_shim.frames`) which is compared with the call that waits for it, so that
-ranks in different calls are told of each other.
+Every message has a header (see `fmi_shim.frames`), which the receiver compares with its running call. Ranks in
+different calls raise an error that names both calls.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import replace
+from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
@@ -34,21 +35,21 @@ from fmi_shim.transports.transfers import Buffers, OnReceived, Transfer, octets
 from rendezvous.protocol.messages import Abort
 
 MAX_ANNOUNCED_BYTES = 1 << 34
-"""Largest array that a header may announce to a rank that does not know its size. Memory is touched only as
-bytes arrive, so that a lie costs address space alone."""
+"""Largest array that a header may announce to a rank that does not know its size. Memory is touched only as bytes
+arrive, so that a wrong length costs address space alone."""
 
 
 class Link(Protocol):
-    """The way to one rank and back.
+    """The connection to one rank, as far as messages with headers need it.
 
     Attributes
     ----------
     peer
         Rank at the other end.
     ended
-        Whether that rank sends and receives no more.
+        Whether that rank has closed its end.
     sent, received
-        Number of messages that were begun to be sent, and of those that have come whole.
+        Number of messages that this rank has begun to send, and of those that it has received completely.
     """
 
     peer: int
@@ -57,14 +58,14 @@ class Link(Protocol):
     received: int
 
     def push_back(self, data: bytes) -> None:
-        """Have `data`, which was read too early, read again."""
+        """Return `data`, which was read too early, to the front of what is to be read."""
 
 
 L = TypeVar("L", bound=Link)
 
 
 class Framing(Generic[L]):
-    """The messages of `Channel`, with headers. What moves the bytes is a subclass's."""
+    """The messages of `Channel`, with headers. A subclass moves the bytes."""
 
     rank: int
     size: int
@@ -74,7 +75,7 @@ class Framing(Generic[L]):
 
     @abstractmethod
     def _link(self, peer: int) -> L:
-        """Return the way to rank `peer`, opened now if there is none."""
+        """Return the connection to rank `peer`; it is opened now if there is none."""
 
     @abstractmethod
     def _move(
@@ -89,29 +90,55 @@ class Framing(Generic[L]):
 
     @abstractmethod
     def _post(self, transfer: Transfer[L]) -> Transfer[L]:
-        """Begin a transfer, as far as it goes without waiting."""
+        """Add a posted message, and move as much of it as possible without waiting."""
+
+    def _send_now(self, buffer: Array, dst: int, src: int | None = None, posted: bool = False) -> Buffers | None:
+        """Send as much of a message as can be sent without waiting; return what is left of it.
+
+        Returns None, with nothing sent, where the message has to take the general way: for example where the connection
+        to rank `src`, from which this rank receives at the same time, is not open. `posted` says whether the sender
+        continues meanwhile.
+        """
+        return None
+
+    def _receive_now(self, buffer: Array, src: int) -> bool:
+        """Receive the message of the running call; return False, with nothing received, if it may be another one."""
+        return False
 
     def send(self, buffer: Array, dst: int) -> None:
-        """Send a header and all of `buffer` at once where it fits."""
-        target = self._target(dst)
-        target.sent += 1
-        self._move(target, self._message(buffer), None, [])
+        """Send a header and all of `buffer`."""
+        rest = self._send_now(buffer, dst)
+        if rest is None:
+            target = self._target(dst)
+            target.sent += 1
+            self._move(target, self._message(buffer), None, [])
+        elif rest:
+            self._move(self._link(dst), rest, None, [])
 
     def recv(self, buffer: Array, src: int) -> None:
         """Fill `buffer` with the payload of a message of the running call."""
-        source = self._link(src)
-        incoming, judge = self._expected(source, octets(buffer))
-        self._move(None, [], source, incoming, judge)
+        if not self._receive_now(buffer, src):
+            source = self._link(src)
+            message = ExpectedMessage(self, source, octets(buffer))
+            self._move(None, [], source, message.buffers, message.validate_header)
 
     def sendrecv(self, outgoing: Array, dst: int, incoming: Array, src: int) -> None:
-        """Send and receive at the same time."""
-        if not opened_first(self.rank, dst, src):
-            self._link(src)
-        target = self._target(dst)
-        source = self._link(src)
-        buffers, judge = self._expected(source, octets(incoming))
-        target.sent += 1
-        self._move(target, self._message(outgoing), source, buffers, judge)
+        """Send and receive at the same time; what can be sent without waiting is sent first."""
+        rest = self._send_now(outgoing, dst, src)
+        if rest is None:
+            if not opened_first(self.rank, dst, src):
+                self._link(src)
+            target = self._target(dst)
+            source = self._link(src)
+            target.sent += 1
+            rest = self._message(outgoing)
+        elif rest:
+            target, source = self._link(dst), self._link(src)
+        else:
+            self.recv(incoming, src)
+            return
+        message = ExpectedMessage(self, source, octets(incoming))
+        self._move(target, rest, source, message.buffers, message.validate_header)
 
     def recv_new(self, src: int, parts: int | None = None) -> Array:
         """Allocate what the header announces, and fill it."""
@@ -123,26 +150,32 @@ class Framing(Generic[L]):
 
     def isend(self, buffer: Array, dst: int) -> Transfer[L]:
         """Begin to send a header and all of `buffer`."""
-        message = self._message(buffer, Kind.posted)
-
-        def attach(link: L) -> tuple[Buffers, OnReceived | None]:
-            link.sent += 1
-            return message, None
-
-        return self._post(Transfer(dst, True, attach))
+        rest = self._send_now(buffer, dst, posted=True)
+        if rest is None:
+            return self._post(Transfer(dst, True, partial(self._attach_outgoing, self._message(buffer, Kind.posted))))
+        transfer: Transfer[L] = Transfer(dst, True, partial(self._attach_rest, rest))
+        if rest:
+            return self._post(transfer)
+        transfer.begin(self._link(dst))
+        return transfer
 
     def irecv(self, buffer: Array, src: int) -> Transfer[L]:
         """Begin to fill `buffer` with the payload of a message of the running call."""
-        call = self._call
+        return self._post(Transfer(src, False, partial(self._attach_incoming, self._call, buffer)))
 
-        def attach(link: L) -> tuple[Buffers, OnReceived | None]:
-            running = self._call
-            self._expect(call)
-            expected = self._expected(link, octets(buffer), blocking=False)
-            self._expect(running)
-            return expected
+    def _attach_outgoing(self, message: Buffers, link: L) -> tuple[Buffers, OnReceived | None]:
+        link.sent += 1
+        return message, None
 
-        return self._post(Transfer(src, False, attach))
+    def _attach_rest(self, rest: Buffers, link: L) -> tuple[Buffers, OnReceived | None]:
+        return rest, None
+
+    def _attach_incoming(self, call: Call, buffer: Array, link: L) -> tuple[Buffers, OnReceived | None]:
+        running = self._call
+        self._expect(call)
+        message = ExpectedMessage(self, link, octets(buffer), blocking=False)
+        self._expect(running)
+        return message.buffers, message.validate_header
 
     @property
     def _purpose(self) -> str:
@@ -168,7 +201,7 @@ class Framing(Generic[L]):
         """Read a header that only the sender could know, and return an array for what it announces."""
         found = self._accept(source, self._read(source, HEADER_BYTES), b"")
         while found.kind is Kind.waiting:
-            self._noted(source, found.call, found.length, blocking=True)
+            self._on_wait_notice(source, found.call, found.length, blocking=True)
             found = self._accept(source, self._read(source, HEADER_BYTES), b"")
         return self._allocated(source.peer, found, self._read(source, 8 * (found.dimensions or 0)), parts)
 
@@ -200,41 +233,7 @@ class Framing(Generic[L]):
                 f"memory: {error}"
             ) from None
 
-    def _expected(self, source: L, payload: memoryview, blocking: bool = True) -> tuple[Buffers, OnReceived]:
-        """Return the buffers for the message that the running call expects, and who judges it as it comes.
-
-        Header and payload are read together where possible; nothing is done with the payload before the
-        header has proved right. `blocking` says whether the rank does nothing else meanwhile.
-        """
-        call = self._call
-        expected = self._head(len(payload))
-        head = bytearray(len(expected))
-        total = 0
-        buffers = [memoryview(head), payload]
-
-        def judge(received: int) -> None:
-            nonlocal total
-            before, total = total, total + received
-            if before < len(expected) and total >= HEADER_BYTES:
-                seen = min(total, len(expected))
-                if before < HEADER_BYTES and head[KIND_AT] == Kind.waiting:
-                    note = self._accept(source, head, b"")
-                    self._noted(source, note.call, note.length, blocking)
-                    source.push_back(bytes(head[HEADER_BYTES:seen]) + bytes(payload[: total - seen]))
-                    buffers[:] = [memoryview(head), payload]
-                    total = 0
-                    return
-                if head[KIND_AT] == Kind.posted:
-                    head[KIND_AT] = Kind.data
-                if head[:seen] != expected[:seen]:
-                    self._expect(call)  # another one may run while a posted message comes
-                    raise self._unlike(source, head[:seen], expected, bytes(payload[: total - seen]))
-            if total == len(expected) + len(payload):
-                source.received += 1
-
-        return buffers, judge
-
-    def _unlike(self, source: L, head: bytes | bytearray, expected: bytes, payload: bytes) -> MismatchError:
+    def _mismatch_error(self, source: L, head: bytes | bytearray, expected: bytes, payload: bytes) -> MismatchError:
         """Raise what the header in `head` means, or return the error for one that differs in the shape alone."""
         self._accept(source, head, payload)
         return MismatchError(
@@ -266,7 +265,7 @@ class Framing(Generic[L]):
         if found.kind is Kind.abort:
             raise received
         if found.kind is Kind.goodbye:
-            raise self._left(source.peer)
+            raise self._left_error(source.peer)
         if found.kind is Kind.waiting:
             return found
         if not self._call.accepts(found.call):
@@ -277,8 +276,8 @@ class Framing(Generic[L]):
             )
         return found
 
-    def _noted(self, source: L, call: Call, received: int, blocking: bool) -> None:
-        """Take note that `source` waits in `call`, and has got so many messages from this rank."""
+    def _on_wait_notice(self, source: L, call: Call, received: int, blocking: bool) -> None:
+        """Handle the notice that `source` waits in `call`, after `received` messages from this rank."""
 
     def _read(self, source: L, count: int) -> bytearray:
         data = bytearray(count)
@@ -290,10 +289,10 @@ class Framing(Generic[L]):
         """Return the way to a rank that is to be sent to."""
         target = self._link(dst)
         if target.ended:
-            raise self._left(dst)
+            raise self._left_error(dst)
         return target
 
-    def _left(self, peer: int) -> FmiError:
+    def _left_error(self, peer: int) -> FmiError:
         return PeerLostError(
             f"{self._purpose}: rank {peer} has left: its program ended, or closed the communicator, too early",
             origin=peer,
@@ -304,6 +303,71 @@ class Framing(Generic[L]):
 
     def _as_abort(self, error: BaseException) -> Abort:
         return make_abort(error, self.rank, self._purpose)
+
+
+class ExpectedMessage(Generic[L]):
+    """The message that the running call expects from `source`: where it is received, and its check.
+
+    Header and payload are received together where possible; the payload is not used before the header is valid.
+
+    Parameters
+    ----------
+    framing
+        The messages that it is one of.
+    source
+        Where it comes from.
+    payload
+        The memory to fill.
+    blocking
+        Whether the rank does nothing else meanwhile.
+
+    Attributes
+    ----------
+    buffers
+        What is still to be filled.
+    """
+
+    __slots__ = ("_blocking", "_call", "_expected", "_framing", "_head", "_payload", "_source", "_total", "buffers")
+
+    def __init__(self, framing: Framing[L], source: L, payload: memoryview, blocking: bool = True) -> None:
+        self._framing = framing
+        self._source = source
+        self._payload = payload
+        self._blocking = blocking
+        self._call = framing._call  # noqa: SLF001 - of one concept, for this class and its uses below
+        self._expected = framing._head(len(payload))  # noqa: SLF001
+        self._head = bytearray(len(self._expected))
+        self._total = 0
+        self.buffers = [memoryview(self._head), payload]
+
+    def validate_header(self, received: int) -> None:
+        """Check the header once it is there, after `received` more bytes; raise if it is not the expected one."""
+        before = self._total
+        self._total = total = before + received
+        expected, head, payload = self._expected, self._head, self._payload
+        if before < len(expected) and total >= HEADER_BYTES:
+            seen = min(total, len(expected))
+            if before < HEADER_BYTES and head[KIND_AT] == Kind.waiting:
+                self._skip_wait_notice(seen)
+                return
+            if head[KIND_AT] == Kind.posted:
+                head[KIND_AT] = Kind.data
+            if head[:seen] != expected[:seen]:
+                framing = self._framing
+                framing._expect(self._call)  # noqa: SLF001 - another call may run while a posted message is received
+                extra = bytes(payload[: total - seen])
+                raise framing._mismatch_error(self._source, head[:seen], expected, extra)  # noqa: SLF001
+        if total == len(expected) + len(payload):
+            self._source.received += 1
+
+    def _skip_wait_notice(self, seen: int) -> None:
+        """Handle the notice in the header's place, and begin again with what was read after it."""
+        source, head = self._source, self._head
+        notice = self._framing._accept(source, head, b"")  # noqa: SLF001
+        self._framing._on_wait_notice(source, notice.call, notice.length, self._blocking)  # noqa: SLF001
+        source.push_back(bytes(head[HEADER_BYTES:seen]) + bytes(self._payload[: self._total - seen]))
+        self.buffers[:] = [memoryview(head), self._payload]
+        self._total = 0
 
 
 def _described(head: bytes | bytearray) -> str:

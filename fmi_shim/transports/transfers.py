@@ -1,4 +1,4 @@
-"""Messages that were posted, to be moved while the program does something else."""
+"""Buffers on their way, and posted messages, which move while the program does something else."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Buffers = list[memoryview]
 """Bytes that are still to be moved; see `advance`."""
 
 OnReceived = Callable[[int], None]
-"""Is told the number of bytes after every successful read."""
+"""Called with the number of bytes after every successful read."""
 
 L = TypeVar("L")
-"""The way to one rank and back."""
+"""The connection to one rank."""
 
 
 def octets(buffer: Array) -> memoryview:
@@ -36,19 +36,19 @@ def advance(buffers: Buffers, moved: int) -> None:
 
 @dataclass(slots=True, eq=False)
 class Transfer(Generic[L]):
-    """One message on its way. Implements `Pending`.
+    """A posted message. Implements `Pending`.
 
     Attributes
     ----------
     peer
         Rank at the other end.
     sends
-        Whether it goes there, or comes from there.
+        Whether it is sent to that rank; otherwise it is received from there.
     attach
-        Called when the message's turn has come; returns what is to be moved through the link, and who judges
-        it as it comes.
+        Called when all earlier messages of the pair and direction have been moved. Returns the buffers to move, and
+        what checks them as they are received.
     link
-        The way that it takes, None until its turn has come.
+        The connection that it takes, None until `attach` was called.
     buffers
         What is still to be moved.
     """
@@ -66,53 +66,59 @@ class Transfer(Generic[L]):
         return self.link is not None and not self.buffers
 
     def begin(self, link: L) -> None:
-        """Take this way from now on."""
+        """Move through `link` from now on."""
         self.link = link
         self.buffers, self.on_received = self.attach(link)
         advance(self.buffers, 0)
 
 
-class Posts(Generic[L]):
-    """The posted messages of a rank; those of one pair and direction move one after another."""
+class PendingTransfers(Generic[L]):
+    """The posted messages of a rank that are not done; those of one pair and direction move one after another.
+
+    Attributes
+    ----------
+    transfers
+        The messages, in the order in which they were posted. To be read alone.
+    """
 
     def __init__(self) -> None:
-        self._transfers: list[Transfer[L]] = []
-
-    def __bool__(self) -> bool:
-        return bool(self._transfers)
+        self.transfers: list[Transfer[L]] = []
 
     def add(self, transfer: Transfer[L]) -> None:
-        """Put a message behind those that are there."""
-        self._transfers.append(transfer)
+        """Append a message."""
+        self.transfers.append(transfer)
 
     def clear(self) -> None:
-        """Give all messages up."""
-        self._transfers.clear()
+        """Drop all messages."""
+        self.transfers.clear()
 
     @property
     def peers(self) -> set[int]:
-        """The ranks that messages come from or go to."""
-        return {transfer.peer for transfer in self._transfers}
+        """The ranks that messages are sent to or received from."""
+        return {transfer.peer for transfer in self.transfers}
 
-    def hold(self, peer: int, sends: bool) -> bool:
-        """Whether posted messages have to go first."""
-        return any((transfer.peer, transfer.sends) == (peer, sends) for transfer in self._transfers)
+    def has_pending(self, peer: int, sends: bool) -> bool:
+        """Whether messages to (`sends`) or from rank `peer` are pending, which must be moved before any other one."""
+        return any((transfer.peer, transfer.sends) == (peer, sends) for transfer in self.transfers)
 
-    def rest(self, peer: int) -> int:
-        """Return how many bytes the message that is coming from `peer` still lacks."""
-        coming = (t for t in self._transfers if t.peer == peer and not t.sends and t.link is not None)
+    def bytes_remaining(self, peer: int) -> int:
+        """Return how many bytes of the message from `peer` that is being received are missing."""
+        coming = (t for t in self.transfers if t.peer == peer and not t.sends and t.link is not None)
         return sum(len(part) for transfer in coming for part in transfer.buffers)
 
-    def lanes(self) -> list[tuple[L, bool]]:
-        """Return the open links that messages are on, each with whether they are sent."""
-        found = {(t.peer, t.sends): (t.link, t.sends) for t in self._transfers if t.link is not None}
+    def directions(self) -> list[tuple[L, bool]]:
+        """Return the links that messages have begun to move through, each with whether they are sent."""
+        found = {(t.peer, t.sends): (t.link, t.sends) for t in self.transfers if t.link is not None}
         return [(link, sends) for link, sends in found.values() if link is not None]
 
     def advance(self, links: Mapping[int, L], move: Callable[[Transfer[L], L], bool]) -> bool:
-        """Have `move` try every message whose turn it is and whose link is open; return whether any went on."""
+        """Call `move` for every message that is the first of its pair and direction and whose link is open.
+
+        Returns whether anything was moved.
+        """
         moved = False
         held: set[tuple[int, bool]] = set()
-        for transfer in list(self._transfers):
+        for transfer in list(self.transfers):
             link = links.get(transfer.peer)
             if link is None or (transfer.peer, transfer.sends) in held:
                 continue
@@ -123,6 +129,6 @@ class Posts(Generic[L]):
             if transfer.buffers:
                 held.add((transfer.peer, transfer.sends))
             else:
-                self._transfers.remove(transfer)
+                self.transfers.remove(transfer)
                 moved = True
         return moved

@@ -24,7 +24,7 @@ from fmi_shim.transports.shm.schedules.exchange import SegmentChannel
 from fmi_shim.transports.shm.segment import Segment
 from fmi_shim.transports.shm.semaphores import Semaphore
 from fmi_shim.transports.shm.waits import PatientFraming
-from fmi_shim.transports.transfers import Buffers, OnReceived, Posts, Transfer, advance
+from fmi_shim.transports.transfers import Buffers, OnReceived, PendingTransfers, Transfer, advance
 from rendezvous.protocol import pair_name
 
 _SEND = Operation.send
@@ -70,7 +70,7 @@ class SharedMemoryChannel(PatientFraming, SegmentChannel):
         self._process = os.getpid()
         self._layout, self._memory = segment.layout, segment.memory
         self._words = memoryview(segment.memory).cast("Q")
-        self._posts: Posts[LanePair] = Posts()
+        self._pending: PendingTransfers[LanePair] = PendingTransfers()
         self._views: dict[np.dtype[Any], Array] = {}
         self._numbered: Call | None = None
         self.rounds = rounds(segment.memory, segment.layout, rank, self)
@@ -162,13 +162,15 @@ class SharedMemoryChannel(PatientFraming, SegmentChannel):
     def wait_for(self, arrival: Arrival) -> None:
         """Wait until a rank has come to a round; posted messages move meanwhile."""
         while not arrival.poll():
-            if not self._posts.advance(self._links, self._move_posted):
+            if not self._pending.advance(self._links, self._move_posted):
                 self._wait([*self._posted_ends(), arrival], arrival.peer)
 
     def differ(self, rank: int, head: bytes, mark: Mark, sequence: int) -> NoReturn:
         """Raise for a rank that is in the call of `head` where this one is, or was, in that of `mark`."""
         self._call = decode_header(mark.header).call.numbered(sequence)
-        raise self._unlike(self._links[rank], renumbered(head, sequence), renumbered(mark.header, sequence), b"")
+        raise self._mismatch_error(
+            self._links[rank], renumbered(head, sequence), renumbered(mark.header, sequence), b""
+        )
 
     def _link(self, peer: int) -> LanePair:
         return self._links[peer]
@@ -185,16 +187,16 @@ class SharedMemoryChannel(PatientFraming, SegmentChannel):
         advance(incoming, 0)
         label = 0 if target is None or not outgoing else self._label(target.peer)
         while outgoing or incoming:
-            moved = bool(self._posts) and self._posts.advance(self._links, self._move_posted)
+            moved = bool(self._pending.transfers) and self._pending.advance(self._links, self._move_posted)
             ends: list[End] = []
             peer = -1
             if target is not None and outgoing:
-                if not self._posts.hold(target.peer, sends=True):
+                if not self._pending.has_pending(target.peer, sends=True):
                     pushed = target.outlet.push(outgoing, label)
                     moved, label = moved or pushed > 0, 0 if pushed else label
                 ends, peer = [target.outlet], target.peer
             if source is not None and incoming:
-                if not self._posts.hold(source.peer, sends=False):
+                if not self._pending.has_pending(source.peer, sends=False):
                     moved |= self._pull(source, incoming, on_received)
                     self._require_same_era(source)
                 ends, peer = [*ends, source.inlet], source.peer
@@ -223,10 +225,10 @@ class SharedMemoryChannel(PatientFraming, SegmentChannel):
         That is a collective, whose round has begun. Return the news of a rank that has read all, as far as it has.
         """
         self._look()
-        self._posts.advance(self._links, self._move_posted)
+        self._pending.advance(self._links, self._move_posted)
         counts = [link.inlet.labels for link in self._links.values()]
         for peer, link in self._links.items():
-            label = 0 if self._posts.hold(peer, sends=False) else link.inlet.peek()
+            label = 0 if self._pending.has_pending(peer, sends=False) else link.inlet.peek()
             if label and (self.rounds.number - label) % _ERAS < _ERAS // 2:  # else it is from after the round
                 raise MismatchError(
                     f"rank {peer} has sent a message that rank {self.rank} in {self._call} has not received before: "
@@ -242,18 +244,18 @@ class SharedMemoryChannel(PatientFraming, SegmentChannel):
         return received > 0
 
     def _post(self, transfer: Transfer[LanePair]) -> Transfer[LanePair]:
-        self._posts.add(transfer)
-        self._posts.advance(self._links, self._move_posted)
+        self._pending.add(transfer)
+        self._pending.advance(self._links, self._move_posted)
         return transfer
 
     def progress(self, pending: Pending, wait: bool) -> bool:
         """Move what was posted, until `pending` is done if `wait` is true; return whether it is."""
         assert isinstance(pending, Transfer)  # noqa: S101 - made by this channel
-        moved = self._posts.advance(self._links, self._move_posted)
+        moved = self._pending.advance(self._links, self._move_posted)
         while wait and not pending.done:
             if not moved:
                 self._wait(self._posted_ends(), pending.peer)
-            moved = self._posts.advance(self._links, self._move_posted)
+            moved = self._pending.advance(self._links, self._move_posted)
         return pending.done
 
     def _move_posted(self, transfer: Transfer[LanePair], link: LanePair) -> bool:
@@ -263,7 +265,7 @@ class SharedMemoryChannel(PatientFraming, SegmentChannel):
 
     def _posted_ends(self) -> list[End]:
         """Return the ends that posted messages wait for."""
-        return [link.outlet if sends else link.inlet for link, sends in self._posts.lanes()]
+        return [link.outlet if sends else link.inlet for link, sends in self._pending.directions()]
 
     def _release(self, segment: Segment) -> None:
         """Give up the lock, by which others see that this rank is gone, and the views, with which the memory goes."""
@@ -271,5 +273,5 @@ class SharedMemoryChannel(PatientFraming, SegmentChannel):
         self._segment = None
         self.neighbours = None
         self._links.clear()
-        self._posts.clear()
+        self._pending.clear()
         self._views.clear()

@@ -102,5 +102,5 @@ class PatientFraming(Framing[LanePair]):
         farewell = Semaphore(segment.memory, segment.layout.farewell(peer))
         if farewell.try_wait():
             farewell.post()
-            return self._left(peer)
+            return self._left_error(peer)
         return PeerLostError(f"{self._purpose}: lost rank {peer}, whose process ended", origin=peer)

@@ -20,7 +20,7 @@ from fmi_shim.pairing import tcpunch
 from fmi_shim.pairing.handshake import PeerHello
 from fmi_shim.pairing.rendezvous_client import deadlock_report_seconds
 from fmi_shim.pairing.sockets import Poller
-from fmi_shim.transports.transfers import Buffers, OnReceived, Posts, Transfer, advance
+from fmi_shim.transports.transfers import Buffers, OnReceived, PendingTransfers, Transfer, advance
 from rendezvous.protocol import Endpoint, pair_name
 
 _DRAIN_BYTES = 1 << 16
@@ -176,8 +176,8 @@ class Connections:
         self._max_timeout = config.max_timeout
         self._streams: dict[int, Stream] = {}
         self._by_descriptor: dict[int, Stream] = {}
-        self._posts: Posts[Stream] = Posts()
-        self._poller = Poller(self._hung_up)
+        self._pending: PendingTransfers[Stream] = PendingTransfers()
+        self._poller = Poller(self._on_disconnect)
         self._process = os.getpid()
 
     def _hello(self, peer: int) -> PeerHello | None:
@@ -196,7 +196,7 @@ class Connections:
         a ring do meet, those that posted messages need are opened along with them, all ranks keeping to one
         order; where that order is not the program's, they are tried in turns.
         """
-        wanted = {peer: self._name(peer) for peer in self._posts.peers} | dict(names)
+        wanted = {peer: self._name(peer) for peer in self._pending.peers} | dict(names)
         deadline = Deadline(self._max_timeout)
         while not self._streams.keys() >= names.keys():
             missing = sorted(wanted.keys() - self._streams.keys(), key=lambda p: (max(p, self.rank), min(p, self.rank)))
@@ -228,7 +228,7 @@ class Connections:
 
     def _post(self, transfer: Transfer[Stream]) -> Transfer[Stream]:
         """Begin a transfer, as far as it goes without waiting."""
-        self._posts.add(transfer)
+        self._pending.add(transfer)
         self._advance_posted({})
         return transfer
 
@@ -262,11 +262,11 @@ class Connections:
         advance(incoming, 0)
         while outgoing or incoming:
             interest: dict[int, int] = {}
-            posted = bool(self._posts)
+            posted = bool(self._pending.transfers)
             moved = posted and self._advance_posted(interest)
-            if target is not None and outgoing and not (posted and self._posts.hold(target.peer, sends=True)):
+            if target is not None and outgoing and not (posted and self._pending.has_pending(target.peer, sends=True)):
                 moved |= self._send_some(target, outgoing, interest)
-            if source is not None and incoming and not (posted and self._posts.hold(source.peer, sends=False)):
+            if source is not None and incoming and not (posted and self._pending.has_pending(source.peer, sends=False)):
                 moved |= self._receive_some(source, incoming, on_received, interest)
             if not moved:
                 yields = self._pause(interest, yields)
@@ -279,7 +279,7 @@ class Connections:
                 return self._send_some(stream, transfer.buffers, interest)
             return self._receive_some(stream, transfer.buffers, transfer.on_received, interest)
 
-        return self._posts.advance(self._streams, move)
+        return self._pending.advance(self._streams, move)
 
     def _send_some(self, target: Stream, outgoing: Buffers, interest: dict[int, int]) -> bool:
         """Send what the connection takes; else note what to wait for."""
@@ -356,7 +356,7 @@ class Connections:
         """Return the error for a connection that broke in the middle of a transfer."""
         return self._ended(stream)
 
-    def _hung_up(self, descriptor: int) -> None:
+    def _on_disconnect(self, descriptor: int) -> None:
         """Ignore the end of a connection that is not waited for: a C++ rank leaves without a word."""
 
     def _close_streams(self) -> None:
@@ -368,5 +368,5 @@ class Connections:
             else:
                 stream.close()
         self._streams.clear()
-        self._posts.clear()
+        self._pending.clear()
         self._by_descriptor.clear()

@@ -21,7 +21,7 @@ from fmi_shim.pairing.rendezvous_client import RendezvousClient
 from fmi_shim.transports.framing import Framing
 from fmi_shim.transports.tcp import schedules
 from fmi_shim.transports.tcp.connections import Connections, Stream, yields_spent
-from fmi_shim.transports.transfers import Buffers, Transfer, advance, octets
+from fmi_shim.transports.transfers import Buffers, advance, octets
 from rendezvous.protocol.messages import Abort
 from rendezvous.protocol.waiting import MAX_COUNTS, Awaited, Counts, Waiting, describe, pack_counts
 
@@ -57,100 +57,72 @@ class FramedChannel(Connections, Framing[Stream]):
 
     def begin(self, call: Call, sequence: int) -> None:
         """Make the call the one that messages are compared with, unless a connected rank has failed meanwhile."""
-        self._expect(call.numbered(sequence))
+        self._call = call.numbered(sequence)
+        self._heads = {}
         self._poller.check()
 
-    def send(self, buffer: Array, dst: int) -> None:
-        """Send a header and all of `buffer`, at once where the kernel takes it."""
-        rest = self._send_at_once(buffer, dst)
-        if rest is None:
-            super().send(buffer, dst)
-        elif rest:
-            self._move(self._streams[dst], rest, None, [])
-
-    def recv(self, buffer: Array, src: int) -> None:
-        """Fill `buffer` with the payload of a message of the running call."""
-        if not self._receive_expected(buffer, src):
-            super().recv(buffer, src)
-
-    def sendrecv(self, outgoing: Array, dst: int, incoming: Array, src: int) -> None:
-        """Send and receive at the same time; what the kernel takes at once goes first."""
-        rest = self._send_at_once(outgoing, dst) if src in self._streams else None
-        if rest is None:
-            super().sendrecv(outgoing, dst, incoming, src)
-        elif rest:
-            source = self._streams[src]
-            buffers, judge = self._expected(source, octets(incoming))
-            self._move(self._streams[dst], rest, source, buffers, judge)
-        else:
-            self.recv(incoming, src)
-
-    def isend(self, buffer: Array, dst: int) -> Transfer[Stream]:
-        """Begin to send a header and all of `buffer`, at once where the kernel takes it."""
-        rest = self._send_at_once(buffer, dst, Kind.data if buffer.nbytes <= _SHORT_BYTES else Kind.posted)
-        if rest is None:
-            return super().isend(buffer, dst)
-        if rest:
-            return self._post(Transfer(dst, True, lambda stream: (rest, None)))
-        return Transfer(dst, True, lambda stream: ([], None), self._streams[dst])
-
-    def _send_at_once(self, buffer: Array, dst: int, kind: Kind = Kind.data) -> Buffers | None:
-        """Send a message, if nothing is in its way, as far as the kernel takes it; return the rest, None for all."""
+    def _send_now(self, buffer: Array, dst: int, src: int | None = None, posted: bool = False) -> Buffers | None:
         stream = self._streams.get(dst)
-        if stream is None or stream.ended or self._posts:
+        if stream is None or stream.ended or self._pending.transfers or (src is not None and src not in self._streams):
             return None
-        message: Buffers
+        size = buffer.nbytes
         try:
-            if buffer.nbytes <= _SHORT_BYTES:
-                message = [memoryview(self._head(buffer.nbytes, kind) + buffer.tobytes())]
+            if size <= _SHORT_BYTES:
+                head = self._heads.get(size) or self._head(size)
+                message: Buffers = [memoryview(head + buffer.tobytes())]
                 sent = stream.socket.send(message[0])
             else:
-                message = [memoryview(self._head(buffer.nbytes, kind)), octets(buffer)]
+                head = self._head(size, Kind.posted if posted else Kind.data)
+                message = [memoryview(head), octets(buffer)]
                 sent = stream.socket.sendmsg(message)
         except BlockingIOError:
             return None
         except ConnectionError:
             raise self._broken(stream) from None
         stream.sent += 1
+        if sent == len(head) + size:
+            return []
         advance(message, sent)
-        stream.in_message = bool(message)
+        stream.in_message = True
         return message
 
-    def _receive_expected(self, buffer: Array, src: int) -> bool:
-        """Receive the message that is expected; return False with nothing taken where it may be another one."""
+    def _receive_now(self, buffer: Array, src: int) -> bool:
         stream = self._streams.get(src)
-        if stream is None or stream.backlog or stream.ended or self._posts:
+        if stream is None or stream.backlog or stream.ended or self._pending.transfers:
             return False
-        receive = self._receive_short if buffer.nbytes <= _SHORT_BYTES else self._receive_long
-        return receive(stream, self._head(buffer.nbytes), octets(buffer))
+        size = buffer.nbytes
+        head = self._heads.get(size) or self._head(size)
+        if size <= _SHORT_BYTES:
+            return self._receive_short(stream, head, buffer)
+        return self._receive_long(stream, head, octets(buffer))
 
-    def _receive_short(self, stream: Stream, head: bytes, payload: memoryview) -> bool:
-        whole = len(head) + len(payload)
-        message = self._await(stream, stream.socket.recv, whole, payload)
+    def _receive_short(self, stream: Stream, head: bytes, buffer: Array) -> bool:
+        whole = len(head) + buffer.nbytes
+        message = self._await(stream, stream.socket.recv, whole, 0)
         if len(message) != whole or not message.startswith(head):
             stream.push_back(message)
             return False
-        payload[:] = memoryview(message)[len(head) :]
+        octets(buffer)[:] = memoryview(message)[len(head) :]
         stream.received += 1
         return True
 
     def _receive_long(self, stream: Stream, head: bytes, payload: memoryview) -> bool:
-        came = bytearray(len(head))
-        received = self._await(stream, stream.socket.recvmsg_into, [memoryview(came), payload], payload)[0]
+        found = bytearray(len(head))
+        space = [memoryview(found), payload]
+        received = self._await(stream, stream.socket.recvmsg_into, space, yields_spent(payload))[0]
         seen = received - len(head)
-        if came[KIND_AT] == Kind.posted:
-            came[KIND_AT] = Kind.data
-        if seen < 0 or came != head:
-            stream.push_back(bytes(came + payload[: max(0, seen)])[:received])
+        if found[KIND_AT] == Kind.posted:
+            found[KIND_AT] = Kind.data
+        if seen < 0 or found != head:
+            stream.push_back(bytes(found + payload[: max(0, seen)])[:received])
             return False
         if seen < len(payload):
             self._move(None, [], stream, [payload[seen:]])
         stream.received += 1
         return True
 
-    def _await(self, stream: Stream, receive: Callable[[A], T], space: A, payload: memoryview) -> T:
-        """Return what `receive`, given `space`, returns as soon as something of a message is there."""
-        yields = yields_spent(payload)
+    def _await(self, stream: Stream, receive: Callable[[A], T], space: A, yields: int) -> T:
+        """Return what `receive(space)` returns as soon as there is something to receive; see `yields_spent`."""
         while True:
             try:
                 return receive(space)
@@ -194,7 +166,7 @@ class FramedChannel(Connections, Framing[Stream]):
 
     def _suspect(self, interest: dict[int, int], turn: int) -> None:
         """Where one rank is waited for, look whether it waits for this one, too, and tell the server of it."""
-        if len(interest) > 1 or self._posts:
+        if len(interest) > 1 or self._pending.transfers:
             return
         ((descriptor, events),) = interest.items()
         stream = self._by_descriptor[descriptor]
@@ -222,7 +194,7 @@ class FramedChannel(Connections, Framing[Stream]):
     def _meeting(self, peer: int) -> Waiting | None:
         """Return what to tell the server of a wait for a connection."""
         self._waits += 1
-        return None if self._posts else self._waiting(peer, Awaited.connecting)
+        return None if self._pending.transfers else self._waiting(peer, Awaited.connecting)
 
     def _waiting(self, peer: int, awaited: Awaited) -> Waiting | None:
         if len(self._streams) > MAX_COUNTS:
@@ -241,7 +213,7 @@ class FramedChannel(Connections, Framing[Stream]):
         if found.kind is Kind.data and count < HEADER_BYTES + 8 * (found.dimensions or 0) + found.length:
             raise self._deadlock(stream, found.call, Awaited.receiving)
 
-    def _noted(self, source: Stream, call: Call, received: int, blocking: bool) -> None:
+    def _on_wait_notice(self, source: Stream, call: Call, received: int, blocking: bool) -> None:
         """Raise if `source` and this rank wait for each other."""
         if blocking and received == source.sent:
             raise self._deadlock(source, call, Awaited.sending)
@@ -253,12 +225,12 @@ class FramedChannel(Connections, Framing[Stream]):
         ]
         return MismatchError(describe(circle), origin=self.rank)
 
-    def _hung_up(self, descriptor: int) -> None:
+    def _on_disconnect(self, descriptor: int) -> None:
         """Find out how a connection ended that is not waited for: in peace, or as everybody's error."""
         stream = self._by_descriptor[descriptor]
         self._poller.remove(descriptor)
         stream.drain()
-        end = decode_termination(stream.backlog[self._posts.rest(stream.peer) :], stream.peer)
+        end = decode_termination(stream.backlog[self._pending.bytes_remaining(stream.peer) :], stream.peer)
         if isinstance(end, Abort):
             raise self._abort_error(end)
         if end is None:
@@ -276,7 +248,7 @@ class FramedChannel(Connections, Framing[Stream]):
     def _broken(self, stream: Stream) -> FmiError:
         """Look for the reason among what came before the connection broke."""
         stream.drain()
-        end = decode_termination(stream.backlog[self._posts.rest(stream.peer) :], stream.peer)
+        end = decode_termination(stream.backlog[self._pending.bytes_remaining(stream.peer) :], stream.peer)
         if isinstance(end, Abort):
             return self._abort_error(end)
         if stream.in_message:

@@ -135,7 +135,7 @@ def test_posted_messages_arrive_in_turn_though_the_kernel_takes_only_the_first(p
         (b"GET / HTTP/1.1\r\nHost: someone else\r\n\r\n", "no valid frame"),
     ],
 )
-def test_another_message_of_any_length_is_told(pair: Pair, sent: bytes, expected: str) -> None:
+def test_another_message_of_any_length_is_peer_error(pair: Pair, sent: bytes, expected: str) -> None:
     pair.begin(1)
     pair.theirs.sendall(sent)
     with pytest.raises(MismatchError, match=expected):
@@ -143,7 +143,7 @@ def test_another_message_of_any_length_is_told(pair: Pair, sent: bytes, expected
 
 
 @pytest.mark.parametrize(("last", "expected"), [(b"", "lost rank 1"), (goodbye_frame(), "rank 1 has left")])
-def test_the_end_instead_of_a_short_message_is_told(pair: Pair, last: bytes, expected: str) -> None:
+def test_the_end_instead_of_a_short_message_is_peer_error(pair: Pair, last: bytes, expected: str) -> None:
     pair.begin(1)
     pair.theirs.sendall(last)
     pair.theirs.close()
