@@ -1,12 +1,12 @@
-# The project's commands; each sets up what it needs in .venv first.
+# The project's commands. Each first installs what it needs into .venv.
 #
 #   make demo      the main job: redshifts of real galaxies over four emulated Lambdas
 #   make test      all tests
-#   make lint      formatting, style, types, and the house's import rules
-#   make bench     the figures of the README's table, collectives beside gloo and OpenMPI, a thousand ranks
+#   make lint      formatting, style, types, and the import contracts
+#   make bench     the figures of the README's table, collectives compared with gloo and OpenMPI, a thousand ranks
 #   make coverage  all tests again, with the branches that they cover, in subprocesses too
 #   make mutants   small mistakes made in the pure modules, and how many of them the tests notice
-#   make clean     remove what the other targets made
+#   make clean     remove everything that the other targets created
 #
 # PYTHON chooses the interpreter of a new .venv: make test PYTHON=python3.13
 

@@ -1,4 +1,4 @@
-"""Estimate pi on all ranks: each throws its own darts, one allreduce adds up the hits, and every rank knows pi."""
+"""Estimate pi by Monte Carlo: each rank draws its own points, and one allreduce adds up the hits on every rank."""
 
 import os
 

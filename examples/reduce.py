@@ -1,4 +1,4 @@
-"""The smallest FMI program: every rank gives a number and a list, rank 0 gets their sums."""
+"""The smallest FMI program: every rank contributes a number and a list, and rank 0 receives the sums."""
 
 import os
 

@@ -1,7 +1,7 @@
 """Partitions in the published format, and the command that renders the held-out galaxies into partitions.
 
 A partition is a torch ``TensorDataset`` of images float32 [n, 5, 32, 32], magnitudes float64 [n, 5] and redshifts
-float64 [n]: 20,528 bytes a galaxy, saved by ``torch.save`` as ``1.pt``, ``2.pt``, … Reading one never
+float64 [n]: 20,528 bytes per galaxy, saved by ``torch.save`` as ``1.pt``, ``2.pt``, … Reading one never
 runs code from the file: unpickling is ``weights_only`` and allows tensors and `TensorDataset` alone.
 """
 

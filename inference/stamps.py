@@ -123,7 +123,7 @@ def compute_appearance(photometry: Photometry) -> Appearance:
 
 
 def render_noiseless(photometry: Photometry) -> Images:
-    """Render the galaxies without noise, nanomaggies a pixel, float32 [n, 5, 32, 32].
+    """Render the galaxies without noise, nanomaggies per pixel, float32 [n, 5, 32, 32].
 
     Each band of each stamp sums to the galaxy's observed flux: it is scaled by the flux outside the stamp.
     """
