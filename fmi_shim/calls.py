@@ -14,6 +14,7 @@ import numpy as np
 from fmi_shim.channel import Channel
 from fmi_shim.errors import BrokenCommunicatorError, FmiError
 from fmi_shim.frames import Call, Operation
+from fmi_shim.log import log_failure
 from fmi_shim.operators import ReduceFunction
 from fmi_shim.payload import combine_of
 from fmi_shim.selection.policy import Hint
@@ -202,6 +203,7 @@ class Calls:
         """Tell the other ranks of `error`, and refuse all further calls."""
         if self._failure is None:
             self._end(error)
+            log_failure(self._rank, error)
             self._channels.fail(error)
 
     def abandon(self, error: BaseException) -> None:
@@ -211,6 +213,7 @@ class Calls:
             if not isinstance(error, FmiError):
                 what = f"{type(error).__name__}: {error}".rstrip(": ")
                 error = FmiError(f"rank {self._rank} raised {what}, in its own code between two calls", self._rank)
+            log_failure(self._rank, error)
             self._channels.fail(error)
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ from numpy import ndarray
 from fmi_shim.config import load
 from fmi_shim.frames import Operation
 from fmi_shim.lifecycle import Membership
+from fmi_shim.log import configure_log
 from fmi_shim.operators import Array, ReduceFunction
 from fmi_shim.payload import Payload, pack, pack_operand, pack_out, pack_template
 from fmi_shim.requests import Request
@@ -82,6 +83,7 @@ class Communicator(Membership):
         require_rank("peer_id", peer_id, num_peers)
         require_integer("faas_memory", faas_memory, 1, 2**31 - 1)
         require_name("comm_name", comm_name, num_peers)
+        configure_log()
         self._join(peer_id, num_peers, load(config_path), comm_name, faas_memory)
 
     def barrier(self) -> None:

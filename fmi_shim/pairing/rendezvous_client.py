@@ -241,6 +241,7 @@ class RendezvousClient:
             else:
                 self.poller.add(self._control.descriptor, select.POLLIN, self._on_message)
                 self._known = True
+                _log.debug("rank %d: registered with the rendezvous server %s", self._rank, self._server)
         return self._control
 
     def check_errors(self, seconds: float) -> bool:
@@ -341,10 +342,10 @@ class PeerConnect:
 
     def close(self) -> None:
         """Close what was opened on the way, and tell the server that this rank no longer listens."""
-        self.punch.close()
+        self.client.withdraw(self.punch.peer)
         if self.probe is not None:
             self.probe.close()
-        self.client.withdraw(self.punch.peer)
+        self.punch.close()
 
     def _report_wait(self) -> None:
         """Report which rank this one waits for: the server may find a deadlock."""
@@ -381,9 +382,9 @@ class PeerConnect:
     def _handle(self, message: Message) -> None:
         match message:
             case Introduction(peer, endpoints, ticket) if peer == self.punch.peer:
-                self.punch.connect_to(endpoints)
                 self.relay_ticket = ticket
                 self.relay_at = time.monotonic() + self._direct_seconds() if any(ticket) else math.inf
+                self.punch.connect_to(endpoints)
             case ProbeRequest(peer, ticket) if peer == self.punch.peer:
                 self._open_probe(ticket)
             case PeerEnded(peer) if peer == self.punch.peer:

@@ -70,7 +70,7 @@ class ChannelSelector:
             task = Task(Pattern.of(call.operation), _known_bytes(call), self._place.size, keeps_order(call.operator))
             name = choose(self._names, task, self._place.config.model, self._memory_mib, self.hint)
         if name not in self._opened:
-            self._opened[name] = TRANSPORTS[name].open(self._place)
+            self._opened[name] = self._open(name)
         return self._opened[name]
 
     def _try_shared_memory(self) -> None:
@@ -78,11 +78,16 @@ class ChannelSelector:
         self._undecided = False
         name = ChannelName.SharedMemory
         try:
-            self._opened[name] = TRANSPORTS[name].open(self._place)
+            self._opened[name] = self._open(name)
         except ConfigError as error:
-            _log.info("fast channels: no shared memory: %s", error)
+            _log.info("rank %d: does not use shared memory: %s", self._place.rank, error)
         else:
             self._names = (*self._names, name)
+
+    def _open(self, name: ChannelName) -> Channel:
+        channel = TRANSPORTS[name].open(self._place)
+        _log.info("rank %d: opened channel %s of %r", self._place.rank, name.value, self._place.comm_name)
+        return channel
 
     def fail(self, error: BaseException) -> None:
         """Report `error` to the other ranks, where a channel can, and close all channels."""

@@ -288,7 +288,8 @@ def _decoded(kind: int, body: bytes) -> Message:
     if kind == Register.kind:
         return Register(decode_registration(body[PROOF_BYTES:]), body[:PROOF_BYTES])
     if kind == Welcome.kind:
-        return Welcome(decode_endpoint(body[:ADDRESS_BYTES]), _exactly(body[ADDRESS_BYTES:], PROOF_BYTES))
+        proof = _exactly(body[ADDRESS_BYTES:], PROOF_BYTES)
+        return Welcome(decode_endpoint(body[:ADDRESS_BYTES]), proof)
     if kind == Announce.kind:
         peer, port = _ANNOUNCE.unpack(body)
         if port == 0:
@@ -301,8 +302,8 @@ def _decoded(kind: int, body: bytes) -> Message:
         if not addresses or len(addresses) > MAX_ENDPOINTS * ADDRESS_BYTES:
             raise ProtocolError(f"expected 1 to {MAX_ENDPOINTS} addresses, {len(addresses)} bytes came")
         starts = range(0, len(addresses), ADDRESS_BYTES)
-        endpoints = tuple(decode_endpoint(addresses[start : start + ADDRESS_BYTES]) for start in starts)
-        return Introduction(_PEER.unpack_from(body)[0], endpoints, ticket)
+        endpoints = [decode_endpoint(addresses[start : start + ADDRESS_BYTES]) for start in starts]
+        return Introduction(_PEER.unpack_from(body)[0], tuple(endpoints), ticket)
     if kind == Withdraw.kind:
         return Withdraw(*_PEER.unpack(body))
     if kind == Abort.kind:
