@@ -31,24 +31,25 @@ _PRELOADED = ("numpy", "fmi_shim.communicator")
 
 
 class LocalCloud:
-    """A context manager within which there is an AWS endpoint on this machine.
+    """An AWS endpoint and a rendezvous server on this machine, as a context manager.
 
-    Everything runs in one thread with an event loop; functions run in processes of their own. Nothing is left
-    behind at the end, even when this process is killed.
+    Everything runs on an event loop in one thread; functions run in processes of their own. No process and no
+    temporary file remains at the end, even if this process is killed.
 
     Parameters
     ----------
     port
-        The endpoint's port; 0 takes a free one.
+        The endpoint's port; 0 selects a free one.
     preload
         Modules to import before functions start, besides numpy and fmi_shim, such as ``torch``.
     settings
-        How functions are run.
+        How functions run.
     host
-        The IPv4 address that endpoint and rendezvous server listen on. Whoever reaches it can run programs here.
+        The IPv4 address that endpoint and rendezvous server listen on. Anybody who can connect to it can run
+        programs on this machine.
     state
-        A folder in which buckets, functions, state machines and logs outlive this cloud, even when this process is
-        killed. Without one, they are gone at the end.
+        The folder that keeps buckets, functions, state machines and logs, even if this process is killed. Without
+        one, they are deleted at the end.
 
     Attributes
     ----------
@@ -57,7 +58,7 @@ class LocalCloud:
     rendezvous
         ``host:port`` for ``FMI_RENDEZVOUS``.
     notes
-        What cannot be emulated on this machine, a sentence each.
+        One sentence for each feature that this machine does not support.
     """
 
     def __init__(
@@ -83,13 +84,13 @@ class LocalCloud:
         Raises
         ------
         PortInUseError
-            When the endpoint's port is taken.
+            When the endpoint's port is in use.
         AddressNotAvailableError
-            When the host is no address of this machine.
+            When the host is not an address of this machine.
         EmulatorError
             When the runtime client is not installed.
         StateError
-            When the folder for the state cannot be used.
+            When the state folder cannot be used.
         """
         check_installed(self._settings.runtime_client)
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
@@ -109,22 +110,22 @@ class LocalCloud:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Stop everything and wait until it is gone."""
+        """Stop everything and wait until it has ended."""
         try:
             self._call(self._close())
         finally:
             self._stop_loop()
 
     def stop_functions(self) -> None:
-        """End every running function at once; their callers get an error."""
+        """Kill every running function; their callers receive an error."""
         self._loop.call_soon_threadsafe(self._sandboxes.kill_all)
 
     def s3_requests(self) -> dict[str, int]:
-        """Return how many S3 requests there have been, by HTTP method."""
+        """Return the number of S3 requests so far, by HTTP method."""
         return dict(self._gateway.s3.requests)
 
     def executions(self) -> Sequence[ExecutionRecord]:
-        """Return the state machines' executions as they stand, the last one to begin first."""
+        """Return the executions of all state machines, newest first."""
 
         async def read() -> Sequence[ExecutionRecord]:
             return self._gateway.step_functions.executions()
@@ -136,15 +137,15 @@ class LocalCloud:
             # When this process is killed, it is the zygote's keeper that removes this folder.
             scratch = Path(tempfile.mkdtemp(prefix="fmi-emulator-"))
             started.callback(shutil.rmtree, scratch, ignore_errors=True)
-            # What is refused is refused before anything runs.
+            # An unusable state folder is reported before any process starts.
             state = StateFolder(self._state_path or scratch / "state", lasting=self._state_path is not None)
             started.callback(state.close)
             self._sandboxes = ProcessSandboxes(scratch, (*_PRELOADED, *self._preload))
             await self._sandboxes.start()
             started.push_async_callback(self._sandboxes.close)
             if (reason := self._sandboxes.cpu_shares_missing) is not None:
-                self.notes.append(f"CPU shares are not enforced here, every function may use every core: {reason}")
-            # Moto takes as long to import as the zygote takes to get ready: on two cores, the one hides the other.
+                self.notes.append(f"CPU shares are not enforced, every function may use every core: {reason}")
+            # Importing moto takes as long as starting the zygote: on two cores, both run in parallel.
             from emulator.aws.gateway.app import Gateway
             from emulator.aws.logs.core import LogStore
             from emulator.page.phases import PhaseLog

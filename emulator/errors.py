@@ -1,4 +1,4 @@
-"""Every error the emulator raises on purpose."""
+"""The errors that the emulator raises."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -6,46 +6,49 @@ from types import MappingProxyType
 
 
 class EmulatorError(Exception):
-    """A run or a command cannot go on; the message says why and what to do."""
+    """A run or a command failed; the message states the cause and what to do."""
 
 
 class PortInUseError(EmulatorError):
-    """A port that was asked for is taken."""
+    """The requested port is in use."""
 
     def __init__(self, what: str, host: str, port: int) -> None:
         super().__init__(
-            f"{what}: port {port} on {host} is in use; stop the program that holds it or choose another port"
+            f"{what}: port {port} on {host} is in use; stop the program that uses it or choose another port"
         )
 
 
 class AddressNotAvailableError(EmulatorError):
-    """An address to listen on belongs to another machine."""
+    """The address to listen on is not one of this machine."""
 
     def __init__(self, host: str) -> None:
-        super().__init__(f"{host} is no address of this machine; 127.0.0.1 is for this machine alone, 0.0.0.0 for all")
+        super().__init__(
+            f"{host} is not an address of this machine; use 127.0.0.1 to accept connections from this machine only, "
+            "0.0.0.0 from all"
+        )
 
 
 class StateError(EmulatorError):
-    """The folder for the state cannot be used."""
+    """The state folder cannot be used."""
 
 
 class SandboxError(EmulatorError):
-    """The sandboxes cannot be started."""
+    """The sandboxes cannot start."""
 
 
 class ApiError(EmulatorError):
-    """An AWS API call that is refused, with the code AWS gives it.
+    """An AWS API call failed, with AWS's error code.
 
     Parameters
     ----------
     code
         AWS's exception name, such as ``ResourceNotFoundException``.
     status
-        The HTTP status that AWS answers with.
+        The HTTP status of AWS's response.
     message
-        The text for the caller.
+        The message for the caller.
     details
-        What else AWS's answer has.
+        Further members of AWS's response.
     """
 
     def __init__(

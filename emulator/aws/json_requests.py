@@ -1,4 +1,4 @@
-"""What is in a request: a body of limited size, a JSON object, whole numbers in texts."""
+"""Parsing of requests: a body of limited size, a JSON object, whole numbers in strings."""
 
 import json
 import re
@@ -9,13 +9,13 @@ from aiohttp import web
 
 from emulator.errors import ApiError
 
-# As many digits as a database's number has, and Python reads in no time.
+# SQLite stores 64-bit integers; longer strings would also take long to convert.
 _MOST_DIGITS = 18
 _ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 async def read_body(request: web.BaseRequest, limit: int) -> bytes:
-    """Read a body up to a limit, and at most a piece beyond it; the rest is read too, but not kept."""
+    """Read a body; return its first `limit` bytes and at most one more chunk, and discard the rest."""
     body = bytearray()
     async for chunk in request.content.iter_any():
         if len(body) <= limit:
@@ -24,33 +24,33 @@ async def read_body(request: web.BaseRequest, limit: int) -> bytes:
 
 
 def json_object(content: bytes) -> dict[str, Any]:
-    """Return the JSON object that a body is, an empty one for an empty body.
+    """Parse a body as a JSON object; an empty body is an empty object.
 
     Raises
     ------
     ApiError
-        SerializationException when it is something else, or has a text that is no Unicode.
+        SerializationException when it is not a JSON object, or contains a lone surrogate.
     """
     try:
-        body = json.loads(content or b"{}", parse_constant=_refuse)
+        body = json.loads(content or b"{}", parse_constant=_reject_constant)
         if _ESCAPED_SURROGATE.search(content):
-            # Half a surrogate pair can be written in JSON, but not be kept.
+            # JSON can escape half a surrogate pair, but UTF-8 cannot encode it.
             json.dumps(body, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
-        raise _no_object(f"Could not parse request body into json: {error}") from None
+        raise _serialization_error(f"Could not parse request body into json: {error}") from None
     if not isinstance(body, dict):
-        raise _no_object(f"the request is {type(body).__name__}, expected a JSON object")
+        raise _serialization_error(f"the request body must be a JSON object, got {type(body).__name__}")
     return body
 
 
 def whole_number(text: str) -> int | None:
-    """Return the number from 0 that a text writes out in digits; None when it is none, or absurdly long."""
+    """Parse a non-negative decimal integer of at most 18 digits; return None for any other string."""
     return int(text) if text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS else None
 
 
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")
+def _reject_constant(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
 
 
-def _no_object(message: str) -> ApiError:
+def _serialization_error(message: str) -> ApiError:
     return ApiError("SerializationException", HTTPStatus.BAD_REQUEST, message)

@@ -1,4 +1,4 @@
-"""AWS's numbers for Lambda and Step Functions, each from their documentation's pages of quotas, read 2026."""
+"""AWS's quotas for Lambda and Step Functions, from the quota pages of their documentation as of 2026."""
 
 MIB = 1024 * 1024
 
@@ -14,20 +14,20 @@ DEFAULT_MEMORY_MB = 128
 EPHEMERAL_STORAGE_MB = range(512, 10_241)
 DEFAULT_EPHEMERAL_STORAGE_MB = 512
 CONCURRENT_EXECUTIONS = 1000
-# Reservations must leave so many for the functions without one.
+# Reservations must leave this many for functions without a reservation.
 UNRESERVED_EXECUTIONS = 100
 MB_PER_VCPU = 1769
-# Of one execution environment.
+# Per execution environment.
 FILE_DESCRIPTORS = 1024
 MAX_VCPUS = 6
 
-# An event whose function failed is tried again after these waits.
+# Delays before the retries of an event whose function failed.
 ASYNC_RETRY_DELAYS_S = (60.0, 120.0)
 
-# The init phase is cut off after ten seconds.
+# Limit of the init phase.
 INIT_S = 10.0
 
-# Variables of a function, as JSON.
+# A function's variables, as JSON.
 ENVIRONMENT_BYTES = 4096
 
 ZIPPED_CODE_BYTES = 50 * MIB
@@ -40,12 +40,12 @@ LOG_TAIL_BYTES = 4096
 # A CloudWatch Logs event: 256 KB less 26 bytes of overhead.
 LOG_EVENT_BYTES = 256 * 1024 - 26
 
-# Step Functions: what a state takes and gives, what a definition may have, and how long a history may be.
+# Step Functions: input and output of a state, size of a definition, length of a history.
 STATE_DATA_BYTES = 256 * 1024
 DEFINITION_BYTES = MIB
 HISTORY_EVENTS = 25_000
 EXPRESS_TIMEOUT_S = 300
-# AWS keeps what has ended for 90 days; this many fit into memory.
+# AWS keeps ended executions for 90 days; this many fit into memory.
 EXECUTIONS_KEPT = 1000
 # Iterations of an inline Map that AWS runs at once, and child executions of a distributed one.
 INLINE_MAP_CONCURRENCY = 40
@@ -56,7 +56,7 @@ REGION = "us-east-1"
 
 
 def vcpus(memory_mb: int) -> int:
-    """Whole vCPUs that a memory size buys: one per 1769 MB, at least one and at most six.
+    """Return the number of vCPUs of a memory size: one per 1769 MB, from 1 to 6.
 
     Parameters
     ----------

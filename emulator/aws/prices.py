@@ -15,14 +15,14 @@ from fmi_shim.prices import (
 )
 
 FREE_TMP_MB = 512
-# What an EXPRESS execution is charged for at least: so much memory, in steps of so much time.
+# The minimum charge of an EXPRESS execution: memory, and the granularity of time.
 EXPRESS_MEMORY_MB = 64
 EXPRESS_STEP_MS = 100
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a run costs, USD.
+    """The cost of a run, USD.
 
     Parameters
     ----------
@@ -43,19 +43,19 @@ class Cost:
 
     @property
     def total(self) -> float:
-        """All of it."""
+        """The sum."""
         return self.compute + self.requests + self.storage + self.orchestration
 
 
 def invocation_usd(memory_mb: int, billed_ms: int, tmp_mb: int = FREE_TMP_MB) -> float:
-    """Return the price of one invocation's time: memory, and /tmp above the 512 MB that are free.
+    """Return the price of one invocation's duration: memory, and /tmp above the free 512 MB.
 
     Parameters
     ----------
     memory_mb, tmp_mb
         The function's memory and /tmp, MB.
     billed_ms
-        Billed time, ms.
+        Billed duration, ms.
     """
     seconds = billed_ms / 1000
     memory_gb, extra_tmp_gb = memory_mb / 1024, max(0, tmp_mb - FREE_TMP_MB) / 1024
@@ -65,7 +65,7 @@ def invocation_usd(memory_mb: int, billed_ms: int, tmp_mb: int = FREE_TMP_MB) ->
 def s3_usd(requests_by_method: dict[str, int]) -> float:
     """Return the price of S3 requests: PUT and POST at one price, GET and HEAD at another, DELETE free.
 
-    A listing is a GET on the wire but costs as much as a PUT: counted as a GET it is 0.0005 cents short.
+    A listing is an HTTP GET but costs as much as a PUT; it is counted as a GET, 0.0005 cents too low.
     """
     writes = requests_by_method.get("PUT", 0) + requests_by_method.get("POST", 0)
     reads = requests_by_method.get("GET", 0) + requests_by_method.get("HEAD", 0)
@@ -80,7 +80,7 @@ def step_functions_usd(transitions: int, express_ms: Sequence[float] = ()) -> fl
     transitions
         States entered in STANDARD executions, and retries.
     express_ms
-        The durations of the EXPRESS executions, ms. Each is taken to need 64 MB, the least that is charged.
+        Durations of the EXPRESS executions, ms. Each is assumed to need 64 MB, the minimum charge.
     """
     steps = sum(math.ceil(duration / EXPRESS_STEP_MS) for duration in express_ms)
     gb_seconds = steps * EXPRESS_STEP_MS / 1000 * EXPRESS_MEMORY_MB / 1024

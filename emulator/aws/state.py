@@ -1,4 +1,4 @@
-"""The folder with all that the emulator keeps: one owner at a time, a version mark, and a database."""
+"""The state folder: a lock for one owner at a time, a format version, and a database."""
 
 import fcntl
 import os
@@ -9,51 +9,50 @@ from pathlib import Path
 
 from emulator.errors import StateError
 
-# The mark is the file that is locked, too; what it holds is the version of all that lies beside it.
-_MARK = "fmi-emulator-state"
+# The file that is locked; its content is the version of the format.
+_LOCK_FILE = "fmi-emulator-state"
 _VERSION = "1"
 _DATABASE = "state.db"
-_TAKEN_ANEW = {_MARK}
 _CACHE_KIB = 32 * 1024
 
 
 class StateFolder:
-    """A folder of state, held until `close` or until the process ends.
+    """A folder of state, locked until `close` or until the process ends.
 
-    What was committed to the database survives a kill of the process, as do files that were written. A power cut may
-    take the last seconds: nothing is forced to the disk but the database's own order of writes.
+    Commits to the database and written files survive a kill of the process. A power cut may lose the last seconds:
+    there is no fsync beyond what keeps the database consistent.
 
     Parameters
     ----------
     path
-        The folder; it is made when there is none.
+        The folder; created if missing.
     lasting
-        Whether the folder outlives the process. If not, the database is a temporary one and lies nowhere in it.
+        Whether the folder outlives the process. If not, the database is a temporary one outside the folder.
 
     Attributes
     ----------
     database
-        The connection, in autocommit mode; use it in the thread that made it.
+        The connection, in autocommit mode; use it only in the thread that created it.
 
     Raises
     ------
     StateError
-        When the folder is another process's, is no state folder, has another version, or is damaged.
+        When another process uses the folder, or it is not a state folder, has another version, or is damaged.
     """
 
     def __init__(self, path: Path, *, lasting: bool) -> None:
         self.path = path
-        self._mark = self._take()
+        self._lock = self._acquire_lock()
         try:
             self._check_version()
             self.database = self._open_database(lasting=lasting)
         except BaseException:
-            os.close(self._mark)
+            os.close(self._lock)
             raise
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Commit all that happens within, or nothing."""
+        """Run the block as one transaction: commit at its end, roll back if it raises."""
         self.database.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -63,55 +62,56 @@ class StateFolder:
         self.database.execute("COMMIT")
 
     def folder(self, name: str) -> Path:
-        """Return a folder within, made when there is none."""
+        """Return a subfolder; create it if missing."""
         folder = self.path / name
         folder.mkdir(exist_ok=True)
         return folder
 
     def close(self) -> None:
-        """Close the database and let others take the folder."""
+        """Close the database and unlock the folder."""
         self.database.close()
-        os.close(self._mark)
+        os.close(self._lock)
 
     def damaged(self, what: str) -> StateError:
-        """Return the error for a folder whose content does not fit together."""
+        """Return the error for a folder whose content is inconsistent."""
         return StateError(
-            f"the state in {self.path} is damaged: {what}; restore the folder from a copy, or begin with a new one"
+            f"the state in {self.path} is damaged: {what}; restore the folder from a copy, or start with a new one"
         )
 
-    def _take(self) -> int:
+    def _acquire_lock(self) -> int:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            foreign = sorted(entry.name for entry in self.path.iterdir() if entry.name not in _TAKEN_ANEW)
-            if foreign and not (self.path / _MARK).exists():
+            foreign = sorted(entry.name for entry in self.path.iterdir() if entry.name != _LOCK_FILE)
+            if foreign and not (self.path / _LOCK_FILE).exists():
                 raise StateError(
-                    f"{self.path} is no state folder of fmi-emulator, it has {foreign[0]!r}; give a new or empty folder"
+                    f"{self.path} is not a state folder of fmi-emulator: it contains {foreign[0]!r}; "
+                    "give a new or empty folder"
                 )
-            mark = os.open(self.path / _MARK, os.O_RDWR | os.O_CREAT, 0o644)
+            lock = os.open(self.path / _LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise StateError(f"the state folder {self.path} cannot be used: {error.strerror}") from error
         try:
-            fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            os.close(mark)
+            os.close(lock)
             raise StateError(
-                f"the state in {self.path} is in use by another fmi-emulator; stop that one or give another folder"
+                f"the state in {self.path} is in use by another fmi-emulator; stop that process or give another folder"
             ) from None
-        return mark
+        return lock
 
     def _check_version(self) -> None:
-        version = os.read(self._mark, 100).decode(errors="replace").strip()
+        version = os.read(self._lock, 100).decode(errors="replace").strip()
         if not version and not (self.path / _DATABASE).exists():
-            os.write(self._mark, f"{_VERSION}\n".encode())
+            os.write(self._lock, f"{_VERSION}\n".encode())
         elif version != _VERSION:
             raise StateError(
-                f"the state in {self.path} has version {version or 'unknown'}, this fmi-emulator reads {_VERSION}; "
-                "use the fmi-emulator that wrote it, or begin with a new folder"
+                f"the state in {self.path} has version {version or 'unknown'}, expected {_VERSION}: "
+                "use the fmi-emulator that wrote it, or start with a new folder"
             )
 
     def _open_database(self, *, lasting: bool) -> sqlite3.Connection:
         if not lasting:
-            # A database without a name is SQLite's own temporary file: in memory until that much is full.
+            # An unnamed database is a temporary file of SQLite, in memory up to the size of its cache.
             database = sqlite3.connect("", isolation_level=None)
             database.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
             database.execute("PRAGMA journal_mode = MEMORY")

@@ -31,7 +31,7 @@ def test_a_port_in_use_is_an_error() -> None:
     assert ended.returncode == 2
     assert ended.stderr.splitlines() == [
         f"fmi-emulator: the AWS endpoint: port {port} on 127.0.0.1 is in use; "
-        "stop the program that holds it or choose another port"
+        "stop the program that uses it or choose another port"
     ]
 
 
@@ -60,4 +60,4 @@ def test_an_address_of_another_machine_is_an_error() -> None:
         [COMMAND, "serve", "--port", "0", "--host", "192.0.2.1"], capture_output=True, text=True, timeout=30
     )
     assert ended.returncode == 2
-    assert "192.0.2.1 is no address of this machine" in ended.stderr
+    assert "192.0.2.1 is not an address of this machine" in ended.stderr

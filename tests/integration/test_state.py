@@ -214,6 +214,6 @@ def test_a_state_that_cannot_be_used_is_one_line_and_a_status(tmp_path: Path) ->
     )
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr.splitlines() == [
-        f"fmi-emulator: {state} is no state folder of fmi-emulator, it has 'mine'; give a new or empty folder"
+        f"fmi-emulator: {state} is not a state folder of fmi-emulator: it contains 'mine'; give a new or empty folder"
     ]
     assert list(scratch.iterdir()) == []

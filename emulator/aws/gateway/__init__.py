@@ -1,1 +1,1 @@
-"""The one HTTP endpoint: our Lambda and Step Functions services, and moto for every other AWS service."""
+"""The HTTP endpoint for all AWS services: four of our own, and moto for every other."""

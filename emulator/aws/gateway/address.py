@@ -10,21 +10,21 @@ LOOPBACK = "127.0.0.1"
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a bound socket.
+    """Bind a socket.
 
     Parameters
     ----------
     host
         An IPv4 address of this machine, or 0.0.0.0 for all of them.
     port
-        A TCP port; 0 takes a free one.
+        A TCP port; 0 selects a free one.
 
     Raises
     ------
     PortInUseError
-        When the port is taken.
+        When the port is in use.
     AddressNotAvailableError
-        When the address is no address of this machine.
+        When it is not an address of this machine.
     """
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -30,9 +30,9 @@ _BACKLOG = 1024
 _SHUTDOWN_S = 0.5
 # Requests to moto are held in memory as a whole; all other bodies are limited where they are read.
 _MOTO_BYTES = 64 * MIB
-# Larger reads mean fewer pauses of a large body.
+# Larger reads pause a large body less often.
 _READ_BUFFER_BYTES = 1024 * 1024
-# A key may be 1024 bytes, percent-encoded; a presigned URL has a token besides.
+# A key may have 1024 bytes, percent-encoded, and a presigned URL also has a token.
 _LINE_BYTES = 16 * 1024
 
 
@@ -42,7 +42,7 @@ class Gateway:
     Parameters
     ----------
     state
-        The folder that keeps functions, objects, logs and state machines.
+        The folder that stores functions, objects, logs and state machines.
     listener
         A bound socket; `start` listens on it.
     url
@@ -113,7 +113,7 @@ class Gateway:
         await web.SockSite(self._runner, self._listener, backlog=_BACKLOG).start()
 
     async def close(self) -> None:
-        """End executions, queued events and warm sandboxes, and stop to listen."""
+        """End executions, queued events and warm sandboxes, and stop listening."""
         await self.step_functions.close()
         await self.lambda_service.close()
         if self._runner is not None:

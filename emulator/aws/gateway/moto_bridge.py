@@ -1,4 +1,4 @@
-"""Moto's own HTTP application behind our endpoint: all that is not served by services of our own."""
+"""Moto's HTTP application behind our endpoint, for all services that are not our own."""
 
 import asyncio
 import io
@@ -13,31 +13,31 @@ from moto.s3.models import s3_backends
 
 from emulator.aws.s3.core.objects import BucketConfiguration
 
-# Moto's time goes into Python code, which more threads than cores do not speed up.
+# Moto is pure Python: more threads do not make it faster.
 _THREADS = 4
 
 
 class MotoBridge:
-    """Answers AWS requests with moto."""
+    """Passes AWS requests to moto."""
 
     def __init__(self) -> None:
         self._app = DomainDispatcherApplication(create_backend_app)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="moto")
 
     async def handle(self, request: web.BaseRequest) -> web.Response:
-        """Answer one request; it is held in memory as a whole."""
+        """Respond to one request; its body is held in memory."""
         body = await request.read()
         target, headers = request.raw_path, request.headers
         environ = _wsgi_environ(request.method, target, headers.items(), body, request.remote or "")
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._call, environ)
 
     def restore(self, configurations: Sequence[BucketConfiguration]) -> None:
-        """Let moto know again how buckets were configured before this start."""
-        for kept in configurations:
-            self._call(_wsgi_environ("PUT", kept.target, kept.headers.items(), kept.body, ""))
+        """Replay to moto the requests that configured buckets before this start."""
+        for request in configurations:
+            self._call(_wsgi_environ("PUT", request.target, request.headers.items(), request.body, ""))
 
     def close(self) -> None:
-        """End the threads and forget everything that was kept."""
+        """Stop the threads and delete moto's state."""
         self._threads.shutdown(cancel_futures=True)
         s3_backends.reset()
 
@@ -65,7 +65,7 @@ class MotoBridge:
 def _wsgi_environ(
     method: str, target: str, headers: Iterable[tuple[str, str]], body: bytes, remote: str
 ) -> dict[str, Any]:
-    """Build a WSGI environment (PEP 3333) of a request whose body has been read."""
+    """Build the WSGI environment (PEP 3333) of a request whose body has been read."""
     raw_path, _, query = target.partition("?")
     environ: dict[str, Any] = {
         "REQUEST_METHOD": method,

@@ -1,4 +1,4 @@
-"""The folder for the state: whose it is, and whether it can be read."""
+"""The state folder: its lock, its version, and damaged content."""
 
 import sqlite3
 from pathlib import Path
@@ -11,7 +11,7 @@ from emulator.aws.state import StateFolder
 from emulator.errors import StateError
 
 
-def test_what_was_committed_is_there_for_the_next_owner(tmp_path: Path) -> None:
+def test_commits_are_visible_to_the_next_owner(tmp_path: Path) -> None:
     first = StateFolder(tmp_path / "new" / "state", lasting=True)
     first.database.execute("CREATE TABLE kept (value)")
     first.close()
@@ -20,17 +20,17 @@ def test_what_was_committed_is_there_for_the_next_owner(tmp_path: Path) -> None:
     second.close()
 
 
-def test_it_has_one_owner_at_a_time(tmp_path: Path) -> None:
+def test_a_second_owner_is_refused_until_the_first_closes(tmp_path: Path) -> None:
     owner = StateFolder(tmp_path, lasting=True)
-    with pytest.raises(StateError, match="is in use by another fmi-emulator; stop that one or give another folder"):
+    with pytest.raises(StateError, match="is in use by another fmi-emulator; stop that process or give another folder"):
         StateFolder(tmp_path, lasting=True)
     owner.close()
     StateFolder(tmp_path, lasting=True).close()
 
 
-def test_a_foreign_folder_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_refused_and_unchanged(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("mine")
-    with pytest.raises(StateError, match=r"is no state folder of fmi-emulator, it has 'thesis.tex'"):
+    with pytest.raises(StateError, match=r"is not a state folder of fmi-emulator: it contains 'thesis.tex'"):
         StateFolder(tmp_path, lasting=True)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
     with pytest.raises(StateError, match="cannot be used: File exists"):
@@ -40,7 +40,7 @@ def test_a_foreign_folder_is_left_alone(tmp_path: Path) -> None:
 def test_another_version_is_refused(tmp_path: Path) -> None:
     StateFolder(tmp_path, lasting=True).close()
     (tmp_path / "fmi-emulator-state").write_text("7\n")
-    with pytest.raises(StateError, match="has version 7, this fmi-emulator reads 1"):
+    with pytest.raises(StateError, match="has version 7, expected 1: use the fmi-emulator that wrote it"):
         StateFolder(tmp_path, lasting=True)
 
 
@@ -52,7 +52,7 @@ def test_a_damaged_database_is_refused(tmp_path: Path, damage: bytes) -> None:
         StateFolder(tmp_path, lasting=True)
 
 
-def test_a_missing_body_is_refused_and_one_that_nobody_knows_is_removed(tmp_path: Path) -> None:
+def test_a_truncated_body_file_is_refused_and_an_unreferenced_one_is_removed(tmp_path: Path) -> None:
     state = StateFolder(tmp_path, lasting=True)
     store = ObjectStore(state)
     store.buckets.create("bucket", "us-east-1")
@@ -75,7 +75,7 @@ def test_a_missing_body_is_refused_and_one_that_nobody_knows_is_removed(tmp_path
     state.close()
 
 
-def test_tables_of_another_shape_are_refused(tmp_path: Path) -> None:
+def test_tables_with_other_columns_are_refused(tmp_path: Path) -> None:
     StateFolder(tmp_path, lasting=True).close()
     with sqlite3.connect(tmp_path / "state.db") as database:
         database.execute("CREATE TABLE versions (other)")

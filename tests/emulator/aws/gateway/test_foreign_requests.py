@@ -1,4 +1,4 @@
-"""Requests that no SDK would send: each is refused for what is wrong with it, and none is an accident of ours."""
+"""Malformed requests: each is rejected with a client error, none raises an internal error."""
 
 import base64
 import json
@@ -136,7 +136,7 @@ def status(
 
 
 def mutated(body: dict[str, Any]) -> Iterator[str]:
-    """Yield requests with one member, or a member of a member, of another kind than it should be."""
+    """Yield requests with one member, or one nested member, of the wrong type."""
     for name, value in body.items():
         inner = value[0] if isinstance(value, list) and value else value
         for odd in ODD:
@@ -148,7 +148,7 @@ def mutated(body: dict[str, Any]) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("service", ["Logs_20140328", "AWSStepFunctions"])
-def test_a_member_of_another_kind_is_taken_or_refused(connection: HTTPConnection, service: str) -> None:
+def test_json_services_accept_or_reject_members_of_the_wrong_type(connection: HTTPConnection, service: str) -> None:
     found = {}
     operations = {target: body for target, body in TARGETS.items() if target.startswith(service)}
     for body in (*map(json.dumps, operations.values()), "[" * 100_000, "[]", "{", "NaN"):
@@ -160,7 +160,7 @@ def test_a_member_of_another_kind_is_taken_or_refused(connection: HTTPConnection
     assert {request: code for request, code in found.items() if code not in (200, 400)} == {}
 
 
-def test_a_member_of_another_kind_is_taken_or_refused_by_lambda(connection: HTTPConnection) -> None:
+def test_lambda_accepts_or_rejects_members_of_the_wrong_type(connection: HTTPConnection) -> None:
     found = {}
     for method, path, content in PATHS:
         for body in (json.dumps(content), "[" * 100_000, "[]", "{", *mutated(content)):
@@ -207,7 +207,7 @@ def test_a_member_of_another_kind_is_taken_or_refused_by_lambda(connection: HTTP
         ],
     ],
 )
-def test_s3_refuses_what_is_no_value(
+def test_s3_rejects_invalid_values(
     connection: HTTPConnection, s3: Any, method: str, path: str, headers: Mapping[str, str], body: str
 ) -> None:
     s3.create_bucket(Bucket="bucket")
@@ -217,13 +217,13 @@ def test_s3_refuses_what_is_no_value(
 
 
 @pytest.mark.parametrize("stretch", [f"bytes=0-{LONG}", f"bytes=-{LONG}", f"bytes={LONG}-", "bytes=x", "bytes=-"])
-def test_a_range_that_is_none_is_the_whole(connection: HTTPConnection, s3: Any, stretch: str) -> None:
+def test_an_invalid_range_returns_the_whole_object(connection: HTTPConnection, s3: Any, stretch: str) -> None:
     s3.create_bucket(Bucket="bucket")
     s3.put_object(Bucket="bucket", Key="key", Body=b"body")
     assert status(connection, "GET", "/bucket/key", "", {**S3, "Range": stretch}) == 200
 
 
-def test_a_body_that_is_too_large_for_memory_is_refused(cloud: LocalCloud) -> None:
+def test_a_body_larger_than_the_memory_limit_is_rejected(cloud: LocalCloud) -> None:
     connection = HTTPConnection(urlsplit(cloud.endpoint_url).netloc, timeout=30)
     connection.putrequest("POST", "/")
     connection.putheader("X-Amz-Target", "DynamoDB_20120810.PutItem")
@@ -236,5 +236,5 @@ def test_a_body_that_is_too_large_for_memory_is_refused(cloud: LocalCloud) -> No
 
 
 @pytest.mark.parametrize("path", ["buckets/%00", "buckets/B!", "objects/B!?key=x", "objects/bucket?key="])
-def test_the_page_knows_no_bucket_of_a_name_that_none_can_have(connection: HTTPConnection, path: str) -> None:
+def test_the_page_returns_not_found_for_invalid_bucket_names(connection: HTTPConnection, path: str) -> None:
     assert status(connection, "GET", f"/_emulator/{path}") == 404
