@@ -15,32 +15,32 @@ _STAR = re.compile(r"\\(.)|(\*)")
 
 
 class Condition(Protocol):
-    """Something that holds or does not."""
+    """A condition of a choice rule."""
 
     def holds(self, data: Json, scope: Scope) -> bool:
-        """Tell whether it holds.
+        """Return whether the condition is true.
 
         Raises
         ------
         StateFailure
-            When a path leads nowhere.
+            If a path matches nothing.
         """
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A way to compare a variable with a value.
+    """A comparison operator.
 
     Parameters
     ----------
     name
         Such as ``NumericLessThan``.
     accepts
-        Tells whether a value is of the kind it compares; a variable of another kind does not compare.
+        Whether the operator compares values of a type. With another type the condition is false.
     expects
-        That kind, in words.
+        That type, for messages.
     compare
-        Variable and value to the outcome.
+        Compares a variable with a value.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Comparison:
     compare: Callable[[Json, Json], bool]
 
 
-def _is_text(value: Json) -> bool:
+def _is_string(value: Json) -> bool:
     return isinstance(value, str)
 
 
@@ -66,7 +66,7 @@ def _by_time(compare: Callable[[Json, Json], bool]) -> Callable[[Json, Json], bo
 
 
 def _matches(text: str, pattern: str) -> bool:
-    r"""Tell whether a text matches a pattern, in which ``*`` is any text and ``\*`` the star itself."""
+    r"""Return whether a string matches a pattern, in which ``*`` matches any string and ``\*`` a star."""
     parts = [".*" if star[2] else re.escape(star[1]) for star in _STAR.finditer(pattern)]
     literals = [re.escape(part) for part in re.split(r"\\.|\*", pattern)]
     regex = literals[0] + "".join(part + literal for part, literal in zip(parts, literals[1:], strict=True))
@@ -83,28 +83,28 @@ _ORDER: dict[str, Callable[[Json, Json], bool]] = {
 COMPARISONS = {
     compared.name: compared
     for compared in (
-        *(Comparison("String" + name, _is_text, "a text", compare) for name, compare in _ORDER.items()),
+        *(Comparison("String" + name, _is_string, "a string", compare) for name, compare in _ORDER.items()),
         *(Comparison("Numeric" + name, is_number, "a number", compare) for name, compare in _ORDER.items()),
         *(
             Comparison("Timestamp" + name, _is_timestamp, "a timestamp such as 2026-01-31T12:00:00Z", _by_time(compare))
             for name, compare in _ORDER.items()
         ),
         Comparison("BooleanEquals", _is_boolean, "true or false", operator.is_),
-        Comparison("StringMatches", _is_text, "a text", _matches),
+        Comparison("StringMatches", _is_string, "a string", _matches),
     )
 }
-# The operators that have a twin with a path in location of the value.
+# The operators that also exist with the suffix Path and a path as the value.
 WITH_PATH = frozenset(COMPARISONS) - {"StringMatches"}
 TYPE_TESTS: dict[str, Callable[[Json], bool]] = {
     "IsNull": lambda value: value is None,
     "IsNumeric": is_number,
-    "IsString": _is_text,
+    "IsString": _is_string,
     "IsBoolean": _is_boolean,
     "IsTimestamp": _is_timestamp,
 }
 
 
-def _at(path: Path, data: Json, scope: Scope) -> Json:
+def _value_at(path: Path, data: Json, scope: Scope) -> Json:
     try:
         return path.evaluate(data, scope)
     except NoMatchError:
@@ -115,16 +115,16 @@ def _at(path: Path, data: Json, scope: Scope) -> Json:
 
 @dataclass(frozen=True)
 class Compare:
-    """A variable compared with a value that is written out, or lies at a path."""
+    """Compares a variable with a literal value or with the value at a path."""
 
     variable: Path
     comparison: Comparison
     value: Json | Path
 
     def holds(self, data: Json, scope: Scope) -> bool:
-        """Tell whether it holds."""
-        variable = _at(self.variable, data, scope)
-        value = _at(self.value, data, scope) if isinstance(self.value, Path) else self.value
+        """Return whether the condition is true."""
+        variable = _value_at(self.variable, data, scope)
+        value = _value_at(self.value, data, scope) if isinstance(self.value, Path) else self.value
         return (
             self.comparison.accepts(variable)
             and self.comparison.accepts(value)
@@ -134,26 +134,26 @@ class Compare:
 
 @dataclass(frozen=True)
 class IsType:
-    """Whether a variable is of some kind."""
+    """Tests the type of a variable."""
 
     variable: Path
     test: Callable[[Json], bool]
     expected: bool
 
     def holds(self, data: Json, scope: Scope) -> bool:
-        """Tell whether it holds."""
-        return self.test(_at(self.variable, data, scope)) is self.expected
+        """Return whether the condition is true."""
+        return self.test(_value_at(self.variable, data, scope)) is self.expected
 
 
 @dataclass(frozen=True)
 class IsPresent:
-    """Whether there is a variable at all."""
+    """Tests whether a variable exists."""
 
     variable: Path
     expected: bool
 
     def holds(self, data: Json, scope: Scope) -> bool:
-        """Tell whether it holds."""
+        """Return whether the condition is true."""
         try:
             found = self.variable.evaluate(data, scope)
         except NoMatchError:
@@ -163,34 +163,34 @@ class IsPresent:
 
 @dataclass(frozen=True)
 class And:
-    """All of several conditions."""
+    """True if all conditions are true."""
 
     conditions: tuple[Condition, ...]
 
     def holds(self, data: Json, scope: Scope) -> bool:
-        """Tell whether it holds."""
+        """Return whether the condition is true."""
         return all(condition.holds(data, scope) for condition in self.conditions)
 
 
 @dataclass(frozen=True)
 class Or:
-    """At least one of several conditions."""
+    """True if at least one condition is true."""
 
     conditions: tuple[Condition, ...]
 
     def holds(self, data: Json, scope: Scope) -> bool:
-        """Tell whether it holds."""
+        """Return whether the condition is true."""
         return any(condition.holds(data, scope) for condition in self.conditions)
 
 
 @dataclass(frozen=True)
 class Not:
-    """The opposite of a condition."""
+    """True if the condition is false."""
 
     condition: Condition
 
     def holds(self, data: Json, scope: Scope) -> bool:
-        """Tell whether it holds."""
+        """Return whether the condition is true."""
         return not self.condition.holds(data, scope)
 
 
@@ -208,7 +208,7 @@ _JOINED: dict[str, type[And] | type[Or]] = {"And": And, "Or": Or}
 
 
 def parse_choices(fields: Fields) -> tuple[Choice, ...]:
-    """Read Choices."""
+    """Parse Choices."""
     choices = []
     for rule in fields.objects("Choices"):
         rule.require("Next")
@@ -220,12 +220,12 @@ def parse_choices(fields: Fields) -> tuple[Choice, ...]:
 
 
 def _parse_rule(rule: Fields) -> Condition:
-    """Read one rule or, within And, Or and Not, a part of one."""
+    """Parse a rule, or a nested rule of And, Or and Not."""
     present = [name for name in rule.names() if name in _JOINED or name == "Not" or _is_comparison(name)]
     if len(present) != 1:
         unknown = sorted(set(rule.names()) - set(present) - {"Variable", "Next", "Comment", "Assign"})
-        came = f"{' and '.join(present)}" if present else f"none{f', but {unknown[0]!r}' if unknown else ''}"
-        rule.report("", f"expected exactly one comparison, And, Or or Not; got {came}")
+        got = " and ".join(present) if present else f"none{f', but {unknown[0]!r}' if unknown else ''}"
+        rule.report("", f"expected exactly one comparison, And, Or or Not, got {got}")
         for name in ("Variable", *present, *unknown):
             rule.raw(name)
         return _ALWAYS
@@ -242,9 +242,9 @@ def _parse_part(part: Fields) -> Condition:
     condition = _parse_rule(part)
     part.string("Comment")
     if part.has("Next"):
-        part.report("Next", "Next stands in the outermost rule only")
+        part.report("Next", "expected Next only in the outermost rule")
         part.raw("Next")
-    part.reject_unknown("a part of a choice rule")
+    part.reject_unknown("a nested choice rule")
     return condition
 
 

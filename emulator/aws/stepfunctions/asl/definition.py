@@ -1,4 +1,4 @@
-"""A state machine's definition as values."""
+"""The classes of a parsed definition: states, data flow, Map settings, the state machine."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,14 +13,14 @@ from emulator.aws.stepfunctions.asl.retrying import Catcher, Retrier
 
 
 class MachineType(StrEnum):
-    """How executions are run and kept."""
+    """The type of a state machine and its executions."""
 
     STANDARD = "STANDARD"
     EXPRESS = "EXPRESS"
 
 
 class Missing(Enum):
-    """The absence of a value where null is one."""
+    """The type of MISSING, which marks an absent value where None is a valid one."""
 
     MISSING = "missing"
 
@@ -30,20 +30,20 @@ MISSING = Missing.MISSING
 
 @dataclass(frozen=True)
 class DataFlow:
-    """What a state does with what it gets, and what it hands on.
+    """How a state processes its input and output.
 
     Parameters
     ----------
     input_path, output_path
-        The part of the input that the state sees, and of its output that the next one gets; None for ``{}``.
+        Paths that select a part of the input and of the output; None for ``{}``.
     parameters
-        What the state works with instead, or None.
+        Payload template that replaces the input, or None.
     result_selector
-        What is taken of the result, or None.
+        Payload template that replaces the result, or None.
     result_path
-        Where the result goes in the input; None when it is dropped.
+        The path in the input at which the result is inserted; None discards the result.
     assign
-        Sets variables from the result, or None.
+        Payload template of variables, evaluated on the result, or None.
     """
 
     input_path: Path | None = ROOT_PATH
@@ -56,16 +56,16 @@ class DataFlow:
 
 @dataclass(frozen=True)
 class State:
-    """What all states have.
+    """The fields of all states.
 
     Parameters
     ----------
     name
         The state's name.
     next
-        The state that follows; None after the last one.
+        The next state's name; None for the last one.
     flow
-        What it does with its data.
+        The processing of input and output.
 
     Attributes
     ----------
@@ -81,7 +81,7 @@ class State:
 
 @dataclass(frozen=True)
 class PassState(State):
-    """Hands its input on, or a fixed result."""
+    """Passes its input, or a fixed result, to its output."""
 
     kind: ClassVar[str] = "Pass"
     result: Json | Missing = MISSING
@@ -89,7 +89,7 @@ class PassState(State):
 
 @dataclass(frozen=True)
 class SucceedState(State):
-    """Ends its branch well."""
+    """Ends its branch successfully."""
 
     kind: ClassVar[str] = "Succeed"
 
@@ -105,7 +105,7 @@ class FailState(State):
 
 @dataclass(frozen=True)
 class WaitState(State):
-    """Waits for a number of seconds, or until a time; each written out or at a path."""
+    """Waits for a number of seconds or until a time, each a literal or a path."""
 
     kind: ClassVar[str] = "Wait"
     seconds: int | Path | None = None
@@ -114,7 +114,7 @@ class WaitState(State):
 
 @dataclass(frozen=True)
 class ChoiceState(State):
-    """Goes on with the first rule that holds."""
+    """Continues with the next state of the first rule that is true."""
 
     kind: ClassVar[str] = "Choice"
     choices: tuple[Choice, ...] = field(kw_only=True)
@@ -123,7 +123,7 @@ class ChoiceState(State):
 
 @dataclass(frozen=True)
 class WorkState(State):
-    """What the states that may fail have in common."""
+    """The fields of states that can fail: Task, Parallel and Map."""
 
     retriers: tuple[Retrier, ...] = ()
     catchers: tuple[Catcher, ...] = ()
@@ -131,7 +131,7 @@ class WorkState(State):
 
 @dataclass(frozen=True)
 class TaskState(WorkState):
-    """Calls a resource; its times are in seconds, written out or at a path."""
+    """Calls a resource. Timeouts are in seconds, each a literal or a path."""
 
     kind: ClassVar[str] = "Task"
     resource: Resource = field(kw_only=True)
@@ -141,7 +141,7 @@ class TaskState(WorkState):
 
 @dataclass(frozen=True)
 class ParallelState(WorkState):
-    """Runs several branches at once."""
+    """Runs several branches concurrently."""
 
     kind: ClassVar[str] = "Parallel"
     branches: tuple["Program", ...] = field(kw_only=True)
@@ -149,24 +149,24 @@ class ParallelState(WorkState):
 
 @dataclass(frozen=True)
 class ItemReader:
-    """Where a distributed Map's items come from.
+    """The source of a distributed Map's items.
 
     Parameters
     ----------
     action
         ``getObject`` or ``listObjectsV2``.
     parameters
-        For the action.
+        The action's parameters.
     input_type
         ``JSON``, ``JSONL`` or ``CSV``.
     headers
-        The columns' names of a CSV without a header row, or None.
+        The column names of a CSV without a header row, or None.
     delimiter
-        Between the columns of a CSV.
+        The separator between the columns of a CSV.
     items_pointer
-        JSON pointer to the array within a JSON document.
+        JSON pointer to the array in a JSON document.
     max_items
-        The most items to take, or None.
+        Maximum number of items, or None.
     """
 
     action: str
@@ -180,7 +180,7 @@ class ItemReader:
 
 @dataclass(frozen=True)
 class ItemBatcher:
-    """How a distributed Map's items are put together for one child execution each."""
+    """How a distributed Map groups its items into batches, one for each child execution."""
 
     max_items: int | Path | None = None
     max_bytes: int | Path | None = None
@@ -188,7 +188,7 @@ class ItemBatcher:
 
 
 class Transformation(StrEnum):
-    """What is written of a child execution: all there is to say, its output, or its output's items."""
+    """The result of a child execution: its description, its output, or the items of its output."""
 
     NONE = "NONE"
     COMPACT = "COMPACT"
@@ -197,16 +197,16 @@ class Transformation(StrEnum):
 
 @dataclass(frozen=True)
 class ResultWriter:
-    """Where a distributed Map's results go.
+    """The destination of a distributed Map's results.
 
     Parameters
     ----------
     parameters
-        Bucket and Prefix; None when nothing is written.
+        Bucket and Prefix; None if nothing is written to S3.
     transformation
-        What of a child execution.
+        The form of each child execution's result.
     lines
-        Whether as JSON Lines instead of an array.
+        Whether to write JSON Lines instead of an array.
     """
 
     parameters: Expression | None
@@ -216,18 +216,18 @@ class ResultWriter:
 
 @dataclass(frozen=True)
 class Distribution:
-    """What a distributed Map has and an inline one has not.
+    """The settings of a distributed Map that an inline Map does not have.
 
     Parameters
     ----------
     child_type
-        The type of its child executions.
+        The type of the child executions.
     label
-        For the map run's ARN.
+        The label in the map run's ARN.
     reader, batcher, writer
-        Where items come from and results go, or None.
+        The source of the items, their batches and the destination of the results, or None.
     tolerated_count, tolerated_percentage
-        How many children may fail; None where nothing is said.
+        The number and the percentage of items that may fail, or None.
     """
 
     child_type: MachineType
@@ -241,20 +241,20 @@ class Distribution:
 
 @dataclass(frozen=True)
 class MapState(WorkState):
-    """Runs the same states for every item.
+    """Runs the same states for each item of an array.
 
     Parameters
     ----------
     processor
         The states.
     items_path
-        Where the items lie.
+        The path to the items.
     item_selector
-        Makes each iteration's input, or None.
+        Payload template of each iteration's input, or None.
     max_concurrency
-        How many iterations run at once; 0 for no limit.
+        Maximum number of concurrent iterations; 0 for no limit.
     distribution
-        For a distributed Map; None for an inline one.
+        The settings of a distributed Map; None for an inline Map.
     """
 
     kind: ClassVar[str] = "Map"
@@ -267,7 +267,7 @@ class MapState(WorkState):
 
 @dataclass(frozen=True)
 class Program:
-    """States and where to begin: a state machine, a branch of a Parallel, or a Map's processor."""
+    """States and the first of them: of a state machine, a branch of a Parallel state, or a Map's processor."""
 
     start_at: str
     states: Mapping[str, State]
@@ -275,16 +275,16 @@ class Program:
 
 @dataclass(frozen=True)
 class Definition:
-    """A whole state machine.
+    """The definition of a state machine.
 
     Parameters
     ----------
     program
-        Its states.
+        The states.
     timeout_s
-        Longest time of an execution, seconds, or None.
+        Timeout of an execution, seconds, or None.
     comment
-        Its Comment.
+        The Comment.
     """
 
     program: Program

@@ -1,4 +1,4 @@
-"""Mistakes in a definition, each with its location, and the reader of a JSON object's fields that finds them."""
+"""Diagnostics of a definition, each with its location, and the reader of JSON fields that reports them."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -30,21 +30,21 @@ MISSING_END_STATE = "MISSING_END_STATE"
 MISSING_TRANSITION_TARGET = "MISSING_TRANSITION_TARGET"
 TOO_DEEPLY_NESTED = "TOO_DEEPLY_NESTED"
 
-_LONGEST_SHOWN = 80
+_MESSAGE_CHARACTERS = 80
 
 
 @dataclass(frozen=True)
 class Diagnostic:
-    """One mistake.
+    """One mistake in a definition.
 
     Parameters
     ----------
     code
-        AWS's code for it.
+        AWS's code of the mistake.
     location
-        Where it is, such as ``/States/Map/ItemProcessor/States/X/Next``.
+        The location, such as ``/States/Map/ItemProcessor/States/X/Next``.
     message
-        What was expected, and what came.
+        What was expected and what was found.
     """
 
     code: str
@@ -52,17 +52,17 @@ class Diagnostic:
     message: str
 
     def __str__(self) -> str:
-        """Return it the way CreateStateMachine tells it."""
+        """Return the diagnostic as CreateStateMachine formats it."""
         return f"{self.code}: {self.message} at {self.location or '/'}"
 
 
 class DefinitionError(Exception):
-    """A definition has mistakes.
+    """A definition is invalid.
 
     Parameters
     ----------
     diagnostics
-        All of them.
+        All mistakes.
     """
 
     def __init__(self, diagnostics: tuple[Diagnostic, ...]) -> None:
@@ -71,31 +71,31 @@ class DefinitionError(Exception):
 
 
 class Diagnostics:
-    """Collects mistakes."""
+    """Collects diagnostics."""
 
     def __init__(self) -> None:
         self._found: list[Diagnostic] = []
 
     def add(self, location: str, message: str, code: str = SCHEMA) -> None:
-        """Add one."""
+        """Add a diagnostic."""
         self._found.append(Diagnostic(code, location, message))
 
     def all(self) -> tuple[Diagnostic, ...]:
-        """Return what has been found."""
+        """Return all diagnostics."""
         return tuple(self._found)
 
 
 class Fields:
-    """Reads the fields of a JSON object; what is wrong with them goes to the diagnostics, and None comes back.
+    """Reads the fields of a JSON object. An invalid field is reported to the diagnostics and read as None.
 
     Parameters
     ----------
     content
         The object.
     location
-        Where it is.
+        The object's location in the definition.
     diagnostics
-        Gets the mistakes.
+        Collects the mistakes.
     """
 
     def __init__(self, content: Json, location: str, diagnostics: Diagnostics) -> None:
@@ -107,52 +107,52 @@ class Fields:
         self._content: Mapping[str, Json] = content if isinstance(content, dict) else {}
 
     def report(self, name: str, message: str, code: str = SCHEMA) -> None:
-        """Note a mistake in a field."""
+        """Report a mistake in a field."""
         self.diagnostics.add(f"{self.location}/{name}" if name else self.location, message, code)
 
     def has(self, name: str) -> bool:
-        """Tell whether there is a field."""
+        """Return whether the object has a field."""
         return name in self._content
 
     def names(self) -> Collection[str]:
-        """Return the fields' names."""
+        """Return the names of the fields."""
         return self._content.keys()
 
     def raw(self, name: str) -> Json:
-        """Return a field's value, None when it is absent."""
+        """Return a field's value, or None if it is absent."""
         self._read.add(name)
         return self._content.get(name)
 
     def reject_unknown(self, owner: str) -> None:
-        """Note the fields that nobody has read: there are none such."""
+        """Report the fields that were not read: the language does not define them."""
         for name in sorted(self._content.keys() - self._read):
-            self.report(name, f"{owner} has no field {name!r}")
+            self.report(name, f"unknown field {name!r} of {owner}")
 
     def require(self, name: str) -> None:
-        """Note a field that is absent."""
+        """Report a field if it is absent."""
         if name not in self._content:
             self.report("", f"the field {name!r} is required")
 
     def at_most_one(self, *names: str) -> None:
-        """Note fields that exclude each other."""
+        """Report fields that exclude each other."""
         present = [name for name in names if self.has(name)]
         if len(present) > 1:
             self.report(present[1], f"expected only one of {' and '.join(present)}")
 
     def string(self, name: str) -> str | None:
-        """Read a text."""
-        return self._checked(name, lambda value: value if isinstance(value, str) else None, "a text")
+        """Read a string."""
+        return self._checked(name, lambda value: value if isinstance(value, str) else None, "a string")
 
     def boolean(self, name: str) -> bool | None:
-        """Read true or false."""
+        """Read a boolean."""
         return self._checked(name, lambda value: value if isinstance(value, bool) else None, "true or false")
 
     def integer(self, name: str, allowed: range) -> int | None:
-        """Read a whole number."""
+        """Read an integer."""
         return self._checked(
             name,
             lambda value: value if type(value) is int and value in allowed else None,
-            f"a whole number from {allowed[0]} to {allowed[-1]}",
+            f"an integer from {allowed[0]} to {allowed[-1]}",
         )
 
     def number(self, name: str, least: float, most: float) -> float | None:
@@ -164,13 +164,15 @@ class Fields:
         )
 
     def one_of(self, name: str, allowed: Collection[str]) -> str | None:
-        """Read one of several words."""
+        """Read one of several strings."""
         return self._checked(
-            name, lambda value: value if isinstance(value, str) and value in allowed else None, " or ".join(allowed)
+            name,
+            lambda value: value if isinstance(value, str) and value in allowed else None,
+            f"one of {', '.join(allowed)}",
         )
 
     def integer_or_path(self, name: str, allowed: range) -> int | Path | None:
-        """Read a whole number, or under the name with ``Path`` the path to one."""
+        """Read an integer, or a path to one from the field with the suffix ``Path``."""
         self.at_most_one(name, name + "Path")
         number = self.integer(name, allowed)
         return self.path(name + "Path") if self.has(name + "Path") else number
@@ -191,9 +193,9 @@ class Fields:
         """Read a payload template."""
         if not self.has(name):
             return None
-        mistakes: dict[str, str] = {}
-        template = compile_payload(self.raw(name), f"{self.location}/{name}", mistakes)
-        for location, message in mistakes.items():
+        errors: dict[str, str] = {}
+        template = compile_payload(self.raw(name), f"{self.location}/{name}", errors)
+        for location, message in errors.items():
             self.diagnostics.add(location, message)
         return template
 
@@ -231,6 +233,6 @@ class Fields:
 
 
 def abbreviated(value: Json) -> str:
-    """Return a value as it may stand in a message."""
+    """Return a value as JSON, shortened for a message."""
     text = dumps(value)
-    return text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "…"
+    return text if len(text) <= _MESSAGE_CHARACTERS else text[:_MESSAGE_CHARACTERS] + "…"

@@ -31,29 +31,29 @@ _NAME = re.compile(r"States\.[A-Za-z0-9]+")
 _LITERAL = re.compile(r"'((?:[^'\\]|\\.)*)'")
 _WORD = re.compile(r"[^\s,()]+")
 _SPACE = re.compile(r"\s*")
-_LONGEST_SHOWN = 500
-# AWS's limit on calls within calls.
-_DEEPEST = 10
+_MESSAGE_CHARACTERS = 500
+# AWS's limit on nested calls.
+_MAX_DEPTH = 10
 
 
 class PathSyntaxError(ValueError):
-    """A text is no path."""
+    """A path is invalid."""
 
 
 class NoMatchError(LookupError):
-    """A path leads nowhere in the value it was evaluated on."""
+    """A path matches nothing in a value."""
 
 
 @dataclass(frozen=True)
 class Scope:
-    """What expressions can reach besides the state's data.
+    """The values that expressions can use in addition to the state's data.
 
     Parameters
     ----------
     context
         The context object, ``$$``.
     variables
-        What Assign has set, ``$name``.
+        The variables set by Assign, ``$name``.
     """
 
     context: Mapping[str, Json]
@@ -62,18 +62,18 @@ class Scope:
 
 @dataclass(frozen=True)
 class Path:
-    """A path, compiled.
+    """A compiled path.
 
     Parameters
     ----------
     text
-        As it is written.
+        The path as written in the definition.
     root
         ``$`` for the state's data, ``$$`` for the context object, or the name of a variable.
     steps
-        Names and indices on the way, or None when the path is not of that kind.
+        The names and indices of a path to one location, otherwise None.
     query
-        The library's form of it then.
+        The compiled query of the jsonpath library for any other path.
     """
 
     text: str
@@ -82,16 +82,16 @@ class Path:
     query: "_Query | None" = None
 
     def evaluate(self, data: Json, scope: Scope) -> Json:
-        """Return what lies at the path; a list of all there is when the path may mean several places.
+        """Return the value at the path. A path that may match several locations returns a list of all matches.
 
         Raises
         ------
         NoMatchError
-            When nothing lies there.
+            If a path to one location matches nothing.
         """
         value = self._start(data, scope)
         if self.query is not None:
-            # Nothing lies in a text; the library would take it for JSON.
+            # A string has no members. The library would parse it as JSON.
             return [] if isinstance(value, str) else self.query.findall(value)
         for step in self.steps or ():
             value = self._child(value, step)
@@ -120,7 +120,7 @@ def compile_path(text: str) -> Path:
     Raises
     ------
     PathSyntaxError
-        When the text is none; its message says why.
+        If the path is invalid.
     """
     root = _ROOT.match(text)
     if root is None:
@@ -129,18 +129,18 @@ def compile_path(text: str) -> Path:
     steps = _steps(text[root.end() :])
     if steps is not None:
         return Path(text, start, steps)
-    # Importing it takes as long as an endpoint's start has left over, and few definitions need it.
+    # Imported on demand: the import is slow, and few definitions need it.
     import jsonpath
 
     try:
         query = jsonpath.compile("$" + text[root.end() :])
     except jsonpath.JSONPathError as error:
-        raise PathSyntaxError(f"{text!r} is no valid JSONPath: {str(error).splitlines()[0]}") from None
+        raise PathSyntaxError(f"invalid JSONPath {text!r}: {str(error).splitlines()[0]}") from None
     return Path(text, start, None, query)
 
 
 def _steps(text: str) -> tuple[str | int, ...] | None:
-    """Take a path that names one location apart; None for any other."""
+    """Return the steps of a path to one location, or None for any other path."""
     steps: list[str | int] = []
     position = 0
     while position < len(text):
@@ -159,28 +159,26 @@ def _steps(text: str) -> tuple[str | int, ...] | None:
 
 @dataclass(frozen=True)
 class ReferencePath:
-    """A path that names one location of the state's data, where a value can be put.
+    """A path to one location of the state's data, at which a value can be inserted.
 
     Parameters
     ----------
     text
-        As it is written.
+        The path as written in the definition.
     steps
-        Names and indices on the way.
+        The names and indices of the path.
     """
 
     text: str
     steps: tuple[str | int, ...]
 
     def put(self, document: Json, value: Json) -> Json:
-        """Return the document with a value at the path; objects that are missing on the way are made.
-
-        The document itself stays as it is.
+        """Return a copy of a document with a value at the path. Missing objects on the path are created.
 
         Raises
         ------
         NoMatchError
-            When the way leads through something that is no object, or past the end of an array.
+            If a name is applied to a value that is not an object, or an index is outside an array.
         """
         return self._put(document, self.steps, value)
 
@@ -203,11 +201,11 @@ def compile_reference_path(text: str) -> ReferencePath:
     Raises
     ------
     PathSyntaxError
-        When the text is no path, or one that may mean several places.
+        If the path is invalid or may match several locations.
     """
     path = compile_path(text)
     if path.root != "$" or path.steps is None:
-        raise PathSyntaxError(f"expected a reference path, which means one location of the state's data, got {text!r}")
+        raise PathSyntaxError(f"expected a reference path, which names one location of the state's data, got {text!r}")
     return ReferencePath(text, path.steps)
 
 
@@ -216,11 +214,11 @@ ROOT_REFERENCE = ReferencePath("$", ())
 
 
 class ExpressionSyntaxError(ValueError):
-    """A text is neither a path nor a call of an intrinsic function."""
+    """A string is neither a valid path nor a valid call of an intrinsic function."""
 
 
 class Expression(Protocol):
-    """Something that has a value once the state's data are known."""
+    """An expression, evaluated on a state's data."""
 
     def evaluate(self, data: Json, scope: Scope) -> Json:
         """Return the value.
@@ -228,13 +226,13 @@ class Expression(Protocol):
         Raises
         ------
         StateFailure
-            When a path leads nowhere or a function cannot be applied.
+            If a path matches nothing, or the arguments of a function are invalid.
         """
 
 
 @dataclass(frozen=True)
 class Constant:
-    """A value that is written out."""
+    """A literal value."""
 
     value: Json
 
@@ -245,26 +243,26 @@ class Constant:
 
 @dataclass(frozen=True)
 class PathExpression:
-    """What lies at a path.
+    """The value at a path.
 
     Parameters
     ----------
     path
         The path.
     field
-        The field it stands in, for the message when nothing lies there.
+        The field that contains the path, for the error message.
     """
 
     path: Path
     field: str
 
     def evaluate(self, data: Json, scope: Scope) -> Json:
-        """Return what lies there."""
+        """Return the value at the path."""
         try:
             return self.path.evaluate(data, scope)
         except NoMatchError:
             shown = dumps(dict(scope.context) if self.path.root == "$$" else data)
-            shown = shown if len(shown) <= _LONGEST_SHOWN else shown[:_LONGEST_SHOWN] + "…"
+            shown = shown if len(shown) <= _MESSAGE_CHARACTERS else shown[:_MESSAGE_CHARACTERS] + "…"
             raise StateFailure(
                 RUNTIME,
                 f"The JSONPath '{self.path.text}' specified for the field '{self.field}' could not be found "
@@ -290,51 +288,51 @@ class IntrinsicCall:
 
 @dataclass(frozen=True)
 class ObjectTemplate:
-    """An object with fields to fill."""
+    """An object with expressions in its fields."""
 
     fields: tuple[tuple[str, Expression], ...]
 
     def evaluate(self, data: Json, scope: Scope) -> Json:
-        """Return the filled object."""
+        """Return the object with its expressions evaluated."""
         return {name: field.evaluate(data, scope) for name, field in self.fields}
 
 
 @dataclass(frozen=True)
 class ArrayTemplate:
-    """An array with objects to fill."""
+    """An array with expressions in its items."""
 
     items: tuple[Expression, ...]
 
     def evaluate(self, data: Json, scope: Scope) -> Json:
-        """Return the filled array."""
+        """Return the array with its expressions evaluated."""
         return [item.evaluate(data, scope) for item in self.items]
 
 
 def compile_expression(text: str, field: str) -> Expression:
-    """Compile a path or a call.
+    """Compile a path or a call of an intrinsic function.
 
     Parameters
     ----------
     text
-        As it is written.
+        The expression as written in the definition.
     field
-        The field it stands in.
+        The field that contains it, for error messages.
 
     Raises
     ------
     ExpressionSyntaxError
-        When the text is neither; its message says why.
+        If the text is neither a valid path nor a valid call.
     """
     if text.startswith("$"):
-        return _at(text, field)
-    reader = _CallParser(text, field)
-    call = reader.call(1)
-    if reader.position != len(text):
-        raise ExpressionSyntaxError(f"unexpected {text[reader.position :]!r} after the call in {text!r}")
+        return _compile_path_expression(text, field)
+    parser = _CallParser(text, field)
+    call = parser.call(1)
+    if parser.position != len(text):
+        raise ExpressionSyntaxError(f"unexpected {text[parser.position :]!r} after the call in {text!r}")
     return call
 
 
-def _at(text: str, field: str) -> PathExpression:
+def _compile_path_expression(text: str, field: str) -> PathExpression:
     try:
         return PathExpression(compile_path(text), field)
     except PathSyntaxError as error:
@@ -342,7 +340,7 @@ def _at(text: str, field: str) -> PathExpression:
 
 
 class _CallParser:
-    """Reads ``States.Name(argument, …)`` from left to right."""
+    """Parses ``States.Name(argument, …)`` from left to right."""
 
     def __init__(self, text: str, field: str) -> None:
         self._text = text
@@ -357,14 +355,17 @@ class _CallParser:
             )
         function = INTRINSICS.get(name[0])
         if function is None:
-            raise ExpressionSyntaxError(f"there is no intrinsic function {name[0]}; there are {', '.join(INTRINSICS)}")
-        if depth > _DEEPEST:
-            raise ExpressionSyntaxError(f"calls within calls: at most {_DEEPEST}, in {self._text!r}")
+            raise ExpressionSyntaxError(
+                f"unknown intrinsic function {name[0]}: expected one of {', '.join(INTRINSICS)}"
+            )
+        if depth > _MAX_DEPTH:
+            raise ExpressionSyntaxError(f"expected at most {_MAX_DEPTH} nested calls in {self._text!r}")
         self.position = name.end()
         arguments = tuple(self._arguments(function, depth))
         if len(arguments) not in function.arguments:
             raise ExpressionSyntaxError(
-                f"{function.name} takes {_count(function.arguments)} arguments, got {len(arguments)} in {self._text!r}"
+                f"{function.name}: expected {_count(function.arguments)} arguments, got {len(arguments)} "
+                f"in {self._text!r}"
             )
         return IntrinsicCall(function, arguments)
 
@@ -388,7 +389,7 @@ class _CallParser:
         if following == "'":
             return Constant(self._literal(keep_escapes=function.name == "States.Format"))
         if following == "$":
-            return _at(self._path(), self._field)
+            return _compile_path_expression(self._path(), self._field)
         if _NAME.match(self._text, self.position):
             return self.call(depth + 1)
         word = _WORD.match(self._text, self.position)
@@ -397,23 +398,23 @@ class _CallParser:
         except ValueError:
             value = ""
         if word is None or isinstance(value, str | list | dict):
-            raise self._syntax_error("an argument: a 'text', a number, true, false, null, a JSONPath or a call")
+            raise self._syntax_error("an argument: a 'string', a number, true, false, null, a JSONPath or a call")
         self.position = word.end()
         return Constant(value)
 
     def _literal(self, *, keep_escapes: bool) -> str:
         literal = _LITERAL.match(self._text, self.position)
         if literal is None:
-            raise self._syntax_error("the ' that ends a text")
+            raise self._syntax_error("the closing ' of a string")
         wrong = next((found[0] for found in _ESCAPE.finditer(literal[1]) if found[1] not in "'{}\\"), None)
         if wrong is not None:
-            raise ExpressionSyntaxError(rf"expected \', \{{, \}} or \\ in a text, got {wrong} in {self._text!r}")
+            raise ExpressionSyntaxError(rf"expected \', \{{, \}} or \\ in a string, got {wrong} in {self._text!r}")
         self.position = literal.end()
-        # Format tells its own {} from those that are meant as such.
+        # States.Format resolves the escapes itself: it distinguishes {} from escaped braces.
         return literal[1] if keep_escapes else _ESCAPE.sub(r"\1", literal[1])
 
     def _path(self) -> str:
-        """Return the path that begins here: it ends before a comma or bracket that is not inside it."""
+        """Return the path at the current position, up to a comma or closing parenthesis outside of it."""
         start, depth, quote = self.position, 0, ""
         while self.position < len(self._text):
             character = self._text[self.position]
@@ -444,7 +445,7 @@ class _CallParser:
         self.position = space.end() if space else self.position
 
     def _syntax_error(self, expected: str) -> ExpressionSyntaxError:
-        found = self._text[self.position : self.position + 20] or "its end"
+        found = self._text[self.position : self.position + 20] or "the end"
         return ExpressionSyntaxError(f"expected {expected} at {found!r} in {self._text!r}")
 
 
@@ -462,14 +463,14 @@ def compile_template(value: Json, location: str, errors: dict[str, str]) -> Expr
     value
         The template.
     location
-        Where it stands in the definition.
-    wrong
-        Gets the mistakes: location to message.
+        The template's location in the definition.
+    errors
+        Collects the errors: location to message.
 
     Returns
     -------
     Expression
-        Parts without a field to fill are constants, shared by all evaluations.
+        Parts without expressions are constants, shared by all evaluations.
     """
     if isinstance(value, list):
         items = tuple(compile_template(item, f"{location}/{index}", errors) for index, item in enumerate(value))

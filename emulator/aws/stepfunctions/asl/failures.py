@@ -1,4 +1,4 @@
-"""How a state fails: an error name of the language, and a cause for people to read."""
+"""The failure of a state: the language's error names and the exception."""
 
 ALL = "States.ALL"
 BRANCH_FAILED = "States.BranchFailed"
@@ -14,7 +14,7 @@ RUNTIME = "States.Runtime"
 TASK_FAILED = "States.TaskFailed"
 TIMEOUT = "States.Timeout"
 
-# What a definition may name of the errors that start with "States.".
+# The error names starting with "States." that a definition may use.
 NAMES = frozenset(
     {
         ALL,
@@ -38,15 +38,15 @@ NAMES = frozenset(
 )
 
 
-class StateFailure(Exception):  # noqa: N818 - a failure is what the language calls it, and most are no errors of ours
-    """A state has failed; a retrier or a catcher may take it.
+class StateFailure(Exception):  # noqa: N818 - the language calls it a failure, and it is no error of the emulator
+    """A state has failed. Retriers and catchers match it by its error name.
 
     Parameters
     ----------
     error
         The error's name; None for a Fail state without one.
     cause
-        What happened.
+        A description, or None.
     """
 
     def __init__(self, error: str | None, cause: str | None = None) -> None:
@@ -55,6 +55,6 @@ class StateFailure(Exception):  # noqa: N818 - a failure is what the language ca
         self.cause = cause
 
     def output(self) -> dict[str, str]:
-        """Return what a catcher's next state gets to see."""
+        """Return the error output that a catcher passes to its next state."""
         named = {"Error": self.error, "Cause": self.cause}
         return {key: text for key, text in named.items() if text is not None}

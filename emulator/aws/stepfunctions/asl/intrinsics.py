@@ -23,21 +23,21 @@ _PLACE = re.compile(r"\\(.)|(\{\})")
 
 
 class IntrinsicError(ValueError):
-    """A function cannot be applied to its arguments."""
+    """An argument of an intrinsic function is invalid."""
 
 
 @dataclass(frozen=True)
 class Intrinsic:
-    """A function.
+    """An intrinsic function.
 
     Parameters
     ----------
     name
         Such as ``States.Format``.
     apply
-        Takes the arguments' values.
+        The implementation, called with the values of the arguments.
     arguments
-        The numbers of arguments that it takes.
+        The allowed numbers of arguments.
     """
 
     name: str
@@ -45,12 +45,12 @@ class Intrinsic:
     arguments: range
 
     def __call__(self, *arguments: Json) -> Json:
-        """Apply the function.
+        """Call the function.
 
         Raises
         ------
         IntrinsicError
-            When an argument is not what it takes.
+            If an argument is invalid.
         """
         try:
             return self.apply(*arguments)
@@ -58,27 +58,29 @@ class Intrinsic:
             raise IntrinsicError(f"{self.name}: {error}") from None
 
 
-def format_text(template: Json, *values: Json) -> str:
-    r"""Fill the ``{}`` of a template; ``\{``, ``\}``, ``\'`` and ``\\`` stand for the characters themselves."""
+def format_string(template: Json, *values: Json) -> str:
+    r"""Replace each ``{}`` of a template with a value; ``\{``, ``\}``, ``\'`` and ``\\`` are escapes."""
     remaining = list(values)
 
     def fill(place: re.Match[str]) -> str:
         if place[1] is not None:
             return place[1]
         if not remaining:
-            raise IntrinsicError(f"the template {template!r} has more {{}} than the {len(values)} values given")
+            raise IntrinsicError(
+                f"template {template!r}: expected at most {len(values)} {{}}, one for each value, got more"
+            )
         value = remaining.pop(0)
         return value if isinstance(value, str) else dumps(value)
 
-    filled = _PLACE.sub(fill, _text(template, "template"))
+    filled = _PLACE.sub(fill, _string(template, "template"))
     if remaining:
-        raise IntrinsicError(f"the template {template!r} has fewer {{}} than the {len(values)} values given")
+        raise IntrinsicError(f"template {template!r}: expected {len(values)} {{}}, one for each value, got fewer")
     return filled
 
 
 def _string_to_json(text: Json) -> Json:
     try:
-        return loads(_text(text, "text")) if text != "" else None
+        return loads(_string(text, "string")) if text != "" else None
     except ValueError as error:
         raise IntrinsicError(f"expected JSON, got {text!r}: {error}") from None
 
@@ -104,7 +106,7 @@ def _range(first: Json, last: Json, step: Json) -> Json:
         raise IntrinsicError("step: expected a number other than 0")
     numbers = range(start, stop + (1 if stride > 0 else -1), stride)
     if len(numbers) > _RANGE_ITEMS:
-        raise IntrinsicError(f"at most {_RANGE_ITEMS} numbers can be made, this would be {len(numbers)}")
+        raise IntrinsicError(f"expected at most {_RANGE_ITEMS} numbers, got {len(numbers)}")
     return list(numbers)
 
 
@@ -119,19 +121,19 @@ def _unique(array: Json) -> Json:
     kept: list[Json] = []
     seen: set[str] = set()
     for item in _array_of(array):
-        text = json.dumps(_plain(item), sort_keys=True)
+        text = json.dumps(_normalized(item), sort_keys=True)
         if text not in seen:
             seen.add(text)
             kept.append(item)
     return kept
 
 
-def _plain(value: Json) -> Json:
-    """Return a value whose text is that of all that are equal to it: 1.0 is written as 1."""
+def _normalized(value: Json) -> Json:
+    """Return a value with integral floats as integers, so that equal values have equal JSON."""
     if isinstance(value, dict):
-        return {name: _plain(part) for name, part in value.items()}
+        return {name: _normalized(part) for name, part in value.items()}
     if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return [_normalized(item) for item in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -143,7 +145,7 @@ def _base64_decode(text: Json) -> Json:
     try:
         return base64.b64decode(_limited(text), validate=True).decode()
     except ValueError as error:
-        raise IntrinsicError(f"expected base64 of a text: {error}") from None
+        raise IntrinsicError(f"expected a string in base64: {error}") from None
 
 
 def _hash(data: Json, algorithm: Json) -> Json:
@@ -155,7 +157,7 @@ def _hash(data: Json, algorithm: Json) -> Json:
 
 def _merge(one: Json, other: Json, deep: Json) -> Json:
     if deep is not False:
-        raise IntrinsicError(f"deep merging: only false is supported, as on AWS, got {deep!r}")
+        raise IntrinsicError(f"deep merge: expected false, the only value that AWS supports, got {deep!r}")
     if not isinstance(one, dict) or not isinstance(other, dict):
         raise IntrinsicError("expected two objects")
     return {**one, **other}
@@ -174,20 +176,24 @@ def _add(one: Json, other: Json) -> Json:
 
 
 def _split(text: Json, delimiters: Json) -> Json:
-    characters = _text(delimiters, "delimiters")
-    parts = re.split("[" + re.escape(characters) + "]", _text(text, "text")) if characters else [_text(text, "text")]
+    characters = _string(delimiters, "delimiters")
+    parts = (
+        re.split("[" + re.escape(characters) + "]", _string(text, "string"))
+        if characters
+        else [_string(text, "string")]
+    )
     return [part for part in parts if part]
 
 
-def _text(value: Json, what: str) -> str:
+def _string(value: Json, what: str) -> str:
     if not isinstance(value, str):
-        raise IntrinsicError(f"{what}: expected a text, got {dumps(value)}")
+        raise IntrinsicError(f"{what}: expected a string, got {dumps(value)}")
     return value
 
 
 def _limited(value: Json) -> str:
-    if len(_text(value, "text")) > _TEXT_CHARACTERS:
-        raise IntrinsicError(f"text: expected at most {_TEXT_CHARACTERS} characters, got {len(value)}")
+    if len(_string(value, "string")) > _TEXT_CHARACTERS:
+        raise IntrinsicError(f"string: expected at most {_TEXT_CHARACTERS} characters, got {len(value)}")
     return str(value)
 
 
@@ -195,7 +201,7 @@ def _encoded(value: Json) -> bytes:
     try:
         return _limited(value).encode()
     except UnicodeEncodeError as error:
-        raise IntrinsicError(f"text: expected Unicode, got half a surrogate pair at {error.start}") from None
+        raise IntrinsicError(f"string: expected Unicode, got an unpaired surrogate at index {error.start}") from None
 
 
 def _array_of(value: Json) -> list[Json]:
@@ -205,8 +211,8 @@ def _array_of(value: Json) -> list[Json]:
 
 
 def _integer(value: Json, what: str) -> int:
-    """Return a number as AWS takes it: rounded to a whole one, within 32 bits."""
-    # 1e999 is JSON, but no number here.
+    """Return a number rounded to an integer of 32 bits, as AWS does."""
+    # 1e999 is valid JSON, but not finite.
     if not is_number(value) or not math.isfinite(value):
         raise IntrinsicError(f"{what}: expected a number, got {dumps(value)}")
     number: int = round(value)
@@ -219,7 +225,7 @@ _ANY_NUMBER = range(1, 2**31)
 INTRINSICS = {
     function.name: function
     for function in (
-        Intrinsic("States.Format", format_text, _ANY_NUMBER),
+        Intrinsic("States.Format", format_string, _ANY_NUMBER),
         Intrinsic("States.StringToJson", _string_to_json, range(1, 2)),
         Intrinsic("States.JsonToString", dumps, range(1, 2)),
         Intrinsic("States.Array", _array, range(2**31)),

@@ -1,4 +1,4 @@
-"""The items of a distributed Map: read from documents, grouped into batches, and how many of them may fail."""
+"""The items of a distributed Map: their reader, their batches and the tolerance of failed ones."""
 
 import csv
 import io
@@ -10,16 +10,16 @@ from emulator.aws.stepfunctions.asl.json_values import Json, dumps, loads
 
 
 class ItemsError(ValueError):
-    """A document has no items, or is not what it should be."""
+    """The items cannot be read from a document, or do not fit into batches."""
 
 
 def read_items(document: bytes, reader: ItemReader) -> list[Json]:
-    """Return the items of a document that a reader has fetched.
+    """Parse a document and return its items.
 
     Raises
     ------
     ItemsError
-        When it is not of the reader's InputType, or has no array where one is expected.
+        If the document is not of the reader's InputType, or has no array at its ItemsPointer.
     """
     try:
         text = document.decode("utf-8-sig")
@@ -28,36 +28,36 @@ def read_items(document: bytes, reader: ItemReader) -> list[Json]:
     if reader.input_type == "CSV":
         return _read_csv(text, reader.headers, reader.delimiter)
     if reader.input_type == "JSONL":
-        return [_parsed(line, f"line {number}") for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-    found = _resolve_pointer(_parsed(text, "the document"), reader.items_pointer)
+        return [_parse(line, f"line {number}") for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    found = _resolve_pointer(_parse(text, "the document"), reader.items_pointer)
     if not isinstance(found, list):
         raise ItemsError(
-            f"Attempting to map over non-iterable node: expected an array at {reader.items_pointer or 'the top'!r}, "
+            f"Attempting to map over non-iterable node: expected an array at {reader.items_pointer or 'the root'!r}, "
             f"got {_type_name(found)}{_arrays_within(found, reader.items_pointer)}"
         )
     return found
 
 
 def _arrays_within(found: Json, pointer: str) -> str:
-    """Return a hint at the arrays that an ItemsPointer could name."""
+    """Return a hint that lists the arrays to which an ItemsPointer could point."""
     named = found.items() if isinstance(found, dict) else ()
     arrays = [f"{pointer}/{name}" for name, value in named if isinstance(value, list)]
-    return f"; ReaderConfig may name one by ItemsPointer: {', '.join(arrays)}" if arrays else ""
+    return f"; set ItemsPointer in ReaderConfig to an array: {', '.join(arrays)}" if arrays else ""
 
 
 def _read_csv(text: str, headers: Sequence[str] | None, delimiter: str) -> list[Json]:
-    """Return one object a row, all values texts; a short row is filled up, what is too much is dropped."""
+    """Return an object for each row, with string values. Missing cells are empty strings, extra cells are dropped."""
     rows = [row for row in csv.reader(io.StringIO(text), delimiter=delimiter) if row]
     if headers is None:
         if not rows:
-            raise ItemsError("expected a CSV whose first row has the columns' names, got an empty file")
+            raise ItemsError("expected a CSV whose first row has the column names, got an empty file")
         headers, rows = rows[0], rows[1:]
     filled = [[*row, *[""] * (len(headers) - len(row))] for row in rows]
     return [dict(zip(headers, row, strict=False)) for row in filled]
 
 
 def _resolve_pointer(document: Json, pointer: str) -> Json:
-    """Return what a JSON pointer (RFC 6901) points to."""
+    """Return the value at a JSON pointer (RFC 6901)."""
     for token in pointer.split("/")[1:]:
         name = token.replace("~1", "/").replace("~0", "~")
         if isinstance(document, dict) and name in document:
@@ -65,50 +65,50 @@ def _resolve_pointer(document: Json, pointer: str) -> Json:
         elif isinstance(document, list) and name.isdecimal() and int(name) < len(document):
             document = document[int(name)]
         else:
-            raise ItemsError(
-                f"nothing lies at ItemsPointer {pointer!r}: there is no {name!r} in {_type_name(document)}"
-            )
+            raise ItemsError(f"ItemsPointer {pointer!r} matches nothing: {name!r} not found in {_type_name(document)}")
     return document
 
 
-def _parsed(text: str, what: str) -> Json:
+def _parse(text: str, source: str) -> Json:
     try:
         return loads(text)
     except ValueError as error:
-        raise ItemsError(f"{what} is no JSON: {error}") from None
+        raise ItemsError(f"{source} is invalid JSON: {error}") from None
 
 
 def _type_name(value: Json) -> str:
-    return {dict: "an object", list: "an array", str: "a text", type(None): "null"}.get(type(value), "a plain value")
+    return {dict: "an object", list: "an array", str: "a string", type(None): "null"}.get(
+        type(value), "a number or boolean"
+    )
 
 
-def batches(items: Sequence[Json], most: int | None, most_bytes: int | None, batch_input: Json) -> Iterator[Json]:
-    """Put items together: each batch is the input of one child execution.
+def batches(items: Sequence[Json], max_items: int | None, max_bytes: int | None, batch_input: Json) -> Iterator[Json]:
+    """Group items into batches, each the input of one child execution.
 
     Parameters
     ----------
     items
         The items.
-    most, most_bytes
-        The most items of a batch, and its largest size as JSON, bytes; None for no limit.
+    max_items, max_bytes
+        Maximum number of items in a batch, and maximum size of a batch as JSON in bytes; None for no limit.
     batch_input
-        What every batch has besides its items, or None.
+        The BatchInput of each batch, or None.
 
     Raises
     ------
     ItemsError
-        When one item alone is larger than a batch may be.
+        If one item alone exceeds the maximum size.
     """
     base = {} if batch_input is None else {"BatchInput": batch_input}
     empty_bytes = len(dumps({**base, "Items": []}).encode())
     batch: list[Json] = []
     size = empty_bytes
     for item in items:
-        item_bytes = len(dumps(item).encode()) if most_bytes is not None else 0
-        if most_bytes is not None and empty_bytes + item_bytes > most_bytes:
-            raise ItemsError(f"an item of {item_bytes} bytes does not fit into a batch of {most_bytes} bytes")
+        item_bytes = len(dumps(item).encode()) if max_bytes is not None else 0
+        if max_bytes is not None and empty_bytes + item_bytes > max_bytes:
+            raise ItemsError(f"an item of {item_bytes} bytes exceeds the batch limit of {max_bytes} bytes")
         # One comma between two items.
-        full = len(batch) == most or (most_bytes is not None and batch and size + 1 + item_bytes > most_bytes)
+        full = len(batch) == max_items or (max_bytes is not None and batch and size + 1 + item_bytes > max_bytes)
         if full:
             yield {**base, "Items": batch}
             batch, size = [], empty_bytes
@@ -120,23 +120,23 @@ def batches(items: Sequence[Json], most: int | None, most_bytes: int | None, bat
 
 @dataclass(frozen=True)
 class Tolerance:
-    """What a Map tolerates; where both are given, both hold. Where nothing is said, nothing is tolerated.
+    """The number of failures that a Map tolerates. If both limits are set, both apply; if none is set, it is zero.
 
     Source: https://docs.aws.amazon.com/step-functions/latest/dg/state-map-distributed.html#maprun-fail-threshold
 
     Parameters
     ----------
     count
-        How many items may fail, or None.
+        Maximum number of failed items, or None.
     percentage
-        How many of a hundred, or None.
+        Maximum percentage of failed items, or None.
     """
 
     count: int | None = None
     percentage: float | None = None
 
     def exceeded(self, failed: int, total: int) -> bool:
-        """Tell whether more have failed than is tolerated."""
+        """Return whether more items have failed than are tolerated."""
         if self.count is None and self.percentage is None:
             return failed > 0
         if self.count is not None and failed > self.count:

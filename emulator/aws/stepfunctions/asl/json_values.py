@@ -1,4 +1,4 @@
-"""JSON values as the language sees them: equality, text, and times."""
+"""JSON values of the language: serialization, equality, numbers and timestamps."""
 
 import json
 import re
@@ -6,37 +6,37 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, TypeAlias
 
-# What json.loads returns. Values are never changed in place, so states share what they pass on.
+# The values that json.loads returns. They are never modified in place, so states share them.
 Json: TypeAlias = Any
 
 # RFC 3339 with the restrictions of the language: a capital T, and a capital Z or an offset.
 _TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
 
 
-# Returns a value as compact JSON, as AWS writes it. One encoder for all calls: json.dumps would construct one a call.
+# Serializes a value as compact JSON, as AWS does. json.dumps would construct an encoder for each call.
 dumps: Callable[[Json], str] = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
 def loads(text: str) -> Json:
-    """Read JSON; NaN and Infinity, which Python's own reader takes, are none.
+    """Parse JSON. NaN and Infinity, which Python's parser accepts, are rejected.
 
     Raises
     ------
     ValueError
-        When the text is no JSON, or nested too deeply.
+        If the text is invalid JSON, or nested too deeply.
     """
     try:
         return json.loads(text, parse_constant=_reject_constant)
     except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+        raise ValueError("the values are nested too deeply") from None
 
 
 def _reject_constant(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")
+    raise ValueError(f"{constant} is not allowed in JSON")
 
 
 def json_equal(one: Json, other: Json) -> bool:
-    """Tell whether two values are equal JSON: 1 is 1.0, but not true."""
+    """Return whether two JSON values are equal: 1 equals 1.0, but not true."""
     if isinstance(one, bool) or isinstance(other, bool):
         return one is other
     if isinstance(one, list) and isinstance(other, list):
@@ -47,12 +47,12 @@ def json_equal(one: Json, other: Json) -> bool:
 
 
 def is_number(value: Json) -> bool:
-    """Tell whether a value is a JSON number; true and false are none."""
+    """Return whether a value is a JSON number. Booleans are not."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def parse_timestamp(value: Json) -> datetime | None:
-    """Read a timestamp; None when the value is none."""
+    """Parse a timestamp. Return None if the value is not one."""
     if not isinstance(value, str) or not _TIMESTAMP.fullmatch(value):
         return None
     try:

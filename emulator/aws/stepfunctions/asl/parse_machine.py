@@ -1,4 +1,4 @@
-"""From a definition's JSON to values; every mistake is found, with its location."""
+"""The parser of definitions. It reports all mistakes, each with its location."""
 
 from dataclasses import dataclass, field
 
@@ -22,30 +22,30 @@ _STATE_NAME_CHARACTERS = 80
 
 
 def parse_definition(text: str, machine_type: MachineType = MachineType.STANDARD) -> Definition:
-    """Read a definition.
+    """Parse a definition.
 
     Parameters
     ----------
     text
         JSON in Amazon States Language.
     machine_type
-        What it will be run as.
+        STANDARD or EXPRESS.
 
     Raises
     ------
     DefinitionError
-        When it has mistakes; all of them are named.
+        If the definition is invalid, with all its mistakes.
     """
     found = Diagnostics()
     try:
         content = loads(text)
     except ValueError as error:
-        found.add("", f"the definition is no JSON: {error}", codes.INVALID_JSON)
+        found.add("", f"invalid JSON: {error}", codes.INVALID_JSON)
         raise DefinitionError(found.all()) from None
     try:
         definition = _read(Fields(content, "", found), machine_type)
     except RecursionError:
-        found.add("", "the states are too deeply nested", codes.TOO_DEEPLY_NESTED)
+        found.add("", "the states are nested too deeply", codes.TOO_DEEPLY_NESTED)
         raise DefinitionError(found.all()) from None
     if found.all():
         raise DefinitionError(found.all())
@@ -63,14 +63,14 @@ def _read(fields: Fields, machine_type: MachineType) -> Definition:
 
 @dataclass
 class _MachineParser(ProgramParser):
-    """Reads state machines within state machines; names and labels are unique over all of them."""
+    """Parses a state machine and the nested ones. Names and labels are unique across all of them."""
 
     machine_type: MachineType
     _names: dict[str, str] = field(default_factory=dict)
     _labels: set[str] = field(default_factory=set)
 
     def program(self, fields: Fields) -> Program:
-        """Read StartAt and States, and see that every state leads somewhere and is led to."""
+        """Parse StartAt and States; check that transition targets exist and that all states are reachable."""
         check_query_language(fields)
         fields.require("StartAt")
         fields.require("States")
@@ -88,17 +88,21 @@ class _MachineParser(ProgramParser):
                 if state is not None:
                     states[name] = state
         if start_at and start_at not in names:
-            fields.report("StartAt", f"no state named {start_at!r}", codes.MISSING_TRANSITION_TARGET)
+            fields.report("StartAt", f"no state is named {start_at!r}", codes.MISSING_TRANSITION_TARGET)
         elif start_at and described is not None:
             self._check_transitions(start_at, states, names, described)
         return Program(start_at, states)
 
     def label(self, name: str, fields: Fields) -> str:
-        """Take a distributed Map's label: the one written down, or one made of the state's name."""
+        """Return a distributed Map's label: its Label, or one derived from the state's name."""
         label = fields.string("Label")
         if label is not None:
             if label in self._labels:
-                fields.report("Label", f"there is another Map labelled {label!r}", codes.DUPLICATE_LABEL_NAME)
+                fields.report(
+                    "Label",
+                    f"duplicate label {label!r}: expected a label that no other Map has",
+                    codes.DUPLICATE_LABEL_NAME,
+                )
             self._labels.add(label)
             return label
         return "".join(character for character in name if character.isalnum())[:40] or "Map"
@@ -106,11 +110,15 @@ class _MachineParser(ProgramParser):
     def _check_name(self, name: str, fields: Fields) -> None:
         if len(name) > _STATE_NAME_CHARACTERS:
             fields.report(
-                "", f"a state's name has at most {_STATE_NAME_CHARACTERS} characters", codes.INVALID_STATE_NAME
+                "",
+                f"expected a state name of at most {_STATE_NAME_CHARACTERS} characters, got {len(name)}",
+                codes.INVALID_STATE_NAME,
             )
         if name in self._names:
             fields.report(
-                "", f"there is another state named {name!r} at {self._names[name]}", codes.DUPLICATE_STATE_NAME
+                "",
+                f"duplicate state name {name!r}: a state at {self._names[name]} has the same name",
+                codes.DUPLICATE_STATE_NAME,
             )
         self._names.setdefault(name, fields.location)
 
@@ -121,7 +129,7 @@ class _MachineParser(ProgramParser):
                 if target and target not in names:
                     found.add(
                         f"{location}/{state.name}/{field_name}",
-                        f"no state named {target!r}",
+                        f"no state is named {target!r}",
                         codes.MISSING_TRANSITION_TARGET,
                     )
         reached, waiting = {start_at}, [start_at]
@@ -132,18 +140,18 @@ class _MachineParser(ProgramParser):
                     reached.add(target)
                     waiting.append(target)
         if len(states) < len(names):
-            return  # What leads on from a state with mistakes is not known.
+            return  # The targets of states with mistakes are unknown.
         for name in names:
             if name not in reached:
                 found.add(
                     f"{location}/{name}",
-                    f"the state {name!r} is not reachable: nothing leads there from {start_at!r}",
+                    f"state {name!r} is not reachable from {start_at!r}",
                     codes.MISSING_TRANSITION_TARGET,
                 )
         if not any(_is_terminal(states[name]) for name in reached if name in states):
             found.add(
                 location,
-                "no state that can be reached ends: expected one with End, a Succeed or a Fail",
+                "no reachable state is terminal: expected one with End, a Succeed or a Fail",
                 codes.MISSING_END_STATE,
             )
 
@@ -153,7 +161,7 @@ def _is_terminal(state: State) -> bool:
 
 
 def targets(state: State) -> list[tuple[str, str]]:
-    """Return the states that a state leads to, each with the field that says so."""
+    """Return the transition targets of a state, each with the field that names it."""
     found: list[tuple[str, str]] = []
     if state.next is not None:
         found.append(("Next", state.next))

@@ -60,18 +60,18 @@ _DISTRIBUTED_ONLY = (
 _READERS = {"arn:aws:states:::s3:getObject": "getObject", "arn:aws:states:::s3:listObjectsV2": "listObjectsV2"}
 _WRITER = "arn:aws:states:::s3:putObject"
 _DELIMITERS = {"COMMA": ",", "PIPE": "|", "SEMICOLON": ";", "SPACE": " ", "TAB": "\t"}
-# What Lambda's Invoke takes through Step Functions.
+# The parameters of Lambda's Invoke that Step Functions supports.
 _LAMBDA_PARAMETERS = {"FunctionName", "Payload", "Qualifier", "InvocationType", "ClientContext", "LogType"}
 
 
 class ProgramParser(ABC):
-    """What a state's parser needs of the whole: the programs within it, and what is unique over them."""
+    """Parses the programs nested in a state. Names and labels are unique across all of them."""
 
     machine_type: MachineType
 
     @abstractmethod
     def program(self, fields: Fields) -> Program:
-        """Read StartAt and States."""
+        """Parse StartAt and States."""
 
     @abstractmethod
     def label(self, name: str, fields: Fields) -> str:
@@ -79,16 +79,16 @@ class ProgramParser(ABC):
 
 
 def check_query_language(fields: Fields) -> bool:
-    """Read QueryLanguage; tell whether it is the one that is emulated."""
+    """Parse QueryLanguage. Return whether it is JSONPath, the only one that is emulated."""
     language = fields.raw("QueryLanguage")
     if language in (None, "JSONPath"):
         return True
-    fields.report("QueryLanguage", f"only JSONPath is emulated, got {abbreviated(language)}; rewrite it with JSONPath")
+    fields.report("QueryLanguage", f"expected JSONPath, the only query language emulated, got {abbreviated(language)}")
     return False
 
 
 def parse_flow(fields: Fields, *names: str) -> DataFlow:
-    """Read the fields that say what a state does with its data, of those that it may have."""
+    """Parse the fields of a state's data flow: InputPath, OutputPath and the named ones."""
     found: dict[str, Any] = {}
     if "Parameters" in names:
         found["parameters"] = fields.template("Parameters")
@@ -105,21 +105,21 @@ def parse_flow(fields: Fields, *names: str) -> DataFlow:
 
 
 def parse_result_path(fields: Fields) -> ReferencePath | None:
-    """Read ResultPath; None when the result is to be dropped."""
+    """Parse ResultPath. None means that the result is discarded."""
     if not fields.has("ResultPath"):
         return ROOT_REFERENCE
     return None if fields.raw("ResultPath") is None else fields.reference_path("ResultPath")
 
 
 def parse_assign(fields: Fields) -> Expression | None:
-    """Read Assign."""
+    """Parse Assign."""
     if fields.has("Assign") and not isinstance(fields.raw("Assign"), dict):
         fields.report("Assign", f"expected an object, got {abbreviated(fields.raw('Assign'))}")
     return fields.template("Assign")
 
 
 def parse_next(fields: Fields) -> str | None:
-    """Read Next or End: exactly one of them."""
+    """Parse Next and End, of which a state has exactly one."""
     following = fields.string("Next")
     end = fields.boolean("End")
     if fields.has("Next") == (end is True):
@@ -128,7 +128,7 @@ def parse_next(fields: Fields) -> str | None:
 
 
 def parse_retriers(fields: Fields) -> tuple[Retrier, ...]:
-    """Read Retry."""
+    """Parse Retry."""
     entries = fields.objects("Retry")
     return tuple(_parse_retrier(entry, last=entry is entries[-1]) for entry in entries)
 
@@ -155,7 +155,7 @@ def _parse_retrier(entry: Fields, *, last: bool) -> Retrier:
 
 
 def parse_catchers(fields: Fields) -> tuple[Catcher, ...]:
-    """Read Catch."""
+    """Parse Catch."""
     entries = fields.objects("Catch")
     return tuple(_parse_catcher(entry, last=entry is entries[-1]) for entry in entries)
 
@@ -178,15 +178,17 @@ def _parse_errors(entry: Fields, *, last: bool) -> tuple[str, ...]:
             entry.report("ErrorEquals", f"expected an array of error names, got {abbreviated(names)}")
         return ()
     if ALL in names and (len(names) > 1 or not last):
-        entry.report("ErrorEquals", f"{ALL} must stand alone, and in the last entry")
+        entry.report("ErrorEquals", f"expected {ALL} alone and in the last entry only")
     for name in names:
         if name.startswith("States.") and name not in NAMES:
-            entry.report("ErrorEquals", f"there is no error {name!r}; names that start with States. are the language's")
+            entry.report(
+                "ErrorEquals", f"unknown error {name!r}: expected one of the language, as its name starts with States."
+            )
     return tuple(names)
 
 
 def parse_state(name: str, fields: Fields, parser: ProgramParser) -> State | None:
-    """Read a state; None when it has no valid Type."""
+    """Parse a state. Return None if its Type is invalid."""
     parsers: Mapping[str, Callable[[str, Fields, ProgramParser], State]] = {
         "Task": _parse_task,
         "Pass": _parse_pass,
@@ -297,12 +299,14 @@ def _parse_resource(fields: Fields, machine_type: MachineType) -> Resource:
             fields.report("Resource", str(error), codes.INVALID_RESOURCE)
         return Resource.of_function("")
     if machine_type is MachineType.EXPRESS and resource.pattern is not Pattern.REQUEST_RESPONSE:
-        fields.report("Resource", f"an EXPRESS workflow cannot wait: no .{resource.pattern}", codes.INVALID_RESOURCE)
+        fields.report(
+            "Resource", f"expected no .{resource.pattern}: an EXPRESS workflow cannot wait", codes.INVALID_RESOURCE
+        )
     return resource
 
 
 def _check_parameters(fields: Fields, resource: Resource) -> None:
-    """See that a Lambda integration is told the function, and nothing that it does not take."""
+    """Report a missing FunctionName and unsupported parameters of a Lambda integration."""
     if (resource.service, resource.action, resource.sdk) != ("lambda", "invoke", False):
         return
     parameters = fields.raw("Parameters")
@@ -313,11 +317,11 @@ def _check_parameters(fields: Fields, resource: Resource) -> None:
     if "FunctionName" not in names:
         fields.report("Parameters", "the field 'FunctionName' is required")
     for plain in sorted(names.keys() - _LAMBDA_PARAMETERS):
-        fields.report(f"Parameters/{names[plain]}", f"the field {plain!r} is not supported by lambda:invoke")
+        fields.report(f"Parameters/{names[plain]}", f"unknown field {plain!r} of lambda:invoke")
 
 
 def parse_map(name: str, fields: Fields, parser: ProgramParser) -> State:
-    """Read a Map state."""
+    """Parse a Map state."""
     fields.at_most_one("ItemProcessor", "Iterator")
     processor_name = "Iterator" if fields.has("Iterator") else "ItemProcessor"
     fields.require(processor_name)
@@ -328,7 +332,7 @@ def parse_map(name: str, fields: Fields, parser: ProgramParser) -> State:
         child_type = _parse_processor_config(processor, parser)
         program = parser.program(processor)
         processor.reject_unknown("an item processor")
-    # Parameters is what ItemSelector was called first; it makes the items, and not the state's own input.
+    # Parameters is the former name of ItemSelector: in a Map it does not apply to the state's own input.
     fields.at_most_one("ItemSelector", "Parameters")
     selector = fields.template("ItemSelector") or fields.template("Parameters")
     distribution = None
@@ -337,7 +341,7 @@ def parse_map(name: str, fields: Fields, parser: ProgramParser) -> State:
     else:
         for only in _DISTRIBUTED_ONLY:
             if fields.has(only):
-                fields.report(only, 'only a Map with "ProcessorConfig": {"Mode": "DISTRIBUTED"} has this field')
+                fields.report(only, 'expected only in a Map with "ProcessorConfig": {"Mode": "DISTRIBUTED"}')
                 fields.raw(only)
     return MapState(
         name,
@@ -354,7 +358,7 @@ def parse_map(name: str, fields: Fields, parser: ProgramParser) -> State:
 
 
 def _parse_processor_config(processor: Fields, parser: ProgramParser) -> MachineType | None:
-    """Return the type of the child executions of a distributed Map, None for an inline one."""
+    """Return the type of the child executions of a distributed Map, or None for an inline Map."""
     config = processor.object("ProcessorConfig")
     if config is None:
         return None
@@ -363,9 +367,9 @@ def _parse_processor_config(processor: Fields, parser: ProgramParser) -> Machine
     if mode == "DISTRIBUTED" and kind is None and not config.has("ExecutionType"):
         config.require("ExecutionType")
     if mode != "DISTRIBUTED" and config.has("ExecutionType"):
-        config.report("ExecutionType", "only Mode DISTRIBUTED has child executions")
+        config.report("ExecutionType", "expected only with Mode DISTRIBUTED, which has child executions")
     if mode == "DISTRIBUTED" and parser.machine_type is MachineType.EXPRESS:
-        config.report("Mode", "an EXPRESS workflow cannot have a distributed Map")
+        config.report("Mode", "expected INLINE: an EXPRESS workflow cannot have a distributed Map")
     config.reject_unknown("a processor config")
     return MachineType(kind or "STANDARD") if mode == "DISTRIBUTED" else None
 
@@ -373,7 +377,7 @@ def _parse_processor_config(processor: Fields, parser: ProgramParser) -> Machine
 def _parse_distribution(name: str, fields: Fields, parser: ProgramParser, child_type: MachineType) -> Distribution:
     label = parser.label(name, fields)
     if not _LABEL.fullmatch(label):
-        fields.report("Label", f"expected 1 to 40 characters without spaces, brackets and wildcards, got {label!r}")
+        fields.report("Label", f"expected 1 to 40 characters without spaces, brackets or wildcards, got {label!r}")
     percentage = fields.number("ToleratedFailurePercentage", 0, 100)
     fields.at_most_one("ToleratedFailurePercentage", "ToleratedFailurePercentagePath")
     return Distribution(
@@ -393,7 +397,7 @@ def _parse_reader(fields: Fields | None) -> ItemReader | None:
     fields.require("Resource")
     resource = fields.string("Resource")
     if resource is not None and resource not in _READERS:
-        fields.report("Resource", f"expected {' or '.join(_READERS)}, got {resource!r}", INVALID_RESOURCE)
+        fields.report("Resource", f"expected one of {', '.join(_READERS)}, got {resource!r}", INVALID_RESOURCE)
     action = _READERS.get(resource or "", "getObject")
     parameters = _bucket_parameters(fields, "Bucket", "Key" if action == "getObject" else None)
     config = fields.object("ReaderConfig")
@@ -423,7 +427,7 @@ def _parse_headers(config: Fields) -> tuple[str, ...] | None:
     headers = config.raw("CSVHeaders")
     if location != "GIVEN":
         if config.has("CSVHeaders"):
-            config.report("CSVHeaders", "only CSVHeaderLocation GIVEN has headers")
+            config.report("CSVHeaders", "expected only with CSVHeaderLocation GIVEN")
         return None
     if not isinstance(headers, list) or not headers or not all(isinstance(header, str) for header in headers):
         config.report("CSVHeaders", f"expected an array of column names, got {abbreviated(headers)}")

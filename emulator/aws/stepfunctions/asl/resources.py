@@ -1,4 +1,4 @@
-"""What a Task calls: its Resource, taken apart."""
+"""The Resource of a Task: its parser and the integrations that are emulated."""
 
 import re
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ _PREFIX = re.compile(r"arn:aws[a-z-]*:states:[a-z0-9-]*:\d*:")
 
 
 class Pattern(StrEnum):
-    """What a Task waits for: the answer, the end of the job it started, or somebody to send a token back."""
+    """What a Task waits for: the response, the end of the job it started, or the return of a task token."""
 
     REQUEST_RESPONSE = ""
     SYNC = "sync"
@@ -20,23 +20,23 @@ class Pattern(StrEnum):
 
 
 class ResourceError(ValueError):
-    """A Resource that is none, or none that can be called here."""
+    """A Resource is invalid or not emulated."""
 
 
 @dataclass(frozen=True)
 class Resource:
-    """What a Task calls.
+    """The resource that a Task calls.
 
     Parameters
     ----------
     arn
-        As it is written.
+        The ARN as written in the definition.
     service, action
         Such as ``lambda`` and ``invoke``; both empty for a function's own ARN.
     pattern
         What the Task waits for.
     sdk
-        Whether any action of the service may be called, with its own parameters and results.
+        Whether it is an ``aws-sdk`` integration, which calls any action of a service.
     """
 
     arn: str
@@ -47,16 +47,16 @@ class Resource:
 
     @classmethod
     def of_function(cls, arn: str) -> "Resource":
-        """Return a function called by its own ARN."""
+        """Return the resource of a function called by its own ARN."""
         return cls(arn)
 
     @property
     def is_function(self) -> bool:
-        """Whether it is a function's own ARN."""
+        """Whether the resource is a function's own ARN."""
         return not self.service
 
 
-# What can be called without aws-sdk, and the patterns that each has on AWS, source:
+# The integrations other than aws-sdk, each with its patterns on AWS. Source:
 # https://docs.aws.amazon.com/step-functions/latest/dg/integrate-services.html
 _REQUEST_RESPONSE, _JOBS, _TOKEN = (
     frozenset({Pattern.REQUEST_RESPONSE}),
@@ -77,12 +77,12 @@ OPTIMIZED: dict[tuple[str, str], frozenset[Pattern]] = {
 
 
 def parse_resource(arn: str) -> Resource:
-    """Take a Resource apart.
+    """Parse a Resource.
 
     Raises
     ------
     ResourceError
-        When it is none, or one that is not emulated; its message says so.
+        If the Resource is invalid or not emulated.
     """
     if _FUNCTION.fullmatch(arn):
         return Resource.of_function(arn)
@@ -104,13 +104,15 @@ def parse_resource(arn: str) -> Resource:
         ) from None
     if sdk := _SDK.fullmatch(name):
         if pattern in _JOBS:
-            raise ResourceError(f"an aws-sdk integration has no .{pattern}, got {arn!r}")
+            raise ResourceError(f"expected no .{pattern} after an aws-sdk integration, got {arn!r}")
         return Resource(arn, sdk["service"], sdk["action"], pattern, sdk=True)
     integration = _OPTIMIZED.fullmatch(name)
     known = OPTIMIZED.get((integration["service"], integration["action"])) if integration else None
     if integration is None or known is None:
         names = ", ".join(f"{service}:{action}" for service, action in OPTIMIZED)
-        raise ResourceError(f"the integration {name!r} is not emulated; there are {names}, and aws-sdk:SERVICE:ACTION")
+        raise ResourceError(
+            f"the integration {name!r} is not emulated: expected one of {names}, aws-sdk:SERVICE:ACTION"
+        )
     if pattern not in known:
-        raise ResourceError(f"{name} has no .{pattern}, got {arn!r}")
+        raise ResourceError(f"expected no .{pattern} after {name}, got {arn!r}")
     return Resource(arn, integration["service"], integration["action"], pattern)

@@ -1,4 +1,4 @@
-"""Retriers and catchers: who takes a failure, and how long to wait before a state is tried again."""
+"""Retriers and catchers: which errors they match, and the delay before each retry."""
 
 import random
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from emulator.aws.stepfunctions.asl.failures import (
     TIMEOUT,
 )
 
-# The language's own values: https://states-language.net/#errors
+# The language's defaults: https://states-language.net/#errors
 DEFAULT_INTERVAL_S = 1
 DEFAULT_MAX_ATTEMPTS = 3
 DEFAULT_BACKOFF_RATE = 2.0
@@ -26,17 +26,17 @@ class Retrier:
     Parameters
     ----------
     errors
-        The names of the errors it takes.
+        The names of the errors it matches.
     interval_s
-        Wait before the first retry, seconds.
+        Delay before the first retry, seconds.
     max_attempts
-        Most retries.
+        Maximum number of retries.
     backoff_rate
-        What each wait is longer than the one before by.
+        The factor from each delay to the next.
     max_delay_s
-        Longest wait, seconds, or None.
+        Maximum delay, seconds, or None.
     jitter
-        Whether a wait is drawn at random between nothing and its length.
+        Whether a delay is chosen at random between 0 and its full length.
     """
 
     errors: tuple[str, ...]
@@ -47,7 +47,7 @@ class Retrier:
     jitter: bool = False
 
     def base_delay_s(self, retries: int) -> float:
-        """Return the wait before the next retry, seconds, when some have been made already; before any jitter."""
+        """Return the delay before the next retry after `retries` retries, without jitter, in seconds."""
         try:
             delay_s = self.interval_s * self.backoff_rate**retries
         except OverflowError:
@@ -56,7 +56,7 @@ class Retrier:
 
 
 class RetryCounts:
-    """How often each retrier of one state has been used, in one visit of the state.
+    """The number of retries by each retrier of a state, in one execution of the state.
 
     Parameters
     ----------
@@ -69,9 +69,9 @@ class RetryCounts:
         self._used = [0] * len(retriers)
 
     def next_delay_s(self, error: str | None) -> float | None:
-        """Return how long to wait before the state is tried again, seconds; None when it is not.
+        """Return the delay before the next retry, in seconds, or None if the state is not retried.
 
-        The first retrier that means the error decides, even when it is used up.
+        The first retrier that matches the error decides, even if its attempts are used up.
         """
         for index, retrier in enumerate(self._retriers):
             if matches(retrier.errors, error):
@@ -90,11 +90,11 @@ class Catcher:
     Parameters
     ----------
     errors
-        The names of the errors it takes.
+        The names of the errors it matches.
     next
-        The state to go on with.
+        The next state.
     result_path
-        Where Error and Cause go in the state's input; None leaves the input as it is.
+        The path in the state's input at which Error and Cause are inserted; None leaves the input unchanged.
     assign
         Sets variables from Error and Cause, or None.
     """
@@ -106,10 +106,10 @@ class Catcher:
 
 
 def matches(names: tuple[str, ...], error: str | None) -> bool:
-    """Tell whether the ErrorEquals of a retrier or catcher mean an error.
+    """Return whether the ErrorEquals of a retrier or catcher match an error.
 
-    Sources: https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html: States.Runtime is
-    always fatal, States.DataLimitExceeded is not among States.ALL, and States.TaskFailed means all but timeouts.
+    Source: https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html. States.Runtime never
+    matches, States.ALL does not match States.DataLimitExceeded, and States.TaskFailed matches all but timeouts.
     """
     if error == RUNTIME:
         return False

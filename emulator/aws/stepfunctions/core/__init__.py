@@ -1,1 +1,1 @@
-"""Step Functions: Amazon States Language and the engine that runs it, in the endpoint's event loop."""
+"""Step Functions: the engine that runs state machines in the endpoint's event loop."""

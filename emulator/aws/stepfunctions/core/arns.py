@@ -1,4 +1,4 @@
-"""Step Functions' Amazon resource names and the rules for names."""
+"""Amazon resource names (ARNs) of Step Functions, and the validation of ARNs and names."""
 
 import re
 import uuid
@@ -14,32 +14,32 @@ _ARN = re.compile(r"arn:aws[a-z-]*:states:[a-z0-9-]*:\d{12}:(?P<kind>[A-Za-z]+):
 
 
 def machine_arn(name: str, label: str = "") -> str:
-    """Return a state machine's ARN, or with a label that of what a distributed Map of it runs."""
+    """Return a state machine's ARN; with a label, the ARN of the state machine of a distributed Map's children."""
     return f"{_PREFIX}:stateMachine:{_labelled(name, label)}"
 
 
 def execution_arn(machine_name: str, name: str, label: str = "") -> str:
-    """Return a STANDARD execution's ARN, or a map run's child execution's."""
+    """Return the ARN of a STANDARD execution, or of a map run's child execution."""
     return f"{_PREFIX}:execution:{_labelled(machine_name, label)}:{name}"
 
 
 def express_arn(machine_name: str, name: str) -> str:
-    """Return a new EXPRESS execution's ARN."""
+    """Return the ARN of a new EXPRESS execution."""
     return f"{_PREFIX}:express:{machine_name}:{name}:{uuid.uuid4()}"
 
 
 def map_run_arn(machine_name: str, label: str) -> str:
-    """Return a new map run's ARN."""
+    """Return the ARN of a new map run."""
     return f"{_PREFIX}:mapRun:{_labelled(machine_name, label)}:{uuid.uuid4()}"
 
 
 def validate_arn(arn: object, *kinds: str) -> str:
-    """Return an ARN of one of several kinds.
+    """Return an ARN if it is valid and of one of several resource types.
 
     Raises
     ------
     ApiError
-        InvalidArn, when it is none.
+        InvalidArn, otherwise.
     """
     match = _ARN.fullmatch(arn) if isinstance(arn, str) else None
     if match is None:
@@ -50,18 +50,18 @@ def validate_arn(arn: object, *kinds: str) -> str:
 
 
 def validate_name(name: object) -> str:
-    """Return the name of a state machine or execution.
+    """Return the name of a state machine or execution if it is valid.
 
     Raises
     ------
     ApiError
-        InvalidName, when it is none.
+        InvalidName, otherwise.
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ApiError(
             "InvalidName",
             HTTPStatus.BAD_REQUEST,
-            f"Invalid Name: expected 1 to 80 characters without spaces, brackets, wildcards and any of "
+            f"Invalid Name: expected 1 to 80 characters without spaces, brackets, wildcards or any of "
             f'"#%\\^|~`$&,;:/, got {name!r}',
         )
     return name

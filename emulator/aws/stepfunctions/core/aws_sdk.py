@@ -15,7 +15,7 @@ from emulator.aws.stepfunctions.asl.failures import RUNTIME, TASK_FAILED, StateF
 from emulator.aws.stepfunctions.asl.json_values import Json, dumps
 from emulator.aws.stepfunctions.core.tasks import TaskCall
 
-# The path style needs no name resolution for buckets; a Task has its own retries.
+# Path style needs no name resolution of buckets. A Task has its own retries.
 _CONFIG = Config(
     retries={"total_max_attempts": 1},
     s3={"addressing_style": "path"},
@@ -25,7 +25,7 @@ _CONFIG = Config(
 )
 
 
-# AWS names services as its SDK for Java does; these are other names than boto3's.
+# AWS names services as its SDK for Java does. These names differ from boto3's.
 _BOTO_NAMES = {
     "cloudwatchlogs": "logs",
     "cognitoidentityprovider": "cognito-idp",
@@ -34,17 +34,17 @@ _BOTO_NAMES = {
     "secretsmanager": "secretsmanager",
     "sfn": "stepfunctions",
 }
-# How AWS writes services in the names of errors, where it is not the name with a capital.
+# Services whose prefix in error names is not the capitalized service name.
 _ERROR_PREFIXES = {"dynamodb": "DynamoDb", "cloudwatchlogs": "CloudWatchLogs", "eventbridge": "EventBridge"}
 
 
 class AwsClient:
-    """Calls AWS services at an endpoint.
+    """Calls AWS services at an endpoint, each call in a thread.
 
     Parameters
     ----------
     endpoint_url
-        Where they are.
+        The endpoint of all services.
     """
 
     def __init__(self, endpoint_url: str) -> None:
@@ -53,37 +53,37 @@ class AwsClient:
         self._lock = threading.Lock()
 
     async def call(self, service: str, operation: str, parameters: dict[str, Any]) -> dict[str, Any]:
-        """Call an operation and return its answer; a streamed body is read.
+        """Call an operation and return its response; a streamed body is read.
 
         Parameters
         ----------
         service, operation
-            As boto3 names them, such as ``s3`` and ``GetObject``.
+            Names as in boto3, such as ``s3`` and ``GetObject``.
         parameters
-            For the operation.
+            The operation's parameters.
 
         Raises
         ------
         botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError
-            When it is refused, or cannot be sent.
+            If the service returns an error, or the call cannot be sent.
         """
         return await asyncio.to_thread(self._call, service, operation, parameters)
 
     async def model(self, service: str) -> ServiceModel:
-        """Return what boto3 knows of a service.
+        """Return boto3's model of a service.
 
         Raises
         ------
         botocore.exceptions.UnknownServiceError
-            When there is none of that name.
+            If there is no service of that name.
         """
         client = await asyncio.to_thread(self._client, service)
         model: ServiceModel = client.meta.service_model
         return model
 
     def _client(self, service: str) -> Any:
-        """Return a service's client, made once."""
-        # Making clients is not thread-safe, using them is.
+        """Return a service's client, created at the first call."""
+        # Creating clients is not thread-safe, using them is.
         with self._lock:
             if service not in self._clients:
                 session: Any = boto3.Session(
@@ -96,10 +96,10 @@ class AwsClient:
 
     def _call(self, service: str, operation: str, parameters: dict[str, Any]) -> dict[str, Any]:
         client = self._client(service)
-        answer: dict[str, Any] = client._make_api_call(operation, parameters)  # noqa: SLF001 - by the API's own name
+        response: dict[str, Any] = client._make_api_call(operation, parameters)  # noqa: SLF001 - by the operation's name in the API
         return {
             name: value.read() if hasattr(value, "read") else value
-            for name, value in answer.items()
+            for name, value in response.items()
             if name != "ResponseMetadata"
         }
 
@@ -117,12 +117,12 @@ class SdkTasks:
         self._aws = aws
 
     async def call(self, call: TaskCall) -> Json:
-        """Make a call; names of parameters and results begin with a capital, as in AWS's SDK for Java.
+        """Make a call. Names of parameters and results are capitalized, as in AWS's SDK for Java.
 
         Raises
         ------
         StateFailure
-            Named like ``S3.NoSuchKeyException``.
+            With an error name such as ``S3.NoSuchKeyException``.
         """
         resource = call.resource
         service = _BOTO_NAMES.get(resource.service, resource.service)
@@ -130,24 +130,26 @@ class SdkTasks:
         try:
             model = await self._aws.model(service)
         except UnknownServiceError:
-            raise StateFailure(RUNTIME, f"there is no AWS service {resource.service!r}") from None
+            raise StateFailure(
+                RUNTIME, f"unknown AWS service {resource.service!r}: expected a service that boto3 has"
+            ) from None
         if operation not in model.operation_names:
-            raise StateFailure(RUNTIME, f"{resource.service} has no action {resource.action!r}")
+            raise StateFailure(RUNTIME, f"unknown action {resource.action!r} of AWS service {resource.service!r}")
         shapes = model.operation_model(operation)
         parameters = _to_boto_names(call.parameters if call.parameters is not None else {}, shapes.input_shape)
         try:
-            answer = await self._aws.call(service, operation, parameters)
+            response = await self._aws.call(service, operation, parameters)
         except ParamValidationError as error:
-            raise StateFailure(RUNTIME, f"The Parameters are not what {operation} takes: {error}") from None
+            raise StateFailure(RUNTIME, f"invalid Parameters for {operation}: {error}") from None
         except ClientError as error:
             raise _service_failure(resource.service, error) from None
         except BotoCoreError as error:
             raise StateFailure(TASK_FAILED, f"{operation}: {error}") from None
-        return _to_json(answer)
+        return _to_json(response)
 
 
 def _to_boto_names(value: Json, shape: Shape | None) -> Any:
-    """Return parameters under the names that boto3 knows: some services begin theirs with a small letter."""
+    """Return parameters under boto3's names, which differ in case for some services."""
     if isinstance(shape, StructureShape) and isinstance(value, dict):
         known = {str(member).lower(): str(member) for member in shape.members}
         names = {str(name): known.get(str(name).lower(), str(name)) for name in value}
@@ -158,14 +160,14 @@ def _to_boto_names(value: Json, shape: Shape | None) -> Any:
         return {name: _to_boto_names(part, shape.value) for name, part in value.items()}
     if shape is not None and shape.type_name == "blob":
         return value if isinstance(value, str) else dumps(value)
-    # A text parameter that is given an object takes it as JSON, such as StartExecution's Input.
+    # An object for a string parameter is serialized as JSON, for example StartExecution's Input.
     if shape is not None and shape.type_name == "string" and isinstance(value, dict | list):
         return dumps(value)
     return value
 
 
 def _to_json(value: Any) -> Json:
-    """Return an answer as JSON, its names with a capital first."""
+    """Return a response as JSON with capitalized names."""
     if isinstance(value, dict):
         return {name[:1].upper() + name[1:]: _to_json(part) for name, part in value.items()}
     if isinstance(value, list):

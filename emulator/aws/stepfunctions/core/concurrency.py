@@ -15,9 +15,9 @@ _Item = TypeVar("_Item")
 
 
 async def run_concurrently(items: Iterable[_Item], limit: int, work: Callable[[_Item], Awaitable[None]]) -> None:
-    """Do work for every item, for at most `limit` of them at once, each begun as soon as there is room.
+    """Await `work` for every item, with at most `limit` of them running concurrently.
 
-    The first failure stops the rest: they are cancelled and waited for, then it is raised.
+    After the first failure, the running ones are cancelled and awaited, no other starts, and the failure is raised.
     """
     remaining = iter(items)
 
@@ -34,16 +34,16 @@ async def run_concurrently(items: Iterable[_Item], limit: int, work: Callable[[_
 
 
 class Iteration:
-    """One iteration: a branch of its own, with the item in its context object.
+    """One iteration of an inline Map: a branch with the item in its context object.
 
     Parameters
     ----------
     interpreter
         Runs the states.
     step
-        The Map state's step.
+        The execution of the Map state.
     index, item
-        Which item.
+        The item and its index.
     """
 
     def __init__(self, interpreter: Interpreter, step: StateExecution[MapState], index: int, item: Json) -> None:
@@ -60,11 +60,11 @@ class Iteration:
         Parameters
         ----------
         data
-            What ItemSelector sees: the Map state's input.
+            The Map state's input, on which ItemSelector is evaluated.
         """
         state, execution = self._step.state, self._interpreter.execution
         key = execution.start_item(state.name, self._index, state.name)
-        self._event("Started")
+        self._add_event("Started")
         try:
             value = self._item
             if state.item_selector is not None:
@@ -73,26 +73,26 @@ class Iteration:
             output = await self._interpreter.run(state.processor, value, self.branch)
         except StateFailure:
             execution.end_item(key, Status.FAILED)
-            self._event("Failed")
+            self._add_event("Failed")
             raise
         except asyncio.CancelledError:
             execution.end_item(key, Status.ABORTED)
             execution.history.end("MapIterationAborted", self.branch.previous_id, self._details())
             raise
         execution.end_item(key, Status.SUCCEEDED)
-        self._event("Succeeded")
+        self._add_event("Succeeded")
         return output
 
-    def _event(self, what: str) -> None:
+    def _add_event(self, suffix: str) -> None:
         history = self._interpreter.execution.history
-        self.branch.previous_id = history.add(f"MapIteration{what}", self.branch.previous_id, self._details())
+        self.branch.previous_id = history.add(f"MapIteration{suffix}", self.branch.previous_id, self._details())
 
     def _details(self) -> dict[str, Json]:
         return {"name": self._step.state.name, "index": self._index}
 
 
 async def run_parallel(interpreter: Interpreter, step: StateExecution[ParallelState]) -> Json:
-    """Run all branches at once; return their outputs in the branches' order."""
+    """Run all branches concurrently; return their outputs in the order of the branches."""
     branches = step.state.branches
     value = step.effective_input(step.scope())
     step.add_event("ParallelStateStarted")
@@ -115,16 +115,16 @@ async def run_parallel(interpreter: Interpreter, step: StateExecution[ParallelSt
 
 
 async def run_inline_map(interpreter: Interpreter, step: StateExecution[MapState]) -> Json:
-    """Run the states once an item; return the outputs in the items' order. The first failure fails the whole."""
+    """Run the states for every item; return the outputs in the order of the items. The first failure fails the Map."""
     state, scope = step.state, step.scope()
     data = step.input_data(scope)
     items = step.items(state.items_path, data)
     limit = int(step.number(state.max_concurrency, "MaxConcurrency", data, scope)) or len(items)
-    at_once = min(limit, len(items))
-    if at_once > INLINE_MAP_CONCURRENCY:
+    concurrency = min(limit, len(items))
+    if concurrency > INLINE_MAP_CONCURRENCY:
         interpreter.execution.warn(
-            f"{state.name}: {at_once} iterations at once; AWS runs at most {INLINE_MAP_CONCURRENCY} of an inline Map, "
-            "so that ranks which wait for each other would never all run there: use a distributed Map"
+            f"{state.name}: {concurrency} concurrent iterations: AWS runs at most {INLINE_MAP_CONCURRENCY} of an "
+            "inline Map, so ranks that wait for each other would block there forever; use a distributed Map"
         )
     step.add_event("MapStateStarted", {"length": len(items)})
     outputs: list[Json] = [None] * len(items)
@@ -136,7 +136,7 @@ async def run_inline_map(interpreter: Interpreter, step: StateExecution[MapState
         last_ids.append(iteration.branch.previous_id)
 
     try:
-        await run_concurrently(range(len(items)), at_once, run_iteration)
+        await run_concurrently(range(len(items)), concurrency, run_iteration)
     except StateFailure:
         step.add_event("MapStateFailed")
         raise

@@ -29,7 +29,7 @@ from emulator.aws.stepfunctions.core.records import Status
 
 
 def child_results(map_run: MapRun, children: Sequence[Execution], transformation: Transformation) -> list[Json]:
-    """Return what is entries of child executions; of those that did not succeed, always all there is to say."""
+    """Return the results of child executions; for one that did not succeed, always its description."""
     entries: list[Json] = []
     for child in children:
         if child.status is not Status.SUCCEEDED or transformation is Transformation.NONE:
@@ -66,14 +66,14 @@ def _description(map_run: MapRun, child: Execution) -> Json:
 
 
 def result_files(map_run: MapRun, prefix: str, bucket: str) -> tuple[str, dict[str, str]]:
-    """Return the manifest's key and the texts to write, by key.
+    """Return the manifest's key, and the objects to write as texts by key.
 
     Parameters
     ----------
     map_run
-        Whose results.
+        The map run that has the results.
     prefix, bucket
-        Where they go.
+        Where the objects are written.
     """
     writer = map_run.distribution.writer
     transformation, lines = (writer.transformation, writer.lines) if writer else (Transformation.NONE, False)
@@ -96,7 +96,7 @@ def result_files(map_run: MapRun, prefix: str, bucket: str) -> tuple[str, dict[s
     return f"{folder}/manifest.json", {**files, f"{folder}/manifest.json": dumps(manifest)}
 
 
-# Begins a child execution with its input and its number, and waits for its end.
+# Runs a child execution to its end, given its index and its input.
 RunChild = Callable[[MapRun, int, str], Awaitable[Execution]]
 
 
@@ -106,7 +106,7 @@ class DistributedMaps:
     Parameters
     ----------
     aws
-        Reads items from S3, and writes results there.
+        Reads items from S3 and writes results to S3.
     run_child
         Runs child executions.
     """
@@ -116,10 +116,10 @@ class DistributedMaps:
         self._run_child = run_child
 
     async def run(self, interpreter: Interpreter, step: StateExecution[MapState], distribution: Distribution) -> Json:
-        """Run a Map once; return its result."""
+        """Run a Map once, without retries; return its result."""
         execution, scope = interpreter.execution, step.scope()
         data = step.input_data(scope)
-        given = step.items(step.state.items_path, data) if distribution.reader is None else []
+        input_items = step.items(step.state.items_path, data) if distribution.reader is None else []
         map_run = MapRun(
             execution,
             step.state,
@@ -129,12 +129,14 @@ class DistributedMaps:
                 step.number(distribution.tolerated_percentage, "ToleratedFailurePercentage", data, scope),
             ),
         )
-        # How many a reader will find is not known yet; AWS says 0, too.
-        step.add_event("MapStateStarted", {"length": len(given)})
+        # The number of items of a reader is not known yet. AWS reports 0, too.
+        step.add_event("MapStateStarted", {"length": len(input_items)})
         step.add_event("MapRunStarted", {"mapRunArn": map_run.arn})
         execution.map_runs.append(map_run)
         try:
-            items = given if distribution.reader is None else await self._read_items(step, data, distribution.reader)
+            items = input_items
+            if distribution.reader is not None:
+                items = await self._read_items(step, data, distribution.reader)
             inputs = self._inputs(step, data, items, distribution.batcher)
             await self._run_children(map_run, inputs)
             result = await self._result(step, map_run, data, distribution)
@@ -144,7 +146,7 @@ class DistributedMaps:
             step.add_event("MapStateFailed")
             raise
         except BaseException:
-            # Cancelled, or by a mistake of ours: either way it is over, and whoever did it is told.
+            # Cancelled, or an error in the emulator.
             map_run.end(Status.ABORTED)
             step.add_abort_event("MapRunAborted")
             raise
@@ -155,7 +157,7 @@ class DistributedMaps:
     def _inputs(
         self, step: StateExecution[MapState], data: Json, items: list[Json], batcher: ItemBatcher | None
     ) -> list[tuple[Json, int]]:
-        """Return every child execution's input, with the number of items in it."""
+        """Return the input of every child execution, each with its number of items."""
         selector = step.state.item_selector
         if selector is not None:
             items = [
@@ -165,33 +167,33 @@ class DistributedMaps:
         if batcher is None:
             return [(item, 1) for item in items]
         scope = step.scope()
-        most = step.number(batcher.max_items, "MaxItemsPerBatch", data, scope)
-        most_bytes = step.number(batcher.max_bytes, "MaxInputBytesPerBatch", data, scope)
+        max_items = step.number(batcher.max_items, "MaxItemsPerBatch", data, scope)
+        max_bytes = step.number(batcher.max_bytes, "MaxInputBytesPerBatch", data, scope)
         extra = None if batcher.batch_input is None else step.evaluate(batcher.batch_input, data, scope)
         try:
-            return [(batch, len(batch["Items"])) for batch in batches(items, most, most_bytes, extra)]
+            return [(batch, len(batch["Items"])) for batch in batches(items, max_items, max_bytes, extra)]
         except ItemsError as error:
             raise step.state_failure(RUNTIME, f"ItemBatcher: {error}") from None
 
     async def _read_items(self, step: StateExecution[MapState], data: Json, reader: ItemReader) -> list[Json]:
         scope = step.scope()
         parameters = step.evaluate(reader.parameters, data, scope)
-        most = step.number(reader.max_items, "MaxItems", data, scope)
+        max_items = step.number(reader.max_items, "MaxItems", data, scope)
         try:
             if reader.action == "listObjectsV2":
                 items = await self._list_objects(parameters)
             else:
-                answer = await self._aws.call("s3", "GetObject", parameters)
-                items = read_items(answer["Body"], reader)
+                response = await self._aws.call("s3", "GetObject", parameters)
+                items = read_items(response["Body"], reader)
         except (BotoCoreError, ClientError, ItemsError) as error:
             raise StateFailure(ITEM_READER_FAILED, f"{error} ({dumps(parameters)})") from None
-        return items if not most else items[: int(most)]
+        return items if not max_items else items[: int(max_items)]
 
     async def _list_objects(self, parameters: dict[str, Any]) -> list[Json]:
         items: list[Json] = []
-        more: dict[str, str] | None = {}
-        while more is not None:
-            answer = await self._aws.call("s3", "ListObjectsV2", {**parameters, **more})
+        page: dict[str, str] | None = {}
+        while page is not None:
+            response = await self._aws.call("s3", "ListObjectsV2", {**parameters, **page})
             items += [
                 {
                     "Etag": found["ETag"],
@@ -200,10 +202,10 @@ class DistributedMaps:
                     "Size": found["Size"],
                     "StorageClass": found.get("StorageClass", "STANDARD"),
                 }
-                for found in answer.get("Contents", [])
+                for found in response.get("Contents", [])
             ]
-            token = answer.get("NextContinuationToken")
-            more = {"ContinuationToken": token} if token else None
+            token = response.get("NextContinuationToken")
+            page = {"ContinuationToken": token} if token else None
         return items
 
     async def _run_children(self, map_run: MapRun, inputs: list[tuple[Json, int]]) -> None:
@@ -224,18 +226,20 @@ class DistributedMaps:
     async def _result(
         self, step: StateExecution[MapState], map_run: MapRun, data: Json, distribution: Distribution
     ) -> Json:
-        """Return the result, written to S3 where the Map wants it so; the map run is over then."""
+        """End the map run and return its result, or the S3 location of the result if the Map has a ResultWriter."""
         writer = distribution.writer
         if writer is None or writer.parameters is None:
             map_run.end(Status.SUCCEEDED)
             children = sorted(map_run.children, key=map_run.index_of)
             return child_results(map_run, children, writer.transformation if writer else Transformation.COMPACT)
-        place = step.evaluate(writer.parameters, data, step.scope())
-        key, files = result_files(map_run, str(place.get("Prefix", "")), place["Bucket"])
+        destination = step.evaluate(writer.parameters, data, step.scope())
+        key, files = result_files(map_run, str(destination.get("Prefix", "")), destination["Bucket"])
         try:
             for name, text in files.items():
-                await self._aws.call("s3", "PutObject", {"Bucket": place["Bucket"], "Key": name, "Body": text.encode()})
+                await self._aws.call(
+                    "s3", "PutObject", {"Bucket": destination["Bucket"], "Key": name, "Body": text.encode()}
+                )
         except (BotoCoreError, ClientError) as error:
-            raise StateFailure(RESULT_WRITER_FAILED, f"{error} ({dumps(place)})") from None
+            raise StateFailure(RESULT_WRITER_FAILED, f"{error} ({dumps(destination)})") from None
         map_run.end(Status.SUCCEEDED, results_written=True)
-        return {"MapRunArn": map_run.arn, "ResultWriterDetails": {"Bucket": place["Bucket"], "Key": key}}
+        return {"MapRunArn": map_run.arn, "ResultWriterDetails": {"Bucket": destination["Bucket"], "Key": key}}

@@ -1,4 +1,4 @@
-"""The engine: starts executions, stops them, and knows them all."""
+"""The engine: starts, stops and stores executions."""
 
 import asyncio
 import json
@@ -29,9 +29,16 @@ class Engine:
     Parameters
     ----------
     integrations
-        What Tasks can call, see `TaskRunner`.
+        The services that Tasks can call, see `TaskRunner`.
     aws
-        For a distributed Map's items and results.
+        Reads the items of distributed Maps and writes their results.
+
+    Attributes
+    ----------
+    tokens
+        The task tokens.
+    executions
+        The running executions and the latest ended ones, by ARN.
     """
 
     def __init__(self, integrations: Mapping[str, Integration], aws: AwsClient) -> None:
@@ -47,7 +54,7 @@ class Engine:
         }
 
     def start(self, machine: Machine, name: str, input_text: str) -> Execution:
-        """Begin an execution; it runs from the loop's next turn on."""
+        """Start an execution. It runs from the next iteration of the event loop."""
         express = machine.kind is MachineType.EXPRESS
         arn = express_arn(machine.name, name) if express else execution_arn(machine.name, name)
         execution = Execution(arn, name, machine, machine.kind, input_text)
@@ -58,18 +65,18 @@ class Engine:
         return execution
 
     async def stop(self, execution: Execution, failure: StateFailure) -> None:
-        """End an execution with all that it has started, and wait until that is gone."""
+        """Stop an execution and the calls and child executions it has started; wait for their end."""
         task = self._tasks.get(execution.arn)
         if task is not None and execution.status is Status.RUNNING:
             execution.failure = failure
             task.cancel()
             await asyncio.wait({task})
             if execution.status is Status.RUNNING:
-                # It was cancelled before its first step.
+                # Cancelled before its first state.
                 execution.end(Status.ABORTED, 0, failure=failure)
 
     async def wait(self, execution: Execution) -> None:
-        """Wait until an execution has ended; when this wait is cancelled, so is the execution."""
+        """Wait for the end of an execution. Cancelling the wait stops the execution."""
         task = self._tasks.get(execution.arn)
         if task is None:
             return
@@ -80,7 +87,7 @@ class Engine:
             raise
 
     async def close(self) -> None:
-        """End every execution."""
+        """Stop all executions."""
         running = [execution for execution in self.executions.values() if execution.status is Status.RUNNING]
         await asyncio.gather(*(self.stop(execution, StateFailure(None)) for execution in running))
 
@@ -93,7 +100,7 @@ class Engine:
         task.add_done_callback(lambda _: self._on_ended(execution))
 
     def _on_ended(self, execution: Execution) -> None:
-        """Take note of an execution that has ended; the oldest of too many is forgotten with its children."""
+        """Keep an ended execution; drop the oldest one, with its children, if there are more than the limit."""
         del self._tasks[execution.arn]
         if execution.parent is not None:
             return
@@ -101,11 +108,11 @@ class Engine:
         if len(self._ended) > EXECUTIONS_KEPT:
             oldest = self._ended.popleft()
             children = [child for map_run in oldest.map_runs for child in map_run.children]
-            for gone in (oldest, *children):
-                self.executions.pop(gone.arn, None)
+            for dropped in (oldest, *children):
+                self.executions.pop(dropped.arn, None)
 
     async def _run_execution(self, execution: Execution, program: Program, timeout_s: float | None) -> None:
-        """Run an execution to its end, whatever it is."""
+        """Run an execution and record its end."""
         branch = execution.start()
         try:
             value: Json = json.loads(execution.input_text)
@@ -118,10 +125,10 @@ class Engine:
             execution.end(Status.FAILED, branch.previous_id, failure=failure)
         except asyncio.CancelledError:
             execution.end(Status.ABORTED, branch.previous_id, failure=execution.failure)
-        except Exception as error:  # noqa: BLE001 - a mistake of ours must not leave an execution that runs for ever
+        except Exception as error:  # noqa: BLE001 - an error in the emulator must end the execution
             _log.exception("the engine failed in %s", execution.arn)
-            mistake = StateFailure(RUNTIME, f"the emulator itself failed: {error!r}")
-            execution.end(Status.FAILED, branch.previous_id, failure=mistake)
+            internal = StateFailure(RUNTIME, f"internal error of the emulator: {error!r}")
+            execution.end(Status.FAILED, branch.previous_id, failure=internal)
 
     async def _run_map(self, interpreter: Interpreter, step: StateExecution[MapState]) -> Json:
         distribution = step.state.distribution
@@ -130,7 +137,7 @@ class Engine:
         return await self._distributed.run(interpreter, step, distribution)
 
     async def _run_child(self, map_run: MapRun, index: int, input_text: str) -> Execution:
-        """Run one child execution of a distributed Map, and wait for its end."""
+        """Run one child execution of a distributed Map to its end."""
         name, parent = new_execution_name(), map_run.execution
         child_type = map_run.distribution.child_type
         arn = execution_arn(parent.machine.name, name, map_run.distribution.label)

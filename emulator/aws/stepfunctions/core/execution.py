@@ -29,18 +29,18 @@ _END_EVENTS = {
 
 @dataclass(frozen=True)
 class HistoryEvent:
-    """One event.
+    """One event of an execution's history.
 
     Parameters
     ----------
     event_id, previous_id
-        Its number, from 1, and that of the event that led to it.
+        The event's number, from 1, and the number of the event that led to it.
     timestamp
-        When it happened, seconds since the epoch.
+        Seconds since the epoch.
     kind
-        AWS's name for it, such as ``TaskScheduled``.
+        AWS's name of the event type, such as ``TaskScheduled``.
     details
-        What it tells, under the names of the API.
+        The event's details, under the API's names.
     """
 
     event_id: int
@@ -50,7 +50,7 @@ class HistoryEvent:
     details: Mapping[str, Json] | None
 
     def to_api(self, *, with_data: bool) -> dict[str, Any]:
-        """Return the HistoryEvent of the API; without data, inputs and outputs are left out."""
+        """Return the API's HistoryEvent. Without data, inputs and outputs are omitted."""
         event: dict[str, Any] = {
             "timestamp": self.timestamp,
             "type": self.kind,
@@ -72,12 +72,12 @@ class HistoryEvent:
 
 
 class History:
-    """The events of one execution.
+    """The event history of one execution.
 
     Parameters
     ----------
     kept
-        Whether events are kept. EXPRESS executions have no history, but their events are counted all the same.
+        Whether events are stored. Those of EXPRESS executions are only counted.
     """
 
     def __init__(self, *, kept: bool) -> None:
@@ -92,7 +92,7 @@ class History:
         Raises
         ------
         StateFailure
-            Once, when only the event that ends the execution has room left.
+            Once, when the history has room for the final event only.
         """
         if self._kept and self._count >= HISTORY_EVENTS - 1:
             if not self._full:
@@ -104,7 +104,7 @@ class History:
         return self._append(kind, previous_id, details)
 
     def end(self, kind: str, previous_id: int, details: Mapping[str, Json] | None = None) -> int:
-        """Add an event of the end, for which there is always room: of the execution, or of a state that was aborted."""
+        """Add a final event, of the execution or of an aborted state. It is stored even if the history is full."""
         return self._append(kind, previous_id, details)
 
     def _append(self, kind: str, previous_id: int, details: Mapping[str, Json] | None) -> int:
@@ -116,18 +116,18 @@ class History:
 
 @dataclass
 class Branch:
-    """One line of control: an execution begins with one, and each branch and iteration is another.
+    """A sequence of states: the execution's own, a branch of a Parallel state or an iteration of a Map.
 
     Parameters
     ----------
     previous_id
-        The event that the next one follows.
+        The number of the branch's latest event.
     context
-        The context object as far as it does not change from state to state.
+        The fields of the context object that are the same in all states of the branch.
     variables
-        What Assign has set.
+        The variables set by Assign.
     index
-        The item of the innermost Map, or None.
+        The item index in the innermost Map, or None.
     """
 
     previous_id: int
@@ -136,7 +136,7 @@ class Branch:
     index: int | None = None
 
     def fork(self, context: Mapping[str, Json] | None = None, index: int | None = None) -> "Branch":
-        """Return a new branch that begins where this one is."""
+        """Return a new branch that starts at this one's latest event."""
         return Branch(
             self.previous_id,
             self.context if context is None else context,
@@ -146,20 +146,20 @@ class Branch:
 
 
 class Execution:
-    """One execution.
+    """One execution of a state machine.
 
     Parameters
     ----------
     arn, name
-        Its names.
+        The execution's ARN and name.
     machine
-        What it executes, as it was at the start.
+        The state machine as it was when the execution started.
     kind
-        How it is kept.
+        STANDARD or EXPRESS.
     input_text
-        Its input, JSON.
+        The input, JSON.
     parent
-        The map run that it is a child of, or None.
+        The map run that started it, or None.
     """
 
     def __init__(
@@ -190,7 +190,7 @@ class Execution:
         self._lambda_calls: list[LambdaCall] = []
 
     def start(self) -> Branch:
-        """Write the first event; return the branch to run the states on."""
+        """Add the first event; return the branch that runs the states."""
         self.history.add(
             "ExecutionStarted",
             0,
@@ -207,13 +207,13 @@ class Execution:
             },
             "StateMachine": {"Id": self.machine.arn, "Name": self.machine.name},
         }
-        # The first state's entry follows event 0 as the start itself does: AWS numbers them so.
+        # On AWS, too, the previous event of the first StateEntered is 0, as that of ExecutionStarted.
         return Branch(0, context)
 
     def end(
         self, status: Status, previous_id: int, output_text: str | None = None, failure: StateFailure | None = None
     ) -> None:
-        """Take note of how it ended."""
+        """Record the end of the execution and add its final event."""
         self.status, self.output_text, self.failure = status, output_text, failure
         self.stopped_at = time.time()
         details: dict[str, Any]
@@ -224,34 +224,34 @@ class Execution:
         self.history.end(_END_EVENTS[status], previous_id, details)
 
     def start_item(self, map_state: str, index: int, name: str) -> int:
-        """Take note that an item of a Map begins; return what to name it by to `end_item`."""
+        """Record the start of a Map's item; return the number to pass to `end_item`."""
         self._items.append(ItemRecord(map_state, index, name, time.time()))
         return len(self._items) - 1
 
     def end_item(self, item: int, status: Status) -> None:
-        """Take note that an item has ended."""
+        """Record the end of an item."""
         self._items[item] = replace(self._items[item], stopped_at=time.time(), status=status)
 
     def add_lambda_call(self, call: LambdaCall) -> None:
-        """Take note of an invocation, in all the executions that this one is a child of, too."""
+        """Record a Lambda invocation, also in the parent executions."""
         self._lambda_calls.append(call)
         if self.parent is not None:
             self.parent.execution.add_lambda_call(replace(call, index=self.parent.index_of(self)))
 
     def add_transition(self) -> None:
-        """Count a state that is entered or tried again; EXPRESS executions are not charged by them."""
+        """Count a transition, a state entered or retried. AWS charges no transitions of EXPRESS executions."""
         if self.kind is MachineType.STANDARD:
             self.transitions += 1
             if self.parent is not None:
                 self.parent.execution.add_transition()
 
     def warn(self, text: str) -> None:
-        """Take note of what would go otherwise on AWS, once."""
+        """Record a difference from AWS; a repeated text is recorded once."""
         if text not in self.warnings:
             self.warnings.append(text)
 
     def record(self) -> ExecutionRecord:
-        """Return the execution as it stands."""
+        """Return a snapshot of the execution."""
         return ExecutionRecord(
             self.arn,
             self.name,
@@ -269,24 +269,24 @@ class Execution:
 
 
 def error_details(failure: StateFailure) -> dict[str, str]:
-    """Return an error the way events have it."""
+    """Return a failure's error and cause under the names that events use; None is omitted."""
     named = {"error": failure.error, "cause": failure.cause}
     return {key: text for key, text in named.items() if text is not None}
 
 
 def format_timestamp(timestamp: float) -> str:
-    """Return a time the way the context object has it, such as 2026-01-31T12:00:00.000Z."""
+    """Format a time as in the context object, such as 2026-01-31T12:00:00.000Z."""
     return datetime.fromtimestamp(timestamp, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def new_execution_name() -> str:
-    """Return a name for an execution that was given none."""
+    """Return a random name for an execution."""
     return str(uuid.uuid4())
 
 
 @dataclass(frozen=True)
 class Counts:
-    """How many items, or child executions, stand how."""
+    """The numbers of items, or of child executions, by status."""
 
     pending: int
     running: int
@@ -298,7 +298,7 @@ class Counts:
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """The sum of all statuses."""
         return self.pending + self.running + self.succeeded + self.failed + self.timed_out + self.aborted
 
 
@@ -308,18 +308,18 @@ class MapRun:
     Parameters
     ----------
     execution
-        Whose Map it is.
+        The execution that contains the Map.
     state
-        The Map.
+        The Map state.
     max_concurrency
-        How many child executions run at once; 0 for AWS's limit.
+        Maximum number of concurrent child executions; 0 for AWS's limit.
     tolerance
-        How many items may fail.
+        The number of items that may fail.
     """
 
     def __init__(self, execution: Execution, state: MapState, max_concurrency: int, tolerance: Tolerance) -> None:
         if state.distribution is None:
-            raise ValueError(f"{state.name} is no distributed Map")
+            raise ValueError(f"state {state.name!r}: expected a distributed Map, got an inline one")
         self.execution = execution
         self.state = state
         self.distribution = state.distribution
@@ -335,55 +335,55 @@ class MapRun:
         self._results_written = False
 
     def set_sizes(self, sizes: list[int]) -> None:
-        """Take note of how many items each child execution will have."""
+        """Set the number of items of each child execution."""
         self._sizes = sizes
 
     def add(self, child: Execution, index: int) -> None:
-        """Take note of a child execution that begins."""
+        """Add a child execution that starts."""
         self.children.append(child)
         self._children_index[child.arn] = index
 
     def index_of(self, child: Execution) -> int:
-        """Return a child execution's number."""
+        """Return a child execution's index."""
         return self._children_index[child.arn]
 
     def size_of(self, child: Execution) -> int:
-        """Return how many items a child execution has."""
+        """Return the number of items of a child execution."""
         return self._sizes[self.index_of(child)]
 
     def end(self, status: Status, *, results_written: bool = False) -> None:
-        """Take note of how it ended."""
+        """Record the end of the map run."""
         self.status = status
         self.stopped_at = time.time()
         self._results_written = results_written
 
     def tolerance_exceeded(self) -> bool:
-        """Tell whether more items have failed than is tolerated."""
+        """Return whether more items have failed than the Map tolerates."""
         counts = self.item_counts()
         return self.tolerance.exceeded(counts.failed + counts.timed_out, sum(self._sizes))
 
     def item_counts(self) -> Counts:
-        """Return how many items stand how."""
+        """Return the numbers of items by status."""
         return self._counts(self._sizes)
 
     def execution_counts(self) -> Counts:
-        """Return how many child executions stand how."""
+        """Return the numbers of child executions by status."""
         return self._counts([1] * len(self._sizes))
 
     def _counts(self, weights: list[int]) -> Counts:
         by_status = dict.fromkeys(Status, 0)
         for child in self.children:
             by_status[child.status] += weights[self.index_of(child)]
-        waiting = sum(weights) - sum(by_status.values())
-        over = self.status is not Status.RUNNING
+        pending = sum(weights) - sum(by_status.values())
+        ended = self.status is not Status.RUNNING
         done = by_status[Status.SUCCEEDED] + by_status[Status.FAILED] + by_status[Status.TIMED_OUT]
         return Counts(
-            pending=0 if over else waiting,
+            pending=0 if ended else pending,
             running=by_status[Status.RUNNING],
             succeeded=by_status[Status.SUCCEEDED],
             failed=by_status[Status.FAILED],
             timed_out=by_status[Status.TIMED_OUT],
-            # What was never begun has been aborted with the rest.
-            aborted=by_status[Status.ABORTED] + (waiting if over else 0),
+            # Children that never started count as aborted.
+            aborted=by_status[Status.ABORTED] + (pending if ended else 0),
             results_written=done if self._results_written else 0,
         )

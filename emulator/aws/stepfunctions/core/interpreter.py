@@ -1,4 +1,4 @@
-"""The interpreter: runs one state after the other, and holds the data flow and the events of each."""
+"""The interpreter: runs the states of an execution, with their data flow, events, retries and catchers."""
 
 import asyncio
 import time
@@ -37,18 +37,18 @@ _State = TypeVar("_State", bound=State, covariant=True)
 
 
 class StateExecution(Generic[_State]):
-    """One step of one state.
+    """One execution of one state.
 
     Parameters
     ----------
     state
         The state.
     value, text
-        Its input, and the same as JSON.
+        The state's input, and the same input serialized as JSON.
     execution
         The execution.
     branch
-        The line of control that has come there.
+        The branch that executes the state.
     """
 
     def __init__(self, state: _State, value: Json, text: str, execution: Execution, branch: Branch) -> None:
@@ -70,11 +70,11 @@ class StateExecution(Generic[_State]):
         return self.branch.previous_id
 
     def add_abort_event(self, kind: str) -> None:
-        """Add an event of the end, for which there is always room."""
+        """Add the event of an aborted state. It is stored even if the history is full."""
         self.branch.previous_id = self.execution.history.end(kind, self.branch.previous_id)
 
     def add_exit_event(self, output: Json) -> str:
-        """Add the event that the state was left; return its output as JSON."""
+        """Add the StateExited event; return the output serialized as JSON."""
         text = self.text if output is self.value else self.serialize(output)
         self.add_event(
             f"{self.state.kind}StateExited", {"name": self.state.name, "output": text, "outputDetails": COMPLETE}
@@ -82,15 +82,15 @@ class StateExecution(Generic[_State]):
         return text
 
     def serialize(self, value: Json) -> str:
-        """Return a value as JSON.
+        """Serialize a value as JSON.
 
         Raises
         ------
         StateFailure
-            When it is larger than what may pass from state to state.
+            States.DataLimitExceeded, if the text is larger than the limit for data between states.
         """
         text = dumps(value)
-        # A character is four bytes at most.
+        # A character has at most four bytes in UTF-8.
         if len(text) * 4 > STATE_DATA_BYTES:
             size = len(text.encode(errors="surrogatepass"))
             if size > STATE_DATA_BYTES:
@@ -102,12 +102,12 @@ class StateExecution(Generic[_State]):
         return text
 
     def count_retry(self) -> None:
-        """Take note of a retry."""
+        """Count a retry. The context object's RetryCount changes with it."""
         self._retries += 1
         self._scope = None
 
     def scope(self) -> Scope:
-        """Return what expressions see."""
+        """Return the context object and the variables, for the evaluation of expressions."""
         if self._scope is None:
             state = {
                 "EnteredTime": format_timestamp(self._entered_at),
@@ -118,25 +118,25 @@ class StateExecution(Generic[_State]):
         return self._scope
 
     def scope_with(self, **more: Json) -> Scope:
-        """Return what expressions see, with what else belongs into the context object."""
+        """Return the scope with additional fields in the context object."""
         scope = self.scope()
         return Scope({**scope.context, **more}, scope.variables)
 
     def input_data(self, scope: Scope) -> Json:
-        """Return the part of the input that InputPath leaves."""
+        """Apply InputPath to the state's input."""
         path = self.state.flow.input_path
         if path is None:
             return {}
         return self.value if path is ROOT_PATH else self.value_at(path, "InputPath", self.value, scope)
 
     def effective_input(self, scope: Scope) -> Json:
-        """Return what the state works with: InputPath, then Parameters."""
+        """Apply InputPath, then Parameters, to the state's input."""
         data = self.input_data(scope)
         parameters = self.state.flow.parameters
         return data if parameters is None else self.evaluate(parameters, data, scope)
 
     def output_of(self, result: Json, scope: Scope) -> Json:
-        """Return what the next state gets of a result: ResultSelector, Assign, ResultPath, OutputPath."""
+        """Return the state's output: ResultSelector, Assign, ResultPath and OutputPath, applied to a result."""
         flow = self.state.flow
         if flow.result_selector is not None:
             result = self.evaluate(flow.result_selector, result, scope)
@@ -155,12 +155,12 @@ class StateExecution(Generic[_State]):
         return output
 
     def assign(self, template: Expression | None, data: Json, scope: Scope) -> None:
-        """Set variables."""
+        """Set the variables that an Assign template defines."""
         if template is not None:
             self.branch.variables = {**self.branch.variables, **self.evaluate(template, data, scope)}
 
     def put(self, path: ReferencePath, result: Json) -> Json:
-        """Return the state's input with a result in it."""
+        """Return a copy of the state's input with a result at a path."""
         try:
             return path.put(self.value, result)
         except NoMatchError:
@@ -170,16 +170,16 @@ class StateExecution(Generic[_State]):
             ) from None
 
     def value_at(self, path: Path, field: str, data: Json, scope: Scope) -> Json:
-        """Return what lies at a path that a field names."""
+        """Evaluate the path that a field of the state contains."""
         try:
             return path.evaluate(data, scope)
         except NoMatchError:
             raise self.state_failure(
-                RUNTIME, f"Invalid path '{path.text}' in {field}: nothing lies there in {_abbreviated(dumps(data))}"
+                RUNTIME, f"Invalid path '{path.text}' in {field}: not found in {_abbreviated(dumps(data))}"
             ) from None
 
     def items(self, path: Path, data: Json) -> list[Json]:
-        """Return the items of a Map that lie in its input."""
+        """Return the items of a Map, an array in its input."""
         found = self.value_at(path, "ItemsPath", data, self.scope())
         if not isinstance(found, list):
             raise self.state_failure(
@@ -188,25 +188,25 @@ class StateExecution(Generic[_State]):
         return found
 
     def number(self, value: float | Path | None, field: str, data: Json, scope: Scope) -> Any:
-        """Return a number that is written out or lies at a path; None stays None."""
+        """Return a number given as a literal or by a path. None is returned unchanged."""
         if not isinstance(value, Path):
             return value
         found = self.value_at(value, field + "Path", data, scope)
         if not is_number(found) or found < 0:
             raise self.state_failure(
-                RUNTIME, f"{field}Path: expected a number from 0 at '{value.text}', got {dumps(found)}"
+                RUNTIME, f"{field}Path: expected a non-negative number at '{value.text}', got {dumps(found)}"
             )
         return found
 
     def evaluate(self, expression: Expression, data: Json, scope: Scope) -> Json:
-        """Return an expression's value; a failure tells in which state it was."""
+        """Evaluate an expression. The cause of a failure names the state."""
         try:
             return expression.evaluate(data, scope)
         except StateFailure as failure:
             raise self.state_failure(failure.error, failure.cause) from None
 
     def state_failure(self, error: str | None, message: str | None) -> StateFailure:
-        """Return a failure of the state's own that tells where it was."""
+        """Return a failure whose cause names this state."""
         return StateFailure(
             error,
             f"An error occurred while executing the state '{self.state.name}' (entered at the event id "
@@ -215,12 +215,12 @@ class StateExecution(Generic[_State]):
 
 
 def catch_failure(step: StateExecution[WorkState], failure: StateFailure) -> tuple[str | None, Json]:
-    """Return the state that takes a failure, with its input.
+    """Return the state to which a catcher passes a failure, and that state's input.
 
     Raises
     ------
     StateFailure
-        The failure itself, when there is none.
+        The failure itself, if no catcher matches.
     """
     for catcher in step.state.catchers:
         if matches(catcher.errors, failure.error):
@@ -234,7 +234,7 @@ def _abbreviated(text: str, longest: int = 500) -> str:
     return text if len(text) <= longest else text[:longest] + "…"
 
 
-# The state to go on with, None at the end, and its input.
+# The next state's name, None after the last one, and its input.
 Outcome: TypeAlias = tuple[str | None, Json]
 Work: TypeAlias = Callable[["Interpreter", StateExecution[Any]], Awaitable[Json]]
 
@@ -245,9 +245,9 @@ class Interpreter:
     Parameters
     ----------
     execution
-        Gets the events.
+        The execution, which stores the events.
     work
-        How Task, Parallel and Map states come to their result.
+        Functions that compute the results of Task, Parallel and Map states.
     """
 
     def __init__(self, execution: Execution, work: dict[type[State], Work]) -> None:
@@ -255,12 +255,12 @@ class Interpreter:
         self._work = work
 
     async def run(self, program: Program, value: Json, branch: Branch) -> Json:
-        """Run states from the first to an end; return the last one's output.
+        """Run states from StartAt to a terminal state; return its output.
 
         Raises
         ------
         StateFailure
-            When a state fails and nobody takes it.
+            If a state fails and no catcher matches.
         """
         name: str | None = program.start_at
         text = dumps(value)
@@ -295,7 +295,7 @@ class Interpreter:
                 return await self._run_with_retries(step)
 
     async def _run_with_retries(self, step: StateExecution[TaskState | ParallelState | MapState]) -> Outcome:
-        """Let a state come to its result, again as long as a retrier wants; then give the failure to a catcher."""
+        """Run a state, retry it as its retriers say, then pass the failure to its catchers."""
         work, counts = self._work[type(step.state)], None
         while True:
             try:
@@ -358,6 +358,6 @@ def _failure(step: StateExecution[FailState]) -> StateFailure:
     for name, expression in (("Error", step.state.error), ("Cause", step.state.cause)):
         text = None if expression is None else step.evaluate(expression, step.value, scope)
         if text is not None and not isinstance(text, str):
-            return step.state_failure(RUNTIME, f"{name}Path: expected a text, got {dumps(text)}")
+            return step.state_failure(RUNTIME, f"{name}Path: expected a string, got {dumps(text)}")
         texts.append(text)
     return StateFailure(*texts)

@@ -1,4 +1,4 @@
-"""Tasks that invoke Lambda functions: straight into the Lambda service, without HTTP."""
+"""Tasks that invoke Lambda functions, directly in the Lambda service, without HTTP."""
 
 import json
 import time
@@ -16,24 +16,24 @@ _UNKNOWN_CAUSE = (
 
 
 class LambdaTasks:
-    """Invokes functions, by ``lambda:invoke`` or by their own ARN.
+    """Invokes functions through ``lambda:invoke`` or by their own ARN.
 
     Parameters
     ----------
     service
-        Runs them; an invocation that is cancelled ends its sandbox.
+        The Lambda service. Cancelling an invocation stops its sandbox.
     """
 
     def __init__(self, service: LambdaService) -> None:
         self._service = service
 
     async def call(self, call: TaskCall) -> Json:
-        """Invoke a function; return its result, or for ``lambda:invoke`` Lambda's whole answer.
+        """Invoke a function; return its result, or for ``lambda:invoke`` the whole response of Lambda.
 
         Raises
         ------
         StateFailure
-            Named as Lambda names it: the handler's exception, or ``Lambda.…Exception`` when Lambda refuses.
+            With the handler's exception as the error name, or ``Lambda.…Exception`` for an error of Lambda itself.
         """
         if call.resource.is_function:
             payload, _, _ = await self._invoke(call, call.resource.arn, None, call.parameters)
@@ -41,7 +41,7 @@ class LambdaTasks:
         parameters = call.parameters
         function, qualifier = parameters["FunctionName"], parameters.get("Qualifier")
         if not isinstance(function, str) or not isinstance(qualifier, str | None):
-            raise StateFailure(RUNTIME, f"FunctionName and Qualifier: expected texts, got {dumps(parameters)[:200]}")
+            raise StateFailure(RUNTIME, f"FunctionName and Qualifier: expected strings, got {dumps(parameters)[:200]}")
         event = parameters.get("Payload", {})
         if parameters.get("InvocationType", "RequestResponse") == "Event":
             try:
@@ -52,7 +52,7 @@ class LambdaTasks:
         return _invoke_response(*await self._invoke(call, function, qualifier, event), HTTPStatus.OK)
 
     async def _invoke(self, call: TaskCall, function: str, qualifier: str | None, event: Json) -> tuple[Json, str, str]:
-        """Return the payload, the version that ran and the request's id."""
+        """Return the payload, the version that ran and the request id."""
         started = time.time()
         try:
             result = await self._service.invoke(function, qualifier, _payload(event))
@@ -64,12 +64,12 @@ class LambdaTasks:
         text = result.payload.decode()
         if result.is_error:
             raise _function_failure(text)
-        # A handler's result may have NaN, which is no JSON; AWS hands the payload on as text then.
+        # A handler's result may contain NaN, which is invalid JSON. AWS then passes the payload on as a string.
         return _parsed(text), result.version, result.request_id
 
 
 def _invoke_response(payload: Json, version: str | None, request_id: str, status: HTTPStatus) -> Json:
-    """Return Lambda's answer with the metadata that AWS's SDK for Java adds."""
+    """Return Lambda's response with the metadata that AWS's SDK for Java adds."""
     headers = {"x-amzn-RequestId": request_id, "Content-Type": "application/json"}
     named = {} if version is None else {"ExecutedVersion": version}
     return {
@@ -86,7 +86,7 @@ def _invoke_response(payload: Json, version: str | None, request_id: str, status
 
 
 def _payload(event: Json) -> bytes:
-    # Half a surrogate pair is a text in JSON, but not in UTF-8: it stays escaped.
+    # An unpaired surrogate is valid in JSON, but not in UTF-8: it stays escaped.
     return json.dumps(event).encode()
 
 

@@ -1,4 +1,4 @@
-"""The state machines that exist; each is kept in a file, so that it is there again after a restart."""
+"""The store of state machines. Each is saved in a file and loaded again after a restart."""
 
 import hashlib
 import json
@@ -20,24 +20,24 @@ from emulator.errors import ApiError, StateError
 
 @dataclass(frozen=True)
 class Machine:
-    """A state machine as it is at one time; a change makes a new one.
+    """One revision of a state machine. An update creates a new one.
 
     Parameters
     ----------
     name
-        Its name.
+        The state machine's name.
     text
-        Its definition, as it was sent.
+        The definition as received.
     definition
-        The same, parsed.
+        The parsed definition.
     role_arn, kind, tags
         As in the API.
     settings
-        loggingConfiguration and tracingConfiguration, as they were sent.
+        loggingConfiguration and tracingConfiguration as received.
     created_at, updated_at
         Seconds since the epoch.
     revision_id
-        Names this state of it.
+        Identifies the revision.
     """
 
     name: str
@@ -53,11 +53,11 @@ class Machine:
 
     @property
     def arn(self) -> str:
-        """Its Amazon resource name."""
+        """The state machine's ARN."""
         return machine_arn(self.name)
 
     def to_json(self) -> dict[str, Any]:
-        """Return what is written to its file."""
+        """Return the content of the state machine's file."""
         return {
             "name": self.name,
             "definition": self.text,
@@ -72,7 +72,7 @@ class Machine:
 
     @classmethod
     def from_json(cls, kept: Mapping[str, Any]) -> "Machine":
-        """Read what was written to its file."""
+        """Create a state machine from its file's content."""
         kind = MachineType(kept["type"])
         return cls(
             kept["name"],
@@ -94,12 +94,12 @@ class MachineStore:
     Parameters
     ----------
     folder
-        Where their files are; those that are there already are read.
+        The folder of the files. Existing files are loaded.
 
     Raises
     ------
     StateError
-        When one of them is damaged.
+        If a file is damaged.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -111,7 +111,7 @@ class MachineStore:
                 machine = Machine.from_json(json.loads(path.read_text()))
             except (ValueError, KeyError, TypeError, DefinitionError) as error:
                 raise StateError(
-                    f"{path}: expected a state machine, as this emulator writes it: {error!r}; remove the file"
+                    f"{path}: expected a state machine written by this emulator: {error!r}; remove the file"
                 ) from None
             self._machines[machine.name] = machine
 
@@ -124,12 +124,12 @@ class MachineStore:
         tags: Mapping[str, str],
         settings: Mapping[str, Any],
     ) -> Machine:
-        """Add a state machine; the same one a second time is the first.
+        """Add a state machine. Creating an equal one again returns the existing one.
 
         Raises
         ------
         ApiError
-            When the name or the definition is refused, or there is another one of that name.
+            If the name or the definition is invalid, or a different state machine has that name.
         """
         machine = Machine(validate_name(name), text, validate_definition(text, kind), role_arn, kind, tags, settings)
         existing = self._machines.get(name)
@@ -145,12 +145,12 @@ class MachineStore:
         return machine
 
     def update(self, arn: str, text: str | None, role_arn: str | None, settings: Mapping[str, Any]) -> Machine:
-        """Change a state machine; executions that run go on with what it was.
+        """Update a state machine. Running executions continue with the previous revision.
 
         Raises
         ------
         ApiError
-            When there is none, or the definition is refused.
+            If there is no such state machine, or the definition is invalid.
         """
         machine = self.get(arn)
         if text is not None:
@@ -176,7 +176,7 @@ class MachineStore:
         Raises
         ------
         ApiError
-            When the ARN is none, or there is no such state machine.
+            If the ARN is invalid, or there is no such state machine.
         """
         checked = validate_arn(arn, "stateMachine")
         machine = self._machines.get(checked.rpartition(":stateMachine:")[2])
@@ -187,17 +187,17 @@ class MachineStore:
         return machine
 
     def delete(self, arn: object) -> None:
-        """Remove a state machine, if there is one."""
+        """Remove a state machine if it exists."""
         name = validate_arn(arn, "stateMachine").rpartition(":stateMachine:")[2]
         if self._machines.pop(name, None) is not None:
             self._path(name).unlink(missing_ok=True)
 
     def all(self) -> list[Machine]:
-        """Return every state machine, by name."""
+        """Return all state machines, ordered by name."""
         return [self._machines[name] for name in sorted(self._machines)]
 
     def _save(self, machine: Machine) -> None:
-        """Write the file beside its place and move it there: whoever kills us leaves the old one or the new one."""
+        """Save a state machine. The file is replaced atomically: after a crash it has the old or the new content."""
         path = self._path(machine.name)
         temporary = path.with_suffix(".new")
         with temporary.open("w") as file:
@@ -208,7 +208,8 @@ class MachineStore:
         self._machines[machine.name] = machine
 
     def _path(self, name: str) -> Path:
-        # Names may be . or .., be too long for a file's, or differ in case alone, which some file systems ignore.
+        # A name can be . or .., too long for a file name, or differ from another only in case, which some file systems
+        # ignore.
         return self._folder / f"{hashlib.sha256(name.encode()).hexdigest()}.json"
 
 
@@ -218,7 +219,7 @@ def validate_definition(text: object, kind: MachineType) -> Definition:
     Raises
     ------
     ApiError
-        InvalidDefinition with every mistake and its place.
+        InvalidDefinition, with all mistakes and their locations.
     """
     try:
         return parse_definition(text if isinstance(text, str) else "", kind)

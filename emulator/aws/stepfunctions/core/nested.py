@@ -1,4 +1,4 @@
-"""Tasks that start another state machine: ``states:startExecution``, with or without waiting for its end."""
+"""Tasks that start another state machine, ``states:startExecution``, and those that wait for its end."""
 
 import json
 from collections.abc import Callable
@@ -15,13 +15,13 @@ from emulator.errors import ApiError
 
 
 class Starter(Protocol):
-    """Starts executions, as StartExecution does."""
+    """Starts executions and waits for them."""
 
     def start_execution(self, arn: object, name: str | None, input_text: str) -> Execution:
-        """Begin an execution."""
+        """Start an execution."""
 
     async def wait(self, execution: Execution) -> None:
-        """Wait for its end; when cancelled, end it."""
+        """Wait for the end of an execution. Cancelling the wait stops the execution."""
 
 
 class NestedExecutions:
@@ -30,7 +30,7 @@ class NestedExecutions:
     Parameters
     ----------
     starter
-        Returns what starts them.
+        Returns the service that starts executions.
     """
 
     def __init__(self, starter: Callable[[], Starter]) -> None:
@@ -42,16 +42,16 @@ class NestedExecutions:
         Raises
         ------
         StateFailure
-            When it cannot be started, or with .sync when it did not succeed.
+            If the execution cannot be started, or with .sync if it did not succeed.
         """
         parameters = call.parameters if isinstance(call.parameters, dict) else {}
-        given = parameters.get("Input", {})
+        payload = parameters.get("Input", {})
         starter = self._starter()
         try:
             execution = starter.start_execution(
                 parameters.get("StateMachineArn"),
                 parameters.get("Name"),
-                given if isinstance(given, str) else dumps(given),
+                payload if isinstance(payload, str) else dumps(payload),
             )
         except ApiError as error:
             code = error.code if error.code.endswith("Exception") else f"{error.code}Exception"
@@ -67,7 +67,7 @@ class NestedExecutions:
 
 def _description(execution: Execution, *, parsed: bool) -> dict[str, Json]:
     if execution.stopped_at is None:
-        raise StateFailure(RUNTIME, f"{execution.arn} has not ended")
+        raise StateFailure(RUNTIME, f"{execution.arn}: expected an execution that has ended")
     output = execution.output_text
     described: dict[str, Json] = {
         "ExecutionArn": execution.arn,

@@ -1,14 +1,11 @@
-"""What there is to know of executions, for whoever shows them: values that do not change any more.
-
-Times are seconds since the epoch.
-"""
+"""Records of executions for other packages: immutable snapshots. Times are seconds since the epoch."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 
 class Status(StrEnum):
-    """How an execution, an item or a map run stands."""
+    """The status of an execution, an item or a map run."""
 
     RUNNING = "RUNNING"
     SUCCEEDED = "SUCCEEDED"
@@ -19,20 +16,20 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class ItemRecord:
-    """One item of a Map: an iteration of an inline one, a child execution of a distributed one.
+    """One item of a Map: an iteration of an inline Map, or a child execution of a distributed Map.
 
     Parameters
     ----------
     map_state
         The Map state's name.
     index
-        The item's number, from 0; of a batch, the batch's.
+        The index of the item or batch, from 0.
     name
-        The child execution's name, or the Map state's for an iteration.
+        The child execution's name; for an iteration, the Map state's name.
     started_at, stopped_at
-        When it started and ended; None while it runs.
+        Start and end; the end is None while it runs.
     status
-        How it stands.
+        The status.
     """
 
     map_state: str
@@ -45,20 +42,20 @@ class ItemRecord:
 
 @dataclass(frozen=True)
 class LambdaCall:
-    """One invocation that a Task made; a retry is another one.
+    """One Lambda invocation of a Task. A retry is another invocation.
 
     Parameters
     ----------
     state
         The Task state's name.
     index
-        The item of the innermost Map that it belongs to, or None.
+        The item index in the innermost Map, or None.
     function
-        The function that was named.
+        The function's name or ARN, as in the Task.
     request_id
-        The invocation's id, as in its log lines.
+        The request id of the invocation, as in its log lines.
     started_at, stopped_at
-        When it was asked for, and answered.
+        When it was requested, and when it returned.
     failed
         Whether the function failed.
     """
@@ -74,26 +71,26 @@ class LambdaCall:
 
 @dataclass(frozen=True)
 class ExecutionRecord:
-    """One execution as it stands.
+    """A snapshot of one execution.
 
     Parameters
     ----------
     arn, name, machine_name
-        Which execution of which state machine.
+        The execution's ARN and name, and its state machine's name.
     status
-        How it stands.
+        The status.
     started_at, stopped_at
-        When it started and ended; None while it runs.
+        Start and end; the end is None while it runs.
     error, cause
-        Why it failed, or None.
+        The error and cause of a failed execution, or None.
     items
-        The items of its Maps, in the order in which they started.
+        The items of its Maps, in the order of their starts.
     lambda_calls
-        Its invocations that have been answered, those of its child executions included, in the order of their ends.
+        The finished invocations of it and of its child executions, in the order of their ends.
     transitions
-        States entered and retries, those of its STANDARD child executions included: what AWS charges for.
+        Number of states entered and of retries, which AWS charges, including those of STANDARD child executions.
     warnings
-        What would go otherwise on AWS.
+        Differences from AWS.
     """
 
     arn: str

@@ -1,4 +1,4 @@
-"""Step Functions as a service: state machines and executions, with AWS's rules and errors."""
+"""The Step Functions service: state machines and executions, with AWS's rules and errors."""
 
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -21,23 +21,23 @@ from emulator.errors import ApiError
 
 
 class StepFunctionsService:
-    """The state machines and their executions.
+    """State machines and their executions.
 
     Parameters
     ----------
     folder
-        Where state machines are kept.
+        The folder that stores the state machines.
     functions
-        Runs the Lambda functions that Tasks invoke.
+        The Lambda service, which runs the functions that Tasks invoke.
     endpoint_url
-        Where Tasks find the other AWS services.
+        The endpoint of the other AWS services that Tasks call.
 
     Attributes
     ----------
     machines
         The state machines.
     tokens
-        The task tokens that somebody waits for.
+        The task tokens that Tasks wait for.
     """
 
     def __init__(self, folder: Path, functions: LambdaService, endpoint_url: str) -> None:
@@ -54,26 +54,26 @@ class StepFunctionsService:
         self.tokens = self._engine.tokens
 
     def executions(self) -> Sequence[ExecutionRecord]:
-        """Return the executions as they stand, the last one to begin first; those of map runs are within theirs."""
+        """Return records of all executions, the latest first. Child executions are items of their parent's record."""
         own = [execution for execution in self._engine.executions.values() if execution.parent is None]
         return [execution.record() for execution in reversed(own)]
 
     def start_execution(self, arn: object, name: str | None, input_text: str) -> Execution:
-        """Begin an execution.
+        """Start an execution.
 
         Parameters
         ----------
         arn
-            The state machine's.
+            The state machine's ARN.
         name
-            The execution's name, or None for one of its own.
+            The execution's name, or None for a random one.
         input_text
-            Its input, JSON.
+            The input, JSON.
 
         Raises
         ------
         ApiError
-            When there is no such state machine, the name or the input is refused, or another execution has the name.
+            If there is no such state machine, the name or the input is invalid, or another execution has the name.
         """
         machine = self.machines.get(arn)
         checked = validate_name(new_execution_name() if name is None else name)
@@ -96,7 +96,7 @@ class StepFunctionsService:
         Raises
         ------
         ApiError
-            As `start_execution`, and when the state machine is of type STANDARD.
+            The same errors as `start_execution`, and an error if the state machine's type is STANDARD.
         """
         machine = self.machines.get(arn)
         if machine.kind is not MachineType.EXPRESS:
@@ -110,28 +110,28 @@ class StepFunctionsService:
         return execution
 
     async def wait(self, execution: Execution) -> None:
-        """Wait until an execution has ended; when this wait is cancelled, so is the execution."""
+        """Wait for the end of an execution. Cancelling the wait stops the execution."""
         await self._engine.wait(execution)
 
     async def stop_execution(self, arn: object, failure: StateFailure) -> Execution:
-        """End an execution with the functions that it runs; one that has ended stays as it is.
+        """Stop an execution and the functions it runs. An ended execution is returned unchanged.
 
         Raises
         ------
         ApiError
-            When there is no such execution.
+            If there is no such execution.
         """
         execution = self.execution(arn)
         await self._engine.stop(execution, failure)
         return execution
 
     def execution(self, arn: object) -> Execution:
-        """Return an execution; of the EXPRESS ones only those of map runs can be asked for, as on AWS.
+        """Return an execution. As on AWS, EXPRESS executions can be described only if they belong to a map run.
 
         Raises
         ------
         ApiError
-            When there is none.
+            If there is no such execution.
         """
         checked = validate_arn(arn, "execution")
         execution = self._engine.executions.get(checked)
@@ -140,12 +140,12 @@ class StepFunctionsService:
         return execution
 
     def executions_of(self, machine_arn: object) -> list[Execution]:
-        """Return a state machine's executions, the last one to begin first.
+        """Return a state machine's executions, the latest first.
 
         Raises
         ------
         ApiError
-            When there is no such state machine, or it is of type EXPRESS.
+            If there is no such state machine, or its type is EXPRESS.
         """
         machine = self.machines.get(machine_arn)
         if machine.kind is MachineType.EXPRESS:
@@ -167,7 +167,7 @@ class StepFunctionsService:
         Raises
         ------
         ApiError
-            When there is none.
+            If there is no such map run.
         """
         checked = validate_arn(arn, "mapRun")
         for execution in self._engine.executions.values():
@@ -177,12 +177,12 @@ class StepFunctionsService:
         raise ApiError("ResourceNotFound", HTTPStatus.BAD_REQUEST, f"Resource not found: '{checked}'")
 
     async def close(self) -> None:
-        """End every execution."""
+        """Stop all executions."""
         await self._engine.close()
 
 
 def _check_input(text: str) -> None:
-    """See that an execution's input is JSON."""
+    """Raise an error unless an execution's input is valid JSON."""
     try:
         loads(text)
     except ValueError as error:

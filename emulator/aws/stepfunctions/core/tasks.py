@@ -19,17 +19,21 @@ from emulator.aws.stepfunctions.core.interpreter import Interpreter, StateExecut
 from emulator.aws.stepfunctions.core.records import LambdaCall
 from emulator.errors import ApiError
 
-# The last tokens that are done are remembered, so that a late sender is told so.
-_REMEMBERED = 10_000
+# Completed tokens are kept, so that a late sender gets TaskTimedOut instead of InvalidToken.
+_COMPLETED_KEPT = 10_000
 
 
 class TaskToken:
-    """A token and what was sent with it.
+    """A task token and the result sent with it.
 
     Attributes
     ----------
     text
-        The token itself.
+        The token.
+    result
+        The result, or the failure sent instead.
+    heartbeat
+        Set by a heartbeat.
     """
 
     def __init__(self) -> None:
@@ -43,7 +47,7 @@ class TaskToken:
         Raises
         ------
         StateFailure
-            The failure that was sent instead, or that no heartbeat came in time.
+            The failure that was sent, or States.HeartbeatTimeout if no heartbeat arrived in time.
         """
         while True:
             heartbeat = asyncio.ensure_future(self.heartbeat.wait())
@@ -59,23 +63,23 @@ class TaskToken:
 
 
 class TaskTokens:
-    """The tokens that somebody waits for."""
+    """The task tokens that Tasks wait for."""
 
     def __init__(self) -> None:
         self._pending: dict[str, TaskToken] = {}
         self._completed: dict[str, None] = {}
 
     def issue(self) -> TaskToken:
-        """Return a new token."""
+        """Create a token."""
         token = TaskToken()
         self._pending[token.text] = token
         return token
 
     def revoke(self, token: TaskToken) -> None:
-        """Take note that nobody waits for a token any more."""
+        """Mark a token as completed: its Task has ended."""
         if self._pending.pop(token.text, None) is not None:
             self._completed[token.text] = None
-            if len(self._completed) > _REMEMBERED:
+            if len(self._completed) > _COMPLETED_KEPT:
                 del self._completed[next(iter(self._completed))]
 
     def succeed(self, text: str, output: Json) -> None:
@@ -84,20 +88,20 @@ class TaskTokens:
         Raises
         ------
         ApiError
-            When nobody waits for the token.
+            TaskTimedOut if the token's Task has ended, InvalidToken if the token is unknown.
         """
         token = self._get_pending(text)
         if not token.result.done():
             token.result.set_result(output)
 
     def fail(self, text: str, failure: StateFailure) -> None:
-        """Send a Task a failure; raises as `succeed`."""
+        """Send a Task a failure. Raises the same errors as `succeed`."""
         token = self._get_pending(text)
         if not token.result.done():
             token.result.set_exception(failure)
 
     def heartbeat(self, text: str) -> None:
-        """Tell a Task that its work is going on; raises as `succeed`."""
+        """Send a Task a heartbeat. Raises the same errors as `succeed`."""
         self._get_pending(text).heartbeat.set()
 
     def _get_pending(self, text: str) -> TaskToken:
@@ -107,27 +111,27 @@ class TaskTokens:
             raise ApiError(
                 "TaskTimedOut",
                 HTTPStatus.BAD_REQUEST,
-                "Task Timed Out: 'Provided task does not exist anymore: it has ended, or was stopped'",
+                "Task Timed Out: 'Provided task does not exist anymore'",
             )
         raise ApiError("InvalidToken", HTTPStatus.BAD_REQUEST, f"Invalid Token: 'Invalid token': {text[:80]!r}")
 
 
 @dataclass(frozen=True)
 class TaskCall:
-    """A call that a Task makes.
+    """One call of a Task.
 
     Parameters
     ----------
     resource
-        What is called.
+        The resource to call.
     parameters
-        For it.
+        The call's parameters.
     state
         The Task state's name.
     index
-        The item of the innermost Map, or None.
+        The item index in the innermost Map, or None.
     execution
-        Whose call it is.
+        The execution that makes the call.
     """
 
     resource: Resource
@@ -137,22 +141,22 @@ class TaskCall:
     execution: Execution
 
     def record_invocation(self, function: str, request_id: str, started: float, *, failed: bool) -> None:
-        """Take note of an invocation."""
+        """Record a Lambda invocation in the execution."""
         self.execution.add_lambda_call(
             LambdaCall(self.state, self.index, function, request_id, started, time.time(), failed)
         )
 
 
 class Integration(Protocol):
-    """Calls the resources of one kind."""
+    """Calls the resources of one service."""
 
     async def call(self, call: TaskCall) -> Json:
-        """Make a call and return its answer; when cancelled, what was started is ended.
+        """Make a call and return its response. Cancelling it stops what the call has started.
 
         Raises
         ------
         StateFailure
-            When the answer is an error.
+            If the response is an error.
         """
 
 
@@ -162,7 +166,7 @@ class TaskRunner:
     Parameters
     ----------
     integrations
-        By service; ``""`` for the functions called by their own ARN, ``"aws-sdk"`` for all that is called by the SDK.
+        By service: ``""`` for functions called by their own ARN, ``"aws-sdk"`` for all calls through the SDK.
     tokens
         Issues task tokens.
     """
@@ -172,7 +176,7 @@ class TaskRunner:
         self._tokens = tokens
 
     async def run(self, interpreter: Interpreter, step: StateExecution[TaskState]) -> Json:
-        """Make the state's call once; return the answer."""
+        """Make the state's call once, without retries; return the response."""
         resource = step.state.resource
         if resource.pattern is not Pattern.TASK_TOKEN:
             return await self._run_with_timeouts(interpreter, step, None)
@@ -195,10 +199,10 @@ class TaskRunner:
         call = TaskCall(state.resource, parameters, state.name, step.branch.index, interpreter.execution)
         try:
             async with asyncio.timeout(timeout_s):
-                answer = await self._integration(state.resource).call(call)
+                response = await self._integration(state.resource).call(call)
                 if token is not None:
-                    events.submitted(answer)
-                    answer = await token.wait(heartbeat_s)
+                    events.submitted(response)
+                    response = await token.wait(heartbeat_s)
         except TimeoutError:
             events.timed_out(TIMEOUT)
             raise StateFailure(TIMEOUT) from None
@@ -208,8 +212,8 @@ class TaskRunner:
             else:
                 events.failed(failure)
             raise
-        events.succeeded(answer)
-        return answer
+        events.succeeded(response)
+        return response
 
     def _integration(self, resource: Resource) -> Integration:
         if resource.sdk:
@@ -218,7 +222,7 @@ class TaskRunner:
 
 
 class _TaskEvents:
-    """The events of one call: those of a function called by its own ARN have names of their own."""
+    """Adds the events of one call. A function called by its own ARN has other event names."""
 
     def __init__(self, step: StateExecution[TaskState]) -> None:
         self._step = step
@@ -244,12 +248,12 @@ class _TaskEvents:
         self._step.add_event(f"{self._prefix}Scheduled", details)
         self._step.add_event(f"{self._prefix}Started", self._names or None)
 
-    def submitted(self, answer: Json) -> None:
-        output = {"output": self._step.serialize(answer), "outputDetails": COMPLETE}
+    def submitted(self, response: Json) -> None:
+        output = {"output": self._step.serialize(response), "outputDetails": COMPLETE}
         self._step.add_event("TaskSubmitted", {**self._names, **output})
 
-    def succeeded(self, answer: Json) -> None:
-        output = {"output": self._step.serialize(answer), "outputDetails": COMPLETE}
+    def succeeded(self, response: Json) -> None:
+        output = {"output": self._step.serialize(response), "outputDetails": COMPLETE}
         self._step.add_event(f"{self._prefix}Succeeded", {**self._names, **output})
 
     def failed(self, failure: StateFailure) -> None:

@@ -1,4 +1,4 @@
-"""Step Functions' API, AWS JSON 1.0: requests taken apart, answers put together.
+"""The API of Step Functions in AWS JSON 1.0: one method for each operation.
 
 Operations: https://docs.aws.amazon.com/step-functions/latest/apireference/API_Operations.html
 """
@@ -32,7 +32,7 @@ class StepFunctionsApi:
     Parameters
     ----------
     service
-        The state machines and executions.
+        The Step Functions service.
     """
 
     def __init__(self, service: StepFunctionsService) -> None:
@@ -62,7 +62,7 @@ class StepFunctionsApi:
         }
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Response one request."""
+        """Handle one request."""
         name = request.headers.get("X-Amz-Target", "").removeprefix(TARGET)
         try:
             response = self._operation(name)(await requests.read(request))
@@ -77,14 +77,14 @@ class StepFunctionsApi:
             raise ApiError(
                 "UnknownOperationException",
                 HTTPStatus.BAD_REQUEST,
-                f"Step Functions' {name} is not emulated; there are {', '.join(self._operations)}",
+                f"unknown operation {name!r} of Step Functions: expected one of {', '.join(self._operations)}",
             )
         return self._operations[name]
 
     def _create(self, request: Request) -> Response:
         kind = requests.machine_type(request)
         if request.get("publish"):
-            raise requests.invalid("publish: versions of state machines are not emulated; leave it out")
+            raise requests.invalid("publish: versions of state machines are not emulated; omit it")
         machine = self._service.machines.create(
             request.get("name", ""),
             requests.string(request, "definition"),
@@ -124,14 +124,14 @@ class StepFunctionsApi:
             parse_definition(requests.string(request, "definition"), requests.machine_type(request))
         except DefinitionError as error:
             diagnostics = error.diagnostics
-        most = requests.integer(request, "maxResults", requests.PAGE) or requests.PAGE
+        max_results = requests.integer(request, "maxResults", requests.PAGE) or requests.PAGE
         return {
             "result": "FAIL" if diagnostics else "OK",
             "diagnostics": [
                 {"severity": "ERROR", "code": found.code, "message": found.message, "location": found.location or "/"}
-                for found in diagnostics[:most]
+                for found in diagnostics[:max_results]
             ],
-            "truncated": len(diagnostics) > most,
+            "truncated": len(diagnostics) > max_results,
         }
 
     def _start(self, request: Request) -> Response:
@@ -176,7 +176,7 @@ class StepFunctionsApi:
             raise ApiError(
                 "InvalidArn",
                 HTTPStatus.BAD_REQUEST,
-                f"Invalid Arn: an EXPRESS execution has no history: {execution.arn}",
+                f"Invalid Arn: expected a STANDARD execution, as EXPRESS ones have no history: {execution.arn}",
             )
         events = execution.history.events
         with_data = request.get("includeExecutionData") is not False

@@ -1,6 +1,6 @@
-"""What Step Functions' requests have in them, checked: texts, numbers, tags, pages.
+"""Readers of the fields of Step Functions' requests: strings, numbers, tags, pages.
 
-What is wrong is refused with an `ApiError`, mostly AWS's ValidationException.
+An invalid field raises an `ApiError`, mostly AWS's ValidationException.
 """
 
 import base64
@@ -19,28 +19,28 @@ Request: TypeAlias = Mapping[str, Any]
 Response: TypeAlias = dict[str, Any]
 _Entry = TypeVar("_Entry")
 
-# A definition as a JSON text, and the rest of the request around it.
+# A definition as a JSON string, and the rest of the request.
 _REQUEST_BYTES = 3 * limits.DEFINITION_BYTES
 PAGE = 100
-_LARGEST_PAGE = 1000
-_MOST_TAGS = 50
+_MAX_PAGE = 1000
+_MAX_TAGS = 50
 
 
 async def read(request: web.Request) -> Request:
-    """Read a request's body: one JSON object."""
+    """Read a request's body, a JSON object."""
     content = await json_requests.read_body(request, _REQUEST_BYTES)
     if len(content) > _REQUEST_BYTES:
-        raise invalid(f"the request is larger than {_REQUEST_BYTES} bytes")
+        raise invalid(f"expected a request of at most {_REQUEST_BYTES} bytes")
     return json_requests.json_object(content)
 
 
 def invalid(message: str) -> ApiError:
-    """Return AWS's error for a value that is not allowed."""
+    """Return AWS's ValidationException."""
     return ApiError("ValidationException", HTTPStatus.BAD_REQUEST, f"1 validation error detected: {message}")
 
 
 def string(request: Request, name: str) -> str:
-    """Return a text that must be there."""
+    """Return a required string."""
     value = optional_string(request, name)
     if value is None:
         raise invalid(f"Value at '{name}' failed to satisfy constraint: Member must not be null")
@@ -48,15 +48,15 @@ def string(request: Request, name: str) -> str:
 
 
 def optional_string(request: Request, name: str) -> str | None:
-    """Return a text, None when it is absent."""
+    """Return a string, or None if it is absent."""
     value = request.get(name)
     if not isinstance(value, str | None):
-        raise invalid(f"Value at '{name}': expected a text, got {value!r:.80}")
+        raise invalid(f"Value at '{name}': expected a string, got {value!r:.80}")
     return value
 
 
 def data(request: Request, name: str) -> str:
-    """Return a text no longer than what may pass from state to state."""
+    """Return a required string within the size limit for data between states."""
     value = string(request, name)
     size = len(value.encode(errors="surrogatepass"))
     if size > limits.STATE_DATA_BYTES:
@@ -65,20 +65,20 @@ def data(request: Request, name: str) -> str:
 
 
 def execution_input(request: Request) -> str:
-    """Return an execution's input."""
+    """Return an execution's input, by default ``{}``."""
     return data(request, "input") if "input" in request else "{}"
 
 
-def integer(request: Request, name: str, most: int) -> int:
-    """Return a number from 0; 0 when it is absent."""
+def integer(request: Request, name: str, maximum: int) -> int:
+    """Return an integer from 0 to a maximum; 0 if it is absent."""
     value = request.get(name, 0)
-    if type(value) is not int or not 0 <= value <= most:
-        raise invalid(f"Value at '{name}': expected 0 to {most}, got {value!r:.80}")
+    if type(value) is not int or not 0 <= value <= maximum:
+        raise invalid(f"Value at '{name}': expected an integer from 0 to {maximum}, got {value!r:.80}")
     return value
 
 
 def machine_type(request: Request) -> MachineType:
-    """Return the type of a state machine."""
+    """Return a state machine's type, by default STANDARD."""
     kind = request.get("type", "STANDARD")
     if kind not in tuple(MachineType):
         raise invalid(f"Value at 'type': expected STANDARD or EXPRESS, got {kind!r:.80}")
@@ -86,35 +86,33 @@ def machine_type(request: Request) -> MachineType:
 
 
 def settings(request: Request) -> Response:
-    """Return what is kept of a state machine's settings without being acted upon."""
+    """Return the settings that are stored and returned, but have no effect."""
     names = ("loggingConfiguration", "tracingConfiguration")
     return {name: request[name] for name in names if isinstance(request.get(name), dict)}
 
 
 def tags(request: Request, existing: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return tags, together with those that are there existing."""
+    """Return the tags of a request merged into existing ones."""
     listed = request.get("tags", [])
     if not isinstance(listed, list) or not all(isinstance(tag, dict) and "key" in tag for tag in listed):
         raise invalid(f"Value at 'tags': expected objects with key and value, got {listed!r:.80}")
-    together = {**(existing or {}), **{str(tag["key"]): str(tag.get("value", "")) for tag in listed}}
-    if len(together) > _MOST_TAGS:
-        raise ApiError(
-            "TooManyTags", HTTPStatus.BAD_REQUEST, f"expected at most {_MOST_TAGS} tags, got {len(together)}"
-        )
-    return together
+    merged = {**(existing or {}), **{str(tag["key"]): str(tag.get("value", "")) for tag in listed}}
+    if len(merged) > _MAX_TAGS:
+        raise ApiError("TooManyTags", HTTPStatus.BAD_REQUEST, f"expected at most {_MAX_TAGS} tags, got {len(merged)}")
+    return merged
 
 
 def tag_keys(request: Request) -> Sequence[str]:
-    """Return the names of tags."""
+    """Return the keys of tags to remove."""
     keys = request.get("tagKeys", [])
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-        raise invalid(f"Value at 'tagKeys': expected texts, got {keys!r:.80}")
+        raise invalid(f"Value at 'tagKeys': expected strings, got {keys!r:.80}")
     return keys
 
 
 def page(request: Request, name: str, entries: Sequence[_Entry], shape: Callable[[_Entry], Response]) -> Response:
-    """Return the entries that a request asks for, each in its shape, and where the rest begins."""
-    size = integer(request, "maxResults", _LARGEST_PAGE) or PAGE
+    """Return the page of entries that a request selects, and the token of the next page."""
+    size = integer(request, "maxResults", _MAX_PAGE) or PAGE
     start = _start(str(request["nextToken"])) if "nextToken" in request else 0
     end = start + size
     listed: Response = {name: [shape(entry) for entry in entries[start:end]]}

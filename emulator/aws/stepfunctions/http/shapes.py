@@ -1,4 +1,4 @@
-"""The shapes of Step Functions' answers.
+"""The shapes of Step Functions' responses.
 
 Source: https://docs.aws.amazon.com/step-functions/latest/apireference/API_Operations.html
 """
@@ -14,7 +14,7 @@ _INCLUDED = {"included": True}
 
 
 def machine_description(machine: Machine) -> dict[str, Any]:
-    """Return what DescribeStateMachine answers."""
+    """Return the response of DescribeStateMachine."""
     return {
         "stateMachineArn": machine.arn,
         "name": machine.name,
@@ -29,7 +29,7 @@ def machine_description(machine: Machine) -> dict[str, Any]:
 
 
 def machine_item(machine: Machine) -> dict[str, Any]:
-    """Return what ListStateMachines says of a state machine."""
+    """Return a state machine's entry in ListStateMachines."""
     return {
         "stateMachineArn": machine.arn,
         "name": machine.name,
@@ -39,7 +39,7 @@ def machine_item(machine: Machine) -> dict[str, Any]:
 
 
 def machine_of_execution(execution: Execution) -> dict[str, Any]:
-    """Return what DescribeStateMachineForExecution answers."""
+    """Return the response of DescribeStateMachineForExecution."""
     machine = execution.machine
     response = {
         "stateMachineArn": _machine_arn(execution),
@@ -56,7 +56,7 @@ def machine_of_execution(execution: Execution) -> dict[str, Any]:
 
 
 def execution_description(execution: Execution) -> dict[str, Any]:
-    """Return what DescribeExecution answers."""
+    """Return the response of DescribeExecution."""
     response: dict[str, Any] = {
         **execution_item(execution),
         "input": execution.input_text,
@@ -73,17 +73,17 @@ def execution_description(execution: Execution) -> dict[str, Any]:
 
 
 def sync_description(execution: Execution) -> dict[str, Any]:
-    """Return what StartSyncExecution answers."""
+    """Return the response of StartSyncExecution."""
     response = execution_description(execution)
-    left_out = ("redriveCount", "redriveStatus", "redriveStatusReason")
+    omitted = ("redriveCount", "redriveStatus", "redriveStatusReason")
     duration_ms = ((execution.stopped_at or execution.started_at) - execution.started_at) * 1000
-    # AWS bills 64 MB steps and 100 ms steps, https://aws.amazon.com/step-functions/pricing/
+    # AWS bills in steps of 64 MB and 100 ms, https://aws.amazon.com/step-functions/pricing/
     billing = {"billedMemoryUsedInMB": 64, "billedDurationInMilliseconds": int(-(-duration_ms // 100) * 100)}
-    return {**{name: value for name, value in response.items() if name not in left_out}, "billingDetails": billing}
+    return {**{name: value for name, value in response.items() if name not in omitted}, "billingDetails": billing}
 
 
 def execution_item(execution: Execution) -> dict[str, Any]:
-    """Return what ListExecutions says of an execution."""
+    """Return an execution's entry in ListExecutions."""
     item: dict[str, Any] = {
         "executionArn": execution.arn,
         "stateMachineArn": _machine_arn(execution),
@@ -101,7 +101,7 @@ def execution_item(execution: Execution) -> dict[str, Any]:
 
 
 def map_run_description(map_run: MapRun) -> dict[str, Any]:
-    """Return what DescribeMapRun answers."""
+    """Return the response of DescribeMapRun."""
     response: dict[str, Any] = {
         "mapRunArn": map_run.arn,
         "executionArn": map_run.execution.arn,
@@ -120,7 +120,7 @@ def map_run_description(map_run: MapRun) -> dict[str, Any]:
 
 
 def map_run_item(map_run: MapRun) -> dict[str, Any]:
-    """Return what ListMapRuns says of a map run."""
+    """Return a map run's entry in ListMapRuns."""
     item: dict[str, Any] = {
         "executionArn": map_run.execution.arn,
         "mapRunArn": map_run.arn,

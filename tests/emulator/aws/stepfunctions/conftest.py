@@ -1,4 +1,4 @@
-"""State machines of a test's own on the module's local cloud."""
+"""Fixtures for state machines on the module's local cloud."""
 
 import json
 import time
@@ -16,7 +16,7 @@ from tests.emulator.conftest import ROLE
 
 @pytest.fixture(scope="module")
 def sfn(cloud: LocalCloud) -> Any:
-    # StartSyncExecution's host would get a prefix, sync-127.0.0.1.
+    # Without the option, StartSyncExecution's host would be sync-127.0.0.1.
     return boto3.client(
         "stepfunctions",
         endpoint_url=cloud.endpoint_url,
@@ -29,7 +29,7 @@ def sfn(cloud: LocalCloud) -> Any:
 
 @pytest.fixture
 def machine(sfn: Any) -> Iterator[Callable[..., str]]:
-    """Create a state machine from its states, which begin with the first; removed at the end."""
+    """Return a function that creates a state machine from its states, the first one first; deleted at the end."""
     arns: list[str] = []
 
     def create(states: dict[str, Any] | str, kind: str = "STANDARD", **more: Any) -> str:
@@ -48,7 +48,7 @@ def machine(sfn: Any) -> Iterator[Callable[..., str]]:
 
 @pytest.fixture
 def execute(sfn: Any, machine: Callable[..., str]) -> Callable[..., dict[str, Any]]:
-    """Run states to their end; return the execution's description."""
+    """Return a function that runs states to their end and returns the execution's description."""
 
     def run(states: dict[str, Any] | str, value: Any = None, **more: Any) -> dict[str, Any]:
         started = sfn.start_execution(stateMachineArn=machine(states, **more), input=json.dumps(value or {}))
@@ -67,7 +67,7 @@ def wait_for_end(sfn: Any, arn: str) -> dict[str, Any]:
                 described["output"] = json.loads(described["output"])
             return described
         time.sleep(0.01)
-    raise AssertionError(f"{arn} has not ended in 50 s")
+    raise AssertionError(f"{arn} did not end within 50 s")
 
 
 def events(sfn: Any, arn: str) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The operators of Choice states."""
+"""The rules of Choice states."""
 
 from typing import Any
 
@@ -40,7 +40,7 @@ def holds(rule: dict[str, Any], data: Any = None) -> bool:
         ("Timestamp", "$.t", "2026-01-31T11:59:59.999Z", NOON, ONE),
     ],
 )
-def test_order_is_by_the_kind_of_value(prefix: str, variable: str, less: Any, equal: Any, more: Any) -> None:
+def test_values_are_ordered_by_their_type(prefix: str, variable: str, less: Any, equal: Any, more: Any) -> None:
     for name, expected in {
         "Equals": (False, True, False),
         "LessThan": (False, False, True),
@@ -51,11 +51,11 @@ def test_order_is_by_the_kind_of_value(prefix: str, variable: str, less: Any, eq
         outcome = tuple(holds({"Variable": variable, prefix + name: value}) for value in (less, equal, more))
         assert outcome == expected, prefix + name
         path = {"Variable": variable, f"{prefix}{name}Path": f"$.same.{variable[2:]}"}
-        assert holds(path) is expected[1], "with a path, too"
+        assert holds(path) is expected[1], "the operator with a path"
 
 
 @pytest.mark.parametrize("name", sorted(COMPARISONS))
-def test_a_variable_of_another_kind_never_compares(name: str) -> None:
+def test_a_comparison_with_another_type_is_false(name: str) -> None:
     operand = {"S": "x", "N": 1, "B": True, "T": NOON}[name[0]]
     others = {"S": [1, True, None], "N": ["1", True, None], "B": [1, "true"], "T": ["noon", 1]}[name[0]]
     assert not any(holds({"Variable": "$.v", name: operand}, {"v": value}) for value in others)
@@ -89,18 +89,18 @@ def test_a_variable_of_another_kind_never_compares(name: str) -> None:
         ({"And": [{"Variable": "$.absent", "IsPresent": True}, {"Variable": "$.absent", "IsNull": True}]}, False),
     ],
 )
-def test_rules_hold_or_do_not(rule: dict[str, Any], expected: bool) -> None:
+def test_rules_evaluate_to_true_or_false(rule: dict[str, Any], expected: bool) -> None:
     assert holds(rule) is expected
 
 
-def test_a_variable_that_is_absent_fails_unless_it_is_asked_for() -> None:
+def test_an_absent_variable_fails_in_all_rules_but_is_present() -> None:
     with pytest.raises(StateFailure, match="references an invalid value"):
         holds({"Variable": "$.absent", "IsNull": True})
 
 
 @few
 @given(st.text(st.sampled_from("ab*\\"), max_size=6))
-def test_a_pattern_whose_special_characters_are_escaped_matches_itself_alone(text: str) -> None:
+def test_an_escaped_pattern_matches_only_the_string_itself(text: str) -> None:
     pattern = text.replace("\\", "\\\\").replace("*", "\\*")
     assert holds({"Variable": "$", "StringMatches": pattern}, text)
     assert not holds({"Variable": "$", "StringMatches": pattern}, text + "x")

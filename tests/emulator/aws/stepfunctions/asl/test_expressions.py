@@ -1,4 +1,4 @@
-"""JSONPath: one location or many, reading and putting."""
+"""JSONPath: paths to one location or several, and reference paths."""
 
 import copy
 from typing import Any
@@ -27,7 +27,7 @@ documents = st.recursive(
 )
 
 
-def test_a_path_leads_to_one_place() -> None:
+def test_a_path_returns_the_value_at_one_location() -> None:
     data = {"a": {"b c": [10, {"d": None}]}, "x-y": 1, "ü": 2, "it's": 3}
     assert compile_path("$").evaluate(data, NOWHERE) is data
     assert compile_path("$.a['b c'][0]").evaluate(data, NOWHERE) == 10
@@ -49,12 +49,12 @@ def test_a_path_leads_to_one_place() -> None:
         ("$.a[?(@.n > 7)]", []),
     ],
 )
-def test_a_path_to_several_places_gives_a_list(text: str, found: list[int]) -> None:
+def test_a_path_to_several_locations_returns_a_list(text: str, found: list[int]) -> None:
     data = {"a": [{"n": 1, "s": "x"}, {"n": 2}, {"n": 3}]}
     assert compile_path(text).evaluate(data, NOWHERE) == found
 
 
-def test_the_context_object_and_variables_have_roots_of_their_own() -> None:
+def test_the_context_object_and_variables_have_their_own_roots() -> None:
     scope = Scope({"Map": {"Item": {"Index": 3}}}, {"kept": [1, 2]})
     assert compile_path("$$.Map.Item.Index").evaluate({}, scope) == 3
     assert compile_path("$kept[1]").evaluate({}, scope) == 2
@@ -63,25 +63,25 @@ def test_the_context_object_and_variables_have_roots_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("text", ["$.a.x", "$.l[2]", "$.l.a", "$.a[0]", "$.s[0]", "$.l['0']"])
-def test_a_path_that_leads_nowhere_is_no_null(text: str) -> None:
+def test_a_path_without_a_match_raises_an_error(text: str) -> None:
     with pytest.raises(NoMatchError):
         compile_path(text).evaluate({"a": {"b": 1}, "l": [1, 2], "s": "text"}, NOWHERE)
 
 
 @pytest.mark.parametrize("text", ["", "a", "a.b", "$.", "$.a[", "$.a[?", "$.a b", "$a.", "$['a"])
-def test_a_text_that_is_no_path_is_refused(text: str) -> None:
+def test_an_invalid_path_does_not_compile(text: str) -> None:
     with pytest.raises(PathSyntaxError):
         compile_path(text)
 
 
 @pytest.mark.parametrize("text", ["$.a[*]", "$..a", "$$.a", "$a", "$.a[?(@.b)]"])
-def test_a_reference_path_means_one_place_of_the_data(text: str) -> None:
+def test_a_reference_path_names_one_location_of_the_data(text: str) -> None:
     with pytest.raises(PathSyntaxError, match="expected a reference path"):
         compile_reference_path(text)
 
 
 def places(document: Any, path: str = "$") -> list[str]:
-    """Return the paths of all that is in a document."""
+    """Return the paths of all values in a document."""
     found = [path]
     if isinstance(document, dict):
         for name, value in document.items():
@@ -94,13 +94,13 @@ def places(document: Any, path: str = "$") -> list[str]:
 
 @pytest.mark.parametrize("path", ["$[*]", "$..a", "$[?(@.a)]"])
 @pytest.mark.parametrize("document", ["[", '{"a": 1}', "[1]", ""])
-def test_nothing_lies_in_a_text_even_if_it_is_json(path: str, document: str) -> None:
+def test_a_path_into_a_string_matches_nothing_even_if_it_is_json(path: str, document: str) -> None:
     assert compile_path(path).evaluate(document, NOWHERE) == []
 
 
 @few
 @given(documents.filter(lambda document: not isinstance(document, str)), st.data())
-def test_a_direct_walk_finds_what_the_library_finds(document: Any, data: st.DataObject) -> None:
+def test_a_direct_walk_returns_what_the_library_returns(document: Any, data: st.DataObject) -> None:
     path = data.draw(st.sampled_from(places(document)))
     bracketed = "$" + "".join(
         f"[{step!r}]" if isinstance(step, str) else f"[{step}]" for step in compile_path(path).steps or ()
@@ -110,7 +110,7 @@ def test_a_direct_walk_finds_what_the_library_finds(document: Any, data: st.Data
 
 @few
 @given(documents, st.lists(names, min_size=1, max_size=4), leaves)
-def test_what_was_put_is_found_and_nothing_else_has_changed(document: Any, steps: list[str], value: Any) -> None:
+def test_put_inserts_the_value_and_changes_nothing_else(document: Any, steps: list[str], value: Any) -> None:
     path = "$." + ".".join(steps)
     before = copy.deepcopy(document)
     try:
@@ -123,7 +123,7 @@ def test_what_was_put_is_found_and_nothing_else_has_changed(document: Any, steps
         assert json_equal({**after, steps[0]: 0}, {**document, steps[0]: 0})
 
 
-def test_a_put_makes_objects_on_the_way_but_no_arrays() -> None:
+def test_put_creates_missing_objects_but_no_arrays() -> None:
     assert compile_reference_path("$.a.b").put({}, 1) == {"a": {"b": 1}}
     assert compile_reference_path("$.a[1]").put({"a": [1, 2]}, 9) == {"a": [1, 9]}
     for path, document in (("$.a[2]", {"a": [1, 2]}), ("$.a.b", {"a": 1}), ("$.a", [1]), ("$.a[0]", {})):

@@ -1,4 +1,4 @@
-"""The intrinsic functions, by AWS's own examples and by their algebra."""
+"""The intrinsic functions: AWS's examples and algebraic properties."""
 
 import base64
 import json
@@ -68,7 +68,7 @@ def call(text: str, data: Any = None) -> Any:
         ("States.Array('a, (b)', $.x[?(@.n == ')')].n)", {"x": [{"n": ")"}, {"n": 1}]}, ["a, (b)", [")"]]),
     ],
 )
-def test_functions_do_what_awss_examples_say(text: str, data: Any, expected: Any) -> None:
+def test_functions_return_what_awss_examples_show(text: str, data: Any, expected: Any) -> None:
     assert json_equal(call(text, data), expected)
 
 
@@ -77,28 +77,30 @@ def test_functions_do_what_awss_examples_say(text: str, data: Any, expected: Any
     [
         ("States.ArrayGetItem($, 3)", [1, 2, 3], "States.ArrayGetItem: index: expected 0 to 2, got 3"),
         ("States.ArrayPartition($, 0)", [1], "chunk size: expected at least 1"),
-        ("States.ArrayRange(1, 2000, 1)", None, "at most 1000 numbers"),
+        ("States.ArrayRange(1, 2000, 1)", None, "expected at most 1000 numbers, got 2000"),
         ("States.ArrayRange(1, 2, 0)", None, "other than 0"),
         ("States.ArrayLength($)", {}, "array: expected an array, got {}"),
         ("States.StringToJson('{')", None, "expected JSON"),
-        ("States.JsonMerge($, $, true)", {}, "only false is supported"),
+        ("States.JsonMerge($, $, true)", {}, "expected false, the only value that AWS supports"),
         ("States.JsonMerge($, 1, false)", {}, "expected two objects"),
         ("States.Hash('x', 'CRC')", None, "MD5, SHA-1, SHA-256, SHA-384, SHA-512"),
-        ("States.Base64Decode('%')", None, "expected base64"),
-        ("States.Base64Decode('\u00e4')", None, "expected base64"),
-        ("States.Base64Encode($)", "\ud800", "half a surrogate pair at 0"),
-        ("States.Hash($, 'MD5')", "\ud800", "half a surrogate pair at 0"),
+        ("States.Base64Decode('%')", None, "expected a string in base64"),
+        ("States.Base64Decode('\u00e4')", None, "expected a string in base64"),
+        ("States.Base64Encode($)", "\ud800", "an unpaired surrogate at index 0"),
+        ("States.Hash($, 'MD5')", "\ud800", "an unpaired surrogate at index 0"),
         ("States.Hash('x', $)", ["MD5"], "MD5, SHA-1, SHA-256, SHA-384, SHA-512"),
         ("States.MathAdd($, 1)", float("inf"), "first number: expected a number"),
         ("States.MathAdd(1, 'x')", None, 'expected a number, got "x"'),
         ("States.MathAdd(3000000000, 1)", None, "within 32 bits"),
         ("States.MathRandom(5, 5)", None, "below end"),
-        ("States.Format('{} {}', 1)", None, "more {} than"),
-        ("States.Format('{}', 1, 2)", None, "fewer {} than"),
+        ("States.Format('{} {}', 1)", None, "expected at most 1 {}, one for each value, got more"),
+        ("States.Format('{}', 1, 2)", None, "expected 2 {}, one for each value, got fewer"),
         ("States.Base64Encode($)", "x" * 10_001, "at most 10000 characters"),
     ],
 )
-def test_a_function_that_cannot_be_applied_fails_with_its_name(text: str, data: Any, message: str) -> None:
+def test_an_invalid_argument_raises_an_intrinsic_failure_with_the_functions_name(
+    text: str, data: Any, message: str
+) -> None:
     with pytest.raises(StateFailure) as raised:
         call(text, data)
     assert raised.value.error == INTRINSIC_FAILURE
@@ -109,22 +111,22 @@ def test_a_function_that_cannot_be_applied_fails_with_its_name(text: str, data: 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("States.Nothing()", "there is no intrinsic function States.Nothing"),
-        ("States.UUID(1)", "takes 0 arguments, got 1"),
-        ("States.MathRandom(1)", "takes 2 or 3 arguments, got 1"),
-        ("States.Format()", "takes at least 1 arguments, got 0"),
-        ("States.Format('a", "the ' that ends a text"),
+        ("States.Nothing()", "unknown intrinsic function States.Nothing: expected one of States.Format,"),
+        ("States.UUID(1)", "States.UUID: expected 0 arguments, got 1"),
+        ("States.MathRandom(1)", "States.MathRandom: expected 2 or 3 arguments, got 1"),
+        ("States.Format()", "States.Format: expected at least 1 arguments, got 0"),
+        ("States.Format('a", "the closing ' of a string"),
         (r"States.Format('\n')", r"got \n"),
         ("States.UUID() x", "unexpected ' x' after the call"),
         ("States.Array(1, )", "an argument"),
         ("States.Array(1", "','"),
         ("States.Array(abc)", "an argument"),
-        ("States.Array($.a[)", "no valid JSONPath"),
+        ("States.Array($.a[)", "invalid JSONPath '$.a[)'"),
         ("Format('x')", "a JSONPath that starts with $, or a call"),
-        ("States.Array(" * 11 + ")" * 11, "at most 10"),
+        ("States.Array(" * 11 + ")" * 11, "expected at most 10 nested calls"),
     ],
 )
-def test_a_wrong_call_is_refused_before_it_is_made(text: str, message: str) -> None:
+def test_an_invalid_call_does_not_compile(text: str, message: str) -> None:
     with pytest.raises(ExpressionSyntaxError) as raised:
         compile_expression(text, "x.$")
     assert message in str(raised.value)
@@ -132,7 +134,7 @@ def test_a_wrong_call_is_refused_before_it_is_made(text: str, message: str) -> N
 
 @few
 @given(st.lists(values, max_size=20), st.integers(1, 7))
-def test_a_partition_put_together_is_the_array(array: list[Any], size: int) -> None:
+def test_the_chunks_of_a_partition_concatenate_to_the_array(array: list[Any], size: int) -> None:
     chunks = INTRINSICS["States.ArrayPartition"](array, size)
     assert [item for chunk in chunks for item in chunk] == array
     assert all(len(chunk) == size for chunk in chunks[:-1])
@@ -140,7 +142,7 @@ def test_a_partition_put_together_is_the_array(array: list[Any], size: int) -> N
 
 @few
 @given(values)
-def test_json_to_string_and_back_is_the_same(value: Any) -> None:
+def test_json_to_string_and_string_to_json_are_inverse(value: Any) -> None:
     text = INTRINSICS["States.JsonToString"](value)
     assert json_equal(INTRINSICS["States.StringToJson"](text), value)
     assert json.loads(dumps(value)) == value
@@ -148,7 +150,7 @@ def test_json_to_string_and_back_is_the_same(value: Any) -> None:
 
 @few
 @given(st.text(max_size=50))
-def test_base64_there_and_back_is_the_same(text: str) -> None:
+def test_base64_encode_and_decode_are_inverse(text: str) -> None:
     encoded = INTRINSICS["States.Base64Encode"](text)
     assert base64.b64decode(encoded).decode() == text
     assert INTRINSICS["States.Base64Decode"](encoded) == text
@@ -156,7 +158,7 @@ def test_base64_there_and_back_is_the_same(text: str) -> None:
 
 @few
 @given(st.lists(values, max_size=12))
-def test_unique_keeps_each_value_once_in_its_first_place(array: list[Any]) -> None:
+def test_unique_keeps_the_first_of_equal_values(array: list[Any]) -> None:
     kept = INTRINSICS["States.ArrayUnique"](array)
     assert all(any(json_equal(item, other) for other in kept) for item in array)
     assert not any(json_equal(one, other) for index, one in enumerate(kept) for other in kept[:index])
@@ -164,7 +166,7 @@ def test_unique_keeps_each_value_once_in_its_first_place(array: list[Any]) -> No
 
 @few
 @given(st.integers(-1000, 1000), st.integers(1, 1000), st.integers(0, 99))
-def test_random_numbers_lie_between_and_repeat_with_their_seed(start: int, width: int, seed: int) -> None:
+def test_random_numbers_are_in_the_range_and_repeat_with_their_seed(start: int, width: int, seed: int) -> None:
     function = INTRINSICS["States.MathRandom"]
     assert start <= function(start, start + width) < start + width
     assert function(start, start + width, seed) == function(start, start + width, seed)
@@ -172,7 +174,7 @@ def test_random_numbers_lie_between_and_repeat_with_their_seed(start: int, width
 
 @few
 @given(st.text(max_size=20), st.text(max_size=20))
-def test_a_text_written_out_is_itself_whatever_is_in_it(one: str, other: str) -> None:
+def test_an_escaped_string_literal_evaluates_to_the_string(one: str, other: str) -> None:
     escaped = one.translate({ord(character): "\\" + character for character in "\\'{}"})
     assert call(f"States.Array('{escaped}')") == [one]
     assert call(f"States.Format('{escaped}')") == one

@@ -26,7 +26,7 @@ def reader(input_type: str, **more: Any) -> ItemReader:
 
 @few
 @given(st.lists(values))
-def test_json_and_json_lines_give_what_was_written(items: list[Any]) -> None:
+def test_json_and_json_lines_are_read(items: list[Any]) -> None:
     assert read_items(json.dumps(items).encode(), reader("JSON")) == items
     assert read_items("\n".join(map(json.dumps, items)).encode(), reader("JSONL")) == items
     nested = {"a/b": [{"~": items}]}
@@ -35,14 +35,14 @@ def test_json_and_json_lines_give_what_was_written(items: list[Any]) -> None:
 
 @few
 @given(st.lists(st.tuples(cells, cells.filter(bool)), min_size=1))
-def test_a_csv_gives_an_object_a_row(rows: list[tuple[str, str]]) -> None:
+def test_a_csv_has_an_object_for_each_row(rows: list[tuple[str, str]]) -> None:
     text = io.StringIO()
     csv.writer(text).writerows([("one", "two"), *rows])
     expected = [{"one": one, "two": two} for one, two in rows]
     assert read_items(text.getvalue().encode(), reader("CSV")) == expected
 
 
-def test_a_csv_may_have_its_names_given_a_delimiter_short_rows_and_long_ones() -> None:
+def test_a_csv_with_given_headers_a_delimiter_and_rows_of_other_lengths() -> None:
     document = b"\xef\xbb\xbf1|2|3\n4\n\n5|6|7|8\n"
     assert read_items(document, reader("CSV", headers=("a", "b", "c"), delimiter="|")) == [
         {"a": "1", "b": "2", "c": "3"},
@@ -54,17 +54,21 @@ def test_a_csv_may_have_its_names_given_a_delimiter_short_rows_and_long_ones() -
 @pytest.mark.parametrize(
     ("document", "kind", "message"),
     [
-        (b"{}", reader("JSON"), "non-iterable node: expected an array at 'the top', got an object"),
-        (b'{"a": 1, "b": []}', reader("JSON"), "got an object; ReaderConfig may name one by ItemsPointer: /b"),
-        (b'{"a": 1}', reader("JSON", items_pointer="/a"), "expected an array at '/a', got a plain value"),
-        (b'{"a": []}', reader("JSON", items_pointer="/b"), "there is no 'b' in an object"),
-        (b"[1", reader("JSON"), "the document is no JSON"),
-        (b"1\n{", reader("JSONL"), "line 2 is no JSON"),
+        (b"{}", reader("JSON"), "non-iterable node: expected an array at 'the root', got an object"),
+        (b'{"a": 1, "b": []}', reader("JSON"), "got an object; set ItemsPointer in ReaderConfig to an array: /b"),
+        (b'{"a": 1}', reader("JSON", items_pointer="/a"), "expected an array at '/a', got a number or boolean"),
+        (
+            b'{"a": []}',
+            reader("JSON", items_pointer="/b"),
+            "ItemsPointer '/b' matches nothing: 'b' not found in an object",
+        ),
+        (b"[1", reader("JSON"), "the document is invalid JSON"),
+        (b"1\n{", reader("JSONL"), "line 2 is invalid JSON"),
         (b"", reader("CSV"), "got an empty file"),
         (b"\xff\xfe", reader("JSON"), "expected UTF-8"),
     ],
 )
-def test_a_document_without_items_is_refused(document: bytes, kind: ItemReader, message: str) -> None:
+def test_a_document_without_items_raises_an_error(document: bytes, kind: ItemReader, message: str) -> None:
     with pytest.raises(ItemsError) as raised:
         read_items(document, kind)
     assert message in str(raised.value)
@@ -72,7 +76,7 @@ def test_a_document_without_items_is_refused(document: bytes, kind: ItemReader, 
 
 @few
 @given(st.lists(values, max_size=30), st.none() | st.integers(1, 5), st.none() | st.integers(150, 300))
-def test_batches_have_every_item_once_in_order_and_keep_to_their_limits(
+def test_batches_contain_every_item_once_in_order_within_the_limits(
     items: list[Any], most: int | None, most_bytes: int | None
 ) -> None:
     made = list(batches(items, most, most_bytes, {"x": "ü"}))
@@ -84,11 +88,13 @@ def test_batches_have_every_item_once_in_order_and_keep_to_their_limits(
         assert most_bytes is None or len(dumps(batch).encode()) <= most_bytes
         if following is not None and most is None:
             larger = {**batch, "Items": [*batch["Items"], following["Items"][0]]}
-            assert most_bytes is not None and len(dumps(larger).encode()) > most_bytes, "batches are as large as may be"
+            assert most_bytes is not None and len(dumps(larger).encode()) > most_bytes, (
+                "batches are as large as the limit allows"
+            )
 
 
-def test_an_item_that_fits_no_batch_is_refused() -> None:
-    with pytest.raises(ItemsError, match="an item of 102 bytes does not fit into a batch of 50 bytes"):
+def test_an_item_larger_than_a_batch_raises_an_error() -> None:
+    with pytest.raises(ItemsError, match="an item of 102 bytes exceeds the batch limit of 50 bytes"):
         list(batches(["x" * 100], None, 50, None))
 
 
@@ -105,7 +111,7 @@ def test_an_item_that_fits_no_batch_is_refused() -> None:
         (Tolerance(percentage=100), 10, False),
     ],
 )
-def test_failures_are_tolerated_up_to_count_and_percentage_of_ten(
+def test_failures_among_ten_items_are_tolerated_up_to_the_count_and_the_percentage(
     tolerance: Tolerance, failed: int, exceeded: bool
 ) -> None:
     assert tolerance.exceeded(failed, 10) is exceeded

@@ -1,4 +1,4 @@
-"""Definitions: what is taken, and where the mistakes of the others are."""
+"""The parser of definitions: valid ones, and the diagnostics of invalid ones."""
 
 import json
 from pathlib import Path
@@ -44,21 +44,29 @@ def only_diagnostic(text: str, kind: MachineType = MachineType.STANDARD) -> Diag
 @pytest.mark.parametrize(
     ("text", "location", "message"),
     [
-        ("{", "", "the definition is no JSON"),
+        ("{", "", "invalid JSON: Expecting"),
         ("[]", "", "expected an object, got []"),
-        (of({"A": {**PASS, "Result": float("nan")}}), "", "NaN is no JSON"),
+        (of({"A": {**PASS, "Result": float("nan")}}), "", "invalid JSON: NaN is not allowed in JSON"),
         (json.dumps({"States": {"A": PASS}}), "", "'StartAt' is required"),
-        (json.dumps({"StartAt": "B", "States": {"A": PASS}}), "/StartAt", "no state named 'B'"),
-        (of({"A": PASS}, TimeoutSeconds=0), "/TimeoutSeconds", "expected a whole number from 1 to"),
-        (of({"A": PASS}, Timeout=5), "/Timeout", "a state machine has no field 'Timeout'"),
-        (of({"A": PASS}, QueryLanguage="JSONata"), "/QueryLanguage", "only JSONPath is emulated"),
-        (of({"A": {**PASS, "QueryLanguage": "JSONata"}}), "/States/A/QueryLanguage", "only JSONPath is emulated"),
+        (json.dumps({"StartAt": "B", "States": {"A": PASS}}), "/StartAt", "no state is named 'B'"),
+        (of({"A": PASS}, TimeoutSeconds=0), "/TimeoutSeconds", "expected an integer from 1 to"),
+        (of({"A": PASS}, Timeout=5), "/Timeout", "unknown field 'Timeout' of a state machine"),
+        (
+            of({"A": PASS}, QueryLanguage="JSONata"),
+            "/QueryLanguage",
+            'expected JSONPath, the only query language emulated, got "JSONata"',
+        ),
+        (
+            of({"A": {**PASS, "QueryLanguage": "JSONata"}}),
+            "/States/A/QueryLanguage",
+            'expected JSONPath, the only query language emulated, got "JSONata"',
+        ),
         (of({"A": PASS, "B": PASS}), "/States/B", "'B' is not reachable"),
-        (of({"A": {"Type": "Pass", "Next": "A"}}), "/States", "no state that can be reached ends"),
-        (of({"A" * 81: PASS}), "/States/" + "A" * 81, "at most 80 characters"),
+        (of({"A": {"Type": "Pass", "Next": "A"}}), "/States", "no reachable state is terminal"),
+        (of({"A" * 81: PASS}), "/States/" + "A" * 81, "expected a state name of at most 80 characters, got 81"),
     ],
 )
-def test_a_mistake_of_the_whole_is_named(text: str, location: str, message: str) -> None:
+def test_a_mistake_in_a_state_machine_is_reported_at_its_location(text: str, location: str, message: str) -> None:
     found = diagnostics_of(text)
     assert (location, True) in [(diagnostic.location, message in diagnostic.message) for diagnostic in found], found
 
@@ -66,13 +74,13 @@ def test_a_mistake_of_the_whole_is_named(text: str, location: str, message: str)
 @pytest.mark.parametrize(
     ("state", "location", "message"),
     [
-        ({"Type": "Work", "End": True}, "/Type", "expected Task or Pass or Choice"),
+        ({"Type": "Work", "End": True}, "/Type", "expected one of Task, Pass, Choice"),
         ({"End": True}, "", "'Type' is required"),
         ({"Type": "Pass"}, "", "expected either Next, or End with true"),
         ({"Type": "Pass", "End": True, "Next": "A"}, "", "not both"),
-        ({"Type": "Pass", "Next": "Y"}, "/Next", "no state named 'Y'"),
-        ({"Type": "Pass", "Next": 5}, "/Next", "expected a text, got 5"),
-        ({**PASS, "Resource": "x"}, "/Resource", "a Pass state has no field 'Resource'"),
+        ({"Type": "Pass", "Next": "Y"}, "/Next", "no state is named 'Y'"),
+        ({"Type": "Pass", "Next": 5}, "/Next", "expected a string, got 5"),
+        ({**PASS, "Resource": "x"}, "/Resource", "unknown field 'Resource' of a Pass state"),
         ({**PASS, "InputPath": "a"}, "/InputPath", "expected a JSONPath that starts with $, got 'a'"),
         ({**PASS, "ResultPath": "$.a[*]"}, "/ResultPath", "expected a reference path"),
         (
@@ -81,12 +89,12 @@ def test_a_mistake_of_the_whole_is_named(text: str, location: str, message: str)
             "expected a JSONPath that starts with $",
         ),
         ({**PASS, "Parameters": {"x.$": 5}}, "/Parameters/x.$", "expected a JSONPath or a call"),
-        ({**PASS, "Parameters": {"x.$": "States.Nope()"}}, "/Parameters/x.$", "no intrinsic function States.Nope"),
+        ({**PASS, "Parameters": {"x.$": "States.Nope()"}}, "/Parameters/x.$", "unknown intrinsic function States.Nope"),
         ({**PASS, "Assign": 5}, "/Assign", "expected an object, got 5"),
-        ({"Type": "Succeed", "Next": "A"}, "/Next", "a Succeed state has no field 'Next'"),
+        ({"Type": "Succeed", "Next": "A"}, "/Next", "unknown field 'Next' of a Succeed state"),
         ({"Type": "Fail", "Error": "E", "ErrorPath": "$.e"}, "/ErrorPath", "only one of Error and ErrorPath"),
         ({"Type": "Wait", "End": True}, "", "expected exactly one of Seconds"),
-        ({"Type": "Wait", "Seconds": 1.5, "End": True}, "/Seconds", "expected a whole number from 0"),
+        ({"Type": "Wait", "Seconds": 1.5, "End": True}, "/Seconds", "expected an integer from 0"),
         ({"Type": "Wait", "Timestamp": "noon", "End": True}, "/Timestamp", "expected a timestamp such as"),
         ({"Type": "Choice", "Choices": []}, "/Choices", "at least 1 objects"),
         ({"Type": "Choice", "Choices": [{"Next": "A"}]}, "/Choices/0", "exactly one comparison"),
@@ -103,12 +111,12 @@ def test_a_mistake_of_the_whole_is_named(text: str, location: str, message: str)
         (
             {"Type": "Choice", "Choices": [{"Variable": "$.a", "IsNull": True, "Next": "Y"}]},
             "/Choices/0/Next",
-            "no state named 'Y'",
+            "no state is named 'Y'",
         ),
         (
             {"Type": "Choice", "Choices": [{"And": [{"Variable": "$.a", "IsNull": True, "Next": "A"}], "Next": "A"}]},
             "/Choices/0/And/0/Next",
-            "outermost rule only",
+            "expected Next only in the outermost rule",
         ),
         (
             {"Type": "Choice", "Default": "Y", "Choices": [{"Variable": "$", "IsNull": True, "Next": "A"}]},
@@ -123,16 +131,16 @@ def test_a_mistake_of_the_whole_is_named(text: str, location: str, message: str)
                 "End": True,
             },
             "/Branches/0/States/X/Next",
-            "no state named 'A'",
+            "no state is named 'A'",
         ),
         (
             {"Type": "Parallel", "Branches": [{"StartAt": "A", "States": {"A": PASS}}], "End": True},
             "/Branches/0/States/A",
-            "another state named 'A' at /States/A",
+            "duplicate state name 'A': a state at /States/A has the same name",
         ),
     ],
 )
-def test_a_mistake_of_a_state_is_named(state: dict[str, Any], location: str, message: str) -> None:
+def test_a_mistake_in_a_state_is_reported_at_its_location(state: dict[str, Any], location: str, message: str) -> None:
     found = diagnostics_of(of({"A": state}))
     assert ("/States/A" + location, True) in [
         (diagnostic.location, message in diagnostic.message) for diagnostic in found
@@ -142,26 +150,34 @@ def test_a_mistake_of_a_state_is_named(state: dict[str, Any], location: str, mes
 @pytest.mark.parametrize(
     ("change", "location", "message"),
     [
-        ({"Resource": 5}, "/Resource", "expected a text"),
+        ({"Resource": 5}, "/Resource", "expected a string"),
         ({"Resource": "lambda"}, "/Resource", "expected the ARN of a Lambda function or of an integration"),
         ({"Resource": "arn:aws:states:::glue:startJobRun"}, "/Resource", "'glue:startJobRun' is not emulated"),
-        ({"Resource": "arn:aws:states:::lambda:invoke.sync"}, "/Resource", "lambda:invoke has no .sync"),
+        ({"Resource": "arn:aws:states:::lambda:invoke.sync"}, "/Resource", "expected no .sync after lambda:invoke"),
         (
             {"Resource": "arn:aws:states:::lambda:invoke.soon"},
             "/Resource",
             "expected .sync, .sync:2, .waitForTaskToken",
         ),
         ({"Resource": "arn:aws:states:us-east-1:123456789012:activity:a"}, "/Resource", "activities are not emulated"),
-        ({"Resource": "arn:aws:states:::aws-sdk:s3:getObject.sync"}, "/Resource", "has no .sync"),
+        (
+            {"Resource": "arn:aws:states:::aws-sdk:s3:getObject.sync"},
+            "/Resource",
+            "expected no .sync after an aws-sdk integration",
+        ),
         ({"Parameters": {"Payload.$": "$"}}, "/Parameters", "'FunctionName' is required"),
-        ({"Parameters": {"FunctionName": "f", "Event": 1}}, "/Parameters/Event", "not supported by lambda:invoke"),
+        (
+            {"Parameters": {"FunctionName": "f", "Event": 1}},
+            "/Parameters/Event",
+            "unknown field 'Event' of lambda:invoke",
+        ),
         ({"TimeoutSeconds": 5, "HeartbeatSeconds": 5}, "/HeartbeatSeconds", "less than TimeoutSeconds (5)"),
         ({"TimeoutSeconds": 5, "TimeoutSecondsPath": "$.t"}, "/TimeoutSecondsPath", "only one of"),
         ({"Retry": {}}, "/Retry", "expected an array"),
         ({"Retry": [{"MaxAttempts": 1}]}, "/Retry/0", "'ErrorEquals' is required"),
         ({"Retry": [{"ErrorEquals": []}]}, "/Retry/0/ErrorEquals", "expected an array of error names"),
-        ({"Retry": [{"ErrorEquals": ["States.All"]}]}, "/Retry/0/ErrorEquals", "there is no error 'States.All'"),
-        ({"Retry": [{"ErrorEquals": ["States.ALL", "E"]}]}, "/Retry/0/ErrorEquals", "must stand alone"),
+        ({"Retry": [{"ErrorEquals": ["States.All"]}]}, "/Retry/0/ErrorEquals", "unknown error 'States.All'"),
+        ({"Retry": [{"ErrorEquals": ["States.ALL", "E"]}]}, "/Retry/0/ErrorEquals", "expected States.ALL alone"),
         (
             {"Retry": [{"ErrorEquals": ["States.ALL"]}, {"ErrorEquals": ["E"]}]},
             "/Retry/0/ErrorEquals",
@@ -174,13 +190,17 @@ def test_a_mistake_of_a_state_is_named(state: dict[str, Any], location: str, mes
             "/Retry/0/MaxDelaySeconds",
             "more than IntervalSeconds (5)",
         ),
-        ({"Retry": [{"ErrorEquals": ["E"], "JitterStrategy": "SOME"}]}, "/Retry/0/JitterStrategy", "FULL or NONE"),
-        ({"Retry": [{"ErrorEquals": ["E"], "Delay": 1}]}, "/Retry/0/Delay", "a retrier has no field"),
+        (
+            {"Retry": [{"ErrorEquals": ["E"], "JitterStrategy": "SOME"}]},
+            "/Retry/0/JitterStrategy",
+            "expected one of FULL, NONE",
+        ),
+        ({"Retry": [{"ErrorEquals": ["E"], "Delay": 1}]}, "/Retry/0/Delay", "unknown field 'Delay' of a retrier"),
         ({"Catch": [{"ErrorEquals": ["E"]}]}, "/Catch/0", "'Next' is required"),
-        ({"Catch": [{"ErrorEquals": ["E"], "Next": "Y"}]}, "/Catch/0/Next", "no state named 'Y'"),
+        ({"Catch": [{"ErrorEquals": ["E"], "Next": "Y"}]}, "/Catch/0/Next", "no state is named 'Y'"),
     ],
 )
-def test_a_mistake_of_a_task_is_named(change: dict[str, Any], location: str, message: str) -> None:
+def test_a_mistake_in_a_task_is_reported_at_its_location(change: dict[str, Any], location: str, message: str) -> None:
     found = diagnostics_of(of({"A": {**LAMBDA, **change}}))
     assert ("/States/A" + location, True) in [
         (diagnostic.location, message in diagnostic.message) for diagnostic in found
@@ -200,16 +220,16 @@ def a_map(config: dict[str, str] | None, **more: Any) -> str:
     return of({"M": {"Type": "Map", "ItemProcessor": processor, "End": True, **more}})
 
 
-def test_an_express_workflow_neither_waits_nor_distributes() -> None:
+def test_an_express_workflow_has_no_task_tokens_and_no_distributed_maps() -> None:
     waiting = of({"A": {**LAMBDA, "Resource": "arn:aws:states:::lambda:invoke.waitForTaskToken"}})
     assert parse_definition(waiting)
     assert only_diagnostic(waiting, MachineType.EXPRESS).location == "/States/A/Resource"
     assert only_diagnostic(a_map(DISTRIBUTED), MachineType.EXPRESS).message.startswith(
-        "an EXPRESS workflow cannot have"
+        "expected INLINE: an EXPRESS workflow cannot have a distributed Map"
     )
 
 
-def test_what_is_nested_too_deeply_is_refused() -> None:
+def test_states_nested_too_deeply_are_reported() -> None:
     text = json.dumps(PASS)
     for level in range(3000):
         name = f"S{level}"
@@ -219,7 +239,7 @@ def test_what_is_nested_too_deeply_is_refused() -> None:
     assert found[-1].code in ("INVALID_JSON_DESCRIPTION", "TOO_DEEPLY_NESTED")
 
 
-def test_all_mistakes_are_found_at_once_each_with_awss_code() -> None:
+def test_all_mistakes_are_reported_together_with_awss_codes() -> None:
     found = diagnostics_of(
         of({"A": {"Type": "Pass", "Next": "Y"}, "B": {**LAMBDA, "Resource": "r"}, "C": {"Type": "Wait"}})
     )
@@ -231,7 +251,7 @@ def test_all_mistakes_are_found_at_once_each_with_awss_code() -> None:
     assert str(found[-1]) == f"{found[-1].code}: {found[-1].message} at {found[-1].location}"
 
 
-def test_what_was_written_is_what_is_read() -> None:
+def test_the_fields_of_a_definition_are_parsed() -> None:
     definition = parse_definition(
         of(
             {
@@ -270,7 +290,7 @@ def test_what_was_written_is_what_is_read() -> None:
 @pytest.mark.parametrize(
     "path", sorted(Path(emulator.fmi.functions.__file__).parent.glob("*.asl.json")), ids=lambda p: p.name
 )
-def test_the_published_definitions_have_no_mistake(path: Path) -> None:
+def test_the_published_definitions_are_valid(path: Path) -> None:
     parse_definition(path.read_text())
 
 
@@ -286,7 +306,7 @@ WHOLE = json.loads(
 
 @few
 @given(st.data())
-def test_whatever_stands_somewhere_is_taken_or_refused_but_never_an_accident(data: st.DataObject) -> None:
+def test_any_value_at_any_location_parses_or_raises_a_definition_error(data: st.DataObject) -> None:
     changed = json.loads(json.dumps(WHOLE))
     location: Any = changed
     while True:

@@ -1,4 +1,4 @@
-"""Map states: what a definition may not say of them, each mistake named with its location."""
+"""The parser of Map states: mistakes and their locations."""
 
 import pytest
 
@@ -12,12 +12,12 @@ from tests.emulator.aws.stepfunctions.asl.test_parse_machine import DISTRIBUTED,
         (
             a_map({"Mode": "INLINE", "ExecutionType": "EXPRESS"}),
             "/ItemProcessor/ProcessorConfig/ExecutionType",
-            "only Mode",
+            "expected only with Mode DISTRIBUTED",
         ),
         (a_map({"Mode": "DISTRIBUTED"}), "/ItemProcessor/ProcessorConfig", "'ExecutionType' is required"),
-        (a_map({"Mode": "FAR"}), "/ItemProcessor/ProcessorConfig/Mode", "INLINE or DISTRIBUTED"),
-        (a_map(None, ItemReader=READER), "/ItemReader", "only a Map with"),
-        (a_map(None, ToleratedFailureCount=1), "/ToleratedFailureCount", "only a Map with"),
+        (a_map({"Mode": "FAR"}), "/ItemProcessor/ProcessorConfig/Mode", "expected one of INLINE, DISTRIBUTED"),
+        (a_map(None, ItemReader=READER), "/ItemReader", "expected only in a Map with"),
+        (a_map(None, ToleratedFailureCount=1), "/ToleratedFailureCount", "expected only in a Map with"),
         (a_map(None, MaxConcurrency=-1), "/MaxConcurrency", "from 0 to"),
         (a_map(None, MaxConcurrency=1, MaxConcurrencyPath="$.m"), "/MaxConcurrencyPath", "only one of"),
         (a_map(None, ItemSelector={}, Parameters={}), "/Parameters", "only one of"),
@@ -26,7 +26,7 @@ from tests.emulator.aws.stepfunctions.asl.test_parse_machine import DISTRIBUTED,
         (
             a_map(DISTRIBUTED, ItemReader={**READER, "ReaderConfig": {"InputType": "XML"}}),
             "/ItemReader/ReaderConfig/InputType",
-            "JSON or JSONL or CSV",
+            "expected one of JSON, JSONL, CSV",
         ),
         (
             a_map(DISTRIBUTED, ItemReader={**READER, "ReaderConfig": {"InputType": "CSV"}}),
@@ -51,13 +51,13 @@ from tests.emulator.aws.stepfunctions.asl.test_parse_machine import DISTRIBUTED,
         (
             a_map(DISTRIBUTED, ResultWriter={"WriterConfig": {"Transformation": "SOME"}}),
             "/ResultWriter/WriterConfig/Transformation",
-            "NONE or COMPACT or FLATTEN",
+            "expected one of NONE, COMPACT, FLATTEN",
         ),
         (a_map(DISTRIBUTED, ToleratedFailurePercentage=101), "/ToleratedFailurePercentage", "from 0 to 100"),
         (a_map(DISTRIBUTED, Label="a b"), "/Label", "expected 1 to 40 characters"),
     ],
 )
-def test_a_mistake_of_a_map_is_named(text: str, location: str, message: str) -> None:
+def test_a_mistake_in_a_map_is_reported_at_its_location(text: str, location: str, message: str) -> None:
     found = diagnostics_of(text)
     assert ("/States/M" + location, True) in [
         (diagnostic.location, message in diagnostic.message) for diagnostic in found

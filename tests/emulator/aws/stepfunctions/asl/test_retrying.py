@@ -1,4 +1,4 @@
-"""Retriers: their waits, and who takes what."""
+"""Retriers: their delays and the errors they match."""
 
 import pytest
 from hypothesis import given, settings
@@ -21,7 +21,7 @@ retriers = st.builds(
 
 @few
 @given(retriers)
-def test_there_are_as_many_retries_as_allowed_and_the_waits_grow_up_to_the_longest(retrier: Retrier) -> None:
+def test_retries_are_limited_and_delays_grow_up_to_the_maximum(retrier: Retrier) -> None:
     counts = RetryCounts((retrier,))
     waits = []
     while (wait := counts.next_delay_s("Any")) is not None:
@@ -37,14 +37,14 @@ def test_there_are_as_many_retries_as_allowed_and_the_waits_grow_up_to_the_longe
         assert waits == longest
 
 
-def test_a_wait_is_the_interval_times_the_rate_to_the_retries_made() -> None:
+def test_a_delay_is_the_interval_times_the_rate_to_the_power_of_the_retries() -> None:
     retrier = Retrier(("E",), interval_s=3, max_attempts=4, backoff_rate=2.0, max_delay_s=20)
     counts = RetryCounts((retrier,))
     assert [counts.next_delay_s("E") for _ in range(5)] == [3, 6, 12, 20, None]
     assert Retrier(("E",), backoff_rate=1e9, max_delay_s=7).base_delay_s(10**6) == 7
 
 
-def test_each_retrier_counts_for_itself_and_the_first_that_means_the_error_decides() -> None:
+def test_each_retrier_counts_its_own_retries_and_the_first_match_decides() -> None:
     counts = RetryCounts((Retrier(("A",), max_attempts=1), Retrier(("States.ALL",), interval_s=9, max_attempts=2)))
     assert [counts.next_delay_s(error) for error in ("A", "B", "A", "B", "B")] == [1, 9, None, 18, None]
 
@@ -66,5 +66,5 @@ def test_each_retrier_counts_for_itself_and_the_first_that_means_the_error_decid
         (("States.Timeout",), "States.HeartbeatTimeout", True),
     ],
 )
-def test_names_mean_errors_as_on_aws(names: tuple[str, ...], error: str | None, expected: bool) -> None:
+def test_error_names_match_as_on_aws(names: tuple[str, ...], error: str | None, expected: bool) -> None:
     assert matches(names, error) is expected

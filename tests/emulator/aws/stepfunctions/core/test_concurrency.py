@@ -1,4 +1,4 @@
-"""Several strands at once."""
+"""Concurrent branches."""
 
 import asyncio
 
@@ -14,7 +14,7 @@ few = settings(max_examples=50)
 
 @few
 @given(st.integers(0, 30), st.integers(1, 10))
-def test_every_item_is_worked_on_once_and_never_more_at_once_than_allowed(count: int, limit: int) -> None:
+def test_every_item_is_processed_once_within_the_concurrency_limit(count: int, limit: int) -> None:
     done: list[int] = []
     at_once = [0, 0]
 
@@ -31,7 +31,7 @@ def test_every_item_is_worked_on_once_and_never_more_at_once_than_allowed(count:
     assert at_once == [0, min(count, limit)]
 
 
-def test_the_first_failure_cancels_the_rest_which_is_waited_for() -> None:
+def test_the_first_failure_cancels_the_others_and_waits_for_them() -> None:
     ended: list[int] = []
 
     async def work(item: int) -> None:
@@ -45,10 +45,10 @@ def test_the_first_failure_cancels_the_rest_which_is_waited_for() -> None:
 
     with pytest.raises(StateFailure, match="Mine: why"):
         asyncio.run(run_concurrently(range(10), 5, work))
-    assert sorted(ended) == [0, 1, 2, 4], "what had not begun never begins"
+    assert sorted(ended) == [0, 1, 2, 4], "pending items never start"
 
 
-def test_whoever_is_cancelled_takes_its_work_along() -> None:
+def test_cancelling_the_caller_cancels_the_workers() -> None:
     ended: list[int] = []
 
     async def work(item: int) -> None:

@@ -1,4 +1,4 @@
-"""State machines in their files."""
+"""The store of state machines."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ def create(store: MachineStore, name: str, kind: MachineType = MachineType.STAND
     return store.create(name, TEXT, "role", kind, {"a": "1"}, {}).arn
 
 
-def test_what_was_created_is_there_again_after_a_restart(tmp_path: Path) -> None:
+def test_state_machines_are_loaded_after_a_restart(tmp_path: Path) -> None:
     store = MachineStore(tmp_path)
     arns = [create(store, name) for name in ("one", "One", "..", "ü" * 80)]
     express = create(store, "express", MachineType.EXPRESS)
@@ -32,11 +32,11 @@ def test_what_was_created_is_there_again_after_a_restart(tmp_path: Path) -> None
         again.get(arns[1])
 
 
-def test_a_write_that_was_cut_off_leaves_what_was_there(tmp_path: Path) -> None:
+def test_an_interrupted_write_leaves_the_previous_content(tmp_path: Path) -> None:
     store = MachineStore(tmp_path)
     arn = create(store, "one")
     (file,) = tmp_path.iterdir()
-    # What a kill in the middle of an update leaves behind.
+    # The state of the folder after a kill during an update.
     file.with_suffix(".new").write_text(file.read_text()[:20])
     again = MachineStore(tmp_path)
     assert again.get(arn) == store.get(arn)
@@ -46,7 +46,7 @@ def test_a_write_that_was_cut_off_leaves_what_was_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"name": "x"}'])
-def test_a_damaged_file_is_named(tmp_path: Path, content: str) -> None:
+def test_a_damaged_file_raises_an_error_with_its_name(tmp_path: Path, content: str) -> None:
     (tmp_path / "some.json").write_text(content)
     with pytest.raises(StateError, match=r"some.json: expected a state machine"):
         MachineStore(tmp_path)

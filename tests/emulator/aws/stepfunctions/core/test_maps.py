@@ -1,4 +1,4 @@
-"""Map states in both modes."""
+"""Map states, inline and distributed."""
 
 import json
 import time
@@ -32,7 +32,9 @@ def map_run_of(sfn: Any, execution: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("mode", [inline, distributed])
-def test_outputs_keep_the_items_order_and_selectors_see_the_input(execute: Execute, mode: Callable[..., Any]) -> None:
+def test_outputs_are_in_item_order_and_selectors_are_evaluated_on_the_input(
+    execute: Execute, mode: Callable[..., Any]
+) -> None:
     selector = {"n.$": "$$.Map.Item.Value.n", "i.$": "$$.Map.Item.Index", "all.$": "$.all"}
     state = mode({"I": END}, ItemsPath="$.l", ItemSelector=selector, ResultPath="$.l")
     output = execute({"M": state}, {"all": "x", "l": [{"n": 5}, {"n": 6}]})["output"]
@@ -40,7 +42,9 @@ def test_outputs_keep_the_items_order_and_selectors_see_the_input(execute: Execu
 
 
 @pytest.mark.parametrize("mode", [inline, distributed])
-def test_no_items_give_no_outputs_and_what_is_no_array_fails(execute: Execute, mode: Callable[..., Any]) -> None:
+def test_no_items_give_no_outputs_and_a_value_other_than_an_array_fails(
+    execute: Execute, mode: Callable[..., Any]
+) -> None:
     states = {"M": mode({"I": END}, ItemsPath="$.l")}
     assert execute(states, {"l": []})["output"] == []
     execution = execute(states, {"l": {"a": 1}})
@@ -48,7 +52,7 @@ def test_no_items_give_no_outputs_and_what_is_no_array_fails(execute: Execute, m
     assert "Reference path '$.l' must point to array" in execution["cause"]
 
 
-def test_the_older_names_of_an_inline_map_still_work(execute: Execute) -> None:
+def test_the_former_field_names_of_an_inline_map_are_supported(execute: Execute) -> None:
     state = {"Type": "Map", "Iterator": {"StartAt": "I", "States": {"I": END}}, "End": True,
              "Parameters": {"v.$": "$$.Map.Item.Value"}}  # fmt: skip
     assert execute({"M": state}, [1, 2])["output"] == [{"v": 1}, {"v": 2}]
@@ -56,7 +60,7 @@ def test_the_older_names_of_an_inline_map_still_work(execute: Execute) -> None:
 
 @pytest.mark.parametrize("mode", [inline, distributed])
 @pytest.mark.parametrize("field", [{"MaxConcurrency": 2}, {"MaxConcurrencyPath": "$.most"}])
-def test_no_more_items_run_at_once_than_allowed(
+def test_max_concurrency_limits_the_concurrent_items(
     sfn: Any, cloud: LocalCloud, machine: Callable[..., str], mode: Callable[..., Any], field: dict[str, Any]
 ) -> None:
     states = {"M": mode({"W": {"Type": "Wait", "Seconds": 0, "Next": "P"}, "P": END}, ItemsPath="$.l", **field)}
@@ -69,7 +73,7 @@ def test_no_more_items_run_at_once_than_allowed(
         assert len(at_once) <= 2
 
 
-def test_many_items_need_no_depth(execute: Execute) -> None:
+def test_many_items_do_not_exceed_the_recursion_limit(execute: Execute) -> None:
     states = {"M": inline({"I": END}, MaxConcurrency=1)}
     assert execute(states, list(range(3000)))["output"] == list(range(3000))
 
@@ -94,7 +98,7 @@ def test_a_failed_iteration_stops_the_others(sfn: Any, machine: Callable[..., st
     assert [item.status for item in record.items] == ["ABORTED", "FAILED"]
 
 
-def test_a_map_may_be_tried_again_and_caught(execute: Execute) -> None:
+def test_a_map_is_retried_and_caught(execute: Execute) -> None:
     state = inline(FAIL_ON_BAD, Retry=[{"ErrorEquals": ["Bad"], "IntervalSeconds": 1, "MaxAttempts": 1}],
                    Catch=[{"ErrorEquals": ["Bad"], "Next": "Done"}])  # fmt: skip
     states = {"M": state, "Done": {"Type": "Succeed"}}
@@ -121,7 +125,7 @@ def test_a_failed_child_fails_the_map_run(sfn: Any, machine: Callable[..., str])
     "tolerance",
     [{"ToleratedFailureCount": 1}, {"ToleratedFailurePercentage": 50}, {"ToleratedFailureCountPath": "$.most"}],
 )
-def test_tolerated_failures_are_told_of_in_the_output(
+def test_tolerated_failures_are_described_in_the_output(
     sfn: Any, machine: Callable[..., str], tolerance: dict[str, Any]
 ) -> None:
     states = {"M": distributed(FAIL_ON_BAD, ItemsPath="$.l", **tolerance)}
@@ -139,9 +143,7 @@ def test_tolerated_failures_are_told_of_in_the_output(
     assert (child["input"], child["error"], child["mapRunArn"]) == ('"bad"', "Bad", map_run["mapRunArn"])
 
 
-def test_standard_children_have_a_history_and_a_state_machine_of_their_own(
-    sfn: Any, machine: Callable[..., str]
-) -> None:
+def test_standard_children_have_their_own_history_and_state_machine(sfn: Any, machine: Callable[..., str]) -> None:
     execution = run(sfn, machine, {"M": distributed({"I": END}, "STANDARD", Label="L")}, ["x"])
     (child,) = sfn.list_executions(mapRunArn=map_run_of(sfn, execution)["mapRunArn"])["executions"]
     assert kinds(sfn, child["executionArn"]) == [
@@ -199,7 +201,7 @@ def test_items_are_read_from_s3(
     assert execute(states, {"key": "items"})["output"] == items
 
 
-def test_items_may_be_the_objects_below_a_prefix(s3: Any, bucket: str, execute: Execute) -> None:
+def test_items_are_the_objects_with_a_prefix(s3: Any, bucket: str, execute: Execute) -> None:
     for key in ("in/1", "in/2", "out/3"):
         s3.put_object(Bucket=bucket, Key=key, Body=b"abc")
     listing = {"Resource": "arn:aws:states:::s3:listObjectsV2", "Parameters": {"Bucket": bucket, "Prefix": "in/"}}
@@ -222,7 +224,7 @@ def test_items_that_cannot_be_read_fail_the_map_run(
         assert map_run_of(sfn, execution)["status"] == "FAILED"
 
 
-def test_items_go_to_children_in_batches(sfn: Any, machine: Callable[..., str]) -> None:
+def test_items_are_passed_to_children_in_batches(sfn: Any, machine: Callable[..., str]) -> None:
     batcher = {"MaxItemsPerBatch": 2, "BatchInput": {"b.$": "$.b"}}
     states = {"M": distributed({"I": END}, ItemsPath="$.l", ItemBatcher=batcher)}
     execution = run(sfn, machine, states, {"l": [1, 2, 3], "b": "x"})
@@ -256,13 +258,13 @@ def test_results_are_written_to_s3_with_a_manifest(sfn: Any, s3: Any, bucket: st
     assert files["PENDING"] == []
 
 
-def test_results_may_be_flattened_without_being_written(execute: Execute) -> None:
+def test_results_are_flattened_without_being_written_to_s3(execute: Execute) -> None:
     writer = {"WriterConfig": {"Transformation": "FLATTEN"}}
     states = {"M": distributed({"I": END}, ResultWriter=writer)}
     assert execute(states, [[1, 2], 3, []])["output"] == [1, 2, 3]
 
 
-def test_the_record_has_items_invocations_transitions_and_a_warning_for_the_page(
+def test_the_record_contains_items_invocations_transitions_and_warnings(
     sfn: Any, cloud: LocalCloud, machine: Callable[..., str], deploy: Callable[..., str]
 ) -> None:
     name = deploy("def handler(event, context): return context.aws_request_id")
@@ -277,9 +279,11 @@ def test_the_record_has_items_invocations_transitions_and_a_warning_for_the_page
     assert [call.index for call in calls] == list(range(41))
     assert [call.request_id for call in calls] == execution["output"]
     assert {(call.state, call.function, call.failed) for call in calls} == {("T", name, False)}
-    assert record.transitions == 43, "the Maps and the inline iterations; EXPRESS children are charged otherwise"
+    assert record.transitions == 43, (
+        "the Maps and the inline iterations: EXPRESS children are not charged by transition"
+    )
     assert record.warnings == (
-        "N: 41 iterations at once; AWS runs at most 40 of an inline Map, so that ranks which wait for each other "
-        "would never all run there: use a distributed Map",
+        "N: 41 concurrent iterations: AWS runs at most 40 of an inline Map, so ranks that wait for each other "
+        "would block there forever; use a distributed Map",
     )
     assert [event["type"] for event in events(sfn, execution["executionArn"])].count("MapIterationStarted") == 41

@@ -1,4 +1,4 @@
-"""The published state machine in both forms, with the deployed functions as they are."""
+"""The published state machine, inline and distributed, with the deployed functions."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -63,7 +63,7 @@ def put_program(s3: Any, bucket: str, program: str) -> None:
 
 
 @pytest.mark.parametrize("form", ["inline", "distributed"])
-def test_the_ranks_meet_and_their_results_are_summarized(
+def test_the_ranks_connect_and_their_results_are_summarized(
     pipeline: None, sfn: Any, s3: Any, bucket: str, execute: Callable[..., dict[str, Any]], form: str
 ) -> None:
     put_program(s3, bucket, PROGRAM)
@@ -78,12 +78,12 @@ def test_the_ranks_meet_and_their_results_are_summarized(
 def test_a_failed_rank_fails_the_execution(
     pipeline: None, sfn: Any, s3: Any, bucket: str, machine: Callable[..., str], form: str
 ) -> None:
-    put_program(s3, bucket, "import os\nassert os.environ['RANK'] != '2', 'rank two is ill'")
+    put_program(s3, bucket, "import os\nassert os.environ['RANK'] != '2', 'rank two failed'")
     arn = machine((DEFINITIONS / f"{form}.asl.json").read_text())
     started = sfn.start_execution(stateMachineArn=arn, input=json.dumps(payload(bucket)))
     execution = wait_for_end(sfn, started["executionArn"])
     assert execution["status"] == "FAILED"
-    assert "rank two is ill" in execution["cause"]
+    assert "rank two failed" in execution["cause"]
     expected = {"inline": "AssertionError", "distributed": "States.ExceedToleratedFailureThreshold"}
     assert execution["error"] == expected[form]
     assert kinds(sfn, started["executionArn"])[-2:] == ["MapStateFailed", "ExecutionFailed"]

@@ -1,4 +1,4 @@
-"""Every type of state, as boto3 sees its execution."""
+"""Every type of state, executed through boto3."""
 
 import time
 from collections.abc import Callable
@@ -37,7 +37,7 @@ def passed(value: Any, **fields: Any) -> tuple[dict[str, Any], Any]:
          {"a": 7, "n": 2}),
     ],
 )  # fmt: skip
-def test_data_take_the_way_that_paths_and_parameters_say(
+def test_paths_and_parameters_select_input_and_output(
     execute: Execute, fields: dict[str, Any], value: Any, output: Any
 ) -> None:
     execution = execute(*passed(value, **fields))
@@ -64,7 +64,7 @@ def test_data_take_the_way_that_paths_and_parameters_say(
         ({"Parameters": {"y.$": "States.Format('{}', $$.Execution.Nothing)"}}, "States.Runtime", "Execution.Nothing"),
     ],
 )
-def test_what_cannot_be_found_fails_the_execution_and_tells_where(
+def test_a_path_without_a_match_fails_the_execution_and_names_the_state(
     execute: Execute, fields: dict[str, Any], error: str, cause: str
 ) -> None:
     execution = execute(*passed({"x": 1}, **fields))
@@ -75,7 +75,7 @@ def test_what_cannot_be_found_fails_the_execution_and_tells_where(
     assert cause in execution["cause"]
 
 
-def test_variables_are_kept_along_the_way_and_seen_within(execute: Execute) -> None:
+def test_variables_are_available_in_later_and_nested_states(execute: Execute) -> None:
     summed = {**END, "Parameters": {"sum.$": "States.MathAdd($, $fixed[1])", "kept.$": "$kept"}}
     states = {
         "A": {"Type": "Pass", "Assign": {"kept.$": "$.x", "fixed": [1, 2]}, "Next": "B"},
@@ -85,7 +85,7 @@ def test_variables_are_kept_along_the_way_and_seen_within(execute: Execute) -> N
     assert execution["output"] == {"x": 5, "made": [{"sum": 3, "kept": 5}, {"sum": 4, "kept": 5}]}
 
 
-def test_a_choice_goes_where_the_first_rule_that_holds_leads_or_to_its_default(execute: Execute) -> None:
+def test_a_choice_continues_with_the_first_true_rule_or_the_default(execute: Execute) -> None:
     states = {
         "C": {
             "Type": "Choice",
@@ -103,7 +103,7 @@ def test_a_choice_goes_where_the_first_rule_that_holds_leads_or_to_its_default(e
     assert (execution["status"], execution["error"]) == ("FAILED", "States.NoChoiceMatched")
 
 
-def test_a_loop_may_be_long(execute: Execute) -> None:
+def test_a_loop_runs_thousands_of_states(execute: Execute) -> None:
     states = {
         "More": {"Type": "Pass", "Parameters": {"n.$": "States.MathAdd($.n, 1)"}, "Next": "Enough"},
         "Enough": {
@@ -116,7 +116,7 @@ def test_a_loop_may_be_long(execute: Execute) -> None:
     assert execute(states, {"n": 0})["output"] == {"n": 2000}
 
 
-def test_a_history_that_is_full_ends_the_execution(sfn: Any, execute: Execute) -> None:
+def test_a_full_history_fails_the_execution(sfn: Any, execute: Execute) -> None:
     execution = execute({"A": {"Type": "Pass", "Next": "B"}, "B": {"Type": "Choice", "Default": "A", "Choices": [
         {"Variable": "$", "IsString": True, "Next": "C"}]}, "C": {"Type": "Succeed"}})  # fmt: skip
     assert (execution["status"], execution["error"]) == ("FAILED", "States.Runtime")
@@ -128,7 +128,7 @@ def test_a_history_that_is_full_ends_the_execution(sfn: Any, execute: Execute) -
 @pytest.mark.parametrize(
     "fields", [{"Seconds": 0}, {"SecondsPath": "$.s"}, {"TimestampPath": "$.past"}, {"TimestampPath": "$.soon"}]
 )
-def test_a_wait_lasts_as_long_as_it_says(execute: Execute, fields: dict[str, Any]) -> None:
+def test_a_wait_lasts_for_its_seconds_or_until_its_timestamp(execute: Execute, fields: dict[str, Any]) -> None:
     soon = datetime.now(UTC) + timedelta(seconds=0.3)
     value = {"s": 0, "past": "2020-01-01T00:00:00Z", "soon": soon.isoformat().replace("+00:00", "Z")}
     execution = execute({"W": {"Type": "Wait", "End": True, **fields}}, value)
@@ -137,7 +137,7 @@ def test_a_wait_lasts_as_long_as_it_says(execute: Execute, fields: dict[str, Any
         assert execution["stopDate"] >= soon - timedelta(milliseconds=1)
 
 
-def test_a_wait_for_what_is_no_time_fails(execute: Execute) -> None:
+def test_a_wait_for_an_invalid_time_fails(execute: Execute) -> None:
     for fields in ({"SecondsPath": "$.t"}, {"TimestampPath": "$.t"}):
         execution = execute({"W": {"Type": "Wait", "End": True, **fields}}, {"t": "soon"})
         assert (execution["status"], execution["error"]) == ("FAILED", "States.Runtime")
@@ -151,7 +151,7 @@ def test_a_wait_for_what_is_no_time_fails(execute: Execute) -> None:
         ({}, None, None),
     ],
 )
-def test_a_fail_state_fails_as_it_says(
+def test_a_fail_state_fails_with_its_error_and_cause(
     sfn: Any, execute: Execute, fields: dict[str, Any], error: str | None, cause: str | None
 ) -> None:
     execution = execute({"F": {"Type": "Fail", **fields}}, {"e": "E", "c": 5})
@@ -159,7 +159,7 @@ def test_a_fail_state_fails_as_it_says(
     assert kinds(sfn, execution["executionArn"]) == ["ExecutionStarted", "FailStateEntered", "ExecutionFailed"]
 
 
-def test_branches_run_at_once_and_their_outputs_keep_their_order(sfn: Any, execute: Execute) -> None:
+def test_branches_run_concurrently_and_their_outputs_are_in_order(sfn: Any, execute: Execute) -> None:
     slow = {
         "StartAt": "W",
         "States": {"W": {"Type": "Wait", "Seconds": 1, "Next": "S"}, "S": {**END, "Result": "slow"}},
@@ -175,7 +175,7 @@ def test_branches_run_at_once_and_their_outputs_keep_their_order(sfn: Any, execu
     assert max(entered) < min(exited)
 
 
-def test_a_branch_that_fails_stops_the_others_and_may_be_caught(sfn: Any, execute: Execute) -> None:
+def test_a_failed_branch_stops_the_others_and_is_caught(sfn: Any, execute: Execute) -> None:
     fails = {"StartAt": "F", "States": {"F": {"Type": "Fail", "Error": "Mine", "Cause": "why"}}}
     waits = {"StartAt": "W", "States": {"W": {"Type": "Wait", "Seconds": 1000, "End": True}}}
     states = {
@@ -199,13 +199,13 @@ def test_a_branch_that_fails_stops_the_others_and_may_be_caught(sfn: Any, execut
     ]
 
 
-def test_an_execution_that_takes_too_long_is_timed_out(sfn: Any, execute: Execute) -> None:
+def test_an_execution_times_out(sfn: Any, execute: Execute) -> None:
     execution = execute({"W": {"Type": "Wait", "Seconds": 1000, "End": True}}, TimeoutSeconds=1)
     assert execution["status"] == "TIMED_OUT"
     assert kinds(sfn, execution["executionArn"])[-2:] == ["WaitStateAborted", "ExecutionTimedOut"]
 
 
-def test_data_larger_than_a_state_may_pass_on_fail_and_all_does_not_catch_that(execute: Execute) -> None:
+def test_output_above_the_size_limit_fails_and_states_all_does_not_match_it(execute: Execute) -> None:
     doubled = {"a.$": "$.a", "b.$": "$.a"}
     states = {
         "P": {"Type": "Parallel", "Branches": [{"StartAt": "D", "States": {"D": {**END, "Parameters": doubled}}}],
@@ -248,7 +248,7 @@ def test_the_history_links_every_event_to_the_one_that_led_to_it(sfn: Any, machi
     assert "input" not in without[0]["executionStartedEventDetails"]
 
 
-def test_stopping_ends_an_execution_at_once(sfn: Any, machine: Callable[..., str]) -> None:
+def test_stopping_an_execution_aborts_it(sfn: Any, machine: Callable[..., str]) -> None:
     arn = machine({"W": {"Type": "Wait", "Seconds": 1000, "End": True}})
     started = sfn.start_execution(stateMachineArn=arn)["executionArn"]
     began = time.monotonic()
@@ -258,4 +258,4 @@ def test_stopping_ends_an_execution_at_once(sfn: Any, machine: Callable[..., str
     assert (stopped["status"], stopped["error"], stopped["cause"]) == ("ABORTED", "Mine", "why")
     assert kinds(sfn, started)[-1] == "ExecutionAborted"
     again = sfn.stop_execution(executionArn=started)
-    assert again["stopDate"] == stopped["stopDate"], "what has ended stays as it is"
+    assert again["stopDate"] == stopped["stopDate"], "an ended execution is unchanged"

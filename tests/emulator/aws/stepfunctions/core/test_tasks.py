@@ -1,4 +1,4 @@
-"""Task states: functions, retries, times, tokens, and other services."""
+"""Task states: functions, retries, timeouts, tokens and other services."""
 
 import json
 import time
@@ -14,7 +14,7 @@ from tests.emulator.conftest import archive
 Deploy = Callable[..., str]
 Execute = Callable[..., dict[str, Any]]
 
-# Fails as often as it is told to; the count is kept in S3, where every sandbox sees it.
+# Fails as often as the event says. The count is stored in S3, which every sandbox can read.
 FAILS_FIRST = """
     import boto3
     class NotYetError(Exception): pass
@@ -28,7 +28,7 @@ FAILS_FIRST = """
 """
 
 
-def test_lambda_invoke_answers_as_the_sdk_does(execute: Execute, deploy: Deploy) -> None:
+def test_lambda_invoke_returns_the_sdks_response(execute: Execute, deploy: Deploy) -> None:
     name = deploy("def handler(event, context): return {'got': event, 'version': context.function_version}")
     states = {"T": invoke(name, OutputPath="$")}
     output = execute(states, {"x": [1, "ü"]})["output"]
@@ -38,7 +38,7 @@ def test_lambda_invoke_answers_as_the_sdk_does(execute: Execute, deploy: Deploy)
     assert output["SdkResponseMetadata"]["RequestId"]
 
 
-def test_a_function_is_named_by_arn_and_qualifier_or_called_by_its_arn_alone(
+def test_a_function_is_called_by_arn_and_qualifier_or_by_its_own_arn(
     functions: Any, execute: Execute, deploy: Deploy
 ) -> None:
     name = deploy("def handler(event, context): return [context.function_version, event]")
@@ -52,7 +52,7 @@ def test_a_function_is_named_by_arn_and_qualifier_or_called_by_its_arn_alone(
     assert execution["output"] == ["1", {"x": 1}]
 
 
-def test_a_task_writes_awss_events(sfn: Any, execute: Execute, deploy: Deploy) -> None:
+def test_a_task_adds_awss_events(sfn: Any, execute: Execute, deploy: Deploy) -> None:
     name = deploy("def handler(event, context): return 1")
     execution = execute({"T": invoke(name, TimeoutSeconds=9)}, {"x": 1})
     history = events(sfn, execution["executionArn"])
@@ -71,7 +71,7 @@ def test_a_task_writes_awss_events(sfn: Any, execute: Execute, deploy: Deploy) -
     assert json.loads(history[4]["taskSucceededEventDetails"]["output"])["Payload"] == 1
 
 
-def test_an_exception_is_named_and_explained_as_lambda_does(sfn: Any, execute: Execute, deploy: Deploy) -> None:
+def test_an_exception_has_lambdas_error_name_and_cause(sfn: Any, execute: Execute, deploy: Deploy) -> None:
     name = deploy("class Mine(Exception): pass\ndef handler(event, context): raise Mine('what was wrong')")
     execution = execute({"T": invoke(name)})
     assert (execution["status"], execution["error"]) == ("FAILED", "Mine")
@@ -90,27 +90,27 @@ def test_an_exception_is_named_and_explained_as_lambda_does(sfn: Any, execute: E
         ("def handler(event, context): return {1}", "Runtime.MarshalError"),
     ],
 )
-def test_what_ends_a_function_from_outside_has_lambdas_name(
+def test_a_crash_or_timeout_of_a_function_has_lambdas_error_name(
     execute: Execute, deploy: Deploy, source: str, error: str
 ) -> None:
     execution = execute({"T": invoke(deploy(source, Timeout=1))})
     assert (execution["status"], execution["error"]) == ("FAILED", error)
 
 
-def test_a_function_that_is_not_there_is_lambdas_refusal(execute: Execute) -> None:
+def test_an_unknown_function_fails_with_lambdas_error(execute: Execute) -> None:
     execution = execute({"T": invoke("nobody")})
     assert (execution["status"], execution["error"]) == ("FAILED", "Lambda.ResourceNotFoundException")
     assert "Status Code: 404" in execution["cause"]
 
 
-def test_a_failure_is_tried_again_until_it_works(sfn: Any, bucket: str, execute: Execute, deploy: Deploy) -> None:
+def test_a_failed_task_is_retried_until_it_succeeds(sfn: Any, bucket: str, execute: Execute, deploy: Deploy) -> None:
     retry = [{"ErrorEquals": ["NotYetError"], "IntervalSeconds": 1, "BackoffRate": 1, "MaxAttempts": 2}]
     execution = execute({"T": invoke(deploy(FAILS_FIRST), Retry=retry)}, {"bucket": bucket, "failures": 1})
     assert execution["output"] == {"attempts": 2}
     assert kinds(sfn, execution["executionArn"]).count("TaskScheduled") == 2
 
 
-def test_a_failure_too_many_goes_to_the_catcher_with_the_input(
+def test_a_failure_after_the_last_retry_is_passed_to_the_catcher_with_the_input(
     sfn: Any, s3: Any, bucket: str, execute: Execute, deploy: Deploy
 ) -> None:
     states = {
@@ -126,7 +126,7 @@ def test_a_failure_too_many_goes_to_the_catcher_with_the_input(
     assert s3.list_objects_v2(Bucket=bucket)["KeyCount"] == 2
 
 
-def test_throttled_functions_are_tried_again(functions: Any, execute: Execute, deploy: Deploy) -> None:
+def test_throttled_functions_are_retried(functions: Any, execute: Execute, deploy: Deploy) -> None:
     name = deploy("import time\ndef handler(event, context): time.sleep(0.4); return event")
     functions.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=1)
     retry = [{"ErrorEquals": ["Lambda.TooManyRequestsException"], "IntervalSeconds": 1, "BackoffRate": 1,
@@ -144,7 +144,7 @@ WAITS_LONG = """
 """
 
 
-def test_a_task_that_takes_too_long_is_timed_out_and_its_function_ended(
+def test_a_task_times_out_and_its_function_is_stopped(
     sfn: Any, bucket: str, execute: Execute, deploy: Deploy, functions: Any
 ) -> None:
     name = deploy(WAITS_LONG, Timeout=900)
@@ -153,10 +153,10 @@ def test_a_task_that_takes_too_long_is_timed_out_and_its_function_ended(
     assert (execution["status"], execution["error"]) == ("FAILED", "States.Timeout")
     assert "TaskTimedOut" in kinds(sfn, execution["executionArn"])
     again = execute({"T": invoke(name, TimeoutSeconds=1)}, bucket)
-    assert again["error"] == "States.Timeout", "its only place is free again"
+    assert again["error"] == "States.Timeout", "the reserved concurrency is free again"
 
 
-def test_stopping_an_execution_ends_its_functions(
+def test_stopping_an_execution_stops_its_functions(
     sfn: Any, s3: Any, functions: Any, bucket: str, machine: Callable[..., str], deploy: Deploy
 ) -> None:
     name = deploy(WAITS_LONG, Timeout=900)
@@ -168,11 +168,11 @@ def test_stopping_an_execution_ends_its_functions(
     sfn.stop_execution(executionArn=started["executionArn"])
     assert kinds(sfn, started["executionArn"])[-2:] == ["TaskStateAborted", "ExecutionAborted"]
     functions.update_function_code(FunctionName=name, ZipFile=archive(main="def handler(event, context): return 1"))
-    assert functions.invoke(FunctionName=name)["Payload"].read() == b"1", "its only place is free again"
+    assert functions.invoke(FunctionName=name)["Payload"].read() == b"1", "the reserved concurrency is free again"
 
 
 def with_token(state_machine: Callable[..., str], sfn: Any, s3: Any, bucket: str, **more: Any) -> tuple[str, str]:
-    """Start an execution whose Task puts its token into a bucket; return the execution and the token."""
+    """Start an execution whose Task writes its token to a bucket; return the execution and the token."""
     state = {
         "Type": "Task",
         "Resource": "arn:aws:states:::aws-sdk:s3:putObject.waitForTaskToken",
@@ -185,7 +185,7 @@ def with_token(state_machine: Callable[..., str], sfn: Any, s3: Any, bucket: str
     return started, s3.get_object(Bucket=bucket, Key="token")["Body"].read().decode()
 
 
-def test_a_task_waits_for_whoever_has_its_token(sfn: Any, s3: Any, bucket: str, machine: Callable[..., str]) -> None:
+def test_a_task_waits_for_the_return_of_its_token(sfn: Any, s3: Any, bucket: str, machine: Callable[..., str]) -> None:
     execution, token = with_token(machine, sfn, s3, bucket)
     sfn.send_task_heartbeat(taskToken=token)
     sfn.send_task_success(taskToken=token, output='{"made": 1}')
@@ -197,7 +197,7 @@ def test_a_task_waits_for_whoever_has_its_token(sfn: Any, s3: Any, bucket: str, 
         sfn.send_task_heartbeat(taskToken="nobody's")
 
 
-def test_a_token_may_bring_a_failure(sfn: Any, s3: Any, bucket: str, machine: Callable[..., str]) -> None:
+def test_a_failure_is_sent_with_a_token(sfn: Any, s3: Any, bucket: str, machine: Callable[..., str]) -> None:
     execution, token = with_token(machine, sfn, s3, bucket)
     with pytest.raises(sfn.exceptions.InvalidOutput):
         sfn.send_task_success(taskToken=token, output="{")
@@ -206,13 +206,15 @@ def test_a_token_may_bring_a_failure(sfn: Any, s3: Any, bucket: str, machine: Ca
     assert (failed["status"], failed["error"], failed["cause"]) == ("FAILED", "Mine", "why")
 
 
-def test_a_token_without_heartbeats_is_given_up(sfn: Any, s3: Any, bucket: str, machine: Callable[..., str]) -> None:
+def test_a_token_without_heartbeats_times_out(sfn: Any, s3: Any, bucket: str, machine: Callable[..., str]) -> None:
     execution, _ = with_token(machine, sfn, s3, bucket, HeartbeatSeconds=1)
     failed = wait_for_end(sfn, execution)
     assert (failed["status"], failed["error"]) == ("FAILED", "States.HeartbeatTimeout")
 
 
-def test_any_service_is_called_by_the_sdk_and_its_errors_have_its_name(s3: Any, bucket: str, execute: Execute) -> None:
+def test_any_service_is_called_through_the_sdk_and_its_errors_have_its_name(
+    s3: Any, bucket: str, execute: Execute
+) -> None:
     s3.put_object(Bucket=bucket, Key="k", Body=b"content")
     states = {"T": {"Type": "Task", "Resource": "arn:aws:states:::aws-sdk:s3:getObject", "End": True,
                     "Parameters": {"Bucket": bucket, "Key.$": "$.key"}}}  # fmt: skip
@@ -220,12 +222,12 @@ def test_any_service_is_called_by_the_sdk_and_its_errors_have_its_name(s3: Any, 
     assert execute(states, {"key": "none"})["error"] == "S3.NoSuchKeyException"
     assert "Parameter validation failed" in execute(states, {"key": 5})["cause"]
     states["T"]["Resource"] = "arn:aws:states:::aws-sdk:s3:getNothing"
-    assert execute(states, {"key": 5})["cause"] == "s3 has no action 'getNothing'"
+    assert execute(states, {"key": 5})["cause"] == "unknown action 'getNothing' of AWS service 's3'"
     states["T"]["Resource"] = "arn:aws:states:::aws-sdk:nothing:get"
-    assert execute(states, {"key": 5})["cause"] == "there is no AWS service 'nothing'"
+    assert execute(states, {"key": 5})["cause"] == "unknown AWS service 'nothing': expected a service that boto3 has"
 
 
-def test_a_state_machine_starts_another_and_waits_for_it(
+def test_a_state_machine_starts_another_one_and_waits_for_it(
     sfn: Any, execute: Execute, machine: Callable[..., str]
 ) -> None:
     inner = machine({"C": {"Type": "Choice", "Default": "S", "Choices": [

@@ -1,4 +1,4 @@
-"""The API: what it takes and refuses, page by page."""
+"""The API: its operations, errors and pages."""
 
 import json
 from collections.abc import Callable
@@ -14,21 +14,21 @@ END = {"Type": "Pass", "End": True}
 TEXT = json.dumps({"StartAt": "A", "States": {"A": END}})
 
 
-def refused(call: Callable[..., Any], **arguments: Any) -> tuple[str, str]:
-    """Return the code and the message with which a call is refused."""
+def error_of(call: Callable[..., Any], **arguments: Any) -> tuple[str, str]:
+    """Return the code and the message of a call's error."""
     with pytest.raises(ClientError) as raised:
         call(**arguments)
     error = raised.value.response["Error"]
     return error["Code"], error["Message"]
 
 
-def test_a_state_machine_is_made_described_listed_changed_and_removed(sfn: Any) -> None:
+def test_a_state_machine_is_created_described_listed_updated_and_deleted(sfn: Any) -> None:
     created = sfn.create_state_machine(name="life", definition=TEXT, roleArn=ROLE, tags=[{"key": "a", "value": "1"}])
     arn = created["stateMachineArn"]
     assert arn == "arn:aws:states:us-east-1:123456789012:stateMachine:life"
     assert sfn.create_state_machine(name="life", definition=TEXT, roleArn=ROLE)["stateMachineArn"] == arn
     other = TEXT.replace("Pass", "Succeed").replace(', "End": true', "")
-    code, _ = refused(sfn.create_state_machine, name="life", definition=other, roleArn=ROLE)
+    code, _ = error_of(sfn.create_state_machine, name="life", definition=other, roleArn=ROLE)
     assert code == "StateMachineAlreadyExists"
     before = sfn.describe_state_machine(stateMachineArn=arn)
     assert (before["name"], before["type"], before["status"]) == ("life", "STANDARD", "ACTIVE")
@@ -43,18 +43,20 @@ def test_a_state_machine_is_made_described_listed_changed_and_removed(sfn: Any) 
     assert sfn.list_tags_for_resource(resourceArn=arn)["tags"] == [{"key": "b", "value": "2"}]
     sfn.delete_state_machine(stateMachineArn=arn)
     sfn.delete_state_machine(stateMachineArn=arn)
-    assert refused(sfn.describe_state_machine, stateMachineArn=arn)[0] == "StateMachineDoesNotExist"
+    assert error_of(sfn.describe_state_machine, stateMachineArn=arn)[0] == "StateMachineDoesNotExist"
 
 
-def test_a_definition_with_a_mistake_is_refused_with_its_place(sfn: Any, machine: Callable[..., str]) -> None:
+def test_an_invalid_definition_is_rejected_with_the_location_of_the_mistake(
+    sfn: Any, machine: Callable[..., str]
+) -> None:
     processor = {"StartAt": "X", "States": {"X": {"Type": "Pass", "Next": "Y"}}}
     states = {"Map": {"Type": "Map", "ItemProcessor": processor, "End": True}}
     text = json.dumps({"StartAt": "Map", "States": states})
     location = "/States/Map/ItemProcessor/States/X/Next"
-    expected = f"MISSING_TRANSITION_TARGET: no state named 'Y' at {location}"
+    expected = f"MISSING_TRANSITION_TARGET: no state is named 'Y' at {location}"
     for code, message in (
-        refused(sfn.create_state_machine, name="wrong", definition=text, roleArn=ROLE),
-        refused(sfn.update_state_machine, stateMachineArn=machine({"A": END}), definition=text),
+        error_of(sfn.create_state_machine, name="wrong", definition=text, roleArn=ROLE),
+        error_of(sfn.update_state_machine, stateMachineArn=machine({"A": END}), definition=text),
     ):
         assert code == "InvalidDefinition"
         assert message.startswith("Invalid State Machine Definition: '")
@@ -64,7 +66,7 @@ def test_a_definition_with_a_mistake_is_refused_with_its_place(sfn: Any, machine
     assert validated["diagnostics"][0] == {
         "severity": "ERROR",
         "code": "MISSING_TRANSITION_TARGET",
-        "message": "no state named 'Y'",
+        "message": "no state is named 'Y'",
         "location": location,
     }
     assert sfn.validate_state_machine_definition(definition=TEXT) | {"ResponseMetadata": 0} == {
@@ -76,12 +78,12 @@ def test_a_definition_with_a_mistake_is_refused_with_its_place(sfn: Any, machine
 
 
 @pytest.mark.parametrize("name", ["a b", "a/b", "a*", "a#", "a\u0085b"])
-def test_a_name_that_is_none_is_refused(sfn: Any, machine: Callable[..., str], name: str) -> None:
-    assert refused(sfn.create_state_machine, name=name, definition=TEXT, roleArn=ROLE)[0] == "InvalidName"
-    assert refused(sfn.start_execution, stateMachineArn=machine({"A": END}), name=name)[0] == "InvalidName"
+def test_an_invalid_name_is_rejected(sfn: Any, machine: Callable[..., str], name: str) -> None:
+    assert error_of(sfn.create_state_machine, name=name, definition=TEXT, roleArn=ROLE)[0] == "InvalidName"
+    assert error_of(sfn.start_execution, stateMachineArn=machine({"A": END}), name=name)[0] == "InvalidName"
 
 
-def test_calls_are_refused_with_awss_codes(sfn: Any, machine: Callable[..., str]) -> None:
+def test_errors_have_awss_codes(sfn: Any, machine: Callable[..., str]) -> None:
     arn = machine({"A": END})
     unknown = "arn:aws:states:us-east-1:123456789012:execution:none:none"
     for call, arguments, code in (
@@ -103,10 +105,10 @@ def test_calls_are_refused_with_awss_codes(sfn: Any, machine: Callable[..., str]
         (sfn.tag_resource, {"resourceArn": arn, "tags": [{"key": str(n)} for n in range(51)]}, "TooManyTags"),
         (sfn.create_activity, {"name": "a"}, "UnknownOperationException"),
     ):
-        assert refused(call, **arguments)[0] == code, arguments
+        assert error_of(call, **arguments)[0] == code, arguments
 
 
-def test_an_execution_of_the_same_name_is_the_same_while_it_runs_with_the_same_input(
+def test_starting_a_running_execution_again_with_the_same_input_returns_it(
     sfn: Any, machine: Callable[..., str]
 ) -> None:
     arn = machine({"W": {"Type": "Wait", "SecondsPath": "$.s", "End": True}})
@@ -116,13 +118,13 @@ def test_an_execution_of_the_same_name_is_the_same_while_it_runs_with_the_same_i
         "ResponseMetadata": 0
     } == first | {"ResponseMetadata": 0}
     again = {"stateMachineArn": arn, "name": "one", "input": '{"s": 0}'}
-    assert refused(sfn.start_execution, **again)[0] == "ExecutionAlreadyExists"
+    assert error_of(sfn.start_execution, **again)[0] == "ExecutionAlreadyExists"
     sfn.stop_execution(executionArn=first["executionArn"])
     again["input"] = '{"s": 1000}'
-    assert refused(sfn.start_execution, **again)[0] == "ExecutionAlreadyExists"
+    assert error_of(sfn.start_execution, **again)[0] == "ExecutionAlreadyExists"
 
 
-def test_executions_are_listed_page_by_page_and_by_their_status(sfn: Any, machine: Callable[..., str]) -> None:
+def test_executions_are_listed_in_pages_and_by_status(sfn: Any, machine: Callable[..., str]) -> None:
     arn = machine({"A": END})
     started = [sfn.start_execution(stateMachineArn=arn)["executionArn"] for _ in range(5)]
     for execution in started:
@@ -138,7 +140,7 @@ def test_executions_are_listed_page_by_page_and_by_their_status(sfn: Any, machin
     assert "nextToken" not in rest
 
 
-def test_an_express_workflow_answers_at_once_or_not_at_all(sfn: Any, machine: Callable[..., str]) -> None:
+def test_an_express_workflow_runs_synchronously_and_cannot_be_described(sfn: Any, machine: Callable[..., str]) -> None:
     arn = machine({"A": {**END, "Parameters": {"y.$": "$.x"}}}, "EXPRESS")
     answer = sfn.start_sync_execution(stateMachineArn=arn, input='{"x": 1}')
     assert (answer["status"], json.loads(answer["output"])) == ("SUCCEEDED", {"y": 1})
@@ -147,11 +149,11 @@ def test_an_express_workflow_answers_at_once_or_not_at_all(sfn: Any, machine: Ca
     assert (failed["status"], failed["error"]) == ("FAILED", "States.Runtime")
     started = sfn.start_execution(stateMachineArn=arn, input='{"x": 1}')["executionArn"]
     assert ":express:" in started
-    assert refused(sfn.describe_execution, executionArn=started)[0] == "InvalidArn"
-    assert refused(sfn.list_executions, stateMachineArn=arn)[0] == "StateMachineTypeNotSupported"
+    assert error_of(sfn.describe_execution, executionArn=started)[0] == "InvalidArn"
+    assert error_of(sfn.list_executions, stateMachineArn=arn)[0] == "StateMachineTypeNotSupported"
 
 
-def test_a_running_execution_goes_on_with_what_its_state_machine_was(sfn: Any, machine: Callable[..., str]) -> None:
+def test_a_running_execution_continues_with_the_previous_revision(sfn: Any, machine: Callable[..., str]) -> None:
     arn = machine({"W": {"Type": "Wait", "Seconds": 1, "Next": "A"}, "A": {**END, "Result": "old"}})
     started = sfn.start_execution(stateMachineArn=arn)["executionArn"]
     sfn.update_state_machine(stateMachineArn=arn, definition=TEXT)
