@@ -1,1 +1,1 @@
-"""The page ``/_emulator/``: functions, runs with their timelines, logs and buckets, as HTML made here."""
+"""The page ``/_emulator/``: functions, runs with their timelines, logs and buckets, as HTML."""

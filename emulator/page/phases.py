@@ -1,4 +1,4 @@
-"""What ranks say of their own time, caught on its way to the log."""
+"""Collects the times of the ranks' phases from the lines that are written to the log."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from emulator.aws.lambda_.log_lines import LogSink
 from fmi_shim.log_lines import TRACE_MARKER, Phase
 
-# A thousand ranks with a hundred intervals each, twice: some 25 MB. The streams that have said nothing for longest go
-# first.
+# A thousand ranks with a hundred intervals each, twice: some 25 MB. The streams that
+# were written to least recently are dropped first.
 _MOST_INTERVALS = 200_000
 
 
 class PhaseLog:
-    """A log sink that remembers the trace lines and passes everything on.
+    """A log sink that keeps the trace lines and passes on every line.
 
     Parameters
     ----------
     sink
-        Where the lines are kept.
+        Stores the lines.
     """
 
     def __init__(self, sink: LogSink) -> None:
@@ -33,7 +33,7 @@ class PhaseLog:
         self._sink.append(group, stream, messages)
 
     def phases(self, stream: str, began: float, ended: float) -> list[Phase]:
-        """Return the phases of a sandbox that began within a time, seconds since 1970."""
+        """Return the phases of a log stream that began between two times, seconds since 1970."""
         return [phase for phase in self._phases.get(stream, []) if began <= phase.intervals[0][0] <= ended]
 
     def _remember(self, stream: str, phase: Phase) -> None:

@@ -1,4 +1,4 @@
-"""Runs: the invocations of a state machine's execution, and ranks that were invoked at once without one."""
+"""Groups invocations into runs: those of an execution, and ranks invoked together without a state machine."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -10,12 +10,12 @@ from emulator.aws.stepfunctions.core.records import ExecutionRecord, Status
 from emulator.fmi.event_rank import rank_of
 from emulator.fmi.outcomes import is_victim
 
-# Ranks of one run are invoked at once; AWS lets a thousand in within ten seconds.
+# Ranks of one run are invoked at once; AWS starts a thousand within ten seconds.
 _TOGETHER_S = 30.0
 
 
 class RunState(Enum):
-    """How a run stands."""
+    """State of a run."""
 
     RUNNING = "running"
     SUCCEEDED = "succeeded"
@@ -25,22 +25,22 @@ class RunState(Enum):
 
 @dataclass(frozen=True)
 class Run:
-    """Invocations that belong together.
+    """A group of invocations that belong together.
 
     Parameters
     ----------
     key
-        Names it in the page's addresses.
+        Its name in the page's URLs.
     name
         The execution's name, or the function's.
     machine
-        The state machine's name; empty when there is none.
+        The state machine's name; empty if there is none.
     state
-        How it stands.
+        Its state.
     started, ended
         Seconds since 1970; `ended` is None while it runs.
     calls
-        Its invocations: those of the function that was called first come first, by rank.
+        Its invocations, sorted by the first call of their function, then by rank.
     problem
         Why it failed, or empty.
     transitions
@@ -48,7 +48,7 @@ class Run:
     arn
         The execution's ARN, or empty.
     warnings
-        What would go otherwise on AWS.
+        Differences from AWS.
     """
 
     key: str
@@ -81,8 +81,8 @@ _STATES = {
 def group_runs(executions: Sequence[ExecutionRecord], invocations: Sequence[InvocationRecord]) -> list[Run]:
     """Return all runs, the latest first.
 
-    Invocations of an execution are known by their request ids, once answered. One under way is counted to the
-    execution that was running when it was received, the latest of several.
+    An answered invocation belongs to the execution that lists its request id. A running invocation is assigned to the
+    latest execution that was running when it was received.
 
     Parameters
     ----------
@@ -131,7 +131,7 @@ def _execution_run(execution: ExecutionRecord, calls: Iterable[InvocationRecord]
 
 
 def _problem(execution: ExecutionRecord, calls: Sequence[InvocationRecord]) -> str:
-    """Return why an execution failed: what the function said, and which it was, where the cause is a function's."""
+    """Return why an execution failed; if a function is the cause, its name or rank and its error."""
     try:
         said = json.loads(execution.cause or "")
         text = f"{said['errorType']}: {said['errorMessage']}"
@@ -145,7 +145,7 @@ def _problem(execution: ExecutionRecord, calls: Sequence[InvocationRecord]) -> s
 
 
 def _group_by_time(calls: Sequence[InvocationRecord]) -> list[list[InvocationRecord]]:
-    """Group invocations of one function with a rank and one world size that came at about the same time."""
+    """Group invocations of one function and world size that have a rank and were received at about the same time."""
     groups: list[list[InvocationRecord]] = []
     latest: dict[tuple[str, int | None], tuple[list[InvocationRecord], set[int]]] = {}
     for call in calls:
@@ -157,7 +157,7 @@ def _group_by_time(calls: Sequence[InvocationRecord]) -> list[list[InvocationRec
             group, taken = latest[call.function, world_size] = [], set()
             groups.append(group)
         group.append(call)
-        # A rank that was throttled is invoked again in the same run.
+        # A throttled rank is invoked again in the same run.
         if call.status is not InvocationStatus.THROTTLED:
             taken.add(rank)
     return groups
@@ -192,7 +192,7 @@ _FAILED = {InvocationStatus.FAILED, InvocationStatus.TIMED_OUT}
 
 
 def in_display_order(calls: Iterable[InvocationRecord]) -> tuple[InvocationRecord, ...]:
-    """Return invocations by function, the one called first before the others, then by rank and time."""
+    """Return invocations sorted by the first call of their function, then by rank and time."""
     calls = list(calls)
     first: dict[str, float] = {}
     for call in calls:

@@ -1,4 +1,4 @@
-"""What the page shows of S3 and CloudWatch Logs, asked for with boto3 as anybody would."""
+"""Reads what the page shows of S3 and CloudWatch Logs from the endpoint, with boto3."""
 
 import time
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ _KEYS_A_PAGE = 200
 _STREAMS = 25
 _LINES = 1000
 _LINES_A_STREAM = 400
-# The latter for names that no bucket or object can have.
-_NONE_SUCH = (ClientError, ParamValidationError)
+# The second is raised for names that no bucket or object can have.
+_NOT_FOUND = (ClientError, ParamValidationError)
 OBJECT_BYTES = 64 * 1024 * 1024
 
 
@@ -32,16 +32,16 @@ class ListedObject:
 
 @dataclass(frozen=True)
 class FolderListing:
-    """A page of a bucket's listing.
+    """One page of a bucket's listing.
 
     Parameters
     ----------
     folders
         Prefixes that end in a slash.
     objects
-        The objects beside them.
+        The objects at this level.
     next_token
-        Where the next page begins, or empty.
+        Continuation token of the next page, or empty.
     """
 
     folders: tuple[str, ...]
@@ -69,15 +69,15 @@ class Storage:
         self._logs = session.client("logs", endpoint_url=url, config=config)
 
     def buckets(self) -> list[tuple[str, datetime]]:
-        """Return the buckets' names and when they were made."""
+        """Return the names and creation times of the buckets."""
         return [(found["Name"], found["CreationDate"]) for found in self._s3.list_buckets()["Buckets"]]
 
     def listing(self, bucket: str, prefix: str, token: str) -> FolderListing | None:
-        """Return a page of what lies in a bucket below a prefix; None when there is no such bucket."""
+        """Return one page of the objects below a prefix; None if the bucket does not exist."""
         more: dict[str, Any] = {"ContinuationToken": token} if token else {}
         try:
             page = self._s3.list_objects_v2(Bucket=bucket, Prefix=prefix, Delimiter="/", MaxKeys=_KEYS_A_PAGE, **more)
-        except _NONE_SUCH:
+        except _NOT_FOUND:
             return None
         return FolderListing(
             tuple(entry["Prefix"] for entry in page.get("CommonPrefixes", [])),
@@ -88,16 +88,16 @@ class Storage:
         )
 
     def content(self, bucket: str, key: str) -> bytes | None:
-        """Return an object's content; None when there is none, or it is too large to be shown."""
+        """Return an object's content; None if it does not exist or is too large to show."""
         try:
             found = self._s3.get_object(Bucket=bucket, Key=key)
-        except _NONE_SUCH:
+        except _NOT_FOUND:
             return None
         with found["Body"] as body:
             return bytes(body.read()) if found["ContentLength"] <= OBJECT_BYTES else None
 
     def lines(self, function: str) -> list[LogLine]:
-        """Return the latest lines of a function's log, of its latest streams."""
+        """Return the latest lines of a function's log, from its latest streams."""
         group = f"/aws/lambda/{function}"
         try:
             streams = self._logs.describe_log_streams(
@@ -115,7 +115,7 @@ class Storage:
         return _read(events)[-_LINES:]
 
     def lines_of(self, group: str, stream: str, began: float, ended: float | None) -> list[LogLine]:
-        """Return the first lines of a stream between two times, seconds since 1970; until now when None."""
+        """Return the first lines of a stream between two times, seconds since 1970; `ended` None means now."""
         until = time.time() if ended is None else ended
         try:
             page = self._logs.get_log_events(

@@ -1,4 +1,4 @@
-"""A run's timeline: a row an invocation, with the time of its phases as shapes to draw."""
+"""A run's timeline: one row per invocation, with its phases as SVG shapes."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from emulator.aws.lambda_.core.history import InvocationRecord, InvocationStatus
 from emulator.fmi.event_rank import rank_of
 from fmi_shim.log_lines import Phase
 
-# The drawing's width; it is stretched to that of the page.
+# Width of the drawing, which the browser stretches to the width of the page.
 WIDTH = 10_000
-# What is nearer together than about a pixel is drawn as one, and nothing is drawn narrower.
+# About one pixel: shapes closer together are merged, and no shape is narrower.
 _PIXEL = 9
 _MOST_ROWS = 1000
-# Rows' heights, pixels, by how many there are at most.
+# Height of the rows in pixels, by the maximum number of rows.
 _HEIGHTS = ((20, 24), (60, 16), (250, 6), (500, 4), (_MOST_ROWS, 2))
 _LABEL_HEIGHT = 14
 _LABEL_STEPS = (1, 5, 10)
@@ -23,7 +23,7 @@ PhasesOf = Callable[[InvocationRecord], Sequence[Phase]]
 
 
 class Activity(Enum):
-    """What a part of a row's time went into."""
+    """What an invocation spent its time on."""
 
     WAIT = "wait"
     COLD_START = "cold start"
@@ -33,24 +33,24 @@ class Activity(Enum):
 
     @property
     def css(self) -> str:
-        """The part's class in the style sheet."""
+        """Its class in the style sheet."""
         return self.value.replace(" ", "-")
 
 
 @dataclass(frozen=True)
 class Times:
-    """Where an invocation's time went, seconds.
+    """The time that an invocation spent on each activity, seconds.
 
     Parameters
     ----------
     cold
-        Its cold start; None when the sandbox was warm, or is not ready yet.
+        Its cold start; None if the sandbox was warm, or is not ready yet.
     download, communication
-        None when the function did not say.
+        None if the function did not write them.
     compute
-        The rest of the handler's time; None before it runs.
+        The rest of the handler's time; None before the handler runs.
     calls
-        How many calls the communication was.
+        Number of communication calls.
     """
 
     cold: float | None
@@ -79,13 +79,13 @@ class Row:
     label
         Its rank, or its function.
     times
-        Where its time went.
+        Its times.
     y, height
-        Where it is drawn, pixels.
+        Position, pixels.
     is_labelled
-        Whether there is room for its label.
+        Whether its label fits.
     shapes
-        What is drawn, later ones over earlier ones.
+        The shapes; later ones are drawn over earlier ones.
     """
 
     call: InvocationRecord
@@ -98,13 +98,13 @@ class Row:
 
     @property
     def has_failed(self) -> bool:
-        """Whether it ended badly."""
+        """Whether it failed."""
         return self.call.status in (InvocationStatus.FAILED, InvocationStatus.TIMED_OUT, InvocationStatus.THROTTLED)
 
 
 @dataclass(frozen=True)
 class Tick:
-    """A mark of the time axis: where, in percent, and the time."""
+    """A mark of the time axis: its position in percent, and its label."""
 
     percent: float
     text: str
@@ -112,22 +112,22 @@ class Tick:
 
 @dataclass(frozen=True)
 class Timeline:
-    """All there is to draw.
+    """A drawing of invocations over time.
 
     Parameters
     ----------
     rows
-        One an invocation, a thousand at most.
+        One per invocation, at most a thousand.
     left_out
-        How many more there are.
+        Number of invocations without a row.
     height
-        Of the drawing, pixels.
+        Height of the drawing, pixels.
     ticks
         The time axis.
     parts
-        What occurs, in the order of the legend.
+        The activities that occur, in the order of the legend.
     spread
-        Seconds from the first start of a rank to the last; None when there are not two.
+        Seconds from the first start of a rank to the last; None for fewer than two ranks.
     """
 
     rows: tuple[Row, ...]
@@ -146,9 +146,9 @@ def timeline(calls: Sequence[InvocationRecord], phases_of: PhasesOf, start: floa
     calls
         The invocations, in the order of the rows.
     phases_of
-        Returns what an invocation has said of its phases.
+        Returns the phases of an invocation.
     start, end
-        The time axis, seconds since 1970; what has not ended goes on to its end.
+        Range of the time axis, seconds since 1970. Running invocations extend to its end.
     """
     shown = calls[:_MOST_ROWS]
     height = next(pixels for most, pixels in _HEIGHTS if len(shown) <= most)
@@ -173,14 +173,14 @@ def timeline(calls: Sequence[InvocationRecord], phases_of: PhasesOf, start: floa
 
 
 def times(call: InvocationRecord, phases: Sequence[Phase], now: float) -> Times:
-    """Return where an invocation's time went.
+    """Return the time that an invocation spent on each activity.
 
     Parameters
     ----------
     call, phases
-        The invocation and what it has said.
+        The invocation and its phases.
     now
-        The end of those that have none yet, seconds since 1970.
+        Used as the end of a running invocation, seconds since 1970.
     """
     download = _sum(phases, "download")
     communication = _sum(phases, "communication")
@@ -192,17 +192,17 @@ def times(call: InvocationRecord, phases: Sequence[Phase], now: float) -> Times:
 
 
 def handler_span(call: InvocationRecord, now: float) -> tuple[float, float] | None:
-    """Return when an invocation's handler ran, seconds since 1970; None when it has not begun.
+    """Return start and end of an invocation's handler, seconds since 1970; None if it has not started.
 
-    The record's times include what the endpoint does around it; how long the handler itself took is what is billed,
-    less the cold start.
+    The times of the record include the endpoint's own work. The duration of the handler is the billed time without the
+    cold start.
 
     Parameters
     ----------
     call
         The invocation.
     now
-        The end of those that have none yet.
+        Used as the end of a running invocation.
     """
     if call.started is None:
         return None
@@ -212,7 +212,7 @@ def handler_span(call: InvocationRecord, now: float) -> tuple[float, float] | No
 
 
 def start_spread(calls: Iterable[InvocationRecord]) -> float | None:
-    """Return the time from the first start of a rank to the last, seconds; None when fewer than two have started."""
+    """Return the time from the first start of a rank to the last, seconds; None if fewer than two have started."""
     starts = [call.started for call in calls if rank_of(call).rank is not None and call.started is not None]
     return max(starts) - min(starts) if len(starts) > 1 else None
 
@@ -248,7 +248,7 @@ def _shapes(call: InvocationRecord, phases: Sequence[Phase], scale: _Scale, y: i
     for part, spans in parts:
         merged = _merged([(scale.x(low), scale.x(high)) for low, high in spans if high > low])
         if part is Activity.WAIT:
-            # A thin line: nothing happens, and nobody pays.
+            # A thin line: nothing runs, and nothing is billed.
             seen = [(low, high) for low, high in merged if high - low > _PIXEL]
             path = "".join(f"M{low} {y + height // 2}h{high - low}v1h{low - high}z" for low, high in seen)
         else:
@@ -270,7 +270,7 @@ def _merged(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _ticks(span: float) -> Iterable[Tick]:
-    """Yield round times on the axis: 1, 2 or 5 times a power of ten apart."""
+    """Yield the marks of the axis, whose distance is 1, 2 or 5 times a power of ten."""
     power = 1e-3
     steps = [factor * power * 10**exponent for exponent in range(9) for factor in (1, 2, 5)]
     step = next((step for step in steps if span / step <= _MOST_TICKS), steps[-1])

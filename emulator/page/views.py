@@ -1,6 +1,8 @@
-"""The page's addresses and what each shows."""
+"""The routes of the page, what each shows, and which requests may see them."""
 
 import asyncio
+import ipaddress
+import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
@@ -16,7 +18,6 @@ from emulator.aws.lambda_.core.invocations import LambdaService
 from emulator.aws.stepfunctions.core.records import ExecutionRecord
 from emulator.errors import ApiError
 from emulator.fmi.event_rank import rank_of
-from emulator.page import guard
 from emulator.page.phases import PhaseLog
 from emulator.page.runs import Run, RunState, group_runs
 from emulator.page.storage import Storage
@@ -26,11 +27,26 @@ from fmi_shim.log_lines import Phase
 _ROOT = "/_emulator/"
 _RUNS_SHOWN = 50
 _CALLS_SHOWN = 200
-# While something runs, the browser asks again after this many seconds.
+# While something runs, the browser reloads the page after this many seconds.
 _REFRESH_S = 2
 _INLINE_TYPES = {"png": "image/png", "jpg": "image/jpeg", "jpeg": "image/jpeg"}
 _TEXT_TYPES = {"json", "txt", "csv", "ecsv", "md", "py", "log"}
 _FAILED = (InvocationStatus.FAILED, InvocationStatus.TIMED_OUT, InvocationStatus.THROTTLED)
+# The page needs no script, fetches nothing from other sites and may not be framed by them.
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+# An object's content is not trusted: the browser shows it in a sandbox, without an origin.
+_OBJECT_HEADERS = {**_HEADERS, "Content-Security-Policy": "default-src 'none'; sandbox; frame-ancestors 'none'"}
+_PORT = re.compile(r":\d{1,5}$")
 
 
 class Page:
@@ -39,13 +55,13 @@ class Page:
     Parameters
     ----------
     functions
-        The functions that exist.
+        The registry of functions.
     service
-        Knows their invocations.
+        The service that records their invocations.
     executions
         Returns the executions of the state machines.
     phases
-        What ranks have said of their time.
+        The times of the ranks' phases.
     url
         The endpoint's URL.
     """
@@ -101,9 +117,9 @@ class Page:
             refresh=any(call.ended is None for call in calls) or any(run.state is RunState.RUNNING for run in runs),
             runs=runs[:_RUNS_SHOWN],
             functions=[
-                (function, _tally(by_function.get(function.spec.name, []))) for function in self._functions.all()
+                (function, _call_counts(by_function.get(function.spec.name, []))) for function in self._functions.all()
             ],
-            buckets=await self._ask(Storage.buckets),
+            buckets=await self._query(Storage.buckets),
             now=time.time(),
         )
 
@@ -111,9 +127,7 @@ class Page:
         key = request.match_info["key"]
         run = next((run for run in self._runs() if run.key == key), None)
         if run is None:
-            return await self._not_found(
-                f"There is no run {key!r}; the endpoint remembers the latest 10,000 invocations."
-            )
+            return await self._not_found(f"Unknown run {key!r}: the endpoint keeps the latest 10,000 invocations.")
         return await self._html(
             "run.html",
             refresh=run.state is RunState.RUNNING,
@@ -131,7 +145,7 @@ class Page:
         calls = [call for call in self._service.recent() if call.function == name][-_CALLS_SHOWN:]
         running = any(call.ended is None for call in calls)
         latest = calls[-1].received if calls else 0.0
-        # Calls from long before the latest would make a drawing of dots.
+        # With calls from long before the latest, the bars would be dots.
         drawn = [call for call in calls if latest - call.received < 600]
         ended = None if running else max((call.ended or 0.0 for call in drawn), default=0.0)
         return await self._html(
@@ -153,21 +167,21 @@ class Page:
         if request_id:
             call = next((call for call in self._service.recent() if call.request_id == request_id), None)
             if call is None or not call.log_stream:
-                return await self._not_found(f"There is no log of a request {request_id!r} of {name}.")
+                return await self._not_found(f"Unknown request {request_id!r} of function {name}: no log.")
             group, stream, began, ended = call.log_group, call.log_stream, call.received, call.ended
-            lines = await self._ask(lambda storage: storage.lines_of(group, stream, began, ended))
+            lines = await self._query(lambda storage: storage.lines_of(group, stream, began, ended))
             lines = [line for line in lines if line.request_id in ("", request_id)]
         else:
-            lines = await self._ask(lambda storage: storage.lines(name))
+            lines = await self._query(lambda storage: storage.lines(name))
         rank = None if call is None else rank_of(call).rank
         return await self._html("log.html", refresh=False, name=name, call=call, rank=rank, lines=lines)
 
     async def _bucket(self, request: web.Request) -> web.Response:
         bucket, prefix = request.match_info["name"], request.query.get("prefix", "")
         token = request.query.get("token", "")
-        listing = await self._ask(lambda storage: storage.listing(bucket, prefix, token))
+        listing = await self._query(lambda storage: storage.listing(bucket, prefix, token))
         if listing is None:
-            return await self._not_found(f"There is no bucket {bucket!r}.")
+            return await self._not_found(f"Unknown bucket {bucket!r}.")
         steps = prefix.split("/")[:-1]
         crumbs = [(step, "/".join(steps[: index + 1]) + "/") for index, step in enumerate(steps)]
         return await self._html(
@@ -176,15 +190,15 @@ class Page:
 
     async def _object(self, request: web.Request) -> web.Response:
         bucket, key = request.match_info["name"], request.query.get("key", "")
-        content = await self._ask(lambda storage: storage.content(bucket, key))
+        content = await self._query(lambda storage: storage.content(bucket, key))
         if content is None:
             return await self._not_found(
-                f"There is no object s3://{bucket}/{key}, or it is too large to be shown; use aws s3 cp."
+                f"Object s3://{bucket}/{key} does not exist, or is too large to show: use aws s3 cp."
             )
         ending = key.rpartition(".")[2].lower()
         kind = _INLINE_TYPES.get(ending, "text/plain" if ending in _TEXT_TYPES else "application/octet-stream")
         response = web.Response(body=content, content_type=kind, charset="utf-8" if kind == "text/plain" else None)
-        response.headers.update(guard.OBJECT_HEADERS)
+        response.headers.update(_OBJECT_HEADERS)
         if kind == "application/octet-stream":
             response.headers["Content-Disposition"] = "attachment"
         return response
@@ -201,18 +215,18 @@ class Page:
             return []
         return self._phases.phases(call.log_stream, call.started, call.ended or time.time())
 
-    async def _ask(self, question: Callable[[Storage], Any]) -> Any:
-        """Ask the endpoint itself, in a thread: it answers in this one."""
+    async def _query(self, query: Callable[[Storage], Any]) -> Any:
+        """Query the endpoint in another thread: it answers in this one."""
 
-        def ask() -> Any:
+        def run() -> Any:
             if self._storage is None:
                 self._storage = Storage(self._url)
-            return question(self._storage)
+            return query(self._storage)
 
-        return await asyncio.to_thread(ask)
+        return await asyncio.to_thread(run)
 
     async def _html(self, template: str, *, refresh: bool, status: int = HTTPStatus.OK, **values: Any) -> web.Response:
-        """Return a page; a thousand rows take a second, which nobody else waits for."""
+        """Return a page. It is rendered in a thread, since a thousand rows take a second."""
         render = self._templates.get_template(template).render
         text = await asyncio.to_thread(render, refresh_s=_REFRESH_S if refresh else None, **values)
         return _with_headers(web.Response(text=text, content_type="text/html", status=status))
@@ -221,13 +235,34 @@ class Page:
         return await self._html("missing.html", refresh=False, status=HTTPStatus.NOT_FOUND, message=message)
 
 
+def is_own_host(host: str) -> bool:
+    """Return whether a Host header contains an IP address or ``localhost``, which no other site can use.
+
+    A site may resolve its own name to 127.0.0.1 and then, as the same origin, read what its visitors' machines serve
+    there (DNS rebinding). It cannot do this with an IP address or with ``localhost``.
+
+    Parameters
+    ----------
+    host
+        The header, with or without port.
+    """
+    name = _PORT.sub("", host).strip("[]").lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
 def _guarded(view: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> Callable[[web.Request], Any]:
     async def guarded(request: web.Request) -> web.StreamResponse:
-        if not guard.is_own_host(request.host):
+        if not is_own_host(request.host):
             return web.Response(
                 status=HTTPStatus.FORBIDDEN,
-                text=f"the page is not shown to {request.host!r}: use its IP address or localhost\n",
-                headers=guard.HEADERS,
+                text=f"rejected Host header {request.host!r}: use an IP address or localhost\n",
+                headers=_HEADERS,
             )
         return await view(request)
 
@@ -240,17 +275,17 @@ async def _redirect(_: web.Request) -> web.Response:
 
 async def _missing(request: web.Request) -> web.Response:
     return web.Response(
-        status=HTTPStatus.NOT_FOUND, text=f"there is no page {request.path}; see {_ROOT}\n", headers=guard.HEADERS
+        status=HTTPStatus.NOT_FOUND, text=f"unknown page {request.path}: see {_ROOT}\n", headers=_HEADERS
     )
 
 
 def _with_headers(response: web.Response) -> web.Response:
-    response.headers.update(guard.HEADERS)
+    response.headers.update(_HEADERS)
     return response
 
 
-def _tally(calls: Sequence[InvocationRecord]) -> dict[str, Any]:
-    """Return what is said of a function's invocations."""
+def _call_counts(calls: Sequence[InvocationRecord]) -> dict[str, Any]:
+    """Return the counts of a function's invocations."""
     return {
         "calls": len(calls),
         "running": sum(call.ended is None for call in calls),

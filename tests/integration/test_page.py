@@ -31,7 +31,7 @@ KEY = "odd & <b>key</b>/ä.json"
 
 @pytest.fixture(scope="module")
 def run(cloud: LocalCloud, functions: Any, s3: Any) -> str:
-    """Run three ranks that say what they do; return the address of their run's page."""
+    """Run three traced ranks; return the path of their run's page."""
     s3.create_bucket(Bucket="page")
     for key, body in {"program/main.py": PROGRAM, "program/fmi.json": CONFIG, KEY: '{"a": 1}'}.items():
         s3.put_object(Bucket="page", Key=key, Body=body.encode())
@@ -82,11 +82,11 @@ def test_the_overview_has_runs_functions_and_buckets(cloud: LocalCloud, run: str
     assert 'href="/_emulator/buckets/page"' in text
     assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
     assert "<script" not in text
-    # Nothing runs: the browser need not ask again.
+    # Nothing runs: the page does not reload.
     assert 'http-equiv="refresh"' not in text
 
 
-def test_a_run_has_a_row_a_rank_with_what_the_rank_did(cloud: LocalCloud, run: str) -> None:
+def test_a_run_has_one_row_per_rank_with_its_phases(cloud: LocalCloud, run: str) -> None:
     _, text = get(cloud, run)
     for rank in range(3):
         assert f"<title>rank {rank}: succeeded" in text
@@ -114,7 +114,7 @@ def test_logs_are_shown_as_text_and_by_rank(cloud: LocalCloud, run: str) -> None
     assert everything.count("&lt;script&gt;") == 3
 
 
-def test_objects_are_listed_and_shown_as_what_they_are(cloud: LocalCloud, run: str) -> None:
+def test_objects_are_listed_and_shown_with_their_content_type(cloud: LocalCloud, run: str) -> None:
     _, listing = get(cloud, "/_emulator/buckets/page")
     assert "odd &amp; &lt;b&gt;key&lt;" in listing
     _, folder = get(cloud, "/_emulator/buckets/page?prefix=" + quote("odd & <b>key</b>/", safe=""))
@@ -127,20 +127,20 @@ def test_objects_are_listed_and_shown_as_what_they_are(cloud: LocalCloud, run: s
 @pytest.mark.parametrize(
     "path", ["runs/none", "functions/none", "logs/execute?request=none", "buckets/none", "objects/page?key=x", "else"]
 )
-def test_what_is_not_there_is_said(cloud: LocalCloud, run: str, path: str) -> None:
+def test_unknown_names_are_not_found(cloud: LocalCloud, run: str, path: str) -> None:
     answer, text = get(cloud, f"/_emulator/{path}")
     assert answer.status == 404
-    assert any(said in text for said in ("There is no", "there is no", "Function not found"))
+    assert any(said in text for said in ("Unknown", "unknown page", "does not exist", "Function not found"))
 
 
-def test_another_sites_name_for_this_machine_is_refused(cloud: LocalCloud, run: str) -> None:
+def test_a_host_name_of_another_site_is_rejected(cloud: LocalCloud, run: str) -> None:
     answer, text = get(cloud, run, host="rebound.example.com:4566")
     assert answer.status == 403
     assert "rank" not in text
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
-def test_a_browser_draws_it(cloud: LocalCloud, run: str, tmp_path: Path) -> None:
+def test_a_browser_renders_the_timeline(cloud: LocalCloud, run: str, tmp_path: Path) -> None:
     picture = tmp_path / "page.png"
     ended = subprocess.run(
         [
@@ -153,7 +153,7 @@ def test_a_browser_draws_it(cloud: LocalCloud, run: str, tmp_path: Path) -> None
     )
     assert ended.returncode == 0, ended.stderr
     assert picture.read_bytes().startswith(b"\x89PNG")
-    # The document as the browser understood it, and nothing that its rules would not let it have.
+    # The document as the browser parsed it; nothing was blocked by the content security policy.
     assert ended.stdout.count('class="row"') == 3
     assert "Refused to" not in ended.stderr
     colours = shown_colours(picture)

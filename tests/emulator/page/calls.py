@@ -1,4 +1,4 @@
-"""Invocations to show."""
+"""Invocations for the tests of the page."""
 
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ from emulator.fmi.event_rank import EventRank
 
 
 def call(rank: int | None, received: float = 100.0, **changes: object) -> InvocationRecord:
-    """Return an invocation that was cold for 0.5 s, and then ran for 2 s, unless changed."""
+    """Return an invocation with a cold start of 0.5 s and a handler of 2 s, unless changed."""
     record = InvocationRecord(
         request_id=f"request-{rank}-{received}",
         function="execute",

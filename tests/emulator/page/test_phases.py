@@ -1,9 +1,9 @@
-"""What ranks say of their time, caught on its way to the log."""
+"""The phases that are collected from the lines written to the log."""
 
 from collections.abc import Sequence
 
-from emulator.fmi.rank_log import Phase
 from emulator.page.phases import PhaseLog
+from fmi_shim.log_lines import Phase
 
 
 class Lines:
@@ -14,7 +14,7 @@ class Lines:
         self.seen += messages
 
 
-def test_trace_lines_are_remembered_by_stream_and_time_and_all_lines_go_on() -> None:
+def test_trace_lines_are_kept_by_stream_and_time_and_every_line_is_passed_on() -> None:
     lines = Lines()
     phases = PhaseLog(lines)
     trace = 'fmi-trace: {"phase":"download","seconds":1,"calls":1,"intervals":[[10.0,11.0]]}'
@@ -25,7 +25,7 @@ def test_trace_lines_are_remembered_by_stream_and_time_and_all_lines_go_on() -> 
     assert phases.phases("other", 9.0, 12.0) == []
 
 
-def test_what_is_remembered_is_bounded_and_the_streams_that_spoke_last_stay() -> None:
+def test_the_number_of_intervals_is_bounded_and_the_latest_streams_are_kept() -> None:
     phases = PhaseLog(Lines())
     intervals = ",".join(["[1.0,2.0]"] * 1000)
     trace = f'fmi-trace: {{"phase":"communication","seconds":1,"calls":1,"intervals":[{intervals}]}}'

@@ -25,7 +25,7 @@ def test_ranks_that_were_invoked_at_once_are_a_run() -> None:
     assert (run.state, run.ranks, run.started, run.ended) == (RunState.SUCCEEDED, 2, 100.0, 102.6)
 
 
-def test_a_rank_that_comes_again_begins_the_next_run_and_so_does_a_later_time() -> None:
+def test_a_repeated_rank_or_a_later_time_begins_the_next_run() -> None:
     again, later = call(0, 103.0), call(1, 200.0)
     runs = group_runs([], [call(0), call(1), again, later])
     assert [[each.received for each in run.calls] for run in runs] == [[200.0], [103.0], [100.0, 100.0]]
@@ -38,14 +38,14 @@ def test_a_throttled_rank_may_be_tried_again_in_the_same_run() -> None:
     assert len(run.calls) == 3
 
 
-def test_a_run_fails_with_its_cause_and_not_with_its_victims() -> None:
+def test_a_failed_run_shows_the_cause_not_a_victim() -> None:
     failed = InvocationStatus.FAILED
     lost = call(0, status=failed, error_type="PeerLostError", ended=102.0)
     (run,) = group_runs([], [lost, call(2, status=failed, error_type="ValueError", ended=102.1)])
     assert (run.state, run.problem) == (RunState.FAILED, "rank 2: ValueError")
 
 
-def test_an_execution_has_the_invocations_that_it_made_in_the_order_of_its_states() -> None:
+def test_an_execution_has_its_invocations_in_the_order_of_its_states() -> None:
     first = call(None, 99.0, function="initialize")
     ranks = [call(rank, 101.0) for rank in (1, 0)]
     last = call(None, 105.0, function="summarize")
@@ -59,7 +59,7 @@ def test_an_execution_has_the_invocations_that_it_made_in_the_order_of_its_state
     assert apart.calls == (other,)
 
 
-def test_what_still_runs_is_counted_to_the_execution_that_runs() -> None:
+def test_a_running_invocation_belongs_to_the_running_execution() -> None:
     running = call(0, status=InvocationStatus.RUNNING, ended=None)
     record = execution(Status.RUNNING, [], stopped_at=None)
     (run,) = group_runs([replace(record, warnings=("too many",))], [running])
@@ -67,7 +67,7 @@ def test_what_still_runs_is_counted_to_the_execution_that_runs() -> None:
     assert (run.state, run.calls, run.ended) == (RunState.RUNNING, (running,), None)
 
 
-def test_the_cause_of_an_execution_is_told_as_the_function_said_it_and_which_it_was() -> None:
+def test_the_cause_of_a_failed_execution_names_the_rank_and_the_error() -> None:
     said = '{"errorMessage": "broken", "errorType": "ValueError", "requestId": "request-2-100.0", "stackTrace": []}'
     record = replace(execution(Status.FAILED, ["request-2-100.0"]), error="ValueError", cause=said)
     assert group_runs([record], [call(2)])[0].problem == "rank 2: ValueError: broken"
