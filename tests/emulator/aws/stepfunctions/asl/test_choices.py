@@ -93,7 +93,7 @@ def test_rules_evaluate_to_true_or_false(rule: dict[str, Any], expected: bool) -
     assert holds(rule) is expected
 
 
-def test_an_absent_variable_fails_in_all_rules_but_is_present() -> None:
+def test_an_absent_variable_fails_except_in_is_present() -> None:
     with pytest.raises(StateFailure, match="references an invalid value"):
         holds({"Variable": "$.absent", "IsNull": True})
 

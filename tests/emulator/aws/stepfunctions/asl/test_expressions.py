@@ -117,7 +117,7 @@ def test_put_inserts_the_value_and_changes_nothing_else(document: Any, steps: li
         after = compile_reference_path(path).put(document, value)
     except NoMatchError:
         after = None
-    assert json_equal(document, before), "documents are never changed in location"
+    assert json_equal(document, before), "documents are never modified in place"
     if after is not None:
         assert json_equal(compile_path(path).evaluate(after, NOWHERE), value)
         assert json_equal({**after, steps[0]: 0}, {**document, steps[0]: 0})
