@@ -1,8 +1,9 @@
-"""Waiting: deadlines, and the pauses between two attempts."""
+"""Waiting: deadlines, the pauses between two attempts, and polling without sleep."""
 
 from __future__ import annotations
 
 import math
+import os
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -91,3 +92,22 @@ class PollBackoff:
     def _restart(self) -> None:
         self._pauses = pauses(self._poll)
         self._deadline = Deadline(self._longest)
+
+
+def poll_without_sleep(ready: Callable[[], bool], spins: int, seconds: float) -> bool:
+    """Poll `spins` times, then for `seconds` with a yield of the processor before each poll.
+
+    Returns
+    -------
+    bool
+        Whether `ready` returned True.
+    """
+    for _ in range(spins):
+        if ready():
+            return True
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        os.sched_yield()
+        if ready():
+            return True
+    return False

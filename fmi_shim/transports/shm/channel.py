@@ -1,4 +1,4 @@
-"""Messages and signals through memory that all ranks share: for ranks on one host."""
+"""The shared-memory channel: messages and collectives through a segment, for ranks on one host."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from fmi_shim.errors import ConfigError, MismatchError
 from fmi_shim.frames import HEADER_BYTES, Call, Operation, decode_header, header, renumbered, signature
 from fmi_shim.operators import Array, Combine, ReduceFunction
 from fmi_shim.transports.shm import layout, schedules, semaphores
-from fmi_shim.transports.shm.bootstrap import SUFFIX, meet
-from fmi_shim.transports.shm.cma import Neighbours
-from fmi_shim.transports.shm.deadlock_report import End, Suspicion
-from fmi_shim.transports.shm.ring import LanePair
-from fmi_shim.transports.shm.rounds import Arrival, Mark
-from fmi_shim.transports.shm.rounds_tso import rounds
+from fmi_shim.transports.shm.bootstrap import NAME_SUFFIX, open_segment
+from fmi_shim.transports.shm.cma import PeerMemory
+from fmi_shim.transports.shm.deadlock_report import DeadlockReporter, Event
+from fmi_shim.transports.shm.ring import RingPair
+from fmi_shim.transports.shm.rounds import CallTag, RoundArrival
+from fmi_shim.transports.shm.rounds_tso import make_rounds
 from fmi_shim.transports.shm.schedules.exchange import SegmentChannel
 from fmi_shim.transports.shm.segment import Segment
 from fmi_shim.transports.shm.semaphores import Semaphore
-from fmi_shim.transports.shm.waits import PatientFraming
+from fmi_shim.transports.shm.waits import SegmentFraming
 from fmi_shim.transports.transfers import Buffers, OnReceived, PendingTransfers, Transfer, advance
 from rendezvous.protocol import pair_name
 
 _SEND = Operation.send
-_ERAS = 2**32 - 1
+_EPOCHS = 2**32 - 1
 
 
-class SharedMemoryChannel(PatientFraming, SegmentChannel):
-    """Implements `collectives.in_segment.SegmentChannel`.
+class SharedMemoryChannel(SegmentFraming, SegmentChannel):
+    """Implements `SegmentChannel` and `WaitHandler`.
 
-    To open it, which the first call of whatever kind does, all ranks must come. A message is copied once into a
-    lane and once out of it.
+    All ranks must open it, which their first call of any kind does. A message is copied once into a ring and once out
+    of it.
 
     Parameters
     ----------
@@ -44,54 +44,55 @@ class SharedMemoryChannel(PatientFraming, SegmentChannel):
     comm_name
         Name of the communicator, the same on all ranks.
     config
-        The rendezvous server, where the ranks meet, and the longest wait.
+        The rendezvous server, through which the ranks connect, and the longest wait.
     required
-        Whether there must be such a channel; otherwise a rank for which there is none, too, meets the others and tells
-        them, so that all come to the same result.
+        Whether this system must support the channel. If not, a rank without support still connects to the others and
+        reports it, so that all ranks get the same result.
 
     Raises
     ------
     ConfigError
-        If there is no such channel on this system, or not for so many ranks, or the ranks share no memory.
+        If this system does not support the channel, there are too many ranks, or they do not share memory.
     FmiError
-        If they do not come together.
+        If the ranks cannot connect.
     """
 
     def __init__(self, rank: int, size: int, comm_name: str, config: DirectConfig, required: bool = True) -> None:
         if required and not semaphores.AVAILABLE:
-            raise ConfigError("FMI_CHANNEL is shm, which needs Linux: use the Direct channel")
+            raise ConfigError("FMI_CHANNEL is shm on this system: expected Linux; use the Direct channel")
         if size > layout.MAX_RANKS:
             raise ConfigError(
-                f"FMI_CHANNEL is shm, which {layout.MAX_RANKS} ranks may share, not {size}: use the Direct channel"
+                f"FMI_CHANNEL is shm with {size} ranks: expected at most {layout.MAX_RANKS}; use the Direct channel"
             )
-        pair_name(comm_name + SUFFIX, size - 1, size - 1)  # the longest name needed
-        segment = meet(rank, size, comm_name, config, required)
-        super().__init__(rank, size, segment, config.max_timeout, Suspicion(rank, size, comm_name + SUFFIX, config))
+        name = comm_name + NAME_SUFFIX
+        pair_name(name, size - 1, size - 1)  # the longest name needed
+        segment = open_segment(rank, size, comm_name, config, required)
+        super().__init__(rank, size, segment, config.max_timeout, DeadlockReporter(rank, size, name, config))
         self._process = os.getpid()
         self._layout, self._memory = segment.layout, segment.memory
         self._words = memoryview(segment.memory).cast("Q")
-        self._pending: PendingTransfers[LanePair] = PendingTransfers()
+        self._pending: PendingTransfers[RingPair] = PendingTransfers()
         self._views: dict[np.dtype[Any], Array] = {}
         self._numbered: Call | None = None
-        self.rounds = rounds(segment.memory, segment.layout, rank, self)
-        self.neighbours = Neighbours(rank, self.rounds, self.slots(np.dtype(np.int64))[:, :size, :4])
+        self.rounds = make_rounds(segment.memory, segment.layout, rank, self)
+        self.peer_memory = PeerMemory(rank, self.rounds, self.slots(np.dtype(np.int64))[:, :size, :4])
 
     def prepare(self, call: Call, function: ReduceFunction | None, combine: Combine | None) -> Schedule:
         """Return the schedule of a collective in the segment."""
         return schedules.prepare(self, call, function, combine)
 
     def begin(self, call: Call, sequence: int) -> None:
-        """Make the call the one that is compared with the others'."""
+        """Set the running call, which is compared with the other ranks' calls."""
         self._running = call
         self._numbered = None
         self.rounds.sequence = sequence
         if call.operation is _SEND:
-            self.sign()
-            self._look()
+            self.expect_messages()
+            self._check_errors()
 
     @property
     def _call(self) -> Call:
-        """The running call, which is numbered only for messages and errors."""
+        """The running call. It is numbered only for messages and errors."""
         if self._numbered is None:
             self._numbered = self._running.numbered(self.rounds.sequence)
         return self._numbered
@@ -100,178 +101,185 @@ class SharedMemoryChannel(PatientFraming, SegmentChannel):
     def _call(self, call: Call) -> None:
         self._numbered = call
 
-    def sign(self) -> None:
-        """Compare messages, too, with the running call."""
+    def expect_messages(self) -> None:
+        """Compare the headers of messages with the running call, too."""
         self._expect(self._call)
 
     def fail(self, error: BaseException) -> None:
-        """Tell all ranks of the error, if it is the first one; then leave."""
+        """Publish the error to all ranks, if it is the first one; then close."""
         if self._segment is not None and os.getpid() == self._process:
-            self._alarm.ring(self._as_abort(error))
-            self._suspicion.close()
+            self._abort_record.publish_error(self._as_abort(error))
+            self._deadlock_reporter.close()
             self._release(self._segment)
 
     def close(self) -> None:
-        """Leave in peace."""
+        """Close without an error."""
         segment = self._segment
         if segment is not None and os.getpid() == self._process:
-            Semaphore(segment.memory, segment.layout.farewell(self.rank)).post()
-            self._suspicion.close()
+            Semaphore(segment.memory, segment.layout.closed(self.rank)).post()
+            self._deadlock_reporter.close()
             self._release(segment)
 
     def slots(self, dtype: np.dtype[Any]) -> Array:
-        """Return all slots, shape (turns, size + 1, elements)."""
+        """Return all slots, shape (slot indices, size + 1, elements)."""
         view = self._views.get(dtype)
         if view is None:
             plan = self._layout
-            rows = self._turns()[:, : (self.size + 1) * plan.stride].reshape(layout.TURNS, -1, plan.stride)
-            view = self._views[dtype] = rows[:, :, : plan.slot].view(dtype)
+            strided = self._slot_bytes()[:, : (self.size + 1) * plan.slot_stride]
+            slots = strided.reshape(layout.ROUNDS_IN_FLIGHT, -1, plan.slot_stride)
+            view = self._views[dtype] = slots[:, :, : plan.slot].view(dtype)
         return view
 
     def rows(self, dtype: np.dtype[Any], count: int) -> Array:
-        """Return a row for each rank and one for the result, shape (turns, size + 1, count): in slots if they are long.
+        """Return a row for each rank and one for the result, shape (slot indices, size + 1, count).
 
-        See `SegmentChannel.rows`.
+        Long rows are in the slots; see `SegmentChannel.rows`.
         """
-        plan, length = self._layout, count * dtype.itemsize
-        if length > layout.ROW_BYTES:
+        plan, length, indices = self._layout, count * dtype.itemsize, layout.ROUNDS_IN_FLIGHT
+        if length > layout.MAX_ROW_BYTES:
             return self.slots(dtype)[:, :, :count]
-        turns = np.frombuffer(self._memory, np.uint8)[plan.rows(0) : plan.rows(layout.TURNS)].reshape(layout.TURNS, -1)
-        rows = turns[:, : (self.size + 1) * plan.row(length)].reshape(layout.TURNS, self.size + 1, -1)
+        all_bytes = np.frombuffer(self._memory, np.uint8)[plan.rows(0) : plan.rows(indices)].reshape(indices, -1)
+        rows = all_bytes[:, : (self.size + 1) * plan.row_stride(length)].reshape(indices, self.size + 1, -1)
         return rows[:, :, :length].view(dtype)
 
     def windows(self, dtype: np.dtype[Any]) -> list[Array]:
-        """Return the window of each turn."""
-        return [*self._turns()[:, : layout.WINDOW_BYTES].view(dtype)]
+        """Return the window of each slot index."""
+        return [*self._slot_bytes()[:, : layout.WINDOW_BYTES].view(dtype)]
 
-    def _turns(self) -> Array:
+    def _slot_bytes(self) -> Array:
+        """Return the bytes of all slots, shape (slot indices, bytes)."""
         assert self._segment is not None  # noqa: S101 - a call has begun
         plan = self._layout
-        return np.frombuffer(self._segment.memory, np.uint8)[plan.slots : plan.total].reshape(layout.TURNS, plan.turn)
+        slots = np.frombuffer(self._segment.memory, np.uint8)[plan.slots : plan.total]
+        return slots.reshape(layout.ROUNDS_IN_FLIGHT, plan.round_stride)
 
-    def mark(self, call: Call) -> Mark:
-        """Return how the rounds know `call`."""
+    def call_tag(self, call: Call) -> CallTag:
+        """Return the tag of `call` for the rounds."""
         length = 0 if call.dtype is None else call.count * call.dtype.itemsize
-        return Mark.of(header(signature(call), length, call.shape))
+        return CallTag.of(header(signature(call), length, call.shape))
 
-    def announced(self, head: bytes, src: int) -> tuple[Array, Mark]:
-        """Return an array for what rank `src` has in the call of this header, and that call's mark."""
+    def allocate(self, head: bytes, src: int) -> tuple[Array, CallTag]:
+        """Return a new array for what rank `src` has in the call of this header, and that call's tag."""
         found = self._accept(self._links[src], renumbered(head, self.rounds.sequence), b"")
-        return self._allocated(src, found, head[HEADER_BYTES:]), Mark.of(head)
+        return self._allocated(src, found, head[HEADER_BYTES:]), CallTag.of(head)
 
-    def wait_for(self, arrival: Arrival) -> None:
-        """Wait until a rank has come to a round; posted messages move meanwhile."""
+    def wait_for(self, arrival: RoundArrival) -> None:
+        """Wait until a rank has reached a round. Posted messages are moved meanwhile."""
         while not arrival.poll():
             if not self._pending.advance(self._links, self._move_posted):
-                self._wait([*self._posted_ends(), arrival], arrival.peer)
+                self._wait([*self._posted_events(), arrival], arrival.peer)
 
-    def differ(self, rank: int, head: bytes, mark: Mark, sequence: int) -> NoReturn:
-        """Raise for a rank that is in the call of `head` where this one is, or was, in that of `mark`."""
-        self._call = decode_header(mark.header).call.numbered(sequence)
+    def raise_mismatch(self, rank: int, head: bytes, call_tag: CallTag, sequence: int) -> NoReturn:
+        """Raise: `rank` is in the call of `head` where this rank is, or was, in call `sequence`, `call_tag`."""
+        self._call = decode_header(call_tag.header).call.numbered(sequence)
         raise self._mismatch_error(
-            self._links[rank], renumbered(head, sequence), renumbered(mark.header, sequence), b""
+            self._links[rank], renumbered(head, sequence), renumbered(call_tag.header, sequence), b""
         )
 
-    def _link(self, peer: int) -> LanePair:
+    def _link(self, peer: int) -> RingPair:
         return self._links[peer]
 
     def _move(
         self,
-        target: LanePair | None,
+        target: RingPair | None,
         outgoing: Buffers,
-        source: LanePair | None,
+        source: RingPair | None,
         incoming: Buffers,
         on_received: OnReceived | None = None,
     ) -> None:
-        """Send and receive at the same time until both lists of buffers are used up; posted messages go first."""
+        """Send and receive at the same time until both lists of buffers are empty. Posted messages are moved first."""
         advance(incoming, 0)
         label = 0 if target is None or not outgoing else self._label(target.peer)
         while outgoing or incoming:
             moved = bool(self._pending.transfers) and self._pending.advance(self._links, self._move_posted)
-            ends: list[End] = []
+            events: list[Event] = []
             peer = -1
             if target is not None and outgoing:
                 if not self._pending.has_pending(target.peer, sends=True):
-                    pushed = target.outlet.push(outgoing, label)
+                    pushed = target.writer.push(outgoing, label)
                     moved, label = moved or pushed > 0, 0 if pushed else label
-                ends, peer = [target.outlet], target.peer
+                events, peer = [target.writer], target.peer
             if source is not None and incoming:
                 if not self._pending.has_pending(source.peer, sends=False):
                     moved |= self._pull(source, incoming, on_received)
-                    self._require_same_era(source)
-                ends, peer = [*ends, source.inlet], source.peer
+                    self._require_same_epoch(source)
+                events, peer = [*events, source.reader], source.peer
             if not moved:
-                self._wait([*self._posted_ends(), *ends], peer)
+                self._wait([*self._posted_events(), *events], peer)
 
     def _label(self, dst: int) -> int:
-        """Count a message that its sender waits for, and return a label that tells between which rounds it is sent."""
-        self._words[self._layout.news(dst) // 8 + 1 + self.rank] += 1
-        return self.rounds.number % _ERAS + 1
+        """Count a message that its sender waits for; return its label, which is the epoch: the rounds begun so far."""
+        self._words[self._layout.notifications(dst) // 8 + 1 + self.rank] += 1
+        return self.rounds.number % _EPOCHS + 1
 
-    def _require_same_era(self, source: LanePair) -> None:
-        """Raise for a message that was sent before a collective, and is received after it, or the other way round."""
-        label = source.inlet.label
-        if label and label != self.rounds.number % _ERAS + 1:
+    def _require_same_epoch(self, source: RingPair) -> None:
+        """Raise if a collective separates the calls that sent and that receive a message."""
+        label = source.reader.label
+        if label and label != self.rounds.number % _EPOCHS + 1:
             raise MismatchError(
-                f"rank {source.peer} sent a message to rank {self.rank}, which receives it in {self._call}, and a "
-                "collective is between the two: all ranks must make the same calls in the same order",
+                f"rank {source.peer} sent a message to rank {self.rank}, which receives it in {self._call}, but a "
+                "collective separates the two calls: all ranks must make the same calls in the same order",
                 origin=self.rank,
             )
-        source.inlet.label = 0
+        source.reader.label = 0
 
-    def hear(self, known: bytes) -> bytes:
-        """Raise for a rank that has failed, and for a message that its sender wants received before the running call.
+    def check_notifications(self, known: bytes) -> bytes:
+        """Raise for a rank that has failed, and for a message that should have been received before this collective.
 
-        That is a collective, whose round has begun. Return the news of a rank that has read all, as far as it has.
+        Returns
+        -------
+        bytes
+            The notifications of a rank that has received all messages: no error, the messages received from each rank,
+            and no sleepers.
         """
-        self._look()
+        self._check_errors()
         self._pending.advance(self._links, self._move_posted)
-        counts = [link.inlet.labels for link in self._links.values()]
+        counts = [link.reader.labelled for link in self._links.values()]
         for peer, link in self._links.items():
-            label = 0 if self._pending.has_pending(peer, sends=False) else link.inlet.peek()
-            if label and (self.rounds.number - label) % _ERAS < _ERAS // 2:  # else it is from after the round
+            label = 0 if self._pending.has_pending(peer, sends=False) else link.reader.peek()
+            if label and (self.rounds.number - label) % _EPOCHS < _EPOCHS // 2:  # else it was sent after the round
                 raise MismatchError(
-                    f"rank {peer} has sent a message that rank {self.rank} in {self._call} has not received before: "
+                    f"rank {self.rank} in {self._call} has not received a message that rank {peer} sent before: "
                     "all ranks must make the same calls in the same order",
                     origin=self.rank,
                 )
         return struct.pack(f"={self.size + 1}Q{self.size}x", 0, *counts[: self.rank], 0, *counts[self.rank :])
 
-    def _pull(self, source: LanePair, incoming: Buffers, on_received: OnReceived | None) -> bool:
-        received = source.inlet.pull(incoming)
+    def _pull(self, source: RingPair, incoming: Buffers, on_received: OnReceived | None) -> bool:
+        received = source.reader.pull(incoming)
         if received and on_received is not None:
             on_received(received)
         return received > 0
 
-    def _post(self, transfer: Transfer[LanePair]) -> Transfer[LanePair]:
+    def _post(self, transfer: Transfer[RingPair]) -> Transfer[RingPair]:
         self._pending.add(transfer)
         self._pending.advance(self._links, self._move_posted)
         return transfer
 
     def progress(self, pending: Pending, wait: bool) -> bool:
-        """Move what was posted, until `pending` is done if `wait` is true; return whether it is."""
+        """Move posted messages, until `pending` is done if `wait` is true; return whether it is done."""
         assert isinstance(pending, Transfer)  # noqa: S101 - made by this channel
         moved = self._pending.advance(self._links, self._move_posted)
         while wait and not pending.done:
             if not moved:
-                self._wait(self._posted_ends(), pending.peer)
+                self._wait(self._posted_events(), pending.peer)
             moved = self._pending.advance(self._links, self._move_posted)
         return pending.done
 
-    def _move_posted(self, transfer: Transfer[LanePair], link: LanePair) -> bool:
+    def _move_posted(self, transfer: Transfer[RingPair], link: RingPair) -> bool:
         if transfer.sends:
-            return link.outlet.push(transfer.buffers) > 0
+            return link.writer.push(transfer.buffers) > 0
         return self._pull(link, transfer.buffers, transfer.on_received)
 
-    def _posted_ends(self) -> list[End]:
-        """Return the ends that posted messages wait for."""
-        return [link.outlet if sends else link.inlet for link, sends in self._pending.directions()]
+    def _posted_events(self) -> list[Event]:
+        """Return the ring ends that posted messages wait for."""
+        return [link.writer if sends else link.reader for link, sends in self._pending.directions()]
 
     def _release(self, segment: Segment) -> None:
-        """Give up the lock, by which others see that this rank is gone, and the views, with which the memory goes."""
+        """Release the lock, which shows the others that this rank is gone, and all views, which unmaps the memory."""
         segment.close()
         self._segment = None
-        self.neighbours = None
+        self.peer_memory = None
         self._links.clear()
         self._pending.clear()
         self._views.clear()

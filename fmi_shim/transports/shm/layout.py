@@ -1,11 +1,17 @@
-"""Where things lie in a segment, without any I/O: a pure function of the world size.
+"""Offsets of everything in a segment, without any I/O: a pure function of the world size.
 
-In this order: a first page with the abort record; for each of the *turns* that the rounds of collectives take the tags
-of all ranks, side by side; for each turn *rows* for small values, one for each rank and one for the result, which lie
-as near to each other as their length allows; for each rank a page with what else it tells the others; for each
-ordered pair of ranks a *lane*, that is three semaphores and a ring of blocks for messages; for each turn a *slot* for
-each rank, and one for results; or, in their place, a *window* for all ranks together, for payloads that fit no slot.
-All of it together has a bounded size whatever the payloads are.
+The order is:
+
+- a first page with the abort record;
+- for each of the `ROUNDS_IN_FLIGHT` slot indices, the tags of all ranks, side by side;
+- for each slot index, *rows* for small values, one for each rank and one for the result, as close to each other as
+  their length allows;
+- for each rank, a page with its notifications and call headers;
+- for each ordered pair of ranks, a *ring*: three semaphores and the blocks for messages;
+- for each slot index, a *slot* for each rank and one for the result. The same memory serves as one *window* for all
+  ranks together, for payloads larger than a slot.
+
+The round with number n uses slot index ``n % ROUNDS_IN_FLIGHT``. The total size is bounded, whatever the payloads are.
 """
 
 from __future__ import annotations
@@ -18,22 +24,22 @@ PAGE = 4096
 _CACHE_LINE = 64
 
 MAX_RANKS = 256
-"""Each ordered pair of ranks has its lane: at 256 ranks they take 300 MiB."""
+"""Each ordered pair of ranks has a ring: at 256 ranks the rings take 300 MiB."""
 
-TURNS = 8
-"""Rounds of collectives that may be under way."""
-AHEAD = TURNS // 2
-"""A rank that needs no other's data is so many rounds ahead at most, and one that does waits once for as many."""
+ROUNDS_IN_FLIGHT = 8
+"""Number of rounds whose memory exists at the same time."""
+MAX_LEAD = ROUNDS_IN_FLIGHT // 2
+"""Rounds that a rank may be ahead of the others. A rank that reads their data may wait once for as many rounds."""
 
 BLOCKS = 8
-"""Blocks in a lane's ring. The receiver gives them back by halves, so that most messages cost no return post."""
+"""Blocks in a ring. The receiver releases them in halves, so that most messages need no post in return."""
 BLOCK_PREFIX = 8
 """A block begins with the number of bytes in it, 4 bytes, and its label, 4 bytes."""
 
-ROW_BYTES = 4096
-"""The longest value that goes into a row."""
+MAX_ROW_BYTES = 4096
+"""The longest value that fits a row."""
 
-_LANES_BYTES = 8 << 20
+_RINGS_BYTES = 8 << 20
 _LARGEST_RING, _SMALLEST_RING = 256 << 10, 4 << 10
 _SLOTS_BYTES = 34 << 20
 _LARGEST_SLOT, _SMALLEST_SLOT = 256 << 10, 8 << 10
@@ -41,17 +47,17 @@ WINDOW_BYTES = 1 << 21
 """With half of it 16 MiB took up to a quarter longer among 4 ranks on 2 cores, with an eighth half as long again among
 16."""
 
-CLAIM = 0
-"""Semaphore, 1 at first: who takes it may write the abort record."""
-GATE = LINE
-"""Semaphore, posted once the abort record is written; whoever takes it posts it again."""
-ABORT = 1024
-"""The abort record."""
+ABORT_CLAIM = 0
+"""Semaphore, 1 at first: the rank that takes it may write the abort record."""
+ABORT_READY = LINE
+"""Semaphore, posted once the abort record is written; each reader takes the post and posts again."""
+ABORT_RECORD = 1024
 
-_FAREWELL, _DOORBELL, _NEWS, _SAID = 0, LINE, 2 * LINE, 2 * LINE + MAX_RANKS + 8 * (MAX_RANKS + 1)
-SAID_BYTES = 8 + 32 + 8 * 32
-"""Room for the header of a call, with as many axes as there can be, behind its length."""
-_PAGE = _SAID + (TURNS + 1) * SAID_BYTES
+_CLOSED, _DOORBELL, _NOTIFICATIONS = 0, LINE, 2 * LINE
+_CALL_HEADERS = _NOTIFICATIONS + MAX_RANKS + 8 * (MAX_RANKS + 1)
+CALL_HEADER_BYTES = 8 + 32 + 8 * 32
+"""Room for the length of a call's header, and the header with the largest number of axes."""
+_RANK_PAGE_BYTES = _CALL_HEADERS + ROUNDS_IN_FLIGHT * CALL_HEADER_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +69,9 @@ class Layout:
     size
         Number of ranks.
     block
-        A lane's block, its prefix included.
+        Size of a ring's block, its prefix included.
     slot
-        A slot.
+        Size of a slot.
     """
 
     size: int
@@ -73,106 +79,106 @@ class Layout:
     slot: int
 
     @property
-    def lanes(self) -> int:
-        """Offset of the lanes."""
-        return self._page(self.size)
+    def rings(self) -> int:
+        """Offset of the first ring."""
+        return self._rank_page(self.size)
 
     @property
-    def lane(self) -> int:
-        """Bytes from one lane to the next."""
+    def ring_stride(self) -> int:
+        """Bytes from one ring to the next."""
         return 3 * LINE + BLOCKS * self.block
 
     @property
     def slots(self) -> int:
-        """Offset of the slots."""
-        return _up(self.lanes + self.size * self.size * self.lane, PAGE)
+        """Offset of the first slot."""
+        return _round_up(self.rings + self.size * self.size * self.ring_stride, PAGE)
 
     @property
-    def stride(self) -> int:
-        """Bytes from one rank's slot to the next's, a line more so that like places do not share cache sets."""
+    def slot_stride(self) -> int:
+        """Bytes from one rank's slot to the next: a line more than a slot, so that equal offsets share no cache set."""
         return self.slot + LINE
 
     @property
-    def turn(self) -> int:
-        """Bytes from one turn's slots, or window, to the next's."""
-        return _up(max((self.size + 1) * self.stride, WINDOW_BYTES), PAGE)
+    def round_stride(self) -> int:
+        """Bytes from the slots, or the window, of one slot index to those of the next."""
+        return _round_up(max((self.size + 1) * self.slot_stride, WINDOW_BYTES), PAGE)
 
     @property
     def total(self) -> int:
         """Bytes of the whole segment."""
-        return self.slots + TURNS * self.turn
+        return self.slots + ROUNDS_IN_FLIGHT * self.round_stride
 
-    def tags(self, turn: int) -> int:
-        """Return the offset of the words that tell, rank by rank, what all have come to at `turn`."""
-        return PAGE + turn * self._tags_bytes
+    def tags(self, slot_index: int) -> int:
+        """Return the offset of the ranks' tags, one word for each rank."""
+        return PAGE + slot_index * self._tags_bytes
 
-    def settled(self, turn: int) -> int:
-        """Return the offset of the word that tells which round at `turn` is settled: a line behind the tags."""
-        return self.tags(turn) + self._tags_bytes - LINE
+    def result_tag(self, slot_index: int) -> int:
+        """Return the offset of the word with the tag of the last round whose result is published, behind the tags."""
+        return self.tags(slot_index) + self._tags_bytes - LINE
 
-    def rows(self, turn: int) -> int:
-        """Return the offset of the first row at `turn`."""
-        return _up(self.tags(TURNS), PAGE) + turn * self._rows_bytes
+    def rows(self, slot_index: int) -> int:
+        """Return the offset of the first row."""
+        return _round_up(self.tags(ROUNDS_IN_FLIGHT), PAGE) + slot_index * self._rows_bytes
 
     @staticmethod
-    def row(length: int) -> int:
-        """Return the bytes from one row of so many bytes to the next.
+    def row_stride(length: int) -> int:
+        """Return the bytes from one row of `length` bytes to the next.
 
-        One word lies beside the other; what is longer, on cache lines of its own, of which an odd number keeps like
-        places of long rows in different cache sets.
+        Rows of one word are contiguous. Longer ones begin on cache lines of their own, an odd number of lines apart, so
+        that equal offsets of long rows share no cache set.
         """
         lines = -(-length // _CACHE_LINE)
         return 8 if length <= 8 else (lines if lines == 1 else lines | 1) * _CACHE_LINE
 
-    def farewell(self, rank: int) -> int:
-        """Return the offset of the semaphore that `rank` posts when it leaves in peace."""
-        return self._page(rank) + _FAREWELL
+    def closed(self, rank: int) -> int:
+        """Return the offset of the semaphore that `rank` posts when it closes without an error."""
+        return self._rank_page(rank) + _CLOSED
 
     def doorbell(self, rank: int) -> int:
         """Return the offset of the semaphore that `rank` sleeps on while it waits for a round."""
-        return self._page(rank) + _DOORBELL
+        return self._rank_page(rank) + _DOORBELL
 
-    def news(self, rank: int) -> int:
-        """Return the offset of what `rank` looks at in each round.
+    def notifications(self, rank: int) -> int:
+        """Return the offset of the notifications to `rank`, which it checks in each round.
 
-        That is a word that is 1 once the abort record is written; for each rank the number of messages it has sent
-        there, a word each; and for each rank a byte that is 1 while it sleeps for this one.
+        They are: one word, 1 once the abort record is written; for each sender a word, the number of messages it has
+        sent to `rank`; for each rank a byte, 1 while that rank sleeps until `rank` publishes.
         """
-        return self._page(rank) + _NEWS
+        return self._rank_page(rank) + _NOTIFICATIONS
 
     @property
-    def news_bytes(self) -> int:
-        """Return how long that is."""
+    def notifications_bytes(self) -> int:
+        """Length of a rank's notifications."""
         return 8 * (self.size + 1) + self.size
 
-    def said(self, rank: int, turn: int) -> int:
-        """Return the offset of the header of the call that `rank` is in at `turn`; at `TURNS`, of what it waits in."""
-        return self._page(rank) + _SAID + turn * SAID_BYTES
+    def call_header(self, rank: int, slot_index: int) -> int:
+        """Return the offset of the header of the call that `rank` is in."""
+        return self._rank_page(rank) + _CALL_HEADERS + slot_index * CALL_HEADER_BYTES
 
     @property
     def _tags_bytes(self) -> int:
-        return _up(8 * self.size, LINE) + LINE
+        return _round_up(8 * self.size, LINE) + LINE
 
     @property
     def _rows_bytes(self) -> int:
-        return _up((self.size + 1) * self.row(ROW_BYTES), PAGE)
+        return _round_up((self.size + 1) * self.row_stride(MAX_ROW_BYTES), PAGE)
 
-    def _page(self, rank: int) -> int:
-        return self.rows(TURNS) + rank * _up(_PAGE, PAGE)
+    def _rank_page(self, rank: int) -> int:
+        return self.rows(ROUNDS_IN_FLIGHT) + rank * _round_up(_RANK_PAGE_BYTES, PAGE)
 
-    def lane_of(self, src: int, dst: int) -> int:
-        """Return the offset of the lane from `src` to `dst`."""
-        return self.lanes + (src * self.size + dst) * self.lane
+    def ring(self, src: int, dst: int) -> int:
+        """Return the offset of the ring from `src` to `dst`."""
+        return self.rings + (src * self.size + dst) * self.ring_stride
 
 
 def layout_for(size: int) -> Layout:
     """Return the layout for `size` ranks, at most `MAX_RANKS`."""
-    ring = min(_LARGEST_RING, max(_SMALLEST_RING, _power_of_two(_LANES_BYTES // (size * size))))
-    slot = min(_LARGEST_SLOT, max(_SMALLEST_SLOT, _power_of_two(_SLOTS_BYTES // (TURNS * (size + 1)))))
+    ring = min(_LARGEST_RING, max(_SMALLEST_RING, _power_of_two(_RINGS_BYTES // (size * size))))
+    slot = min(_LARGEST_SLOT, max(_SMALLEST_SLOT, _power_of_two(_SLOTS_BYTES // (ROUNDS_IN_FLIGHT * (size + 1)))))
     return Layout(size, ring // BLOCKS, slot)
 
 
-def _up(offset: int, unit: int) -> int:
+def _round_up(offset: int, unit: int) -> int:
     return -(-offset // unit) * unit
 
 

@@ -1,7 +1,8 @@
-"""A lane: one-way messages from one rank to another through a ring of blocks.
+"""One-way messages from one rank to another through a ring of blocks.
 
-The sender fills a block and posts ``filled``; the receiver takes the post, reads, and posts ``free`` once for each
-half of the ring. Who has a post or a credit owns the block, so that each byte has one owner at any time.
+The writer fills a block and posts the first semaphore. The reader takes the post, reads the block, and posts the second
+semaphore once for each half of the ring. Whoever has taken a post owns the block, so that each byte has one owner at
+any time.
 """
 
 from __future__ import annotations
@@ -18,151 +19,150 @@ _HALF = BLOCKS // 2
 _PREFIX = struct.Struct("<II")
 
 
-class LanePair:
-    """The way to rank `peer` and back.
+class RingPair:
+    """The two rings between this rank and rank `peer`. Implements `Link`.
 
     Attributes
     ----------
     peer
         Rank at the other end.
-    outlet, inlet
-        The ends of the two lanes that are this rank's.
+    writer, reader
+        This rank's ends of the rings to and from `peer`.
     sent, received
         Number of messages that were begun in each direction.
     ended
-        Always False: that the other end left is seen only when it is waited for.
+        Always False: a rank detects that the peer has closed only when it waits for it.
     """
 
-    __slots__ = ("ended", "inlet", "outlet", "peer", "received", "sent")
+    __slots__ = ("ended", "peer", "reader", "received", "sent", "writer")
 
     def __init__(self, memory: mmap.mmap, plan: Layout, rank: int, peer: int) -> None:
         self.peer = peer
-        self.outlet = Outlet(memory, plan, rank, peer)
-        self.inlet = Inlet(memory, plan, peer, rank)
+        self.writer = RingWriter(memory, plan, rank, peer)
+        self.reader = RingReader(memory, plan, peer, rank)
         self.ended = False
         self.sent = 0
         self.received = 0
 
     def push_back(self, data: bytes) -> None:
-        """Have no use for it: through lanes nobody says that it waits."""
+        """Do nothing: no rank sends notices of a wait through a ring, behind which data would have been read."""
 
 
-class _End:
-    """What both ends share: where the next block is, the semaphore that lets this end go on, and who has the other."""
+class _RingEnd:
+    """What both ends share: the offset of the next block, and the semaphores of this end and of the peer's."""
 
-    __slots__ = ("_awaited", "_first", "_last", "_memory", "_offset", "_room", "_told", "_view", "peer", "ready")
+    __slots__ = ("_capacity", "_first", "_last", "_memory", "_offset", "_own", "_peers", "_view", "peer", "ready")
 
-    def __init__(
-        self, memory: mmap.mmap, plan: Layout, peer: int, lane: int, awaited: int, told: int, ready: int
-    ) -> None:
+    def __init__(self, memory: mmap.mmap, plan: Layout, peer: int, ring: int, own: int, peers: int, ready: int) -> None:
         self.peer = peer
         self._memory = memory
         self._view = memoryview(memory)
-        self._awaited = Semaphore(memory, lane + awaited)
-        self._told = Semaphore(memory, lane + told)
-        self._first = self._offset = lane + 3 * LINE
+        self._own = Semaphore(memory, ring + own)
+        self._peers = Semaphore(memory, ring + peers)
+        self._first = self._offset = ring + 3 * LINE
         self._last = self._first + (BLOCKS - 1) * plan.block
-        self._room = plan.block - BLOCK_PREFIX
+        self._capacity = plan.block - BLOCK_PREFIX
         self.ready = ready
 
     def _next(self) -> None:
-        self._offset = self._first if self._offset == self._last else self._offset + BLOCK_PREFIX + self._room
+        self._offset = self._first if self._offset == self._last else self._offset + BLOCK_PREFIX + self._capacity
 
 
-class Outlet(_End):
-    """The sender's end. ``ready`` counts the blocks that may be filled."""
+class RingWriter(_RingEnd):
+    """The sender's end. ``ready`` is the number of free blocks."""
 
     __slots__ = ()
 
     def __init__(self, memory: mmap.mmap, plan: Layout, src: int, dst: int) -> None:
-        super().__init__(memory, plan, dst, plan.lane_of(src, dst), LINE, 0, BLOCKS)
+        super().__init__(memory, plan, dst, plan.ring(src, dst), LINE, 0, BLOCKS)
 
     def poll(self) -> bool:
-        """Whether a block may be filled."""
-        if not self.ready and self._awaited.try_wait():
+        """Return whether a block is free."""
+        if not self.ready and self._own.try_wait():
             self.ready = _HALF
         return self.ready > 0
 
     def sleep(self, seconds: float) -> bool:
-        """Sleep until a block may be filled, for at most `seconds`."""
-        if not self.ready and self._awaited.wait(seconds):
+        """Sleep until a block is free, for at most `seconds`; return whether one is."""
+        if not self.ready and self._own.wait(seconds):
             self.ready = _HALF
         return self.ready > 0
 
     def push(self, buffers: Buffers, label: int = 0) -> int:
-        """Move what fits into a block, if one may be filled, out of `buffers`; return the number of bytes.
+        """Copy from `buffers` into the next block, if it is free; return the number of bytes.
 
-        The label, where it is not 0, marks the beginning of a message, and tells the receiver something of it.
+        A label other than 0 marks the first block of a message, and is passed to the reader.
         """
         if not self.poll():
             return 0
         start = self._offset + BLOCK_PREFIX
-        end, last = start, start + self._room
+        end, last = start, start + self._capacity
         while buffers and end < last:
             part = buffers[0][: last - end]
             self._view[end : end + len(part)] = part
             end += len(part)
             advance(buffers, len(part))
         _PREFIX.pack_into(self._memory, self._offset, end - start, label)
-        self._told.post()
+        self._peers.post()
         self.ready -= 1
         self._next()
         return end - start
 
 
-class Inlet(_End):
-    """The receiver's end. ``ready`` counts the blocks that may be read.
+class RingReader(_RingEnd):
+    """The receiver's end. ``ready`` is the number of filled blocks.
 
-    ``label`` is that of the block read last, ``labels`` counts those that had one.
+    ``label`` is that of the block read last, ``labelled`` counts the blocks that had one.
     """
 
-    __slots__ = ("_cursor", "_taken", "label", "labels")
+    __slots__ = ("_cursor", "_taken", "label", "labelled")
 
     def __init__(self, memory: mmap.mmap, plan: Layout, src: int, dst: int) -> None:
-        super().__init__(memory, plan, src, plan.lane_of(src, dst), 0, LINE, 0)
+        super().__init__(memory, plan, src, plan.ring(src, dst), 0, LINE, 0)
         self._cursor = 0
         self._taken = 0
         self.label = 0
-        self.labels = 0
+        self.labelled = 0
 
     def poll(self) -> bool:
-        """Whether a block may be read."""
-        if not self.ready and self._awaited.try_wait():
+        """Return whether a block is filled."""
+        if not self.ready and self._own.try_wait():
             self.ready = 1
         return self.ready > 0
 
     def sleep(self, seconds: float) -> bool:
-        """Sleep until a block may be read, for at most `seconds`."""
-        if not self.ready and self._awaited.wait(seconds):
+        """Sleep until a block is filled, for at most `seconds`; return whether one is."""
+        if not self.ready and self._own.wait(seconds):
             self.ready = 1
         return self.ready > 0
 
     def peek(self) -> int:
-        """Return the label of the next block, 0 where it has none or has not come."""
+        """Return the label of the next block; 0 if it has none, or is not filled yet."""
         if self._cursor or not self.poll():
             return 0
         label: int = _PREFIX.unpack_from(self._memory, self._offset)[1]
         return label
 
     def pull(self, buffers: Buffers) -> int:
-        """Move from the next block, if one may be read, into `buffers` what they take; return the number of bytes.
+        """Copy from the next block, if it is filled, into `buffers`; return the number of bytes.
 
         Raises
         ------
         MismatchError
-            If the block announces more than fits one: other programs than the ranks have written to the segment.
+            If the block's length exceeds its capacity: another program has written to the segment.
         """
         if not self.poll():
             return 0
         start = self._offset + BLOCK_PREFIX
         length, label = _PREFIX.unpack_from(self._memory, self._offset)
-        if length > self._room:
+        if length > self._capacity:
             raise MismatchError(
-                f"the shared memory is damaged: rank {self.peer} announces a block of {length} bytes, {self._room} fit"
+                f"shared memory is damaged: block of rank {self.peer}: expected at most {self._capacity} bytes, "
+                f"got {length}"
             )
         if not self._cursor:
             self.label = label
-            self.labels += label > 0
+            self.labelled += label > 0
         end = start + length
         position = start + self._cursor
         moved = 0
@@ -178,13 +178,13 @@ class Inlet(_End):
             advance(buffers, len(part))
         self._cursor = position - start
         if position == end:
-            self._give_back()
+            self._release_block()
         return moved
 
-    def _give_back(self) -> None:
+    def _release_block(self) -> None:
         self.ready -= 1
         self._cursor = 0
         self._taken += 1
         if self._taken % _HALF == 0:
-            self._told.post()
+            self._peers.post()
         self._next()

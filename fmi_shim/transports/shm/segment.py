@@ -1,7 +1,7 @@
-"""The file behind a segment: made, found, checked and unlinked; and who of its ranks still lives.
+"""The file behind a segment: create, open, check and unlink it, and test which ranks still have it open.
 
-The file has a random name, which rank 0 hands to the others (see `meeting`), and loses it as soon as all have opened
-it. From then on nothing of it is left when the last process ends, however that may be.
+The file has a random name, which rank 0 sends to the other ranks (see `bootstrap`). The name is unlinked as soon as all
+have opened the file. From then on nothing of it remains when the last process ends, for whatever reason.
 """
 
 from __future__ import annotations
@@ -17,27 +17,32 @@ from pathlib import Path
 from fmi_shim.errors import ConfigError
 from fmi_shim.transports.shm import layout
 from fmi_shim.transports.shm.semaphores import Semaphore
+from fmi_shim.transports.shm.timing import ABANDONED_SECONDS
 
-_FOLDER = Path("/dev/shm")  # noqa: S108 - names in it are random and opened exclusively
+_DIRECTORY = Path("/dev/shm")  # noqa: S108 - names in it are random and opened exclusively
 _PREFIX = "fmi-"
-_MEETING_SECONDS = 60
-"""Younger files are left alone: their maker may be about to take its lock."""
 TOKEN_BYTES = 16
 
 
 class Segment:
     """An open segment.
 
-    Each process holds a record lock on the byte of the file that has its rank's number. The kernel frees it when the
-    process ends, however it ends, so that trying the lock tells whether a rank lives: also for ranks that are
-    nobody's children, and across containers that share the folder, where process numbers mean nothing.
+    Each process holds a record lock on the byte of the file at its rank's number. The kernel releases it when the
+    process ends, for whatever reason, so a failed attempt to lock the byte proves that the rank is alive. This works
+    for processes that are not children, and across containers that share the directory, where process numbers are
+    meaningless.
 
     Attributes
     ----------
     memory
         The whole segment.
     layout
-        Where things are.
+        Its offsets.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be mapped, or another process has this rank.
     """
 
     def __init__(self, descriptor: int, size: int, rank: int) -> None:
@@ -47,7 +52,7 @@ class Segment:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, rank)
 
     def alive(self, rank: int) -> bool:
-        """Whether the process of another rank still has the segment open."""
+        """Return whether the process of another rank still has the segment open."""
         try:
             fcntl.lockf(self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB, 1, rank)
         except BlockingIOError:
@@ -56,21 +61,21 @@ class Segment:
         return False
 
     def close(self) -> None:
-        """Give up the lock. The memory is unmapped when the last view of it is gone."""
+        """Release the lock. The memory is unmapped when the last view of it is deleted."""
         os.close(self._descriptor)
 
 
 def create(size: int) -> tuple[bytes, Segment]:
-    """Return a token, and a new segment under the name it gives, with this process as rank 0.
+    """Create a segment, with this process as rank 0; return the token that names it, and the segment.
 
-    Memory is reserved at once: where there is too little, this is an error now and not a SIGBUS later.
+    Memory is reserved at once: too little is an error here, instead of a SIGBUS later.
 
     Raises
     ------
     ConfigError
-        If there is no room.
+        If there is too little memory.
     """
-    sweep()
+    remove_abandoned()
     token = secrets.token_bytes(TOKEN_BYTES)
     path = _path(token)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -83,25 +88,25 @@ def create(size: int) -> tuple[bytes, Segment]:
         if error.errno != errno.ENOSPC:
             raise
         raise ConfigError(
-            f"FMI_CHANNEL is shm, but {_FOLDER} has no room for the {plan.total >> 20} MiB that {size} ranks share: "
-            "make it larger (docker run --shm-size=256m), or use the Direct channel"
+            f"FMI_CHANNEL is shm, but {_DIRECTORY} is full: expected room for the {plan.total >> 20} MiB that {size} "
+            "ranks share; enlarge it (docker run --shm-size=256m), or use the Direct channel"
         ) from None
     segment = Segment(descriptor, size, 0)
-    Semaphore(segment.memory, layout.CLAIM).initialise(1)
-    Semaphore(segment.memory, layout.GATE).initialise()
+    Semaphore(segment.memory, layout.ABORT_CLAIM).initialise(1)
+    Semaphore(segment.memory, layout.ABORT_READY).initialise()
     for rank in range(size):
-        Semaphore(segment.memory, plan.farewell(rank)).initialise()
+        Semaphore(segment.memory, plan.closed(rank)).initialise()
         Semaphore(segment.memory, plan.doorbell(rank)).initialise()
         for dst in range(size):
-            for place in range(3):
-                Semaphore(segment.memory, plan.lane_of(rank, dst) + place * layout.LINE).initialise()
+            for index in range(3):
+                Semaphore(segment.memory, plan.ring(rank, dst) + index * layout.LINE).initialise()
     return token, segment
 
 
 def attach(token: bytes, size: int, rank: int) -> Segment | None:
-    """Return the segment that rank 0 made, None where it cannot be seen: on another host, or in another container.
+    """Open the segment that rank 0 created; return None if this process cannot see it (another host or container).
 
-    A file of that name which is not as long as a segment for so many ranks is not the one.
+    A file of that name with another length than a segment for `size` ranks is not opened either.
     """
     try:
         descriptor = os.open(_path(token), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -114,26 +119,26 @@ def attach(token: bytes, size: int, rank: int) -> Segment | None:
 
 
 def unlink(token: bytes) -> None:
-    """Take the name away; who has the segment open keeps it."""
+    """Remove the file's name, if it is there. Processes that have opened the segment keep it."""
     _path(token).unlink(missing_ok=True)
 
 
-def sweep() -> None:
-    """Unlink what is left of runs that were all killed while they met: this user's files that nobody has locked."""
-    for path in _FOLDER.glob(_PREFIX + "*"):
+def remove_abandoned() -> None:
+    """Unlink this user's unlocked segment files: those of runs whose ranks were all killed before the name was gone."""
+    for path in _DIRECTORY.glob(_PREFIX + "*"):
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except OSError:
-            continue  # another user's, or gone meanwhile
+            continue  # another user's, or removed meanwhile
         try:
-            if time.time() - os.fstat(descriptor).st_mtime > _MEETING_SECONDS:
+            if time.time() - os.fstat(descriptor).st_mtime > ABANDONED_SECONDS:
                 fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 path.unlink(missing_ok=True)
         except BlockingIOError:
-            pass  # somebody lives
+            pass  # a rank of that run is alive
         finally:
             os.close(descriptor)
 
 
 def _path(token: bytes) -> Path:
-    return _FOLDER / f"{_PREFIX}{token.hex()}"
+    return _DIRECTORY / f"{_PREFIX}{token.hex()}"

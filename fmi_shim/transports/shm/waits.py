@@ -1,106 +1,112 @@
-"""How a rank waits for others in shared memory: it polls for a bounded time, then sleeps, and looks who still lives."""
+"""How a rank waits in shared memory: it polls for a bounded time, then sleeps and checks the other ranks."""
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Sequence
 
+from fmi_shim.backoff import poll_without_sleep
 from fmi_shim.errors import FmiError, PeerLostError, PeerTimeoutError
 from fmi_shim.transports.framing import Framing
-from fmi_shim.transports.shm.abort_record import Alarm
-from fmi_shim.transports.shm.deadlock_report import End, Suspicion
-from fmi_shim.transports.shm.ring import LanePair
+from fmi_shim.transports.shm.abort_record import AbortRecord
+from fmi_shim.transports.shm.deadlock_report import DeadlockReporter, Event
+from fmi_shim.transports.shm.ring import RingPair
 from fmi_shim.transports.shm.rounds import Rounds
 from fmi_shim.transports.shm.segment import Segment
 from fmi_shim.transports.shm.semaphores import Semaphore
-
-_SPINS = 100
-"""How often a waiting rank looks before it offers the processor to others, where each rank may have one of its own."""
-_POLL_SECONDS = 1e-3
-"""How long it then looks again and again, offering the processor in between, before it sleeps."""
-_NAP_SECONDS = 0.02
-"""How long a sleep without a post lasts: then the rank looks whether the awaited one lives, and anyone has failed."""
-_SHORT_NAP_SECONDS = 0.001
-"""The same while waiting to send and to receive, of which a rank can sleep on one only."""
+from fmi_shim.transports.shm.timing import NAP_SECONDS, SHORT_NAP_SECONDS, WAIT_SPINS, YIELD_SECONDS
 
 
-class PatientFraming(Framing[LanePair]):
-    """Messages through the lanes of a segment, as far as waiting for them, and for rounds, goes.
+class SegmentFraming(Framing[RingPair]):
+    """Messages through the rings of a segment: the waits for them and for rounds.
 
-    Ranks poll for a millisecond, and then sleep on a semaphore; every 20 ms they look whether the awaited rank's
-    process lives and whether any rank has failed.
+    Ranks poll for a millisecond, and then sleep on a semaphore. Every 20 ms they check whether the awaited rank's
+    process is alive and whether any rank has failed.
 
     Parameters
     ----------
     rank, size
         This rank and the number of ranks.
     segment
-        What they share.
+        The shared memory.
     max_timeout
-        The longest wait in seconds; None for ever.
-    suspicion
-        Tells of long waits.
+        The longest wait in seconds; None for no limit.
+    deadlock_reporter
+        Reports long waits.
     """
 
     rounds: Rounds
 
-    def __init__(self, rank: int, size: int, segment: Segment, max_timeout: float | None, suspicion: Suspicion) -> None:
+    def __init__(
+        self, rank: int, size: int, segment: Segment, max_timeout: float | None, deadlock_reporter: DeadlockReporter
+    ) -> None:
         self.rank = rank
         self.size = size
         self._max_timeout = max_timeout
-        self._spins = _SPINS if size <= len(os.sched_getaffinity(0)) else 0
+        self._spins = WAIT_SPINS if size <= len(os.sched_getaffinity(0)) else 0
         self._segment: Segment | None = segment
-        self._alarm = Alarm(segment.memory, segment.layout)
+        self._abort_record = AbortRecord(segment.memory, segment.layout)
         self._links = {
-            peer: LanePair(segment.memory, segment.layout, rank, peer) for peer in range(size) if peer != rank
+            peer: RingPair(segment.memory, segment.layout, rank, peer) for peer in range(size) if peer != rank
         }
-        self._suspicion = suspicion
+        self._deadlock_reporter = deadlock_reporter
 
-    def _wait(self, ends: Sequence[End], peer: int) -> None:
-        """Wait until one of `ends`, which lead to or come from `peer`, may go on."""
-        for _ in range(self._spins):
-            for end in ends:
-                if end.poll():
-                    return
+    def _wait(self, events: Sequence[Event], peer: int) -> None:
+        """Wait until one of `events`, each of which depends on `peer` or a posted message, has occurred.
+
+        Raises
+        ------
+        PeerLostError
+            If the process of `peer` has ended.
+        PeerTimeoutError
+            If none occurred for ``max_timeout``.
+        FmiError
+            If any rank has failed.
+        """
         start = time.monotonic()
-        while time.monotonic() - start < _POLL_SECONDS:
-            os.sched_yield()
-            for end in ends:
-                if end.poll():
-                    return
-        nap = _NAP_SECONDS if len(ends) == 1 else _SHORT_NAP_SECONDS
-        while not any(end.poll() for end in ends) and not ends[-1].sleep(nap):
-            self._look()
-            self._require_alive(ends, peer)
-            only = ends[0] if len(ends) == 1 else None
-            self._suspicion.look(time.monotonic() - start, only, self._links, self.rounds, lambda: str(self._call))
-            if self._max_timeout is not None and time.monotonic() - start >= self._max_timeout:
+        only = events[0] if len(events) == 1 else None
+        occurred = functools.partial(_any_occurred, events) if only is None else only.poll
+        if poll_without_sleep(occurred, self._spins, YIELD_SECONDS):
+            return
+        nap = SHORT_NAP_SECONDS if only is None else NAP_SECONDS
+        while not occurred() and not events[-1].sleep(nap):
+            self._check_errors()
+            self._require_alive(events, peer)
+            waited = time.monotonic() - start
+            self._deadlock_reporter.check(waited, only, self._links, self.rounds, lambda: str(self._call))
+            if self._max_timeout is not None and waited >= self._max_timeout:
                 raise PeerTimeoutError(
-                    f"{self._purpose}: nothing came from or went to rank {peer} for {self._max_timeout:g} s: it is "
-                    "late, stopped, or in another call; raise backends.Direct.max_timeout (ms, 0 for ever) if it needs "
-                    "longer",
+                    f"{self._purpose}: nothing was received from or sent to rank {peer} for {self._max_timeout:g} s: "
+                    "it is late, stopped, or in another call; increase backends.Direct.max_timeout (ms, 0 for no "
+                    "limit) if it needs longer",
                     origin=peer,
                 )
 
-    def _look(self) -> None:
-        """Raise the error that a rank has told all others, if there is one."""
-        heard = self._alarm.heard()
-        if heard is not None:
-            raise self._abort_error(heard)
+    def _check_errors(self) -> None:
+        """Raise the error that a rank has published, if any."""
+        abort = self._abort_record.read_error()
+        if abort is not None:
+            raise self._abort_error(abort)
 
-    def _require_alive(self, ends: Sequence[End], peer: int) -> None:
-        """Raise if `peer` has ended and nothing that it sent before is left."""
+    def _require_alive(self, events: Sequence[Event], peer: int) -> None:
+        """Raise if the process of `peer` has ended, and nothing that it sent before is left."""
         segment = self._segment
-        assert segment is not None  # noqa: S101 - somebody is waited for
-        if segment.alive(peer) or any(end.poll() for end in ends):
+        assert segment is not None  # noqa: S101 - the channel is open while it waits
+        if segment.alive(peer) or _any_occurred(events):
             return
-        self._look()
-        raise self._ended(segment, peer)
+        self._check_errors()
+        raise self._peer_error(segment, peer)
 
-    def _ended(self, segment: Segment, peer: int) -> FmiError:
-        farewell = Semaphore(segment.memory, segment.layout.farewell(peer))
-        if farewell.try_wait():
-            farewell.post()
+    def _peer_error(self, segment: Segment, peer: int) -> FmiError:
+        """Return the error for a peer whose process has ended, or has closed the communicator."""
+        closed = Semaphore(segment.memory, segment.layout.closed(peer))
+        if closed.try_wait():
+            closed.post()
             return self._left_error(peer)
         return PeerLostError(f"{self._purpose}: lost rank {peer}, whose process ended", origin=peer)
+
+
+def _any_occurred(events: Sequence[Event]) -> bool:
+    return any(event.poll() for event in events)

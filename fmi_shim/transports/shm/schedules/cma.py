@@ -1,6 +1,7 @@
-"""Large payloads that ranks copy out of each other's memory, past the segment; see `in_segment` for the formulas.
+"""Large payloads that ranks copy out of each other's memory instead of through the segment.
 
 Where the system does not let every rank read every other's memory, they go through the segment like small ones.
+`exchange` explains the cost formulas.
 """
 
 from __future__ import annotations
@@ -10,37 +11,35 @@ from collections.abc import Callable
 from fmi_shim.frames import Call
 from fmi_shim.operators import Array
 from fmi_shim.transports.shm.schedules import exchange
-from fmi_shim.transports.shm.schedules.exchange import SegmentChannel
-from fmi_shim.transports.shm.schedules.rows import dtype_of
+from fmi_shim.transports.shm.schedules.exchange import SegmentChannel, dtype_of
 
-SLICE_BYTES = 1 << 18
-"""From so large slices of an alltoall on. On 2 cores, with 16 ranks, of half of it it took a third longer than through
-slots, of 1 MiB half as long."""
-ROW_BYTES = 2 << 20
-"""From so large rows of an allgather on: slots that all read stay in the processor's cache, and do as well up to there.
+MIN_SLICE_BYTES = 1 << 18
+"""The smallest slice of an alltoall that is read so. On 2 cores, with 16 ranks, of half of it it took a third longer
+than through slots, of 1 MiB half as long."""
+MIN_ROW_BYTES = 2 << 20
+"""The smallest row of an allgather: slots that all read stay in the processor's cache, and take no longer up to there.
 A bcast gains nothing either: 16 MiB took 0.85 of the time of windows with 2 and 4 ranks, and 1.2 with 16."""
 
-
 Piece = tuple[int, int, Array]
-"""A rank, an offset in the bytes that it lets others read, and what they are to fill."""
+"""A rank, an offset in the memory that it exposes, and the array to fill from there."""
 
 
 def allgather(channel: SegmentChannel, call: Call) -> Callable[[Array], None]:
-    """Fill the rows of the result, of which the own one is there.
+    """Fill the rows of the result, which hold this rank's own row.
 
     Copies, of large rows: one of each other's. Cost: ``2 * sigma + (p - 1) * n * beta``.
     """
-    through = exchange.allgather(channel, call)
-    collect = collector(channel, call, call.count, ROW_BYTES)
-    if collect is None:
-        return through
-    rank, others = channel.rank, following(channel)
+    in_slots = exchange.allgather(channel, call)
+    reader = PeerReader.prepare(channel, call, call.count, MIN_ROW_BYTES)
+    if reader is None:
+        return in_slots
+    rank, others = channel.rank, _following_ranks(channel)
 
-    def run(rows: Array) -> None:
-        if not collect(rows[rank], [(other, 0, rows[other]) for other in others]):
-            through(rows)
+    def run_allgather(rows: Array) -> None:
+        if not reader.read(rows[rank], [(other, 0, rows[other]) for other in others]):
+            in_slots(rows)
 
-    return run
+    return run_allgather
 
 
 def alltoall(channel: SegmentChannel, call: Call) -> Callable[[Array, Array], None]:
@@ -48,48 +47,50 @@ def alltoall(channel: SegmentChannel, call: Call) -> Callable[[Array, Array], No
 
     Copies, of large rows: one of everything. Cost: ``2 * sigma + n * beta``.
     """
-    through = exchange.alltoall(channel, call)
-    collect = collector(channel, call, call.count // channel.size, SLICE_BYTES)
-    if collect is None:
-        return through
-    rank, others = channel.rank, following(channel)
+    in_slots = exchange.alltoall(channel, call)
+    reader = PeerReader.prepare(channel, call, call.count // channel.size, MIN_SLICE_BYTES)
+    if reader is None:
+        return in_slots
+    rank, others = channel.rank, _following_ranks(channel)
 
-    def run(outgoing: Array, incoming: Array) -> None:
+    def run_alltoall(outgoing: Array, incoming: Array) -> None:
         offset = rank * incoming[rank].nbytes
-        if collect(outgoing, [(other, offset, incoming[other]) for other in others]):
+        if reader.read(outgoing, [(other, offset, incoming[other]) for other in others]):
             incoming[rank] = outgoing[rank]
         else:
-            through(outgoing, incoming)
+            in_slots(outgoing, incoming)
 
-    return run
+    return run_alltoall
 
 
-def collector(
-    channel: SegmentChannel, call: Call, count: int, least_bytes: int
-) -> Callable[[Array, list[Piece]], bool] | None:
-    """Return what lets the others read an array, fills pieces out of theirs, and waits until all have done so.
+class PeerReader:
+    """Exposes an array of this rank to the others, and reads from theirs, in one call."""
 
-    It returns whether that was done: it is not where memory is found that cannot be read. None for elements that are
-    too few for it.
-    """
-    rounds, mark, neighbours = channel.rounds, channel.mark(call), channel.neighbours
-    if neighbours is None or channel.size == 1 or count * dtype_of(call).itemsize < least_bytes:
-        return None
+    def __init__(self, channel: SegmentChannel, call: Call) -> None:
+        assert channel.peer_memory is not None  # noqa: S101 - see `prepare`
+        self._rounds, self._call_tag, self._peer_memory = channel.rounds, channel.call_tag(call), channel.peer_memory
 
-    def collect(own: Array, pieces: list[Piece]) -> bool:
-        if not neighbours.readable(mark):
+    @staticmethod
+    def prepare(channel: SegmentChannel, call: Call, count: int, least_bytes: int) -> PeerReader | None:
+        """Return a reader; None if `count` elements are smaller than `least_bytes`, or nobody's memory can be read."""
+        if channel.peer_memory is None or channel.size == 1 or count * dtype_of(call).itemsize < least_bytes:
+            return None
+        return PeerReader(channel, call)
+
+    def read(self, own: Array, pieces: list[Piece]) -> bool:
+        """Expose `own`, fill `pieces`, and wait until all ranks have done so; return False if they may not."""
+        rounds, call_tag, peer_memory = self._rounds, self._call_tag, self._peer_memory
+        if not peer_memory.all_readable(call_tag):
             return False
-        addresses = neighbours.addresses(mark, own.ctypes.data)
+        addresses = peer_memory.exchange_addresses(call_tag, own.ctypes.data)
         for other, offset, target in pieces:
             rounds.await_rank(other)
-            neighbours.copy(mark, other, int(addresses[other]) + offset, target)
-        rounds.begin(mark)
-        rounds.meet()
+            peer_memory.copy(call_tag, other, int(addresses[other]) + offset, target)
+        rounds.begin(call_tag)
+        rounds.barrier()
         return True
 
-    return collect
 
-
-def following(channel: SegmentChannel) -> list[int]:
-    """Return the other ranks, from the next one on: so not all read from one at the same time."""
+def _following_ranks(channel: SegmentChannel) -> list[int]:
+    """Return the other ranks, beginning with the next one, so that not all read from one at the same time."""
     return [(channel.rank + distance) % channel.size for distance in range(1, channel.size)]

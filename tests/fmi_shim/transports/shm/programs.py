@@ -1,4 +1,4 @@
-"""What the ranks of the shared-memory tests run. Nothing of the test tools is imported here, as in `programs`."""
+"""The programs of the ranks in the shared-memory tests. As in `programs`, no test tools are imported."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ import numpy as np
 
 import fmi_shim as fmi
 from fmi_shim.operators import Array
-from fmi_shim.transports.shm import process_memory, rounds_tso, segment
+from fmi_shim.transports.shm import cma, rounds_tso, segment
 from tests.fmi_shim.programs import DOUBLE, INT, ints
 
 SUM = fmi.func(fmi.op.sum)
 
 
 def large_payloads(comm: fmi.Communicator, rank: int, size: int) -> list[str]:
-    """Move arrays around the limits of slots, windows, blocks and shares; return the names of what came out wrong."""
+    """Run operations around the limits of slots, windows, blocks and shares; return the names of wrong results."""
     wrong: list[str] = []
     for count in (1, 8192, 8193, 16_384, 16_385, 131_071, 131_072, 131_073, 700_001):
         arrays = [np.arange(count, dtype=np.float64) + r for r in range(size)]
@@ -54,7 +54,7 @@ def large_payloads(comm: fmi.Communicator, rank: int, size: int) -> list[str]:
 
 
 def mixture(comm: fmi.Communicator, rank: int, size: int, calls: int) -> list[str]:
-    """Make calls in an order that chance decides, alike on all ranks; return the names of what came out wrong."""
+    """Make calls in a random order, the same on all ranks; return the names of wrong results."""
     chance = random.Random(7)  # noqa: S311 - nothing is secret here
     wrong: list[str] = []
     for number in range(calls):
@@ -88,17 +88,17 @@ def mixture(comm: fmi.Communicator, rank: int, size: int, calls: int) -> list[st
     return wrong
 
 
-def payloads_past_the_segment(comm: fmi.Communicator, rank: int, size: int, readable: bool) -> list[str]:
-    """Move what goes from memory to memory where all ranks may read each other's, or where the last one may not."""
-    process_memory.AVAILABLE = readable or rank < size - 1
+def payloads_around_the_segment(comm: fmi.Communicator, rank: int, size: int, readable: bool) -> list[str]:
+    """Run collectives of large payloads where all ranks may read each other's memory, or where the last one may not."""
+    cma.AVAILABLE = readable or rank < size - 1
     copied: list[int] = []
-    copy = process_memory.copy
+    copy = cma.copy_from_process
 
     def counted(process: int, address: int, target: Array) -> None:
         copied.append(target.nbytes)
         copy(process, address, target)
 
-    process_memory.copy = counted
+    cma.copy_from_process = counted
     wrong: list[str] = []
     for slice_count in (2**15 - 1, 2**15, 2**18, 2**18 + 1, 300_000):
         rows = np.arange(size)[:, None] * 1000 + np.linspace(0, 1, slice_count)
@@ -109,20 +109,20 @@ def payloads_past_the_segment(comm: fmi.Communicator, rank: int, size: int, read
         own = rows[rank : rank + 1].copy()
         if not np.array_equal(comm.allgather(own), rows):
             wrong.append(f"allgather {slice_count}")
-        own[...] = 0  # nobody reads it any more
+        own[...] = 0  # no rank reads it any more
     if any(size_bytes >= 2**18 for size_bytes in copied) != readable:
         wrong.append(f"copied {copied}")
     return wrong
 
 
-def mixture_by_semaphores(comm: fmi.Communicator, rank: int, size: int, calls: int) -> list[str]:
-    """Do the same as on a machine whose processors see stores in any order."""
-    rounds_tso.ORDERED = False
+def mixture_with_semaphores(comm: fmi.Communicator, rank: int, size: int, calls: int) -> list[str]:
+    """Run both as on a machine without total store order."""
+    rounds_tso.TSO = False
     return mixture(comm, rank, size, calls) + large_payloads(comm, rank, size)
 
 
 def posted_around_a_barrier(comm: fmi.Communicator, rank: int, size: int) -> list[int]:
-    """Post one end of each message, so that none blocks: which collectives are between its ends does not matter."""
+    """Post one end of each message, so that none blocks: collectives may be between the two ends."""
     got: list[int] = []
     for turn in range(3):
         if rank == 0:
@@ -140,24 +140,24 @@ def posted_around_a_barrier(comm: fmi.Communicator, rank: int, size: int) -> lis
 
 
 def sums_of_thirds(comm: fmi.Communicator, rank: int, size: int) -> list[bytes]:
-    """Return the bits of sums that no two orders agree upon."""
+    """Return the bytes of sums whose bits depend on the order of addition."""
     return [comm.allreduce(np.arange(1, count + 1) / (3.0 + rank), SUM).tobytes() for count in (1, 100, 9000, 400_000)]
 
 
 def names_in_use(comm: fmi.Communicator, rank: int, size: int) -> list[str]:
-    """Return the names that this run's segment still has."""
+    """Return the names that this run's segment still has, after all ranks have opened it."""
     comm.barrier()
     mapped = Path("/proc/self/maps").read_text()
     return [path.name for path in Path("/dev/shm").glob("fmi-*") if f"{path}\n" in mapped]
 
 
 def die(comm: fmi.Communicator, rank: int, size: int, victim: int, moment: str) -> None:
-    """The victim is killed at a moment while all others depend on it."""
+    """Kill the victim at one moment, while all others depend on it."""
     data = np.ones(1_000_000)
     comm.barrier()
     if rank == victim:
         if moment == "asleep":
-            time.sleep(0.1)  # the others' polling ends, and they sleep
+            time.sleep(0.1)  # the others stop polling, and sleep
         if moment in ("in a large allreduce", "in a large alltoall"):
             threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGKILL)).start()
         else:
@@ -197,9 +197,9 @@ def processor_time_of_a_wait(comm: fmi.Communicator, rank: int, size: int) -> tu
 
 
 def hint_fast(comm: fmi.Communicator, rank: int, size: int, trouble: str) -> tuple[list[list[str]], list[int]]:
-    """Return which channels were open before the first collective, after it and after a cheap one, and what came."""
+    """Return which channels were open after each call with a hint, and the results."""
     if trouble == "blind" and rank == size - 1:
-        segment._FOLDER = Path("/nonexistent")
+        segment._DIRECTORY = Path("/nonexistent")
     if trouble == "full":
         os.posix_fallocate = full
     opened, came = [], []
@@ -214,14 +214,14 @@ def hint_fast(comm: fmi.Communicator, rank: int, size: int, trouble: str) -> tup
 
 
 def see_another_folder(comm: fmi.Communicator, rank: int, size: int, blind: int) -> None:
-    """One rank looks where there is nothing, as in a container with a /dev/shm of its own."""
+    """Let one rank look in an empty directory, as in a container with a /dev/shm of its own."""
     if rank == blind:
-        segment._FOLDER = Path("/nonexistent")
+        segment._DIRECTORY = Path("/nonexistent")
     comm.barrier()
 
 
 def reserve_too_much(comm: fmi.Communicator, rank: int, size: int) -> None:
-    """The file may not grow to the segment's size, as on a full /dev/shm."""
+    """Let the allocation of the segment fail, as on a full /dev/shm."""
     os.posix_fallocate = full
     comm.barrier()
 

@@ -1,7 +1,7 @@
-"""The schedules over shared slots and windows alone, between threads: who combines what, and nobody reads too early.
+"""Unit tests of the schedules over slots and windows, between threads: the order of combination, and no early reads.
 
-Elements are strings, and combining two writes ``(left right)``, as in `test_collectives`. The rounds are the real ones,
-of both kinds.
+Elements are strings, and combining two writes ``(left right)``, as in `test_collectives`. The rounds are
+the real ones, of both kinds.
 """
 
 import itertools
@@ -21,20 +21,19 @@ from hypothesis import strategies as st
 import fmi_shim as fmi
 from fmi_shim.frames import Call, Operation
 from fmi_shim.operators import Array, builtin_combine
-from fmi_shim.transports.shm.layout import AHEAD, LINE, PAGE, TURNS, Layout
-from fmi_shim.transports.shm.rounds import Arrival, Mark, Rounds
-from fmi_shim.transports.shm.rounds_tso import OrderedRounds
-from fmi_shim.transports.shm.schedules import exchange, pipeline, reduce, scan
-from fmi_shim.transports.shm.schedules import rows as shm_rows
+from fmi_shim.transports.shm.layout import LINE, MAX_LEAD, PAGE, ROUNDS_IN_FLIGHT, Layout
+from fmi_shim.transports.shm.rounds import CallTag, RoundArrival, Rounds
+from fmi_shim.transports.shm.rounds_tso import TsoRounds
+from fmi_shim.transports.shm.schedules import exchange, reduce, scan
 from fmi_shim.transports.shm.schedules.exchange import SegmentChannel
-from fmi_shim.transports.shm.schedules.rows import share
+from fmi_shim.transports.shm.schedules.reduce import share
 from fmi_shim.transports.shm.semaphores import Semaphore
 from tests.fmi_shim.test_collectives import chained, tell
 
 pytestmark = pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="POSIX semaphores in shared memory: Linux")
 
 LARGER = fmi.func(fmi.op.max)
-"""Stands for any operator; what combines is given beside it."""
+"""Stands for any operator; the combining function is passed beside it."""
 
 
 class SlotWorld:
@@ -44,11 +43,11 @@ class SlotWorld:
         self.kind = kind
         self.plan = Layout(size, 64, PAGE)
         self.memory = mmap.mmap(-1, self.plan.total)
-        self.slots = np.full((TURNS, size + 1, width), "nothing", object)
+        self.slots = np.full((ROUNDS_IN_FLIGHT, size + 1, width), "nothing", object)
         for rank in range(size):
             Semaphore(self.memory, self.plan.doorbell(rank)).initialise()
             for other in range(size):
-                Semaphore(self.memory, self.plan.lane_of(rank, other) + 2 * LINE).initialise()
+                Semaphore(self.memory, self.plan.ring(rank, other) + 2 * LINE).initialise()
 
     def run(self, program: Callable[["SlotChannel"], Any]) -> list[Any]:
         """Run `program` on all ranks; return what they return."""
@@ -72,9 +71,9 @@ class SlotWorld:
 
 
 class SlotChannel(SegmentChannel):
-    """One rank's end of a `SlotWorld`."""
+    """The channel of one rank in a `SlotWorld`."""
 
-    neighbours = None
+    peer_memory = None
 
     def __init__(self, rank: int, world: SlotWorld) -> None:
         self.rank, self.size, self.shared = rank, world.plan.size, world
@@ -84,31 +83,31 @@ class SlotChannel(SegmentChannel):
         return self.shared.slots
 
     def windows(self, dtype: np.dtype[Any]) -> list[Array]:
-        return [*self.shared.slots.reshape(TURNS, -1)]
+        return [*self.shared.slots.reshape(ROUNDS_IN_FLIGHT, -1)]
 
-    def mark(self, call: Call) -> Mark:
-        return Mark.of(str(call).encode())
+    def call_tag(self, call: Call) -> CallTag:
+        return CallTag.of(str(call).encode())
 
-    def announced(self, header: bytes, src: int) -> NoReturn:
+    def allocate(self, header: bytes, src: int) -> NoReturn:
         raise AssertionError("every rank knows its type here")
 
     def rows(self, dtype: np.dtype[Any], count: int) -> Array:
         return self.shared.slots[:, :, :count]
 
-    def sign(self) -> NoReturn:
+    def expect_messages(self) -> NoReturn:
         raise AssertionError("there are no messages here")
 
-    def wait_for(self, arrival: Arrival) -> None:
+    def wait_for(self, arrival: RoundArrival) -> None:
         deadline = time.monotonic() + 20
         while not arrival.poll():
             arrival.sleep(0.001)
-            assert time.monotonic() < deadline, f"rank {arrival.peer} does not come to round {arrival.number}"
+            assert time.monotonic() < deadline, f"rank {arrival.peer} does not reach round {arrival.number}"
 
-    def hear(self, known: bytes) -> bytes:
+    def check_notifications(self, known: bytes) -> bytes:
         return known
 
-    def differ(self, rank: int, header: bytes, mark: Mark, sequence: int) -> NoReturn:
-        raise ValueError(f"rank {rank} is in {header.decode()}, rank {self.rank} in {mark.header.decode()}")
+    def raise_mismatch(self, rank: int, header: bytes, call_tag: CallTag, sequence: int) -> NoReturn:
+        raise ValueError(f"rank {rank} is in {header.decode()}, rank {self.rank} in {call_tag.header.decode()}")
 
 
 def call(operation: Operation, count: int, root: int = 0) -> Call:
@@ -123,16 +122,21 @@ def in_rank_order(ranks: int, count: int, number: int = 0) -> list[str]:
     return [chained([f"{rank}.{number}.{element}" for rank in range(ranks)]) for element in range(count)]
 
 
-kinds = st.sampled_from([Rounds, OrderedRounds])
+kinds = st.sampled_from([Rounds, TsoRounds])
 sizes, widths, counts = st.integers(1, 9), st.integers(1, 6), st.integers(0, 40)
 few = settings(max_examples=20)
 
 
 @few
 @given(
-    kinds, st.one_of(sizes, st.just(16)), st.integers(1, 3), st.integers(-1, 1), st.integers(0, 2 * TURNS), st.data()
+    kinds,
+    st.one_of(sizes, st.just(16)),
+    st.integers(1, 3),
+    st.integers(-1, 1),
+    st.integers(0, 2 * ROUNDS_IN_FLIGHT),
+    st.data(),
 )
-def test_a_chain_combines_strictly_in_rank_order_and_fills_what_is_wanted(
+def test_a_pipeline_combines_strictly_in_rank_order_and_fills_the_wanted_elements(
     kind: type[Rounds], size: int, width: int, beside: int, windows: int, data: st.DataObject
 ) -> None:
     """Payloads around multiples of the window; the result goes into memory of its own, or into the buffer."""
@@ -145,8 +149,8 @@ def test_a_chain_combines_strictly_in_rank_order_and_fills_what_is_wanted(
         buffer = own(channel.rank, count)
         where = {"at the beginning": 0, "in place": first, "at the end": count - (end - first)}.get(place)
         out = np.empty(end - first, object) if where is None else buffer[where : where + end - first]
-        fold = pipeline.chain(channel, call(Operation.reduce_scatter, count), tell, first, end, 8)
-        fold(buffer, out if channel.rank in takers else None)
+        pipeline = reduce.ReducePipeline(channel, call(Operation.reduce_scatter, count), tell, first, end, 8)
+        pipeline.run(buffer, out if channel.rank in takers else None)
         return out.tolist() if channel.rank in takers else []
 
     whole = in_rank_order(size, count)[first:end]
@@ -154,7 +158,7 @@ def test_a_chain_combines_strictly_in_rank_order_and_fills_what_is_wanted(
 
 
 def expected(operation: str, rank: int, size: int, count: int, root: int, number: int) -> Any:
-    """Return what `rank` is to get of an operation on `count` elements, or on as many for each rank."""
+    """Return what `rank` gets from an operation on `count` elements, or on as many for each rank."""
     rows = [own(r, count, number).tolist() for r in range(size)]
     wide = [own(r, count * size, number).tolist() for r in range(size)]
     mine = slice(rank * count, (rank + 1) * count)
@@ -183,8 +187,8 @@ def expected(operation: str, rank: int, size: int, count: int, root: int, number
             return None
 
 
-def carried_out(channel: SlotChannel, operation: str, count: int, root: int, number: int) -> Any:
-    """Return what `operation` gives."""
+def run_operation(channel: SlotChannel, operation: str, count: int, root: int, number: int) -> Any:
+    """Return the result of `operation`."""
     size, part = channel.size, own(channel.rank, count, number)
     wide, out = own(channel.rank, count * channel.size, number), np.empty(count, object)
     this = call(Operation[operation], count * size if operation == "reduce_scatter" else count, root)
@@ -211,14 +215,14 @@ def carried_out(channel: SlotChannel, operation: str, count: int, root: int, num
         case "reduce_scatter":
             reduce.reduce_scatter(channel, this, LARGER, tell)(wide, None, out)
         case "allreduce" if small and number % 3 == 0:
-            reduce.allreduce_alone(channel, this, LARGER, tell)(part, out)
+            reduce.allreduce_one_round(channel, this, LARGER, tell)(part, out)
         case "allreduce" if small and number % 3 == 1:
-            reduce.allreduce_shared(channel, this, LARGER, tell)(part, out)
+            reduce.allreduce_two_rounds(channel, this, LARGER, tell)(part, out)
         case "reduce" if small and number % 2 == 0:
             reduce.reduce_at_root(channel, this, LARGER, tell)(part, out)
         case "allreduce" | "reduce":
             wanted = operation == "allreduce" or channel.rank == root
-            pipeline.chain(channel, this, tell, 0, count, 8)(part, out if wanted else None)
+            reduce.ReducePipeline(channel, this, tell, 0, count, 8).run(part, out if wanted else None)
         case "scan" | "exscan":
             ranks = channel.rank + (operation == "scan")
             up_to = scan.prefix(channel, this, LARGER, tell, ranks)
@@ -240,7 +244,7 @@ OPERATIONS = [name for name in Operation.__members__ if name not in ("send", "at
     st.lists(st.tuples(st.sampled_from(OPERATIONS), st.integers(0, 50)), max_size=20),
     st.data(),
 )
-def test_operations_follow_each_other_without_disturbing_the_last_readers(
+def test_an_operation_does_not_overwrite_what_the_last_one_still_reads(
     kind: type[Rounds], size: int, width: int, calls: list[tuple[str, int]], data: st.DataObject
 ) -> None:
     todo = [
@@ -249,31 +253,33 @@ def test_operations_follow_each_other_without_disturbing_the_last_readers(
     ]
 
     def program(channel: SlotChannel) -> list[Any]:
-        return [carried_out(channel, *step, number) for number, step in enumerate(todo)]
+        return [run_operation(channel, *step, number) for number, step in enumerate(todo)]
 
     for rank, results in enumerate(SlotWorld(kind, size, width).run(program)):
         for number, (name, count, root) in enumerate(todo):
             assert results[number] == expected(name, rank, size, count, root, number), (name, count, root)
 
 
-@pytest.mark.parametrize("kind", [Rounds, OrderedRounds])
-def test_a_rank_that_needs_nothing_of_others_is_so_many_rounds_ahead_at_most(kind: type[Rounds]) -> None:
+@pytest.mark.parametrize("kind", [Rounds, TsoRounds])
+def test_a_rank_that_reads_no_data_is_at_most_max_lead_rounds_ahead(kind: type[Rounds]) -> None:
     world = SlotWorld(kind, 2, 1)
     sender, reader = SlotChannel(0, world), SlotChannel(1, world)
-    tell_all = exchange.bcast(sender, call(Operation.bcast, 1))
-    hear = exchange.bcast(reader, call(Operation.bcast, 1))
-    for number in range(AHEAD):
-        tell_all(own(0, 1, number))
-    ahead = threading.Thread(target=lambda: [tell_all(own(0, 1, number)) for number in range(AHEAD, 3 * TURNS)])
+    send = exchange.bcast(sender, call(Operation.bcast, 1))
+    receive = exchange.bcast(reader, call(Operation.bcast, 1))
+    for number in range(MAX_LEAD):
+        send(own(0, 1, number))
+    ahead = threading.Thread(
+        target=lambda: [send(own(0, 1, number)) for number in range(MAX_LEAD, 3 * ROUNDS_IN_FLIGHT)]
+    )
     ahead.start()
-    heard = [hear(np.empty(1, object)).tolist() for _ in range(3 * TURNS)]
+    received = [receive(np.empty(1, object)).tolist() for _ in range(3 * ROUNDS_IN_FLIGHT)]
     ahead.join()
-    assert heard == [own(0, 1, number).tolist() for number in range(3 * TURNS)]
+    assert received == [own(0, 1, number).tolist() for number in range(3 * ROUNDS_IN_FLIGHT)]
 
 
-@pytest.mark.parametrize("kind", [Rounds, OrderedRounds])
-def test_ranks_in_different_calls_are_found_out_even_calls_later(kind: type[Rounds]) -> None:
-    """Two roots that broadcast never wait for each other; the barrier after it finds that they did not agree."""
+@pytest.mark.parametrize("kind", [Rounds, TsoRounds])
+def test_a_mismatch_is_detected_even_calls_later(kind: type[Rounds]) -> None:
+    """Two roots that broadcast never wait for each other; the barrier after it detects the mismatch."""
 
     def program(channel: SlotChannel) -> None:
         exchange.bcast(channel, call(Operation.bcast, 1, root=channel.rank))(own(channel.rank, 1))
@@ -283,43 +289,43 @@ def test_ranks_in_different_calls_are_found_out_even_calls_later(kind: type[Roun
         SlotWorld(kind, 2, 1).run(program)
 
 
-def test_rounds_go_on_where_the_numbers_in_their_tags_begin_anew() -> None:
+def test_rounds_continue_where_the_numbers_in_their_tags_overflow() -> None:
     """A tag holds the lowest 16 bits of a round's number."""
 
     def program(channel: SlotChannel) -> list[Any]:
-        channel.rounds.number = channel.rounds._together = (1 << 16) - 5 * TURNS
-        operations = ("allreduce", "bcast", "gather", "barrier") * (3 * TURNS)
-        return [carried_out(channel, name, 2, number % 3, 2 * number) for number, name in enumerate(operations)]
+        channel.rounds.number = channel.rounds._reached_by_all = (1 << 16) - 5 * ROUNDS_IN_FLIGHT
+        operations = ("allreduce", "bcast", "gather", "barrier") * (3 * ROUNDS_IN_FLIGHT)
+        return [run_operation(channel, name, 2, number % 3, 2 * number) for number, name in enumerate(operations)]
 
-    for rank, results in enumerate(SlotWorld(OrderedRounds, 3, 3).run(program)):
-        for number, name in enumerate(("allreduce", "bcast", "gather", "barrier") * (3 * TURNS)):
+    for rank, results in enumerate(SlotWorld(TsoRounds, 3, 3).run(program)):
+        for number, name in enumerate(("allreduce", "bcast", "gather", "barrier") * (3 * ROUNDS_IN_FLIGHT)):
             assert results[number] == expected(name, rank, 3, 2, number % 3, 2 * number)
 
 
-@pytest.mark.parametrize("kind", [Rounds, OrderedRounds])
-def test_what_another_process_wrote_before_its_tag_is_seen(kind: type[Rounds]) -> None:
+@pytest.mark.parametrize("kind", [Rounds, TsoRounds])
+def test_a_write_before_a_tag_is_visible_after_the_tag(kind: type[Rounds]) -> None:
     world = SlotWorld(kind, 2, 1)
     start = world.plan.slots
-    mark = Mark.of(b"a call")
+    call_tag = CallTag.of(b"a call")
 
-    def turns(rank: int, many: int) -> None:
+    def exchange_numbers(rank: int, many: int) -> None:
         rounds = SlotChannel(rank, world).rounds
         for number in range(many):
-            turn = rounds.begin(mark)
-            place, other = (start + (2 * turn + r) * 8 for r in (rank, 1 - rank))
+            slot_index = rounds.begin(call_tag)
+            place, other = (start + (2 * slot_index + r) * 8 for r in (rank, 1 - rank))
             world.memory[place : place + 8] = number.to_bytes(8, "little")
-            rounds.meet()
+            rounds.barrier()
             assert int.from_bytes(world.memory[other : other + 8], "little") == number
 
     child = os.fork()
     if child == 0:
         status = 1
         try:
-            turns(1, 3000)
+            exchange_numbers(1, 3000)
             status = 0
         finally:
             os._exit(status)
-    turns(0, 3000)
+    exchange_numbers(0, 3000)
     assert os.waitpid(child, 0)[1] == 0
 
 
@@ -327,22 +333,20 @@ def test_what_another_process_wrote_before_its_tag_is_seen(kind: type[Rounds]) -
 @given(
     st.integers(1, 40), st.integers(2, 70), st.sampled_from(["float32", "float64", "complex128", "float16"]), st.data()
 )
-def test_rows_are_combined_one_after_another_to_the_last_bit(
-    rows: int, count: int, dtype: str, data: st.DataObject
-) -> None:
+def test_rows_are_combined_in_order_with_the_same_bits(rows: int, count: int, dtype: str, data: st.DataObject) -> None:
     noise = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
     values = (noise.standard_normal((rows, count + 3)) / 3).astype(dtype)[:, :count]
     for operator in (fmi.op.sum, fmi.op.prod):
         combine = builtin_combine(operator, values.dtype)
         this = Call(Operation.allreduce, 0, values.dtype, count)
         found, one_by_one = np.empty(count, dtype), np.empty(count, dtype)
-        shm_rows.fold_of(fmi.func(operator), this, combine)(values, found)
-        shm_rows.chain([*values], one_by_one, combine)
+        reduce.fold_of(fmi.func(operator), this, combine)(values, found)
+        reduce.combine_in_order([*values], one_by_one, combine)
         assert found.tobytes() == one_by_one.tobytes()
 
 
 @given(st.integers(0, 10_000), st.integers(1, 64), st.sampled_from([1, 2, 4, 8, 16]))
-def test_shares_make_up_the_slot_and_part_it_between_cache_lines(elements: int, size: int, itemsize: int) -> None:
+def test_shares_cover_the_slot_and_divide_it_between_cache_lines(elements: int, size: int, itemsize: int) -> None:
     shares = [share(elements, rank, size, itemsize) for rank in range(size)]
     assert shares[0][0] == 0
     assert shares[-1][1] == elements
