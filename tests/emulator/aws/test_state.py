@@ -70,7 +70,7 @@ def test_a_truncated_body_file_is_refused_and_an_unreferenced_one_is_removed(tmp
     (kept,) = (tmp_path / "bodies").iterdir()
     kept.write_bytes(b"cont")
     state = StateFolder(tmp_path, lasting=True)
-    with pytest.raises(StateError, match=f"the body file {kept.name} is missing or too short"):
+    with pytest.raises(StateError, match=f"body file {kept.name} is missing or too short"):
         ObjectStore(state)
     state.close()
 

@@ -1,1 +1,1 @@
-"""S3's buckets and objects: bodies in files, all else in a database."""
+"""S3's buckets and objects: large bodies in files, everything else in a database."""

@@ -1,6 +1,6 @@
-"""Objects' bodies: files written once, shared by whoever refers to them, and removed with the last of those.
+"""Bodies of objects: files written once, reference-counted, and removed with the last reference.
 
-Small ones are no files, they lie in the database with their object: making a file takes longer than all the rest.
+Small bodies are stored in the database with their object: creating a file takes longer than the rest of a PutObject.
 """
 
 import os
@@ -20,14 +20,14 @@ _PIECE_BYTES = 1024 * 1024
 
 @dataclass(frozen=True)
 class FileRange:
-    """A stretch of a body file.
+    """A range of bytes of a body file.
 
     Parameters
     ----------
     file
-        The file's name: random, so that no key is ever part of a path.
+        The file's name: random, so that a key is never part of a path.
     start, size
-        Where it lies in the file, bytes.
+        Offset and length, bytes.
     """
 
     file: str
@@ -37,20 +37,20 @@ class FileRange:
 
 @dataclass(frozen=True)
 class Body:
-    """An object's or a part's content.
+    """The content of an object or a part.
 
     Parameters
     ----------
     size
-        Its size, bytes.
+        Size, bytes.
     etag
-        MD5 in hex; a multipart object's is the MD5 of its parts' MD5s and ends in ``-N``.
+        MD5 in hex; of a multipart object the MD5 of its parts' MD5s, followed by ``-N``.
     file_ranges
-        Where it lies, in order. Copies and multipart objects share the files of what they were made from.
+        The ranges that form it, in order. Copies and multipart objects share the files of their sources.
     content
-        The content itself when it lies in no file; listings leave it out.
+        The content itself if it is small enough to have no file; not set in listings.
     checksum
-        What S3 shows besides, if anything.
+        The checksum that S3 returns with it, if any.
     """
 
     size: int
@@ -60,7 +60,7 @@ class Body:
     checksum: Checksum | None = None
 
     def slice(self, start: int, size: int) -> "Body":
-        """Return a part of it, from a byte on and so many bytes long; it must lie within."""
+        """Return `size` bytes from `start` as a body that shares the files; the range must lie inside."""
         content = self.content[start : start + size]
         found, left = [], size
         for file_range in self.file_ranges:
@@ -73,44 +73,44 @@ class Body:
 
 
 class BodyFolder:
-    """The body files.
+    """The body files and their reference counts.
 
-    A file without a holder is no body: it is one being written, or what a killed process left behind.
+    A file without a reference is being written, or was left by a killed process.
 
     Parameters
     ----------
     folder
-        Where they lie.
+        Where the files are.
     """
 
     def __init__(self, folder: Path) -> None:
-        # A text: this is the path of every request, and pathlib takes longer than the system call.
+        # A string: on the path of every request, pathlib takes longer than the system call.
         self._folder = str(folder)
         self._references: Counter[str] = Counter()
 
     def path(self, file: str) -> str:
-        """Return where a file lies."""
+        """Return the path of a file."""
         return f"{self._folder}/{file}"
 
     def writer(self, algorithms: Iterable[ChecksumAlgorithm] = (), small_bytes: int = SMALL_BYTES) -> "BodyWriter":
-        """Begin a new body; hold it once it is finished.
+        """Start a new body; `retain` it when it is finished.
 
         Parameters
         ----------
         algorithms
             Checksums to compute.
         small_bytes
-            The largest body that gets no file.
+            Bodies up to this size have no file.
         """
         file = uuid.uuid4().hex
         return BodyWriter(file, self.path(file), algorithms, small_bytes)
 
     def retain(self, file_ranges: Iterable[FileRange]) -> None:
-        """Keep the file_ranges' files for one more holder."""
+        """Add a reference to each file of the ranges."""
         self._references.update({file_range.file for file_range in file_ranges})
 
     def release(self, file_ranges: Iterable[FileRange]) -> None:
-        """Let a holder go; files without any are removed."""
+        """Remove a reference from each file of the ranges; delete files without any."""
         for file in {file_range.file for file_range in file_ranges}:
             self._references[file] -= 1
             if self._references[file] <= 0:
@@ -119,7 +119,7 @@ class BodyFolder:
 
     @contextmanager
     def retained(self, file_ranges: Sequence[FileRange]) -> Iterator[None]:
-        """Keep the file_ranges' files for as long as they are read, whatever happens to their object."""
+        """Hold a reference for the block, so that the files exist even if their object is deleted."""
         self.retain(file_ranges)
         try:
             yield
@@ -127,11 +127,11 @@ class BodyFolder:
             self.release(file_ranges)
 
     def read(self, body: Body) -> bytes:
-        """Return a body as a whole."""
+        """Return a whole body."""
         return b"".join(self.pieces(body))
 
     def pieces(self, body: Body) -> Iterator[bytes]:
-        """Return a body piece by piece."""
+        """Yield a body in pieces of at most 1 MiB; a small body is one piece."""
         if body.content:
             yield body.content
         for file_range in body.file_ranges:
@@ -141,33 +141,33 @@ class BodyFolder:
                 while left:
                     piece = opened.read(min(left, _PIECE_BYTES))
                     if not piece:
-                        raise OSError(f"the body file {opened.name} ends {left} bytes early")
+                        raise OSError(f"body file {opened.name} is {left} bytes too short")
                     left -= len(piece)
                     yield piece
 
     def sizes(self) -> dict[str, int]:
-        """Return all files' sizes, bytes, by name."""
+        """Return the sizes of all files, bytes, by name."""
         with os.scandir(self._folder) as entries:
             return {entry.name: entry.stat().st_size for entry in entries}
 
     def remove_unreferenced(self) -> None:
-        """Remove the files without a holder."""
+        """Delete the files without a reference."""
         for file in self.sizes():
             if file not in self._references:
                 os.unlink(self.path(file))  # noqa: PTH108 - see __init__
 
 
 class BodyWriter:
-    """A body being written and hashed.
+    """Writes and hashes a body.
 
     Parameters
     ----------
     file, path
-        The new file's name and where it lies.
+        The new file's name and path.
     algorithms
         Checksums to compute.
     small_bytes
-        The largest body that gets no file.
+        Bodies up to this size have no file.
     """
 
     def __init__(self, file: str, path: str, algorithms: Iterable[ChecksumAlgorithm], small_bytes: int) -> None:
@@ -179,7 +179,7 @@ class BodyWriter:
         self.digests = Digests(algorithms)
 
     def write(self, pieces: Sequence[bytes]) -> None:
-        """Append to the body; it blocks, without the interpreter's lock for all that is large."""
+        """Append to the body. Blocks; large pieces are hashed and written without the interpreter lock."""
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         self.digests.update(data)
         if self._file is None:
@@ -194,7 +194,7 @@ class BodyWriter:
             unwritten = unwritten[self._file.write(unwritten) :]
 
     def finish(self, checksum: Checksum | None = None) -> Body:
-        """Close the file; return the body with the checksum that its object shall show."""
+        """Close the file; return the body, with the checksum to store."""
         etag, size = self.digests.md5().hex(), self.digests.size
         if self._file is None:
             return Body(size, etag, content=self._small, checksum=checksum)
@@ -202,7 +202,7 @@ class BodyWriter:
         return Body(size, etag, (FileRange(self._name, 0, size),), checksum=checksum)
 
     def discard(self) -> None:
-        """Give the body up and remove its file."""
+        """Discard the body and delete its file."""
         if self._file is not None:
             self._file.close()
             with suppress(FileNotFoundError):

@@ -1,4 +1,4 @@
-"""The checksums that S3 keeps with an object.
+"""The checksums that S3 stores with an object.
 
 Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity.html
 """
@@ -16,7 +16,7 @@ from awscrt import checksums as crt
 
 
 class ChecksumAlgorithm(Enum):
-    """What a checksum can be computed with, under S3's names."""
+    """S3's checksum algorithms."""
 
     CRC32 = "CRC32"
     CRC32C = "CRC32C"
@@ -26,17 +26,17 @@ class ChecksumAlgorithm(Enum):
 
     @property
     def header(self) -> str:
-        """The header that carries a checksum of this kind."""
+        """The header for a checksum of this algorithm."""
         return f"x-amz-checksum-{self.value.lower()}"
 
     @property
     def field(self) -> str:
-        """The XML element that carries a checksum of this kind."""
+        """The XML element for a checksum of this algorithm."""
         return f"Checksum{self.value}"
 
 
 class ChecksumType(Enum):
-    """What a multipart object's checksum is of: all its bytes, or its parts' checksums."""
+    """What a multipart object's checksum covers: all its bytes, or its parts' checksums."""
 
     FULL_OBJECT = "FULL_OBJECT"
     COMPOSITE = "COMPOSITE"
@@ -44,14 +44,14 @@ class ChecksumType(Enum):
 
 @dataclass(frozen=True)
 class Checksum:
-    """A checksum as S3 shows it.
+    """A checksum as S3 returns it.
 
     Parameters
     ----------
     algorithm, kind
-        What it is.
+        How it was computed.
     value
-        Base64; a composite one ends in ``-N``, the number of parts.
+        Base64; a composite checksum is followed by ``-N``, the number of parts.
     """
 
     algorithm: ChecksumAlgorithm
@@ -60,17 +60,17 @@ class Checksum:
 
 
 class RunningChecksum(Protocol):
-    """A checksum of what has come so far."""
+    """An incremental checksum."""
 
     def update(self, data: bytes | bytearray, /) -> None:
-        """Take more bytes."""
+        """Add bytes."""
 
     def digest(self) -> bytes:
         """Return the checksum, most significant byte first."""
 
 
 class _Crc:
-    """A cyclic redundancy check; `crt` and zlib take the value so far as their second argument."""
+    """An incremental cyclic redundancy check."""
 
     def __init__(self, algorithm: ChecksumAlgorithm) -> None:
         self._algorithm = algorithm
@@ -90,7 +90,7 @@ class _Crc:
 
 
 def new_checksum(algorithm: ChecksumAlgorithm) -> RunningChecksum:
-    """Return a checksum of nothing yet."""
+    """Return an incremental checksum of no bytes."""
     match algorithm:
         case ChecksumAlgorithm.SHA1:
             return hashlib.sha1(usedforsecurity=False)
@@ -101,7 +101,7 @@ def new_checksum(algorithm: ChecksumAlgorithm) -> RunningChecksum:
 
 
 class Digests:
-    """MD5 and checksums of content that comes piece by piece.
+    """Incremental MD5 and checksums of a body.
 
     Parameters
     ----------
@@ -115,28 +115,28 @@ class Digests:
         self.size = 0
 
     def update(self, data: bytes | bytearray) -> None:
-        """Take more content."""
+        """Add content."""
         self._md5.update(data)
         for checksum in self._checksums.values():
             checksum.update(data)
         self.size += len(data)
 
     def md5(self) -> bytes:
-        """Return the MD5 of what has come."""
+        """Return the MD5 so far."""
         return self._md5.digest()
 
     def checksum(self, algorithm: ChecksumAlgorithm) -> Checksum:
-        """Return a checksum of what has come; the algorithm is one of those given at the beginning."""
+        """Return a checksum so far; `algorithm` must be one of those given to the constructor."""
         return Checksum(algorithm, base64.b64encode(self._checksums[algorithm].digest()).decode())
 
 
 def combine_checksums(algorithm: ChecksumAlgorithm, kind: ChecksumType, parts: Sequence[tuple[str, int]]) -> Checksum:
-    """Compute a multipart object's checksum from those of its parts.
+    """Compute a multipart object's checksum from its parts' checksums.
 
     Parameters
     ----------
     algorithm, kind
-        What to compute; of the whole object there are CRCs alone.
+        What to compute; a checksum of the full object must be a CRC.
     parts
         Each part's checksum, base64, and size, bytes.
     """

@@ -1,4 +1,4 @@
-"""What S3 refuses, under its codes.
+"""S3's errors, with AWS's codes and messages.
 
 Source: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
 """
@@ -26,7 +26,7 @@ def no_such_version(key: str, version_id: str) -> ApiError:
 
 
 def no_such_upload(upload_id: str) -> ApiError:
-    """Return the error for a multipart upload that does not exist, or does not any more."""
+    """Return the error for a multipart upload that does not exist or has ended."""
     message = (
         "The specified upload does not exist. The upload ID may be invalid, or the upload may have been aborted or "
         "completed."
@@ -35,10 +35,10 @@ def no_such_upload(upload_id: str) -> ApiError:
 
 
 def bad_request(code: str, message: str) -> ApiError:
-    """Return an error that is the caller's."""
+    """Return an error with status 400."""
     return ApiError(code, HTTPStatus.BAD_REQUEST, message)
 
 
 def not_implemented(what: str) -> ApiError:
-    """Return the error for a part of S3 that is not emulated."""
+    """Return the error for a feature of S3 that is not emulated."""
     return ApiError("NotImplemented", HTTPStatus.NOT_IMPLEMENTED, f"{what} is not emulated")

@@ -1,6 +1,6 @@
 """Listings of a bucket, page by page.
 
-Keys with a delimiter after the prefix are rolled up into one common prefix each; what is rolled up is not read.
+Keys that contain the delimiter after the prefix are grouped into common prefixes, without reading the grouped keys.
 Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/using-prefixes.html
 """
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from emulator.aws.s3.core.objects import COLUMNS, version_of
 from emulator.aws.s3.core.tables import ObjectVersion, Tables
 
-# AWS lists no more at once, whatever is asked for.
+# AWS's limit for a page.
 MAX_KEYS = 1000
 
 
@@ -21,9 +21,9 @@ class ListingQuery:
     Parameters
     ----------
     bucket, prefix, delimiter
-        As in the API; empty means all, and none rolled up.
+        As in the API; an empty prefix selects all keys, an empty delimiter groups none.
     limit
-        The most entries of a page, versions and common prefixes together.
+        Maximum number of versions and common prefixes of a page together.
     """
 
     bucket: str
@@ -32,7 +32,7 @@ class ListingQuery:
     limit: int = MAX_KEYS
 
     def common_prefix(self, key: str) -> str:
-        """Return what a key that begins with the prefix is rolled up into, or an empty text."""
+        """Return the common prefix of a key that starts with the prefix, or an empty string."""
         end = key.find(self.delimiter, len(self.prefix)) if self.delimiter else -1
         return key[: end + len(self.delimiter)] if end >= 0 else ""
 
@@ -60,17 +60,16 @@ class ListingPage:
         return max(keys, key=str.encode, default="")
 
 
-# The answer to who asks for no entries.
-_NOTHING = ListingPage([], [], is_truncated=False)
+_EMPTY_PAGE = ListingPage([], [], is_truncated=False)
 
 
 class Listing:
-    """The bucket's objects in the order of their keys' bytes.
+    """Lists a bucket's objects, ordered by the bytes of their keys.
 
     Parameters
     ----------
     tables
-        Where the objects are kept.
+        Where the objects are stored.
     """
 
     def __init__(self, tables: Tables) -> None:
@@ -84,10 +83,10 @@ class Listing:
         listing_query
             What to list.
         after
-            The key, or common prefix, after which the page begins.
+            The key or common prefix before the first entry of the page.
         """
         if listing_query.limit == 0:
-            return _NOTHING
+            return _EMPTY_PAGE
         start = after.encode() + b"\0" if after else b""
         if after and listing_query.common_prefix(after) == after:
             start = _successor(after.encode())
@@ -98,17 +97,17 @@ class Listing:
         return self._page(listing_query, start, lambda *bounds: self._versions(query, listing_query, *bounds))
 
     def all_versions(self, listing_query: ListingQuery, key_marker: str = "", version_marker: str = "") -> ListingPage:
-        """List all versions and delete markers, of each key the newest first.
+        """List all versions and delete markers, each key's newest first.
 
         Parameters
         ----------
         listing_query
             What to list.
         key_marker, version_marker
-            The last entry of the page before: a key with a version's id, or a key or common prefix alone.
+            The last entry of the previous page: a key with a version ID, or a key or common prefix only.
         """
         if listing_query.limit == 0:
-            return _NOTHING
+            return _EMPTY_PAGE
         query = (
             f"SELECT {COLUMNS} FROM versions WHERE bucket = ? AND key >= ?"  # noqa: S608 - constants
             " AND (? IS NULL OR key < ?) ORDER BY key, latest DESC, number DESC LIMIT ?"
@@ -128,7 +127,7 @@ class Listing:
         return ListingPage([*rest, *page.versions], page.common_prefixes, page.is_truncated)
 
     def _older_versions(self, listing_query: ListingQuery, key: str, version_id: str) -> list[ObjectVersion]:
-        """Return a key's versions that are older than the one given."""
+        """Return the versions of a key that are older than `version_id`."""
         marker = "SELECT number FROM versions WHERE bucket = ?1 AND key = ?2 AND version_id = ?3"
         query = (
             f"SELECT {COLUMNS} FROM versions WHERE bucket = ?1 AND key = ?2 AND number < ({marker})"  # noqa: S608 - constants
@@ -149,28 +148,28 @@ class Listing:
         start: bytes,
         versions: Callable[[bytes, bytes | None, int], Iterator[ObjectVersion]],
     ) -> ListingPage:
-        """Fill a page from a position on; each common prefix ends a query, and the next one begins behind it."""
+        """Collect a page from `start`; at each common prefix, a new query starts after it."""
         prefix = listing_query.prefix.encode()
         end = _successor(prefix) if prefix else None
         start = max(start, prefix)
         found: list[ObjectVersion] = []
-        rolled_up: list[str] = []
+        common_prefixes: list[str] = []
         while True:
-            # One more than the page holds tells whether there are more.
-            missing = listing_query.limit + 1 - len(found) - len(rolled_up)
+            # One entry more than fits shows whether the page is truncated.
+            missing = listing_query.limit + 1 - len(found) - len(common_prefixes)
             for version in versions(start, end, missing):
-                if len(found) + len(rolled_up) == listing_query.limit:
-                    return ListingPage(found, rolled_up, is_truncated=True)
+                if len(found) + len(common_prefixes) == listing_query.limit:
+                    return ListingPage(found, common_prefixes, is_truncated=True)
                 common = listing_query.common_prefix(version.key)
                 if common:
-                    rolled_up.append(common)
+                    common_prefixes.append(common)
                     start = _successor(common.encode())
                     break
                 found.append(version)
             else:
-                return ListingPage(found, rolled_up, is_truncated=False)
+                return ListingPage(found, common_prefixes, is_truncated=False)
 
 
 def _successor(prefix: bytes) -> bytes:
-    """Return the first bytes after all that begin with a prefix: UTF-8 has no byte 255, so the last can grow."""
+    """Return the smallest bytes after all that start with `prefix`: UTF-8 has no byte 255 that could overflow."""
     return prefix[:-1] + bytes([prefix[-1] + 1])

@@ -28,14 +28,14 @@ from emulator.errors import ApiError
 
 @dataclass(frozen=True)
 class BucketConfiguration:
-    """A request that gave a bucket a part of its configuration, as moto understands it.
+    """The request that set one part of a bucket's configuration, to be replayed to moto.
 
     Parameters
     ----------
     target
         Path and query.
     headers, body
-        As they came.
+        As received.
     """
 
     target: str
@@ -44,12 +44,12 @@ class BucketConfiguration:
 
 
 class Buckets:
-    """The buckets that exist.
+    """The buckets and their configuration.
 
     Parameters
     ----------
     tables
-        Where they are kept.
+        Where they are stored.
     """
 
     def __init__(self, tables: Tables) -> None:
@@ -57,7 +57,7 @@ class Buckets:
         self._database = tables.database
 
     def create(self, name: str, region: str) -> None:
-        """Add a bucket; one that is there stays as it is."""
+        """Create a bucket; an existing bucket is not changed."""
         bucket = (name, region, time.time(), Versioning.OFF.value)
         self._database.execute("INSERT OR IGNORE INTO buckets VALUES (?, ?, ?, ?)", bucket)
 
@@ -67,7 +67,7 @@ class Buckets:
         return [Bucket(name, region, created, Versioning(state)) for name, region, created, state in rows]
 
     def exists(self, name: str) -> bool:
-        """Tell whether there is a bucket of that name."""
+        """Return whether a bucket exists."""
         return self._database.execute("SELECT 1 FROM buckets WHERE name = ?", (name,)).fetchone() is not None
 
     def get(self, name: str) -> Bucket:
@@ -85,11 +85,11 @@ class Buckets:
         return Bucket(name, row[0], row[1], Versioning(row[2]))
 
     def set_versioning(self, name: str, versioning: Versioning) -> None:
-        """Turn versioning on or suspend it."""
+        """Set a bucket's versioning."""
         self._database.execute("UPDATE buckets SET versioning = ? WHERE name = ?", (versioning.value, name))
 
     def check_empty(self, name: str) -> None:
-        """Make sure that a bucket may be deleted.
+        """Check that a bucket exists and is empty.
 
         Raises
         ------
@@ -103,7 +103,7 @@ class Buckets:
             raise ApiError("BucketNotEmpty", HTTPStatus.CONFLICT, message, {"BucketName": name})
 
     def delete(self, name: str) -> None:
-        """Remove an empty bucket with its uploads and its configuration."""
+        """Delete an empty bucket with its uploads and its configuration."""
         with self._tables.transaction() as released:
             parts = "SELECT body FROM parts JOIN uploads USING (upload_id) WHERE bucket = ?"
             released.extend(body_from_json(record).file_ranges for (record,) in self._database.execute(parts, (name,)))
@@ -114,17 +114,17 @@ class Buckets:
             self._database.execute("DELETE FROM buckets WHERE name = ?", (name,))
 
     def configurations(self) -> list[BucketConfiguration]:
-        """Return what all buckets were configured with; a bucket's creation comes before the rest of it."""
+        """Return the configuration requests of all buckets; a bucket's creation precedes its other requests."""
         rows = self._database.execute("SELECT target, headers, body FROM configurations ORDER BY bucket, target")
         return [BucketConfiguration(target, json.loads(headers), body) for target, headers, body in rows]
 
     def set_configuration(self, name: str, configuration: BucketConfiguration) -> None:
-        """Keep a part of a bucket's configuration in place of what it was before."""
+        """Store a configuration request; it replaces the one with the same target."""
         row = (name, configuration.target, json.dumps(dict(configuration.headers)), configuration.body)
         self._database.execute("INSERT OR REPLACE INTO configurations VALUES (?, ?, ?, ?)", row)
 
     def delete_configuration(self, name: str, target: str) -> None:
-        """Forget a part of a bucket's configuration."""
+        """Delete a configuration request."""
         self._database.execute("DELETE FROM configurations WHERE bucket = ? AND target = ?", (name, target))
 
 
@@ -134,14 +134,14 @@ _ALL_COLUMNS = f"{COLUMNS}, content"
 
 @dataclass(frozen=True)
 class DeleteResult:
-    """What a delete came to: the version that is gone or was made, if any, and whether that is a delete marker."""
+    """The version that was deleted or created, if any, and whether it is a delete marker."""
 
     version_id: str = ""
     is_marker: bool = False
 
 
 def version_of(row: tuple[Any, ...]) -> ObjectVersion:
-    """Return the version that a row of `COLUMNS` tells of, with its content if the row goes on with that."""
+    """Convert a row of `COLUMNS`, optionally followed by the content, to a version."""
     key, version_id, modified, body, metadata, part_sizes, upload_id, latest, *content = row
     return ObjectVersion(
         key=key.decode(),
@@ -161,9 +161,9 @@ class Objects:
     Parameters
     ----------
     tables
-        Where they are kept.
+        Where they are stored.
     buckets
-        The buckets they are in.
+        Their buckets.
     """
 
     def __init__(self, tables: Tables, buckets: Buckets) -> None:
@@ -172,7 +172,7 @@ class Objects:
         self._buckets = buckets
 
     def find(self, bucket: str, key: str, version_id: str = "") -> ObjectVersion | None:
-        """Return a version, or a delete marker, or None when there is none; without a version's id the latest.
+        """Return a version or delete marker, or None if there is none; without a version ID the latest.
 
         Raises
         ------
@@ -188,7 +188,7 @@ class Objects:
         return version_of(row)
 
     def get(self, bucket: str, key: str, version_id: str = "") -> ObjectVersion:
-        """Return a version or a delete marker, without a version's id the latest.
+        """Return a version or delete marker; without a version ID the latest.
 
         Raises
         ------
@@ -201,14 +201,14 @@ class Objects:
         return found
 
     def put(self, bucket: str, version: ObjectVersion) -> ObjectVersion:
-        """Make a version, or a delete marker, the latest of its key; return it as it is kept.
+        """Store a version or delete marker as the latest of its key; return it as stored.
 
         Parameters
         ----------
         bucket
             Its bucket.
         version
-            What to keep; its version's id and time are given to it here.
+            What to store; this method sets its version ID and time.
 
         Raises
         ------
@@ -246,7 +246,7 @@ class Objects:
             self._tables.bodies.retain(version.body.file_ranges)
 
     def delete(self, bucket: str, key: str, version_id: str = "") -> DeleteResult:
-        """Delete a version, or, without a version's id, the object as its bucket's versioning has it.
+        """Delete a version; without a version ID, delete the object according to its bucket's versioning.
 
         Raises
         ------
@@ -268,13 +268,13 @@ class Objects:
         return DeleteResult(version_id, is_marker=bool(version_id) and found.body is None)
 
     def set_tags(self, bucket: str, version: ObjectVersion, tags: Mapping[str, str]) -> None:
-        """Give a version other tags."""
+        """Replace the tags of a version."""
         metadata = metadata_to_json(replace(version.metadata, tags=tags))
         query = "UPDATE versions SET description = ? WHERE bucket = ? AND key = ? AND version_id = ?"
         self._database.execute(query, (metadata, bucket, version.key.encode(), version.version_id))
 
     def _remove(self, bucket: str, key: bytes, version_id: str) -> list[Any]:
-        """Delete a row; return its file_ranges, to be released."""
+        """Delete a row; return its file ranges, which the caller releases."""
         query = "DELETE FROM versions WHERE bucket = ? AND key = ? AND version_id = ? RETURNING body"
         rows = self._database.execute(query, (bucket, key, version_id)).fetchall()
         return [body_from_json(body).file_ranges for (body,) in rows if body is not None]

@@ -1,4 +1,4 @@
-"""The object store as a whole."""
+"""The object store: its parts, composed."""
 
 from emulator.aws.s3.core.listing import Listing
 from emulator.aws.s3.core.objects import Buckets, Objects
@@ -8,22 +8,22 @@ from emulator.aws.state import StateFolder
 
 
 class ObjectStore:
-    """Buckets, objects and uploads; every change is committed when its method returns.
+    """Buckets, objects and uploads. Every method commits its changes before it returns.
 
     Parameters
     ----------
     state
-        Where they are kept.
+        The folder that stores them.
 
     Attributes
     ----------
     buckets, objects, uploads, listing, bodies
-        Its parts.
+        The parts of the store.
 
     Raises
     ------
     StateError
-        When what the folder has does not fit together.
+        When the content of the folder is inconsistent.
     """
 
     def __init__(self, state: StateFolder) -> None:
@@ -35,6 +35,6 @@ class ObjectStore:
         self.listing = Listing(tables)
 
     def read(self, bucket: str, key: str) -> bytes | None:
-        """Return an object's whole content, or None when there is no such object: for small ones."""
+        """Return the whole content of an object, or None if it does not exist. Use it for small objects."""
         found = self.objects.find(bucket, key) if self.buckets.exists(bucket) else None
         return None if found is None or found.body is None else self.bodies.read(found.body)

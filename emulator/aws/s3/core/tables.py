@@ -11,12 +11,12 @@ from emulator.aws.s3.core.bodies import Body, BodyFolder, FileRange
 from emulator.aws.s3.core.checksums import Checksum, ChecksumAlgorithm, ChecksumType
 from emulator.aws.state import StateFolder
 
-# The version id of objects that were put while their bucket had no versioning.
+# The version ID of objects that were stored while their bucket had no versioning.
 NULL_VERSION = "null"
 
 
 class Versioning(Enum):
-    """Whether a bucket keeps what is overwritten and deleted; off until it is first asked for."""
+    """Whether a bucket keeps overwritten and deleted versions."""
 
     OFF = ""
     ENABLED = "Enabled"
@@ -43,14 +43,14 @@ class Bucket:
 
 @dataclass(frozen=True)
 class ObjectMetadata:
-    """What is said of an object besides its content.
+    """System and user metadata of an object, and its tags.
 
     Parameters
     ----------
     headers
-        Headers that come with the object, in lower case: its type, its user's metadata and so on.
+        Headers of the object, in lower case: content type, user metadata and so on.
     tags
-        Its tags.
+        Tags, by key.
     """
 
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -58,13 +58,13 @@ class ObjectMetadata:
 
     @property
     def storage_class(self) -> str:
-        """The storage class; nothing follows from it here."""
+        """The storage class; it has no effect here."""
         return self.headers.get("x-amz-storage-class", "STANDARD")
 
 
 @dataclass(frozen=True)
 class ObjectVersion:
-    """A version of an object, or the mark that it was deleted.
+    """A version of an object, or a delete marker.
 
     Parameters
     ----------
@@ -73,15 +73,15 @@ class ObjectVersion:
     modified
         Seconds since 1970.
     body
-        Its content; None for a delete marker.
+        The content; None for a delete marker.
     metadata
-        What is said of it.
+        Its metadata.
     part_sizes
-        Sizes of the parts of a multipart object, bytes.
+        Sizes of the parts if it is a multipart object, bytes.
     upload_id
-        The multipart upload it came from.
+        The multipart upload that created it.
     is_latest
-        Whether it is what the key stands for.
+        Whether it is the latest version of its key.
     """
 
     key: str
@@ -96,7 +96,7 @@ class ObjectVersion:
 
 @dataclass(frozen=True)
 class Upload:
-    """A multipart upload that has begun.
+    """A multipart upload in progress.
 
     Parameters
     ----------
@@ -105,9 +105,9 @@ class Upload:
     created
         Seconds since 1970.
     metadata
-        For the object.
+        The metadata of the future object.
     algorithm, kind
-        The checksum that the object will have, if one was asked for.
+        The checksum that the object will have, if one was requested.
     """
 
     upload_id: str
@@ -121,7 +121,7 @@ class Upload:
 
 @dataclass(frozen=True)
 class Part:
-    """A part of an upload: its number, its content, and when it came, in seconds since 1970."""
+    """A part of an upload: number, content, and time of its upload in seconds since 1970."""
 
     number: int
     body: Body
@@ -129,7 +129,7 @@ class Part:
 
 
 def body_to_json(body: Body) -> str:
-    """Return a body's record for the database."""
+    """Serialize a body, without its content."""
     checksum = body.checksum
     return json.dumps(
         {
@@ -142,7 +142,7 @@ def body_to_json(body: Body) -> str:
 
 
 def body_from_json(record: str, content: bytes = b"") -> Body:
-    """Return the body that a record of the database tells of, with the content that was kept beside it."""
+    """Deserialize a body; `content` is stored in a column of its own."""
     found = json.loads(record)
     checksum = None
     if found["checksum"]:
@@ -153,16 +153,16 @@ def body_from_json(record: str, content: bytes = b"") -> Body:
 
 
 def metadata_to_json(metadata: ObjectMetadata) -> str:
-    """Return a metadata's record for the database."""
+    """Serialize metadata."""
     return json.dumps(asdict(metadata))
 
 
 def metadata_from_json(record: str) -> ObjectMetadata:
-    """Return the metadata that a record of the database tells of."""
+    """Deserialize metadata."""
     return ObjectMetadata(**json.loads(record))
 
 
-# Keys are kept as UTF-8: S3 lists in the order of its bytes. A larger number is a later version.
+# Keys are stored as UTF-8: S3 orders listings by its bytes. A larger number is a later version.
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS buckets (
     name TEXT PRIMARY KEY, region TEXT NOT NULL, created REAL NOT NULL, versioning TEXT NOT NULL
@@ -191,12 +191,12 @@ CREATE TABLE IF NOT EXISTS configurations (
 
 
 class Tables:
-    """The database and the bodies that its records refer to.
+    """The database and the body files that its records refer to.
 
     Parameters
     ----------
     state
-        Where both are kept.
+        The folder that stores both.
 
     Attributes
     ----------
@@ -208,7 +208,7 @@ class Tables:
     Raises
     ------
     StateError
-        When what the folder has does not fit together.
+        When the content of the folder is inconsistent.
     """
 
     def __init__(self, state: StateFolder) -> None:
@@ -224,11 +224,11 @@ class Tables:
 
     @contextmanager
     def transaction(self) -> Iterator[list[tuple[FileRange, ...]]]:
-        """Commit all that happens within, or nothing; what is put into the list is released after the commit."""
+        """Run the block as one transaction; after the commit, release the file ranges appended to the list."""
         released: list[tuple[FileRange, ...]] = []
         with self._state.transaction():
             yield released
-        # Only now: until the commit, a kill must find the old files.
+        # Only after the commit: if the process is killed before it, the old files must exist.
         for file_ranges in released:
             self.bodies.release(file_ranges)
 
@@ -241,5 +241,5 @@ class Tables:
             file_ranges = body_from_json(record).file_ranges
             for file_range in file_ranges:
                 if sizes.get(file_range.file, -1) < file_range.start + file_range.size:
-                    raise state.damaged(f"the body file {file_range.file} is missing or too short")
+                    raise state.damaged(f"body file {file_range.file} is missing or too short")
             self.bodies.retain(file_ranges)

@@ -1,4 +1,4 @@
-"""Multipart uploads: parts that come one by one and become one object.
+"""Multipart uploads: parts that are uploaded separately and combined into one object.
 
 Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/mpuoverview.html
 """
@@ -27,7 +27,7 @@ from emulator.aws.s3.core.tables import (
     metadata_to_json,
 )
 
-# All parts but the last.
+# Except for the last part.
 MIN_PART_BYTES = 5 * MIB
 PART_NUMBERS = range(1, 10_001)
 _COLUMNS = "upload_id, bucket, key, created, description, algorithm, kind"
@@ -35,7 +35,7 @@ _COLUMNS = "upload_id, bucket, key, created, description, algorithm, kind"
 
 @dataclass(frozen=True)
 class ListedPart:
-    """A part that CompleteMultipartUpload names, with the checksum that it says the part has."""
+    """A part that CompleteMultipartUpload lists, with its ETag and optional checksum."""
 
     number: int
     etag: str
@@ -43,14 +43,14 @@ class ListedPart:
 
 
 class Uploads:
-    """The uploads that have begun.
+    """The multipart uploads in progress.
 
     Parameters
     ----------
     tables
-        Where they are kept.
+        Where they are stored.
     objects
-        What they become.
+        Where completed objects are stored.
     """
 
     def __init__(self, tables: Tables, objects: Objects) -> None:
@@ -66,7 +66,7 @@ class Uploads:
         algorithm: ChecksumAlgorithm | None,
         kind: ChecksumType,
     ) -> Upload:
-        """Begin an upload into a bucket that exists."""
+        """Start an upload into an existing bucket."""
         upload = Upload(uuid.uuid4().hex, bucket, key, time.time(), metadata, algorithm, kind)
         row = (
             upload.upload_id,
@@ -95,13 +95,13 @@ class Uploads:
         return _upload_of(row)
 
     def all(self, bucket: str, prefix: str) -> list[Upload]:
-        """Return a bucket's uploads whose keys begin with a prefix, by key and time."""
+        """Return a bucket's uploads whose keys start with `prefix`, ordered by key and time."""
         query = f"SELECT {_COLUMNS} FROM uploads WHERE bucket = ? ORDER BY key, created"  # noqa: S608 - constants
         uploads = [_upload_of(row) for row in self._database.execute(query, (bucket,))]
         return [upload for upload in uploads if upload.key.startswith(prefix)]
 
     def put_part(self, upload: Upload, number: int, body: Body) -> Part:
-        """Keep a part, in place of the one that had its number; its body must lie in files."""
+        """Store a part, replacing one with the same number; its body must be in files."""
         part = Part(number, body, time.time())
         with self._tables.transaction() as released:
             old = "DELETE FROM parts WHERE upload_id = ? AND number = ? RETURNING body"
@@ -113,20 +113,20 @@ class Uploads:
         return part
 
     def parts(self, upload: Upload) -> list[Part]:
-        """Return an upload's parts, by number."""
+        """Return an upload's parts, ordered by number."""
         query = "SELECT number, body, modified FROM parts WHERE upload_id = ? ORDER BY number"
         rows = self._database.execute(query, (upload.upload_id,))
         return [Part(number, body_from_json(body), modified) for number, body, modified in rows]
 
     def complete(self, upload: Upload, listed: Sequence[ListedPart]) -> ObjectVersion:
-        """Make the object out of the parts named; the others are dropped.
+        """Create the object from the listed parts and delete the other parts.
 
         No byte is copied: the object shares its parts' files.
 
         Raises
         ------
         ApiError
-            InvalidPart, InvalidPartOrder or EntityTooSmall; the upload goes on then.
+            InvalidPart, InvalidPartOrder or EntityTooSmall; the upload stays in progress.
         """
         chosen = self._validated_parts(upload, listed)
         etags = b"".join(bytes.fromhex(part.body.etag) for part in chosen)
@@ -143,12 +143,12 @@ class Uploads:
         sizes = tuple(part.body.size for part in chosen)
         version = ObjectVersion(upload.key, "", 0, body, upload.metadata, sizes, upload.upload_id)
         kept = self._objects.put(upload.bucket, version)
-        # A kill in between leaves the object and the upload, as if the answer to the caller had been lost.
+        # If the process is killed in between, object and upload both exist, as if the response had been lost.
         self.abort(upload)
         return kept
 
     def abort(self, upload: Upload) -> None:
-        """Drop an upload and its parts."""
+        """Delete an upload and its parts."""
         with self._tables.transaction() as released:
             released.extend(part.body.file_ranges for part in self.parts(upload))
             self._database.execute("DELETE FROM parts WHERE upload_id = ?", (upload.upload_id,))
@@ -168,7 +168,7 @@ class Uploads:
             if found is None or found.body.etag != part.etag.strip('"') or checksum_differs:
                 message = (
                     f"One or more of the specified parts could not be found: part {part.number} was not uploaded, or "
-                    "has another ETag or checksum than the one given."
+                    "has a different ETag or checksum."
                 )
                 raise bad_request("InvalidPart", message)
         chosen = [kept[number] for number in numbers]

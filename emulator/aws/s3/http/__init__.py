@@ -1,1 +1,1 @@
-"""S3's REST API on the object store."""
+"""S3's REST API: the HTTP front end of the object store."""

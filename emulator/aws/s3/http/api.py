@@ -1,4 +1,4 @@
-"""S3's REST API: requests told apart by method, address and query, refusals put into S3's XML.
+"""S3's REST API: dispatch by method, address and query, and errors as S3's XML.
 
 Shapes: https://docs.aws.amazon.com/AmazonS3/latest/API/API_Operations_Amazon_Simple_Storage_Service.html
 """
@@ -22,14 +22,14 @@ from emulator.aws.s3.http.requests import S3Request, is_s3, s3_request
 from emulator.aws.s3.http.uploads import UploadApi
 from emulator.errors import ApiError
 
-# Hashing keeps a core busy each; more threads than that wait for the disk.
+# A thread that hashes keeps a core busy; further threads would wait for the disk.
 _THREADS = 4
 _Operation = Callable[[S3Request], Awaitable[web.StreamResponse]]
 # The query parameters that a request must have for an operation, and the operation.
 _Route = tuple[AbstractSet[str], _Operation]
 _COPY_SOURCE = "x-amz-copy-source"
 _NOT_EMULATED = ("legal-hold", "retention", "torrent", "restore", "select", "renameObject")
-# What a bucket can be configured with besides versioning: moto's to answer.
+# The configuration of a bucket besides versioning: moto handles these requests.
 _CONFIGURATIONS = frozenset(
     [
         "abac",
@@ -67,12 +67,12 @@ class S3Api:
     store
         Buckets and objects.
     moto
-        Answers for the buckets' configuration.
+        Handles requests about the buckets' configuration.
 
     Attributes
     ----------
     requests
-        How many requests there have been, by HTTP method.
+        Number of requests so far, by HTTP method.
     """
 
     def __init__(self, store: ObjectStore, moto: Callable[[web.BaseRequest], Awaitable[web.Response]]) -> None:
@@ -121,11 +121,11 @@ class S3Api:
         self._configure = buckets.configure
 
     def is_s3(self, http: web.BaseRequest) -> bool:
-        """Tell whether a request is for S3."""
+        """Return whether a request is for S3."""
         return is_s3(http, self._store.buckets.exists)
 
     async def handle(self, http: web.BaseRequest) -> web.StreamResponse:
-        """Answer a request to S3."""
+        """Respond to a request to S3."""
         self.requests[http.method] += 1
         try:
             request = s3_request(http)
@@ -133,11 +133,11 @@ class S3Api:
         except ApiError as error:
             return _error_response(http, error)
         except aiohttp.ClientPayloadError as error:
-            raise ConnectionResetError("the client went away before its request's end") from error
+            raise ConnectionResetError("the client closed the connection before the end of its request") from error
         return response
 
     def close(self) -> None:
-        """End the threads."""
+        """Stop the threads."""
         self._threads.shutdown(cancel_futures=True)
 
     def _operation(self, request: S3Request) -> _Operation:

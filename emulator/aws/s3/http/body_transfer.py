@@ -29,26 +29,26 @@ _TRAILERS = 32
 
 
 class PlainDecoder:
-    """A body without any encoding."""
+    """Decoder for a body without encoding."""
 
     def __init__(self) -> None:
         self.trailers: dict[str, str] = {}
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Return the content that has come."""
+        """Return the decoded content of `data`."""
         return [data]
 
     def finish(self) -> None:
-        """Take note that the body has ended: it may end anywhere."""
+        """Check that the body is complete: any end is valid."""
 
 
 class ChunkedDecoder:
-    """An aws-chunked body.
+    """Decoder for an aws-chunked body.
 
     Attributes
     ----------
     trailers
-        What came behind the content, names in lower case.
+        The trailers after the content, names in lower case.
     """
 
     def __init__(self) -> None:
@@ -61,12 +61,12 @@ class ChunkedDecoder:
         self._lines_left = _TRAILERS
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Return the content that has come.
+        """Return the decoded content of `data`.
 
         Raises
         ------
         ApiError
-            When the encoding is broken.
+            When the encoding is invalid.
         """
         pieces = []
         position = 0
@@ -82,7 +82,7 @@ class ChunkedDecoder:
             end = data.find(b"\n", position)
             self._line += data[position : end if end >= 0 else None]
             if len(self._line) > _LINE_BYTES:
-                raise _invalid_encoding(f"a line of more than {_LINE_BYTES} bytes")
+                raise _invalid_encoding(f"expected a line of at most {_LINE_BYTES} bytes")
             if end < 0:
                 break
             position = end + 1
@@ -91,12 +91,12 @@ class ChunkedDecoder:
         return pieces
 
     def finish(self) -> None:
-        """Take note that the body has ended.
+        """Check that the body is complete.
 
         Raises
         ------
         ApiError
-            When its last chunk has not come.
+            IncompleteBody when the last chunk is missing.
         """
         if not (self._ended or self._in_trailers):
             raise bad_request("IncompleteBody", "The request body terminated unexpectedly: its last chunk is missing")
@@ -109,7 +109,7 @@ class ChunkedDecoder:
             name, colon, value = line.decode("latin-1").partition(":")
             self._lines_left -= 1
             if not colon or self._lines_left < 0:
-                raise _invalid_encoding(f"{line[:80]!r} is no trailer, or one too many")
+                raise _invalid_encoding(f"expected at most {_TRAILERS} trailers name:value, got {line[:80]!r}")
             self.trailers[name.strip().lower()] = value.strip()
         elif line:
             try:
@@ -117,21 +117,21 @@ class ChunkedDecoder:
             except ValueError:
                 raise _invalid_encoding(f"expected a chunk's size in hex, got {line[:80]!r}") from None
             if self._left < 0:
-                raise _invalid_encoding(f"a chunk of {self._left} bytes")
+                raise _invalid_encoding(f"expected a chunk's size from 0, got {self._left}")
             self._in_data, self._in_trailers = self._left > 0, self._left == 0
 
 
 def _invalid_encoding(what: str) -> Exception:
-    return bad_request("InvalidRequest", f"the body is not in the aws-chunked encoding: {what}")
+    return bad_request("InvalidRequest", f"invalid aws-chunked encoding: {what}")
 
 
 # A single PUT or part: https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
 _BODY_BYTES = 5 * 1024 * MIB
 _DOCUMENT_BYTES = 4 * MIB
-# Handing a batch to a thread costs 0.1 ms, what it takes to hash 64 KiB.
+# Passing a batch to a thread takes 0.1 ms, as long as hashing 64 KiB.
 _BATCH_BYTES = MIB
 _INLINE_BYTES = 128 * 1024
-# AWS, too, gives a client up that stops sending.
+# AWS, too, times out when a client stops sending.
 _STALLED_S = 60.0
 
 
@@ -144,9 +144,9 @@ class BodyTransfer:
     Parameters
     ----------
     bodies
-        Where they lie.
+        The body files.
     threads
-        Where large ones are hashed and written.
+        Threads that hash and write large bodies.
     """
 
     def __init__(self, bodies: BodyFolder, threads: ThreadPoolExecutor) -> None:
@@ -157,21 +157,21 @@ class BodyTransfer:
     async def receive(
         self, request: S3Request, wanted: ChecksumAlgorithm | None = None, small_bytes: int = SMALL_BYTES
     ) -> AsyncIterator[Body]:
-        """Receive a request's body; within, it is there for an object to take hold of.
+        """Receive, verify and store a request's body; the block holds a reference to its file.
 
         Parameters
         ----------
         request
             The request.
         wanted
-            The checksum to compute if the request has none; it may have no other.
+            The checksum to compute if the request has none; a request with another one is an error.
         small_bytes
-            The largest body that gets no file.
+            Bodies up to this size have no file.
 
         Raises
         ------
         ApiError
-            When it is not what its length, its Content-MD5 or its checksum say, or is too large.
+            When length, Content-MD5 or checksum do not match, or the body is too large.
         """
         sent = _checksum_algorithm(request)
         if sent and wanted and sent is not wanted:
@@ -194,7 +194,7 @@ class BodyTransfer:
             yield body
 
     async def copy_by_reference(self, source: Body, algorithm: ChecksumAlgorithm | None) -> Body:
-        """Return a stretch of a body as a body of its own; files are read, not copied."""
+        """Return a new body that shares the files of `source`; they are read for the checksums, not copied."""
         loop = asyncio.get_running_loop()
         algorithms = [algorithm] if algorithm else []
         if source.content:
@@ -208,7 +208,7 @@ class BodyTransfer:
         return Body(source.size, digests.md5().hex(), source.file_ranges, checksum=checksum)
 
     async def read_document(self, request: S3Request) -> bytes:
-        """Receive a small body as a whole.
+        """Receive a small body, such as an XML document, as a whole.
 
         Raises
         ------
@@ -223,7 +223,9 @@ class BodyTransfer:
             for piece in decoder.feed(chunk):
                 body += piece
             if len(body) > _DOCUMENT_BYTES:
-                raise bad_request("MaxMessageLengthExceeded", f"Your request was too big: more than {_DOCUMENT_BYTES}")
+                raise bad_request(
+                    "MaxMessageLengthExceeded", f"Your request was too big: more than {_DOCUMENT_BYTES} bytes"
+                )
         decoder.finish()
         digests.update(body)
         _verify(request, decoder.trailers, digests, digests.checksum(algorithm) if algorithm else None)
@@ -232,7 +234,7 @@ class BodyTransfer:
     async def send(
         self, request: web.BaseRequest, status: HTTPStatus, headers: Mapping[str, str], body: Body
     ) -> web.StreamResponse:
-        """Answer with a body."""
+        """Respond with a body; large ones are sent by sendfile."""
         if body.size <= _INLINE_BYTES:
             return web.Response(status=status, headers=headers, body=self._bodies.read(body))
         response = web.StreamResponse(status=status, headers=headers)
@@ -242,15 +244,15 @@ class BodyTransfer:
             for file_range in body.file_ranges:
                 transport = request.transport
                 if transport is None:
-                    raise ConnectionResetError("the client has gone")
-                # A local file that exists: opening it is no wait.
+                    raise ConnectionResetError("the client closed the connection")
+                # Opening an existing local file does not block noticeably.
                 with FileIO(self._bodies.path(file_range.file)) as opened:
                     await asyncio.get_running_loop().sendfile(transport, opened, file_range.start, file_range.size)
             await response.write_eof()
         return response
 
     async def _write_body(self, request: S3Request, writer: BodyWriter) -> Mapping[str, str]:
-        """Write a body as it comes; return its trailers."""
+        """Decode and write a body while it is received; return its trailers."""
         loop = asyncio.get_running_loop()
         decoder = _decoder(request)
         writing: asyncio.Future[None] | None = None
@@ -284,11 +286,11 @@ class BodyTransfer:
             raise bad_request("RequestTimeout", message) from None
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                message = "no space is left on the disk of the emulator's state; delete objects or use another disk"
+                message = "no space left on the disk of the emulator's state; delete objects or use another disk"
                 raise ApiError("InternalError", HTTPStatus.INSUFFICIENT_STORAGE, message) from error
             raise
         finally:
-            # The file must not be closed under a thread that writes to it.
+            # The caller may close the file only when no thread writes to it.
             if writing is not None and not writing.done():
                 await asyncio.wait([writing])
         return decoder.trailers
@@ -302,7 +304,7 @@ def _decoder(request: S3Request) -> PlainDecoder | ChunkedDecoder:
 
 
 def _checksum_algorithm(request: S3Request) -> ChecksumAlgorithm | None:
-    """Return the algorithm of the checksum that a request has as a header, or announces as a trailer or by name."""
+    """Return the checksum algorithm of a request's checksum header, or else of its trailer or algorithm header."""
     for header, algorithm in _ALGORITHMS.items():
         if request.header(header):
             return algorithm
@@ -315,10 +317,10 @@ def _checksum_algorithm(request: S3Request) -> ChecksumAlgorithm | None:
 
 
 def _verify(request: S3Request, trailers: Mapping[str, str], digests: Digests, checksum: Checksum | None) -> None:
-    """Make sure that a body is what its request says it is."""
+    """Check a body against its announced length, Content-MD5 and checksum."""
     length = request.header("x-amz-decoded-content-length")
     if length and whole_number(length) != digests.size:
-        message = f"You did not provide the number of bytes specified: {length:.80} were announced, {digests.size} came"
+        message = f"You did not provide the number of bytes specified: expected {length:.80}, got {digests.size}"
         raise bad_request("IncompleteBody", message)
     if md5 := request.header("Content-MD5"):
         try:

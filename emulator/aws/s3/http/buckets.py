@@ -34,9 +34,9 @@ class BucketApi:
     store
         The buckets.
     transfer
-        Reads documents.
+        Receives documents.
     moto
-        Answers what is not answered here.
+        Handles configuration requests.
     """
 
     def __init__(self, store: ObjectStore, transfer: BodyTransfer, moto: _Moto) -> None:
@@ -76,12 +76,15 @@ class BucketApi:
         self._buckets.get(request.bucket)
         status = content.get("Status")
         if status not in (Versioning.ENABLED.value, Versioning.SUSPENDED.value):
-            raise bad_request("MalformedXML", f"The XML you provided did not validate: Status is {status!r}")
+            raise bad_request(
+                "MalformedXML",
+                f"The XML you provided did not validate: Status must be Enabled or Suspended, got {status!r}",
+            )
         self._buckets.set_versioning(request.bucket, Versioning(status))
         return web.Response()
 
     async def configure(self, request: S3Request) -> web.StreamResponse:
-        """Pass a request about a bucket's configuration to moto; keep what changed."""
+        """Pass a request about a bucket's configuration to moto; store it for the next start."""
         response = await self._moto(request.http)
         if response.status < HTTPStatus.BAD_REQUEST:
             await self._store_configuration(request)
@@ -91,7 +94,7 @@ class BucketApi:
         http = request.http
         if http.method == "PUT":
             headers = {name: value for name, value in http.headers.items() if _KEPT_HEADERS.fullmatch(name)}
-            # Moto takes the region from the signature's scope; the signature itself is not kept.
+            # Moto reads the region from the signature's scope; the signature itself is not stored.
             headers["Authorization"] = f"AWS4-HMAC-SHA256 Credential=local/20000101/{request.region}/s3/aws4_request"
             self._buckets.set_configuration(
                 request.bucket, BucketConfiguration(http.raw_path, headers, await http.read())
@@ -106,7 +109,7 @@ class ListingApi:
     Parameters
     ----------
     store
-        What to list.
+        The object store.
     """
 
     def __init__(self, store: ObjectStore) -> None:
@@ -234,7 +237,7 @@ def _limit(request: S3Request, name: str, most: int) -> int:
 
 
 def _key_encoder(request: S3Request) -> Callable[[str], str]:
-    """Return how keys are written: XML has no place for some characters, so clients may ask for URL encoding."""
+    """Return the encoder for keys: XML cannot represent some characters, so clients may request URL encoding."""
     if request.query.get("encoding-type") == "url":
         return lambda key: urllib.parse.quote(key, safe="/-_.~*")
     return lambda key: key

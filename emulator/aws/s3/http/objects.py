@@ -28,7 +28,7 @@ from emulator.errors import ApiError
 
 
 def write_headers(version: ObjectVersion, body: Body) -> dict[str, str]:
-    """Return the headers of the answer to a write."""
+    """Return the headers of the response to a write."""
     encryption = {
         name: value
         for name, value in version.metadata.headers.items()
@@ -38,12 +38,12 @@ def write_headers(version: ObjectVersion, body: Body) -> dict[str, str]:
 
 
 def version_header(version: ObjectVersion) -> dict[str, str]:
-    """Return the header with the version's id; objects from before versioning have none."""
+    """Return the version ID header; versions stored without versioning have none."""
     return {} if version.version_id == NULL_VERSION else {"x-amz-version-id": version.version_id}
 
 
 def read_headers(version: ObjectVersion, body: Body, *, with_checksum: bool) -> dict[str, str]:
-    """Return the headers of the answer to a read of the whole object, but for its length."""
+    """Return the headers of the response to a read of the whole object, except for its length."""
     tags = {"x-amz-tagging-count": str(len(version.metadata.tags))} if version.metadata.tags else {}
     kept = {name: value for name, value in version.metadata.headers.items() if value != "STANDARD"}
     return {
@@ -58,12 +58,12 @@ def read_headers(version: ObjectVersion, body: Body, *, with_checksum: bool) -> 
 
 
 def http_date(seconds: float) -> str:
-    """Return a time as headers have it."""
+    """Format a time for an HTTP header."""
     return formatdate(seconds, usegmt=True)
 
 
 def delete_marker_headers(version: ObjectVersion) -> dict[str, str]:
-    """Return the headers of the answer to a read that found a delete marker."""
+    """Return the headers of the response to a read of a delete marker."""
     return {"x-amz-delete-marker": "true", "x-amz-version-id": version.version_id}
 
 
@@ -73,9 +73,9 @@ class ObjectApi:
     Parameters
     ----------
     store
-        The objects.
+        The object store.
     transfer
-        Moves their bodies.
+        Receives and sends bodies.
     """
 
     def __init__(self, store: ObjectStore, transfer: BodyTransfer) -> None:
@@ -86,7 +86,7 @@ class ObjectApi:
     async def put(self, request: S3Request) -> web.StreamResponse:
         """PutObject."""
         metadata = object_metadata(request)
-        # What is refused anyway is refused before its body is taken.
+        # Check before receiving the body, and again after: the object may have changed meanwhile.
         self._check_write(request)
         async with self._transfer.receive(request) as body:
             self._check_write(request)
@@ -131,9 +131,11 @@ class ObjectApi:
         self._store.buckets.get(request.bucket)
         named = xml.elements(content, "Object")
         if not 0 < len(named) <= 1000:
-            raise bad_request("MalformedXML", f"The XML you provided did not validate: {len(named)} objects, 1 to 1000")
+            raise bad_request(
+                "MalformedXML", f"The XML you provided did not validate: expected 1 to 1000 objects, got {len(named)}"
+            )
         answer = []
-        # All is read before the first is deleted.
+        # Validate the whole document before the first delete.
         for key, version_id in [(xml.text(one, "Key", required=True), xml.text(one, "VersionId")) for one in named]:
             deleted = self._objects.delete(request.bucket, key, version_id)
             answer.append(
@@ -148,13 +150,13 @@ class ObjectApi:
         return xml.response("DeleteResult", {"Deleted": [] if quiet else answer})
 
     async def copy(self, request: S3Request) -> web.StreamResponse:
-        """CopyObject; the copy shares the source's files."""
+        """CopyObject. The copy shares the source's files."""
         source, body = self.copy_source(request)
         described = self._copied_metadata(request, source)
         self._check_write(request)
         algorithm = request.header("x-amz-checksum-algorithm").upper()
         if algorithm and (body.checksum is None or body.checksum.algorithm.value != algorithm):
-            raise not_implemented("a copy with another checksum than its source's")
+            raise not_implemented("S3: a copy with a checksum other than its source's")
         copied = ObjectVersion(request.key, "", 0, body, described, source.part_sizes)
         version = self._objects.put(request.bucket, copied)
         result = {
@@ -168,12 +170,12 @@ class ObjectApi:
         return xml.response("CopyObjectResult", result, headers)
 
     def copy_source(self, request: S3Request) -> tuple[ObjectVersion, Body]:
-        """Return what a request copies from.
+        """Return the source of a copy.
 
         Raises
         ------
         ApiError
-            When it is not there, or a condition on it does not hold.
+            When the source does not exist, or a condition on it does not hold.
         """
         named, _, query = request.header("x-amz-copy-source").partition("?")
         bucket, _, key = urllib.parse.unquote(named).removeprefix("/").partition("/")
@@ -231,7 +233,7 @@ class ObjectApi:
         return web.Response(status=HTTPStatus.NO_CONTENT, headers=version_header(version))
 
     async def get_acl(self, request: S3Request) -> web.StreamResponse:
-        """GetObjectAcl: the owner may do everything."""
+        """GetObjectAcl: the owner has full control."""
         self._existing_version(request)
         return web.Response(body=xml.access_control(), content_type="application/xml")
 
@@ -260,7 +262,7 @@ class ObjectApi:
             check_write(request.http.headers, request.key, self._objects.find(request.bucket, request.key))
 
     def _existing_version(self, request: S3Request) -> tuple[ObjectVersion, Body]:
-        """Return the version that a request is about, which must not be a delete marker."""
+        """Return the requested version; raise if it does not exist or is a delete marker."""
         version_id = request.query.get("versionId", "")
         version = self._objects.get(request.bucket, request.key, version_id)
         if version.body is None:
@@ -274,14 +276,14 @@ class ObjectApi:
 
 
 def _requested_range(request: S3Request, version: ObjectVersion, body: Body) -> tuple[ByteRange | None, dict[str, str]]:
-    """Return the stretch that a read asks for, None for the whole, and what is to be said of its parts."""
+    """Return the requested range, None for the whole object, and the header with the number of parts."""
     number = request.query.get("partNumber", "")
     if not number:
         return requested_range(request.header("range"), body.size), {}
     sizes = version.part_sizes or (body.size,)
     part = whole_number(number) or 0
     if not 1 <= part <= len(sizes):
-        message = f"The requested partnumber is not satisfiable: {number:.80} of {len(sizes)}"
+        message = f"The requested partnumber is not satisfiable: expected 1 to {len(sizes)}, got {number:.80}"
         raise ApiError("InvalidPartNumber", HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, message)
     before = sum(sizes[: part - 1])
     count = {"x-amz-mp-parts-count": str(len(sizes))} if version.part_sizes else {}
@@ -289,7 +291,7 @@ def _requested_range(request: S3Request, version: ObjectVersion, body: Body) -> 
 
 
 def checksum_headers(body: Body) -> dict[str, str]:
-    """Return the headers that show a body's checksum."""
+    """Return the headers with a body's checksum."""
     if body.checksum is None:
         return {}
     return {body.checksum.algorithm.header: body.checksum.value, "x-amz-checksum-type": body.checksum.kind.value}

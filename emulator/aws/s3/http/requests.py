@@ -40,7 +40,7 @@ _KEPT = (
     "x-amz-storage-class",
     "x-amz-website-redirect-location",
 )
-# RFC 9110, section 5.5, without what is no UTF-8.
+# RFC 9110, section 5.5, and valid UTF-8.
 _HEADER_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]*")
 _USER_METADATA = "x-amz-meta-"
 _USER_METADATA_BYTES = 2048
@@ -61,7 +61,7 @@ _KEY_BYTES = 1024
 # bucket.s3.us-east-1.amazonaws.com, bucket.s3.localhost, bucket.localhost
 _BUCKET_HOST = re.compile(r"(?P<bucket>[a-z0-9][a-z0-9.-]+?)\.(?:s3(?:[.-].*)?|localhost)")
 _SCOPE = re.compile(r"Credential=[^/]+/\d+/(?P<region>[^/]+)/(?P<service>[^/]+)/")
-# S3 Control has S3's scope and a path of its own.
+# S3 Control is signed for S3, but has a path of its own.
 _CONTROL = "/v20180820/"
 
 
@@ -72,9 +72,9 @@ class S3Request:
     Parameters
     ----------
     http
-        As it came.
+        The HTTP request.
     bucket, key
-        What it is about; empty when it is about none.
+        The bucket and key it addresses; empty if none.
     query
         The query's parameters.
     """
@@ -86,25 +86,25 @@ class S3Request:
 
     @property
     def region(self) -> str:
-        """The region that the request was signed for."""
+        """The region of the request's signature."""
         scope = _SCOPE.search(self.http.headers.get("Authorization", ""))
         return scope["region"] if scope else REGION
 
     def header(self, name: str) -> str:
-        """Return a header, which a presigned URL may have among its parameters, or an empty text."""
+        """Return a header, or an empty string; a presigned URL may pass it as a query parameter."""
         value = self.http.headers.get(name)
         return self.query.get(name, "") if value is None and name.startswith("x-amz-") else value or ""
 
 
 def is_s3(http: web.BaseRequest, bucket_exists: Callable[[str], bool]) -> bool:
-    """Tell whether a request is S3's: signed for it, presigned, or unsigned to a bucket that exists.
+    """Return whether a request is for S3: signed for it, presigned, or unsigned to an existing bucket.
 
     Parameters
     ----------
     http
         The request.
     bucket_exists
-        Tells whether there is a bucket of a name.
+        Returns whether a bucket exists.
     """
     authorization = http.headers.get("Authorization", "")
     if http.raw_path.startswith(_CONTROL):
@@ -123,12 +123,12 @@ def is_s3(http: web.BaseRequest, bucket_exists: Callable[[str], bool]) -> bool:
 
 
 def s3_request(http: web.BaseRequest) -> S3Request:
-    """Take a request's address apart.
+    """Parse the address of a request.
 
     Raises
     ------
     ApiError
-        When the key is none that S3 would take.
+        When the key is not UTF-8 or too long.
     """
     path, _, query = http.raw_path.partition("?")
     bucket = _bucket_of_host(http.host)
@@ -141,7 +141,9 @@ def s3_request(http: web.BaseRequest) -> S3Request:
     except ValueError:
         raise bad_request("InvalidURI", "Couldn't parse the specified URI: it is not UTF-8") from None
     if len(key.encode()) > _KEY_BYTES:
-        raise bad_request("KeyTooLongError", f"Your key is too long: {len(key.encode())} bytes of {_KEY_BYTES}")
+        raise bad_request(
+            "KeyTooLongError", f"Your key is too long: expected at most {_KEY_BYTES} bytes, got {len(key.encode())}"
+        )
     return S3Request(http, urllib.parse.unquote(bucket), key, parameters)
 
 
@@ -150,13 +152,13 @@ def _bucket_of_host(host: str) -> str:
     return match["bucket"] if match else ""
 
 
-# No object has so many bytes that it would take more digits.
+# No object is so large that an offset has more digits.
 _RANGE = re.compile(r"bytes=(?P<first>[0-9]{0,18})-(?P<last>[0-9]{0,18})")
 
 
 @dataclass(frozen=True)
 class ByteRange:
-    """A stretch of an object: its first byte, and how many."""
+    """A range of bytes: offset and length."""
 
     start: int
     size: int
@@ -167,12 +169,12 @@ class ByteRange:
 
 
 def object_metadata(request: S3Request) -> ObjectMetadata:
-    """Return what a request says of the object it writes.
+    """Return the metadata and tags that a request gives an object.
 
     Raises
     ------
     ApiError
-        When AWS would refuse it, or when it asks for a lock.
+        When AWS would reject it, or when it requests an object lock.
     """
     headers = {name: value for name in _KEPT if (value := request.header(name))}
     headers.setdefault("content-type", "binary/octet-stream")
@@ -185,7 +187,7 @@ def object_metadata(request: S3Request) -> ObjectMetadata:
         raise bad_request("InvalidArgument", "User metadata must be text in UTF-8, without control characters")
     size = sum(len(name) - len(_USER_METADATA) + len(value.encode()) for name, value in metadata.items())
     if size > _USER_METADATA_BYTES:
-        message = f"Your metadata headers exceed the maximum allowed metadata size: {size} of {_USER_METADATA_BYTES}"
+        message = f"Your metadata headers exceed the maximum allowed metadata size: {size} > {_USER_METADATA_BYTES}"
         raise bad_request("MetadataTooLarge", message)
     if headers.get("x-amz-storage-class", "STANDARD") not in _STORAGE_CLASSES:
         raise bad_request("InvalidStorageClass", "The storage class you specified is not valid")
@@ -195,7 +197,7 @@ def object_metadata(request: S3Request) -> ObjectMetadata:
 
 
 def tags_of_header(header: str) -> dict[str, str]:
-    """Return the tags that an x-amz-tagging header names.
+    """Parse an x-amz-tagging header.
 
     Raises
     ------
@@ -206,12 +208,12 @@ def tags_of_header(header: str) -> dict[str, str]:
 
 
 def validated_tags(pairs: list[tuple[str, str]]) -> dict[str, str]:
-    """Return tags as a mapping.
+    """Validate tags; return them as a mapping.
 
     Raises
     ------
     ApiError
-        InvalidTag when there are too many, or one is too long or there twice.
+        BadRequest when there are too many, InvalidTag when one is too long or duplicate.
     """
     if len(pairs) > _TAGS:
         raise bad_request("BadRequest", f"Object tags cannot be greater than {_TAGS}")
@@ -227,31 +229,31 @@ def validated_tags(pairs: list[tuple[str, str]]) -> dict[str, str]:
 
 
 def override_headers(query: Mapping[str, str]) -> dict[str, str]:
-    """Return the headers that a reader asked to get other values.
+    """Return the response headers that a read request overrides.
 
     Raises
     ------
     ApiError
-        InvalidArgument when a value would be no header's, but end it.
+        InvalidArgument when a value is not valid in a header.
     """
     asked = {name: query[f"response-{name}"] for name in _OVERRIDES if f"response-{name}" in query}
     for name, value in asked.items():
         if not _HEADER_VALUE.fullmatch(value):
-            raise bad_request("InvalidArgument", f"response-{name}: expected a header's value, got {value!r:.80}")
+            raise bad_request("InvalidArgument", f"response-{name}: expected a header value, got {value!r:.80}")
     return asked
 
 
 def is_unmodified(headers: Mapping[str, str], version: ObjectVersion, etag: str, prefix: str = "") -> bool:
-    """Tell whether a reader has the object already.
+    """Evaluate the conditions of a read: return whether the response is 304 Not Modified.
 
     Parameters
     ----------
     headers
-        Of the request.
+        The headers of the request.
     version, etag
-        What is to be read.
+        The version to read.
     prefix
-        Before the headers' names: ``x-amz-copy-source-`` when copying.
+        Prefix of the header names: ``x-amz-copy-source-`` for a copy.
 
     Raises
     ------
@@ -260,7 +262,7 @@ def is_unmodified(headers: Mapping[str, str], version: ObjectVersion, etag: str,
     """
     modified = int(version.modified)
     if match := headers.get(f"{prefix}if-match"):
-        # A matching ETag makes up for a failed If-Unmodified-Since.
+        # If-Match takes precedence over If-Unmodified-Since.
         if not _matches(match, etag):
             raise _precondition_failed("If-Match")
     elif (since := _seconds(headers.get(f"{prefix}if-unmodified-since"))) is not None and modified > since:
@@ -272,17 +274,17 @@ def is_unmodified(headers: Mapping[str, str], version: ObjectVersion, etag: str,
 
 
 def is_conditional_write(headers: Mapping[str, str]) -> bool:
-    """Tell whether a write depends on what is there."""
+    """Return whether a write has conditions."""
     return "if-match" in headers or "if-none-match" in headers
 
 
 def check_write(headers: Mapping[str, str], key: str, present: ObjectVersion | None) -> None:
-    """Make sure that an object may be written, or deleted, over what is there.
+    """Evaluate the conditions of a write or delete against the present version.
 
     Raises
     ------
     ApiError
-        PreconditionFailed, or NoSuchKey when something had to be there.
+        PreconditionFailed, or NoSuchKey when If-Match requires an object.
     """
     body = present.body if present is not None else None
     match, none_match = headers.get("if-match"), headers.get("if-none-match")
@@ -292,18 +294,18 @@ def check_write(headers: Mapping[str, str], key: str, present: ObjectVersion | N
         raise _precondition_failed("If-Match")
     if none_match:
         if none_match != "*":
-            raise not_implemented("If-None-Match other than * on a write")
+            raise not_implemented("S3: If-None-Match other than * on a write")
         if body is not None:
             raise _precondition_failed("If-None-Match")
 
 
 def requested_range(header: str, size: int) -> ByteRange | None:
-    """Return the range that is asked for, or None for the whole object: several ranges, or none that is one.
+    """Parse a Range header; return None for the whole object, as for several or invalid ranges.
 
     Raises
     ------
     ApiError
-        InvalidRange when it lies behind the object.
+        InvalidRange when it starts after the end of the object.
     """
     match = _RANGE.fullmatch(header.replace(" ", ""))
     if match is None or not (match["first"] or match["last"]):

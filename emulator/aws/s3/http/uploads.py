@@ -25,9 +25,9 @@ class UploadApi:
     Parameters
     ----------
     store
-        Where they are kept.
+        The object store.
     transfer
-        Moves the parts' bodies.
+        Receives the parts' bodies.
     objects
         The operations on objects.
     """
@@ -54,17 +54,17 @@ class UploadApi:
         """UploadPart."""
         upload, number = self._upload(request), _part_number(request)
         async with self._transfer.receive(request, upload.algorithm, small_bytes=0) as body:
-            # It may have been completed or aborted while the part came.
+            # The upload may have been completed or aborted meanwhile.
             self._uploads.put_part(self._upload(request), number, body)
         return web.Response(headers={"ETag": f'"{body.etag}"', **checksum_headers(body)})
 
     async def copy_part(self, request: S3Request) -> web.StreamResponse:
-        """UploadPartCopy: the part shares its source's files."""
+        """UploadPartCopy. The part shares its source's files."""
         upload, number = self._upload(request), _part_number(request)
         _, source = self._objects.copy_source(request)
         wanted = requested_range(request.header("x-amz-copy-source-range"), source.size)
         chosen = source if wanted is None else source.slice(wanted.start, wanted.size)
-        # Held from the first: the source may be deleted while it is read.
+        # Retained from the start: the source may be deleted while it is read.
         with self._store.bodies.retained(chosen.file_ranges):
             body = await self._transfer.copy_by_reference(chosen, upload.algorithm)
             with self._store.bodies.retained(body.file_ranges):
@@ -81,7 +81,7 @@ class UploadApi:
         document = await self._transfer.read_document(request)
         present = self._store.objects.find(request.bucket, request.key)
         if present is not None and present.upload_id == request.query["uploadId"] and present.body is not None:
-            # The answer to the first request may have been lost.
+            # A retry: the response to the first request may have been lost.
             version, body = present, present.body
         else:
             upload = self._upload(request)
@@ -144,7 +144,7 @@ class UploadApi:
 
 
 def _requested_checksum(request: S3Request) -> tuple[ChecksumAlgorithm | None, ChecksumType]:
-    """Return the checksum that an upload's object shall have."""
+    """Return the requested checksum of an upload's object."""
     named = request.header("x-amz-checksum-algorithm").upper()
     kind_named = request.header("x-amz-checksum-type").upper()
     if not named:

@@ -1,4 +1,4 @@
-"""S3's XML: answers built, requests read."""
+"""S3's XML: builds responses and parses requests."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -12,11 +12,11 @@ from aiohttp import web
 from emulator.aws.s3.core.checksums import Checksum
 from emulator.aws.s3.core.errors import bad_request
 
-# The only owner there is.
+# The owner of everything.
 OWNER = {"ID": "75aa57f09aa0c8caeab4f8c24e99d10f8e7faeebf76c078efc7c6caea54ba06a", "DisplayName": "local"}
 
 _NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
-# Carriage returns would come back as line feeds.
+# XML parsers convert a plain carriage return to a line feed.
 _ENTITIES = {"\r": "&#13;"}
 _DOCUMENT = '<?xml version="1.0" encoding="UTF-8"?>\n'
 
@@ -25,28 +25,28 @@ Content = Mapping[str, Any] | list[Any] | str | int | bool | None
 
 
 def document(root: str, content: Content, *, namespace: bool = True) -> bytes:
-    """Return a document.
+    """Build a document.
 
     Parameters
     ----------
     root
-        The name of its outermost element.
+        The name of the root element.
     content
-        Nested mappings from elements' names to what is in them.
+        Nested mappings from element names to their content.
     namespace
-        Whether the root names S3's namespace.
+        Whether the root declares S3's namespace.
     """
     attribute = f' xmlns="{_NAMESPACE}"' if namespace else ""
     return f"{_DOCUMENT}<{root}{attribute}>{_inner(content)}</{root}>".encode()
 
 
 def response(root: str, content: Content, headers: Mapping[str, str] | None = None) -> web.Response:
-    """Return an answer with a document."""
+    """Build a response with a document."""
     return web.Response(body=document(root, content), headers=headers, content_type="application/xml")
 
 
 def access_control() -> bytes:
-    """Return the only access control list there is: the owner may do everything."""
+    """Build the access control list of every object: the owner has full control."""
     grant = (
         '<Grant><Grantee xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xsi:type="CanonicalUser">'
         f"<ID>{OWNER['ID']}</ID></Grantee><Permission>FULL_CONTROL</Permission></Grant>"
@@ -56,17 +56,17 @@ def access_control() -> bytes:
 
 
 def checksum_fields(checksum: Checksum | None) -> dict[str, str]:
-    """Return the XML elements that show a checksum."""
+    """Return the XML elements of a checksum."""
     return {} if checksum is None else {checksum.algorithm.field: checksum.value}
 
 
 def timestamp(seconds: float) -> str:
-    """Return a time as S3's XML has it."""
+    """Format a time as in S3's XML."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def parse(body: bytes, root: str) -> dict[str, Any]:
-    """Return what is in a request's document.
+    """Parse a request's document; return the content of its root element.
 
     Raises
     ------
@@ -86,31 +86,31 @@ def parse(body: bytes, root: str) -> dict[str, Any]:
 
 
 def elements(content: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
-    """Return the elements of a name, of which there may be one, many or none.
+    """Return the child elements with a name, as a list of any length.
 
     Raises
     ------
     ApiError
-        MalformedXML when one of them has no elements of its own.
+        MalformedXML when one of them has no child elements.
     """
     found = content.get(name) or []
     elements = found if isinstance(found, list) else [found]
     if not all(isinstance(element, Mapping) for element in elements):
-        raise bad_request("MalformedXML", f"The XML you provided did not validate: {name} has no elements")
+        raise bad_request("MalformedXML", f"The XML you provided did not validate: expected elements in {name}")
     return elements
 
 
 def text(content: Mapping[str, Any], name: str, *, required: bool = False) -> str:
-    """Return the text in the element of a name; an empty one where there is none, unless it is required.
+    """Return the text of the child element with a name; an empty string if it is missing and not required.
 
     Raises
     ------
     ApiError
-        MalformedXML when there are several, or elements in it, or none that is required.
+        MalformedXML when there are several, or it has child elements, or it is required and missing.
     """
     found = content.get(name) or ""
     if not isinstance(found, str) or (required and not found):
-        raise bad_request("MalformedXML", f"The XML you provided did not validate: expected a text in one {name}")
+        raise bad_request("MalformedXML", f"The XML you provided did not validate: expected one {name} with text")
     return found
 
 

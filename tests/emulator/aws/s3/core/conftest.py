@@ -1,4 +1,4 @@
-"""An object store in a folder of its own."""
+"""Fixture: an object store in a temporary folder."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Body files: there as long as somebody refers to them, and no longer."""
+"""Body files exist exactly as long as they are referenced."""
 
 from hashlib import md5
 from pathlib import Path
@@ -28,7 +28,7 @@ def files(tmp_path: Path) -> int:
 
 
 @pytest.mark.parametrize("size", [0, 1, SMALL_BYTES, SMALL_BYTES + 1, len(LARGE)])
-def test_an_object_comes_back_as_it_was_put(store: ObjectStore, tmp_path: Path, size: int) -> None:
+def test_an_object_is_read_as_it_was_written(store: ObjectStore, tmp_path: Path, size: int) -> None:
     version = put(store, "key", LARGE[:size])
     assert version.body is not None
     assert (version.body.size, version.body.etag) == (size, md5(LARGE[:size], usedforsecurity=False).hexdigest())
@@ -36,7 +36,7 @@ def test_an_object_comes_back_as_it_was_put(store: ObjectStore, tmp_path: Path, 
     assert files(tmp_path) == (size > SMALL_BYTES)
 
 
-def test_overwriting_and_deleting_give_the_disk_back(store: ObjectStore, tmp_path: Path) -> None:
+def test_overwriting_and_deleting_remove_the_file(store: ObjectStore, tmp_path: Path) -> None:
     put(store, "key", LARGE)
     put(store, "key", LARGE)
     assert files(tmp_path) == 1
@@ -44,7 +44,7 @@ def test_overwriting_and_deleting_give_the_disk_back(store: ObjectStore, tmp_pat
     assert files(tmp_path) == 0
 
 
-def test_a_copy_keeps_the_file_that_it_shares(store: ObjectStore, tmp_path: Path) -> None:
+def test_a_copy_keeps_the_shared_file(store: ObjectStore, tmp_path: Path) -> None:
     original = put(store, "key", LARGE)
     store.objects.put("bucket", ObjectVersion("copy", "", 0, original.body))
     store.objects.delete("bucket", "key")
@@ -53,7 +53,7 @@ def test_a_copy_keeps_the_file_that_it_shares(store: ObjectStore, tmp_path: Path
     assert files(tmp_path) == 0
 
 
-def test_a_reader_keeps_the_file_that_is_deleted_meanwhile(store: ObjectStore, tmp_path: Path) -> None:
+def test_a_reader_keeps_the_file_of_a_deleted_object(store: ObjectStore, tmp_path: Path) -> None:
     version = put(store, "key", LARGE)
     assert version.body is not None
     with store.bodies.retained(version.body.file_ranges):
@@ -62,7 +62,7 @@ def test_a_reader_keeps_the_file_that_is_deleted_meanwhile(store: ObjectStore, t
     assert files(tmp_path) == 0
 
 
-def test_a_body_that_no_object_takes_is_removed(store: ObjectStore, tmp_path: Path) -> None:
+def test_a_body_without_an_object_is_removed(store: ObjectStore, tmp_path: Path) -> None:
     writer = store.bodies.writer()
     writer.write([LARGE])
     body = writer.finish()
@@ -71,7 +71,7 @@ def test_a_body_that_no_object_takes_is_removed(store: ObjectStore, tmp_path: Pa
     assert files(tmp_path) == 0
 
 
-def test_versions_keep_their_files_until_they_are_deleted_themselves(store: ObjectStore, tmp_path: Path) -> None:
+def test_a_version_keeps_its_file_until_it_is_deleted(store: ObjectStore, tmp_path: Path) -> None:
     store.buckets.set_versioning("bucket", Versioning.ENABLED)
     first, second = put(store, "key", LARGE), put(store, "key", LARGE + b"2")
     assert store.objects.delete("bucket", "key").is_marker
@@ -82,7 +82,7 @@ def test_versions_keep_their_files_until_they_are_deleted_themselves(store: Obje
 
 
 @given(st.lists(st.binary(min_size=1, max_size=9), min_size=1, max_size=5), st.data())
-def test_a_stretch_of_segments_is_a_slice(pieces: list[bytes], data: st.DataObject) -> None:
+def test_slice_returns_the_bytes_of_the_range(pieces: list[bytes], data: st.DataObject) -> None:
     whole = b"".join(pieces)
     file_ranges = tuple(FileRange(str(number), 3, len(piece)) for number, piece in enumerate(pieces))
     start = data.draw(st.integers(0, len(whole)))

@@ -1,4 +1,4 @@
-"""Checksums of parts that make the checksum of the whole."""
+"""Checksums, and their combination from those of parts."""
 
 import base64
 import hashlib
@@ -29,17 +29,17 @@ def digest(algorithm: ChecksumAlgorithm, *contents: bytes) -> str:
         (ChecksumAlgorithm.SHA256, hashlib.sha256(b"123456789").digest()),
     ],
 )
-def test_the_checksums_are_the_published_ones(algorithm: ChecksumAlgorithm, value: bytes) -> None:
+def test_checksums_equal_the_published_check_values(algorithm: ChecksumAlgorithm, value: bytes) -> None:
     assert digest(algorithm, b"12345", b"6789") == base64.b64encode(value).decode()
 
 
 @pytest.mark.parametrize("algorithm", CRCS)
-def test_the_crc_of_the_whole_comes_from_those_of_the_parts(algorithm: ChecksumAlgorithm) -> None:
+def test_the_crc_of_an_object_is_combined_from_its_parts(algorithm: ChecksumAlgorithm) -> None:
     parts = [(digest(algorithm, part), len(part)) for part in PARTS]
     assert combine_checksums(algorithm, ChecksumType.FULL_OBJECT, parts).value == digest(algorithm, *PARTS)
 
 
-def test_a_composite_checksum_is_of_the_parts_checksums() -> None:
+def test_a_composite_checksum_covers_the_parts_checksums() -> None:
     parts = [(digest(ChecksumAlgorithm.SHA256, part), len(part)) for part in PARTS]
     of_digests = hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in PARTS)).digest()
     found = combine_checksums(ChecksumAlgorithm.SHA256, ChecksumType.COMPOSITE, parts)

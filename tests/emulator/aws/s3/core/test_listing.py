@@ -1,4 +1,4 @@
-"""Listings against a model: sort all keys, roll up, cut into pages."""
+"""Listings against a model: sort all keys, group by delimiter, split into pages."""
 
 import tempfile
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from emulator.aws.s3.core.store import ObjectStore
 from emulator.aws.s3.core.tables import ObjectVersion, Versioning
 from emulator.aws.state import StateFolder
 
-# Few letters, so that prefixes meet; the last ones are where UTF-8 and UTF-16 sort differently.
+# Few letters, so that prefixes collide; the last ones are where UTF-8 and UTF-16 sort differently.
 KEYS = st.sets(st.text(alphabet="ab/é\uffff\U0001f600", min_size=1, max_size=6), max_size=20)
 TEXTS = st.text(alphabet="ab/é", max_size=2)
 
@@ -46,7 +46,7 @@ def model(keys: set[str], prefix: str, delimiter: str) -> list[str]:
 
 @settings(max_examples=60)
 @given(KEYS, TEXTS, st.sampled_from(["", "/", "a", "é/"]), st.integers(1, 4))
-def test_the_pages_of_a_listing_are_the_whole_cut_up(keys: set[str], prefix: str, delimiter: str, limit: int) -> None:
+def test_the_pages_of_a_listing_add_up_to_the_whole(keys: set[str], prefix: str, delimiter: str, limit: int) -> None:
     expected = model(keys, prefix, delimiter)
     with filled(keys) as store:
         found: list[str] = []
@@ -62,7 +62,7 @@ def test_the_pages_of_a_listing_are_the_whole_cut_up(keys: set[str], prefix: str
 
 @settings(max_examples=40)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), max_size=12), st.integers(1, 5))
-def test_versions_are_listed_the_newest_first_across_pages(writes: list[tuple[str, bool]], limit: int) -> None:
+def test_versions_are_listed_newest_first_across_pages(writes: list[tuple[str, bool]], limit: int) -> None:
     with filled(set(), Versioning.ENABLED) as store:
         expected: dict[str, list[tuple[str, bool]]] = {"a": [], "b": [], "c": []}
         for key, deletes in writes:
@@ -85,7 +85,7 @@ def test_versions_are_listed_the_newest_first_across_pages(writes: list[tuple[st
         assert found == expected
 
 
-def test_a_page_of_no_entries_is_empty_and_the_last() -> None:
+def test_a_page_of_zero_entries_is_empty_and_not_truncated() -> None:
     with filled({"a"}) as store:
         page = store.listing.objects(ListingQuery("bucket", limit=0))
         assert (list(page.versions), page.is_truncated) == ([], False)

@@ -32,7 +32,7 @@ def encoded(chunks: list[bytes], trailers: dict[str, str], extension: str = "") 
     st.sampled_from(["", ";chunk-signature=0123abcd"]),
     st.data(),
 )
-def test_content_and_trailers_come_out_of_any_pieces(
+def test_content_and_trailers_are_decoded_from_any_split(
     chunks: list[bytes], trailers: dict[str, str], extension: str, data: st.DataObject
 ) -> None:
     wire = encoded(chunks, trailers, extension)
@@ -49,7 +49,7 @@ def test_content_and_trailers_come_out_of_any_pieces(
 
 
 @given(st.lists(st.binary(min_size=1, max_size=20), min_size=1, max_size=3), st.data())
-def test_a_body_cut_off_before_its_last_chunk_is_incomplete(chunks: list[bytes], data: st.DataObject) -> None:
+def test_a_body_truncated_before_its_last_chunk_is_incomplete(chunks: list[bytes], data: st.DataObject) -> None:
     wire = encoded(chunks, {})
     decoder = ChunkedDecoder()
     decoder.feed(wire[: data.draw(st.integers(0, len(wire) - len(b"0\r\n\r\n")))])
@@ -61,13 +61,13 @@ def test_a_body_cut_off_before_its_last_chunk_is_incomplete(chunks: list[bytes],
 @pytest.mark.parametrize(
     "wire", [b"no hex\r\n", b"-5\r\nabc", b"f" * 5000, b"0\r\nno colon\r\n", b"0\r\n" + b"a:b\r\n" * 40]
 )
-def test_what_is_no_chunk_is_refused(wire: bytes) -> None:
-    with pytest.raises(ApiError, match="not in the aws-chunked encoding"):
+def test_invalid_chunks_are_rejected(wire: bytes) -> None:
+    with pytest.raises(ApiError, match="invalid aws-chunked encoding"):
         ChunkedDecoder().feed(wire)
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes_are_taken_or_refused(wire: bytes) -> None:
+def test_any_bytes_are_decoded_or_rejected(wire: bytes) -> None:
     decoder = ChunkedDecoder()
     try:
         decoder.feed(wire)
@@ -76,7 +76,7 @@ def test_any_bytes_are_taken_or_refused(wire: bytes) -> None:
         assert refused.code in ("InvalidRequest", "IncompleteBody")
 
 
-def test_a_wrong_md5_is_refused_and_nothing_is_written(s3: Any, bucket: str) -> None:
+def test_a_wrong_md5_is_rejected_and_nothing_is_written(s3: Any, bucket: str) -> None:
     wrong = base64.b64encode(md5(b"other").digest()).decode()
     refused("BadDigest", s3.put_object, Bucket=bucket, Key="key", Body=LARGE, ContentMD5=wrong)
     refused("InvalidDigest", s3.put_object, Bucket=bucket, Key="key", Body=LARGE, ContentMD5="no base64")
@@ -86,7 +86,7 @@ def test_a_wrong_md5_is_refused_and_nothing_is_written(s3: Any, bucket: str) -> 
 
 
 @pytest.mark.parametrize("algorithm", ["CRC32", "CRC32C", "CRC64NVME", "SHA1", "SHA256"])
-def test_checksums_are_verified_kept_and_shown(s3: Any, bucket: str, algorithm: str) -> None:
+def test_checksums_are_verified_stored_and_returned(s3: Any, bucket: str, algorithm: str) -> None:
     put = s3.put_object(Bucket=bucket, Key="key", Body=LARGE, ChecksumAlgorithm=algorithm)
     got = s3.get_object(Bucket=bucket, Key="key", ChecksumMode="ENABLED")
     assert got["Body"].read() == LARGE
@@ -99,7 +99,7 @@ def test_checksums_are_verified_kept_and_shown(s3: Any, bucket: str, algorithm: 
     assert attributes["ObjectSize"] == len(LARGE)
 
 
-def test_a_checksum_may_come_behind_the_body(cloud: LocalCloud, s3: Any, bucket: str) -> None:
+def test_a_checksum_may_be_a_trailer(cloud: LocalCloud, s3: Any, bucket: str) -> None:
     def put(checksum: str) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection(cloud.endpoint_url.removeprefix("http://"), timeout=20)
         wire = b"".join(b"%x\r\n%s\r\n" % (len(LARGE) // 2, half) for half in (LARGE[:256000], LARGE[256000:]))
@@ -125,7 +125,7 @@ def test_a_checksum_may_come_behind_the_body(cloud: LocalCloud, s3: Any, bucket:
     assert (status, b"<Code>BadDigest</Code>" in answer) == (400, True)
 
 
-def test_a_body_that_is_cut_off_is_no_object(cloud: LocalCloud, s3: Any, bucket: str) -> None:
+def test_a_truncated_body_creates_no_object(cloud: LocalCloud, s3: Any, bucket: str) -> None:
     connection = http.client.HTTPConnection(cloud.endpoint_url.removeprefix("http://"), timeout=20)
     connection.putrequest("PUT", f"/{bucket}/key")
     connection.putheader("Content-Length", "1000000")

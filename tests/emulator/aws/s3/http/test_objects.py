@@ -1,4 +1,4 @@
-"""Objects over HTTP, as boto3 and bare clients use them."""
+"""Objects over HTTP, through boto3 and plain HTTP clients."""
 
 import gzip
 import urllib.parse
@@ -25,8 +25,8 @@ def refused(code: str, call: Callable[..., Any], **arguments: Any) -> ClientErro
 
 
 @pytest.mark.parametrize("body", [b"", SMALL, LARGE])
-def test_what_was_put_is_got_with_all_that_was_said_of_it(s3: Any, bucket: str, body: bytes) -> None:
-    said = {
+def test_get_returns_the_body_and_metadata_that_were_put(s3: Any, bucket: str, body: bytes) -> None:
+    metadata = {
         "CacheControl": "no-cache",
         "ContentDisposition": "attachment",
         "ContentEncoding": "identity",
@@ -36,12 +36,12 @@ def test_what_was_put_is_got_with_all_that_was_said_of_it(s3: Any, bucket: str, 
         "StorageClass": "STANDARD_IA",
     }
     etag = f'"{md5(body).hexdigest()}"'
-    assert s3.put_object(Bucket=bucket, Key="key", Body=body, Tagging="a=1&b=two", **said)["ETag"] == etag
+    assert s3.put_object(Bucket=bucket, Key="key", Body=body, Tagging="a=1&b=two", **metadata)["ETag"] == etag
     got = s3.get_object(Bucket=bucket, Key="key")
     assert got["Body"].read() == body
     head = s3.head_object(Bucket=bucket, Key="key")
     for answer in (got, head):
-        assert {name: answer[name] for name in said} == said
+        assert {name: answer[name] for name in metadata} == metadata
         assert (answer["ETag"], answer["ContentLength"], answer["TagCount"]) == (etag, len(body), 2)
         assert abs(answer["LastModified"] - datetime.now(UTC)) < timedelta(seconds=60)
     assert "VersionId" not in got
@@ -60,7 +60,7 @@ def test_what_was_put_is_got_with_all_that_was_said_of_it(s3: Any, bucket: str, 
         "x" * 1024,
     ],
 )
-def test_any_key_is_a_name_and_no_path(s3: Any, bucket: str, key: str) -> None:
+def test_keys_are_names_not_paths(s3: Any, bucket: str, key: str) -> None:
     s3.put_object(Bucket=bucket, Key=key, Body=LARGE)
     assert s3.get_object(Bucket=bucket, Key=key)["Body"].read() == LARGE
     assert [found["Key"] for found in s3.list_objects_v2(Bucket=bucket)["Contents"]] == [key]
@@ -68,7 +68,7 @@ def test_any_key_is_a_name_and_no_path(s3: Any, bucket: str, key: str) -> None:
     assert s3.list_objects_v2(Bucket=bucket)["KeyCount"] == 0
 
 
-def test_a_key_of_more_than_1024_bytes_is_refused(s3: Any, bucket: str) -> None:
+def test_a_key_of_more_than_1024_bytes_is_rejected(s3: Any, bucket: str) -> None:
     refused("KeyTooLongError", s3.put_object, Bucket=bucket, Key="ä" * 513, Body=b"")
 
 
@@ -95,13 +95,13 @@ def test_ranges(s3: Any, bucket: str, body: bytes, wanted: str) -> None:
     assert s3.head_object(Bucket=bucket, Key="key", Range=wanted)["ContentLength"] == len(expected)
 
 
-def test_a_range_behind_the_end_is_refused(s3: Any, bucket: str) -> None:
+def test_a_range_after_the_end_is_rejected(s3: Any, bucket: str) -> None:
     s3.put_object(Bucket=bucket, Key="key", Body=SMALL)
     error = refused("InvalidRange", s3.get_object, Bucket=bucket, Key="key", Range="bytes=10-")
     assert error.response["Error"]["ActualObjectSize"] == "10"
 
 
-def test_reads_on_a_condition(s3: Any, bucket: str) -> None:
+def test_conditional_reads(s3: Any, bucket: str) -> None:
     etag = s3.put_object(Bucket=bucket, Key="key", Body=SMALL)["ETag"]
     before, after = datetime.now(UTC) - timedelta(hours=1), datetime.now(UTC) + timedelta(hours=1)
     for condition in ({"IfMatch": etag}, {"IfNoneMatch": '"other"'}, {"IfModifiedSince": before}):
@@ -112,7 +112,7 @@ def test_reads_on_a_condition(s3: Any, bucket: str) -> None:
     refused("412", s3.head_object, Bucket=bucket, Key="key", IfUnmodifiedSince=before)
 
 
-def test_writes_on_a_condition(s3: Any, bucket: str) -> None:
+def test_conditional_writes(s3: Any, bucket: str) -> None:
     s3.put_object(Bucket=bucket, Key="key", Body=SMALL, IfNoneMatch="*")
     refused("PreconditionFailed", s3.put_object, Bucket=bucket, Key="key", Body=LARGE, IfNoneMatch="*")
     refused("PreconditionFailed", s3.put_object, Bucket=bucket, Key="key", Body=LARGE, IfMatch='"other"')
@@ -156,7 +156,7 @@ def test_requests_are_counted_by_method(cloud: LocalCloud, s3: Any, bucket: str)
     }
 
 
-def test_a_copy_keeps_or_replaces_what_is_said_of_the_object(s3: Any, bucket: str) -> None:
+def test_a_copy_keeps_or_replaces_metadata_and_tags(s3: Any, bucket: str) -> None:
     s3.put_object(Bucket=bucket, Key="a b", Body=LARGE, Metadata={"own": "1"}, ContentType="text/plain", Tagging="a=1")
     s3.copy_object(Bucket=bucket, Key="kept", CopySource={"Bucket": bucket, "Key": "a b"})
     kept = s3.get_object(Bucket=bucket, Key="kept")
@@ -176,7 +176,7 @@ def test_a_copy_keeps_or_replaces_what_is_said_of_the_object(s3: Any, bucket: st
     assert s3.get_object_tagging(Bucket=bucket, Key="kept")["TagSet"] == [{"Key": "b", "Value": "2"}]
 
 
-def test_copies_that_are_refused(s3: Any, bucket: str) -> None:
+def test_rejected_copies(s3: Any, bucket: str) -> None:
     etag = s3.put_object(Bucket=bucket, Key="key", Body=SMALL)["ETag"]
     source = {"Bucket": bucket, "Key": "key"}
     refused("InvalidRequest", s3.copy_object, Bucket=bucket, Key="key", CopySource=source)
@@ -230,7 +230,7 @@ def test_versions(s3: Any, bucket: str) -> None:
     assert s3.get_object(Bucket=bucket, Key="key", VersionId="null")["Body"].read() == b"suspended"
 
 
-def test_several_objects_are_deleted_at_once(s3: Any, bucket: str) -> None:
+def test_delete_objects(s3: Any, bucket: str) -> None:
     for key in "abc":
         s3.put_object(Bucket=bucket, Key=key, Body=SMALL)
     deleted = s3.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": "a"}, {"Key": "none"}]})["Deleted"]
@@ -251,7 +251,7 @@ def test_buckets(s3: Any, bucket: str) -> None:
     refused("404", s3.head_bucket, Bucket=bucket)
 
 
-def test_a_buckets_configuration_is_motos(s3: Any, bucket: str) -> None:
+def test_moto_handles_the_configuration_of_a_bucket(s3: Any, bucket: str) -> None:
     tags = [{"Key": "team", "Value": "fmi"}]
     s3.put_bucket_tagging(Bucket=bucket, Tagging={"TagSet": tags})
     assert s3.get_bucket_tagging(Bucket=bucket)["TagSet"] == tags
@@ -259,7 +259,7 @@ def test_a_buckets_configuration_is_motos(s3: Any, bucket: str) -> None:
     refused("NoSuchTagSet", s3.get_bucket_tagging, Bucket=bucket)
 
 
-def test_what_is_not_emulated_says_so(s3: Any, bucket: str) -> None:
+def test_unsupported_operations_return_not_implemented(s3: Any, bucket: str) -> None:
     s3.put_object(Bucket=bucket, Key="key", Body=SMALL)
     error = refused("NotImplemented", s3.put_object_acl, Bucket=bucket, Key="key", ACL="public-read")
     assert "access control lists of objects is not emulated" in str(error)

@@ -69,7 +69,7 @@ def test_a_part_with_another_checksum_than_its_upload_is_refused(s3: Any, bucket
         s3.upload_part(Bucket=bucket, Key="key", UploadId=upload, PartNumber=1, Body=b"", ChecksumAlgorithm="CRC32")
 
 
-def test_parts_are_read_and_listed_one_by_one(s3: Any, bucket: str) -> None:
+def test_parts_are_read_and_listed_separately(s3: Any, bucket: str) -> None:
     upload, parts = uploaded_parts(s3, bucket)
     assert [found["UploadId"] for found in s3.list_multipart_uploads(Bucket=bucket)["Uploads"]] == [upload]
     page = s3.list_parts(Bucket=bucket, Key="key", UploadId=upload, MaxParts=2)
@@ -82,7 +82,7 @@ def test_parts_are_read_and_listed_one_by_one(s3: Any, bucket: str) -> None:
     assert across["Body"].read() == BODY[5 * MIB - 3 : 10 * MIB + 3]
 
 
-def test_a_completed_upload_may_be_completed_again_and_is_gone_otherwise(s3: Any, bucket: str) -> None:
+def test_completing_twice_succeeds_and_other_operations_fail(s3: Any, bucket: str) -> None:
     upload, parts = uploaded_parts(s3, bucket)
     whole = {"Bucket": bucket, "Key": "key", "UploadId": upload, "MultipartUpload": {"Parts": parts}}
     assert s3.complete_multipart_upload(**whole)["ETag"] == s3.complete_multipart_upload(**whole)["ETag"]
@@ -94,7 +94,7 @@ def test_a_completed_upload_may_be_completed_again_and_is_gone_otherwise(s3: Any
 @pytest.mark.parametrize(
     ("numbers", "code"), [([2, 1], "InvalidPartOrder"), ([1, 2, 4], "InvalidPart"), ([], "MalformedXML")]
 )
-def test_lists_of_parts_that_are_refused(s3: Any, bucket: str, numbers: list[int], code: str) -> None:
+def test_rejected_lists_of_parts(s3: Any, bucket: str, numbers: list[int], code: str) -> None:
     upload, parts = uploaded_parts(s3, bucket)
     etags = {part["PartNumber"]: part["ETag"] for part in parts}
     listed = [{"PartNumber": number, "ETag": etags.get(number, '"0"')} for number in numbers]
@@ -118,7 +118,7 @@ def test_all_parts_but_the_last_need_five_mebibytes(s3: Any, bucket: str) -> Non
     assert s3.get_object(Bucket=bucket, Key="key")["Body"].read() == b"small"
 
 
-def test_a_part_may_be_a_stretch_of_another_object(s3: Any, bucket: str) -> None:
+def test_a_part_may_be_a_range_of_another_object(s3: Any, bucket: str) -> None:
     s3.put_object(Bucket=bucket, Key="large", Body=BODY)
     s3.put_object(Bucket=bucket, Key="small", Body=b"0123456789")
     upload = s3.create_multipart_upload(Bucket=bucket, Key="key")["UploadId"]
