@@ -134,7 +134,7 @@ class LocalCloud:
 
     async def _start(self) -> None:
         async with AsyncExitStack() as started:
-            # When this process is killed, it is the zygote's keeper that removes this folder.
+            # When this process is killed, the zygote's supervisor removes this folder.
             scratch = Path(tempfile.mkdtemp(prefix="fmi-emulator-"))
             started.callback(shutil.rmtree, scratch, ignore_errors=True)
             # An unusable state folder is reported before any process starts.

@@ -19,7 +19,7 @@ from emulator.errors import ApiError
 
 @dataclass(frozen=True)
 class LogGroup:
-    """A log group: times in ms since 1970, retention in days (kept, but nothing expires), size in bytes."""
+    """A log group: times in ms since 1970, retention in days (stored, but nothing expires), size in bytes."""
 
     name: str
     created: int
@@ -41,7 +41,7 @@ class LogStream:
 
 @dataclass(frozen=True, order=True)
 class EventPosition:
-    """A place in the order of events: by time, of one time by arrival, and of what arrived together by its order."""
+    """The position of an event in its order: by timestamp, then by batch of arrival, then by index in the batch."""
 
     timestamp: int
     batch: int
@@ -50,7 +50,7 @@ class EventPosition:
 
 @dataclass(frozen=True)
 class LogEvent:
-    """An event: its place, the time it arrived in ms since 1970, its stream and its text."""
+    """A log event: position, time of arrival in ms since 1970, stream and message."""
 
     position: EventPosition
     ingested: int
@@ -78,22 +78,22 @@ _GROUPS = (
     " (SELECT coalesce(sum(bytes), 0) FROM log_streams WHERE group_id = log_groups.id) FROM log_groups"
 )
 _FOREVER = 2**62
-# Streams that are written to are looked up once.
+# The IDs of a group and a stream, cached for streams that are written to.
 _Ids = tuple[int, int]
 
 
 class LogStore:
-    """Log groups with their streams and events; every change is committed when its method returns.
+    """Log groups with their streams and events. Every method commits its changes before it returns.
 
     Parameters
     ----------
     state
-        Where they are kept.
+        The folder that stores them.
 
     Raises
     ------
     StateError
-        When what the folder has cannot be read.
+        When the tables cannot be read.
     """
 
     def __init__(self, state: StateFolder) -> None:
@@ -106,7 +106,7 @@ class LogStore:
             raise state.damaged(f"logs: {error}") from error
 
     def append(self, group: str, stream: str, messages: Sequence[str]) -> None:
-        """Add events with the present time; the group and the stream are made where there are none."""
+        """Append events with the current time; create group and stream if missing."""
         if (group, stream) not in self._stream_ids:
             now = _now()
             self._database.execute("INSERT OR IGNORE INTO log_groups (name, created) VALUES (?, ?)", (group, now))
@@ -117,14 +117,14 @@ class LogStore:
         self.put_events(group, stream, [(now, message) for message in messages])
 
     def put_events(self, group: str, stream: str, events: Sequence[tuple[int, str]]) -> None:
-        """Add events to a stream.
+        """Append events to a stream.
 
         Parameters
         ----------
         group, stream
             Their names.
         events
-            Time in ms since 1970 and text, in the order of time.
+            Pairs of time in ms since 1970 and message, ordered by time.
 
         Raises
         ------
@@ -149,7 +149,7 @@ class LogStore:
             self._database.execute(update, (events[0][0], events[-1][0], now, size, stream_id))
 
     def create_group(self, name: str) -> None:
-        """Make a log group.
+        """Create a log group.
 
         Raises
         ------
@@ -162,7 +162,7 @@ class LogStore:
             raise _exists("group") from None
 
     def create_stream(self, group: str, name: str) -> None:
-        """Make a log stream.
+        """Create a log stream.
 
         Raises
         ------
@@ -177,25 +177,25 @@ class LogStore:
             raise _exists("stream") from None
 
     def delete_group(self, name: str) -> None:
-        """Remove a log group with all its events."""
+        """Delete a log group with its streams and events."""
         group_id = self._group_id(name)
         self._delete(("log_batches", "group_id"), ("log_streams", "group_id"), ("log_groups", "id"), value=group_id)
 
     def delete_stream(self, group: str, name: str) -> None:
-        """Remove a log stream with its events."""
+        """Delete a log stream with its events."""
         _, stream_id = self._ids(group, name)
         self._delete(("log_batches", "stream_id"), ("log_streams", "id"), value=stream_id)
 
     def set_retention(self, group: str, days: int | None) -> None:
-        """Take note of how long events are to be kept; nothing expires here."""
+        """Store the retention of a log group; nothing expires here."""
         self._database.execute("UPDATE log_groups SET retention = ? WHERE id = ?", (days, self._group_id(group)))
 
     def groups(self) -> list[LogGroup]:
-        """Return all log groups, by name."""
+        """Return all log groups, ordered by name."""
         return [LogGroup(*row) for row in self._database.execute(f"{_GROUPS} ORDER BY name")]
 
     def streams(self, group: str) -> list[LogStream]:
-        """Return a group's streams, by name."""
+        """Return a group's streams, ordered by name."""
         query = "SELECT name, created, first, last, ingested, bytes FROM log_streams WHERE group_id = ? ORDER BY name"
         return [LogStream(*row) for row in self._database.execute(query, (self._group_id(group),))]
 
@@ -208,18 +208,18 @@ class LogStore:
         after: EventPosition | None = None,
         stream: Callable[[str], bool] = lambda _: True,
     ) -> Iterable[LogEvent]:
-        """Return a group's events in order, one by one as they are asked for; change nothing meanwhile.
+        """Yield a group's events in order. Do not modify the store while iterating.
 
         Parameters
         ----------
         group
             Its name.
         start, end
-            The first and the last time, ms since 1970.
+            First and last time, inclusive, ms since 1970.
         after
-            The place behind which to begin.
+            The position after which to start.
         stream
-            Tells of a stream's name whether its events are wanted.
+            Returns whether to include a stream, by its name.
         """
         group_id = self._group_id(group)
         names = self._database.execute("SELECT id, name FROM log_streams WHERE group_id = ?", (group_id,))
@@ -241,18 +241,18 @@ class LogStore:
     def events_of_stream(
         self, group: str, stream: str, *, start: int, end: int, place: EventPosition | None, backward: bool
     ) -> Iterable[LogEvent]:
-        """Return a stream's events one by one as they are asked for; change nothing meanwhile.
+        """Yield a stream's events. Do not modify the store while iterating.
 
         Parameters
         ----------
         group, stream
             Their names.
         start, end
-            The first and the last time, ms since 1970.
+            First and last time, inclusive, ms since 1970.
         place
-            The place to begin at, itself left out; None for an end.
+            The position to start at, exclusive; None for the first or last event.
         backward
-            Whether to go from the latest event to the first.
+            Whether to iterate from the last event to the first.
         """
         _, stream_id = self._ids(group, stream)
         sign, order = ("<=", "DESC") if backward else (">=", "ASC")
@@ -312,22 +312,22 @@ _TERM = re.compile(r'(?P<sign>[-?]?)(?:"(?P<quoted>[^"]*)"|(?P<plain>[^\s"]+))')
 
 
 def compile_filter_pattern(pattern: str) -> Callable[[str], bool]:
-    """Return a function that tells whether a message matches.
+    """Compile a filter pattern to a function that returns whether a message matches.
 
     Parameters
     ----------
     pattern
-        Terms that must all be there, ``-term`` for one that must not, ``?term`` for some of which one must be there;
-        ``"a phrase"`` is a term.
+        Terms that must all occur, ``-term`` for one that must not, ``?term`` for alternatives of which one must occur;
+        ``"a phrase"`` is one term.
 
     Raises
     ------
     ApiError
-        InvalidParameterException for patterns of other kinds: JSON, space-delimited, regular expressions.
+        InvalidParameterException for JSON, space-delimited and regular expression patterns.
     """
     pattern = pattern.strip()
     if pattern[:1] in ("{", "[", "%"):
-        message = f'filterPattern: only terms are emulated, as in ERROR -"a phrase" ?any, got {pattern!r}'
+        message = f'unsupported filterPattern {pattern!r}: expected terms, for example ERROR -"a phrase" ?any'
         raise ApiError("InvalidParameterException", HTTPStatus.BAD_REQUEST, message)
     terms: dict[str, list[str]] = {"": [], "-": [], "?": []}
     for term in _TERM.finditer(pattern):

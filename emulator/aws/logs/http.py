@@ -30,7 +30,7 @@ class LogsApi:
     Parameters
     ----------
     logs
-        Where they are kept.
+        The log store.
     """
 
     def __init__(self, logs: LogStore) -> None:
@@ -50,7 +50,7 @@ class LogsApi:
         }
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answer a request to CloudWatch Logs."""
+        """Respond to a request to CloudWatch Logs."""
         name = request.headers["X-Amz-Target"].removeprefix(TARGET_PREFIX)
         try:
             answer = self._operations.get(name, _not_emulated(name))(await _read(request))
@@ -144,7 +144,7 @@ class LogsApi:
     def _filter(self, body: _Body) -> dict[str, Any]:
         names, prefix = body.get("logStreamNames") or [], _optional_text(body, "logStreamNamePrefix")
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise _invalid(f"logStreamNames: expected a list of texts, got {names!r:.80}")
+            raise _invalid(f"logStreamNames: expected a list of strings, got {names!r:.80}")
         matches = compile_filter_pattern(_optional_text(body, "filterPattern"))
         events = self._logs.events_of_group(
             _group(body),
@@ -173,7 +173,7 @@ class LogsApi:
     def _get_events(self, body: _Body) -> dict[str, Any]:
         token = str(body.get("nextToken") or "")
         kind, _, place = token.partition("/")
-        # Without a token, the page is the latest one unless asked otherwise.
+        # Without a token, the page is the last one unless startFromHead is set.
         backward = kind == "b" if token else not body.get("startFromHead")
         position = _position(place) if place else None
         events = self._logs.events_of_stream(
@@ -198,7 +198,7 @@ class LogsApi:
                 }
                 for event in page
             ],
-            # At an end of the stream the same token comes again, by which clients know.
+            # At an end of the stream the token stays the same: so clients detect the end.
             "nextForwardToken": f"f/{_token(last)}",
             "nextBackwardToken": f"b/{_token(first)}",
         }
@@ -213,7 +213,7 @@ def _not_emulated(name: str) -> Callable[[_Body], dict[str, Any]]:
 
 
 def _page(events: Iterable[LogEvent], limit: int) -> tuple[list[LogEvent], bool]:
-    """Return the first events that fit on a page, and whether there are more."""
+    """Return the first events that fit on a page, and whether more follow."""
     page: list[LogEvent] = []
     size = 0
     for event in events:
@@ -225,7 +225,7 @@ def _page(events: Iterable[LogEvent], limit: int) -> tuple[list[LogEvent], bool]
 
 
 def _description_page(body: _Body, name: str, described: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return a page of descriptions; tokens are numbers of entries."""
+    """Return a page of descriptions; a token is the number of entries before the page."""
     start, limit = _number(body, "nextToken", 0), _number(body, "limit", _DESCRIBED, least=1)
     page = {name: described[start : start + limit]}
     return {**page, "nextToken": str(start + limit)} if start + limit < len(described) else page
@@ -243,7 +243,7 @@ def _position(token: object) -> EventPosition:
 
 
 def _group(body: _Body) -> str:
-    """Return the log group, which may be named by its ARN."""
+    """Return the name of the log group, given by name or ARN."""
     identifier = body.get("logGroupIdentifier")
     if identifier:
         return str(identifier).rpartition(":log-group:")[2].removesuffix(":*")
@@ -253,7 +253,7 @@ def _group(body: _Body) -> str:
 def _text(body: _Body, name: str) -> str:
     value = body.get(name)
     if not isinstance(value, str) or not value:
-        raise _invalid(f"{name}: expected a text, got {value!r}")
+        raise _invalid(f"{name}: expected a string, got {value!r}")
     return value
 
 
@@ -262,7 +262,7 @@ def _optional_text(body: _Body, name: str) -> str:
 
 
 def _number(body: _Body, name: str, default: int | None = None, least: int = 0) -> int:
-    """Return a number; without a default there must be one."""
+    """Return a number; without a default it is required."""
     value = body.get(name)
     if value is None and default is not None:
         return default

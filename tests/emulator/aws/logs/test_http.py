@@ -20,7 +20,7 @@ def put(log_client: Any, group: str, stream: str, messages: list[str], first: in
     log_client.put_log_events(logGroupName=group, logStreamName=stream, logEvents=events)
 
 
-def test_groups_and_streams_come_and_go(log_client: Any, group: str) -> None:
+def test_groups_and_streams_are_created_described_and_deleted(log_client: Any, group: str) -> None:
     log_client.put_retention_policy(logGroupName=group, retentionInDays=7)
     (described,) = log_client.describe_log_groups(logGroupNamePrefix=group)["logGroups"]
     assert (described["logGroupName"], described["retentionInDays"]) == (group, 7)
@@ -43,7 +43,7 @@ def test_groups_and_streams_come_and_go(log_client: Any, group: str) -> None:
     assert log_client.describe_log_groups(logGroupNamePrefix=group)["logGroups"] == []
 
 
-def test_what_is_missing_or_there_already_is_said(log_client: Any, group: str) -> None:
+def test_missing_and_existing_groups_and_streams_raise_errors(log_client: Any, group: str) -> None:
     errors = log_client.exceptions
     with pytest.raises(errors.ResourceAlreadyExistsException):
         log_client.create_log_group(logGroupName=group)
@@ -59,7 +59,7 @@ def test_what_is_missing_or_there_already_is_said(log_client: Any, group: str) -
         log_client.start_query(logGroupName=group, startTime=0, endTime=1, queryString="fields @message")
 
 
-def test_events_of_all_streams_are_found_in_the_order_of_time_page_by_page(log_client: Any, group: str) -> None:
+def test_filter_returns_events_of_all_streams_in_order_of_time(log_client: Any, group: str) -> None:
     for stream, first in (("a", 1000), ("b", 1001), ("other", 1002)):
         log_client.create_log_stream(logGroupName=group, logStreamName=stream)
         put(log_client, group, stream, [f"{stream}{number}" for number in range(3)], first)
