@@ -9,7 +9,7 @@ _MIB = 1 << 20
 
 
 def _allreduce() -> list[Figure]:
-    """Measure allreduces over Direct at N=4, beside gloo where torch is installed."""
+    """Measure allreduces over Direct at N=4, and over gloo if torch is installed."""
     labels = {_MIB: ("1 MiB", "< 8 ms"), 8: ("8 B", "near 0.1 ms")}
     names = ["direct", "gloo"] if comparison.has_gloo() else ["direct"]
     figures = []
@@ -23,7 +23,7 @@ def _allreduce() -> list[Figure]:
 
 
 def main() -> None:
-    """Measure, and print a Markdown table."""
+    """Run all measurements and print a Markdown table."""
     options = parser("benchmarks", __doc__)
     options.add_argument("--quick", action="store_true", help="one run of each command instead of a median")
     repeats = 1 if options.parse_args().quick else 3

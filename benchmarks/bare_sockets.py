@@ -1,4 +1,4 @@
-"""The least that collectives over loopback TCP take: the same bytes on the same ways by bare sockets, nothing else."""
+"""A lower bound for collectives over loopback TCP: the same bytes between the same ranks over bare sockets."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _LOOK_SECONDS = 0.01
 
 
 class BareSockets:
-    """One connection for each pair of ranks, whose number is a power of two; no headers, and no way to fail well.
+    """One connection per pair of ranks, without headers or error handling. The number of ranks is a power of two.
 
-    Large payloads go the ways of Direct: down and up the binomial tree, around the ring, by halves, and from each to
-    each. Nothing is combined: a reduction takes what the kernel's copies take.
+    Large payloads use Direct's algorithms: binomial tree, ring, recursive halving and pairwise exchange. Nothing is
+    combined: a reduction takes the time of the kernel's copies.
     """
 
     def __init__(self, rank: int, size: int, folder: Path) -> None:
@@ -49,7 +49,7 @@ class BareSockets:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def calls(self, memory: Memory) -> Calls:
-        """Return the calls."""
+        """Return one call of each operation."""
         value, out = octets(memory.value), octets(memory.out)
         return {
             "allreduce": lambda: self._halve(value, out),
@@ -103,9 +103,9 @@ class BareSockets:
     def _ring(self, out: memoryview) -> None:
         part = len(out) // self._size
         for step in range(self._size - 1):
-            going, coming = (self._rank - step) % self._size * part, (self._rank - step - 1) % self._size * part
+            outgoing, incoming = (self._rank - step) % self._size * part, (self._rank - step - 1) % self._size * part
             after, before = (self._rank + 1) % self._size, (self._rank - 1) % self._size
-            self._exchange(out[going : going + part], after, out[coming : coming + part], before)
+            self._exchange(out[outgoing : outgoing + part], after, out[incoming : incoming + part], before)
 
     def _spread(self, value: memoryview, out: memoryview) -> None:
         part = len(value) // self._size
@@ -113,22 +113,22 @@ class BareSockets:
             to, source = (self._rank + step) % self._size, (self._rank - step) % self._size
             self._exchange(value[to * part :][:part], to, out[source * part :][:part], source)
 
-    def _exchange(self, going: memoryview, to: int, coming: memoryview, source: int) -> None:
+    def _exchange(self, outgoing: memoryview, to: int, incoming: memoryview, source: int) -> None:
         """Send and receive at the same time."""
         target, origin = self._peers[to], self._peers[source]
-        while going or coming:
+        while outgoing or incoming:
             sent = received = 0
-            if going:
+            if outgoing:
                 with contextlib.suppress(BlockingIOError):
-                    sent = target.send(going, socket.MSG_DONTWAIT)
-            if coming:
+                    sent = target.send(outgoing, socket.MSG_DONTWAIT)
+            if incoming:
                 with contextlib.suppress(BlockingIOError):
-                    received = origin.recv_into(coming, 0, socket.MSG_DONTWAIT)
-            going, coming = going[sent:], coming[received:]
+                    received = origin.recv_into(incoming, 0, socket.MSG_DONTWAIT)
+            outgoing, incoming = outgoing[sent:], incoming[received:]
             if sent == received == 0:
                 poll = select.poll()
-                if coming:
+                if incoming:
                     poll.register(origin, select.POLLIN)
-                if going:
-                    poll.register(target, select.POLLOUT | (select.POLLIN if coming and target is origin else 0))
+                if outgoing:
+                    poll.register(target, select.POLLOUT | (select.POLLIN if incoming and target is origin else 0))
                 poll.poll()

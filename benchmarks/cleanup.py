@@ -1,4 +1,4 @@
-"""How a benchmark ends when it is told to: nothing that it has started stays behind."""
+"""Ends a benchmark at SIGTERM or Ctrl-C, so that no process that it started remains."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def exit_on_signals() -> None:
-    """Let SIGTERM and Ctrl-C end this program by way of its `with` statements; a second one does not disturb them."""
+    """Raise SystemExit at SIGTERM or Ctrl-C, so that `with` statements clean up. A second signal is ignored."""
     for number in _SIGNALS:
         signal.signal(number, _exit)
 
 
 @contextmanager
 def signals_blocked_in_forks() -> Iterator[None]:
-    """Let processes that are forked within never hear these signals, which are for this one; it hears one at the end.
+    """Block these signals in processes that are forked within the block; this process receives them at its end.
 
-    So it knows of every fork that it has to kill, however soon it is told to end.
+    So this process knows every fork that it has to kill, whenever the signal is sent.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
@@ -32,16 +32,16 @@ def signals_blocked_in_forks() -> Iterator[None]:
 
 @contextmanager
 def signals_deferred() -> Iterator[None]:
-    """Let this program be told to end only after what is within, lest it start what nothing knows of."""
-    told: list[int] = []
-    before = {each: signal.signal(each, lambda number, _frame: told.append(number)) for each in _SIGNALS}
+    """Defer these signals to the end of the block, so that every process started within it is known."""
+    received: list[int] = []
+    before = {each: signal.signal(each, lambda number, _frame: received.append(number)) for each in _SIGNALS}
     try:
         yield
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
-        if told:
-            signal.raise_signal(told[0])
+        if received:
+            signal.raise_signal(received[0])
 
 
 def _exit(number: int, frame: FrameType | None) -> NoReturn:

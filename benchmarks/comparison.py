@@ -1,9 +1,9 @@
-"""Our channels side by side with mpi4py over OpenMPI and with torch.distributed over gloo, on this machine.
+"""Compares the library's channels with mpi4py over OpenMPI and with torch.distributed over gloo, on this machine.
 
-Every rank process holds all contestants, which take turns at each case, so that a busy moment of the machine meets
-all of them; ratios are to be trusted more than times. A figure is the median, over the turns, of the slowest
-rank's time a call, of many calls in a row. Reductions are in place, which is all that gloo has, so that all have the
-same memory to touch. A table is printed as it comes; figures and a plot go to a folder.
+Every rank process runs all contestants. They take turns at each case, so that other load on the machine affects all of
+them; ratios are more reliable than times. A figure is the median, over the turns, of the slowest rank's time per call,
+over many calls in a row. Reductions are in place, since gloo has no other, so that all contestants access the same
+memory. The table is printed during the measurement; figures and a plot are written to a folder.
 Without options it takes about a quarter of an hour on 2 cores, with --short less than a minute.
 """
 
@@ -53,7 +53,7 @@ def measure(
     *,
     forked: bool = True,
 ) -> Iterator[Figure]:
-    """Run `cases`, (operation, bytes), on `size` ranks around a rendezvous server of their own; yield as they come.
+    """Run `cases`, (operation, bytes), on `size` ranks with their own rendezvous server; yield each figure.
 
     `names` are the contestants; MPI among them needs `mpi`, the folder to import mpi4py from. Ranks are forks of one
     process, or interpreters of their own.
@@ -67,9 +67,9 @@ def measure(
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "benchmarks.contestants", str(folder)]
         if forked:
-            meeting_place = str(folder / "ranks")
-            ranks.enter_context(forked_ranks.running([*command, meeting_place], environment, _ROOT))
-            command = [*forked_ranks.STAND_IN, meeting_place]
+            socket_path = str(folder / "ranks")
+            ranks.enter_context(forked_ranks.running([*command, socket_path], environment, _ROOT))
+            command = [*forked_ranks.PROXY_COMMAND, socket_path]
         processes = [ranks.enter_context(process) for process in _start_ranks(command, size, environment, mpi)]
         ranks.callback(_end, processes)
         for index, (operation, size_bytes) in enumerate(cases):
@@ -86,7 +86,7 @@ def measure(
 def _start_ranks(
     command: Sequence[str], size: int, environment: Mapping[str, str], mpi: Path | None
 ) -> list[subprocess.Popen[bytes]]:
-    """Start `command` as each rank, by mpirun where MPI takes part; out of the terminal's reach, for we end it."""
+    """Start `command` as each rank, with mpirun if MPI takes part, in a session of its own, out of Ctrl-C's reach."""
     if mpi is not None:
         mpirun = ["mpirun", "--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-n", str(size)]
         return [subprocess.Popen([*mpirun, *command], cwd=_ROOT, env=environment, start_new_session=True)]
@@ -102,7 +102,7 @@ def _start_ranks(
 
 
 def _line(path: Path, index: int, processes: Sequence[subprocess.Popen[bytes]]) -> dict[str, list[float]]:
-    """Return the `index`-th line of what a rank tells, as soon as it is there.
+    """Wait for the `index`-th line of a rank's output and return it.
 
     Raises
     ------
@@ -113,15 +113,15 @@ def _line(path: Path, index: int, processes: Sequence[subprocess.Popen[bytes]]) 
         over = any(process.poll() is not None for process in processes)
         lines = path.read_text().splitlines(keepends=True) if path.exists() else []
         if len(lines) > index and lines[index].endswith("\n"):
-            told: dict[str, list[float]] = json.loads(lines[index])
-            return told
+            times: dict[str, list[float]] = json.loads(lines[index])
+            return times
         if over:
             raise SystemExit("benchmarks.comparison: a rank failed, see above")
         time.sleep(_LOOK_SECONDS)
 
 
 def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """End what still runs; mpirun ends its ranks when it is asked to."""
+    """Terminate the processes that still run; mpirun terminates its ranks."""
     running = [process for process in processes if process.poll() is None]
     for process in running:
         process.terminate()
@@ -134,7 +134,7 @@ def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
 
 
 def find_mpi(interpreter: str) -> tuple[Path | None, str]:
-    """Return the folder from which `interpreter` imports mpi4py, and what is to be said about it."""
+    """Return the folder from which `interpreter` imports mpi4py, and a remark to print."""
     if shutil.which("mpirun") is None:
         return None, "mpi is not measured: mpirun is not installed (Debian: apt-get install openmpi-bin libopenmpi-dev)"
     probe = subprocess.run([interpreter, "-c", _PROBE], capture_output=True, text=True, check=False)
@@ -171,21 +171,20 @@ def _parser() -> argparse.ArgumentParser:
         "--ranks",
         choices=("forked", "separate"),
         default="forked",
-        help="forks of one process after its imports, which is how fmirun and the emulator start ranks, so that all "
-        "share the memory of what was imported, and the caches of it; or each an interpreter of its own, which is how "
-        "mpirun and torchrun do. Small calls of many ranks to a core take longer then; all contestants run in the same "
-        "ranks either way. default: %(default)s",
+        help="forks of one process after its imports, as fmirun and the emulator start ranks, which share the memory "
+        "and the caches of the imported modules; or one interpreter per rank, as with mpirun and torchrun, where small "
+        "calls of many ranks per core take longer. All contestants run in the same ranks (default: %(default)s)",
     )
     parser.add_argument("--mpi-python", default=sys.executable, metavar="PATH", help="an interpreter that has mpi4py")
     parser.add_argument("--out", type=Path, default=Path("build"), metavar="FOLDER", help="default: %(default)s")
     parser.add_argument(
-        "--add", action="store_true", help="keep what is in FOLDER already, but for the cases measured anew"
+        "--add", action="store_true", help="keep the figures in FOLDER, except those of cases measured again"
     )
     return parser
 
 
 def _present(wanted: Sequence[str], mpi_python: str) -> tuple[list[str], Path | None]:
-    """Return the contestants that are installed, and where mpi4py is; say which are not."""
+    """Return the contestants that are installed, and where mpi4py is; print which are not."""
     names = list(wanted)
     mpi = None
     if "mpi" in names:
@@ -208,7 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names, mpi = _present(options.contestants, options.mpi_python)
     kept, picture = options.out / "comparison.json", options.out / "comparison.png"
     found = {figure.case: figure for figure in figures.load(kept)} if options.add else {}
-    print("milliseconds a call, median of the slowest rank, float64; then ratios")
+    print("milliseconds per call, median of the slowest rank, float64; then ratios")
     print(figures.table_header(names), flush=True)
     for world_size in options.worlds or (SHORT_WORLDS if options.short else WORLDS):
         cases = [(op, size) for op in options.operations for size in ((0,) if op == "barrier" else sizes)]

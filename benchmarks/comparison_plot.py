@@ -1,4 +1,4 @@
-"""The comparison as a picture: time against size, both logarithmic, a panel for each operation and world size."""
+"""Plots the comparison: time against size, both logarithmic, one panel per operation and world size."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ def draw(figures: Sequence[Figure], path: Path) -> None:
             panel.grid(visible=True, which="major", alpha=0.3)
             panel.set_title(f"{operation}, N = {world}", fontsize=9)
     for panel in axes[-1]:
-        panel.set_xlabel("bytes a rank")
+        panel.set_xlabel("bytes per rank")
     for panel in axes[:, 0]:
-        panel.set_ylabel("us a call")
+        panel.set_ylabel("us per call")
     handles, labels = axes[0][0].get_legend_handles_labels()
     chart.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
     drawn = io.BytesIO()

@@ -22,9 +22,9 @@ from fmi_shim.operators import Array
 
 _BYTES_A_TURN = 32 << 20
 _CALLS_A_TURN = 100
-"""A turn makes up to so many calls in a row, fewer where they would move more bytes than that."""
+"""Maximum number of calls in a row in a turn; fewer if they would move more bytes than the limit above."""
 _FEWEST_CALLS = 4
-"""But so many at least: up to two fifths of a single one are the waking of ranks that have waited for its start."""
+"""Minimum number: up to two fifths of a single call are the wake-up of ranks that waited for its start."""
 
 Call = Callable[[], object]
 Calls = dict[str, Call]
@@ -32,15 +32,14 @@ Calls = dict[str, Call]
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What the calls of a case work on, the same for all contestants.
+    """The buffers of a case, the same for all contestants.
 
     Attributes
     ----------
     value
-        What a rank hands in: of so many bytes, in an allgather so many for all ranks together.
+        Input of a rank; in an allgather the given size is that of all ranks together.
     out
-        Where the result goes, but of reductions, which all have in place, since gloo has nothing else, so that all have
-        the same memory to touch.
+        Result buffer. Reductions run in place, since gloo has no other, so that all contestants access the same memory.
     """
 
     value: Array
@@ -55,13 +54,13 @@ class Memory:
 
 
 class Contestant(Protocol):
-    """Makes the calls that are timed."""
+    """Provides the calls that are timed."""
 
     def calls(self, memory: Memory) -> Calls:
         """Return one call of each operation."""
 
     def close(self) -> None:
-        """Leave in peace."""
+        """Close the communicator."""
 
 
 class Fmi:
@@ -72,7 +71,7 @@ class Fmi:
         self._comm = fmi.Communicator(rank, size, folder / "fmi.json", f"compare-{channel}-")
 
     def calls(self, memory: Memory) -> Calls:
-        """Return the calls; a bcast fills what is there, as all contestants' does."""
+        """Return one call of each operation. A bcast fills the given buffer, as for all contestants."""
         comm, value, out, total = self._comm, memory.value, memory.out, fmi.func(fmi.op.sum)
         return {
             "allreduce": lambda: comm.allreduce(value, total, out=value),
@@ -84,7 +83,7 @@ class Fmi:
         }
 
     def close(self) -> None:
-        """Leave in peace."""
+        """Close the communicator."""
         self._comm.close()
 
 
@@ -98,7 +97,7 @@ class Mpi:
         self._mpi = MPI
 
     def calls(self, memory: Memory) -> Calls:
-        """Return the calls."""
+        """Return one call of each operation."""
         comm, value, out, same = self._mpi.COMM_WORLD, memory.value, memory.out, self._mpi.IN_PLACE
         sent, received = (same, value) if comm.rank == 0 else (value, None)
         return {
@@ -111,12 +110,12 @@ class Mpi:
         }
 
     def close(self) -> None:
-        """Leave in peace: mpi4py does so by itself only at the end of a program that it has initialised MPI in."""
+        """Finalize MPI: mpi4py does it itself only at the end of a program in which it initialised MPI."""
         self._mpi.Finalize()
 
 
 class Gloo:
-    """torch.distributed over loopback TCP; reductions in place, which is all it has."""
+    """torch.distributed over loopback TCP, which has only in-place reductions."""
 
     def __init__(self, rank: int, size: int, folder: Path) -> None:
         import torch
@@ -128,7 +127,7 @@ class Gloo:
         dist.init_process_group("gloo", init_method=f"file://{folder}/gloo", rank=rank, world_size=size)
 
     def calls(self, memory: Memory) -> Calls:
-        """Return the calls."""
+        """Return one call of each operation."""
         import torch
         import torch.distributed as dist
 
@@ -143,7 +142,7 @@ class Gloo:
         }
 
     def close(self) -> None:
-        """End gloo's threads, which must not outlive the interpreter."""
+        """Stop gloo's threads, which must end before the interpreter."""
         import torch.distributed as dist
 
         dist.destroy_process_group()
@@ -158,9 +157,9 @@ def _make(name: str, rank: int, size: int, folder: Path) -> Contestant:
 
 
 def run_rank(rank: int, size: int, folder: Path) -> None:
-    """Let the contestants of ``plan.json`` take turns on its cases.
+    """Run the cases of ``plan.json``; its contestants take turns.
 
-    After each case a line is written to ``rank-R``: seconds a call, by contestant and turn.
+    After each case a line is written to ``rank-R``: seconds per call, by contestant and turn.
     """
     plan = json.loads((folder / "plan.json").read_text())
     names: Sequence[str] = plan["contestants"]
@@ -193,15 +192,15 @@ def _number(*variables: str) -> int:
 
 
 def _run_rank_here(folder: Path) -> None:
-    """Be the rank that the environment says, of mpirun's or another's."""
+    """Run as the rank that the environment gives, set by mpirun or by another launcher."""
     rank, size = _number("OMPI_COMM_WORLD_RANK", "RANK"), _number("OMPI_COMM_WORLD_SIZE", "WORLD_SIZE")
     run_rank(rank, size, folder)
 
 
 def main() -> None:
-    """Be a rank, or fork those whose stand-ins come to a socket.
+    """Run as a rank, or fork a rank for each proxy that connects to a socket.
 
-    Where MPI is there, it is initialised by the ranks, since forks of a process that has done so have none.
+    The ranks initialise MPI: a fork of a process that has initialised MPI cannot use it.
     """
     folder, *socket_path = map(Path, sys.argv[1:])
     names = json.loads((folder / "plan.json").read_text())["contestants"]

@@ -1,4 +1,4 @@
-"""AWS endpoints to compare: ours, MiniStack, and moto's own server, each a process of its own on a free port."""
+"""AWS endpoints to compare: fmi-emulator, MiniStack and moto's own server, each a process on a free port."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class Contender:
     Parameters
     ----------
     name
-        For the tables.
+        Name in the tables.
     command
-        With ``{port}`` where the port goes.
+        Command; ``{port}`` is replaced by the port.
     environment
-        Variables added to this process's, likewise.
+        Additional environment variables; ``{port}`` is replaced, too.
     """
 
     name: str
@@ -55,7 +55,7 @@ class RunningEndpoint:
     process: psutil.Process
 
     def client(self, service: str, connections: int = 64) -> Any:
-        """Return a boto3 client that never tries twice."""
+        """Return a boto3 client that never retries."""
         return boto3.client(
             service,
             endpoint_url=self.url,
@@ -66,7 +66,7 @@ class RunningEndpoint:
         )
 
     def cpu_seconds(self) -> float:
-        """Return the CPU time of the endpoint's processes, and of those that have ended and been waited for."""
+        """Return the CPU time of the endpoint's processes, including ended ones that were waited for."""
         total = 0.0
         for process in [self.process, *self.process.children(recursive=True)]:
             times = process.cpu_times()
@@ -75,7 +75,7 @@ class RunningEndpoint:
 
 
 def add_arguments(parser: argparse.ArgumentParser, moto_server: str = "moto_server") -> None:
-    """Add the options that say where the other endpoints are."""
+    """Add the options for the commands of the other endpoints."""
     for option, default, what in (
         ("--ministack", "ministack", "MiniStack's command (PyPI: ministack)"),
         ("--moto-server", moto_server, "moto's own (PyPI: moto[server])"),
@@ -84,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser, moto_server: str = "moto_serv
 
 
 def contenders(options: argparse.Namespace) -> list[Contender]:
-    """Return the endpoints that are installed here, ours first; say which are not."""
+    """Return the installed endpoints, fmi-emulator first; print which are not installed."""
     ours = Contender("fmi-emulator", [str(Path(sys.executable).with_name("fmi-emulator")), "serve", "--port", "{port}"])
     others = [
         Contender("ministack", [options.ministack], {"GATEWAY_PORT": "{port}"}),
@@ -93,7 +93,7 @@ def contenders(options: argparse.Namespace) -> list[Contender]:
     found = [ours]
     for other in others:
         if shutil.which(other.command[0]) is None:
-            print(f"{other.name}: not installed here (no {other.command[0]}); its columns are missing")
+            print(f"{other.name}: not installed here (no {other.command[0]}); its columns are left out")
         else:
             found.append(other)
     return found
@@ -101,12 +101,12 @@ def contenders(options: argparse.Namespace) -> list[Contender]:
 
 @contextmanager
 def running(contender: Contender) -> Iterator[RunningEndpoint]:
-    """Start an endpoint and wait until it answers; end it, and what it has started, at the end.
+    """Start an endpoint and wait until it accepts connections; stop it and its descendants at the end.
 
     Raises
     ------
     RuntimeError
-        When it ends instead, or does not answer within a minute.
+        If it ends, or does not accept connections within a minute.
     """
     port = _free_port()
     command = [part.format(port=port) for part in contender.command]
@@ -115,7 +115,7 @@ def running(contender: Contender) -> Iterator[RunningEndpoint]:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         output = stack.enter_context(tempfile.TemporaryFile())
         with signals_deferred():
-            # Out of the terminal's reach: Ctrl-C is for the measurement, which ends its endpoints last.
+            # In a session of its own: Ctrl-C reaches only the measurement, which stops its endpoints last.
             started = stack.enter_context(
                 subprocess.Popen(
                     command,
@@ -130,13 +130,13 @@ def running(contender: Contender) -> Iterator[RunningEndpoint]:
             stack.callback(_end, process)
         if not _answers(started, port):
             output.seek(0)
-            said = output.read().decode(errors="replace")[-2000:]
-            raise RuntimeError(f"{contender.name} did not begin to answer; it said: {said}")
+            output = output.read().decode(errors="replace")[-2000:]
+            raise RuntimeError(f"{contender.name} accepted no connection; its output: {output}")
         yield RunningEndpoint(contender.name, f"http://127.0.0.1:{port}", process)
 
 
 def _end(process: psutil.Process) -> None:
-    """End a process and all that it has started; one that has ended already is no matter."""
+    """Stop a process and its descendants. It may have ended already."""
     with contextlib.suppress(psutil.NoSuchProcess):
         family = [process, *process.children(recursive=True)]
         process.terminate()
@@ -145,7 +145,7 @@ def _end(process: psutil.Process) -> None:
 
 
 def _answers(started: subprocess.Popen[bytes], port: int) -> bool:
-    """Wait until a process accepts connections; tell whether it does."""
+    """Wait until a process accepts connections; return whether it does."""
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline and started.poll() is None:
         try:

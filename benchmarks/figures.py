@@ -1,4 +1,4 @@
-"""What the comparison measures: one figure an operation, size and world size; kept as JSON."""
+"""The figures of the comparison: one per operation, size and world size, stored as JSON."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from pathlib import Path
 OURS = ("direct", "shm")
 PEERS = ("mpi", "gloo")
 FLOOR = "sockets"
-"""What no way over TCP can beat, `benchmarks.bare_sockets`; measured where it is asked for."""
+"""The lower bound over TCP, `benchmarks.bare_sockets`; measured only on request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """Seconds a call, for each contestant.
+    """Seconds per call of each contestant.
 
     Attributes
     ----------
     operation
         Its name in `fmi.Communicator`.
     size_bytes
-        What a rank hands in or, of an allgather, gets out, which is the same size for all operations; 0 for a barrier.
+        Bytes that a rank passes in; of an allgather, bytes that it gets; 0 for a barrier.
     world_size
         Number of ranks.
     seconds
@@ -36,11 +36,11 @@ class Figure:
 
     @property
     def case(self) -> tuple[str, int, int]:
-        """What was measured."""
+        """The case that was measured."""
         return self.operation, self.size_bytes, self.world_size
 
     def ratio(self, ours: str, theirs: str) -> float | None:
-        """Return how many times longer `ours` takes than `theirs`; None where one of them was not measured."""
+        """Return how many times longer `ours` takes than `theirs`; None if one of them was not measured."""
         if ours not in self.seconds or theirs not in self.seconds:
             return None
         return self.seconds[ours] / self.seconds[theirs]
@@ -61,13 +61,13 @@ def table_line(figure: Figure) -> str:
 
 
 def load(path: Path) -> list[Figure]:
-    """Return the figures that were kept at `path`, none where there is no such file."""
+    """Return the figures stored at `path`, none if the file does not exist."""
     if not path.exists():
         return []
     return [Figure(**figure) for figure in json.loads(path.read_text())]
 
 
 def save(figures: Iterable[Figure], path: Path) -> None:
-    """Keep `figures` at `path`, one a line."""
+    """Store `figures` at `path`, one per line."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("[\n" + ",\n".join(json.dumps(asdict(figure)) for figure in figures) + "\n]\n")

@@ -1,11 +1,10 @@
-"""Ranks that are forks of one process after its imports, as `fmirun` starts them, whoever starts them here.
+"""Runs ranks as forks of one process after its imports, as `fmirun` does, whatever launcher starts them.
 
-Forks have what was imported, Python's own objects above all, in the same memory, and so in the same lines of the
-caches that ranks on one processor share. mpirun can start programs only. So what it starts is a small *stand-in* for a
-rank, which hands its environment and its standard streams to the process that has imported everything, and ends with
-the exit code of the rank that this one forks. Who is killed takes the others along: a rank ends with its stand-in and
-with the forking process, a stand-in with its rank, and the forking process, with all ranks, when its standard input is
-closed.
+Forks share the memory of imported modules, and so the cache lines that ranks on one processor share. mpirun can only
+start programs. So it starts a small *proxy* for each rank. The proxy sends its environment and its standard streams to
+the process that has imported everything, which forks the rank; the proxy exits with the rank's exit code. If one of
+them is killed, the others end, too: a rank ends with its proxy and with the forking process, a proxy with its rank, and
+the forking process, with all ranks, when its standard input is closed.
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-STAND_IN = (sys.executable, "-IS", str(Path(__file__).with_name("stand_in.py")))
-"""Command of a stand-in, but for its last argument: the socket of the forking process."""
+PROXY_COMMAND = (sys.executable, "-IS", str(Path(__file__).with_name("rank_proxy.py")))
+"""Command of a proxy without its last argument, the socket of the forking process."""
 
 _PR_SET_PDEATHSIG = 1
 _RECEIVE_BYTES = 1 << 16
@@ -37,14 +36,14 @@ _STREAMS = 3
 
 @contextmanager
 def running(command: Sequence[str], environment: Mapping[str, str], folder: Path) -> Iterator[None]:
-    """Run `command`, which calls `serve`, until the block ends; by then all its ranks have ended, too.
+    """Run `command`, which calls `serve`, until the block ends. Then all its ranks have ended, too.
 
-    It is out of the terminal's reach: Ctrl-C is for this process, which ends it.
+    It runs in a session of its own: Ctrl-C reaches only this process, which stops it.
 
     Raises
     ------
     SystemExit
-        If it ends before it can serve.
+        If it ends before it is ready.
     """
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=folder, env=environment, start_new_session=True
@@ -56,11 +55,11 @@ def running(command: Sequence[str], environment: Mapping[str, str], folder: Path
 
 
 def serve(path: Path, modules: Sequence[str], run_rank: Callable[[], None]) -> None:
-    """Import `modules`, then fork ranks for the stand-ins that come to a socket at `path`; say so in one line."""
+    """Import `modules`, then fork a rank for each proxy that connects to a socket at `path`. Print when ready."""
     for module in modules:
         importlib.import_module(module)
     gc.collect()
-    gc.freeze()  # what lives for ever is out of the collector's sight, so that its passes copy no shared page
+    gc.freeze()  # the collector skips these objects, so that its passes copy no shared page
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(os.fspath(path))
         listener.listen(socket.SOMAXCONN)
@@ -69,16 +68,16 @@ def serve(path: Path, modules: Sequence[str], run_rank: Callable[[], None]) -> N
 
 
 class _ForkingServer:
-    """Forks a rank, which does `run_rank` in the environment of its stand-in, for each that comes to `listener`."""
+    """Forks a rank for each proxy that connects to `listener`; it calls `run_rank` in the proxy's environment."""
 
     def __init__(self, listener: socket.socket, run_rank: Callable[[], None]) -> None:
         self._listener = listener
         self._run_rank = run_rank
-        self._stand_ins: dict[int, socket.socket] = {}
+        self._proxies: dict[int, socket.socket] = {}
         self._selector = selectors.DefaultSelector()
 
     def serve(self) -> None:
-        """Serve until standard input is closed; then kill the ranks that still run, and wait for their ends."""
+        """Serve until standard input is closed; then kill the ranks that still run, and wait for them."""
         wake_read, wake_write = os.pipe()
         os.set_blocking(wake_write, False)
         signal.set_wakeup_fd(wake_write)
@@ -91,52 +90,52 @@ class _ForkingServer:
                 break
             if self._listener in ready:
                 self._fork(self._listener.accept()[0])
-            for pid, stand_in in self._stand_ins.items():
-                if stand_in in ready:  # it has no more to say: it is gone
-                    self._selector.unregister(stand_in)
+            for pid, proxy in self._proxies.items():
+                if proxy in ready:  # it sends nothing more: it has ended
+                    self._selector.unregister(proxy)
                     _kill(pid)
             if wake_read in ready:
                 os.read(wake_read, _RECEIVE_BYTES)
                 self._reap(os.WNOHANG)
-        for pid in self._stand_ins:
+        for pid in self._proxies:
             _kill(pid)
         self._reap(0)
 
-    def _fork(self, stand_in: socket.socket) -> None:
-        handed = _received(stand_in)
-        if handed is None:
-            stand_in.close()
+    def _fork(self, proxy: socket.socket) -> None:
+        received = _receive(proxy)
+        if received is None:
+            proxy.close()
             return
-        environment, streams = handed
+        environment, streams = received
         parent = os.getpid()
         pid = os.fork()
         if pid == 0:
-            for connection in (self._listener, stand_in, *self._stand_ins.values()):
+            for connection in (self._listener, proxy, *self._proxies.values()):
                 connection.close()
-            _be_rank(parent, environment, streams, self._run_rank)
+            _run_rank(parent, environment, streams, self._run_rank)
         for stream in streams:
             os.close(stream)
-        self._stand_ins[pid] = stand_in
-        self._selector.register(stand_in, selectors.EVENT_READ)
+        self._proxies[pid] = proxy
+        self._selector.register(proxy, selectors.EVENT_READ)
 
     def _reap(self, options: int) -> None:
-        """Tell stand-ins how their ranks have ended."""
-        while self._stand_ins:
+        """Send each ended rank's exit code to its proxy."""
+        while self._proxies:
             pid, status = os.waitpid(-1, options)
             if pid == 0:
                 return
             code = os.waitstatus_to_exitcode(status)
-            with self._stand_ins.pop(pid) as stand_in, contextlib.suppress(OSError):
-                if stand_in in self._selector.get_map():
-                    self._selector.unregister(stand_in)
-                stand_in.sendall(bytes([code if code >= 0 else 128 - code]))
+            with self._proxies.pop(pid) as proxy, contextlib.suppress(OSError):
+                if proxy in self._selector.get_map():
+                    self._selector.unregister(proxy)
+                proxy.sendall(bytes([code if code >= 0 else 128 - code]))
 
 
-def _received(stand_in: socket.socket) -> tuple[dict[str, str], list[int]] | None:
-    """Return what a stand-in hands over, None if it is gone before all of it has come."""
-    data, streams, _, _ = socket.recv_fds(stand_in, _RECEIVE_BYTES, _STREAMS)
+def _receive(proxy: socket.socket) -> tuple[dict[str, str], list[int]] | None:
+    """Receive a proxy's environment and streams; return None if it ends before all is received."""
+    data, streams, _, _ = socket.recv_fds(proxy, _RECEIVE_BYTES, _STREAMS)
     while not data.endswith(b"\n"):
-        more = stand_in.recv(_RECEIVE_BYTES)
+        more = proxy.recv(_RECEIVE_BYTES)
         if not more:
             for stream in streams:
                 os.close(stream)
@@ -145,10 +144,10 @@ def _received(stand_in: socket.socket) -> tuple[dict[str, str], list[int]] | Non
     return json.loads(data), streams
 
 
-def _be_rank(
+def _run_rank(
     parent: int, environment: dict[str, str], streams: Sequence[int], run_rank: Callable[[], None]
 ) -> NoReturn:
-    """Be a rank in the place of its stand-in, and end without what the forking process does at its end."""
+    """Run as a rank with its proxy's environment, and exit without the forking process's clean-up."""
     status = 1
     try:
         signal.set_wakeup_fd(-1)
@@ -161,7 +160,7 @@ def _be_rank(
         os.environ.update(environment)
         run_rank()
         status = 0
-    except BaseException:  # noqa: BLE001 - whatever it is, this must not go on as the forking process
+    except BaseException:  # noqa: BLE001 - no exception may return into the forking process's code
         traceback.print_exc()
     finally:
         sys.stdout.flush()
@@ -170,7 +169,7 @@ def _be_rank(
 
 
 def _end_with(parent: int) -> None:
-    """Have the kernel kill this process when its parent ends. Only Linux does, see prctl(2)."""
+    """Have the kernel kill this process when its parent ends; Linux only, see prctl(2)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != parent:

@@ -1,7 +1,7 @@
-"""Invocations, warm and cold, by boto3, side by side: ``python -m benchmarks.lambda_service [--short]``.
+"""Compares warm and cold invocations of several endpoints: ``python -m benchmarks.lambda_service [--short]``.
 
-Figures to reach on 2 cores: a warm invocation in 5 ms (median) and 300/s with 16 clients; a cold start of a zip
-function without torch in 60 ms. The clients' own CPU time is in all of them.
+Goals on 2 cores: a warm invocation in 5 ms (median) and 300/s with 16 clients; a cold start of a zip
+function without torch in 60 ms. All figures include the clients' own CPU time.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ _SECOND = "import time\ndef handler(event, context):\n    began = time.time()\n 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What one endpoint reached; times in ms unless named otherwise.
+    """Figures of one endpoint; times in ms unless noted.
 
     Parameters
     ----------
     warm_ms
         Median of a warm invocation.
     rate
-        Invocations a second with 16 clients.
+        Invocations per second with 16 clients.
     cold_ms
-        Median of an invocation right after a change of the function.
+        Median of an invocation directly after a change of the function.
     burst_s
-        Time until 50 invocations at once of a function that takes a second have come back, all cold, seconds.
+        Duration of 50 concurrent cold invocations of a function that takes a second, seconds.
     spread_s
         From the first to the last start of a handler among them, seconds.
     cpu_ms
-        The endpoint's CPU time a cold start of these.
+        The endpoint's CPU time per cold start of these.
     """
 
     warm_ms: float
@@ -66,15 +66,15 @@ def measure(endpoint: RunningEndpoint, short: bool) -> Figures:
     Raises
     ------
     RuntimeError
-        When it does not run functions.
+        If it does not run functions.
     """
     functions = endpoint.client("lambda")
-    # moto's server looks the role up.
+    # moto's server checks that the role exists.
     role = endpoint.client("iam").create_role(RoleName=_ROLE, AssumeRolePolicyDocument="{}")["Role"]["Arn"]
     deploy(functions, "echo", _ECHO, role)
     deploy(functions, "second", _SECOND, role)
     if invoke(functions, "echo", {"x": 1}) != {"x": 1}:
-        raise RuntimeError("the function's answer is not what it returns")
+        raise RuntimeError("expected the function's own return value, got another answer")
     warm = [timed(lambda: invoke(functions, "echo", 1)) for _ in range(100 if short else 500)]
     rate = throughput(functions, seconds=1.5 if short else 5.0)
     cold = [cold_invocation(functions, number) for number in range(5 if short else 20)]
@@ -105,7 +105,7 @@ def invoke(functions: Any, name: str, event: object) -> Any:
     try:
         answer = json.loads(payload)
     except ValueError:
-        raise RuntimeError(f"the function was not run: {payload[:200]!r}") from None
+        raise RuntimeError(f"the function did not run: {payload[:200]!r}") from None
     if "FunctionError" in response:
         raise RuntimeError(f"the function failed: {answer}")
     return answer
@@ -119,7 +119,7 @@ def timed(call: Callable[[], object]) -> float:
 
 
 def throughput(functions: Any, seconds: float) -> float:
-    """Return the warm invocations a second that 16 clients reach together."""
+    """Return the warm invocations per second of 16 clients together."""
     deadline = 0.0
     ready = threading.Barrier(_CLIENTS)
 
@@ -141,33 +141,33 @@ def throughput(functions: Any, seconds: float) -> float:
 
 
 def cold_invocation(functions: Any, number: int) -> float:
-    """Return the seconds of an invocation that finds no sandbox, as the function has just been changed."""
+    """Return the duration of an invocation without a sandbox, directly after a change of the function, seconds."""
     functions.update_function_configuration(FunctionName="echo", Description=str(number))
     return timed(lambda: invoke(functions, "echo", 1))
 
 
 def burst(endpoint: RunningEndpoint, functions: Any, count: int) -> tuple[float, float, float]:
-    """Invoke cold sandboxes at once; return the time of all, the spread of their starts, and CPU ms for each."""
+    """Invoke cold sandboxes at once; return the total time, the spread of their starts, and CPU ms for each."""
     before = endpoint.cpu_seconds()
     began = time.perf_counter()
     with ThreadPoolExecutor(count) as threads:
         starts = list(threads.map(lambda _: invoke(functions, "second", 1), range(count)))
     took = time.perf_counter() - began
     functions.delete_function(FunctionName="second")
-    # What the sandboxes have used is counted once they have been waited for.
+    # The CPU time of sandboxes is counted after they have been waited for.
     time.sleep(0.5)
     return took, max(starts) - min(starts), (endpoint.cpu_seconds() - before) / count * 1000
 
 
 def report(results: Sequence[tuple[str, Figures]]) -> str:
-    """Return a table, a row a figure and a column an endpoint."""
+    """Return a table with one row per figure and one column per endpoint."""
     rows = [
         (f"warm invocation, median (goal < {GOAL_WARM_MS:.0f} ms)", "{:.1f} ms", [f.warm_ms for _, f in results]),
         (f"{_CLIENTS} clients (goal >= {GOAL_RATE:.0f}/s)", "{:.0f}/s", [f.rate for _, f in results]),
         (f"cold invocation, median (goal < {GOAL_COLD_MS:.0f} ms)", "{:.1f} ms", [f.cold_ms for _, f in results]),
         ("50 one-second functions at once, cold", "{:.2f} s", [f.burst_s for _, f in results]),
         ("  first to last start", "{:.2f} s", [f.spread_s for _, f in results]),
-        ("  CPU time a cold start", "{:.1f} ms", [f.cpu_ms for _, f in results]),
+        ("  CPU time per cold start", "{:.1f} ms", [f.cpu_ms for _, f in results]),
     ]
     lines = ["".join(f"{cell:>16}" for cell in ("", *(name for name, _ in results))).replace(" " * 16, " " * 48, 1)]
     lines += [f"{label:<48}" + "".join(f"{form.format(value):>16}" for value in values) for label, form, values in rows]
@@ -175,7 +175,7 @@ def report(results: Sequence[tuple[str, Figures]]) -> str:
 
 
 def main() -> None:
-    """Measure every endpoint that is installed and print the table."""
+    """Measure every installed endpoint and print the table."""
     parser = arguments.parser("benchmarks.lambda_service", __doc__)
     parser.add_argument("--short", action="store_true", help="a few seconds for each endpoint")
     add_arguments(parser)

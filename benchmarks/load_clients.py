@@ -1,4 +1,4 @@
-"""Clients of a rendezvous server under load: those that pair, those that are relayed, and those that misbehave."""
+"""Clients for a load test of the rendezvous server: pairing, relayed and misbehaving ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rendezvous.protocol.extension import CHALLENGE_BYTES, NO_PROOF, Preamble, P
 from rendezvous.protocol.messages import Decoder, Message, Register, Registration, Welcome, encode
 
 SOURCES = 100
-"""Loopback addresses that clients come from: a closed port of one address cannot be used again for a minute."""
+"""Number of loopback addresses of clients: a closed port of an address cannot be reused for a minute."""
 _RECORDS = 16
 _RESET = struct.pack("ii", 1, 0)
 _TIMEOUT_SECONDS = 30.0
@@ -23,8 +23,8 @@ _names = count()
 _sources = count()
 
 
-def count_apart() -> None:
-    """Take names and addresses of one's own: forked copies would count theirs alike."""
+def use_separate_counters() -> None:
+    """Use separate names and addresses in this process: forked copies would otherwise use the same ones."""
     global _names, _sources
     _names, _sources = count(os.getpid() * 10_000_000), count(os.getpid())
 
@@ -39,12 +39,12 @@ def connect(server: LocalServer) -> socket.socket:
 
 
 def fresh_name() -> bytes:
-    """Return a pairing name that nobody has used."""
+    """Return an unused pairing name."""
     return b"load%d_0" % next(_names)
 
 
 def records(client: socket.socket) -> bytes:
-    """Return both records of a version 1 client."""
+    """Receive both records of a version 1 client."""
     data = client.recv(_RECORDS)
     while 0 < len(data) < _RECORDS:
         part = client.recv(_RECORDS - len(data))
@@ -55,13 +55,13 @@ def records(client: socket.socket) -> bytes:
 
 
 def check_pair(first: socket.socket, second: socket.socket) -> bool:
-    """Return whether each of two clients was told its own and the other's address."""
+    """Return whether both clients received their own and the other's address."""
     expected = [Endpoint(*client.getsockname()).encode() + bytes(2) for client in (first, second)]
     return records(first) == expected[0] + expected[1] and records(second) == expected[1] + expected[0]
 
 
 class RelayedRank:
-    """One of two ranks that shall meet through the relay."""
+    """One of two ranks that connect through the relay."""
 
     def __init__(self, server: LocalServer, rank: int) -> None:
         self._socket = connect(server)

@@ -1,4 +1,4 @@
-"""A rendezvous server of its own for a measurement."""
+"""Starts a rendezvous server for a measurement."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ class LocalServer:
 
     @property
     def pid(self) -> int:
-        """Its process."""
+        """Its process id."""
         return self.process.pid
 
     def write_config(self, path: Path, max_timeout: int = 60_000) -> None:
-        """Write an ``fmi.json`` for framed ranks that meet here; `max_timeout` in ms."""
+        """Write an ``fmi.json`` for framed ranks that use this server; `max_timeout` in ms."""
         direct = {"enabled": True, "host": self.host, "port": self.port, "max_timeout": max_timeout, "framed": True}
         path.write_text(json.dumps({"backends": {"Direct": direct}}))
 
     def cpu_seconds(self) -> float:
-        """Return the processor time it has used."""
+        """Return the processor time that it has used."""
         times = self.process.cpu_times()
         return float(times.user + times.system)
 
     def health(self) -> dict[str, int]:
-        """Return what it says of itself."""
+        """Return its health report."""
         with urllib.request.urlopen(f"{self.health_url}/health", timeout=_ANSWER_SECONDS) as answer:  # noqa: S310 - http
             found: dict[str, int] = json.load(answer)
             return found
 
     def settle(self, connections: int = 0) -> None:
-        """Wait until it has no more than so many connections."""
+        """Wait until it has at most this many connections."""
         end = time.monotonic() + _ANSWER_SECONDS
         while self.health()["connections"] > connections and time.monotonic() < end:
             time.sleep(0.05)
@@ -59,7 +59,7 @@ class LocalServer:
 def running_server(*flags: str) -> Iterator[LocalServer]:
     """Run a server on free loopback ports until the block ends."""
     command = [sys.executable, "-m", "rendezvous", "--port", "0", *flags]
-    # Out of the terminal's reach: Ctrl-C is for the measurement, which ends its server last.
+    # In a session of its own: Ctrl-C reaches only the measurement, which stops its server last.
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=_ROOT, start_new_session=True) as server:
         try:
             assert server.stdout is not None

@@ -1,8 +1,8 @@
-"""S3 through our endpoint side by side with moto's own server and with ministack, on this machine.
+"""Compares S3 at the emulator's endpoint with moto's own server and with MiniStack, on this machine.
 
-Clients are processes with boto3, all against one server at a time; the servers take turns at each case, so that a busy
-moment of the machine meets all of them: ratios are to be trusted more than rates. A figure is the median over the
-turns. A ratio is ours divided by the other's: above 1, ours is faster. Memory is resident at the end, after all of it.
+Clients are processes with boto3, all against one server at a time. The servers take turns at each case, so that other
+load on the machine affects all of them: ratios are more reliable than rates. A figure is the median over the turns. A
+ratio is the emulator's rate divided by the other's: above 1, the emulator is faster. Memory is resident at the end.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _PIECE_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Case:
-    """What is measured: operation, object size in bytes, clients, and calls of each client in a turn."""
+    """A case: operation, object size in bytes, number of clients, and calls of each client in a turn."""
 
     operation: str
     size: int
@@ -44,13 +44,13 @@ class Case:
     calls: int
 
     def __str__(self) -> str:
-        """Return the case's row head."""
+        """Return the case's row label."""
         unit, factor = ("MB", _MB) if self.size >= _MB else ("KB", _KB)
         return f"{self.operation} {self.size // factor} {unit}, {self.clients} client{'s' * (self.clients > 1)}"
 
 
 def cases(*, short: bool) -> list[Case]:
-    """Return what is measured: enough calls for a tenth of a second or so; when short, fewer, and no 8 x 100 MB."""
+    """Return the cases, with calls for about a tenth of a second each; `short` has fewer, and no 8 x 100 MB."""
     found = []
     for size in _SIZES:
         for clients in _CLIENTS if not short or size < _SIZES[-1] else _CLIENTS[:1]:
@@ -61,7 +61,7 @@ def cases(*, short: bool) -> list[Case]:
 
 
 def measure(pool: Any, server: RunningEndpoint, case: Case) -> float:
-    """Return a server's rate in a case, calls a second."""
+    """Return a server's rate in a case, calls per second."""
     began = time.perf_counter()
     pool.starmap(_work, [(server.url, case, client) for client in range(case.clients)], chunksize=1)
     return case.calls * case.clients / (time.perf_counter() - began)
@@ -77,7 +77,7 @@ def _client(url: str) -> Any:
             endpoint_url=url,
             region_name="us-east-1",
             aws_access_key_id="test",
-            aws_secret_access_key="test",  # noqa: S106 - checked nowhere
+            aws_secret_access_key="test",  # noqa: S106 - not checked
             config=Config(retries={"total_max_attempts": 1}, read_timeout=120),
         )
     return _clients[url]
@@ -96,7 +96,7 @@ def _work(url: str, case: Case, client: int) -> None:
 
 
 def _started(stack: ExitStack, options: argparse.Namespace) -> list[RunningEndpoint]:
-    """Start every server that is installed, each with a bucket; ours comes first."""
+    """Start every installed server, each with a bucket, the emulator first."""
     servers = []
     for contender in contenders(options):
         try:
@@ -110,8 +110,8 @@ def _started(stack: ExitStack, options: argparse.Namespace) -> list[RunningEndpo
 
 
 def _client_processes() -> Any:
-    """Return clean processes, ready before the first measurement, that leave Ctrl-C to this one, which ends them."""
-    resource_tracker.ensure_running()  # would lift the block below if it were started within
+    """Return a pool of client processes that ignore Ctrl-C; this process stops them."""
+    resource_tracker.ensure_running()  # if started within the block below, it would unblock the signal
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         return get_context("spawn").Pool(max(_CLIENTS))
@@ -120,7 +120,7 @@ def _client_processes() -> Any:
 
 
 def main() -> None:
-    """Measure, and print a Markdown table."""
+    """Measure all cases and print a Markdown table."""
     parser = arguments.parser("benchmarks.object_store", __doc__)
     parser.add_argument("--short", action="store_true", help="fewer turns and calls, under 20 seconds")
     parser.add_argument(
@@ -139,7 +139,7 @@ def main() -> None:
 
 
 def _measure_all(pool: Any, servers: Sequence[RunningEndpoint], measured: Sequence[Case], turns: int) -> None:
-    """Measure the cases and print a row of each."""
+    """Measure the cases and print one row for each."""
     for server in servers:
         measure(pool, server, Case("put", _KB, max(_CLIENTS), 1))
     ours, *peers = servers

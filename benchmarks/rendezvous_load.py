@@ -1,8 +1,8 @@
-"""Load on a rendezvous server of its own, on loopback: ``python -m benchmarks.rendezvous_load [--scale 1.0]``.
+"""Load test of a rendezvous server on loopback: ``python -m benchmarks.rendezvous_load [--scale 1.0]``.
 
-Figures to reach on 2 cores: 5,000 version 1 pairings/s sustained; 10,000 waiting clients under 300 MB; p99
+Goals on 2 cores: 5,000 version 1 pairings/s sustained; 10,000 waiting clients under 300 MB; p99
 pairing latency under 20 ms at 1,000 pairings/s; relay at 100 MB/s or more; after 100,000 pairings with 10 % of
-the clients misbehaving, nothing lost and no descriptor leaked.
+the clients misbehaving, no pairing lost and no descriptor leaked.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from multiprocessing.connection import Connection
 
 from benchmarks import arguments
 from benchmarks.cleanup import exit_on_signals, signals_blocked_in_forks
-from benchmarks.load_clients import MISBEHAVIOURS, RelayedRank, check_pair, connect, count_apart, fresh_name
+from benchmarks.load_clients import MISBEHAVIOURS, RelayedRank, check_pair, connect, fresh_name, use_separate_counters
 from benchmarks.local_server import LocalServer, running_server
 from rendezvous.protocol.extension import Preamble, Purpose
 from rendezvous.protocol.messages import Announce, Introduction
 
 GENERATORS = 2
 BATCH = 50
-"""Pairs under way at a time."""
+"""Number of concurrent pairs."""
 
 
 def pair_batch(server: LocalServer, pairs: int) -> int:
-    """Pair so many at once; return how many of them came out right."""
+    """Run this many pairings at once; return how many were correct."""
     firsts, seconds = ([connect(server) for _ in range(pairs)] for _ in range(2))
     for first, second in zip(firsts, seconds, strict=True):
         name = fresh_name()
@@ -41,12 +41,12 @@ def pair_batch(server: LocalServer, pairs: int) -> int:
 
 
 def _generate(server: LocalServer, pairings: int, right: Connection) -> None:
-    count_apart()
+    use_separate_counters()
     right.send(sum(pair_batch(server, BATCH) for _ in range(pairings // BATCH)))
 
 
 def throughput(server: LocalServer, pairings: int) -> None:
-    """Pair as fast as it goes, from several processes at once."""
+    """Pair at the maximum rate, from several processes at once."""
     processes = multiprocessing.get_context("fork")
     began, cpu = time.perf_counter(), server.cpu_seconds()
     pipes = [processes.Pipe(duplex=False) for _ in range(GENERATORS)]
@@ -67,7 +67,7 @@ def throughput(server: LocalServer, pairings: int) -> None:
     per_pairing = (server.cpu_seconds() - cpu) / right
     print(
         f"throughput: {right} pairings, {right / seconds:.0f}/s from {GENERATORS} generators; the server used "
-        f"{per_pairing * 1e6:.0f} us of processor a pairing, which is {1 / per_pairing:.0f}/s a core",
+        f"{per_pairing * 1e6:.0f} us of processor per pairing, which is {1 / per_pairing:.0f}/s per core",
         flush=True,
     )
 
@@ -75,7 +75,7 @@ def throughput(server: LocalServer, pairings: int) -> None:
 def latency(server: LocalServer, rate: int, pairings: int) -> None:
     """Pair at a fixed rate; measure from the time at which the second client was due to send its name.
 
-    A second client that is late because the one before it was slow counts its own wait, too.
+    If a second client is late because the one before it was slow, its own wait counts, too.
     """
     waiting = [(connect(server), fresh_name()) for _ in range(pairings)]
     for client, name in waiting:
@@ -101,7 +101,7 @@ def latency(server: LocalServer, rate: int, pairings: int) -> None:
 
 
 def waiting_memory(server: LocalServer, clients: int) -> None:
-    """Have many clients wait."""
+    """Measure the memory of many waiting clients."""
     before = server.process.memory_info().rss
     waiting = [connect(server) for _ in range(clients)]
     for client in waiting:
@@ -110,13 +110,13 @@ def waiting_memory(server: LocalServer, clients: int) -> None:
         client.recv(8)
     known = server.health()["waiting"]
     rss = server.process.memory_info().rss
-    print(f"{known} waiting clients: {rss / 1e6:.0f} MB resident, {(rss - before) / clients / 1e3:.1f} kB a client")
+    print(f"{known} waiting clients: {rss / 1e6:.0f} MB resident, {(rss - before) / clients / 1e3:.1f} kB per client")
     for client in waiting:
         client.close()
 
 
 def relay(server: LocalServer, seconds: float) -> None:
-    """Pass bytes through the relay in one direction."""
+    """Send bytes through the relay in one direction."""
     ranks = [RelayedRank(server, rank) for rank in range(2)]
     for rank, own in enumerate(ranks):
         own.send(Announce(1 - rank, 9))
@@ -146,20 +146,20 @@ def relay(server: LocalServer, seconds: float) -> None:
     elapsed = time.perf_counter() - began
     thread.join()
     cpu = server.cpu_seconds() - cpu
-    print(f"relay: {moved / elapsed / 1e6:.0f} MB/s, {moved / cpu / 1e6:.0f} MB a processor second of the server")
+    print(f"relay: {moved / elapsed / 1e6:.0f} MB/s, {moved / cpu / 1e6:.0f} MB per processor second of the server")
     source.close()
     target.close()
 
 
 def soak(server: LocalServer, pairings: int) -> None:
-    """Pair many while one client in ten misbehaves; count what was lost and what stayed behind."""
+    """Pair many clients while one in ten misbehaves; count lost pairings and leaked descriptors."""
     server.settle()
     descriptors, rss = server.process.num_fds(), server.process.memory_info().rss
     right = 0
     odd: list[socket.socket] = []
     began = time.perf_counter()
     for batch in range(pairings // BATCH):
-        # 2 * BATCH clients behave; one in ten of all makes a ninth of them beside.
+        # 2 * BATCH clients behave; with one in ten of all misbehaving, a ninth of that number is added.
         odd += [MISBEHAVIOURS[(batch + i) % len(MISBEHAVIOURS)](server) for i in range(round(2 * BATCH / 9))]
         right += pair_batch(server, BATCH)
         while len(odd) > 500:
@@ -169,17 +169,21 @@ def soak(server: LocalServer, pairings: int) -> None:
         client.close()
     server.settle()
     print(
-        f"soak: {right} of {pairings // BATCH * BATCH} pairings right at {right / elapsed:.0f}/s with 10 % of the "
+        f"soak: {right} of {pairings // BATCH * BATCH} pairings correct at {right / elapsed:.0f}/s with 10 % of the "
         f"clients misbehaving; descriptors {descriptors} before, {server.process.num_fds()} after; "
         f"memory {rss / 1e6:.0f} MB before, {server.process.memory_info().rss / 1e6:.0f} MB after"
     )
 
 
 def main() -> None:
-    """Run all of it, scaled down if asked to."""
+    """Run all load tests, scaled."""
     parser = arguments.parser("benchmarks.rendezvous_load", __doc__)
     parser.add_argument(
-        "--scale", type=arguments.share, default=1.0, metavar="X", help="part of the full load (default: %(default)s)"
+        "--scale",
+        type=arguments.share,
+        default=1.0,
+        metavar="X",
+        help="fraction of the full load, for example 0.1 (default: %(default)s)",
     )
     scale = parser.parse_args().scale
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]

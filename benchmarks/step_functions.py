@@ -1,8 +1,9 @@
-"""A Map over functions, warm and cold, by boto3, side by side: ``python -m benchmarks.step_functions [--short]``.
+"""Compares a Map over functions, warm and cold, of all endpoints: ``python -m benchmarks.step_functions [--short]``.
 
-Figures to reach on 2 cores with functions that take a second: 50 in 1.3 s warm and 2.5 s cold, 200 in 3 s and 8 s,
-1000 in 20 s with less than 12 GB. FMI ranks wait for each other: the spread from the first to the last start is what
-they feel. Beside it, the interpreter's own time an item, in a Map over Pass states.
+Goals on 2 cores with functions that take a second: 50 in 1.3 s warm and 2.5 s cold, 200 in 3 s and 8 s,
+1000 in 20 s with less than 12 GB. FMI ranks wait for each other, so the spread from
+the first to the last start delays them all. The last figure is the interpreter's time per item of a Map over Pass
+states.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ from benchmarks.cleanup import exit_on_signals
 from benchmarks.endpoints import Contender, RunningEndpoint, add_arguments, contenders, running
 from benchmarks.lambda_service import deploy
 
-# Items, and the goals for them, seconds.
+# Number of items, and the goals for it, seconds.
 GOALS = {50: (1.3, 2.5), 200: (3.0, 8.0), 1000: (20.0, 20.0)}
-# Others take a process or a thread an item: more of them would measure this machine's memory.
+# Other endpoints use a process or a thread per item: with more items, this machine's memory would be measured.
 _LARGEST_OF_OTHERS = 200
 _PASS_ITEMS = 1000
 _POLL_S = 0.01
@@ -37,7 +38,7 @@ _SECOND = "import time\ndef handler(event, context):\n    began = time.time()\n 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One execution of a Map: its time, and from the first to the last start of a function, seconds."""
+    """One execution of a Map: its duration, and the time from the first to the last start of a function, seconds."""
 
     took_s: float
     spread_s: float
@@ -45,16 +46,16 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What one endpoint reached.
+    """Figures of one endpoint.
 
     Parameters
     ----------
     cold, warm
-        By the number of items; of the warm ones the median.
+        By number of items; for warm executions the median.
     memory_mb
-        By the number of items, what the endpoint and its sandboxes hold, each shared page counted once.
+        Memory of the endpoint and its sandboxes by number of items, each shared page counted once.
     item_ms
-        The interpreter's time an item of a Map over Pass states, ms.
+        The interpreter's time per item of a Map over Pass states, ms.
     """
 
     cold: dict[int, Run]
@@ -88,7 +89,7 @@ def measure(endpoint: RunningEndpoint, sizes: Sequence[int], repeats: int) -> Fi
             break
         middle = sorted(runs, key=lambda run: run.took_s)[len(runs) // 2]
         figures.warm[size], figures.memory_mb[size] = middle, _held_mb(endpoint.process)
-        # An interrupted measurement has told what it knew.
+        # If the measurement is interrupted, these figures have been printed.
         print(f"{endpoint.name}: {size} functions: cold {figures.cold[size]}, warm {middle}", flush=True)
         functions.delete_function(FunctionName="second")
     return figures
@@ -117,12 +118,12 @@ def _time_an_item(machines: Any, role: str) -> float:
 def _run(machines: Any, arn: str, size: int) -> Run:
     took_s, starts = _execute(machines, arn, size)
     if len(starts) != size or not all(isinstance(start, float) for start in starts):
-        raise RuntimeError(f"the functions were not run: {str(starts)[:100]}")
+        raise RuntimeError(f"the functions did not run: {str(starts)[:100]}")
     return Run(took_s, max(starts) - min(starts))
 
 
 def _execute(machines: Any, arn: str, size: int) -> tuple[float, list[Any]]:
-    """Run an execution; return its time as its client sees it, seconds, and its output."""
+    """Run an execution; return its duration as seen by the client, seconds, and its output."""
     began = time.perf_counter()
     name = f"run-{time.time_ns()}"
     started = machines.start_execution(stateMachineArn=arn, name=name, input=json.dumps(list(range(size))))
@@ -133,24 +134,24 @@ def _execute(machines: Any, arn: str, size: int) -> tuple[float, list[Any]]:
         if described["status"] != "RUNNING":
             raise RuntimeError(f"{described['status']}: {described.get('error')}: {described.get('cause')}")
         time.sleep(_POLL_S)
-    raise RuntimeError(f"no end in {_LONGEST_S:.0f} s")
+    raise RuntimeError(f"the execution did not end within {_LONGEST_S:.0f} s")
 
 
 def _held_mb(process: psutil.Process) -> float:
-    """Return what a process and its descendants hold, each shared page counted once (PSS; Linux alone knows it)."""
+    """Return the memory of a process and its descendants, each shared page counted once (PSS; Linux only)."""
     total = 0
     for one in [process, *process.children(recursive=True)]:
         rollup = Path(f"/proc/{one.pid}/smaps_rollup")
         try:
             total += next(int(line.split()[1]) for line in rollup.read_text().splitlines() if line.startswith("Pss:"))
         except (OSError, StopIteration):
-            # It has ended meanwhile, or this is no Linux.
+            # The process has ended, or this is not Linux.
             continue
     return total / 1000
 
 
 def report(results: Sequence[tuple[str, Figures]], sizes: Sequence[int]) -> str:
-    """Return a table, a row a figure and a column an endpoint, each with the ratio to ours."""
+    """Return a table with one row per figure and one column per endpoint, with ratios to the emulator."""
     rows: list[tuple[str, str, list[float | None]]] = []
     for size in sizes:
         for kind, goal in zip(("warm", "cold"), GOALS[size], strict=True):
@@ -158,7 +159,9 @@ def report(results: Sequence[tuple[str, Figures]], sizes: Sequence[int]) -> str:
             rows.append((f"{size} functions, {kind} (goal < {goal:g} s)", "s", [run and run.took_s for run in runs]))
             rows.append(("  first to last start", "s", [run and run.spread_s for run in runs]))
         rows.append((f"{size} functions, memory", "MB", [figures.memory_mb.get(size) for _, figures in results]))
-    rows.append((f"an item of a Map over {_PASS_ITEMS} Pass states", "ms", [figures.item_ms for _, figures in results]))
+    rows.append(
+        (f"per item of a Map over {_PASS_ITEMS} Pass states", "ms", [figures.item_ms for _, figures in results])
+    )
     lines = [f"{'':<42}" + "".join(f"{name:>24}" for name, _ in results)]
     for label, unit, values in rows:
         lines.append(f"{label:<42}" + "".join(f"{_cell(value, values[0], unit):>24}" for value in values))
@@ -173,9 +176,9 @@ def _cell(value: float | None, ours: float | None, unit: str) -> str:
 
 
 def main() -> None:
-    """Measure every endpoint that is installed and print the table."""
+    """Measure every installed endpoint and print the table."""
     parser = arguments.parser("benchmarks.step_functions", __doc__)
-    parser.add_argument("--short", action="store_true", help="50 functions alone, one warm run")
+    parser.add_argument("--short", action="store_true", help="only 50 functions, one warm run")
     parser.add_argument("--sizes", type=int, nargs="+", choices=GOALS, default=list(GOALS), help="numbers of items")
     add_arguments(parser)
     options = parser.parse_args()

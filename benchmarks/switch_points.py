@@ -1,6 +1,6 @@
-"""From which size on the schedule for large payloads is faster: both of each operation, in turns, over Direct.
+"""Measures from which size on the schedule for large payloads is faster, for each operation over Direct.
 
-Prints what each takes, then the points where this machine would switch, as FMI_SWITCH_POINTS takes them. The table in
+Prints the time of both schedules, then the switch points of this machine in the form of FMI_SWITCH_POINTS. The table in
 `fmi_shim.transports.tcp.switch_points` comes from here. It takes about two minutes on 2 cores.
 """
 
@@ -33,7 +33,7 @@ SIZES = tuple(1 << exponent for exponent in range(14, 24))
 WORLDS = (2, 4, 8)
 
 _FLOAT64 = np.dtype(np.float64)
-_COMBINE = builtin_combine(Operator.max, _FLOAT64)  # sums of sums would grow out of the ordinary numbers
+_COMBINE = builtin_combine(Operator.max, _FLOAT64)  # repeated sums would overflow to infinity
 _BYTES_A_TURN = 16 << 20
 _CALLS_A_TURN = 40
 
@@ -84,7 +84,7 @@ ENTRIES: Mapping[str, Entry] = {
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """Seconds a call of both schedules: medians, over the turns, of the slowest rank."""
+    """Seconds per call of both schedules: medians, over the turns, of the slowest rank."""
 
     entry: str
     size_bytes: int
@@ -99,7 +99,7 @@ class Trial:
 
 
 def measure(entries: Sequence[str], sizes: Sequence[int], world_size: int, turns: int) -> list[Trial]:
-    """Try all entries at all sizes on so many forked ranks."""
+    """Measure all entries at all sizes on this many forked ranks."""
     processes = multiprocessing.get_context("fork")
     with running_server() as server, tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "fmi.json"
@@ -154,7 +154,7 @@ def _rank(
                 for schedule, seconds in zip((entry.below, entry.above), taken, strict=True):
                     channel.begin(call, calls)
                     calls += 1
-                    schedule(channel, buffer)  # connects, and brings the ranks together
+                    schedule(channel, buffer)  # connects and synchronizes the ranks
                     start = time.perf_counter()
                     for _ in range(repetitions):
                         channel.begin(call, calls)
@@ -199,7 +199,7 @@ def main(given: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(given)
     exit_on_signals()
-    print("milliseconds a call of the schedules below and above the point; the ratio is above / below")
+    print("milliseconds per call of the schedules below and above the point; the ratio is above / below")
     print(f"{'entry':<10}{'bytes':>10}{'N':>4}{'below':>12}{'above':>12}{'ratio':>8}", flush=True)
     trials = []
     for world_size in options.worlds:

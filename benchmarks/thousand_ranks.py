@@ -1,9 +1,9 @@
-"""A world of a thousand ranks on this machine: how long until all have met and finished an allreduce of 8 bytes.
+"""A world of a thousand ranks on this machine: time until all have connected and finished an allreduce of 8 bytes.
 
 The ranks are forked from one process that has imported numpy and fmi_shim, as the emulator's zygote does, and has run
-the same program in a few worlds of two before: what CPython writes into code at its first runs is then shared, a sixth
-of a rank's memory. The time runs from the first fork to the last rank's result. Memory is counted while all ranks live,
-every shared page once.
+the same program in a few worlds of two before: then the code that CPython specialises at its first runs is shared, a
+sixth of a rank's memory. The time is measured from the first fork to the last rank's result. Memory is measured while
+all ranks run, every shared page once.
 """
 
 from __future__ import annotations
@@ -38,22 +38,22 @@ _RESULT = np.dtype([("finished", np.float64), ("sum", np.float64)])
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What a world took.
+    """Figures of a world.
 
     Attributes
     ----------
     ranks
         World size.
     forked, first, last
-        Seconds from the first fork until all ranks were forked, the first had the result, and all had it.
+        Seconds from the first fork until all ranks were forked, the first rank had the result, and all had it.
     memory_bytes
-        Of all ranks, this process and the server, each shared page once (PSS); None where that cannot be read.
+        Of all ranks, this process and the server, each shared page once (PSS); None if it cannot be read.
     descriptors
-        Most open files of a rank, and of the server; None where that cannot be read.
+        Most open files of a rank, and of the server; None if it cannot be read.
     threads
-        Most threads of a rank; None where that cannot be read.
+        Most threads of a rank; None if it cannot be read.
     loopback_bytes
-        What went through the loopback interface meanwhile, also of others; None where that cannot be read.
+        Bytes through the loopback interface in this time, including other programs; None if it cannot be read.
     """
 
     ranks: int
@@ -73,28 +73,29 @@ class Figures:
         if self.memory_bytes is not None:
             a_rank = self.memory_bytes / self.ranks
             lines.append(
-                f"memory: {self.memory_bytes / 1e6:.0f} MB for all, {a_rank / 1e6:.2f} MB a rank "
+                f"memory: {self.memory_bytes / 1e6:.0f} MB for all, {a_rank / 1e6:.2f} MB per rank "
                 f"(goal at 1000 ranks: {GOAL_BYTES / 1e9:.0f} GB)"
             )
         if self.descriptors is not None:
             lines.append(
-                f"at most {self.descriptors[0]} open files and {self.threads} thread(s) a rank; "
+                f"at most {self.descriptors[0]} open files and {self.threads} thread(s) per rank; "
                 f"{self.descriptors[1]} open files at the rendezvous server"
             )
         if self.loopback_bytes is not None:
             lines.append(
-                f"loopback: {self.loopback_bytes / 1e6:.1f} MB, {self.loopback_bytes / self.ranks / 1e3:.1f} kB a rank"
+                f"loopback: {self.loopback_bytes / 1e6:.1f} MB, {self.loopback_bytes / self.ranks / 1e3:.1f} kB "
+                "per rank"
             )
         return "\n".join(lines)
 
 
 def measure(ranks: int) -> Figures:
-    """Run a world of so many ranks.
+    """Run a world of this many ranks.
 
     Raises
     ------
     RuntimeError
-        If a rank failed, or came to a wrong sum.
+        If a rank failed or computed a wrong sum.
     """
     _raise_descriptor_limit()
     with running_server() as server, tempfile.TemporaryDirectory() as folder, _world() as children:
@@ -105,7 +106,7 @@ def measure(ranks: int) -> Figures:
         results, results_end = os.pipe()
         stay, stay_end = os.pipe()  # the ranks live until its write end is closed
         gc.collect()
-        gc.freeze()  # lest a collection in a rank write to, and so copy, the pages it shares with all
+        gc.freeze()  # so that a collection in a rank does not write to, and thereby copy, shared pages
         traffic = _loopback_bytes()
         began = time.monotonic()
         with signals_blocked_in_forks():
@@ -159,7 +160,7 @@ def _rehearse(config: Path, name: str) -> None:
 
 
 def _run_rank(rank: int, ranks: int, config: Path, results: int, stay: int) -> None:
-    """Be a rank: sum, tell, stay until all have been looked at. Never returns."""
+    """Run as a rank: reduce, write the result, wait until all ranks were measured. Never returns."""
     status = 1
     try:
         with fmi.Communicator(rank, ranks, config, "thousand-") as comm:
@@ -167,7 +168,7 @@ def _run_rank(rank: int, ranks: int, config: Path, results: int, stay: int) -> N
             os.write(results, np.array([(time.monotonic(), total)], _RESULT).tobytes())  # atomic: below PIPE_BUF
             os.read(stay, 1)
         status = 0
-    except BaseException as error:  # noqa: BLE001 - must not get back into the parent's code
+    except BaseException as error:  # noqa: BLE001 - must not return into the parent's code
         print(f"rank {rank}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
     finally:
         os._exit(status)
@@ -175,7 +176,7 @@ def _run_rank(rank: int, ranks: int, config: Path, results: int, stay: int) -> N
 
 @contextmanager
 def _world() -> Iterator[list[int]]:
-    """Give a list for the ranks' process ids; whatever is still in it at the end is killed."""
+    """Yield a list for the ranks' process ids. Processes that are in it at the end are killed."""
     children: list[int] = []
     try:
         yield children
@@ -187,21 +188,21 @@ def _world() -> Iterator[list[int]]:
 
 
 def _collect(results: int, ranks: int) -> bytes:
-    """Return what the ranks told, of all of them unless one failed or the time is over."""
-    told = b""
+    """Return the results of the ranks; fewer than all if a rank failed or the time limit passed."""
+    found = b""
     end = time.monotonic() + _LIMIT_SECONDS
-    while len(told) < ranks * _RESULT.itemsize:
+    while len(found) < ranks * _RESULT.itemsize:
         if not select.select([results], [], [], max(0.0, end - time.monotonic()))[0]:
             break
         data = os.read(results, 1 << 16)
         if not data:
             break
-        told += data
-    return told
+        found += data
+    return found
 
 
 def _raise_descriptor_limit() -> None:
-    """Allow as many open files as may be: the rendezvous server has one for each rank."""
+    """Raise the limit of open files to its maximum: the rendezvous server has one for each rank."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 

@@ -1,4 +1,4 @@
-"""Whole commands, as a user waits for them: fmirun with little to do, its memory, and the main job."""
+"""Measures whole commands: the start-up of fmirun, its memory, and the main job."""
 
 import importlib.util
 import json
@@ -18,7 +18,7 @@ _FMIRUN = Path(sys.executable).with_name("fmirun")
 _ROOT = Path(__file__).resolve().parent.parent
 _EXAMPLES = _ROOT / "examples"
 
-# All ranks are there at once when the first line appears, and stay until they are told to go on.
+# When the first line appears, all ranks run; they stay for two seconds.
 _WAITING_PROGRAM = """
     import os, time, fmi
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
@@ -32,7 +32,7 @@ _WAITING_PROGRAM = """
 
 @dataclass(frozen=True)
 class Figure:
-    """One row of the table: what was measured, the goal, and what came out."""
+    """One row of the table: what was measured, the goal and the result."""
 
     name: str
     goal: str
@@ -47,9 +47,9 @@ def start_up(world_size: int, goal: str, repeats: int) -> Figure:
     world_size
         Number of ranks.
     goal
-        For the table.
+        Goal in the table.
     repeats
-        Runs, of which the median is told.
+        Number of runs; the median is reported.
     """
     seconds = []
     for _ in range(repeats):
@@ -65,10 +65,10 @@ def start_up(world_size: int, goal: str, repeats: int) -> Figure:
 
 
 def memory_per_rank(world_size: int) -> Figure:
-    """Measure what the workers and their zygote hold, each shared page counted once (PSS), divided by the ranks."""
+    """Measure the memory of the workers and their zygote, each shared page counted once (PSS), per rank."""
     name = f"memory a rank without torch, N={world_size}"
     if sys.platform != "linux":
-        return Figure(name, "< 40 MB", "not measured: only Linux tells the share of each process")
+        return Figure(name, "< 40 MB", "not measured: requires Linux for PSS")
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "waiting.py"
         script.write_text(textwrap.dedent(_WAITING_PROGRAM))
@@ -97,7 +97,7 @@ def main_job() -> list[Figure]:
         subprocess.run(["make", "--no-print-directory", *made], cwd=_ROOT, check=True, capture_output=True)
         seconds = time.perf_counter() - began
         ranks = json.loads((Path(folder) / "results" / "combined_data.json").read_text())
-    # Every rank has as many galaxies, so the slowest one's time is the whole's.
+    # Every rank has the same number of galaxies, so the slowest rank determines the total time.
     rate = len(ranks) * min(rank["sample_persec"] for rank in ranks)
     return [
         Figure("make demo after installation", "< 60 s", f"{seconds:.1f} s"),
@@ -106,10 +106,10 @@ def main_job() -> list[Figure]:
 
 
 def has_torch() -> bool:
-    """Tell whether torch, and gloo with it, is installed."""
+    """Return whether torch, and with it gloo, is installed."""
     return importlib.util.find_spec("torch") is not None
 
 
 def machine() -> str:
-    """Return one line about where the figures come from."""
+    """Return one line that describes the machine."""
     return f"{os.cpu_count()} cores, Python {sys.version.split()[0]}, {sys.platform}"

@@ -1,4 +1,4 @@
-"""A benchmark that is told to end, amid all that it has started."""
+"""A benchmark that is terminated while its processes run."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ _ROOT = Path(__file__).resolve().parent.parent.parent
         (("rendezvous_load", "--scale", "0.01"), signal.SIGTERM),
     ],
 )
-def test_a_benchmark_that_is_told_to_end_leaves_nothing(
+def test_a_terminated_benchmark_leaves_no_process_and_no_file(
     tmp_path: Path, benchmark: tuple[str, ...], number: signal.Signals
 ) -> None:
     name, *options = benchmark
@@ -36,12 +36,12 @@ def test_a_benchmark_that_is_told_to_end_leaves_nothing(
         start_new_session=True,
     ) as command:
         assert command.stdout is not None
-        # When it tells the first of its figures, or their heads, all that it measures runs.
+        # When it prints its first figure or header, all its processes run.
         while not command.stdout.readline().startswith(("| case", "throughput", "allreduce")):
             assert command.poll() is None, command.communicate()
         started = psutil.Process(command.pid).children(recursive=True)
         if number == signal.SIGINT:
-            # As a terminal does it: everyone in the session is told.
+            # Like a terminal: the signal goes to the whole process group.
             os.killpg(command.pid, number)
         else:
             command.send_signal(number)
@@ -54,7 +54,7 @@ def test_a_benchmark_that_is_told_to_end_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_begins_to_run_is_known_before_its_program_is_told_to_end() -> None:
+def test_signals_are_deferred_until_a_started_process_is_known() -> None:
     before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
     known = []
     try:
