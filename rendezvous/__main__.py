@@ -5,7 +5,7 @@ import sys
 
 
 def main() -> int:
-    """Run the server; until it has begun, Ctrl-C ends the process at once, which has nothing to say yet."""
+    """Run the server. Until it has started, Ctrl-C ends the process at once, without a traceback."""
     # Not where the parent has the signal ignored, as shells do for what runs in the background.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -1,4 +1,4 @@
-"""``fmi-rendezvous``: the rendezvous server as a program of its own."""
+"""``fmi-rendezvous``: the rendezvous server as a program."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from rendezvous.server import RendezvousServer
 _CANNOT_BIND = {
     errno.EADDRINUSE: "is in use: stop the other server or choose another --{what}port",
     errno.EACCES: "needs privileges: choose a --{what}port above 1023",
-    errno.EADDRNOTAVAIL: "is no address of this machine: choose another --{what}host",
+    errno.EADDRNOTAVAIL: "is not an address of this machine: choose another --{what}host",
 }
 
 
 class _BindError(Exception):
-    """An address cannot be listened on."""
+    """An address cannot be bound."""
 
 
 async def _serve(options: Options) -> None:
     stop = asyncio.Event()
-    hurry = asyncio.Event()
+    stop_now = asyncio.Event()
     loop = asyncio.get_running_loop()
 
     def on_signal(immediately: bool) -> None:
         if immediately or stop.is_set():
-            hurry.set()
+            stop_now.set()
         stop.set()
 
     loop.add_signal_handler(signal.SIGTERM, on_signal, False)
@@ -47,11 +47,11 @@ async def _serve(options: Options) -> None:
         print(f"health and metrics are on http://{health.host}:{health.port}", flush=True)
         await stop.wait()
         draining = loop.create_task(server.drain(options.drain_seconds))
-        hurrying = loop.create_task(hurry.wait())
-        await asyncio.wait([draining, hurrying], return_when=asyncio.FIRST_COMPLETED)
+        stopping_now = loop.create_task(stop_now.wait())
+        await asyncio.wait([draining, stopping_now], return_when=asyncio.FIRST_COMPLETED)
         draining.cancel()
-        hurrying.cancel()
-        await asyncio.gather(draining, hurrying, return_exceptions=True)
+        stopping_now.cancel()
+        await asyncio.gather(draining, stopping_now, return_exceptions=True)
     finally:
         await health.close()
         await server.close()
@@ -72,7 +72,7 @@ def _log_to_stderr(level: str) -> None:
 
 
 def _raise_descriptor_limit() -> None:
-    """Take as many descriptors as this process may have: each client needs one."""
+    """Raise the descriptor limit as far as permitted: each client needs one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         try:
@@ -82,7 +82,7 @@ def _raise_descriptor_limit() -> None:
 
 
 def run() -> int:
-    """Serve until SIGINT or SIGTERM; return 0, or 2 when the server cannot be started as it is told to."""
+    """Serve until SIGINT or SIGTERM; return 0, or 2 if the options are invalid or an address cannot be bound."""
     try:
         options = parse()
         _log_to_stderr(options.log_level)

@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 
 _MAX_UNSENT_BYTES = 1 << 18
 _RETURN_SECONDS = 1.0
-"""A rank whose connection broke may come back for so long; then those that want to meet it are told that it is lost."""
+"""A rank whose connection broke may reconnect within this time; then ranks that connect to it receive `PeerEnded`."""
 
 
 class Extension:
@@ -49,11 +49,11 @@ class Extension:
     limits, counters
         The server's.
     registry
-        The other dialects' waiters.
+        The waiting clients of the other protocols.
     secret
-        What ranks must know; empty if nothing.
+        The secret that ranks must know; empty for none.
     tls
-        Certificate and key, None to speak in the clear.
+        Certificate and key, None for plain TCP.
     """
 
     def __init__(
@@ -68,15 +68,15 @@ class Extension:
         self.counters = counters
         self.secret = secret
         self.relays = Relays(limits, counters)
-        self.jobs: Jobs[_ControlConnection] = Jobs(relaying=limits.relays > 0, raw_names=registry)
-        self.connections: set[_ControlConnection] = set()
+        self.jobs: Jobs[_RankConnection] = Jobs(relaying=limits.relays > 0, raw_names=registry)
+        self.connections: set[_RankConnection] = set()
         self._registry = registry
         self._tls = tls
         self._handshakes: set[asyncio.Task[None]] = set()
         self._probes: set[_Probe] = set()
 
     def take(self, connection: socket.socket, endpoint: Endpoint, hello: Preamble, ended: Callable[[], None]) -> None:
-        """Take over the socket of a client that has said hello; `ended` is called once it is closed."""
+        """Take over the socket of a client that has sent a preamble; `ended` is called once it is closed."""
         if hello.purpose is Purpose.control:
             task = asyncio.get_running_loop().create_task(self._challenge(connection, endpoint, hello.token, ended))
             self._handshakes.add(task)
@@ -95,22 +95,22 @@ class Extension:
         self.deliver(deliveries)
 
     def full(self) -> bool:
-        """Return whether no other rank may register."""
+        """Return whether no further rank may register."""
         return len(self._registry) + self._registry.remembered + len(self.jobs) >= self.limits.waiters
 
-    def deliver(self, deliveries: list[Delivery[_ControlConnection]]) -> None:
-        """Send messages to whom they are for."""
+    def deliver(self, deliveries: list[Delivery[_RankConnection]]) -> None:
+        """Send each message to its client."""
         for delivery in deliveries:
             self.counters.introductions += isinstance(delivery.message, Introduction)
             delivery.client.send(delivery.message)
 
-    def lose(self, rank: _ControlConnection) -> None:
-        """Take note that a rank's connection has ended, and tell the others unless it comes back soon."""
-        tell = self.jobs.disconnected(rank)
-        asyncio.get_running_loop().call_later(_RETURN_SECONDS, lambda: self.deliver(tell()))
+    def lose(self, rank: _RankConnection) -> None:
+        """Handle the end of a rank's connection; notify the others unless it reconnects soon."""
+        notify = self.jobs.disconnected(rank)
+        asyncio.get_running_loop().call_later(_RETURN_SECONDS, lambda: self.deliver(notify()))
 
     def disconnect_ranks(self) -> None:
-        """Close all control connections, so that ranks find their next server."""
+        """Close all control connections, so that ranks reconnect to the next server."""
         for connection in tuple(self.connections):
             connection.disconnect()
 
@@ -133,10 +133,10 @@ class Extension:
         challenge = Challenge(demand, secrets.token_bytes(TICKET_BYTES))
         proof = Proof(self.secret, client_nonce, challenge.nonce)
         try:
-            # 38 bytes fit into an empty socket buffer. They go before the TLS layer reads anything.
+            # 38 bytes fit into an empty socket buffer. They are sent before the TLS layer reads anything.
             connection.send(challenge.encode())
             await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: _ControlConnection(self, endpoint, proof, ended),
+                lambda: _RankConnection(self, endpoint, proof, ended),
                 connection,
                 ssl=self._tls,
                 ssl_handshake_timeout=self.limits.silence_seconds if self._tls else None,
@@ -147,8 +147,8 @@ class Extension:
             ended()
 
 
-class _ControlConnection(asyncio.Protocol):
-    """One rank, from its challenge to its end."""
+class _RankConnection(asyncio.Protocol):
+    """The control connection of one rank."""
 
     def __init__(self, extension: Extension, endpoint: Endpoint, proof: Proof, ended: Callable[[], None]) -> None:
         self._extension = extension
@@ -194,14 +194,14 @@ class _ControlConnection(asyncio.Protocol):
             self.disconnect()
 
     def disconnect(self) -> None:
-        """Leave the job at once and close the connection without waiting for the other side."""
+        """Remove the rank from its job and close the connection without waiting for the other side."""
         self._extension.jobs.remove(self)
         self._transport.abort()
 
     def _take(self, message: Message) -> None:
         extension, jobs = self._extension, self._extension.jobs
         self._limit.cancel()
-        # A rank that is not heard of for so long comes again when it needs to.
+        # A rank that is silent for this time reconnects when it needs to.
         self._limit = self._loop.call_later(extension.limits.waiting_seconds, self.disconnect)
         match message:
             case Register() if not self._registered:
@@ -218,18 +218,20 @@ class _ControlConnection(asyncio.Protocol):
                 extension.counters.aborts += 1
                 extension.deliver(jobs.abort(self, message))
             case _:
-                raise ProtocolError(f"a rank does not send {type(message).__name__} now")
+                raise ProtocolError(
+                    f"unexpected {type(message).__name__}: expected one registration, then a rank's messages"
+                )
 
     def _register(self, message: Register) -> None:
         registration = message.registration
         if not same_proof(message.proof, self._proof.of_client(registration.encode())):
             self._extension.counters.refused[Refused.secret] += 1
-            text = "the rendezvous server asks for its secret: set FMI_RENDEZVOUS_SECRET alike for server and ranks"
+            text = "wrong secret: set the same FMI_RENDEZVOUS_SECRET for server and ranks"
             self.send(Refusal(RefusalReason.forbidden, text))
             return
         if self._extension.full():
             self._extension.counters.refused[Refused.waiter_limit] += 1
-            self.send(Refusal(RefusalReason.busy, "the rendezvous server has as many waiting ranks as it may have"))
+            self.send(Refusal(RefusalReason.busy, "too many ranks are registered: raise --max-waiters"))
             return
         self._registered = True
         self.send(Welcome(self._endpoint, self._proof.of_server()))
@@ -237,7 +239,7 @@ class _ControlConnection(asyncio.Protocol):
 
 
 class _Probe:
-    """A connection that does nothing but hold a NAT's mapping, until either side ends it."""
+    """A connection that only keeps a NAT's mapping, until either side closes it."""
 
     def __init__(
         self,
@@ -267,5 +269,5 @@ class _Probe:
         except BlockingIOError:
             return
         except OSError:
-            pass  # reset: as good as closed
+            pass  # a reset closes it, too
         self.close()

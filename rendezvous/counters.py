@@ -1,4 +1,4 @@
-"""What a server counts. Reading it into metrics is left to whoever wants them."""
+"""Counters of a server."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 
 class Refused(enum.Enum):
-    """Why a connection was ended by the server."""
+    """Why the server closed a connection."""
 
     address_limit = "address_limit"
     waiter_limit = "waiter_limit"
@@ -30,17 +30,17 @@ class Counters:
     pairings
         Pairs of clients of either TCPunch version.
     introductions
-        Ranks told of a peer over the extension.
+        Introductions sent to ranks over the extension.
     timeouts
-        Clients whose partner did not come in time.
+        Clients whose partner did not connect in time.
     aborts
-        Aborts passed on.
+        Aborts forwarded.
     relays
         Pairs relayed.
     relayed_bytes
-        Both directions together.
+        Both directions in total.
     refused
-        Connections ended, by reason.
+        Connections closed, by reason.
     """
 
     connections: int = 0

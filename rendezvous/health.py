@@ -1,4 +1,4 @@
-"""``/health`` and ``/metrics`` over HTTP, on a port of their own."""
+"""``/health`` and ``/metrics`` over HTTP, on a separate port."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class HealthEndpoint:
     Parameters
     ----------
     server
-        Whose health.
+        The server to report on.
     host, port
-        Address to bind to; port 0 takes a free one, which `port` then tells.
+        Address to bind to; port 0 takes a free one, which `port` then contains.
     """
 
     def __init__(self, server: RendezvousServer, host: str, port: int) -> None:

@@ -1,4 +1,4 @@
-"""Ranks that listen for each other are introduced: what they announced, probes behind NATs, tickets for the relay."""
+"""Introduces ranks that listen for each other: announced ports, probes behind NATs, tickets for the relay."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from rendezvous.protocol.messages import Introduction, ProbeRequest
 
 
 class Introductions(Generic[Client]):
-    """The tickets that are out: of probes, and of the relay.
+    """The valid tickets, of probes and of the relay.
 
     Parameters
     ----------
     relaying
         Whether introductions carry tickets for the relay.
     new_ticket
-        Makes tickets, which must be impossible to guess.
+        Returns a new ticket, which must be impossible to guess.
     """
 
     def __init__(self, relaying: bool, new_ticket: Callable[[], bytes]) -> None:
@@ -28,7 +28,7 @@ class Introductions(Generic[Client]):
         self._relay_endpoints: dict[bytes, RelayEndpoint] = {}
 
     def announce(self, job: Job[Client], member: Member[Client], peer: int, port: int) -> list[Delivery[Client]]:
-        """Take note that a member listens for a peer; introduce them if both do, and where the port is known."""
+        """Record that a member listens for a peer; introduce them if both listen and their public ports are known."""
         self.withdraw(member, peer)
         announcement = Announcement(port)
         member.announcements[peer] = announcement
@@ -40,7 +40,7 @@ class Introductions(Generic[Client]):
         return [Delivery(member.client, ProbeRequest(peer, announcement.probe))]
 
     def probed(self, ticket: bytes, observed: Endpoint) -> list[Delivery[Client]] | None:
-        """Take the public address of an announced port; None if there is no such ticket."""
+        """Record the public address of an announced port; return None if the ticket is unknown."""
         found = self._probes.get(ticket)
         if found is None:
             return None
@@ -49,14 +49,14 @@ class Introductions(Generic[Client]):
         return self._introduce(job, member, peer)
 
     def withdraw(self, member: Member[Client], peer: int) -> None:
-        """Forget that a member listens for a peer."""
+        """Record that a member no longer listens for a peer."""
         announcement = member.announcements.pop(peer, None)
         if announcement is not None:
             self._probes.pop(announcement.probe, None)
             self._relay_endpoints.pop(announcement.relay, None)
 
     def relay_endpoint(self, ticket: bytes) -> RelayEndpoint | None:
-        """Return which end of which relayed connection a ticket is for."""
+        """Return the end of a relayed connection that a ticket is for, None if the ticket is unknown."""
         return self._relay_endpoints.get(ticket)
 
     def _introduce(self, job: Job[Client], member: Member[Client], peer: int) -> list[Delivery[Client]]:
@@ -83,7 +83,7 @@ class Introductions(Generic[Client]):
     ) -> Delivery[Client]:
         peer = other.registration.rank
         local = Endpoint(other.registration.local.host, theirs.port)
-        # Behind one NAT the public address leads nowhere with most routers, and the local one is a shorter way.
+        # Behind the same NAT the public address does not work with most routers, and the local one is shorter.
         endpoints = (local, public) if member.observed.host == public.host and local != public else (public,)
         if self._relaying and not own.relay:
             own.relay = self._new_ticket()

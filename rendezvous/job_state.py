@@ -1,4 +1,4 @@
-"""What the server remembers of ranks and jobs."""
+"""The state of ranks and jobs at the server."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NO_TICKET = bytes(TICKET_BYTES)
 
 @dataclass(frozen=True, slots=True)
 class Delivery(Generic[Client]):
-    """A message and who gets it. After a `Refusal` the client is to be disconnected."""
+    """A message and its recipient. After a `Refusal` the client is to be disconnected."""
 
     client: Client
     message: Message
@@ -26,7 +26,7 @@ class Delivery(Generic[Client]):
 
 @dataclass(frozen=True, slots=True)
 class RelayEndpoint:
-    """One rank's end of a relayed connection; `job` is of no meaning outside."""
+    """One rank's end of a relayed connection; `job` is opaque outside."""
 
     job: Hashable
     rank: int
@@ -39,7 +39,7 @@ class RelayEndpoint:
 
 @dataclass(slots=True)
 class Announcement:
-    """A rank listens for a peer; `public` is None until a probe has told the port's public address."""
+    """A rank listens for a peer; `public` is None until a probe has shown the port's public address."""
 
     port: int
     public: Endpoint | None = None
@@ -54,28 +54,28 @@ class Member(Generic[Client]):
     Attributes
     ----------
     client, registration, observed
-        Its connection, what it said of itself, and where the server sees it.
+        Its connection, its registration, and its public address.
     announcements
-        The ranks it listens for.
-    gone
-        The ranks that have gone since it is there.
+        The ranks that it listens for.
+    ended
+        The ranks that have ended since it registered.
     """
 
     client: Client
     registration: Registration
     observed: Endpoint
     announcements: dict[int, Announcement] = field(default_factory=dict)
-    gone: dict[int, PeerEnded] = field(default_factory=dict)
+    ended: dict[int, PeerEnded] = field(default_factory=dict)
 
     @property
     def translated(self) -> bool:
-        """Whether a NAT is on the way: then only a probe can tell a port's public address."""
+        """Whether it is behind a NAT: then only a probe shows a port's public address."""
         return self.observed != self.registration.local
 
 
 @dataclass(slots=True)
 class Job(Generic[Client]):
-    """The ranks of one communicator: who is there, who waits for whom, and the first failure."""
+    """The ranks of one communicator: the registered ones, their waits, and the first failure."""
 
     key: tuple[str, str]
     world_size: int

@@ -1,6 +1,6 @@
-"""Which ranks of which jobs are there, and whom they want to meet: the extension's state, without sockets.
+"""The registered ranks of all jobs, and the peers that they connect to. No I/O.
 
-Every method takes what a rank did and returns what is to be delivered to whom.
+Every method takes an event of a rank and returns the messages to deliver.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from rendezvous.protocol.waiting import Waiting
 Value = TypeVar("Value")
 
 _FAILED_JOBS = 1000
-"""Of how many named jobs failures, and lost ranks, are remembered for ranks that are yet to come."""
+"""The number of named jobs whose failures and lost ranks are remembered for ranks that register later."""
 
 
 class Jobs(Generic[Client]):
-    """Registered ranks by job and communicator name; ranks of different jobs never learn of each other.
+    """Registered ranks by job and communicator name; ranks of different jobs never receive messages about each other.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class Jobs(Generic[Client]):
     raw_names
         Pairing names under which clients of version 1 wait at the moment.
     new_ticket
-        Makes tickets, which must be impossible to guess.
+        Returns a new ticket, which must be impossible to guess.
     """
 
     def __init__(
@@ -67,10 +67,10 @@ class Jobs(Generic[Client]):
         return len(self._jobs)
 
     def register(self, client: Client, registration: Registration, observed: Endpoint) -> list[Delivery[Client]]:
-        """Take a rank in, or refuse it and all others, if it is in conflict with one of them.
+        """Register a rank. If it conflicts with another one, refuse it and all others of its job.
 
-        A rank that comes back, known by its instance, takes the place of its former connection. One that comes to a
-        named job that has failed, or has lost a rank, is told so; where jobs have no names, it may be the next run's.
+        A rank that reconnects, identified by its instance, replaces its former connection. A rank of a named job that
+        has failed, or has lost a rank, is notified. A job without a name may be the next run's, and is not.
         """
         key = (registration.job, registration.comm_name)
         failure = self._failed.get(key)
@@ -98,38 +98,38 @@ class Jobs(Generic[Client]):
             self._jobs[key] = job
         lost = self._lost.get(key, {})
         lost.pop(registration.rank, None)
-        member = Member(client, registration, observed, gone=dict(lost))
+        member = Member(client, registration, observed, ended=dict(lost))
         job.members[registration.rank] = member
         self._members[client] = (job, member)
         for each in job.members.values():
-            each.gone.pop(registration.rank, None)
+            each.ended.pop(registration.rank, None)
         return [] if job.abort is None else [Delivery(client, job.abort)]
 
     def announce(self, client: Client, announce: Announce) -> list[Delivery[Client]]:
-        """Take note that a rank listens for a peer; introduce them if both do.
+        """Record that a rank listens for a peer; introduce them if both listen.
 
         Raises
         ------
         ProtocolError
-            If the client is not registered, or there can be no such peer.
+            If the client is not registered, or the peer is invalid.
         """
         job, member = self._member_of(client)
         rank, peer = member.registration.rank, announce.peer
         if peer == rank or peer >= job.world_size:
-            raise ProtocolError(f"rank {rank} of {job.world_size} cannot meet rank {peer}")
+            raise ProtocolError(f"invalid peer {peer} of rank {rank}: expected another rank below {job.world_size}")
         name = f"{member.registration.comm_name}{max(rank, peer)}_{min(rank, peer)}"
         if not member.registration.job and name.encode() in self._raw_names:
             return [self._refuse(client, _raw_peer(rank, peer))]
-        if peer in member.gone:
-            return [Delivery(client, member.gone[peer])]
+        if peer in member.ended:
+            return [Delivery(client, member.ended[peer])]
         return self._introductions.announce(job, member, peer, announce.port)
 
     def probed(self, ticket: bytes, observed: Endpoint) -> list[Delivery[Client]] | None:
-        """Take the public address of an announced port; None if there is no such ticket."""
+        """Record the public address of an announced port; return None if the ticket is unknown."""
         return self._introductions.probed(ticket, observed)
 
     def withdraw(self, client: Client, peer: int) -> None:
-        """Forget that a rank listens for a peer.
+        """Record that a rank no longer listens for a peer.
 
         Raises
         ------
@@ -139,20 +139,20 @@ class Jobs(Generic[Client]):
         self._introductions.withdraw(self._member_of(client)[1], peer)
 
     def relay_endpoint(self, ticket: bytes) -> RelayEndpoint | None:
-        """Return which end of which relayed connection a ticket is for."""
+        """Return the end of a relayed connection that a ticket is for, None if the ticket is unknown."""
         return self._introductions.relay_endpoint(ticket)
 
     def abort(self, client: Client, abort: Abort) -> list[Delivery[Client]]:
-        """Pass a rank's abort on to all others of its communicator; the first one is remembered for those to come.
+        """Forward a rank's abort to all others of its communicator; the first is kept for ranks that register later.
 
         Raises
         ------
         ProtocolError
-            If the client is not registered, or speaks in another rank's name.
+            If the client is not registered, or the abort names another rank as its sender.
         """
         job, member = self._member_of(client)
         if abort.reported_by != member.registration.rank:
-            raise ProtocolError(f"rank {member.registration.rank} sent an abort of rank {abort.reported_by}")
+            raise ProtocolError(f"invalid abort: expected sender {member.registration.rank}, got {abort.reported_by}")
         if job.abort is not None:
             return []
         job.abort = abort
@@ -160,9 +160,9 @@ class Jobs(Generic[Client]):
         return [Delivery(other.client, abort) for other in job.members.values() if other is not member]
 
     def record_wait(self, client: Client, waiting: Waiting) -> list[Delivery[Client]]:
-        """Take note that a rank does nothing but wait for another; tell all ranks of a cycle that they are in one.
+        """Record that a rank only waits for another one; notify all ranks of a deadlock.
 
-        If the other has gone, this one is told that.
+        If the peer has ended, notify this rank.
 
         Raises
         ------
@@ -171,15 +171,15 @@ class Jobs(Generic[Client]):
         """
         job, member = self._member_of(client)
         cycle = job.wait_for_graph.record(member.registration.rank, waiting)
-        if waiting.peer in member.gone:
-            return [Delivery(client, member.gone[waiting.peer])]
+        if waiting.peer in member.ended:
+            return [Delivery(client, member.ended[waiting.peer])]
         if cycle is None:
             return []
-        told = Deadlock(job.wait_for_graph.describe(cycle))
-        return [Delivery(job.members[rank].client, told) for rank in cycle if rank in job.members]
+        message = Deadlock(job.wait_for_graph.describe(cycle))
+        return [Delivery(job.members[rank].client, message) for rank in cycle if rank in job.members]
 
     def leave(self, client: Client) -> list[Delivery[Client]]:
-        """Take note that a rank ends in peace; tell those that want to meet it, now or later.
+        """Handle the end of a rank without an error; notify the ranks that connect to it, now or later.
 
         Raises
         ------
@@ -188,15 +188,15 @@ class Jobs(Generic[Client]):
         """
         job, member = self._member_of(client)
         self.remove(client)
-        return self._gone(job, member.registration.rank, lost=False)
+        return self._notify_ended(job, member.registration.rank, lost=False)
 
     def disconnected(self, client: Client) -> Callable[[], list[Delivery[Client]]]:
-        """Forget a client whose connection has ended without a word.
+        """Remove a client whose connection ended without a `Leave`.
 
         Returns
         -------
         Callable
-            To be called when it has had time to come back: tells those that want to meet it, if it has not.
+            To be called when it has had time to reconnect: notifies the ranks that connect to it, if it has not.
         """
         found = self._members.get(client)
         self.remove(client)
@@ -205,28 +205,28 @@ class Jobs(Generic[Client]):
         job, member = found
         rank = member.registration.rank
 
-        def tell() -> list[Delivery[Client]]:
+        def notify() -> list[Delivery[Client]]:
             current = self._jobs.get(job.key)
             if current is not None and rank in current.members:
                 return []
             if job.key[0]:
                 _remember(self._lost, job.key, {**self._lost.get(job.key, {}), rank: PeerEnded(rank, True)})
-            return self._gone(job, rank, lost=True) if current is job else []
+            return self._notify_ended(job, rank, lost=True) if current is job else []
 
-        return tell
+        return notify
 
-    def _gone(self, job: Job[Client], rank: int, lost: bool) -> list[Delivery[Client]]:
-        told = PeerEnded(rank, lost)
+    def _notify_ended(self, job: Job[Client], rank: int, lost: bool) -> list[Delivery[Client]]:
+        message = PeerEnded(rank, lost)
         for member in job.members.values():
-            member.gone.setdefault(rank, told)
+            member.ended.setdefault(rank, message)
         return [
-            Delivery(member.client, told)
+            Delivery(member.client, message)
             for other, member in job.members.items()
             if rank in member.announcements or job.wait_for_graph.awaited(other) == rank
         ]
 
     def remove(self, client: Client) -> None:
-        """Forget a client whose connection is gone, with all it has announced."""
+        """Remove a client whose connection ended, with its announcements."""
         found = self._members.get(client)
         if found is None:
             return
@@ -240,9 +240,9 @@ class Jobs(Generic[Client]):
             del self._jobs[job.key]
 
     def on_raw_client(self, name: bytes) -> list[Delivery[Client]]:
-        """Take note that a client of version 1 waits under a name; refuse ranks without a job that await it.
+        """Handle a client of version 1 that waits under a name; refuse ranks without a job that wait for it.
 
-        It was started in raw mode, and they would wait for each other for ever.
+        It runs in raw mode; the two would wait for each other without end.
         """
         rest, _, low = name.decode(errors="replace").rpartition("_")
         deliveries = []
@@ -259,17 +259,17 @@ class Jobs(Generic[Client]):
     def _member_of(self, client: Client) -> tuple[Job[Client], Member[Client]]:
         found = self._members.get(client)
         if found is None:
-            raise ProtocolError("a rank must register before anything else")
+            raise ProtocolError("expected a registration first")
         return found
 
     def _refuse(self, client: Client, text: str) -> Delivery[Client]:
         self.remove(client)
         return Delivery(client, Refusal(RefusalReason.mismatch, text))
 
-    def _refuse_all(self, job: Job[Client], newcomer: Client, text: str) -> list[Delivery[Client]]:
+    def _refuse_all(self, job: Job[Client], client: Client, text: str) -> list[Delivery[Client]]:
         self._remember_failure(job, Refusal(RefusalReason.mismatch, text))
         everybody = [self._refuse(member.client, text) for member in tuple(job.members.values())]
-        return [*everybody, Delivery(newcomer, Refusal(RefusalReason.mismatch, text))]
+        return [*everybody, Delivery(client, Refusal(RefusalReason.mismatch, text))]
 
     def _remember_failure(self, job: Job[Client], message: Abort | Refusal) -> None:
         if job.key[0]:
@@ -283,7 +283,7 @@ def _remember(jobs: dict[tuple[str, str], Value], key: tuple[str, str], value: V
 
 
 def _raw_peer(rank: int, peer: int) -> str:
-    """Return what a rank is told whose peer speaks version 1."""
+    """Return the refusal of a rank whose peer speaks version 1."""
     return (
         f"rank {peer} at the rendezvous server does not run in framed mode as rank {rank} does: "
         "set FMI_FRAMED or backends.Direct.framed alike on all ranks"

@@ -1,4 +1,4 @@
-"""Log lines as JSON objects, one a line, for whatever collects them."""
+"""Log lines as JSON objects, one per line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 
 class JsonFormatter(logging.Formatter):
-    """Writes time, level, logger and message of a record, and what it was given as ``extra={"fields": {…}}``."""
+    """Writes time, level, logger and message of a record, and the fields given as ``extra={"fields": {…}}``."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return a record as one line of JSON."""

@@ -1,4 +1,4 @@
-"""How much a server on the public internet gives to whom."""
+"""Limits that protect a server on the public internet."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of a server; the length of a name, 99 bytes, is the protocol's.
+    """Limits of a server. The length of a name, 99 bytes, is set by the protocol.
 
     Attributes
     ----------
     connections_per_address
         Open connections from one IP address. Many ranks may come through one NAT gateway.
     waiters
-        Clients and ranks that are known, in all.
+        Waiting clients and registered ranks in total.
     silence_seconds
-        A client that has not said what it wants by then is disconnected.
+        A client that has not sent its request in this time is disconnected.
     waiting_seconds
-        Longest wait for a partner; Lambda's longest timeout, so that no run is cut off by default.
+        Longest wait for a partner. The default is Lambda's longest timeout, so that it ends no run.
     punching_seconds
-        How long a connection is kept once its partner is known: its NAT mapping must last while it punches.
+        How long a connection is kept once its partner is known: its NAT mapping must last while the two ranks punch.
     relays
-        Pairs relayed at a time; 0 relays nothing.
+        Pairs relayed at a time; 0 disables the relay.
     relay_bytes_per_second
-        Of one pair, both directions together; 0 sets no bound.
+        Of one pair, both directions in total; 0 for no limit.
     relay_seconds
-        Longest life of a relayed connection.
+        Longest lifetime of a relayed connection.
     """
 
     connections_per_address: int = 4096

@@ -1,4 +1,4 @@
-"""What a server counts, as Prometheus metrics and as JSON for a health check."""
+"""A server's counters as Prometheus metrics and as JSON for a health check."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class ServerCollector:
-    """Reads a server's figures when they are asked for, so that counting costs the server an addition."""
+    """Reads a server's counters on each scrape, so that counting costs the server one addition."""
 
     def __init__(self, server: RendezvousServer) -> None:
         self._server = server
 
     def collect(self) -> Iterator[Metric]:
-        """Give the metrics as they are now."""
+        """Yield the current metrics."""
         server, counters, extension = self._server, self._server.counters, self._server.extension
         yield _gauge("connections", "Open connections", server.connections)
         yield _gauge("waiting_clients", "TCPunch clients that wait for a partner", len(server.registry))
         yield _gauge("ranks", "Ranks registered over the extension", len(extension.jobs))
         yield _gauge("jobs", "Jobs with a registered rank", extension.jobs.count)
         yield _gauge("running_relays", "Pairs relayed now", len(extension.relays))
-        yield _gauge("draining", "1 while the server takes nobody in any more", int(server.draining))
+        yield _gauge("draining", "1 while the server accepts no new connections", int(server.draining))
         yield _counter("accepted_connections", "Connections accepted", counters.connections)
         yield _counter("pairings", "Pairs of TCPunch clients", counters.pairings)
-        yield _counter("introductions", "Ranks told of a peer over the extension", counters.introductions)
-        yield _counter("timeouts", "Clients whose partner did not come in time", counters.timeouts)
-        yield _counter("aborts", "Aborts of ranks, passed on", counters.aborts)
+        yield _counter("introductions", "Introductions sent to ranks over the extension", counters.introductions)
+        yield _counter("timeouts", "Clients whose partner did not connect in time", counters.timeouts)
+        yield _counter("aborts", "Aborts of ranks, forwarded", counters.aborts)
         yield _counter("relays", "Pairs relayed", counters.relays)
         yield _counter("relayed_bytes", "Bytes relayed, both directions", counters.relayed_bytes)
-        refused = CounterMetricFamily("fmi_rendezvous_refused", "Connections ended, by reason", labels=["reason"])
+        refused = CounterMetricFamily("fmi_rendezvous_refused", "Connections closed, by reason", labels=["reason"])
         for reason in Refused:
             refused.add_metric([reason.value], counters.refused[reason])
         yield refused
@@ -50,7 +50,7 @@ def prometheus_text(server: RendezvousServer) -> bytes:
 
 
 def health(server: RendezvousServer) -> dict[str, str | int]:
-    """Return what a health check is told: a status, and counts without names or addresses."""
+    """Return the health report: a status, and counts without names or addresses."""
     return {
         "status": "draining" if server.draining else "ok",
         "connections": server.connections,

@@ -1,4 +1,4 @@
-"""The command line of ``fmi-rendezvous`` and its environment: every flag has a variable, flags win."""
+"""The command line of ``fmi-rendezvous`` and its environment: every flag has a variable; flags take precedence."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 from rendezvous.limits import Limits
@@ -19,12 +20,12 @@ _LOOPBACK = "127.0.0.1"
 
 
 class OptionError(ValueError):
-    """A flag or variable has a value that the server cannot be started with."""
+    """A flag or variable has an invalid value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How the server is to be run; see `parser` for the meaning of each."""
+    """The options of the server, described in `parser`."""
 
     host: str
     port: int
@@ -79,9 +80,11 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         epilog="Every flag may be given in the environment instead: --max-wait as FMI_RENDEZVOUS_MAX_WAIT. The "
         f"secret is read from {SECRET_VARIABLE}, or from --secret-file. Ranks find the server by "
         "backends.Direct.host and .port of fmi.json, or by FMI_RENDEZVOUS=HOST:PORT in their environment. "
-        "SIGTERM drains: nobody is taken in, connections under way may finish. SIGINT, or a second SIGTERM, "
-        "ends at once. Connections between ranks are not affected.",
+        "SIGTERM drains: no connection is accepted, connections under way may finish. SIGINT, or a second "
+        "SIGTERM, stops at once. Connections between ranks are not affected.",
     )
+
+    built.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
 
     def add(flag: str, kind: Callable[[str], object], default: object, text: str) -> None:
         variable = _PREFIX + flag[2:].upper().replace("-", "_")
@@ -104,25 +107,33 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         given.connections_per_address,
         "connections open at a time",
     )
-    add("--max-waiters", _count, given.waiters, "clients that wait and ranks, in all")
+    add("--max-waiters", _count, given.waiters, "waiting clients and registered ranks, in total")
     add(
         "--max-silence",
         _seconds,
         given.silence_seconds,
-        "s until a client must have said its name",
+        "s until a client must have sent its request",
     )
     add("--max-wait", _seconds, given.waiting_seconds, "s that a client may wait for its partner")
-    add("--max-relays", _count, given.relays, "pairs relayed at a time, 0 to relay nothing")
+    add("--max-relays", _count, given.relays, "pairs relayed at a time, 0 disables the relay")
     add(
         "--relay-bandwidth",
         _count,
         given.relay_bytes_per_second,
-        "byte/s of a relayed pair, 0: any",
+        "byte/s of a relayed pair, 0: unlimited",
     )
-    add("--relay-lifetime", _seconds, given.relay_seconds, "s until a relayed pair is ended")
-    add("--drain", _seconds, 10.0, "s for what is under way after SIGTERM")
+    add("--relay-lifetime", _seconds, given.relay_seconds, "s until a relayed pair is closed")
+    add("--drain", _seconds, 10.0, "s for open connections after SIGTERM")
     add("--log-level", _level, "warning", "debug, info, warning or error, JSON on standard error")
     return built
+
+
+def _version() -> str:
+    """Return the version of the installed package, which a copy of this folder alone does not have."""
+    try:
+        return metadata.version("fmi-emulator")
+    except metadata.PackageNotFoundError:
+        return "of unknown version: the package fmi-emulator is not installed"
 
 
 def _port(text: str) -> int:
@@ -162,21 +173,21 @@ def _secret(file: Path | None, environment: Mapping[str, str]) -> bytes:
         except OSError as error:
             raise OptionError(f"--secret-file {file} cannot be read: {error.strerror}") from error
         if not secret:
-            raise OptionError(f"--secret-file {file} is empty: put {MIN_SECRET_BYTES} random bytes or more into it")
+            raise OptionError(f"--secret-file {file} is empty: expected at least {MIN_SECRET_BYTES} random bytes")
     if secret and len(secret) < MIN_SECRET_BYTES:
-        raise OptionError(f"the secret in {source} has {len(secret)} bytes, at least {MIN_SECRET_BYTES} are needed")
+        raise OptionError(f"invalid secret in {source}: expected at least {MIN_SECRET_BYTES} bytes, got {len(secret)}")
     return secret
 
 
 def _tls(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
     if certificate is None:
         if key is not None:
-            raise OptionError("--tls-key is given without --tls-certificate")
+            raise OptionError("--tls-key without --tls-certificate: give both, or the certificate alone")
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
         context.load_cert_chain(certificate, key)
     except OSError as error:  # ssl.SSLError is one
-        raise OptionError(f"--tls-certificate {certificate} with its key cannot be used: {error}") from error
+        raise OptionError(f"invalid --tls-certificate {certificate} or its key: expected PEM files: {error}") from error
     return context

@@ -1,12 +1,12 @@
-"""Who waits for whom under a pairing name (TCPunch, both versions): state without sockets or clocks.
+"""The clients that wait under a pairing name (TCPunch, both versions). No I/O, no clock.
 
-Version 1 sends a name without its length, so that nothing in the bytes tells where the name ends. A client
-writes it with one ``send`` of at most 99 bytes into an empty connection, which leaves as one segment; a
-name in pieces comes only from a proxy on the way. The registry therefore takes what has come for the whole
-name, and when more comes from a client that is still waiting, the longer name replaces the shorter one.
+Version 1 sends a name without its length, so that the bytes do not show where the name ends. A client writes it with
+one ``send`` of at most 99 bytes into an empty connection, which leaves as one segment; only a proxy splits it. The
+registry therefore treats the bytes received so far as the whole name. If more arrive from a client that still waits,
+the longer name replaces the shorter one.
 
-Version 2 gives every wait a token, with which a client whose connection broke may go on waiting on another
-one. In the meantime nobody is paired with it.
+Version 2 gives every wait a token, with which a client whose connection broke may resume it on another one. In the
+meantime no client is paired with it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Client = TypeVar("Client", bound=Hashable)
 
 @dataclass(frozen=True, slots=True)
 class Pair(Generic[Client]):
-    """Two clients that sent the same name, in the order of their coming."""
+    """Two clients that sent the same name, in the order of arrival."""
 
     first: Client
     second: Client
@@ -31,18 +31,18 @@ class Pair(Generic[Client]):
 
 @dataclass(frozen=True, slots=True)
 class Admission(Generic[Client]):
-    """What came of a request of version 2.
+    """The result of a request of version 2.
 
     Attributes
     ----------
     token
-        With which the wait can be resumed.
+        Resumes the wait.
     since
         When the wait began, on the caller's clock.
     pair
         The pair that the request completed, if any.
     replaced
-        The client whose wait this one goes on with, when its old connection is not known to be broken.
+        The client whose wait this one resumes, if its connection is still open.
     """
 
     token: uuid.UUID
@@ -61,9 +61,9 @@ class _Wait(Generic[Client]):
 
 
 class Registry(Generic[Client]):
-    """Pairs clients two by two, first come first served within a name, and then forgets the name.
+    """Pairs clients of the same name in the order of arrival, and then removes the name.
 
-    Since the second client of a name is paired the moment it comes, a name never has more than one waiter.
+    The second client of a name is paired when it arrives, so that a name has at most one waiting client.
     """
 
     def __init__(self) -> None:
@@ -82,16 +82,16 @@ class Registry(Generic[Client]):
 
     @property
     def remembered(self) -> int:
-        """Number of waits whose client is away and may come back."""
+        """Number of waits whose client is disconnected and may resume."""
         return len(self._waits) - len(self._tokens)
 
     def receive(self, client: Client, data: bytes) -> Pair[Client] | None:
-        """Take name bytes from a version 1 client that is new or waiting; return the pair they complete, if any.
+        """Add name bytes of a version 1 client that is new or waiting; return the pair that they complete, if any.
 
         Raises
         ------
         ProtocolError
-            If the bytes so far cannot be a name. The client is forgotten and should be disconnected.
+            If the bytes so far cannot be a name. The client is removed and should be disconnected.
         """
         so_far = self._names.get(client, b"")
         self.leave(client)
@@ -100,18 +100,18 @@ class Registry(Generic[Client]):
     def request(
         self, client: Client, name: bytes, token: uuid.UUID | None, fresh: uuid.UUID, now: float
     ) -> Admission[Client]:
-        """Take a request of version 2 from a new client.
+        """Handle a request of version 2 from a new client.
 
-        A token that is not, or no longer, that of a wait under this name is of no effect, as in the original.
+        A token that is not, or no longer, that of a wait under this name has no effect, as in the original.
 
         Parameters
         ----------
         token
-            What the client sent.
+            The token that the client sent.
         fresh
-            The token for a wait that begins.
+            The token for a new wait.
         now
-            When it begins.
+            The time at which it starts.
         """
         resumed = None if token is None else self._waits.get(token)
         if token is None or resumed is None or resumed.name != name:
@@ -122,9 +122,9 @@ class Registry(Generic[Client]):
         return self._admit(client, name, token, resumed.since, replaced)
 
     def leave(self, client: Client) -> uuid.UUID | None:
-        """Forget a client whose connection is gone; one that is not waiting is no matter.
+        """Remove a client whose connection ended; one that does not wait is ignored.
 
-        Returns the token with which its wait may still be resumed, to be forgotten in time.
+        Returns the token with which its wait may still be resumed, to be passed to `forget` in time.
         """
         name = self._names.pop(client, None)
         if name is not None:
@@ -135,7 +135,7 @@ class Registry(Generic[Client]):
         return token
 
     def forget(self, token: uuid.UUID) -> None:
-        """End a wait whose client has not come back, so that it can be resumed no more."""
+        """End a wait whose client has not resumed it."""
         wait = self._waits.get(token)
         if wait is not None and wait.client is None:
             del self._waits[token]

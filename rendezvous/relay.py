@@ -1,4 +1,4 @@
-"""Passes bytes on between two ranks that cannot reach each other, with bounds on bandwidth and lifetime."""
+"""Forwards bytes between two ranks that cannot reach each other, with limits on bandwidth and lifetime."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 1 << 17
 _BURST_SECONDS = 0.1
-"""What a relay with a bandwidth may pass on at once, in seconds of its bandwidth."""
+"""The burst of a relay with a bandwidth, in seconds of that bandwidth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class RelayClient:
 
 
 class Relays:
-    """Joins relay connections two by two and moves their bytes.
+    """Joins the two connections of each relayed pair and forwards their bytes.
 
     Parameters
     ----------
@@ -49,11 +49,11 @@ class Relays:
         self._running: set[_Relay] = set()
 
     def __len__(self) -> int:
-        """Return the number of pairs that are relayed now."""
+        """Return the number of pairs relayed now."""
         return len(self._running)
 
     def join(self, relay_endpoint: RelayEndpoint, client: RelayClient) -> None:
-        """Take one end of a relayed connection, whose bytes wait in the kernel until the other end is there."""
+        """Add one end of a relayed connection. Its bytes wait in the kernel until the other end arrives."""
         former = self._waiting.pop(relay_endpoint, None)
         if former is not None:
             _dismiss(former)
@@ -92,7 +92,7 @@ def _dismiss(waiting: tuple[RelayClient, asyncio.TimerHandle]) -> None:
 
 
 class _Relay:
-    """Two connections and the bytes on their way between them."""
+    """Two connections and the bytes in transit between them."""
 
     def __init__(
         self, one: RelayClient, other: RelayClient, limits: Limits, counters: Counters, ended: Callable[[_Relay], None]
@@ -102,7 +102,7 @@ class _Relay:
         self._ended = ended
         self._counters = counters
         self._rate = limits.relay_bytes_per_second
-        self._paid_until = self._loop.time()
+        self._budget_until = self._loop.time()
         self._closed = False
         self._lifetime = self._loop.call_later(limits.relay_seconds, self.close)
         self._directions = [
@@ -111,16 +111,16 @@ class _Relay:
         ]
 
     def moved(self, count: int) -> float:
-        """Account for bytes passed on; return how long to pause for the bandwidth's sake."""
+        """Count forwarded bytes; return how long to pause to keep the bandwidth."""
         self._counters.relayed_bytes += count
         if not self._rate:
             return 0.0
         now = self._loop.time()
-        self._paid_until = max(self._paid_until, now - _BURST_SECONDS) + count / self._rate
-        return max(0.0, self._paid_until - now)
+        self._budget_until = max(self._budget_until, now - _BURST_SECONDS) + count / self._rate
+        return max(0.0, self._budget_until - now)
 
     def finished(self) -> None:
-        """End, if both directions have."""
+        """Close if both directions have ended."""
         if all(direction.finished for direction in self._directions):
             self.close()
 
@@ -137,7 +137,7 @@ class _Relay:
 
 
 class _Direction:
-    """Bytes from `source` to `target`: at most one chunk at a time, so that a slow reader slows the writer down."""
+    """Forwards bytes from `source` to `target`, one chunk at a time, so that a slow reader slows the writer down."""
 
     def __init__(self, relay: _Relay, source: socket.socket, target: socket.socket) -> None:
         self._loop = asyncio.get_running_loop()
@@ -145,14 +145,14 @@ class _Direction:
         self._source = source
         self._target = target
         self._chunk = memoryview(bytearray(_CHUNK_BYTES))
-        self._rest = self._chunk[:0]
+        self._remaining = self._chunk[:0]
         self._pause: asyncio.TimerHandle | None = None
-        self._held = False
+        self._reading_paused = False
         self.finished = False
         self._loop.add_reader(source, self._read)
 
     def stop(self) -> None:
-        """Move nothing more."""
+        """Forward nothing more."""
         self.finished = True
         self._loop.remove_reader(self._source)
         self._loop.remove_writer(self._target)
@@ -175,32 +175,32 @@ class _Direction:
                 self._relay.close()
             self._relay.finished()
             return
-        self._rest = self._chunk[:count]
+        self._remaining = self._chunk[:count]
         pause = self._relay.moved(count)
         if pause:
-            self._hold()
+            self._pause_reading()
             self._pause = self._loop.call_later(pause, self._write)
         else:
             self._write()
 
     def _write(self) -> None:
         try:
-            sent = self._target.send(self._rest)
+            sent = self._target.send(self._remaining)
         except BlockingIOError:
             sent = 0
         except OSError:
             self._relay.close()
             return
-        self._rest = self._rest[sent:]
-        if self._rest:
-            self._hold()
+        self._remaining = self._remaining[sent:]
+        if self._remaining:
+            self._pause_reading()
             self._loop.add_writer(self._target, self._write)
-        elif self._held:
-            self._held = False
+        elif self._reading_paused:
+            self._reading_paused = False
             self._loop.remove_writer(self._target)
             self._loop.add_reader(self._source, self._read)
 
-    def _hold(self) -> None:
-        """Read nothing more for now."""
-        self._held = True
+    def _pause_reading(self) -> None:
+        """Pause reading."""
+        self._reading_paused = True
         self._loop.remove_reader(self._source)

@@ -1,4 +1,4 @@
-"""The asyncio shell around the registries: sockets in, addresses out."""
+"""The rendezvous server: accepts connections in an asyncio event loop and hands them to their protocols."""
 
 from __future__ import annotations
 
@@ -32,28 +32,27 @@ _TICK_SECONDS = 0.005
 _OUT_OF_DESCRIPTORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 _KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
-"""Finds out within a minute about a waiter whose machine vanished without a word, where the options exist.
-Set on the listening socket, from which accepted ones inherit them."""
+"""Detects within a minute that the machine of a waiting client vanished, if the options exist. They are set on the
+listening socket, from which accepted ones inherit them."""
 
 
 class RendezvousServer:
     """Pairs clients that send the same name (TCPunch), and ranks of a job (our extension), on one port.
 
-    It runs in the event loop that starts it, holds no thread and no state outside itself, and no client can
-    hold up another. Clients of TCPunch cost no task and no stream: they have a socket, a deadline and at
-    most 141 bytes of their own.
+    It runs in the event loop that starts it, without a thread or state outside itself, and no client can block
+    another. A client of TCPunch costs no task and no stream, only a socket, a deadline and at most 141 bytes.
 
     Parameters
     ----------
     host
-        IPv4 address to bind to. The loopback default keeps strangers out.
+        IPv4 address to bind to. The default, loopback, admits this machine only.
     port
-        TCP port; 0 takes a free one, which `port` then tells.
+        TCP port; 0 takes a free one, which `port` then contains.
     limits
-        How much is given to whom.
+        Limits on connections, waits and relays.
     secret
-        What ranks must know, at least 16 bytes; empty to let in anybody. With a secret, clients of TCPunch,
-        which know of none, are refused.
+        The secret that ranks must know, at least 16 bytes; empty for none. With a secret, clients of TCPunch, whose
+        protocol has none, are refused.
     tls
         Certificate and key for the extension's control connections.
 
@@ -73,7 +72,7 @@ class RendezvousServer:
         tls: ssl.SSLContext | None = None,
     ) -> None:
         if secret and len(secret) < MIN_SECRET_BYTES:
-            raise ValueError(f"the secret has {len(secret)} bytes; take {MIN_SECRET_BYTES} or more, at random")
+            raise ValueError(f"invalid secret: expected at least {MIN_SECRET_BYTES} random bytes, got {len(secret)}")
         self.host = host
         self.port = port
         self.limits = limits
@@ -91,7 +90,7 @@ class RendezvousServer:
         self._emptied = asyncio.Event()
 
     async def start(self) -> None:
-        """Bind and listen; from its return on, clients can connect.
+        """Bind and listen; when it returns, clients can connect.
 
         Raises
         ------
@@ -121,12 +120,12 @@ class RendezvousServer:
         _log.info("listening", extra={"fields": {"host": self.host, "port": self.port}})
 
     async def drain(self, seconds: float) -> None:
-        """End gracefully: take nobody in, send the waiting away, let punching and relayed pairs finish.
+        """Shut down gracefully: accept no connections, end waits, let punching and relayed pairs finish.
 
         Parameters
         ----------
         seconds
-            After which even those are ended.
+            After which those are closed, too.
         """
         self.draining = True
         self._stop_listening()
@@ -135,7 +134,7 @@ class RendezvousServer:
                 client.end_wait()
         self.extension.disconnect_ranks()
         if self.connections:
-            with contextlib.suppress(TimeoutError):  # whoever is not done by now is ended
+            with contextlib.suppress(TimeoutError):  # the rest is closed
                 await asyncio.wait_for(self._emptied.wait(), seconds)
         await self.close()
 
@@ -155,7 +154,7 @@ class RendezvousServer:
 
     @property
     def waiting(self) -> int:
-        """Number of clients and ranks that are known and not yet paired, and of waits that may be resumed."""
+        """Number of waiting clients, of registered ranks, and of waits that may be resumed."""
         return len(self.registry) + self.registry.remembered + len(self.extension.jobs)
 
     @property
@@ -168,28 +167,28 @@ class RendezvousServer:
         return self._loop.time()
 
     def expire_at(self, item: TcpunchClient | uuid.UUID, at: float) -> None:
-        """Have `item` expire then."""
+        """Expire `item` at time `at`."""
         self._deadlines.set(item, at)
         if self._tick is None or at < self._tick.when() - _TICK_SECONDS:
             self._schedule(at)
 
     def full(self) -> bool:
-        """Return whether nobody else may wait."""
+        """Return whether no further client may wait."""
         return self.extension.full()
 
     def switch_to_extension(self, client: TcpunchClient, hello: bytes) -> None:
-        """Take over the socket of a client that has sent a hello."""
+        """Hand the socket of a client that has sent a preamble to the extension."""
         found = decode_preamble(hello)
         self._forget(client)
         self.extension.take(client.connection, client.endpoint, found, lambda: self._release(client.endpoint.host))
 
     def on_raw_name(self, name: bytes) -> None:
-        """Tell ranks that await a peer which waits under a name instead."""
+        """Refuse ranks that wait for a peer which waits under a name instead."""
         if len(self.extension.jobs):
             self.extension.deliver(self.extension.jobs.on_raw_client(name))
 
     def closed(self, client: TcpunchClient) -> None:
-        """Forget a connection that ends."""
+        """Remove a connection that ended."""
         self._forget(client)
         self._release(client.endpoint.host)
 
@@ -206,7 +205,7 @@ class RendezvousServer:
                 self._emptied.set()
 
     def _dispatch(self) -> None:
-        # A client that another one's turn has closed finds its socket closed, and does nothing.
+        # A client that was closed by the handling of another one finds its socket closed, and does nothing.
         for key, _ in self._selector.select(0):
             key.data()
 

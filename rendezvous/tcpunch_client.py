@@ -1,4 +1,4 @@
-"""A connection from its accept to its end, or until it turns out to speak the extension."""
+"""A client of TCPunch, or a new connection until it is known to speak the extension."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from rendezvous.registry import Pair, Registry
 _log = logging.getLogger(__name__)
 
 SETTLING_SECONDS = 0.02
-"""A version 1 client is told its own address after this time, unless its partner has come by then. Until it
-has been told, more bytes may prove it to be one of version 2 whose request came in pieces."""
+"""A version 1 client receives its own address after this time, unless its partner has connected by then. Until then,
+more bytes may show that it is one of version 2 whose request arrived in pieces."""
 
 
 class Stage(enum.Enum):
-    """How far a connection has got."""
+    """The state of a connection."""
 
     silent = enum.auto()
     settling = enum.auto()
@@ -32,7 +32,7 @@ class Stage(enum.Enum):
 
 
 class ServerContext(Protocol):
-    """What a connection needs of its server."""
+    """What a connection uses of its server."""
 
     limits: Limits
     counters: Counters
@@ -44,31 +44,30 @@ class ServerContext(Protocol):
         ...
 
     def expire_at(self, item: TcpunchClient | uuid.UUID, at: float) -> None:
-        """Have `item` expire then."""
+        """Expire `item` at time `at`."""
         ...
 
     def full(self) -> bool:
-        """Return whether nobody else may wait."""
+        """Return whether no further client may wait."""
         ...
 
     def switch_to_extension(self, client: TcpunchClient, hello: bytes) -> None:
-        """Take over the socket of a client that has sent a hello."""
+        """Take over the socket of a client that has sent a preamble."""
         ...
 
     def on_raw_name(self, name: bytes) -> None:
-        """Take note that a client waits under a name."""
+        """Handle a client that waits under a name."""
         ...
 
     def closed(self, client: TcpunchClient) -> None:
-        """Take note that a connection has ended."""
+        """Handle the end of a connection."""
         ...
 
 
 class TcpunchClient:
-    """A client of either TCPunch version, or a fresh one.
+    """A client of either TCPunch version, or a new connection.
 
-    It costs the server a socket and at most 141 bytes, and is sent at most 100, so that it can hold up
-    nobody.
+    It costs the server a socket and at most 141 bytes, and receives at most 100, so that it cannot block others.
     """
 
     __slots__ = ("_context", "_protocol", "_received", "_since", "_stage", "_token", "connection", "endpoint")
@@ -85,9 +84,9 @@ class TcpunchClient:
         context.expire_at(self, self._since + context.limits.silence_seconds)
 
     def readable(self) -> None:
-        """Read what has come."""
+        """Read the bytes that arrived."""
         try:
-            # No more than a hello: what follows one is not for this class.
+            # No more than a preamble: the bytes after it are not for this class.
             data = self.connection.recv(REQUEST_BYTES - len(self._received) or REQUEST_BYTES)
         except BlockingIOError:
             return
@@ -98,10 +97,10 @@ class TcpunchClient:
             self.close()
         elif self._stage is not Stage.punching and len(self._received) < REQUEST_BYTES:
             self._on_data(data)
-        # else: there is nothing more to say; the bytes are dropped, and in time the connection is closed
+        # else: no more bytes are expected; they are dropped, and the connection is closed in time
 
     def expired(self) -> None:
-        """Do what is due now that the deadline is reached."""
+        """Handle the deadline."""
         if self._stage is Stage.settling:
             self._stage = Stage.waiting
             self._context.expire_at(self, self._since + self._context.limits.waiting_seconds)
@@ -118,7 +117,7 @@ class TcpunchClient:
         self.close()
 
     def introduce(self, partner: Endpoint) -> None:
-        """Tell this client where its partner is, and let it punch."""
+        """Send this client its partner's address, and let it punch."""
         settled = self._stage is Stage.waiting
         self._stage = Stage.punching
         self._context.expire_at(self, self._context.clock() + self._context.limits.punching_seconds)
@@ -130,18 +129,18 @@ class TcpunchClient:
             self._send(encode_record(self.endpoint) + encode_record(partner))
 
     def end_wait(self) -> None:
-        """End a wait because the server ends: one of version 2 is told to come again."""
+        """End a wait because the server shuts down; a client of version 2 receives *timeout*, and retries."""
         if self._token is not None and self._stage is Stage.waiting:
             self._send(Response(Status.timeout, self.endpoint, None, self._token).encode())
         self.close()
 
     @property
     def punching(self) -> bool:
-        """Whether this client has been told of its partner."""
+        """Whether this client has received its partner's address."""
         return self._stage is Stage.punching
 
     def close(self) -> None:
-        """Leave the registry and close the connection without waiting for the other side."""
+        """Remove the client from the registry and close the connection without waiting for the other side."""
         if self.connection.fileno() < 0:
             return
         token = self._context.registry.leave(self)
@@ -161,7 +160,7 @@ class TcpunchClient:
             self._protocol = spoken
             self._on_name(data)
         elif self._stage is Stage.waiting:
-            self.refuse(Refused.protocol, "a NUL came after what had to be taken for a whole name")
+            self.refuse(Refused.protocol, "got a NUL after a complete name")
         else:
             self._protocol = spoken
             self._on_request(spoken)
@@ -170,7 +169,7 @@ class TcpunchClient:
         registry = self._context.registry
         if self._stage is Stage.silent and self._refused_by_limits():
             return
-        pair = registry.receive(self, data)  # the name was checked with the dialect
+        pair = registry.receive(self, data)  # the name was checked by detect_protocol
         if pair is not None:
             self._pair(pair)
         elif self._stage is Stage.silent:
@@ -180,7 +179,7 @@ class TcpunchClient:
             self._context.on_raw_name(self._received)
 
     def _on_request(self, spoken: WireProtocol) -> None:
-        if self._stage is Stage.settling:  # what looked like a name was the beginning of a request
+        if self._stage is Stage.settling:  # the bytes that looked like a name were the beginning of a request
             self._context.registry.leave(self)
             self._stage = Stage.silent
             self._context.expire_at(self, self._since + self._context.limits.silence_seconds)
@@ -211,7 +210,7 @@ class TcpunchClient:
 
     def _refused_by_limits(self) -> bool:
         if self._context.secret_required:
-            self.refuse(Refused.secret, "it speaks TCPunch, which knows of no secret")
+            self.refuse(Refused.secret, "TCPunch has no secret")
         elif self._context.full():
             self.refuse(Refused.waiter_limit, "too many clients wait")
         else:
@@ -224,7 +223,7 @@ class TcpunchClient:
         pair.second.introduce(pair.first.endpoint)
 
     def refuse(self, reason: Refused, text: str) -> None:
-        """Disconnect a client; one of version 2 is told that it is for an error."""
+        """Disconnect a client; one of version 2 receives *error*."""
         self._context.counters.refused[reason] += 1
         _log.info("client refused", extra={"fields": {"client": str(self.endpoint), "why": text}})
         if self._protocol is WireProtocol.v2:
@@ -232,7 +231,7 @@ class TcpunchClient:
         self.close()
 
     def _send(self, data: bytes) -> None:
-        # At most 100 bytes in all go to a client: they fit into an empty socket buffer, or the client is gone.
+        # A client receives at most 100 bytes in all. They fit into an empty buffer, or the client is disconnected.
         try:
             self.connection.send(data)
         except OSError:

@@ -1,4 +1,4 @@
-"""Many deadlines, few of which are ever reached, without a timer for each."""
+"""A queue of many deadlines, few of which are ever reached, without a timer for each."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _SMALL = 64
 
 
 class TimerQueue(Generic[Item]):
-    """At most one deadline an item, on the caller's clock.
+    """At most one deadline per item, on the caller's clock.
 
-    Setting and dropping one takes logarithmic time at most, and the memory is in proportion to the items
-    that have one: entries that were replaced or dropped are swept out once they are the majority.
+    Setting and dropping a deadline take logarithmic time at most. The memory is proportional to the items that have
+    one: entries that were replaced or dropped are removed once they are the majority.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class TimerQueue(Generic[Item]):
         return len(self._current)
 
     def set(self, item: Item, at: float) -> None:
-        """Give `item` the deadline `at`, in place of any that it had."""
+        """Give `item` the deadline `at`, replacing any former one."""
         self._entries += 1
         self._current[item] = self._entries
         heapq.heappush(self._heap, (at, self._entries, item))
@@ -37,7 +37,7 @@ class TimerQueue(Generic[Item]):
             heapq.heapify(self._heap)
 
     def drop(self, item: Item) -> None:
-        """Take `item`'s deadline away, if it has one."""
+        """Remove `item`'s deadline, if it has one."""
         self._current.pop(item, None)
 
     def next(self) -> float | None:
@@ -46,7 +46,7 @@ class TimerQueue(Generic[Item]):
         return self._heap[0][0] if self._heap else None
 
     def reached(self, now: float) -> list[Item]:
-        """Return the items whose deadline is reached, earliest first; they have none any more."""
+        """Return the items whose deadline is reached, earliest first, and remove them."""
         items = []
         self._skip()
         while self._heap and self._heap[0][0] <= now:

@@ -1,13 +1,15 @@
-"""Which ranks wait for which, and whether they do so in a cycle: without any I/O.
+"""The wait-for graph of a communicator: finds ranks in a deadlock. No I/O.
 
-A rank that nothing has come to for a while says for whom it waits. It does nothing else meanwhile, so that a cycle of
-such ranks stays one, provided that none of the messages that are waited for is on its way. *Receiving* from a peer
-therefore counts only where all that the peer has begun to send has come whole. Such statements may be old: the first
-rank of the cycle to go on would need a message that its peer began after its own statement, which the peer could not
-before it went on itself. *Meeting* a peer counts only where that is not connected with it. *Sending* to one, whose
-buffers are full, counts only where it was said again after the peer had begun to wait, since one that had waited
-earlier may have received from in between. *Writing*, too, counts only where it was said again after the peer had begun
-to wait: the rank has looked in between, and would have found what the peer had written before.
+A rank that has waited for a while reports the peer that it waits for. It does nothing else meanwhile. A cycle of such
+ranks therefore never ends, provided that none of the awaited messages is in transit. A report of *receiving* from a
+peer counts only if everything that the peer has started to send has arrived completely. Reports may be old: the first
+rank of the cycle to continue would need a message that its peer started after its own report, which the peer could not
+do before it continued itself. A report of *connecting* to a peer counts only if the peer is not connected to the rank.
+A report of *sending* to a peer, whose buffers are full, counts only if it was repeated after the peer started to wait,
+since a peer that waited earlier may have received from the rank in between. A report of *writing*, too, counts only if
+it was repeated after the peer started to wait: the rank has looked in between, and would have found what the peer
+wrote before.
+
 (Resource deadlocks in the AND model: K. M. Chandy, J. Misra, L. M. Haas, "Distributed deadlock detection", ACM TOCS 1
 (1983); a server that all are connected to needs no probes.)
 """
@@ -20,8 +22,8 @@ from rendezvous.protocol.waiting import Awaited, Waiting, describe
 
 
 @dataclass(frozen=True, slots=True)
-class _Statement:
-    """What a rank says, when it first said so in this wait, and when it last did but once."""
+class _Report:
+    """A rank's report, when it was first made in this wait, and when it was made the time before last."""
 
     waiting: Waiting
     first: int
@@ -29,52 +31,52 @@ class _Statement:
 
 
 class WaitForGraph:
-    """What the ranks of one communicator have said; the newest statement of each counts."""
+    """The reports of the ranks of one communicator, of which the newest of each counts."""
 
     def __init__(self) -> None:
-        self._statements: dict[int, _Statement] = {}
+        self._reports: dict[int, _Report] = {}
         self._clock = 0
         self._last: dict[int, int] = {}
 
     def record(self, rank: int, waiting: Waiting) -> list[int] | None:
-        """Take note; return the ranks of the cycle that `rank` waits in, from it on, if there is one."""
+        """Record the wait; return the deadlock cycle that contains `rank`, starting with it, if any."""
         self._clock += 1
-        known = self._statements.get(rank)
+        known = self._reports.get(rank)
         again = known is not None and known.waiting == waiting
         first = known.first if known is not None and again else self._clock
-        self._statements[rank] = _Statement(waiting, first, self._last[rank] if again else 0)
+        self._reports[rank] = _Report(waiting, first, self._last[rank] if again else 0)
         self._last[rank] = self._clock
         cycle = [rank]
         while True:
-            following = self._statements[cycle[-1]].waiting.peer
+            following = self._reports[cycle[-1]].waiting.peer
             if not self._holds(cycle[-1], following):
                 return None
             if following == rank:
                 return cycle
             if following in cycle:
-                return None  # another cycle, that this rank waits for
+                return None  # a cycle that this rank waits for, but is not in
             cycle.append(following)
 
     def awaited(self, rank: int) -> int | None:
-        """Return for whom `rank` said last that it waits, None if it said nothing."""
-        statement = self._statements.get(rank)
-        return None if statement is None else statement.waiting.peer
+        """Return the peer of the last report of `rank`, None without a report."""
+        report = self._reports.get(rank)
+        return None if report is None else report.waiting.peer
 
     def forget(self, rank: int) -> None:
-        """Take note that a rank is gone."""
-        self._statements.pop(rank, None)
+        """Remove the reports of a rank."""
+        self._reports.pop(rank, None)
         self._last.pop(rank, None)
 
     def describe(self, cycle: list[int]) -> str:
-        """Return what the ranks of a cycle are to be told."""
-        return describe([(rank, self._statements[rank].waiting) for rank in cycle])
+        """Return the error text for the ranks of a cycle."""
+        return describe([(rank, self._reports[rank].waiting) for rank in cycle])
 
     def _holds(self, rank: int, peer: int) -> bool:
-        """Whether `rank` cannot go on before `peer`, which waits itself, does."""
-        statement, other = self._statements[rank], self._statements.get(peer)
+        """Return whether `rank` cannot continue before `peer`, which waits itself, does."""
+        report, other = self._reports[rank], self._reports.get(peer)
         if other is None:
             return False
-        one = statement.waiting
+        one = report.waiting
         own, theirs = one.counts(peer), other.waiting.counts(rank)
         answers = other.waiting.peer == rank and other.waiting.awaited is _ANSWERS.get(one.awaited)
         match one.awaited:
@@ -86,9 +88,9 @@ class WaitForGraph:
                 needs, has = one.counts(rank), other.waiting.counts(peer)
                 return needs is not None and has is not None and has.sent < needs.received
             case Awaited.receiving:
-                return not answers and statement.before_last > other.first
+                return not answers and report.before_last > other.first
             case Awaited.writing:
-                return statement.before_last > other.first
+                return report.before_last > other.first
 
 
 _ANSWERS = {

@@ -1,10 +1,10 @@
-"""What is said between a rank and the rendezvous server, without any I/O.
+"""The protocols between a rank and the rendezvous server. No I/O.
 
-Three dialects share one port and are told apart by what arrives, see `greeting`:
+Three protocols share one port and are detected by the first bytes, see `protocol_detection`:
 
-- `v1`, TCPunch's original: a name as raw bytes. The C++ client every deployed FMI is linked with.
+- `v1`, TCPunch's original: a name as raw bytes, as the C++ client sends that every deployed FMI is linked with.
 - `v2`, TCPunch's successor: a request of 141 bytes with a token to resume a wait.
-- `extension`, between ranks of ours and our server: one authenticated connection a rank.
+- `extension` and `messages`, between ranks of this library and this server: one authenticated connection per rank.
 """
 
 from rendezvous.protocol.endpoints import DEFAULT_PORT, Endpoint, ProtocolError

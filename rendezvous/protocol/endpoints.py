@@ -1,4 +1,4 @@
-"""What all dialects have in common: addresses, and the error for what no dialect allows."""
+"""What all protocols share: addresses, and the error for invalid bytes."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ ADDRESS_BYTES = _ADDRESS.size
 
 
 class ProtocolError(ValueError):
-    """The other side sent what its protocol does not allow."""
+    """The other side sent bytes that its protocol does not allow."""
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """An IPv4 address and a TCP port, in the host's own notation."""
+    """An IPv4 address and a TCP port, in the usual notation."""
 
     host: str
     port: int
@@ -43,11 +43,11 @@ def decode_endpoint(data: bytes) -> Endpoint:
     Raises
     ------
     ProtocolError
-        If `data` is shorter or longer, or names port 0, which nobody can be reached at.
+        If `data` has another length, or contains port 0, which cannot be connected to.
     """
     if len(data) != ADDRESS_BYTES:
-        raise ProtocolError(f"an address has {ADDRESS_BYTES} bytes, {len(data)} came")
+        raise ProtocolError(f"invalid address: expected {ADDRESS_BYTES} bytes, got {len(data)}")
     address, port = _ADDRESS.unpack(data)
     if port == 0:
-        raise ProtocolError(f"the address {data.hex()} names port 0")
+        raise ProtocolError(f"invalid address {data.hex()}: expected a port from 1 to 65535, got 0")
     return Endpoint(str(ipaddress.IPv4Address(address)), port)

@@ -1,21 +1,21 @@
-"""The dialect of our own ranks: one connection a rank, for as long as it looks for others.
+"""The extension's protocol for ranks of this library: preamble, challenge and proofs.
 
-A connection begins with a hello of 141 bytes, as many as a request of TCPunch's version 2, so that a server
-of either original kind answers at once and is recognised by its answer. It begins with NUL, as no name does.
+A connection begins with a preamble of 141 bytes, as many as a request of TCPunch's version 2, so that a server of
+either original kind answers at once and is recognised by its answer. Its first byte is NUL, with which no name begins.
 
 *Control*. The server answers with a challenge of 38 bytes. If that announces TLS, both sides switch to it
 now. Then messages go both ways, each a length (u16), a kind (u8) and a body, in network order: the rank
-registers; the server welcomes or refuses it. To meet a peer, a rank announces a port that it listens on. If
-the server sees it behind a NAT, it asks for a *probe*: a second connection from that very port, from which
-it learns the port's public address. Once both ranks have announced themselves to each other, each is told
-the other's addresses, and a ticket for the relay. Announcements stand until withdrawn, so that a rank that
-lost its connection, or the whole server, may register and announce again.
+registers; the server welcomes or refuses it. To connect to a peer, a rank announces a port that it listens on. If the
+server sees it behind a NAT, it requests a *probe*: a second connection from the same port, which shows the port's
+public address. Once both ranks have announced a port for each other, each receives the other's addresses, and a ticket
+for the relay. Announcements are valid until withdrawn. A rank whose connection or server was lost registers and
+announces again.
 
-*Probe* and *relay* connections carry a ticket in their hello. A probe is kept, silent, while it is needed to
-hold the NAT's mapping. A relay connection is joined with the peer's: from then on, bytes are passed on.
+*Probe* and *relay* connections carry a ticket in their preamble. A probe stays open, without data, to keep the NAT's
+mapping. A relay connection is joined with the peer's; from then on the server forwards bytes.
 
 *Secret*. With a shared secret a rank proves that it knows it, by an HMAC over both sides' nonces and the
-registration; the server proves the same in its welcome. Nothing else is said before.
+registration; the server proves the same in its welcome. Nothing else is sent before.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ TICKET_BYTES = 32
 PROOF_BYTES = hashlib.sha256().digest_size
 NO_PROOF = bytes(PROOF_BYTES)
 MIN_SECRET_BYTES = 16
-"""A shorter secret could be found by trying: every challenge with its proof is a sample to try on."""
+"""A shorter secret could be found by brute force: every challenge with its proof is a sample to test guesses on."""
 
 _PREAMBLE = struct.Struct(f"!4sBB{TICKET_BYTES}s{PREAMBLE_BYTES - TICKET_BYTES - 6}x")
 _CHALLENGE = struct.Struct(f"!4sBB{TICKET_BYTES}s")
@@ -45,7 +45,7 @@ CHALLENGE_BYTES = _CHALLENGE.size
 
 
 class Purpose(enum.IntEnum):
-    """What a connection is for."""
+    """The use of a connection."""
 
     control = 0
     probe = 1
@@ -53,7 +53,7 @@ class Purpose(enum.IntEnum):
 
 
 class Demand(enum.IntFlag):
-    """What the server asks of a rank before it may register."""
+    """What the server requires of a rank before it may register."""
 
     nothing = 0
     secret = 1
@@ -62,38 +62,38 @@ class Demand(enum.IntFlag):
 
 @dataclass(frozen=True, slots=True)
 class Preamble:
-    """How a connection begins. `token` is the rank's nonce on a control connection, otherwise a ticket."""
+    """The first message of a connection. `token` is the rank's nonce on a control connection, otherwise a ticket."""
 
     purpose: Purpose
     token: bytes
 
     def encode(self) -> bytes:
-        """Return the 141 bytes of this hello."""
+        """Return the 141 bytes of this preamble."""
         return _PREAMBLE.pack(MAGIC, VERSION, self.purpose, self.token)
 
 
 def decode_preamble(data: bytes) -> Preamble:
-    """Return the hello in 141 bytes.
+    """Return the preamble in 141 bytes.
 
     Raises
     ------
     ProtocolError
-        If it is none, or of another version.
+        If the bytes are no preamble, or of another version.
     """
     if len(data) != PREAMBLE_BYTES:
-        raise ProtocolError(f"a hello has {PREAMBLE_BYTES} bytes, {len(data)} came")
+        raise ProtocolError(f"invalid preamble: expected {PREAMBLE_BYTES} bytes, got {len(data)}")
     magic, version, purpose, token = _PREAMBLE.unpack(data)
     if magic != MAGIC or version != VERSION:
-        raise ProtocolError(f"expected a hello of version {VERSION}, {data[:6].hex()} came")
+        raise ProtocolError(f"expected a preamble of version {VERSION}, got {data[:6].hex()}")
     try:
         return Preamble(Purpose(purpose), token)
     except ValueError:
-        raise ProtocolError(f"a hello has no purpose {purpose}") from None
+        raise ProtocolError(f"invalid preamble: unknown purpose {purpose}") from None
 
 
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    """The server's answer to a control hello. Its own version comes first, so that any client can tell it."""
+    """The server's answer to a control preamble. Its version comes first, so that any client can read it."""
 
     demand: Demand
     nonce: bytes
@@ -112,25 +112,25 @@ def decode_challenge(data: bytes) -> Challenge | None:
         As soon as `data` cannot become one of this version: the server is of another kind.
     """
     if data[:5] != (MAGIC + bytes([VERSION]))[: len(data)] or len(data) > CHALLENGE_BYTES:
-        raise ProtocolError(f"expected a challenge of version {VERSION}, {data[:16].hex()} came")
+        raise ProtocolError(f"expected a challenge of version {VERSION}, got {data[:16].hex()}")
     if len(data) < CHALLENGE_BYTES:
         return None
     _, _, demand, nonce = _CHALLENGE.unpack(data)
     if demand & ~(Demand.secret | Demand.tls):
-        raise ProtocolError(f"the server demands {demand:#x}, which is not known here")
+        raise ProtocolError(f"the server demands {demand:#x}, which this version does not support: update this side")
     return Challenge(Demand(demand), nonce)
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """Makes the two proofs that both ends of a connection know the secret.
+    """Computes the proofs that both ends of a connection know the secret.
 
     Parameters
     ----------
     secret
-        What both know; empty if none is asked for, and then the proofs are zeros.
+        The shared secret; empty if none is required, and then the proofs are zeros.
     client_nonce, server_nonce
-        What each of them chose for this connection, so that no proof can be used twice.
+        Random bytes that each end chose for this connection, so that no proof can be replayed.
     """
 
     secret: bytes
@@ -138,7 +138,7 @@ class Proof:
     server_nonce: bytes
 
     def of_client(self, registration: bytes) -> bytes:
-        """Return the rank's proof, which holds for this registration alone."""
+        """Return the rank's proof, which is valid for this registration only."""
         return self._digest(b"rank", registration)
 
     def of_server(self) -> bytes:
@@ -153,5 +153,5 @@ class Proof:
 
 
 def same_proof(one: bytes, other: bytes) -> bool:
-    """Compare in a time that does not tell where they differ."""
+    """Compare in constant time."""
     return hmac.compare_digest(one, other)

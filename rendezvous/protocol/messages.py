@@ -1,4 +1,4 @@
-"""The extension's messages on a control connection; how they follow each other is told in `extension`."""
+"""The extension's messages on a control connection. Their order is described in `extension`."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class RefusalReason(enum.IntEnum):
     """Why the server refuses a rank."""
 
     mismatch = 1
-    """Another rank of its job disagrees with it: an error in how the job was started."""
+    """Another rank of its job disagrees with it: the job was started wrongly."""
     forbidden = 2
-    """It does not know the secret."""
+    """It did not prove that it knows the secret."""
     busy = 3
     """A limit of the server is reached."""
 
@@ -54,18 +54,18 @@ class AbortReason(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """Which rank of which job, and where it is on its own side of a NAT.
+    """The rank, its job and communicator, and its local address.
 
     Attributes
     ----------
     job
-        Keeps runs apart that use the same communicator name; may be empty.
+        Separates runs that use the same communicator name; may be empty.
     comm_name, rank, world_size
         As given to the communicator.
     instance
-        16 random bytes of this communicator: tells a rank that comes back from a second one.
+        16 random bytes of this communicator: distinguish a rank that reconnects from a second process of it.
     local
-        The rank's end of the control connection, as it sees it itself.
+        The rank's end of the control connection, as the rank sees it.
     """
 
     job: str
@@ -76,7 +76,7 @@ class Registration:
     local: Endpoint
 
     def encode(self) -> bytes:
-        """Return the bytes of this registration, over which the proof is made."""
+        """Return the bytes of this registration, over which the proof is computed."""
         job, name = self.job.encode(), self.comm_name.encode()
         fixed = _REGISTER.pack(self.rank, self.world_size, self.instance, self.local.encode(), len(job), len(name))
         return fixed + job + name
@@ -84,7 +84,7 @@ class Registration:
 
 @dataclass(frozen=True, slots=True)
 class Register:
-    """Rank to server: who it is, with the proof that it knows the secret."""
+    """Rank to server: its identity, and the proof that it knows the secret."""
 
     kind: ClassVar[int] = 1
     registration: Registration
@@ -93,7 +93,7 @@ class Register:
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """Server to rank: it is registered; the server's own proof, and the rank's public address."""
+    """Server to rank: it is registered. Contains the server's proof, and the rank's public address."""
 
     kind: ClassVar[int] = 2
     observed: Endpoint
@@ -102,7 +102,7 @@ class Welcome:
 
 @dataclass(frozen=True, slots=True)
 class Announce:
-    """Rank to server: it wants to meet `peer` and listens for it on `port`."""
+    """Rank to server: it wants to connect to `peer`, and listens on `port`."""
 
     kind: ClassVar[int] = 3
     peer: int
@@ -120,9 +120,9 @@ class ProbeRequest:
 
 @dataclass(frozen=True, slots=True)
 class Introduction:
-    """Server to rank: where `peer` may be reached, the likeliest address first, and a ticket for the relay.
+    """Server to rank: the addresses of `peer`, the likeliest first, and a ticket for the relay.
 
-    The ticket is zeros where the server relays nothing.
+    The ticket is zeros if the server has no relay.
     """
 
     kind: ClassVar[int] = 5
@@ -133,7 +133,7 @@ class Introduction:
 
 @dataclass(frozen=True, slots=True)
 class Withdraw:
-    """Rank to server: it has met `peer`, or waits for it no longer."""
+    """Rank to server: it no longer listens for `peer`."""
 
     kind: ClassVar[int] = 6
     peer: int
@@ -166,7 +166,7 @@ class Abort:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Server to rank: why it is sent away; the connection is closed."""
+    """Server to rank: it is refused; the server closes the connection."""
 
     kind: ClassVar[int] = 8
     reason: RefusalReason
@@ -175,7 +175,7 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Deadlock:
-    """Server to rank: it and others wait for each other, and will for ever."""
+    """Server to rank: it is in a deadlock with other ranks."""
 
     kind: ClassVar[int] = 10
     text: str
@@ -183,14 +183,14 @@ class Deadlock:
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """Rank to server: it ends in peace."""
+    """Rank to server: it ends without an error."""
 
     kind: ClassVar[int] = 11
 
 
 @dataclass(frozen=True, slots=True)
 class PeerEnded:
-    """Server to rank: `peer`, which it wants to meet or waits for, has left, or is lost: ended without a `Leave`."""
+    """Server to rank: `peer`, which it connects to or waits for, has ended. It is `lost` if it sent no `Leave`."""
 
     kind: ClassVar[int] = 12
     peer: int
@@ -254,12 +254,12 @@ class Decoder:
     _buffer: bytearray = field(default_factory=bytearray)
 
     def feed(self, data: bytes) -> list[Message]:
-        """Take bytes; return the messages that are complete by now.
+        """Add bytes; return the messages that are complete now.
 
         Raises
         ------
         ProtocolError
-            If they are no messages.
+            If they are not valid messages.
         """
         self._buffer += data
         messages = []
@@ -267,7 +267,7 @@ class Decoder:
             length, kind = _HEADER.unpack_from(self._buffer)
             longest = MAX_WAITING_BYTES if kind == Waiting.kind else MAX_BODY_BYTES
             if length > longest:
-                raise ProtocolError(f"a message of kind {kind} has at most {longest} bytes, {length} are announced")
+                raise ProtocolError(f"message of kind {kind}: expected at most {longest} bytes, {length} announced")
             end = _HEADER.size + length
             if len(self._buffer) < end:
                 break
@@ -281,7 +281,7 @@ def _decode(kind: int, body: bytes) -> Message:
     try:
         return _decoded(kind, body)
     except (struct.error, ValueError) as error:
-        raise ProtocolError(f"the message {body[:40].hex()} of kind {kind} is none: {error}") from None
+        raise ProtocolError(f"invalid message {body[:40].hex()} of kind {kind}: {error}") from None
 
 
 def _decoded(kind: int, body: bytes) -> Message:
@@ -293,14 +293,14 @@ def _decoded(kind: int, body: bytes) -> Message:
     if kind == Announce.kind:
         peer, port = _ANNOUNCE.unpack(body)
         if port == 0:
-            raise ProtocolError("port 0 cannot be listened on")
+            raise ProtocolError("expected a port from 1 to 65535, got 0")
         return Announce(peer, port)
     if kind == ProbeRequest.kind:
         return ProbeRequest(_PEER.unpack_from(body)[0], _exactly(body[_PEER.size :], TICKET_BYTES))
     if kind == Introduction.kind:
         ticket, addresses = body[_PEER.size : _PEER.size + TICKET_BYTES], body[_PEER.size + TICKET_BYTES :]
         if not addresses or len(addresses) > MAX_ENDPOINTS * ADDRESS_BYTES:
-            raise ProtocolError(f"expected 1 to {MAX_ENDPOINTS} addresses, {len(addresses)} bytes came")
+            raise ProtocolError(f"expected 1 to {MAX_ENDPOINTS} addresses, got {len(addresses)} bytes")
         starts = range(0, len(addresses), ADDRESS_BYTES)
         endpoints = [decode_endpoint(addresses[start : start + ADDRESS_BYTES]) for start in starts]
         return Introduction(_PEER.unpack_from(body)[0], tuple(endpoints), ticket)
@@ -320,7 +320,7 @@ def _decoded(kind: int, body: bytes) -> Message:
         return Leave()
     if kind == PeerEnded.kind:
         return PeerEnded(*_GONE.unpack(body))
-    raise ProtocolError("there is no such kind")
+    raise ProtocolError("unknown kind")
 
 
 def decode_registration(body: bytes) -> Registration:
@@ -329,21 +329,23 @@ def decode_registration(body: bytes) -> Registration:
     Raises
     ------
     ProtocolError
-        If there is none.
+        If it is invalid.
     """
     rank, world_size, instance, local, job_bytes, name_bytes = _REGISTER.unpack_from(body)
     strings = body[_REGISTER.size :]
     if len(strings) != job_bytes + name_bytes:
-        raise ProtocolError(f"{job_bytes + name_bytes} bytes were expected, {len(strings)} came")
+        raise ProtocolError(f"expected {job_bytes + name_bytes} bytes, got {len(strings)}")
     if job_bytes > MAX_JOB_BYTES or name_bytes > MAX_NAME_BYTES:
-        raise ProtocolError(f"a job has at most {MAX_JOB_BYTES} bytes, a communicator {MAX_NAME_BYTES}")
+        raise ProtocolError(f"expected at most {MAX_JOB_BYTES} bytes of job and {MAX_NAME_BYTES} of communicator name")
     if not 0 <= rank < world_size <= MAX_WORLD_SIZE:
-        raise ProtocolError(f"rank {rank} of {world_size}; ranks are below the world size, at most {MAX_WORLD_SIZE}")
+        raise ProtocolError(
+            f"invalid rank {rank} of {world_size}: expected a rank below the world size, at most {MAX_WORLD_SIZE}"
+        )
     job, name = strings[:job_bytes].decode(), strings[job_bytes:].decode()
     return Registration(job, name, rank, world_size, instance, decode_endpoint(local))
 
 
 def _exactly(data: bytes, length: int) -> bytes:
     if len(data) != length:
-        raise ProtocolError(f"{length} bytes were expected, {len(data)} came")
+        raise ProtocolError(f"expected {length} bytes, got {len(data)}")
     return data

@@ -1,4 +1,4 @@
-"""Which dialect a client speaks, found out from the first bytes it sends."""
+"""Detects which protocol a client speaks, from the first bytes it sends."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NUL = b"\0"
 
 
 class WireProtocol(enum.Enum):
-    """What a client speaks, as far as its first bytes tell."""
+    """The protocol of a client, as far as its first bytes show."""
 
     v1 = "v1"
     v2 = "v2"
@@ -19,16 +19,16 @@ class WireProtocol(enum.Enum):
 
 
 def detect_protocol(data: bytes) -> WireProtocol:
-    """Return the dialect of a client whose first bytes are `data`.
+    """Return the protocol of a client whose first bytes are `data`.
 
-    A name of version 1 has no NUL. Version 2 pads its name with NULs, at least one, and does not begin with
-    one. The extension begins with NUL and its magic. So a client of version 2 whose request comes in pieces
-    looks like one of version 1 until the first piece that reaches beyond its name.
+    A name of version 1 contains no NUL. Version 2 pads its name with at least one NUL, and does not begin with one.
+    The extension begins with NUL and its magic. A client of version 2 whose request arrives in pieces therefore looks
+    like one of version 1 until the first piece that reaches beyond its name.
 
     Raises
     ------
     ProtocolError
-        If `data` is the beginning of nothing.
+        If `data` is the beginning of no protocol.
     """
     if data.startswith(MAGIC[: len(data)]):
         return WireProtocol.extension

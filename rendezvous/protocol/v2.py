@@ -1,11 +1,11 @@
-"""TCPunch's wire protocol, version 2, without any I/O.
+"""TCPunch's wire protocol, version 2. No I/O.
 
 A client sends a request of 141 bytes and is answered at once, with status *waiting* or *paired*; after
-*waiting* a second response tells how the wait ended. The token in a response resumes the wait on another
+*waiting* a second response reports how the wait ended. The token in a response resumes the wait on another
 connection, should this one break.
 
-Source: ``server/rust/src/protocol.rs`` and ``CLIENT_MIGRATION.md`` of TCPunch's Rust server. The latter says
-that a response has 51 bytes; its fields, and the server, come to 50.
+Source: ``server/rust/src/protocol.rs`` and ``CLIENT_MIGRATION.md`` of TCPunch's Rust server. The latter
+states that a response has 51 bytes; its fields, and the server, make 50.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ RESPONSE_BYTES = _RESPONSE.size
 
 _NOWHERE = bytes(ADDRESS_BYTES)
 NO_TOKEN = uuid.UUID(int=0)
-"""What a response carries that has no token to give: the nil UUID in text, as the original does."""
+"""The token of a response without one: the nil UUID as text, as in the original."""
 
 
 class Status(enum.IntEnum):
-    """How a request stands."""
+    """The state of a request."""
 
     waiting = 0
     paired = 1
@@ -41,7 +41,7 @@ class Status(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A wish to be paired under `name`, or to go on waiting if `token` is that of a wait."""
+    """A request to be paired under `name`, or to resume a wait if `token` is its token."""
 
     name: bytes
     token: uuid.UUID | None = None
@@ -53,15 +53,15 @@ class Request:
 
 
 def decode_request(data: bytes) -> Request:
-    """Return the request in 141 bytes; the reserved flags are not looked at.
+    """Return the request in 141 bytes; the reserved flags are ignored.
 
     Raises
     ------
     ProtocolError
-        If its name is empty, longer than 99 bytes or no UTF-8, or its token is no UUID.
+        If its name is empty, longer than 99 bytes or not UTF-8, or its token is not a UUID.
     """
     if len(data) != REQUEST_BYTES:
-        raise ProtocolError(f"a request has {REQUEST_BYTES} bytes, {len(data)} came")
+        raise ProtocolError(f"invalid request: expected {REQUEST_BYTES} bytes, got {len(data)}")
     name_field, token_field, _ = _REQUEST.unpack(data)
     name = check_name(name_field.partition(b"\0")[0])
     token = token_field.partition(b"\0")[0]
@@ -69,14 +69,14 @@ def decode_request(data: bytes) -> Request:
         name.decode()
         return Request(name, uuid.UUID(token.decode("ascii")) if token else None)
     except UnicodeDecodeError:
-        raise ProtocolError(f"the name {name!r} is no UTF-8, or the token {token!r} no ASCII") from None
+        raise ProtocolError(f"expected a name in UTF-8 and a token in ASCII, got {name!r} and {token!r}") from None
     except ValueError:
-        raise ProtocolError(f"the token {token!r} is no UUID") from None
+        raise ProtocolError(f"invalid token {token!r}: expected a UUID") from None
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What the server says: where the client is and, once paired, where its partner is."""
+    """The server's answer: the client's public address and, once paired, the partner's."""
 
     status: Status
     own: Endpoint | None = None
@@ -95,17 +95,17 @@ def decode_response(data: bytes) -> Response:
     Raises
     ------
     ProtocolError
-        If it has another length, or a field that cannot be.
+        If it has another length, or an invalid field.
     """
     if len(data) != RESPONSE_BYTES:
-        raise ProtocolError(f"a response has {RESPONSE_BYTES} bytes, {len(data)} came")
+        raise ProtocolError(f"invalid response: expected {RESPONSE_BYTES} bytes, got {len(data)}")
     status, own, peer, token = _RESPONSE.unpack(data)
     try:
         return Response(
             Status(status), _endpoint(own), _endpoint(peer), uuid.UUID(token.partition(b"\0")[0].decode("ascii"))
         )
     except ValueError as error:
-        raise ProtocolError(f"{data.hex()} is no response: {error}") from None
+        raise ProtocolError(f"invalid response {data.hex()}: {error}") from None
 
 
 def _endpoint(field: bytes) -> Endpoint | None:

@@ -1,4 +1,4 @@
-"""What a rank tells the server when it has waited for a while: for whom, and what it has sent and received so far."""
+"""A rank's report that it waits: for which peer, and how many messages it has sent and received so far."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from rendezvous.protocol.endpoints import ProtocolError
 
 MAX_TEXT_BYTES = 1000
 MAX_COUNTS = 1024
-"""Peers of which a waiting rank may tell how many messages it has exchanged with them."""
+"""The most peers whose message counts a report contains."""
 
 _SHOWN = 6
-"""So many ranks of a cycle are described in its error."""
+"""The most ranks of a deadlock that its error describes."""
 
 _WAITING = struct.Struct("!IBQH")
 _COUNTS = struct.Struct("!IQQ")
@@ -23,20 +23,20 @@ MAX_WAITING_BYTES = _WAITING.size + MAX_TEXT_BYTES + MAX_COUNTS * _COUNTS.size
 
 
 class Awaited(enum.IntEnum):
-    """What a rank must do before another one goes on."""
+    """What the awaited rank must do before the waiting one continues."""
 
     connecting = 0
     """Open a connection with it."""
     sending = 1
     receiving = 2
     round = 3
-    """Come as far in a collective of ranks that share memory."""
+    """Reach the same round of a collective of ranks that share memory."""
     writing = 4
-    """Write an object, for which the waiting rank has just looked in vain."""
+    """Write an object, which the waiting rank has just looked for and not found."""
 
 
 class Counts(NamedTuple):
-    """How many messages a rank has begun to send to `peer`, and how many of `peer`'s have come whole."""
+    """How many messages a rank has started to send to `peer`, and how many it has received completely from it."""
 
     peer: int
     sent: int
@@ -45,19 +45,19 @@ class Counts(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Rank to server: it does nothing but wait for `peer`; see `rendezvous.wait_for_graph`.
+    """Rank to server: it only waits for `peer`; see `rendezvous.wait_for_graph`.
 
     Attributes
     ----------
     peer, awaited
-        Who must do what before this rank goes on.
+        Which rank must do what before this one continues.
     turn
-        Number of this rank's waits before this one; the same when it is told again.
+        Number of this rank's waits before this one; the same if the report is repeated.
     packed
-        `pack_counts` of every rank that this one is connected with, as small as that is kept. With shared memory, this
-        rank's own entry has the rounds that it has come to, and the round that it waits for.
+        `pack_counts` of every rank that this one is connected to. With shared memory, this rank's own entry contains
+        the round that it has reached, and the round that it waits for.
     text
-        The call it is in; at most `MAX_TEXT_BYTES` travel.
+        The call it is in, of which at most `MAX_TEXT_BYTES` are sent.
     """
 
     kind: ClassVar[int] = 9
@@ -68,12 +68,12 @@ class Waiting:
     text: str
 
     def counts(self, peer: int) -> Counts | None:
-        """Return what was exchanged with a rank, None if this one is not connected with it."""
+        """Return the counts of a rank, None if this one is not connected to it."""
         each = map(Counts._make, _COUNTS.iter_unpack(self.packed))
         return next((counts for counts in each if counts.peer == peer), None)
 
     def encode(self) -> bytes:
-        """Return the bytes of this statement."""
+        """Return the bytes of this report."""
         fixed = _WAITING.pack(self.peer, self.awaited, self.turn, len(self.packed) // _COUNTS.size)
         return fixed + self.packed + cut(self.text)
 
@@ -84,22 +84,22 @@ def pack_counts(counts: Sequence[Counts]) -> bytes:
 
 
 def decode_waiting(body: bytes) -> Waiting:
-    """Return the statement in `body`.
+    """Return the report in `body`.
 
     Raises
     ------
     ProtocolError
-        If there is none.
+        If it is invalid.
     """
     peer, awaited, turn, counts = _WAITING.unpack_from(body)
     end = _WAITING.size + counts * _COUNTS.size
     if counts > MAX_COUNTS or end > len(body):
-        raise ProtocolError(f"{counts} counts are announced, at most {MAX_COUNTS} that come are allowed")
+        raise ProtocolError(f"expected at most {MAX_COUNTS} counts, all of them sent, got {counts}")
     return Waiting(peer, Awaited(awaited), turn, body[_WAITING.size : end], body[end:].decode(errors="replace"))
 
 
 def describe(cycle: Sequence[tuple[int, Waiting]]) -> str:
-    """Return what ranks that wait for each other, given in their order, are to be told of it."""
+    """Return the error text for ranks that wait for each other, given in their order."""
     shown = [
         f"rank {rank} in {waiting.text} {'sends to' if waiting.awaited is Awaited.receiving else 'waits for'} "
         f"rank {waiting.peer}"
@@ -113,5 +113,5 @@ def describe(cycle: Sequence[tuple[int, Waiting]]) -> str:
 
 
 def cut(text: str) -> bytes:
-    """Return the bytes of a text as they travel."""
+    """Return the bytes of a text, cut to `MAX_TEXT_BYTES`."""
     return text.encode(errors="replace")[:MAX_TEXT_BYTES]

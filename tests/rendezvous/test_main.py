@@ -178,7 +178,7 @@ def test_what_cannot_be_used_is_one_line(tmp_path: Path) -> None:
     result = subprocess.run([*COMMAND, *flags], capture_output=True, text=True, timeout=20, check=False)
     assert result.returncode == 2
     assert result.stderr == (
-        f"fmi-rendezvous: the secret in {tmp_path / 'secret'} has 6 bytes, at least 16 are needed\n"
+        f"fmi-rendezvous: invalid secret in {tmp_path / 'secret'}: expected at least 16 bytes, got 6\n"
     )
 
 

@@ -1,5 +1,6 @@
 """What the command line and the environment may say."""
 
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -42,10 +43,10 @@ def test_secrets_and_certificates_that_cannot_be_used_are_told(tmp_path: Path) -
     short.write_text("sesame\n")
     (tmp_path / "empty").write_text("")
     for flags, told in (
-        (["--secret-file", str(short)], "has 6 bytes, at least 16 are needed"),
+        (["--secret-file", str(short)], "expected at least 16 bytes, got 6"),
         (["--secret-file", str(tmp_path / "none")], "cannot be read"),
         (["--secret-file", str(tmp_path / "empty")], "is empty"),
-        (["--tls-certificate", str(short)], "cannot be used"),
+        (["--tls-certificate", str(short)], "expected PEM files"),
         (["--tls-key", str(short)], "without --tls-certificate"),
     ):
         with pytest.raises(OptionError, match=told) as error:
@@ -53,3 +54,10 @@ def test_secrets_and_certificates_that_cannot_be_used_are_told(tmp_path: Path) -
         assert "sesame" not in str(error.value)
     with pytest.raises(OptionError, match="FMI_RENDEZVOUS_SECRET has 6 bytes"):
         parse([], {"FMI_RENDEZVOUS_SECRET": "sesame"})
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse(["--version"], {})
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"fmi-rendezvous {metadata.version('fmi-emulator')}\n"

@@ -66,5 +66,5 @@ def test_replies_are_understood_however_they_are_cut(own: Endpoint, peer: Endpoi
 
 def test_more_than_two_records_are_a_protocol_error() -> None:
     replies = Replies()
-    with pytest.raises(ProtocolError, match="more than two records"):
+    with pytest.raises(ProtocolError, match="expected two records"):
         replies.feed(encode_record(Endpoint("1.2.3.4", 5)) * 2 + b"!")
