@@ -1,4 +1,4 @@
-"""A local cloud for all tests of a module, and boto3 clients on it."""
+"""A local cloud for all tests of a module, and boto3 clients that use it."""
 
 import io
 import textwrap
@@ -70,7 +70,7 @@ def archive(**members: str) -> bytes:
 
 @pytest.fixture
 def deploy(functions: Any) -> Iterator[Callable[..., str]]:
-    """Create a function from the source of its handler module; removed at the end."""
+    """Create a function from the source of its handler module; it is deleted at the end."""
     names: list[str] = []
 
     def create(source: str, **settings: Any) -> str:

@@ -1,4 +1,4 @@
-"""The REPORT line, written and read."""
+"""Writing and parsing Lambda's log lines."""
 
 import pytest
 from hypothesis import given
@@ -26,11 +26,11 @@ reports = st.builds(
 
 
 @given(reports)
-def test_what_is_written_is_read_back(report: Report) -> None:
+def test_a_written_report_line_parses_to_the_same_report(report: Report) -> None:
     assert parse_report(report.line()) == report
 
 
-def test_a_line_of_awss_is_read_and_written_alike() -> None:
+def test_a_report_line_of_aws_is_parsed_and_written_unchanged() -> None:
     report = parse_report(REAL)
     assert (report.duration_ms, report.init_ms, report.max_memory_mb) == (40243.33, 663.81, 5948)
     assert report.billed_ms == 40908
@@ -38,18 +38,18 @@ def test_a_line_of_awss_is_read_and_written_alike() -> None:
 
 
 @given(hundredths, st.none() | hundredths)
-def test_billed_time_is_handler_and_cold_start_rounded_up(duration: float, init: float | None) -> None:
+def test_billed_time_is_the_sum_of_handler_and_cold_start_rounded_up(duration: float, init: float | None) -> None:
     total = duration + (init or 0)
     assert total - 0.01 <= Report("id", duration, 128, 1, init).billed_ms < total + 1
 
 
 @pytest.mark.parametrize("line", ["END RequestId: 1", "REPORT RequestId: 1\tDuration: 3 ms"])
-def test_other_lines_are_refused(line: str) -> None:
+def test_other_lines_raise_value_error(line: str) -> None:
     with pytest.raises(ValueError, match="REPORT"):
         parse_report(line)
 
 
-def test_the_init_phases_lines_have_lambdas_format() -> None:
+def test_the_lines_of_the_init_phase_have_lambdas_format() -> None:
     opening = init_start_line("python:3.11.7")
     assert opening.startswith("INIT_START Runtime Version: python:3.11.7\tRuntime Version ARN: arn:")
     assert InitReport(300.472, "init", "error", "Runtime.ImportModuleError").line() == (

@@ -1,4 +1,4 @@
-"""Output becomes log events, however it is cut into pieces on the way."""
+"""Output of a sandbox becomes log events, in whatever pieces it arrives."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ class Lines:
 
 
 @given(st.lists(st.text(st.characters(codec="ascii", exclude_categories=["C"]), max_size=20)), st.data())
-def test_lines_are_whole_whatever_pieces_they_come_in(lines: list[str], data: st.DataObject) -> None:
+def test_output_in_any_pieces_is_logged_as_whole_lines(lines: list[str], data: st.DataObject) -> None:
     output = "".join(f"{line}\n" for line in lines).encode()
     sink = Lines()
     log = SandboxLog(sink, "group", "stream")
@@ -32,7 +32,7 @@ def test_lines_are_whole_whatever_pieces_they_come_in(lines: list[str], data: st
 
 
 @given(st.lists(st.binary(max_size=3000)))
-def test_the_tail_is_the_end_of_what_was_written_since_the_start(outputs: list[bytes]) -> None:
+def test_the_tail_is_the_end_of_the_output_since_the_start(outputs: list[bytes]) -> None:
     log = SandboxLog(Lines(), "group", "stream")
     log.write_lines("before")
     log.start_tail()
@@ -44,7 +44,7 @@ def test_the_tail_is_the_end_of_what_was_written_since_the_start(outputs: list[b
     assert log.tail() == whole[-4096:]
 
 
-def test_a_line_of_the_platforms_ends_an_unfinished_one() -> None:
+def test_a_platform_line_ends_an_unfinished_line() -> None:
     sink = Lines()
     log = SandboxLog(sink, "group", "stream")
     log.write(b"unfinished")
@@ -52,7 +52,7 @@ def test_a_line_of_the_platforms_ends_an_unfinished_one() -> None:
     assert sink.kept == ["unfinished", "END"]
 
 
-def test_bytes_that_are_no_text_are_shown_escaped() -> None:
+def test_bytes_that_are_not_utf8_are_escaped() -> None:
     sink = Lines()
     SandboxLog(sink, "group", "stream").write(b"a\xff\n")
     assert sink.kept == ["a\\xff"]

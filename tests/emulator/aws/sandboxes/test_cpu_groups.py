@@ -1,4 +1,4 @@
-"""Shares of the CPU: where groups may be made, and what they hold a process to."""
+"""CPU shares: where groups are created, and how they limit a process."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ def groups() -> Iterator[CpuGroups]:
     made.remove()
 
 
-def test_a_limited_process_gets_its_share_and_no_more(groups: CpuGroups) -> None:
+def test_a_limited_process_gets_only_its_share(groups: CpuGroups) -> None:
     with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
         try:
             groups.add("one", busy.pid)
@@ -47,7 +47,7 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def test_removing_ends_what_is_left_and_waits_for_it(groups: CpuGroups) -> None:
+def test_remove_kills_the_remaining_processes_and_waits(groups: CpuGroups) -> None:
     with subprocess.Popen(["sleep", "1000"]) as sleeper:
         groups.add("one", sleeper.pid)
         groups.remove()
@@ -55,7 +55,7 @@ def test_removing_ends_what_is_left_and_waits_for_it(groups: CpuGroups) -> None:
     assert not groups.base.exists()
 
 
-def test_a_process_that_has_ended_is_no_error(groups: CpuGroups) -> None:
+def test_a_process_that_has_ended_is_ignored(groups: CpuGroups) -> None:
     with subprocess.Popen(["true"]) as ended:
         ended.wait()
     groups.add("one", ended.pid)
@@ -69,7 +69,7 @@ V1 = "33 31 0:30 / {mount} rw,relatime - cgroup cgroup rw,cpu,cpuacct"
 V2 = "40 31 0:37 {root} {mount} rw,relatime - cgroup2 cgroup2 rw"
 
 
-def test_version_1_has_the_groups_below_this_processs_own(tmp_path: Path) -> None:
+def test_with_version_1_groups_are_children_of_this_processs_group(tmp_path: Path) -> None:
     found = list(_parent_groups(V1.format(mount=tmp_path), "4:cpu,cpuacct:/user/one\n1:name=systemd:/other\n0::/third"))
     assert found == [tmp_path / "user/one"]
 
@@ -83,7 +83,7 @@ def test_version_1_has_the_groups_below_this_processs_own(tmp_path: Path) -> Non
         ("/docker/abc", "/docker/abc/in/side", "in"),
     ],
 )
-def test_version_2_has_them_beside_it_unless_it_is_in_the_root(
+def test_with_version_2_groups_are_siblings_of_this_processs_group_unless_it_is_the_root(
     tmp_path: Path, root: str, own: str, expected: str
 ) -> None:
     place = tmp_path / expected
@@ -92,7 +92,7 @@ def test_version_2_has_them_beside_it_unless_it_is_in_the_root(
     assert list(_parent_groups(V2.format(mount=tmp_path, root=root), f"0::{own}")) == [place]
 
 
-def test_a_tree_without_the_controller_is_none(tmp_path: Path) -> None:
+def test_a_tree_without_the_cpu_controller_is_not_used(tmp_path: Path) -> None:
     (tmp_path / "cgroup.controllers").write_text("memory pids")
     assert list(_parent_groups(V2.format(mount=tmp_path, root="/"), "0::/")) == []
     assert list(_parent_groups("31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw", "0::/")) == []

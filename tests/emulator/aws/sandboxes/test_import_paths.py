@@ -1,4 +1,4 @@
-"""Whatever can be imported here can be imported in a sandbox."""
+"""The import paths that stay visible in a sandbox with a private /tmp."""
 
 import json
 import sys
@@ -13,12 +13,12 @@ from emulator.aws.sandboxes.private_tmp import import_paths
 
 
 @pytest.mark.parametrize("module", [emulator, inference, boto3, pytest, json])
-def test_every_module_lies_in_one_of_the_paths(module: object) -> None:
+def test_every_module_lies_in_an_import_path(module: object) -> None:
     origin = Path(str(getattr(module, "__file__", ""))).resolve()
     assert any(origin.is_relative_to(path.resolve()) for path in import_paths())
 
 
-def test_the_paths_do_not_depend_on_the_working_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_import_paths_do_not_depend_on_the_working_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """An editable project is found by its record even where sys.path does not have it."""
     monkeypatch.chdir(tmp_path)
     root = Path(emulator.__file__).resolve().parent.parent

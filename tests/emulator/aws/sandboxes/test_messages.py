@@ -1,4 +1,4 @@
-"""The zygote's socket: messages survive any fragmentation."""
+"""The messages on the zygote's socket, in any fragmentation."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,7 +38,7 @@ messages = st.one_of(
 
 
 @given(st.lists(messages, max_size=5), st.data())
-def test_messages_come_out_as_they_went_in(sent: list[Message], data: st.DataObject) -> None:
+def test_messages_in_any_pieces_are_decoded(sent: list[Message], data: st.DataObject) -> None:
     stream = b"".join(encode(message) for message in sent)
     decoder = MessageDecoder()
     received: list[Message] = []

@@ -1,4 +1,4 @@
-"""A private /tmp: empty, limited, with what is to be kept, and refused by name where there is none."""
+"""A private /tmp: empty, limited, with the kept paths; an error where it is not available."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def private_tmp(uid: int | None, threads: bool, *keep: Path) -> dict[str, object
     return answer
 
 
-def test_it_is_empty_but_for_what_is_kept_and_holds_no_more_than_its_size() -> None:
+def test_a_private_tmp_contains_only_the_kept_paths_and_is_limited() -> None:
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         kept = Path(folder) / "deep" / "kept"
         kept.mkdir(parents=True)
@@ -60,6 +60,6 @@ def test_it_is_empty_but_for_what_is_kept_and_holds_no_more_than_its_size() -> N
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_what_the_kernel_refuses_is_said() -> None:
+def test_an_error_of_the_kernel_is_reported() -> None:
     """A process with two threads gets no user namespace, which all users but root need."""
     assert "the kernel refused a private /tmp: [Errno 22]" in str(private_tmp(65534, True)["refused"])

@@ -1,4 +1,4 @@
-"""The zygote and its workers as processes: what dies with what, and what is left."""
+"""The zygote and its workers as processes: output, exits, and clean-up after each kind of failure."""
 
 import asyncio
 import errno
@@ -28,7 +28,7 @@ MIB = 1024 * 1024
 
 
 def gone(pid: int) -> bool:
-    """Tell whether a process has ended, reaped or not."""
+    """Return whether a process has ended, reaped or not."""
     try:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -66,7 +66,7 @@ def state() -> Iterator[Path]:
 
 @pytest.fixture
 def sleeper(state: Path) -> Path:
-    """Code that starts a child which leaves its group, tells both pids and never ends."""
+    """Code that starts a child which leaves its group, prints both pids and never ends."""
     folder = state / "code"
     folder.mkdir()
     (folder / "main.py").write_text(
@@ -80,13 +80,13 @@ def sleeper(state: Path) -> Path:
     return folder
 
 
-async def pids_told(output: bytearray) -> list[int]:
+async def printed_pids(output: bytearray) -> list[int]:
     while b"\n" not in output:
         await asyncio.sleep(0.01)
     return [int(pid) for pid in output.split()]
 
 
-def test_the_state_folder_is_gone_with_the_zygote(state: Path) -> None:
+def test_the_state_folder_is_removed_with_the_zygote(state: Path) -> None:
     async def body(_: ProcessSandboxes) -> None:
         assert state.exists()
 
@@ -94,7 +94,7 @@ def test_the_state_folder_is_gone_with_the_zygote(state: Path) -> None:
     assert not state.exists()
 
 
-def test_output_comes_whole_and_the_end_is_told_with_its_status(state: Path) -> None:
+def test_all_output_and_the_exit_status_are_reported(state: Path) -> None:
     folder = state / "code"
     folder.mkdir()
     (folder / "main.py").write_text("import os\nprint('x' * 200_000)\nos._exit(7)")
@@ -111,25 +111,25 @@ def test_output_comes_whole_and_the_end_is_told_with_its_status(state: Path) -> 
     assert ends[0].peak_memory_bytes > MIB
 
 
-def test_closing_ends_workers_and_what_they_started(state: Path, sleeper: Path) -> None:
+def test_close_kills_workers_and_their_children(state: Path, sleeper: Path) -> None:
     output = bytearray()
     pids: list[int] = []
 
     async def body(sandboxes: ProcessSandboxes) -> None:
         await sandboxes.create(spec(sleeper), output.extend)
-        pids.extend(await pids_told(output))
+        pids.extend(await printed_pids(output))
 
     with_sandboxes(state, body)
     assert len(pids) == 2
     wait_until_gone(pids)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets the keeper inherit orphans")
-def test_a_zygote_that_is_killed_takes_all_processes_along_and_is_replaced(state: Path, sleeper: Path) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets the supervisor adopt orphans")
+def test_a_killed_zygote_is_replaced_and_its_processes_are_killed(state: Path, sleeper: Path) -> None:
     async def body(sandboxes: ProcessSandboxes) -> None:
         output = bytearray()
         sandbox = await sandboxes.create(spec(sleeper), output.extend)
-        worker, child = await pids_told(output)
+        worker, child = await printed_pids(output)
         zygote = psutil.Process(worker).ppid()
         os.kill(zygote, signal.SIGKILL)
         end = await sandbox.exited
@@ -139,7 +139,7 @@ def test_a_zygote_that_is_killed_takes_all_processes_along_and_is_replaced(state
         sandbox, other = await asyncio.gather(
             sandboxes.create(spec(sleeper), again.extend), sandboxes.create(spec(sleeper), lambda _: None)
         )
-        worker, _ = await pids_told(again)
+        worker, _ = await printed_pids(again)
         assert psutil.Process(worker).ppid() != zygote
         other.kill()
         await other.exited
@@ -148,31 +148,29 @@ def test_a_zygote_that_is_killed_takes_all_processes_along_and_is_replaced(state
     assert not state.exists()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets the keeper inherit orphans")
-def test_a_zygote_and_an_owner_that_are_killed_at_once_leave_nothing(state: Path, sleeper: Path) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets the supervisor adopt orphans")
+def test_killing_zygote_and_owner_together_leaves_no_process(state: Path, sleeper: Path) -> None:
     with owner_of(state, sleeper) as owner:
         pids = told_by(owner)
         zygote = psutil.Process(pids[0]).ppid()
-        keeper = psutil.Process(zygote).ppid()
+        supervisor = psutil.Process(zygote).ppid()
         os.kill(zygote, signal.SIGSTOP)
         owner.kill()
         os.kill(zygote, signal.SIGKILL)
-    wait_until_gone([*pids, zygote, keeper])
+    wait_until_gone([*pids, zygote, supervisor])
     assert not state.exists()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere orphans cannot be told apart")
-def test_what_a_worker_leaves_in_a_session_of_its_own_ends_with_it_and_nothing_else_does(
-    state: Path, sleeper: Path
-) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="orphans are identified by their mount namespace, on Linux only")
+def test_orphans_in_another_session_are_killed_with_their_worker_only(state: Path, sleeper: Path) -> None:
     async def body(sandboxes: ProcessSandboxes) -> None:
         outputs = [bytearray(), bytearray()]
         first, second = [await sandboxes.create(spec(sleeper), output.extend) for output in outputs]
-        (_, orphan), (_, other) = [await pids_told(output) for output in outputs]
+        (_, orphan), (_, other) = [await printed_pids(output) for output in outputs]
         first.kill()
         await first.exited
         if psutil.Process(other).status() != psutil.STATUS_ZOMBIE and b"no private /tmp" in outputs[0]:
-            pytest.skip("without a private /tmp orphans cannot be told apart")
+            pytest.skip("without a private /tmp orphans cannot be identified")
         wait_until_gone([orphan])
         assert not gone(other)
         second.kill()
@@ -182,7 +180,7 @@ def test_what_a_worker_leaves_in_a_session_of_its_own_ends_with_it_and_nothing_e
     with_sandboxes(state, body)
 
 
-def test_more_orders_than_the_socket_holds_do_not_block(state: Path) -> None:
+def test_more_messages_than_the_socket_holds_do_not_block(state: Path) -> None:
     """The zygote reads no orders while it forks, and reports each fork: neither side may wait for the other."""
     folder = state / "code"
     folder.mkdir()
@@ -199,7 +197,7 @@ def test_more_orders_than_the_socket_holds_do_not_block(state: Path) -> None:
 
 
 def owner_of(state: Path, code: Path) -> subprocess.Popen[bytes]:
-    """Start a process that has sandboxes, one of which runs the code, and prints what that says."""
+    """Start a process that has sandboxes, one of which runs the code, and prints its output."""
     source = f"""
 import asyncio, sys
 from pathlib import Path
@@ -228,7 +226,7 @@ def told_by(owner: subprocess.Popen[bytes]) -> list[int]:
     return [int(pid) for pid in owner.stdout.readline().split()]
 
 
-def test_a_zygote_that_hangs_in_an_import_does_not_outlive_its_owner(state: Path) -> None:
+def test_a_zygote_that_blocks_in_an_import_is_killed_after_its_owner(state: Path) -> None:
     (state / "hangs.py").write_text("import os, time\nprint(os.getpid(), os.getppid(), flush=True)\ntime.sleep(1000)")
     source = f"""
 import asyncio
@@ -250,18 +248,18 @@ asyncio.run(main())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets the zygote inherit orphans")
-def test_an_owner_that_is_killed_leaves_no_process_and_no_folder(state: Path, sleeper: Path) -> None:
+def test_a_killed_owner_leaves_no_process_and_no_folder(state: Path, sleeper: Path) -> None:
     with owner_of(state, sleeper) as owner:
         pids = told_by(owner)
         zygote = psutil.Process(pids[0]).parent()
         assert zygote is not None
-        keeper = zygote.ppid()
+        supervisor = zygote.ppid()
         owner.kill()
-    wait_until_gone([*pids, zygote.pid, keeper])
+    wait_until_gone([*pids, zygote.pid, supervisor])
     assert not state.exists()
 
 
-def test_without_control_groups_the_reason_is_told(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_control_groups_the_reason_is_available(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: str) -> None:
         raise CpuSharesUnavailableError("may not")
 
@@ -273,9 +271,7 @@ def test_without_control_groups_the_reason_is_told(state: Path, monkeypatch: pyt
     with_sandboxes(state, body)
 
 
-def test_a_machine_without_room_for_a_process_says_so(
-    state: Path, sleeper: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_fork_is_a_sandbox_error(state: Path, sleeper: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Root is held to no number of processes: the refusal is made up, the rest is not."""
 
     def refuse() -> int:

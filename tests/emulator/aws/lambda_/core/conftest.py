@@ -1,4 +1,4 @@
-"""The Lambda service without the endpoint around it: real sandboxes, a log that is a list."""
+"""The Lambda service without the endpoint, with real sandboxes and a list as the log."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ from tests.emulator.conftest import ROLE, archive
 
 
 class Lines:
-    """A log sink that keeps what it is given."""
+    """A log sink that keeps all lines."""
 
     def __init__(self) -> None:
         self.kept: list[str] = []
@@ -32,7 +32,7 @@ class Lines:
 
 
 class Service:
-    """A Lambda service with what it stands on."""
+    """A Lambda service with its dependencies."""
 
     def __init__(self, state: Path, sandboxes: ProcessSandboxes, settings: LambdaSettings) -> None:
         self.log = Lines()
@@ -71,7 +71,7 @@ async def running_service(state: Path, settings: LambdaSettings) -> AsyncIterato
 
 @pytest.fixture
 def with_service(state: Path) -> WithService:
-    """Run a coroutine with a service that is there as long as it runs."""
+    """Run a coroutine with a service that is closed afterwards."""
 
     def run(body: Callable[[Service], Coroutine[Any, Any, None]], settings: LambdaSettings = DEFAULTS) -> None:
         async def whole() -> None:

@@ -1,4 +1,4 @@
-"""A thousand executions at once and not one more: with sandboxes that take the runtime API's events in this process."""
+"""At most a thousand concurrent executions, tested with sandboxes that poll the runtime API in this process."""
 
 import asyncio
 import itertools
@@ -23,7 +23,7 @@ RESPONSE = b"POST /2018-06-01/runtime/invocation/%s/response HTTP/1.1\r\nHost: x
 
 
 class TaskSandbox:
-    """A sandbox that is a task: it answers every event with itself, once it may."""
+    """A sandbox that is a task: it returns every event as the result, once `may_answer` is set."""
 
     def __init__(self, spec: SandboxSpec, may_answer: asyncio.Event) -> None:
         self.exited: asyncio.Future[SandboxExit] = asyncio.get_running_loop().create_future()
@@ -57,7 +57,7 @@ class TaskSandbox:
 
 
 class TaskSandboxes:
-    """Makes them, and counts."""
+    """Creates and counts such sandboxes."""
 
     def __init__(self) -> None:
         self.may_answer = asyncio.Event()
@@ -68,7 +68,7 @@ class TaskSandboxes:
         return TaskSandbox(spec, self.may_answer)
 
 
-def test_of_1200_at_once_200_are_throttled_and_none_is_lost(tmp_path: Path) -> None:
+def test_of_1200_concurrent_calls_200_are_throttled_and_1000_return(tmp_path: Path) -> None:
     async def run() -> None:
         sandboxes = TaskSandboxes()
         functions = FunctionRegistry(FunctionRecords(StateFolder(tmp_path / "state", lasting=False)))
@@ -84,9 +84,9 @@ def test_of_1200_at_once_200_are_throttled_and_none_is_lost(tmp_path: Path) -> N
         async def call(number: int) -> int | str:
             try:
                 return int((await service.invoke("f", None, str(number).encode())).payload)
-            except ApiError as refused:
-                assert refused.details == {"Reason": "ConcurrentInvocationLimitExceeded"}
-                return refused.code
+            except ApiError as error:
+                assert error.details == {"Reason": "ConcurrentInvocationLimitExceeded"}
+                return error.code
 
         calls = [asyncio.create_task(call(number)) for number in range(1200)]
         while sum(record.started is not None for record in service.recent()) < 1000:

@@ -1,4 +1,4 @@
-"""Archives: what is written, and what never is."""
+"""Unpacking archives: valid, damaged and malicious ones."""
 
 import contextlib
 import io
@@ -29,14 +29,14 @@ def link(name: str) -> zipfile.ZipInfo:
     return member
 
 
-def test_files_are_written_below_the_folder(tmp_path: Path) -> None:
+def test_an_archive_is_unpacked_into_the_folder(tmp_path: Path) -> None:
     unpack(zipped(("main.py", b"1"), ("package/part.py", b"2")), tmp_path)
     assert (tmp_path / "main.py").read_bytes() == b"1"
     assert (tmp_path / "package" / "part.py").read_bytes() == b"2"
 
 
 @pytest.mark.parametrize(
-    ("member", "said"),
+    ("member", "expected"),
     [
         ("../outside.py", "outside the function's folder"),
         ("a/../../outside.py", "outside the function's folder"),
@@ -45,15 +45,15 @@ def test_files_are_written_below_the_folder(tmp_path: Path) -> None:
         (link("link.py"), "is a link"),
     ],
 )
-def test_a_member_that_leads_outside_is_refused_and_nothing_is_written(
-    tmp_path: Path, member: str | zipfile.ZipInfo, said: str
+def test_a_member_outside_the_folder_is_an_error_and_nothing_is_written(
+    tmp_path: Path, member: str | zipfile.ZipInfo, expected: str
 ) -> None:
-    with pytest.raises(ApiError, match=said):
+    with pytest.raises(ApiError, match=expected):
         unpack(zipped(("good.py", b"1"), (member, b"/etc/passwd")), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
+def test_bytes_that_are_not_an_archive_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(ApiError, match="Could not unzip"):
         unpack(b"not a zip", tmp_path)
 
@@ -61,7 +61,9 @@ def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 @given(damage=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=4))
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_damaged_archive_is_taken_or_refused(tmp_path: Path, method: int, damage: list[tuple[float, int]]) -> None:
+def test_a_damaged_archive_is_unpacked_or_rejected(
+    tmp_path: Path, method: int, damage: list[tuple[float, int]]
+) -> None:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", method) as archive:
         archive.writestr("main.py", "def handler(event, context): return event\n" * 9)
@@ -74,7 +76,7 @@ def test_a_damaged_archive_is_taken_or_refused(tmp_path: Path, method: int, dama
         assert (tmp_path / "main.py").is_file() or damage
 
 
-def test_an_archive_that_swells_beyond_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_archive_above_the_unzipped_limit_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(code_store, "UNZIPPED_CODE_BYTES", 1_000_000)
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:

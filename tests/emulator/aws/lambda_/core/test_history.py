@@ -1,4 +1,4 @@
-"""What is remembered of invocations: each state in its place, and no more than the capacity."""
+"""The history of invocations: updates of a record, and the bound on the number of records."""
 
 import asyncio
 
@@ -20,7 +20,7 @@ def record(request_id: str) -> InvocationRecord:
     return InvocationRecord(request_id, "function", "$LATEST", 128, received=0.0)
 
 
-def test_a_record_goes_through_its_states_in_its_place() -> None:
+def test_a_record_is_updated_in_its_place() -> None:
     history = InvocationHistory()
     with history.record(record("first")) as first:
         history.add(record("second"))
@@ -51,7 +51,7 @@ def test_a_record_goes_through_its_states_in_its_place() -> None:
         (SandboxError("no room"), InvocationStatus.FAILED, "ServiceException"),
     ],
 )
-def test_what_is_left_by_an_exception_was_stopped_or_the_platform_failed(
+def test_an_exception_marks_the_record_as_stopped_or_failed(
     error: BaseException, status: InvocationStatus, error_type: str | None
 ) -> None:
     history = InvocationHistory()
@@ -62,7 +62,7 @@ def test_what_is_left_by_an_exception_was_stopped_or_the_platform_failed(
 
 
 @given(st.lists(st.text(max_size=3), max_size=30), st.integers(1, 10))
-def test_the_oldest_are_forgotten_and_changing_them_does_nothing(ids: list[str], capacity: int) -> None:
+def test_the_oldest_records_are_dropped_and_replacing_them_does_nothing(ids: list[str], capacity: int) -> None:
     history = InvocationHistory(capacity)
     keys = [history.add(record(request_id)) for request_id in ids]
     for key, request_id in zip(keys, ids, strict=True):
@@ -81,5 +81,5 @@ def test_the_oldest_are_forgotten_and_changing_them_does_nothing(ids: list[str],
         (b"[" * 100_000, None),
     ],
 )
-def test_an_error_is_named_whatever_its_bytes(payload: bytes, kind: str | None) -> None:
+def test_the_error_type_is_read_from_any_bytes(payload: bytes, kind: str | None) -> None:
     assert error_type_of(payload) == kind

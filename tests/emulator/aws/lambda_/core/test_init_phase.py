@@ -1,4 +1,4 @@
-"""The init phase: its limit, its second try, its lines, and cold starts as slow as AWS's."""
+"""The init phase: its time limit, second try and log lines, and cold starts with AWS's durations."""
 
 import asyncio
 import json
@@ -11,7 +11,7 @@ from emulator.aws.lambda_.core.settings import LambdaSettings
 from tests.emulator.aws.lambda_.core.conftest import Service, WithService
 
 
-def test_an_init_that_is_too_slow_is_cut_off_and_tried_again_in_the_invocations_time(with_service: WithService) -> None:
+def test_a_slow_init_phase_times_out_and_runs_again_within_the_invocation(with_service: WithService) -> None:
     source = """
         import pathlib, time
         # The folder of the code is no sandbox's own, so that the second try can tell that it is one.
@@ -34,7 +34,7 @@ def test_an_init_that_is_too_slow_is_cut_off_and_tried_again_in_the_invocations_
     with_service(body, LambdaSettings(init_s=0.5))
 
 
-def test_an_init_that_outlasts_the_invocation_too_is_a_timeout(with_service: WithService) -> None:
+def test_a_second_init_phase_that_outlasts_the_invocation_is_a_timeout(with_service: WithService) -> None:
     async def body(running: Service) -> None:
         running.deploy("f", "import time\ntime.sleep(1000)", Timeout=1)
         result = await running.service.invoke("f", None, b"{}")
@@ -51,7 +51,7 @@ def test_an_init_that_outlasts_the_invocation_too_is_a_timeout(with_service: Wit
     with_service(body, LambdaSettings(init_s=0.1))
 
 
-def test_cold_starts_take_as_long_as_drawn_and_hold_their_place_meanwhile(with_service: WithService) -> None:
+def test_cold_starts_last_as_long_as_drawn_and_are_billed(with_service: WithService) -> None:
     async def body(running: Service) -> None:
         running.deploy("f", "def handler(event, context): return 1", MemorySize=1769)
         await asyncio.gather(*(running.service.invoke("f", None, b"{}") for _ in range(3)))
@@ -66,7 +66,7 @@ def test_cold_starts_take_as_long_as_drawn_and_hold_their_place_meanwhile(with_s
     with_service(body, LambdaSettings(cold_starts=ColdStarts({1769: [1500.0]})))
 
 
-def test_the_measured_cold_starts_are_those_of_the_nearest_memory_size_and_seeded() -> None:
+def test_measured_cold_starts_are_those_of_the_nearest_memory_size_and_repeat_with_the_seed() -> None:
     small = [ColdStarts.measured(seed=1).draw_s(memory_mb) for memory_mb in (128, 512)]
     assert small[0] == small[1]
     draws = ColdStarts.measured(seed=2)

@@ -1,4 +1,4 @@
-"""Invocations from inside the emulator: what is remembered of them, and what ends when nobody waits any more."""
+"""The Lambda service used from inside the emulator: records, cancellation, retries."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ from emulator.aws.sandboxes.process import ProcessSandbox
 from emulator.errors import ApiError, SandboxError
 from tests.emulator.aws.lambda_.core.conftest import Service, WithService
 
-TELLS_ITS_PIDS_AND_SLEEPS = """
+PRINTS_PIDS_AND_SLEEPS = """
     import os, subprocess, time
     child = subprocess.Popen(["sleep", "1000"])
     def handler(event, context):
@@ -24,10 +24,10 @@ TELLS_ITS_PIDS_AND_SLEEPS = """
 """
 
 
-async def pids_told(running: Service) -> list[int]:
-    while not (told := [line for line in running.log.kept if line.startswith("pids ")]):
+async def printed_pids(running: Service) -> list[int]:
+    while not (printed := [line for line in running.log.kept if line.startswith("pids ")]):
         await asyncio.sleep(0.01)
-    return [int(pid) for pid in told[0].split()[1:]]
+    return [int(pid) for pid in printed[0].split()[1:]]
 
 
 async def until_gone(pids: list[int]) -> None:
@@ -35,11 +35,11 @@ async def until_gone(pids: list[int]) -> None:
         await asyncio.sleep(0.01)
 
 
-def test_a_call_that_is_cancelled_ends_its_sandbox_with_all_its_processes(with_service: WithService) -> None:
+def test_a_cancelled_call_ends_its_sandbox_with_all_its_processes(with_service: WithService) -> None:
     async def body(running: Service) -> None:
-        running.deploy("f", TELLS_ITS_PIDS_AND_SLEEPS)
+        running.deploy("f", PRINTS_PIDS_AND_SLEEPS)
         call = asyncio.create_task(running.service.invoke("f", None, b"{}"))
-        pids = await pids_told(running)
+        pids = await printed_pids(running)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
@@ -49,7 +49,7 @@ def test_a_call_that_is_cancelled_ends_its_sandbox_with_all_its_processes(with_s
     with_service(body)
 
 
-def test_a_call_that_is_cancelled_while_it_fails_says_why(with_service: WithService) -> None:
+def test_a_call_that_is_cancelled_while_it_fails_logs_its_error(with_service: WithService) -> None:
     """A rank tells the others of its failure first, and all are given up as soon as one of them has failed of it."""
 
     async def body(running: Service) -> None:
@@ -64,7 +64,7 @@ def test_a_call_that_is_cancelled_while_it_fails_says_why(with_service: WithServ
             """,
         )
         call = asyncio.create_task(running.service.invoke("f", None, b"{}"))
-        await pids_told(running)
+        await printed_pids(running)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
@@ -73,11 +73,11 @@ def test_a_call_that_is_cancelled_while_it_fails_says_why(with_service: WithServ
     with_service(body)
 
 
-def test_a_call_that_is_cancelled_during_its_cold_start_leaves_nothing(with_service: WithService) -> None:
+def test_a_call_that_is_cancelled_during_its_cold_start_leaves_no_process(with_service: WithService) -> None:
     async def body(running: Service) -> None:
         running.deploy("f", "import os, time\nprint('pids', os.getpid(), flush=True)\ntime.sleep(1000)")
         call = asyncio.create_task(running.service.invoke("f", None, b"{}"))
-        pids = await pids_told(running)
+        pids = await printed_pids(running)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
@@ -91,7 +91,7 @@ def test_a_call_that_is_cancelled_during_its_cold_start_leaves_nothing(with_serv
     with_service(body)
 
 
-def test_what_is_remembered_tells_cold_from_warm_and_how_each_ended(with_service: WithService) -> None:
+def test_records_have_status_cold_start_annotation_log_and_times(with_service: WithService) -> None:
     async def body(running: Service) -> None:
         running.deploy("f", "def handler(event, context): return 1 / event['RANK']", MemorySize=256)
         await running.service.invoke("f", None, b'{"RANK": 1}')
@@ -115,18 +115,18 @@ def test_what_is_remembered_tells_cold_from_warm_and_how_each_ended(with_service
     with_service(body, LambdaSettings(annotate_event=lambda event: event.get("RANK")))
 
 
-def test_what_is_no_json_is_refused(with_service: WithService) -> None:
+def test_an_event_that_is_not_json_is_an_error(with_service: WithService) -> None:
     async def body(running: Service) -> None:
         running.deploy("f", "def handler(event, context): pass")
         for payload in (b"{", b"NaN", b'{"x": -Infinity}', b"\xff", b"[" * 100_000):
-            with pytest.raises(ApiError) as refused:
+            with pytest.raises(ApiError) as raised:
                 await running.service.invoke("f", None, payload)
-            assert (refused.value.code, refused.value.status) == ("InvalidRequestContentException", 400)
+            assert (raised.value.code, raised.value.status) == ("InvalidRequestContentException", 400)
 
     with_service(body)
 
 
-def test_an_event_is_tried_again_when_no_sandbox_could_be_made(
+def test_an_event_is_retried_when_no_sandbox_could_be_created(
     with_service: WithService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def body(running: Service) -> None:
@@ -147,13 +147,13 @@ def test_an_event_is_tried_again_when_no_sandbox_could_be_made(
     with_service(body, LambdaSettings(retry_delays_s=(0.0, 0.0)))
 
 
-def test_a_sandbox_that_outlives_its_functions_change_is_not_kept(with_service: WithService) -> None:
+def test_a_sandbox_of_a_changed_function_is_ended_after_its_invocation(with_service: WithService) -> None:
     async def body(running: Service) -> None:
         source = "import os, time\ndef handler(event, context):\n    print('pids', os.getpid())\n    time.sleep(1)"
         running.deploy("f", source)
         before = running.functions.get("f")
         call = asyncio.create_task(running.service.invoke("f", None, b"{}"))
-        pids = await pids_told(running)
+        pids = await printed_pids(running)
         running.functions.update_configuration("f", {"Timeout": 19})
         await running.service.discard(before)
         assert not (await call).is_error
@@ -162,7 +162,7 @@ def test_a_sandbox_that_outlives_its_functions_change_is_not_kept(with_service: 
     with_service(body)
 
 
-def test_a_function_has_its_share_of_the_cpu_once_it_is_up(with_service: WithService) -> None:
+def test_a_function_has_its_cpu_share_after_the_init_phase(with_service: WithService) -> None:
     source = """
         def groups(): return open("/proc/self/cgroup").read()
         def handler(event, context): return groups()

@@ -1,4 +1,4 @@
-"""What a function may be configured with, and what AWS says to the rest."""
+"""Validation of a function's settings, with AWS's messages."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ def refused(**changes: Any) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "expected"),
     [
         (
             {"FunctionName": "a b"},
@@ -46,14 +46,14 @@ def refused(**changes: Any) -> tuple[str, str]:
         ({"Environment": {"Variables": {"ab": 1}}}, "Map values must be strings"),
     ],
 )
-def test_a_value_that_is_not_well_formed_is_a_validation_error(changes: dict[str, Any], said: str) -> None:
+def test_a_malformed_value_is_a_validation_error(changes: dict[str, Any], expected: str) -> None:
     code, message = refused(**changes)
     assert code == "ValidationException"
     assert message.startswith("1 validation error detected: ")
-    assert said in message
+    assert expected in message
 
 
-def test_all_violations_are_told_at_once() -> None:
+def test_all_violations_are_reported_at_once() -> None:
     _, message = refused(Timeout=0, MemorySize=1)
     assert message.startswith("2 validation errors detected: ")
     assert "'timeout'" in message
@@ -61,22 +61,22 @@ def test_all_violations_are_told_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "expected"),
     [
         ({"Runtime": "nodejs22.x"}, "Value nodejs22.x at 'runtime' failed to satisfy constraint: Member must satisfy"),
         ({"Runtime": None}, "Runtime and Handler are mandatory parameters for functions created with deployment pack"),
         ({"Handler": ""}, "Runtime and Handler are mandatory parameters"),
         ({"PackageType": "Image"}, "The Runtime and Handler parameters are not supported for functions created with"),
-        ({"Layers": ["arn"]}, "Layers: layers are not emulated; put their content into the function's archive"),
+        ({"Layers": ["arn"]}, "Layers: layers are not emulated: put their content into the function's archive"),
         ({"FileSystemConfigs": [{}]}, "FileSystemConfigs: EFS is not emulated"),
         ({"Environment": {"Variables": {"AWS_REGION": "x"}}}, "Reserved keys used in this request: AWS_REGION"),
         ({"Environment": {"Variables": {"AB": "x" * 4096}}}, 'exceeded the 4KB limit. String measured: {"AB":"xxx'),
     ],
 )
-def test_a_value_that_makes_no_sense_is_an_invalid_parameter(changes: dict[str, Any], said: str) -> None:
+def test_an_unsupported_value_is_an_invalid_parameter(changes: dict[str, Any], expected: str) -> None:
     code, message = refused(**changes)
     assert code == "InvalidParameterValueException"
-    assert said in message
+    assert expected in message
 
 
 def test_four_kilobytes_of_variables_are_allowed_as_json() -> None:
@@ -88,11 +88,11 @@ def test_four_kilobytes_of_variables_are_allowed_as_json() -> None:
 @pytest.mark.parametrize(
     "name", ["f", "123456789012:function:f", "function:f", "arn:aws:lambda:us-east-1:123456789012:function:f:$LATEST"]
 )
-def test_the_name_may_come_as_an_arn(name: str) -> None:
+def test_the_name_may_be_an_arn(name: str) -> None:
     assert FunctionSpec.from_api({**GOOD, "FunctionName": name}).name == "f"
 
 
-def test_what_has_no_effect_is_kept_and_an_update_changes_what_it_names() -> None:
+def test_settings_without_effect_are_kept_and_an_update_changes_only_what_it_names() -> None:
     spec = FunctionSpec.from_api({**GOOD, "VpcConfig": {"SubnetIds": ["subnet-1"]}, "Timeout": 9, "MemorySize": None})
     assert spec.to_api()["VpcConfig"] == {"SubnetIds": ["subnet-1"]}
     assert spec.to_api()["TracingConfig"] == {"Mode": "PassThrough"}
@@ -107,7 +107,7 @@ def test_an_image_needs_neither_runtime_nor_handler() -> None:
     assert not {"Runtime", "Handler"} & spec.to_api().keys()
 
 
-def test_an_update_of_code_may_name_the_architecture() -> None:
+def test_the_architecture_of_a_request_is_checked() -> None:
     assert architecture_of({}) == "x86_64"
     assert architecture_of({"Architectures": ["arm64"]}) == "arm64"
     with pytest.raises(ApiError):
@@ -130,5 +130,5 @@ def test_an_update_of_code_may_name_the_architecture() -> None:
         kept=st.just({"TracingConfig": {"Mode": "Active"}, "SnapStart": {"ApplyOn": "None"}}),
     )
 )
-def test_the_api_tells_what_it_was_told(spec: FunctionSpec) -> None:
+def test_settings_are_returned_as_passed(spec: FunctionSpec) -> None:
     assert FunctionSpec.from_api(spec.to_api()) == spec

@@ -1,4 +1,4 @@
-"""What calls a handler: the sandbox's own client and AWS's do the same, and a custom runtime is a program."""
+"""Runtime clients: our client and AWS's client behave alike; a custom runtime is a program."""
 
 import importlib.util
 import io
@@ -39,7 +39,7 @@ SOURCES = {
 
 
 @pytest.mark.parametrize("client", RuntimeClient)
-def test_either_client_gives_lambdas_answers(with_service: WithService, client: RuntimeClient) -> None:
+def test_both_clients_return_lambdas_results_and_errors(with_service: WithService, client: RuntimeClient) -> None:
     if client is RuntimeClient.AWSLAMBDARIC and importlib.util.find_spec("awslambdaric") is None:
         pytest.skip("awslambdaric is not installed")
     answers: dict[str, Any] = {}
@@ -82,7 +82,7 @@ def test_either_client_gives_lambdas_answers(with_service: WithService, client: 
     assert answers["exits_at_import"][1].endswith("Error: Runtime exited with error: exit status 5")
 
 
-def test_awss_client_is_timed_out_and_finds_the_sandbox_that_a_fork_finds(with_service: WithService) -> None:
+def test_awss_client_times_out_and_has_the_environment_of_a_fork(with_service: WithService) -> None:
     pytest.importorskip("awslambdaric")
     source = """
         import os, time
@@ -130,7 +130,7 @@ def custom(running: Service, name: str, mode: int | None, content: str = BOOTSTR
     running.functions.create(FunctionSpec.from_api(spec), buffer.getvalue())
 
 
-def test_a_custom_runtime_is_its_bootstrap(with_service: WithService) -> None:
+def test_a_custom_runtime_runs_its_bootstrap(with_service: WithService) -> None:
     async def body(running: Service) -> None:
         custom(running, "shell", 0o755)
         for number in range(2):
@@ -150,9 +150,7 @@ def test_a_custom_runtime_is_its_bootstrap(with_service: WithService) -> None:
         (0o644, "Error: fork/exec /var/task/bootstrap: permission denied"),
     ],
 )
-def test_without_a_program_it_is_an_invalid_entrypoint(
-    with_service: WithService, mode: int | None, reason: str
-) -> None:
+def test_a_missing_bootstrap_is_an_invalid_entrypoint(with_service: WithService, mode: int | None, reason: str) -> None:
     async def body(running: Service) -> None:
         custom(running, "none", mode)
         result = await running.service.invoke("none", None, b"{}")
@@ -164,7 +162,7 @@ def test_without_a_program_it_is_an_invalid_entrypoint(
     with_service(body)
 
 
-def test_a_program_that_cannot_be_executed_says_why(with_service: WithService) -> None:
+def test_a_bootstrap_that_cannot_be_executed_logs_the_reason(with_service: WithService) -> None:
     async def body(running: Service) -> None:
         custom(running, "no_interpreter", 0o755, "#!/nothing/there\n")
         result = await running.service.invoke("no_interpreter", None, b"{}")
@@ -174,7 +172,7 @@ def test_a_program_that_cannot_be_executed_says_why(with_service: WithService) -
     with_service(body)
 
 
-def test_a_client_that_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_runtime_client_is_an_error_that_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(EmulatorError, match=r"pip install 'fmi-emulator\[awslambdaric\]'"):
         check_installed(RuntimeClient.AWSLAMBDARIC)

@@ -1,4 +1,4 @@
-"""Lambda as boto3 sees it: real endpoint, real sandboxes."""
+"""Lambda used through boto3, with a real endpoint and real sandboxes."""
 
 import base64
 import json
@@ -29,7 +29,7 @@ def refusal(call: Callable[..., Any], **arguments: Any) -> tuple[str, int, str]:
     return response["Error"]["Code"], response["ResponseMetadata"]["HTTPStatusCode"], response["Error"]["Message"]
 
 
-def test_a_handler_gets_the_event_and_a_context_and_its_result_comes_back(functions: Any, deploy: Deploy) -> None:
+def test_a_handler_receives_event_and_context_and_its_result_is_returned(functions: Any, deploy: Deploy) -> None:
     name = deploy("""
         def handler(event, context):
             return {"event": event, "name": context.function_name, "arn": context.invoked_function_arn,
@@ -82,7 +82,7 @@ def test_the_log_has_lambdas_lines_around_what_the_handler_printed(
     assert re.fullmatch(r"\d{4}/\d\d/\d\d/\[\$LATEST\][0-9a-f]{32}", events[0]["logStreamName"])
 
 
-def test_a_second_invocation_finds_the_sandbox_warm(functions: Any, deploy: Deploy) -> None:
+def test_a_second_invocation_runs_in_the_warm_sandbox(functions: Any, deploy: Deploy) -> None:
     name = deploy("""
         count = 0
         def handler(event, context):
@@ -97,7 +97,7 @@ def test_a_second_invocation_finds_the_sandbox_warm(functions: Any, deploy: Depl
     assert "Init Duration" not in warm_log
 
 
-def test_concurrent_invocations_have_sandboxes_of_their_own(functions: Any, deploy: Deploy) -> None:
+def test_concurrent_invocations_run_in_separate_sandboxes(functions: Any, deploy: Deploy) -> None:
     name = deploy("""
         import os, time
         def handler(event, context):
@@ -109,7 +109,7 @@ def test_concurrent_invocations_have_sandboxes_of_their_own(functions: Any, depl
     assert len(set(pids)) == 8
 
 
-def test_the_environment_is_lambdas_own_and_nothing_leaks_in(
+def test_the_environment_contains_lambdas_variables_and_none_of_the_emulator(
     functions: Any, deploy: Deploy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SECRET_OF_THE_PARENT", "x")
@@ -161,7 +161,7 @@ def test_tmp_is_private_and_limited(functions: Any, deploy: Deploy) -> None:
     assert not Path("/tmp/mine").exists()
 
 
-def test_an_exception_is_answered_with_its_type_message_and_stack(functions: Any, deploy: Deploy) -> None:
+def test_an_exception_is_returned_with_type_message_and_stack(functions: Any, deploy: Deploy) -> None:
     name = deploy("""
         def handler(event, context):
             raise ValueError("what was wrong")
@@ -195,7 +195,7 @@ def test_a_module_that_cannot_be_loaded_is_an_error_of_every_invocation(
         assert answer["errorType"] == kind
         assert message in answer["errorMessage"]
         lines = log.splitlines()
-        # What the second try says, as on AWS, comes before the invocation's own lines.
+        # As on AWS, the output of the second try precedes the invocation's lines.
         assert lines[0].startswith(f"[ERROR] {kind}: ")
         assert re.fullmatch(
             rf"INIT_REPORT Init Duration: [\d.]+ ms\tPhase: invoke\tStatus: error\tError Type: {kind}", lines[-4]
@@ -216,7 +216,7 @@ def test_a_module_that_cannot_be_loaded_is_an_error_of_every_invocation(
         ("sys.stdout.close(); sys.exit(6)", "exit status 6"),
     ],
 )
-def test_a_process_that_ends_is_an_exit_error(functions: Any, deploy: Deploy, body: str, reason: str) -> None:
+def test_a_process_that_exits_is_an_exit_error(functions: Any, deploy: Deploy, body: str, reason: str) -> None:
     name = deploy(f"import os, signal, sys\ndef handler(event, context):\n    print('so far')\n    {body}")
     answer, log, error = invoke(functions, name)
     assert error == "Unhandled"
@@ -227,7 +227,7 @@ def test_a_process_that_ends_is_an_exit_error(functions: Any, deploy: Deploy, bo
     assert "Init Duration" in invoke(functions, name)[1], "the next invocation has a new sandbox"
 
 
-def test_a_handler_that_does_not_end_is_timed_out_with_all_its_processes(
+def test_a_handler_that_times_out_is_killed_with_all_its_processes(
     functions: Any, deploy: Deploy, tmp_path: Path
 ) -> None:
     name = deploy(
@@ -251,7 +251,7 @@ def test_a_handler_that_does_not_end_is_timed_out_with_all_its_processes(
     assert not command_line.exists() or command_line.read_bytes() == b"", "a zombie at most"
 
 
-def test_more_memory_than_configured_ends_the_function(functions: Any, deploy: Deploy) -> None:
+def test_a_function_above_its_memory_limit_is_killed(functions: Any, deploy: Deploy) -> None:
     name = deploy(
         """
         import time
@@ -270,7 +270,7 @@ def test_more_memory_than_configured_ends_the_function(functions: Any, deploy: D
     assert "Error Type: Runtime.OutOfMemory" in log
 
 
-def test_a_result_over_the_limit_is_refused(functions: Any, deploy: Deploy) -> None:
+def test_a_result_above_the_size_limit_is_an_error(functions: Any, deploy: Deploy) -> None:
     name = deploy("def handler(event, context): return 'x' * event")
     assert len(invoke(functions, name, 6_000_000)[0]) == 6_000_000
     answer, _, error = invoke(functions, name, 7_000_000)
@@ -278,7 +278,7 @@ def test_a_result_over_the_limit_is_refused(functions: Any, deploy: Deploy) -> N
     assert answer["errorType"] == "Function.ResponseSizeTooLarge"
 
 
-def test_a_result_that_is_no_json_is_an_error(functions: Any, deploy: Deploy) -> None:
+def test_a_result_that_cannot_be_json_is_an_error(functions: Any, deploy: Deploy) -> None:
     name = deploy("def handler(event, context): return {1, 2}")
     answer, _, error = invoke(functions, name)
     assert error == "Unhandled"
@@ -286,7 +286,7 @@ def test_a_result_that_is_no_json_is_an_error(functions: Any, deploy: Deploy) ->
     assert answer["errorMessage"] == "Unable to marshal response: Object of type set is not JSON serializable"
 
 
-def test_a_line_longer_than_an_event_is_cut_into_several(functions: Any, log_client: Any, deploy: Deploy) -> None:
+def test_a_line_longer_than_a_log_event_is_split(functions: Any, log_client: Any, deploy: Deploy) -> None:
     name = deploy("def handler(event, context): print('x' * 1_000_000)")
     invoke(functions, name)
     events = log_client.filter_log_events(logGroupName=f"/aws/lambda/{name}")["events"]

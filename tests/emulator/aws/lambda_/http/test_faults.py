@@ -1,4 +1,4 @@
-"""What functions do to themselves and their platform, and what is left afterwards: an answer, and a clean machine."""
+"""Functions that fail or misbehave: the invocation returns an error, and no process or file is left."""
 
 import base64
 import io
@@ -21,16 +21,16 @@ Deploy = Callable[..., str]
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc, or needs a private /tmp")
 
 
-def pid_told(log_client: Any, name: str) -> int:
+def printed_pid(log_client: Any, name: str) -> int:
     """Return the pid that a function of this name has printed, as soon as it is in the log."""
     while True:
         try:
             events = log_client.filter_log_events(logGroupName=f"/aws/lambda/{name}")["events"]
         except log_client.exceptions.ResourceNotFoundException:
             continue
-        told = [int(event["message"].split()[1]) for event in events if event["message"].startswith("pid ")]
-        if told:
-            return told[-1]
+        printed = [int(event["message"].split()[1]) for event in events if event["message"].startswith("pid ")]
+        if printed:
+            return printed[-1]
 
 
 SLEEPER = """
@@ -47,11 +47,11 @@ def sleeping(functions: Any, threads: ThreadPoolExecutor, name: str) -> "Future[
     return threads.submit(invoke, functions, name, "sleep")
 
 
-def test_a_worker_that_is_killed_from_outside_is_an_exit_error(functions: Any, log_client: Any, deploy: Deploy) -> None:
+def test_a_worker_killed_from_outside_is_an_exit_error(functions: Any, log_client: Any, deploy: Deploy) -> None:
     name = deploy(SLEEPER, Timeout=60)
     with ThreadPoolExecutor() as threads:
         call = sleeping(functions, threads, name)
-        os.kill(pid_told(log_client, name), signal.SIGKILL)
+        os.kill(printed_pid(log_client, name), signal.SIGKILL)
         answer, log, error = call.result()
     assert error == "Unhandled"
     assert answer["errorType"] == "Runtime.ExitError"
@@ -61,13 +61,13 @@ def test_a_worker_that_is_killed_from_outside_is_an_exit_error(functions: Any, l
 
 
 @LINUX
-def test_a_zygote_that_is_killed_fails_what_runs_and_is_replaced(
+def test_a_killed_zygote_fails_running_invocations_and_is_replaced(
     functions: Any, log_client: Any, deploy: Deploy
 ) -> None:
     name = deploy(SLEEPER, Timeout=60)
     with ThreadPoolExecutor() as threads:
         call = sleeping(functions, threads, name)
-        worker = psutil.Process(pid_told(log_client, name))
+        worker = psutil.Process(printed_pid(log_client, name))
         zygote = worker.parent()
         assert zygote is not None
         zygote.kill()
@@ -80,7 +80,7 @@ def test_a_zygote_that_is_killed_fails_what_runs_and_is_replaced(
         assert list(threads.map(lambda _: invoke(functions, name)[0], range(4))) == ["awake"] * 4
 
 
-def test_a_forked_handler_answers_once_and_what_it_forked_ends_with_the_sandbox(functions: Any, deploy: Deploy) -> None:
+def test_a_handler_that_forks_returns_once_and_its_children_are_killed(functions: Any, deploy: Deploy) -> None:
     name = deploy("""
         import os, time
         def handler(event, context):
@@ -111,7 +111,7 @@ def test_a_forked_handler_answers_once_and_what_it_forked_ends_with_the_sandbox(
 
 
 @LINUX
-def test_a_full_tmp_is_the_functions_own_affair(functions: Any, deploy: Deploy) -> None:
+def test_a_full_tmp_affects_only_its_own_sandbox(functions: Any, deploy: Deploy) -> None:
     name = deploy("""
         import errno, os
         def handler(event, context):
@@ -133,7 +133,7 @@ def test_a_full_tmp_is_the_functions_own_affair(functions: Any, deploy: Deploy) 
     assert invoke(functions, name)[0] is False, "the next one has a /tmp of its own"
 
 
-def test_a_handler_that_closes_its_output_still_answers(functions: Any, deploy: Deploy) -> None:
+def test_a_handler_that_closes_its_output_returns_its_result(functions: Any, deploy: Deploy) -> None:
     name = deploy("""
         import os, sys
         def handler(event, context):
@@ -158,7 +158,7 @@ def test_a_handler_that_closes_its_output_still_answers(functions: Any, deploy: 
     assert invoke(functions, second)[0]["errorMessage"] == "unheard"
 
 
-def test_a_hundred_megabytes_of_log_fit(functions: Any, deploy: Deploy) -> None:
+def test_a_log_of_a_hundred_megabytes_is_stored(functions: Any, deploy: Deploy) -> None:
     name = deploy(
         """
         import os
@@ -176,7 +176,7 @@ def test_a_hundred_megabytes_of_log_fit(functions: Any, deploy: Deploy) -> None:
     assert log.splitlines()[-2].startswith("END RequestId: ")
 
 
-def test_a_writer_without_end_stops_nobody_else(functions: Any, deploy: Deploy) -> None:
+def test_endless_output_blocks_neither_its_own_nor_another_invocation(functions: Any, deploy: Deploy) -> None:
     """Neither its own invocation's end, nor another's."""
     endless = deploy("""
         import subprocess
@@ -190,7 +190,7 @@ def test_a_writer_without_end_stops_nobody_else(functions: Any, deploy: Deploy) 
     functions.update_function_configuration(FunctionName=endless, Timeout=19)
 
 
-def test_output_that_is_no_text_is_shown_escaped(functions: Any, log_client: Any, deploy: Deploy) -> None:
+def test_output_that_is_not_utf8_is_escaped_in_the_log(functions: Any, log_client: Any, deploy: Deploy) -> None:
     name = deploy("import os\ndef handler(event, context): os.write(1, b'a\\xff\\xfe\\n\\x00b\\n')")
     response = functions.invoke(FunctionName=name, LogType="Tail")
     assert b"a\xff\xfe\n\x00b\n" in base64.b64decode(response["LogResult"]), "the tail is the very bytes"
@@ -209,7 +209,7 @@ def test_output_that_is_no_text_is_shown_escaped(functions: Any, log_client: Any
         ("raise type('Odd', (Exception,), {})(b'\\xff')", "Odd"),
     ],
 )
-def test_odd_results_are_answered(functions: Any, deploy: Deploy, body: str, kind: str | None) -> None:
+def test_unusual_results_are_returned_or_reported(functions: Any, deploy: Deploy, body: str, kind: str | None) -> None:
     name = deploy(f"def handler(event, context):\n    {body}")
     answer, _, error = invoke(functions, name)
     assert (error, answer["errorType"] if kind else answer) == (("Unhandled", kind) if kind else (None, "\ud800"))
@@ -217,7 +217,7 @@ def test_odd_results_are_answered(functions: Any, deploy: Deploy, body: str, kin
 
 
 @LINUX
-def test_nothing_of_the_parents_is_in_a_sandbox(
+def test_a_sandbox_inherits_no_file_and_no_variable(
     functions: Any, deploy: Deploy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SECRET_OF_THE_PARENT", "x")
@@ -247,7 +247,7 @@ def test_nothing_of_the_parents_is_in_a_sandbox(
     }
 
 
-def test_a_client_that_hangs_up_does_not_stop_its_function(
+def test_a_function_continues_when_its_client_closes_the_connection(
     functions: Any, log_client: Any, deploy: Deploy, cloud: LocalCloud
 ) -> None:
     """As on AWS: the invocation goes on, and its lines are in the log."""
@@ -268,7 +268,7 @@ def test_a_client_that_hangs_up_does_not_stop_its_function(
     assert not any("Status:" in message for message in messages)
 
 
-def test_archives_that_lead_outside_are_refused_by_the_api(deploy: Deploy) -> None:
+def test_archives_with_members_outside_the_folder_are_rejected_by_the_api(deploy: Deploy) -> None:
     for member in ("../outside.py", "/absolute.py"):
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w") as archive:

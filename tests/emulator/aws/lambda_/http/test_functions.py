@@ -1,4 +1,4 @@
-"""Functions as boto3 makes them and asks for them: what is refused, and where code may lie."""
+"""Creating functions with boto3: errors, conflicts, and code in S3."""
 
 import json
 from typing import Any
@@ -7,7 +7,7 @@ from tests.emulator.aws.lambda_.http.test_api import Deploy, invoke, refusal
 from tests.emulator.conftest import ROLE, archive
 
 
-def test_calls_are_refused_with_awss_codes(functions: Any, deploy: Deploy) -> None:
+def test_errors_have_the_codes_of_aws(functions: Any, deploy: Deploy) -> None:
     name = deploy("def handler(event, context): pass")
     assert refusal(functions.invoke, FunctionName="nobody")[:2] == ("ResourceNotFoundException", 404)
     assert refusal(functions.invoke, FunctionName=name, Qualifier="7")[:2] == ("ResourceNotFoundException", 404)
@@ -18,15 +18,15 @@ def test_calls_are_refused_with_awss_codes(functions: Any, deploy: Deploy) -> No
     assert refusal(functions.delete_function, FunctionName="nobody")[:2] == ("ResourceNotFoundException", 404)
 
 
-def test_a_wrong_setting_is_refused_by_name(deploy: Deploy) -> None:
-    """One of each kind; all of them are in test_function_spec."""
+def test_an_invalid_setting_is_an_error_that_names_it(deploy: Deploy) -> None:
+    """One of each kind; all of them are in test_models."""
     source = "def handler(event, context): pass"
     code, status, message = refusal(lambda: deploy(source, Timeout=901))
     assert (code, status) == ("ValidationException", 400)
     assert message.endswith(
         "Value '901' at 'timeout' failed to satisfy constraint: Member must have value less than or equal to 900"
     )
-    for setting, said in (
+    for setting, expected in (
         ({"Runtime": "nodejs20.x"}, "Value nodejs20.x at 'runtime'"),
         ({"Code": {"ZipFile": b"no zip"}}, "Could not unzip uploaded file"),
         ({"Code": {"S3Bucket": "none", "S3Key": "none"}}, "S3 Error Code: NoSuchKey"),
@@ -34,10 +34,10 @@ def test_a_wrong_setting_is_refused_by_name(deploy: Deploy) -> None:
     ):
         code, status, message = refusal(lambda setting=setting: deploy(source, **setting))
         assert (code, status) == ("InvalidParameterValueException", 400)
-        assert said in message
+        assert expected in message
 
 
-def test_a_function_exists_once_until_it_is_deleted(functions: Any) -> None:
+def test_a_second_function_of_the_same_name_is_a_conflict(functions: Any) -> None:
     settings: dict[str, Any] = {
         "FunctionName": "once",
         "Runtime": "python3.11",
@@ -52,7 +52,7 @@ def test_a_function_exists_once_until_it_is_deleted(functions: Any) -> None:
     functions.delete_function(FunctionName="once")
 
 
-def test_code_may_lie_in_s3(functions: Any, s3: Any, bucket: str, deploy: Deploy) -> None:
+def test_code_is_read_from_s3(functions: Any, s3: Any, bucket: str, deploy: Deploy) -> None:
     s3.put_object(Bucket=bucket, Key="code.zip", Body=archive(main="def handler(event, context): return 'from s3'"))
     name = deploy("", Code={"S3Bucket": bucket, "S3Key": "code.zip"})
     assert invoke(functions, name)[0] == "from s3"

@@ -1,4 +1,4 @@
-"""Functions that change: code, settings, versions, aliases, reservations; and events that are tried again."""
+"""Changes of functions (code, settings, versions, aliases, reservations) and retries of events."""
 
 import json
 import threading
@@ -25,7 +25,7 @@ def cloud() -> Iterator[LocalCloud]:
         yield running
 
 
-def test_new_code_and_settings_hold_from_the_next_invocation_on(functions: Any, deploy: Deploy) -> None:
+def test_new_code_and_settings_apply_to_the_next_invocation(functions: Any, deploy: Deploy) -> None:
     name = deploy("import os\ndef handler(event, context): return ['first', os.environ.get('MINE')]")
     assert invoke(functions, name)[0] == ["first", None]
     before = functions.get_function(FunctionName=name)["Configuration"]
@@ -47,7 +47,7 @@ def test_new_code_and_settings_hold_from_the_next_invocation_on(functions: Any, 
     )
 
 
-def test_a_version_stays_as_it_was_published(functions: Any, deploy: Deploy) -> None:
+def test_a_published_version_does_not_change(functions: Any, deploy: Deploy) -> None:
     name = deploy("def handler(event, context): return ['one', context.function_version]")
     assert functions.publish_version(FunctionName=name)["Version"] == "1"
     assert functions.publish_version(FunctionName=name)["Version"] == "1", "nothing has changed"
@@ -65,7 +65,7 @@ def test_a_version_stays_as_it_was_published(functions: Any, deploy: Deploy) -> 
     assert [version["Version"] for version in listed] == ["$LATEST", "1", "2"]
 
 
-def test_an_alias_stands_for_a_version_until_it_is_moved(functions: Any, deploy: Deploy) -> None:
+def test_an_alias_refers_to_one_version_until_it_is_updated(functions: Any, deploy: Deploy) -> None:
     name = deploy("def handler(event, context): return context.function_version")
     functions.publish_version(FunctionName=name)
     functions.update_function_configuration(FunctionName=name, Timeout=9)
@@ -84,7 +84,7 @@ def test_an_alias_stands_for_a_version_until_it_is_moved(functions: Any, deploy:
     assert refusal(functions.invoke, FunctionName=f"{name}:live")[0] == "ResourceNotFoundException"
 
 
-def test_a_reservation_is_a_limit_and_calls_above_it_are_throttled(functions: Any, s3: Any, deploy: Deploy) -> None:
+def test_calls_above_a_reservation_are_throttled(functions: Any, s3: Any, deploy: Deploy) -> None:
     name = deploy("import time\ndef handler(event, context): time.sleep(1); return 1")
     functions.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=2)
     assert functions.get_function_concurrency(FunctionName=name)["ReservedConcurrentExecutions"] == 2
@@ -108,7 +108,7 @@ def test_a_reservation_is_a_limit_and_calls_above_it_are_throttled(functions: An
     assert invoke(functions, name)[0] == 1
 
 
-def test_reservations_leave_a_hundred_for_the_others(functions: Any, deploy: Deploy) -> None:
+def test_reservations_leave_at_least_a_hundred_executions(functions: Any, deploy: Deploy) -> None:
     name = deploy("def handler(event, context): pass")
     code, _, message = refusal(functions.put_function_concurrency, FunctionName=name, ReservedConcurrentExecutions=901)
     assert code == "InvalidParameterValueException"
@@ -128,7 +128,7 @@ ATTEMPTS = """
 
 
 @pytest.mark.parametrize(("failures", "attempts"), [(0, 1), (1, 2), (2, 3), (99, 3)])
-def test_an_event_is_accepted_at_once_and_tried_three_times_at_most(
+def test_an_event_is_accepted_at_once_and_retried_at_most_twice(
     functions: Any, s3: Any, log_client: Any, bucket: str, deploy: Deploy, failures: int, attempts: int
 ) -> None:
     name = deploy(ATTEMPTS)
@@ -157,14 +157,14 @@ def reports_of(log_client: Any, name: str, request_id: str) -> list[str]:
     return [event["message"] for event in events if event["message"].startswith(f"REPORT RequestId: {request_id}")]
 
 
-def test_an_event_too_large_or_for_nobody_is_refused_at_once(functions: Any, deploy: Deploy) -> None:
+def test_an_event_that_is_too_large_or_has_no_function_is_an_error(functions: Any, deploy: Deploy) -> None:
     name = deploy("def handler(event, context): pass")
     large = json.dumps("x" * 1_100_000).encode()
     assert refusal(functions.invoke, FunctionName=name, InvocationType="Event", Payload=large)[1] == 413
     assert refusal(functions.invoke, FunctionName="nobody", InvocationType="Event")[1] == 404
 
 
-def test_a_revision_that_is_not_the_latest_is_refused(functions: Any, deploy: Deploy) -> None:
+def test_a_revision_id_that_is_not_the_latest_is_an_error(functions: Any, deploy: Deploy) -> None:
     name = deploy("def handler(event, context): return 1")
     old = functions.get_function_configuration(FunctionName=name)["RevisionId"]
     functions.update_function_configuration(FunctionName=name, RevisionId=old, Timeout=9)
@@ -184,7 +184,7 @@ def test_a_revision_that_is_not_the_latest_is_refused(functions: Any, deploy: De
     functions.publish_version(FunctionName=name, CodeSha256=current["CodeSha256"], RevisionId=current["RevisionId"])
 
 
-def test_a_version_may_be_deleted_unless_an_alias_needs_it(functions: Any, deploy: Deploy) -> None:
+def test_a_version_is_deleted_unless_an_alias_refers_to_it(functions: Any, deploy: Deploy) -> None:
     name = deploy("def handler(event, context): return context.function_version")
     functions.publish_version(FunctionName=name)
     functions.create_alias(FunctionName=name, Name="live", FunctionVersion="1", Description="what runs")
@@ -202,7 +202,7 @@ def test_a_version_may_be_deleted_unless_an_alias_needs_it(functions: Any, deplo
     assert functions.publish_version(FunctionName=name)["Version"] == "2", "a number is given once"
 
 
-def test_listings_come_in_pages(functions: Any, deploy: Deploy) -> None:
+def test_listings_have_pages(functions: Any, deploy: Deploy) -> None:
     names = {deploy("def handler(event, context): pass") for _ in range(3)}
     first = functions.list_functions(MaxItems=2)
     assert len(first["Functions"]) == 2
@@ -211,7 +211,7 @@ def test_listings_come_in_pages(functions: Any, deploy: Deploy) -> None:
     assert refusal(functions.list_functions, Marker="x")[:2] == ("InvalidParameterValueException", 400)
 
 
-def test_tags_and_permissions_are_kept(functions: Any, deploy: Deploy) -> None:
+def test_tags_and_permissions_are_stored(functions: Any, deploy: Deploy) -> None:
     name = deploy("def handler(event, context): pass", Tags={"team": "fmi"})
     arn = functions.get_function(FunctionName=name)["Configuration"]["FunctionArn"]
     functions.tag_resource(Resource=arn, Tags={"stage": "test"})
@@ -234,7 +234,7 @@ def test_tags_and_permissions_are_kept(functions: Any, deploy: Deploy) -> None:
     assert functions.get_account_settings()["AccountLimit"]["ConcurrentExecutions"] == 1000
 
 
-def test_an_image_is_kept_and_its_invocation_is_refused(functions: Any) -> None:
+def test_an_image_is_stored_and_its_invocation_is_an_error(functions: Any) -> None:
     uri = "123456789012.dkr.ecr.us-east-1.amazonaws.com/fmi:latest"
     role = "arn:aws:iam::123456789012:role/test"
     functions.create_function(FunctionName="image", Role=role, PackageType="Image", Code={"ImageUri": uri})
