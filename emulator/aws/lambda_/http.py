@@ -108,10 +108,10 @@ def page(request: web.Request, name: str, items: Sequence[Mapping[str, Any]]) ->
     """
     requested = request.query.get("MaxItems", str(_PAGE))
     number = whole_number(requested)
-    given = Constraints({"MaxItems": requested if number is None else number})
+    parameters = Constraints({"MaxItems": requested if number is None else number})
     # As on AWS, a page has fifty items at most, whatever MaxItems is.
-    size = min(_PAGE, given.number("MaxItems", _PAGE, _MAX_ITEMS))
-    given.check()
+    size = min(_PAGE, parameters.number("MaxItems", _PAGE, _MAX_ITEMS))
+    parameters.check()
     marker = request.query.get("Marker") or "0"
     begin = whole_number(marker)
     if begin is None:
@@ -211,12 +211,12 @@ class LambdaVersionsApi:
         body, name = await read_json(request), request.match_info["name"]
         _check_routing(body)
         changes = {member: body.get(member) for member in ("FunctionVersion", "Description")}
-        given = Constraints({member: value for member, value in changes.items() if value is not None})
+        parameters = Constraints({member: value for member, value in changes.items() if value is not None})
         alias = self._functions.update_alias(
             name,
             request.match_info["alias"],
-            version=given.text("FunctionVersion", "") or None,
-            description=given.text("Description", "") if changes["Description"] is not None else None,
+            version=parameters.text("FunctionVersion", "") or None,
+            description=parameters.text("Description", "") if changes["Description"] is not None else None,
             revision_id=body.get("RevisionId"),
         )
         return json_response(alias.to_api(Reference.parse(name).name))
@@ -226,9 +226,9 @@ class LambdaVersionsApi:
         return no_content()
 
     async def _reserve(self, request: web.Request) -> web.StreamResponse:
-        given = Constraints(await read_json(request))
-        value = given.number("ReservedConcurrentExecutions", -1, _RESERVATIONS)
-        given.check()
+        parameters = Constraints(await read_json(request))
+        value = parameters.number("ReservedConcurrentExecutions", -1, _RESERVATIONS)
+        parameters.check()
         self._functions.reserve(request.match_info["name"], value)
         return json_response({"ReservedConcurrentExecutions": value})
 
@@ -243,10 +243,10 @@ class LambdaVersionsApi:
     async def _add_permission(self, request: web.Request) -> web.StreamResponse:
         body, name = await read_json(request), request.match_info["name"]
         policy = self._functions.policy(name)
-        given = Constraints(body)
-        statement_id = given.text("StatementId", pattern="[a-zA-Z0-9-_]+", longest=100)
-        action, principal = given.text("Action"), given.text("Principal")
-        given.check()
+        parameters = Constraints(body)
+        statement_id = parameters.text("StatementId", pattern="[a-zA-Z0-9-_]+", longest=100)
+        action, principal = parameters.text("Action"), parameters.text("Principal")
+        parameters.check()
         if statement_id in policy:
             raise ApiError(
                 "ResourceConflictException",
@@ -351,9 +351,9 @@ class LambdaApi:
     async def _create(self, request: web.Request) -> web.StreamResponse:
         body = await read_json(request)
         spec = FunctionSpec.from_api(body)
-        given = Constraints(body)
-        code = given.members("Code")
-        given.check()
+        parameters = Constraints(body)
+        code = parameters.members("Code")
+        parameters.check()
         function = self._functions.create(spec, self._code(code), tags_of(body))
         if body.get("Publish"):
             function = self._functions.publish(function.spec.name)
@@ -434,9 +434,9 @@ class LambdaApi:
         name, qualifier = request.match_info["name"], request.query.get("Qualifier")
         # A payload above the limit is cut there; the service rejects it.
         payload = await read_body(request, limits.SYNC_PAYLOAD_BYTES)
-        given = Constraints({"InvocationType": request.headers.get("X-Amz-Invocation-Type", _INVOCATION_TYPES[0])})
-        kind = given.one_of("InvocationType", _INVOCATION_TYPES[0], _INVOCATION_TYPES)
-        given.check()
+        parameters = Constraints({"InvocationType": request.headers.get("X-Amz-Invocation-Type", _INVOCATION_TYPES[0])})
+        kind = parameters.one_of("InvocationType", _INVOCATION_TYPES[0], _INVOCATION_TYPES)
+        parameters.check()
         if kind == "DryRun":
             self._functions.get(name, qualifier)
             return no_content()

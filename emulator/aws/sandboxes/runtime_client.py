@@ -108,14 +108,14 @@ def _load_handler(name: str) -> Handler:
 
 def _serve_one(connection: http.client.HTTPConnection, handler: Handler) -> None:
     connection.request("GET", f"{_API}/invocation/next")
-    answer = connection.getresponse()
-    body = answer.read()
-    request_id = answer.headers["Lambda-Runtime-Aws-Request-Id"]
-    os.environ["_X_AMZN_TRACE_ID"] = answer.headers.get("Lambda-Runtime-Trace-Id", "")
+    response = connection.getresponse()
+    body = response.read()
+    request_id = response.headers["Lambda-Runtime-Aws-Request-Id"]
+    os.environ["_X_AMZN_TRACE_ID"] = response.headers.get("Lambda-Runtime-Trace-Id", "")
     context = LambdaContext(
         request_id,
-        answer.headers["Lambda-Runtime-Invoked-Function-Arn"],
-        int(answer.headers["Lambda-Runtime-Deadline-Ms"]),
+        response.headers["Lambda-Runtime-Invoked-Function-Arn"],
+        int(response.headers["Lambda-Runtime-Deadline-Ms"]),
     )
     path, headers, runtime_pid = f"{_API}/invocation/{request_id}/response", _NO_HEADERS, os.getpid()
     # sys.exit in a handler ends the runtime, as on AWS; every other exception is returned as an error.

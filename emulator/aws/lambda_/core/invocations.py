@@ -148,9 +148,9 @@ class LambdaService:
         """
         function = self._functions.get(reference, qualifier)
         request = self._accept(function, payload, limits.SYNC_PAYLOAD_BYTES, "RequestResponse")
-        with ExitStack() as held:
+        with ExitStack() as admission:
             try:
-                held.enter_context(self._admission.admit(function.spec.name))
+                admission.enter_context(self._admission.admit(function.spec.name))
             except ApiError as error:
                 throttled = replace(request.record, status=InvocationStatus.THROTTLED, error_type=error.code)
                 self._history.add(replace(throttled, ended=throttled.received))

@@ -118,34 +118,36 @@ class FunctionSpec:
         ApiError
             When a value is missing or invalid, with AWS's message.
         """
-        given = Constraints({name: value for name, value in request.items() if value is not None})
-        name = given.text("FunctionName", pattern=_NAME_PATTERN)
+        parameters = Constraints({name: value for name, value in request.items() if value is not None})
+        name = parameters.text("FunctionName", pattern=_NAME_PATTERN)
         if len(name) > _LONGEST_NAME and ":" not in name:
-            given.add_violation("FunctionName", name, f"Member must have length less than or equal to {_LONGEST_NAME}")
+            parameters.add_violation(
+                "FunctionName", name, f"Member must have length less than or equal to {_LONGEST_NAME}"
+            )
         # Both are optional for an image.
         for mandatory, pattern, longest in (("Handler", _HANDLER_PATTERN, _LONGEST_HANDLER), ("Runtime", None, 0)):
             if request.get(mandatory):
-                given.text(mandatory, pattern=pattern, longest=longest)
+                parameters.text(mandatory, pattern=pattern, longest=longest)
         storage = Constraints(
-            {f"EphemeralStorage.{key}": value for key, value in given.members("EphemeralStorage").items()}
+            {f"EphemeralStorage.{key}": value for key, value in parameters.members("EphemeralStorage").items()}
         )
         spec = cls(
             name=name.removesuffix(":$LATEST").rpartition(":")[2],
-            role=given.text("Role", pattern=_ROLE_PATTERN),
+            role=parameters.text("Role", pattern=_ROLE_PATTERN),
             handler=str(request.get("Handler") or ""),
             runtime=str(request.get("Runtime") or ""),
-            package_type=PackageType(given.one_of("PackageType", "Zip", [kind.value for kind in PackageType])),
-            description=given.text("Description", "", longest=_LONGEST_DESCRIPTION),
-            timeout_s=given.number("Timeout", limits.DEFAULT_TIMEOUT_S, limits.TIMEOUT_S),
-            memory_mb=given.number("MemorySize", limits.DEFAULT_MEMORY_MB, limits.MEMORY_MB),
+            package_type=PackageType(parameters.one_of("PackageType", "Zip", [kind.value for kind in PackageType])),
+            description=parameters.text("Description", "", longest=_LONGEST_DESCRIPTION),
+            timeout_s=parameters.number("Timeout", limits.DEFAULT_TIMEOUT_S, limits.TIMEOUT_S),
+            memory_mb=parameters.number("MemorySize", limits.DEFAULT_MEMORY_MB, limits.MEMORY_MB),
             ephemeral_storage_mb=storage.number(
                 "EphemeralStorage.Size", limits.DEFAULT_EPHEMERAL_STORAGE_MB, limits.EPHEMERAL_STORAGE_MB
             ),
-            environment=_variables(given),
-            architecture=_architecture(given),
+            environment=_variables(parameters),
+            architecture=_architecture(parameters),
             kept={key: request[key] for key in _KEPT if request.get(key) is not None},
         )
-        given.check()
+        parameters.check()
         storage.check()
         _check_supported(request, spec)
         return spec
@@ -180,14 +182,14 @@ class FunctionSpec:
         return {name: value for name, value in settings.items() if value is not None}
 
 
-def _variables(given: Constraints) -> dict[str, str]:
-    variables = given.members("Environment").get("Variables") or {}
+def _variables(parameters: Constraints) -> dict[str, str]:
+    variables = parameters.members("Environment").get("Variables") or {}
     if not isinstance(variables, dict) or not all(isinstance(value, str) for value in variables.values()):
-        given.add_violation("Environment.Variables", variables, "Map values must be strings")
+        parameters.add_violation("Environment.Variables", variables, "Map values must be strings")
         return {}
     if not all(_VARIABLE_PATTERN.fullmatch(name) for name in variables):
         pattern = f"[Member must satisfy regular expression pattern: {_VARIABLE_PATTERN.pattern}]"
-        given.add_violation("Environment.Variables", variables, f"Map keys must satisfy constraint: {pattern}")
+        parameters.add_violation("Environment.Variables", variables, f"Map keys must satisfy constraint: {pattern}")
     return variables
 
 
@@ -199,21 +201,21 @@ def architecture_of(request: Mapping[str, Any]) -> str:
     ApiError
         When it is unknown, or there are several.
     """
-    given = Constraints(request)
-    architecture = _architecture(given)
-    given.check()
+    parameters = Constraints(request)
+    architecture = _architecture(parameters)
+    parameters.check()
     return architecture
 
 
-def _architecture(given: Constraints) -> str:
-    named = given.items("Architectures")
+def _architecture(parameters: Constraints) -> str:
+    named = parameters.items("Architectures")
     if not named:
         return _ARCHITECTURES[0]
     if len(named) > 1:
-        given.add_violation("Architectures", named, "Member must have length less than or equal to 1")
+        parameters.add_violation("Architectures", named, "Member must have length less than or equal to 1")
     elif named[0] not in _ARCHITECTURES:
         allowed = f"[Member must satisfy enum value set: [{', '.join(_ARCHITECTURES)}], Member must not be null]"
-        given.add_violation("Architectures", named, f"Member must satisfy constraint: {allowed}")
+        parameters.add_violation("Architectures", named, f"Member must satisfy constraint: {allowed}")
     return str(named[0])
 
 
