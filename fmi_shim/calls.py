@@ -19,10 +19,10 @@ from fmi_shim.operators import ReduceFunction
 from fmi_shim.payload import combine_of
 from fmi_shim.selection.policy import Hint
 from fmi_shim.selection.selector import ChannelSelector
-from fmi_shim.value_types import Form, array_form
+from fmi_shim.value_types import ValueType, array_type
 
-_BYTE = array_form(np.dtype(np.uint8), (1,), False)
-_DIFFERENT_PLANS = 256
+_BYTE = array_type(np.dtype(np.uint8), (1,), False)
+_KEPT_PLANS = 256
 """So many are remembered; then all are forgotten, and those that come again are made anew."""
 
 
@@ -62,11 +62,11 @@ class Plan:
             self.calls.fail(error)
             raise
 
-    def again(self) -> Plan:
+    def for_one_call(self) -> Plan:
         """Return a plan of the one call that is made next, which may be run several times until it is over."""
         return replace(self, numbers=itertools.repeat(next(self.numbers)))
 
-    def resumed(self, schedule: Callable[..., Any]) -> Plan:
+    def continued_with(self, schedule: Callable[..., Any]) -> Plan:
         """Return this plan with the rest of what is to be done.
 
         Raises
@@ -74,8 +74,8 @@ class Plan:
         BrokenCommunicatorError
             If a call failed meanwhile, or the communicator was closed.
         """
-        self.calls.require_whole(self.call, self.numbers)
-        return replace(self, schedule=self.calls.scheduled(schedule))
+        self.calls.require_open(self.call, self.numbers)
+        return replace(self, schedule=self.calls.wrap_schedule(schedule))
 
 
 class Calls:
@@ -119,7 +119,7 @@ class Calls:
         self._forget()
 
     def collective(
-        self, operation: Operation, form: Form | None = _BYTE, root: int = 0, f: ReduceFunction | None = None
+        self, operation: Operation, value_type: ValueType | None = _BYTE, root: int = 0, f: ReduceFunction | None = None
     ) -> Plan:
         """Return the plan of a call of all ranks together; without a form the root decides what travels.
 
@@ -130,34 +130,34 @@ class Calls:
         BrokenCommunicatorError
             If an earlier call failed, or the communicator was closed.
         """
-        key = (operation, form, root, f)
+        key = (operation, value_type, root, f)
         known = self._plans.get(key)
         if known is not None:
             return known
-        combine = None if f is None or form is None else combine_of(f, form)
+        combine = None if f is None or value_type is None else combine_of(f, value_type)
         return self._plan(
             key,
-            _call(operation, form, root, 0 if f is None else f.code),
+            _call(operation, value_type, root, 0 if f is None else f.code),
             self._collectives,
             lambda channel, call: channel.prepare(call, f, combine),
         )
 
-    def sending(self, dst: int, form: Form, posted: bool = False) -> Plan:
+    def sending(self, dst: int, value_type: ValueType, posted: bool = False) -> Plan:
         """Return the plan of a message to rank `dst`."""
-        key = ("to", form, dst, posted)
+        key = ("to", value_type, dst, posted)
         return self._plans.get(key) or self._plan(
             key,
-            _call(Operation.send, form, self._rank),
+            _call(Operation.send, value_type, self._rank),
             self._sent[dst],
             lambda channel, call: functools.partial(channel.isend if posted else channel.send, dst=dst),
         )
 
-    def receiving(self, src: int, form: Form | None, posted: bool = False) -> Plan:
+    def receiving(self, src: int, value_type: ValueType | None, posted: bool = False) -> Plan:
         """Return the plan of a message from rank `src`; without a form that rank decides."""
-        key = ("from", form, src, posted)
+        key = ("from", value_type, src, posted)
         return self._plans.get(key) or self._plan(
             key,
-            _call(Operation.send, form, src),
+            _call(Operation.send, value_type, src),
             self._received[src],
             lambda channel, call: (
                 functools.partial(channel.irecv, src=src) if posted else functools.partial(_receive, channel, src=src)
@@ -167,7 +167,7 @@ class Calls:
     def _plan(
         self, key: object, call: Call, numbers: Iterator[int], prepare: Callable[[Channel, Call], Callable[..., Any]]
     ) -> Plan:
-        self.require_whole(call, numbers)
+        self.require_open(call, numbers)
         names = self._channels.names
         try:
             channel = self._channels.choose(call)
@@ -176,8 +176,8 @@ class Calls:
             raise
         if self._channels.names != names:
             self._forget()
-        plan = Plan(call, channel, self.scheduled(prepare(channel, call)), numbers, self)
-        if len(self._plans) >= _DIFFERENT_PLANS:
+        plan = Plan(call, channel, self.wrap_schedule(prepare(channel, call)), numbers, self)
+        if len(self._plans) >= _KEPT_PLANS:
             self._forget()
         self._plans[key] = plan
         return plan
@@ -187,15 +187,15 @@ class Calls:
         self.barrier = None
         self.allreduces.clear()
 
-    def require_whole(self, call: Call, numbers: Iterator[int]) -> None:
+    def require_open(self, call: Call, numbers: Iterator[int]) -> None:
         """Raise if an earlier call failed, or the communicator was closed."""
         if self._failure is None:
             return
         cause = f"{type(self._failure).__name__}: {self._failure}"
         refused = call.numbered(next(numbers))
-        raise BrokenCommunicatorError(f"{refused} refused, the communicator ended with {cause}") from self._failure
+        raise BrokenCommunicatorError(f"{refused} refused: the communicator ended with {cause}") from self._failure
 
-    def scheduled(self, schedule: Callable[..., Any]) -> Callable[..., Any]:
+    def wrap_schedule(self, schedule: Callable[..., Any]) -> Callable[..., Any]:
         """Return what runs in place of `schedule`: itself, here."""
         return schedule
 
@@ -227,12 +227,12 @@ class Calls:
         self._forget()
 
 
-def _call(operation: Operation, form: Form | None, root: int, operator: int = 0) -> Call:
-    if form is None:
+def _call(operation: Operation, value_type: ValueType | None, root: int, operator: int = 0) -> Call:
+    if value_type is None:
         return Call(operation, 0, None, 0, root)
     if operation is Operation.barrier:
-        return Call(operation, 0, form.dtype, form.count)
-    return Call(operation, 0, form.dtype, form.count, root, operator, form.described_shape)
+        return Call(operation, 0, value_type.dtype, value_type.count)
+    return Call(operation, 0, value_type.dtype, value_type.count, root, operator, value_type.described_shape)
 
 
 def _receive(channel: Channel, buffer: Any, src: int) -> Any:

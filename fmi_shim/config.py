@@ -1,9 +1,9 @@
-"""``fmi.json``: the published configuration, typed.
+"""``fmi.json``: the published configuration, typed, with the parameters of the cost model.
 
-Numbers may be JSON numbers or strings, booleans may be ``true`` or ``"true"``; keys that are not known are
-ignored, as FMI does. The environment overrides the file: ``FMI_RENDEZVOUS=host:port`` the server's address,
-so that a script with a hard-wired host runs locally, ``FMI_FRAMED=1|0`` the framed mode, and ``FMI_CHANNEL`` the use
-of memory that ranks share: see `Sharing`.
+Numbers may be JSON numbers or strings, booleans may be ``true`` or ``"true"``; unknown keys are ignored, as FMI
+does. The environment overrides the file: ``FMI_RENDEZVOUS=host:port`` the server's address,
+so that a script with a hard-coded host runs locally, ``FMI_FRAMED=1|0`` the framed mode, and ``FMI_CHANNEL`` the use
+of shared memory: see `Sharing`.
 """
 
 from __future__ import annotations
@@ -247,16 +247,19 @@ def _parsed(text: bytes, path: str, settings: tuple[tuple[str, str], ...]) -> Co
     modes = {channel.framed for channel in (direct, redis, s3) if channel is not None}
     if not modes:
         raise ConfigError(
-            f"{path}: none of backends.Direct.enabled, backends.Redis.enabled and backends.S3.enabled is true: "
-            'write e.g. {"backends": {"Direct": {"enabled": true, "host": "127.0.0.1", "port": 10000}}}'
+            f"{path}: no channel is enabled: expected true for backends.Direct.enabled, backends.Redis.enabled or "
+            'backends.S3.enabled, e.g. {"backends": {"Direct": {"enabled": true, "host": "127.0.0.1", "port": 10000}}}'
         )
     if len(modes) > 1:
-        raise ConfigError(f"{path}: framed is true for some of the enabled backends only, allowed is all or none")
+        raise ConfigError(f"{path}: framed is true for some of the enabled backends: expected all or none")
     model = _model(root.section("model"), direct, redis, s3)
     framed = modes.pop()
     sharing = _sharing(environment)
     if sharing is Sharing.always and direct is None:
-        raise ConfigError(f"{path}: {CHANNEL_VARIABLE} is shm, for which backends.Direct must say where the ranks meet")
+        raise ConfigError(
+            f"{path}: {CHANNEL_VARIABLE} is shm, but backends.Direct is not enabled: expected the address of the "
+            "rendezvous server there"
+        )
     if sharing is Sharing.if_fast and (direct is None or not framed):
         sharing = Sharing.never
     rendezvous = None if direct is None else Endpoint(direct.host, direct.port)
@@ -271,7 +274,7 @@ def _sharing(environment: Mapping[str, str]) -> Sharing:
         return Sharing(channel)
     except ValueError:
         raise ConfigError(
-            f"environment: {CHANNEL_VARIABLE} is {channel!r}, allowed are shm, network, and nothing"
+            f"environment: invalid {CHANNEL_VARIABLE} {channel!r}: expected shm, network, or nothing"
         ) from None
 
 
@@ -370,7 +373,7 @@ def _decoded(text: bytes, path: str) -> object:
     try:
         return json.loads(text, object_pairs_hook=_without_contradiction)
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: the configuration is no JSON: {error}") from error
+        raise ConfigError(f"{path}: the configuration is not valid JSON: {error}") from error
 
 
 def _without_contradiction(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -378,12 +381,16 @@ def _without_contradiction(pairs: list[tuple[str, object]]) -> dict[str, object]
     found = dict(pairs)
     for key, value in pairs:
         if found[key] != value:
-            raise ValueError(f"{shown(key)} is given twice, as {shown(value)} and as {shown(found[key])}")
+            raise ValueError(
+                f"duplicate key {shown(key)} with the values {shown(value)} and {shown(found[key])}: expected one"
+            )
     return found
 
 
 def _host_and_port(text: str) -> tuple[str, int]:
     host, separator, port = text.rpartition(":")
     if not separator or not host or not is_integer(port) or not 1 <= int(port) <= 65535:
-        raise ConfigError(f"environment: {RENDEZVOUS_VARIABLE} is {text!r}, allowed is host:port, e.g. 127.0.0.1:10000")
+        raise ConfigError(
+            f"environment: invalid {RENDEZVOUS_VARIABLE} {text!r}: expected host:port, e.g. 127.0.0.1:10000"
+        )
     return host, int(port)

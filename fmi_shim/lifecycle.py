@@ -1,4 +1,4 @@
-"""Belonging to a communicator: joining, leaving in peace or with an error, and splitting it."""
+"""The lifecycle of a communicator: opening, closing, reporting an exception that ends the program, splitting."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fmi_shim.selection.policy import Hint
 from fmi_shim.selection.selector import ChannelSelector
 from fmi_shim.tracing import calls_type
 from fmi_shim.validation import require_integer, require_name
-from fmi_shim.value_types import array_form
+from fmi_shim.value_types import array_type
 
 ExceptionHook = Callable[[type[BaseException], BaseException, TracebackType | None], object]
 
@@ -26,14 +26,14 @@ _members: weakref.WeakSet[Calls] = weakref.WeakSet()
 
 
 @atexit.register
-def _leave_all() -> None:
-    """Leave in peace at the end of the program."""
+def _close_all() -> None:
+    """Close all communicators at the end of the program."""
     for calls in list(_members):
         calls.close()
 
 
-def _tell_the_end(previous: ExceptionHook) -> ExceptionHook:
-    """Return a `sys.excepthook` that tells the other ranks of the exception that ends this program, then `previous`."""
+def _report_uncaught(previous: ExceptionHook) -> ExceptionHook:
+    """Return a `sys.excepthook` that reports the exception to the other ranks, then calls `previous`."""
 
     def tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         if not hasattr(sys, "ps1"):  # at a prompt, the program goes on
@@ -44,10 +44,10 @@ def _tell_the_end(previous: ExceptionHook) -> ExceptionHook:
     return tell
 
 
-class Membership:
-    """What a rank is in a communicator, and how it comes and goes."""
+class Lifecycle:
+    """Opens, closes and splits a communicator, and knows this rank's place in it."""
 
-    def _join(self, rank: int, size: int, config: Config, name: str, memory_mib: int) -> None:
+    def _open(self, rank: int, size: int, config: Config, name: str, memory_mib: int) -> None:
         """Become `rank` of `size` in the communicator called `name`."""
         self._rank = rank
         self._size = size
@@ -57,9 +57,9 @@ class Membership:
         self._splits = 0
         self._calls = calls_type()(rank, ChannelSelector(rank, size, name, config, memory_mib))
         self._finalizer = weakref.finalize(self, self._calls.close)
-        self._finalizer.atexit = False  # `_leave_all` is called before the modules that it needs are gone
+        self._finalizer.atexit = False  # `_close_all` is called before the modules that it needs are gone
         if not _members:
-            sys.excepthook = _tell_the_end(sys.excepthook)
+            sys.excepthook = _report_uncaught(sys.excepthook)
         _members.add(self._calls)
 
     @property
@@ -73,13 +73,13 @@ class Membership:
         return self._size
 
     def hint(self, hint: Hint) -> None:
-        """Say, on all ranks alike, whether the fastest or the cheapest enabled channel is wanted from now on."""
+        """Choose the fastest or the cheapest enabled channel from now on. All ranks must make the same call."""
         if not isinstance(hint, Hint):
-            raise TypeError(f"hint is {hint!r}, allowed are fmi.hints.fast and fmi.hints.cheap")
+            raise TypeError(f"invalid hint {hint!r}: expected fmi.hints.fast or fmi.hints.cheap")
         self._calls.hint = hint
 
     def close(self) -> None:
-        """Leave the communicator in peace; the end of the program does the same. Further calls raise."""
+        """Close the communicator, as the end of the program does. Further calls raise `BrokenCommunicatorError`."""
         self._finalizer()
 
     def __enter__(self) -> Self:
@@ -88,17 +88,24 @@ class Membership:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Leave in peace; after an exception in the block, tell it to the other ranks first."""
+        """Close; after an exception in the block, report it to the other ranks first."""
         if error is not None:
             self._calls.abandon(error)
         self.close()
 
     def split(self, colour: int | None, key: int = 0) -> Self | None:
-        """Return a communicator of the ranks that give the same `colour`; None where that is None.
+        """Split into communicators, one for each `colour`; return this rank's one, or None where `colour` is None.
 
-        All ranks make this call. The new ranks are in the order of `key`, then of the old ranks. The new
-        communicator has connections of its own, may be split again, and is closed, and fails, by itself.
-        Messages: an allgather of two numbers.
+        All ranks make this call. Ranks of the new communicator are ordered by `key`, then by their old rank. It has its
+        own connections, may be split again, and is closed and fails independently of this one. Messages: an allgather
+        of two numbers.
+
+        Parameters
+        ----------
+        colour
+            From 0 to 2^31 - 1; None for a rank that is in none of the new communicators.
+        key
+            Any 32-bit integer.
         """
         if colour is not None:
             require_integer("colour", colour, 0, 2**31 - 1)
@@ -107,7 +114,7 @@ class Membership:
         require_name("the new communicator's name", name, self._size)
         choices = np.empty((self._size, 2), np.int64)
         choices[self._rank] = -1 if colour is None else colour, key
-        plan = self._calls.collective(Operation.allgather, array_form(choices.dtype, (2,), False))
+        plan = self._calls.collective(Operation.allgather, array_type(choices.dtype, (2,), False))
         plan.run(choices)
         self._splits += 1
         if colour is None:
@@ -115,6 +122,6 @@ class Membership:
         members = sorted((other, rank) for rank, (group, other) in enumerate(choices.tolist()) if group == colour)
         part = type(self).__new__(type(self))
         place = members.index((key, self._rank))
-        part._join(place, len(members), self._config, name, self._memory_mib)  # noqa: SLF001 - a new one of this class
+        part._open(place, len(members), self._config, name, self._memory_mib)  # noqa: SLF001 - a new one of this class
         part.hint(self._calls.hint)
         return part

@@ -1,4 +1,4 @@
-"""Reduction operators: ``fmi.op``, ``fmi.func``, and how two buffers are combined by one."""
+"""Reduction operators: ``fmi.op``, ``fmi.func``, and the combination of two buffers by one of them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _built_in: dict[Operator, ReduceFunction] = {}
 
 
 class ReduceFunction:
-    """``fmi.func``: an operator, or a function of one's own with its algebra.
+    """``fmi.func``: a built-in operator, or a function of the program with its algebraic properties.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ class ReduceFunction:
         For ``fmi.op.custom``: a function of two values that returns a value of their type. For lists it is
         called element by element; for arrays without a type descriptor, once with the whole arrays.
     commutative, associative
-        For ``fmi.op.custom``: what the function is. Unless it is both, values are combined strictly from
+        For ``fmi.op.custom``: the function's properties. Unless it has both, values are combined strictly from
         left to right by rank.
 
     Raises
@@ -64,15 +64,15 @@ class ReduceFunction:
         associative: bool | None = None,
     ) -> None:
         if not isinstance(operator, Operator):
-            raise TypeError(f"operator is {operator!r}, allowed are {', '.join(map(str, Operator))}")
+            raise TypeError(f"invalid operator {operator!r}: expected one of {', '.join(map(str, Operator))}")
         if operator is Operator.custom:
             if not callable(function):
-                raise TypeError(f"function is {function!r}, a custom operator needs a callable of two values")
+                raise TypeError(f"invalid function {function!r}: expected a callable of two values for fmi.op.custom")
             for name, flag in (("commutative", commutative), ("associative", associative)):
                 if not isinstance(flag, bool):
-                    raise TypeError(f"{name} is {flag!r}, a custom operator needs True or False")
+                    raise TypeError(f"invalid {name} {flag!r}: expected True or False for fmi.op.custom")
         elif function is not None or commutative is not None or associative is not None:
-            raise TypeError(f"{operator} takes no function and no flags; only fmi.op.custom does")
+            raise TypeError(f"unexpected function or flags for {operator}: expected them for fmi.op.custom only")
         self.operator = operator
         self.function = function
         self.commutative = operator is not Operator.custom or bool(commutative)
@@ -103,8 +103,8 @@ def keeps_order(code: int) -> bool:
 def builtin_combine(operator: Operator, dtype: np.dtype[Any]) -> Combine:
     """Return the in-place combination of two arrays of `dtype` by an operator other than ``custom``.
 
-    Integer sums and products are checked: what leaves the type's range raises OverflowError instead of
-    wrapping round. Floating-point results are IEEE's; max and min hand a NaN on, as `numpy.maximum` does.
+    Integer sums and products are checked: a result outside of the type's range raises OverflowError and never wraps.
+    Floating-point results are IEEE's; max and min propagate a NaN, as `numpy.maximum` does.
     """
     if operator in (Operator.max, Operator.min):
         extremum = np.maximum if operator is Operator.max else np.minimum
@@ -126,7 +126,7 @@ def builtin_combine(operator: Operator, dtype: np.dtype[Any]) -> Combine:
 
 
 def _checked_in_64_bits(operator: Operator, function: np.ufunc, dtype: np.dtype[Any]) -> Combine:
-    """Two integers of at most 32 bits have a sum and a product that 64 bits hold: compute there, then look."""
+    """Combine integers of at most 32 bits, whose sum and product fit into 64 bits: compute there, then check."""
     limits = np.iinfo(dtype)
     lowest, highest = int(limits.min), int(limits.max)
     wide = np.int64 if dtype.kind == "i" else np.uint64
@@ -141,7 +141,7 @@ def _checked_in_64_bits(operator: Operator, function: np.ufunc, dtype: np.dtype[
 
 
 def _checked_exactly(operator: Operator, function: np.ufunc, dtype: np.dtype[Any]) -> Combine:
-    """64-bit integers: a float estimate finds the elements near the limits, Python's integers decide about them."""
+    """Combine 64-bit integers: a float estimate finds the elements near the limits, Python's integers check those."""
     limits = np.iinfo(dtype)
     lowest, highest = int(limits.min), int(limits.max)
 
@@ -165,6 +165,6 @@ def _overflow(
     index = int(np.flatnonzero(where)[0])
     limits = np.iinfo(dtype)
     return OverflowError(
-        f"{operator.name} of {left[index]} and {right[index]} at element {index} leaves {dtype.name} "
-        f"({limits.min} to {limits.max}); use a wider type, e.g. fmi.datatypes.double"
+        f"{operator.name} of {left[index]} and {right[index]} at element {index} is out of range: expected "
+        f"{limits.min} to {limits.max} for {dtype.name}: use a wider type, e.g. fmi.datatypes.double"
     )

@@ -1,6 +1,6 @@
-"""Values of a program to contiguous buffers and back: numbers, lists, numpy arrays, torch CPU tensors, buffers.
+"""Conversion of a program's values to contiguous arrays and back: numbers, lists, numpy arrays, tensors, buffers.
 
-Inside this package every payload is a C-contiguous numpy array, one-dimensional where its form is known.
+Inside this package every payload is a C-contiguous numpy array, one-dimensional where its type is known.
 """
 
 from __future__ import annotations
@@ -18,45 +18,45 @@ from numpy.typing import NDArray
 
 from fmi_shim.frames import ELEMENT_CODES
 from fmi_shim.operators import Array, Combine, Operator, ReduceFunction, builtin_combine
-from fmi_shim.value_types import INT32, Datatype, Form, TypeDescriptor, array_form, form_of, wrap
+from fmi_shim.value_types import INT32, Datatype, TypeDescriptor, ValueType, array_type, value_type_of, wrap
 
 _INT32_LIMITS = (-(2**31), 2**31 - 1)
 
 
 class Payload(NamedTuple):
-    """A flat buffer and what it stands for.
+    """A flat buffer and the type of the value that it holds.
 
     Attributes
     ----------
     flat
         One-dimensional, C-contiguous.
-    form
-        What it was or will be.
+    value_type
+        The type of the program's value.
     origin
-        The program's own array or tensor whose memory `flat` is, if any.
+        The program's own array or tensor that shares its memory with `flat`, if any.
     """
 
     flat: Array
-    form: Form
+    value_type: ValueType
     origin: object = None
 
     @staticmethod
-    def empty(form: Form) -> Payload:
+    def empty(value_type: ValueType) -> Payload:
         """Return an uninitialised payload to receive into."""
-        return Payload(np.empty(form.count, form.dtype), form)
+        return Payload(np.empty(value_type.count, value_type.dtype), value_type)
 
     @property
     def spare(self) -> Array | None:
-        """The flat buffer where a schedule may use it up: that of typed values, no array of the program's."""
+        """The flat buffer where a schedule may overwrite it: that of typed values, but no array of the program."""
         return self.flat if self.origin is None else None
 
-    def apart(self, other: Payload) -> Payload:
+    def without_overlap(self, other: Payload) -> Payload:
         """Return this payload, in memory of its own where it overlaps `other` (one copy)."""
-        return Payload(self.flat.copy(), self.form) if np.may_share_memory(self.flat, other.flat) else self
+        return Payload(self.flat.copy(), self.value_type) if np.may_share_memory(self.flat, other.flat) else self
 
     def restore(self) -> Any:
-        """Return the program's kind of value; an array that was handed in comes back itself."""
-        return self.form.restore(self.flat) if self.origin is None else self.origin
+        """Return the program's value; an array that the program passed is returned itself."""
+        return self.value_type.restore(self.flat) if self.origin is None else self.origin
 
 
 def pack(value: object, t: TypeDescriptor | None) -> Payload:
@@ -68,16 +68,18 @@ def pack(value: object, t: TypeDescriptor | None) -> Payload:
         If `value` is not what `t` says, or is no array where `t` is left out.
     """
     if t is None:
-        shaped, form = as_array(value)
-        return Payload(shaped if shaped.ndim == 1 else shaped.reshape(-1), form, value)
+        shaped, value_type = as_array(value)
+        return Payload(shaped if shaped.ndim == 1 else shaped.reshape(-1), value_type, value)
     if not isinstance(t, TypeDescriptor):
-        raise TypeError(f"t is {t!r}, allowed is fmi.types(...), or nothing for arrays")
-    return Payload(pack_typed(value, t), form_of(t))
+        raise TypeError(f"invalid t {t!r}: expected fmi.types(...), or None for arrays")
+    return Payload(pack_typed(value, t), value_type_of(t))
 
 
 @functools.lru_cache(4096)
-def number_form(dtype: np.dtype[Any], shape: tuple[int, ...], tensor: bool = False, name: str = "value") -> Form:
-    """Return the form of an array.
+def numeric_array_type(
+    dtype: np.dtype[Any], shape: tuple[int, ...], tensor: bool = False, name: str = "value"
+) -> ValueType:
+    """Return the type of an array.
 
     Raises
     ------
@@ -85,14 +87,14 @@ def number_form(dtype: np.dtype[Any], shape: tuple[int, ...], tensor: bool = Fal
         If its elements are no numbers.
     """
     if dtype not in ELEMENT_CODES:
-        raise TypeError(f"{name} has elements of {dtype}, allowed are native bool, int, float and complex")
-    return array_form(dtype, shape, tensor)
+        raise TypeError(f"invalid element type {dtype} of {name}: expected native bool, int, float or complex")
+    return array_type(dtype, shape, tensor)
 
 
-def pack_operand(value: object, t: TypeDescriptor | None, out: object) -> tuple[Form, Array, Array | None]:
-    """Return what a reduction has: the form, the flat value, and memory of that form which may be overwritten.
+def pack_operand(value: object, t: TypeDescriptor | None, out: object) -> tuple[ValueType, Array, Array | None]:
+    """Return the operand of a reduction: its type, the flat value, and memory of that type which may be overwritten.
 
-    That is `out`'s, or that of typed values, else None.
+    That memory is `out` or that of typed values, else None.
 
     Raises
     ------
@@ -100,17 +102,22 @@ def pack_operand(value: object, t: TypeDescriptor | None, out: object) -> tuple[
         As `pack` and `pack_out` do.
     """
     if t is None and type(value) is np.ndarray and value.flags.c_contiguous:  # what most programs have
-        form = number_form(value.dtype, value.shape)
+        value_type = numeric_array_type(value.dtype, value.shape)
         flat = value if value.ndim == 1 else value.reshape(-1)
         if out is None:
-            return form, flat, None
-        if type(out) is np.ndarray and out.dtype == form.dtype and out.shape == form.shape and out.flags.carray:
-            return form, flat, flat if out is value else out if out.ndim == 1 else out.reshape(-1)
+            return value_type, flat, None
+        if (
+            type(out) is np.ndarray
+            and out.dtype == value_type.dtype
+            and out.shape == value_type.shape
+            and out.flags.carray
+        ):
+            return value_type, flat, flat if out is value else out if out.ndim == 1 else out.reshape(-1)
     payload = pack(value, t)
-    place = pack_out(out, payload.form)
+    place = pack_out(out, payload.value_type)
     if place is None:
-        return payload.form, payload.flat, payload.spare
-    return payload.form, payload.flat, payload.flat if out is payload.origin else place.flat
+        return payload.value_type, payload.flat, payload.spare
+    return payload.value_type, payload.flat, payload.flat if out is payload.origin else place.flat
 
 
 def pack_template(template: object, name: str = "value") -> Payload:
@@ -121,15 +128,15 @@ def pack_template(template: object, name: str = "value") -> Payload:
     TypeError, ValueError
         If it is no array, or its memory is not contiguous or not writable.
     """
-    memory, form = _memory(template, name)
+    memory, value_type = _memory(template, name)
     flags = memory.flags
     if isinstance(template, np.generic) or not flags.c_contiguous or not flags.writeable:
-        raise ValueError(f"{name} is an array to fill, which must be C-contiguous and writable")
-    return Payload(memory if memory.ndim == 1 else memory.reshape(-1), form, template)
+        raise ValueError(f"{name} cannot be filled: expected an array that is C-contiguous and writable")
+    return Payload(memory if memory.ndim == 1 else memory.reshape(-1), value_type, template)
 
 
-def pack_out(out: object, form: Form) -> Payload | None:
-    """Return the memory that a result of `form` is to be put into, None if there is none.
+def pack_out(out: object, value_type: ValueType) -> Payload | None:
+    """Return the memory that a result of this type is to be put into, None if there is none.
 
     Raises
     ------
@@ -138,13 +145,18 @@ def pack_out(out: object, form: Form) -> Payload | None:
     """
     if out is None:
         return None
-    if form.descriptor is not None:
-        raise TypeError("out is given together with t, allowed is one of them: typed values come back as new ones")
+    if value_type.descriptor is not None:
+        raise TypeError(
+            "invalid arguments out and t: expected only one of them, since typed values are returned as new values"
+        )
     place = pack_template(out, "out")
-    if place.form is not form and (place.form.dtype, place.form.shape) != (form.dtype, form.shape):
+    if place.value_type is not value_type and (place.value_type.dtype, place.value_type.shape) != (
+        value_type.dtype,
+        value_type.shape,
+    ):
         raise ValueError(
-            f"out is {place.form.dtype}{list(place.form.shape)}, allowed is what the result is: "
-            f"{form.dtype}{list(form.shape)}"
+            f"invalid out {place.value_type.dtype}{list(place.value_type.shape)}: expected the type of the result, "
+            f"{value_type.dtype}{list(value_type.shape)}"
         )
     return place
 
@@ -168,18 +180,20 @@ def pack_typed(value: object, descriptor: TypeDescriptor, name: str = "value") -
     if isinstance(value, np.ndarray) or is_tensor(value):
         value = as_array(value, name)[0].tolist()
     if not isinstance(value, Sequence) or isinstance(value, str | bytes | bytearray | memoryview):
-        raise TypeError(f"{name} is {_short(value)}, {descriptor.datatype} needs a list of numbers")
+        raise TypeError(f"invalid {name} {_short(value)}: expected a list of numbers for {descriptor.datatype}")
     if len(value) != descriptor.count:
-        raise ValueError(f"{name} has {len(value)} elements, its fmi.types says {descriptor.count}")
+        raise ValueError(f"invalid {name}: expected {descriptor.count} elements as in fmi.types, got {len(value)}")
     code, allowed = ("i", "int32") if descriptor.dtype == INT32 else ("d", "float64")
     try:
         elements = array.array(code, value)
     except OverflowError:
         outside = next(v for v in value if not _INT32_LIMITS[0] <= v <= _INT32_LIMITS[1])
-        raise OverflowError(f"{name} holds {outside}, which is outside {allowed}") from None
+        raise OverflowError(
+            f"invalid element {outside} of {name}: expected numbers in the range of {allowed}"
+        ) from None
     except TypeError as error:
         raise TypeError(
-            f"{name} is {_short(value)}, {descriptor.datatype} needs numbers of {allowed}: {error}"
+            f"invalid {name} {_short(value)}: expected numbers of {allowed} for {descriptor.datatype}: {error}"
         ) from None
     return np.frombuffer(elements, descriptor.dtype) if elements else np.empty(0, descriptor.dtype)
 
@@ -190,18 +204,19 @@ def _scalar(value: object, datatype: Datatype, name: str) -> int | float:
     if datatype is Datatype.double:
         if type(value) is float or isinstance(value, numbers.Real | np.bool_):
             return float(value)
-        raise TypeError(f"{name} is {_short(value)}, fmi.datatypes.double needs a real number")
+        raise TypeError(f"invalid {name} {_short(value)}: expected a real number for fmi.datatypes.double")
     try:
         number = operator.index(value)  # type: ignore[arg-type] # the TypeError is the check
     except TypeError:
-        raise TypeError(f"{name} is {_short(value)}, fmi.datatypes.int needs a whole number") from None
+        raise TypeError(f"invalid {name} {_short(value)}: expected a whole number for fmi.datatypes.int") from None
     if not _INT32_LIMITS[0] <= number <= _INT32_LIMITS[1]:
-        raise OverflowError(f"{name} is {number}, fmi.datatypes.int is {_INT32_LIMITS[0]} to {_INT32_LIMITS[1]}")
+        lowest, highest = _INT32_LIMITS
+        raise OverflowError(f"invalid {name} {number}: expected {lowest} to {highest} for fmi.datatypes.int")
     return number
 
 
-def as_array(value: object, name: str = "value") -> tuple[Array, Form]:
-    """Return the C-contiguous array behind `value` and its form; no copy unless the memory is not contiguous.
+def as_array(value: object, name: str = "value") -> tuple[Array, ValueType]:
+    """Return `value` as a C-contiguous array, and its type; no copy unless the memory is not contiguous.
 
     Raises
     ------
@@ -209,12 +224,12 @@ def as_array(value: object, name: str = "value") -> tuple[Array, Form]:
         If `value` is no numpy array, torch tensor on the CPU or other buffer (PEP 3118), or its elements are
         no numbers.
     """
-    memory, form = _memory(value, name)
-    return memory if memory.flags.c_contiguous else np.ascontiguousarray(memory), form
+    memory, value_type = _memory(value, name)
+    return memory if memory.flags.c_contiguous else np.ascontiguousarray(memory), value_type
 
 
-def _memory(value: object, name: str) -> tuple[Array, Form]:
-    """Return the array that shares the memory of `value`, and its form."""
+def _memory(value: object, name: str) -> tuple[Array, ValueType]:
+    """Return the array that shares the memory of `value`, and its type."""
     tensor = False
     if isinstance(value, np.ndarray):
         memory = value
@@ -227,11 +242,11 @@ def _memory(value: object, name: str) -> tuple[Array, Form]:
             memory = np.asarray(memoryview(value))  # type: ignore[arg-type] # the TypeError is the check
         except (TypeError, ValueError):  # no buffer, or one whose format numpy does not know
             raise TypeError(
-                f"{name} is {_short(value)}: without fmi.types it must be a numpy array, a torch CPU tensor or another "
-                "buffer of numbers; numbers and lists need fmi.types(fmi.datatypes.int | double | int_list | "
+                f"invalid {name} {_short(value)}: expected a numpy array, a torch CPU tensor or another buffer of "
+                "numbers; pass numbers and lists with fmi.types(fmi.datatypes.int | double | int_list | "
                 "double_list, count)"
             ) from None
-    return memory, number_form(memory.dtype, memory.shape, tensor, name)
+    return memory, numeric_array_type(memory.dtype, memory.shape, tensor, name)
 
 
 def is_tensor(value: object) -> bool:
@@ -242,16 +257,18 @@ def is_tensor(value: object) -> bool:
 
 def _tensor_memory(tensor: Any, name: str) -> NDArray[Any]:
     if tensor.device.type != "cpu":
-        raise TypeError(f"{name} is a tensor on {tensor.device}, allowed is a CPU tensor: call .cpu() first")
+        raise TypeError(f"invalid {name} on {tensor.device}: expected a CPU tensor: call .cpu() first")
     try:
         memory: NDArray[Any] = tensor.detach().numpy()
     except (TypeError, RuntimeError) as error:
-        raise TypeError(f"{name} is a tensor of {tensor.dtype} without a numpy equal: {error}") from None
+        raise TypeError(
+            f"invalid {name} of {tensor.dtype}: expected a tensor of an element type that numpy has: {error}"
+        ) from None
     return memory
 
 
-def combine_of(function: ReduceFunction, form: Form) -> Combine:
-    """Return how `function` combines two flat payloads of `form`.
+def combine_of(function: ReduceFunction, value_type: ValueType) -> Combine:
+    """Return how `function` combines two flat payloads of `value_type`.
 
     Raises
     ------
@@ -260,28 +277,34 @@ def combine_of(function: ReduceFunction, form: Form) -> Combine:
     """
     if function.operator is not Operator.custom:
         ordering = function.operator in (Operator.max, Operator.min)
-        if (form.dtype.kind == "b" and not ordering) or (form.dtype.kind == "c" and ordering):
-            raise TypeError(f"f is {function.operator}, which is not defined for elements of {form.dtype}")
-        return builtin_combine(function.operator, form.dtype)
+        if (value_type.dtype.kind == "b" and not ordering) or (value_type.dtype.kind == "c" and ordering):
+            raise TypeError(
+                f"invalid f {function.operator} for elements of {value_type.dtype}: expected "
+                f"{'sum or prod' if ordering else 'max or min'}, or a custom function"
+            )
+        return builtin_combine(function.operator, value_type.dtype)
     call = function.function
     assert call is not None  # noqa: S101 - ReduceFunction has checked it
-    descriptor = form.descriptor
+    descriptor = value_type.descriptor
     if descriptor is not None:
         single = Datatype.int if descriptor.dtype == INT32 else Datatype.double
 
         def combine_elements(left: Array, right: Array, out: Array) -> None:
             pairs = zip(left.tolist(), right.tolist(), strict=True)
-            out[...] = [_scalar(call(a, b), single, "the custom function's result") for a, b in pairs]
+            out[...] = [_scalar(call(a, b), single, "result of the custom function") for a, b in pairs]
 
         return combine_elements
 
     def combine_arrays(left: Array, right: Array, out: Array) -> None:
-        given = (wrap(left.reshape(form.shape), form.tensor), wrap(right.reshape(form.shape), form.tensor))
-        result, result_form = as_array(call(*given), "the custom function's result")
-        if result_form.shape != form.shape or result_form.dtype != form.dtype:
+        given = (
+            wrap(left.reshape(value_type.shape), value_type.tensor),
+            wrap(right.reshape(value_type.shape), value_type.tensor),
+        )
+        result, result_type = as_array(call(*given), "result of the custom function")
+        if result_type.shape != value_type.shape or result_type.dtype != value_type.dtype:
             raise TypeError(
-                f"the custom function returned {result_form.dtype}{list(result_form.shape)} "
-                f"for {form.dtype}{list(form.shape)}; allowed is the same type and shape"
+                f"invalid result of the custom function {result_type.dtype}{list(result_type.shape)}: "
+                f"expected the type and shape of its arguments, {value_type.dtype}{list(value_type.shape)}"
             )
         out[...] = result.reshape(-1)
 

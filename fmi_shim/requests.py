@@ -1,4 +1,4 @@
-"""Messages under way: what ``isend`` and ``irecv`` return."""
+"""Requests: posted messages that ``isend`` and ``irecv`` return."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from fmi_shim.payload import Payload
 
 
 class Request:
-    """A message that is sent or received while the program goes on.
+    """A message that is sent or received while the program does something else.
 
-    It moves whenever this rank is in a call of the communicator on the same channel, and when it is waited
-    for or tested; there is no thread. Every request must be waited for, or tested until it is done, before
-    the communicator is closed.
+    There is no thread: the message moves while this rank is in a call of the communicator on the same channel, and in
+    `wait` and `test`. Every request must be waited for, or tested until it is done, before the communicator is closed.
     """
 
     __slots__ = ("_pending", "_plan", "_receives", "_result")
@@ -22,23 +21,25 @@ class Request:
     def __init__(self, plan: Plan, payload: Payload, receives: bool) -> None:
         self._result = payload  # keeps the memory alive, too
         self._receives = receives
-        self._plan = plan.again()
+        self._plan = plan.for_one_call()
         self._pending: Pending = self._plan.run(payload.flat)
 
     def wait(self) -> Any:
-        """Wait until the message has gone or come; return what was received, None for a message sent.
+        """Block until the message is sent or received; return the received value, or None for a message sent.
 
-        Waiting again returns the same. What goes wrong is raised as in a blocking call.
+        A further call returns the same. Errors are raised as in a blocking call.
         """
         self._progress(wait=True)
         return self._result.restore() if self._receives else None
 
     def test(self) -> bool:
-        """Move what can be moved without waiting, and return whether the message has gone or come.
+        """Return whether the message is sent or received, after moving what can be moved without waiting.
 
-        Only the first message of two ranks makes it block, since a connection is opened by both together.
+        Blocks only for the first message of two ranks, since both ranks open a connection together.
         """
         return self._progress(wait=False)
 
     def _progress(self, wait: bool) -> bool:
-        return self._pending.done or bool(self._plan.resumed(self._plan.channel.progress).run(self._pending, wait))
+        return self._pending.done or bool(
+            self._plan.continued_with(self._plan.channel.progress).run(self._pending, wait)
+        )

@@ -62,7 +62,7 @@ class TracedCalls(Calls):
         self._epoch = time.time() - time.perf_counter()
         self._is_written = False
 
-    def scheduled(self, schedule: Callable[..., Any]) -> Callable[..., Any]:
+    def wrap_schedule(self, schedule: Callable[..., Any]) -> Callable[..., Any]:
         """Return `schedule`, which takes its time and tells it when it fails."""
 
         def timed(*buffers: Any) -> Any:

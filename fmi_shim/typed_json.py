@@ -1,4 +1,4 @@
-"""A JSON object whose values are read by type; errors name key, value and what is allowed."""
+"""A JSON object whose values are read by type. Errors name the key, its value and what is expected."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class Section:
     Parameters
     ----------
     value
-        What the JSON holds in this place.
+        The decoded JSON.
     name
-        The place, as a path of keys with dots; empty for the whole.
+        The path of keys with dots that leads to it; empty for the whole configuration.
     source
-        The file, or what else to call the configuration.
+        What errors call the configuration, for example the file.
 
     Raises
     ------
@@ -32,7 +32,7 @@ class Section:
 
     def __init__(self, value: object, name: str, source: str) -> None:
         if not isinstance(value, dict):
-            raise ConfigError(f"{source}: {name or 'the configuration'} is {shown(value)}, allowed is a JSON object")
+            raise ConfigError(f"{source}: {name or 'the configuration'} must be a JSON object, got {shown(value)}")
         self._values: dict[str, object] = value
         self._name = name
         self._source = source
@@ -76,7 +76,7 @@ class Section:
         value = self._values.get(key, default)
         number: float | None = None
         if isinstance(value, str | int | float) and not isinstance(value, bool) and len(str(value)) <= 40:
-            with contextlib.suppress(ValueError):  # no number: told below
+            with contextlib.suppress(ValueError):  # no number: raised below
                 number = float(value)
         if number is None or not 0 <= number < 1e15 or (above_zero and number == 0):
             raise self._wrong(key, value, f"a number {'above' if above_zero else 'from'} 0, or the same as a string")
@@ -95,11 +95,11 @@ class Section:
         return f"{self._name}.{key}" if self._name else key
 
     def _wrong(self, key: str, value: object, allowed: str) -> ConfigError:
-        return ConfigError(f"{self._source}: {self._full(key)} is {shown(value)}, allowed is {allowed}")
+        return ConfigError(f"{self._source}: invalid {self._full(key)} {shown(value)}: expected {allowed}")
 
 
 def shown(value: object) -> str:
-    """Return what an error shows of a value."""
+    """Return the text by which an error shows a value."""
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
 

@@ -1,4 +1,4 @@
-"""Checks of arguments, before anything is sent: each error names the argument, its value and what is allowed."""
+"""Checks of arguments before anything is sent. Each error names the argument, its value and what is expected."""
 
 from __future__ import annotations
 
@@ -10,46 +10,46 @@ from rendezvous.protocol import MAX_NAME_BYTES, ProtocolError, pair_name
 def require_integer(name: str, value: object, lowest: int, highest: int) -> None:
     """Raise unless `value` is an integer from `lowest` to `highest`."""
     if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name} is {value!r}, allowed is a whole number")
+        raise TypeError(f"invalid {name} {value!r}: expected a whole number")
     if not lowest <= value <= highest:
-        raise ValueError(f"{name} is {value}, allowed is {lowest} to {highest}")
+        raise ValueError(f"invalid {name} {value}: expected {lowest} to {highest}")
 
 
 def require_rank(name: str, value: object, size: int) -> None:
-    """Raise unless `value` is the number of one of `size` ranks."""
+    """Raise unless `value` is a rank, from 0 to ``size - 1``."""
     require_integer(name, value, 0, size - 1)
 
 
 def require_peer(name: str, value: object, rank: int, size: int) -> None:
-    """Raise unless `value` is the number of another rank than `rank`."""
+    """Raise unless `value` is a rank other than `rank`."""
     require_rank(name, value, size)
     if value == rank:
-        raise ValueError(f"{name} is {value}, which is this rank itself: allowed is another rank")
+        raise ValueError(f"invalid {name} {value}: expected another rank than this one")
 
 
 def require_name(name: str, value: object, size: int) -> None:
-    """Raise unless `value` can be the name of a communicator of so many ranks: it goes into FMI's pairing names."""
+    """Raise unless `value` can name a communicator of `size` ranks. The name is part of FMI's pairing names."""
     if not isinstance(value, str):
-        raise TypeError(f"{name} is {value!r}, allowed is a string")
+        raise TypeError(f"invalid {name} {value!r}: expected a string")
     try:
         pair_name(value, size - 1, size - 1)
     except (ProtocolError, UnicodeEncodeError) as error:
         shown = value if len(value) <= 120 else value[:117] + "..."
         longest = MAX_NAME_BYTES - len(pair_name("", size - 1, size - 1))
         raise ValueError(
-            f"{name} is {shown!r}, allowed are at most {longest} bytes of UTF-8 without NUL: {error}"
+            f"invalid {name} {shown!r}: expected at most {longest} bytes of UTF-8 without NUL: {error}"
         ) from None
 
 
 def require_type(t: object) -> TypeDescriptor:
     """Return `t` if it is a type descriptor."""
     if not isinstance(t, TypeDescriptor):
-        raise TypeError(f"t is {t!r}, allowed is fmi.types(...), or nothing for arrays")
+        raise TypeError(f"invalid t {t!r}: expected fmi.types(...), or None for arrays")
     return t
 
 
 def require_function(f: object) -> ReduceFunction:
-    """Return `f` if it is a function that reduces."""
+    """Return `f` if it is a reduction function."""
     if not isinstance(f, ReduceFunction):
-        raise TypeError(f"f is {f!r}, allowed is fmi.func(...)")
+        raise TypeError(f"invalid f {f!r}: expected fmi.func(...)")
     return f

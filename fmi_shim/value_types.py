@@ -1,4 +1,4 @@
-"""What a payload is: ``fmi.datatypes``, ``fmi.types``, and the form that a result must come back in."""
+"""The types of values: ``fmi.datatypes``, ``fmi.types``, and the type in which a result is returned."""
 
 from __future__ import annotations
 
@@ -49,14 +49,19 @@ class TypeDescriptor:
 
     def __post_init__(self) -> None:
         if not isinstance(self.datatype, Datatype):
-            raise TypeError(f"datatype is {self.datatype!r}, allowed are {', '.join(map(str, Datatype))}")
+            raise TypeError(f"invalid datatype {self.datatype!r}: expected one of {', '.join(map(str, Datatype))}")
         if not isinstance(self.count, int) or isinstance(self.count, bool):
-            raise TypeError(f"count is {self.count!r}, allowed is a whole number")
+            raise TypeError(f"invalid count {self.count!r}: expected a whole number")
         if self.is_list and self.count < 0:
-            raise ValueError(f"{self.datatype} needs the number of elements, e.g. fmi.types({self.datatype}, 2)")
+            raise ValueError(
+                f"invalid count {self.count} for {self.datatype}: expected the number of elements, "
+                f"e.g. fmi.types({self.datatype}, 2)"
+            )
         if not self.is_list:
             if self.count not in (-1, 1):
-                raise ValueError(f"count is {self.count}, but {self.datatype} is one value")
+                raise ValueError(
+                    f"invalid count {self.count} for {self.datatype}: expected none, since it is one value"
+                )
             object.__setattr__(self, "count", 1)
         object.__setattr__(self, "_identity", hash((self.datatype, self.count)))
 
@@ -75,8 +80,10 @@ class TypeDescriptor:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Form:
-    """What a payload was before it became a flat array. Made by `array_form` and `form_of`, one object for each form.
+class ValueType:
+    """The type of a program's value, which a flat array is converted back to.
+
+    `array_type` and `value_type_of` return the same object for the same type.
 
     Attributes
     ----------
@@ -105,8 +112,8 @@ class Form:
         """The shape where messages carry it: for arrays; typed values have their count on both sides."""
         return self.shape if self.descriptor is None else None
 
-    def slice(self, size: int) -> Form:
-        """Return the form of one of `size` equal slices along the first axis.
+    def slice(self, size: int) -> ValueType:
+        """Return the type of one of `size` equal slices along the first axis.
 
         Raises
         ------
@@ -114,16 +121,16 @@ class Form:
             If there is no such axis, or its length is not divisible by `size`.
         """
         if self.descriptor is not None and not self.descriptor.is_list:
-            raise ValueError(f"t is {self.descriptor.datatype}, to be cut it must be a list: int_list or double_list")
-        if not self.shape or self.shape[0] % size:
-            has = f"{self.shape[0]} rows or elements" if self.shape else "a single one"
             raise ValueError(
-                f"value is {has}, to be cut into equal slices for {size} ranks it must have as many, or a multiple"
+                f"invalid t {self.descriptor.datatype}: expected int_list or double_list, whose values can be sliced"
             )
+        if not self.shape or self.shape[0] % size:
+            has = f"{self.shape[0]} rows or elements" if self.shape else "a single element"
+            raise ValueError(f"value has {has}: expected a multiple of {size}, for equal slices for {size} ranks")
         shape = (self.shape[0] // size, *self.shape[1:])
         if self.descriptor is not None:
-            return form_of(TypeDescriptor(self.descriptor.datatype, shape[0]))
-        return array_form(self.dtype, shape, self.tensor)
+            return value_type_of(TypeDescriptor(self.descriptor.datatype, shape[0]))
+        return array_type(self.dtype, shape, self.tensor)
 
     def restore(self, flat: Array) -> Any:
         """Return the program's kind of value around `flat`; arrays and tensors share its memory (no copy)."""
@@ -131,28 +138,30 @@ class Form:
             return wrap(flat.reshape(self.shape), self.tensor)
         return flat.tolist() if self.descriptor.is_list else flat[0].item()
 
-    def joined(self, parts: int) -> Form:
-        """Return the form of so many parts of this form, joined along the first axis; of typed values a flat list."""
+    def concatenated(self, parts: int) -> ValueType:
+        """Return the type of `parts` values of this type joined along the first axis: a flat list for typed values."""
         shape = (parts * self.shape[0], *self.shape[1:]) if self.shape else (parts,)
         if self.descriptor is not None:
-            return form_of(TypeDescriptor(Datatype.int_list if self.dtype == INT32 else Datatype.double_list, shape[0]))
-        return array_form(self.dtype, shape, self.tensor)
+            return value_type_of(
+                TypeDescriptor(Datatype.int_list if self.dtype == INT32 else Datatype.double_list, shape[0])
+            )
+        return array_type(self.dtype, shape, self.tensor)
 
 
-_DIFFERENT_FORMS = 4096
-"""So many are remembered; one that comes again later is made anew."""
+_KEPT_VALUE_TYPES = 4096
+"""Number of types that are kept; one that was dropped is made again."""
 
 
-@functools.lru_cache(_DIFFERENT_FORMS)
-def array_form(dtype: np.dtype[Any], shape: tuple[int, ...], tensor: bool) -> Form:
-    """Return the form of arrays, or tensors, of this element type and shape."""
-    return Form(dtype, shape, None, tensor)
+@functools.lru_cache(_KEPT_VALUE_TYPES)
+def array_type(dtype: np.dtype[Any], shape: tuple[int, ...], tensor: bool) -> ValueType:
+    """Return the type of arrays, or of tensors, with this element type and shape."""
+    return ValueType(dtype, shape, None, tensor)
 
 
-@functools.lru_cache(_DIFFERENT_FORMS)
-def form_of(descriptor: TypeDescriptor) -> Form:
-    """Return the form of values of type `descriptor`."""
-    return Form(descriptor.dtype, (descriptor.count,), descriptor)
+@functools.lru_cache(_KEPT_VALUE_TYPES)
+def value_type_of(descriptor: TypeDescriptor) -> ValueType:
+    """Return the type of values that `descriptor` describes."""
+    return ValueType(descriptor.dtype, (descriptor.count,), descriptor)
 
 
 def wrap(shaped: Array, tensor: bool) -> Any:

@@ -16,7 +16,7 @@ from fmi_shim.transports.objects.redis import RedisStore
 from fmi_shim.transports.objects.s3 import S3Store
 from fmi_shim.transports.shm.channel import SharedMemoryChannel
 from fmi_shim.transports.tcp.framed import FramedChannel
-from fmi_shim.transports.tcp.raw import DirectChannel
+from fmi_shim.transports.tcp.raw import RawChannel
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +67,8 @@ def open_direct(place: Place) -> Channel:
     """Return a channel over TCP connections: with headers, or raw where the configuration says so."""
     direct = place.config.direct
     assert direct is not None  # noqa: S101 - it is enabled
-    message_channel = FramedChannel if direct.framed else DirectChannel
-    return message_channel(place.rank, place.size, place.comm_name, direct)
+    channel_class = FramedChannel if direct.framed else RawChannel
+    return channel_class(place.rank, place.size, place.comm_name, direct)
 
 
 def open_redis(place: Place) -> Channel:

@@ -54,30 +54,30 @@ def test_wrong_arguments_raise_before_anything_is_sent(world: World) -> None:
         assert [kind for kind, _ in errors].count("") == 0, errors
         texts = [f"{kind}: {text}" for kind, text in errors]
         expected = [
-            "ValueError: dst is 2, allowed is 0 to 1",
-            f"ValueError: dst is {rank}, which is this rank itself",
-            "ValueError: src is -1, allowed is 0 to 1",
-            "TypeError: src is '0', allowed is a whole number",
-            "ValueError: root is 7, allowed is 0 to 1",
-            "TypeError: root is True, allowed is a whole number",
-            "TypeError: value is 1.5 (float), fmi.datatypes.int needs a whole number",
-            "OverflowError: value is 2147483648, fmi.datatypes.int is -2147483648 to 2147483647",
-            "TypeError: value is '1' (str), fmi.datatypes.double needs a real number",
-            "ValueError: value has 2 elements, its fmi.types says 3",
-            "TypeError: value is [1, 2.5] (list), Datatype.int_list needs numbers of int32",
-            "OverflowError: value holds -2147483649, which is outside int32",
-            "TypeError: value is ['1'] (list), Datatype.double_list needs numbers of float64",
-            "TypeError: value is 5 (int), Datatype.int_list needs a list of numbers",
-            "TypeError: value is 1 (int): without fmi.types it must be a numpy array, a torch CPU tensor",
-            "TypeError: f is <built-in function max>, allowed is fmi.func(...)",
-            "TypeError: t is <class 'int'>, allowed is fmi.types(...), or nothing for arrays",
-            "TypeError: value has elements of <U1, allowed are native bool, int, float and complex",
-            "TypeError: f is Operator.sum, which is not defined for elements of bool",
-            "ValueError: value is 3 rows or elements, to be cut into equal slices for 2 ranks",
-            "ValueError: t is Datatype.int, to be cut it must be a list",
-            "ValueError: value is 3 rows or elements, to be cut into equal slices for 2 ranks",
-            "ValueError: value is an array to fill, which must be C-contiguous and writable",
-            "TypeError: hint is 'fast', allowed are fmi.hints.fast and fmi.hints.cheap",
+            "ValueError: invalid dst 2: expected 0 to 1",
+            f"ValueError: invalid dst {rank}: expected another rank",
+            "ValueError: invalid src -1: expected 0 to 1",
+            "TypeError: invalid src '0': expected a whole number",
+            "ValueError: invalid root 7: expected 0 to 1",
+            "TypeError: invalid root True: expected a whole number",
+            "TypeError: invalid value 1.5 (float): expected a whole number for fmi.datatypes.int",
+            "OverflowError: invalid value 2147483648: expected -2147483648 to 2147483647 for fmi.datatypes.int",
+            "TypeError: invalid value '1' (str): expected a real number for fmi.datatypes.double",
+            "ValueError: invalid value: expected 3 elements as in fmi.types, got 2",
+            "TypeError: invalid value [1, 2.5] (list): expected numbers of int32 for Datatype.int_list",
+            "OverflowError: invalid element -2147483649 of value: expected numbers in the range of int32",
+            "TypeError: invalid value ['1'] (list): expected numbers of float64 for Datatype.double_list",
+            "TypeError: invalid value 5 (int): expected a list of numbers for Datatype.int_list",
+            "TypeError: invalid value 1 (int): expected a numpy array, a torch CPU tensor",
+            "TypeError: invalid f <built-in function max>: expected fmi.func(...)",
+            "TypeError: invalid t <class 'int'>: expected fmi.types(...), or None for arrays",
+            "TypeError: invalid element type <U1 of value: expected native bool, int, float or complex",
+            "TypeError: invalid f Operator.sum for elements of bool: expected max or min, or a custom",
+            "ValueError: value has 3 rows or elements: expected a multiple of 2",
+            "ValueError: invalid t Datatype.int: expected int_list or double_list",
+            "ValueError: value has 3 rows or elements: expected a multiple of 2",
+            "ValueError: value cannot be filled: expected an array that is C-contiguous and writable",
+            "TypeError: invalid hint 'fast': expected fmi.hints.fast or fmi.hints.cheap",
         ]
         assert other in (0, 1)
         for text, beginning in zip(texts, expected, strict=True):
@@ -87,11 +87,11 @@ def test_wrong_arguments_raise_before_anything_is_sent(world: World) -> None:
 @pytest.mark.parametrize(
     ("rank", "size", "error", "message"),
     [
-        (0, 0, ValueError, "num_peers is 0, allowed is 1 to"),
-        (2, 2, ValueError, "peer_id is 2, allowed is 0 to 1"),
-        (-1, 2, ValueError, "peer_id is -1, allowed is 0 to 1"),
-        ("0", 2, TypeError, "peer_id is '0', allowed is a whole number"),
-        (0, 2.0, TypeError, "num_peers is 2.0, allowed is a whole number"),
+        (0, 0, ValueError, "invalid num_peers 0: expected 1 to"),
+        (2, 2, ValueError, "invalid peer_id 2: expected 0 to 1"),
+        (-1, 2, ValueError, "invalid peer_id -1: expected 0 to 1"),
+        ("0", 2, TypeError, "invalid peer_id '0': expected a whole number"),
+        (0, 2.0, TypeError, "invalid num_peers 2.0: expected a whole number"),
     ],
 )
 def test_a_wrong_rank_or_world_size_is_refused(
@@ -103,14 +103,16 @@ def test_a_wrong_rank_or_world_size_is_refused(
 
 def test_a_name_too_long_for_the_rendezvous_server_is_refused(world: World) -> None:
     fmi.Communicator(0, 10, world.config(), "x" * 96).close()
-    with pytest.raises(ValueError, match=r"comm_name is 'xxx.*allowed are at most 94 bytes of UTF-8 without NUL"):
+    with pytest.raises(ValueError, match=r"invalid comm_name 'xxx.*expected at most 94 bytes of UTF-8 without NUL"):
         fmi.Communicator(0, 11, world.config(), "x" * 95)
 
 
 def test_a_wrong_configuration_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "fmi.json"
     path.write_text(json.dumps({"backends": {"Direct": {"enabled": True, "port": []}}}))
-    with pytest.raises(ConfigError, match=r"backends.Direct.port is \[\], allowed is a whole number from 1 to 65535"):
+    with pytest.raises(
+        ConfigError, match=r"invalid backends.Direct.port \[\]: expected a whole number from 1 to 65535"
+    ):
         fmi.Communicator(0, 1, path, "name")
 
 
@@ -134,11 +136,11 @@ def test_a_closed_communicator_refuses_further_calls(world: World) -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ((int,), TypeError, "datatype is <class 'int'>, allowed are Datatype.int"),
-        ((fmi.datatypes.int_list,), ValueError, "needs the number of elements"),
-        ((fmi.datatypes.double_list, -2), ValueError, "needs the number of elements"),
+        ((int,), TypeError, "invalid datatype <class 'int'>: expected one of Datatype.int"),
+        ((fmi.datatypes.int_list,), ValueError, "expected the number of elements"),
+        ((fmi.datatypes.double_list, -2), ValueError, "expected the number of elements"),
         ((fmi.datatypes.int, 2), ValueError, "count is 2, but Datatype.int is one value"),
-        ((fmi.datatypes.int_list, 2.0), TypeError, "count is 2.0, allowed is a whole number"),
+        ((fmi.datatypes.int_list, 2.0), TypeError, "invalid count 2.0: expected a whole number"),
     ],
 )
 def test_a_wrong_type_descriptor_is_refused(

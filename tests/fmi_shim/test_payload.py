@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 
 import fmi_shim as fmi
 from fmi_shim.payload import pack, pack_template
-from fmi_shim.value_types import form_of
+from fmi_shim.value_types import value_type_of
 
 int32s = st.integers(-(2**31), 2**31 - 1)
 doubles = st.floats(allow_nan=False)
@@ -59,7 +59,7 @@ def test_any_sequence_of_numbers_is_a_list(value: object) -> None:
 
 @pytest.mark.parametrize("value", ["12", b"12", bytearray(8), memoryview(b"12"), {1: 2, 3: 4}, {1, 2}, iter([1, 2])])
 def test_what_only_looks_like_a_list_is_refused(value: object) -> None:
-    with pytest.raises(TypeError, match="needs a list of numbers"):
+    with pytest.raises(TypeError, match="expected a list of numbers"):
         pack(value, fmi.types(fmi.datatypes.int_list, 2))
 
 
@@ -78,10 +78,10 @@ def test_an_array_travels_in_its_own_memory_and_comes_back_itself(value: np.ndar
     assert payload.restore() is value
     assert np.shares_memory(payload.flat, value) or value.size == 0
     assert payload.spare is None
-    apart = payload.apart(payload)
-    assert not np.shares_memory(apart.flat, value)
-    assert apart.restore().shape == value.shape
-    assert apart.restore().tobytes() == value.tobytes()
+    without_overlap = payload.without_overlap(payload)
+    assert not np.shares_memory(without_overlap.flat, value)
+    assert without_overlap.restore().shape == value.shape
+    assert without_overlap.restore().tobytes() == value.tobytes()
 
 
 def test_an_array_that_is_not_contiguous_is_copied_once() -> None:
@@ -96,7 +96,7 @@ def test_a_tensor_shares_its_memory_and_comes_back_as_a_tensor() -> None:
     payload.flat[0] = 42
     assert tensor[0, 0] == 42
     assert payload.restore() is tensor
-    assert torch.equal(payload.form.restore(payload.flat.copy()), tensor)
+    assert torch.equal(payload.value_type.restore(payload.flat.copy()), tensor)
     assert pack(torch.ones(3, requires_grad=True), None).flat.tolist() == [1.0] * 3
 
 
@@ -104,13 +104,13 @@ def test_a_tensor_that_numpy_has_no_type_for_is_refused() -> None:
     torch = pytest.importorskip("torch")
     with pytest.raises(TypeError, match=r"tensor of torch\.bfloat16 without a numpy equal"):
         pack(torch.ones(2, dtype=torch.bfloat16), None)
-    with pytest.raises(TypeError, match=r"tensor on meta, allowed is a CPU tensor"):
+    with pytest.raises(TypeError, match=r"value on meta: expected a CPU tensor"):
         pack(torch.ones(2, device="meta"), None)
 
 
 @pytest.mark.parametrize("dtype", ["U1", "S1", "O", "datetime64[s]", ">f8", "g"])
 def test_elements_that_are_no_native_numbers_are_refused(dtype: str) -> None:
-    with pytest.raises(TypeError, match="allowed are native bool, int, float and complex"):
+    with pytest.raises(TypeError, match="expected native bool, int, float or complex"):
         pack(np.zeros(2, dtype), None)
 
 
@@ -126,10 +126,10 @@ def test_an_array_to_fill_must_be_contiguous_and_writable() -> None:
     ("shape", "size", "expected"), [((6,), 3, (2,)), ((4, 5), 2, (2, 5)), ((0,), 3, (0,)), ((3, 0), 3, (1, 0))]
 )
 def test_slices_are_cut_along_the_first_axis(shape: tuple[int, ...], size: int, expected: tuple[int, ...]) -> None:
-    assert pack(np.zeros(shape), None).form.slice(size).shape == expected
+    assert pack(np.zeros(shape), None).value_type.slice(size).shape == expected
 
 
 def test_a_typed_slice_counts_the_whole_list() -> None:
-    assert form_of(fmi.types(fmi.datatypes.int_list, 12)).slice(4).count == 3
+    assert value_type_of(fmi.types(fmi.datatypes.int_list, 12)).slice(4).count == 3
     with pytest.raises(ValueError, match="10 rows or elements"):
-        form_of(fmi.types(fmi.datatypes.int_list, 10)).slice(4)
+        value_type_of(fmi.types(fmi.datatypes.int_list, 10)).slice(4)

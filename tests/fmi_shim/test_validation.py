@@ -123,7 +123,7 @@ def test_a_wrong_argument_names_itself_its_value_and_what_is_allowed(
     text = str(caught.value)
     assert re.match(rf"{name} (is|has|holds|and out are left out)[ :]", text), text
     assert len(text) < 400
-    assert re.search("allowed|needs|must|outside|says|is not defined|cannot be cut|int is -", text), text
+    assert re.search("expected |must be ", text), text
     assert "\n" not in text
 
 
@@ -145,5 +145,5 @@ def test_a_wrong_argument_names_itself_its_value_and_what_is_allowed(
 )
 def test_a_wrong_argument_of_the_communicator_does_too(world: World, arguments: tuple[Any, ...], name: str) -> None:
     rank, size, comm_name, memory = arguments
-    with pytest.raises((TypeError, ValueError), match=rf"{name} is .*allowed"):
+    with pytest.raises((TypeError, ValueError), match=rf"invalid {name} .*expected"):
         fmi.Communicator(rank, size, world.config(), comm_name, memory)

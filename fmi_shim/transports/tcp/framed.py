@@ -40,7 +40,7 @@ _SERVER_SECONDS = 0.1
 class FramedChannel(Connections, Framing[Stream]):
     """Messages with headers over direct connections. Implements `Channel`.
 
-    Beyond `direct.DirectChannel` it compares every message with the call that waits for it, learns at once of any
+    Beyond `raw.RawChannel` it compares every message with the call that waits for it, learns at once of any
     connected rank's end, told or not, and passes the first error on to all ranks it is connected to.
     """
 

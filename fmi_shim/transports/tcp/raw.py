@@ -14,7 +14,7 @@ from fmi_shim.transports.transfers import Transfer, octets
 from rendezvous.protocol import pair_name
 
 
-class DirectChannel(Connections):
+class RawChannel(Connections):
     """Raw messages over direct connections. Implements `Channel`.
 
     A message is copied once into the kernel and once out of it, and never in between.

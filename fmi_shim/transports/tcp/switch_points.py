@@ -1,4 +1,4 @@
-"""From which size on an operation takes the schedule for large payloads: one table, measured, and to be overridden.
+"""The sizes from which on an operation takes the algorithm for large payloads: a measured table that can be overridden.
 
 ``FMI_SWITCH_POINTS=allreduce=65536,reduce=1048576`` in the environment of all ranks alike sets entries in
 bytes; ``python -m benchmarks.switch_points`` measures both schedules of each, and prints where to switch.
@@ -56,8 +56,8 @@ def load_switch_points(environment: Mapping[str, str]) -> SwitchPoints:
         name, _, size = entry.partition("=")
         if name.strip() not in names or not (size.strip().isascii() and size.strip().isdigit() and len(size) < 20):
             raise ConfigError(
-                f"environment: {SWITCH_VARIABLE} has the entry {entry[:80]!r}, allowed are {', '.join(names)}, "
-                "each with '=' and a size in bytes"
+                f"environment: invalid entry {entry[:80]!r} of {SWITCH_VARIABLE}: expected one of "
+                f"{', '.join(names)} with '=' and a size in bytes"
             )
         table = replace(table, **{name.strip(): int(size)})
     return table

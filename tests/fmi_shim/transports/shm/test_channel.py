@@ -292,5 +292,5 @@ def test_too_many_ranks_are_an_error(world: World, monkeypatch: pytest.MonkeyPat
 
 def test_an_unknown_channel_is_an_error(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FMI_CHANNEL", "pigeon")
-    with pytest.raises(ConfigError, match="FMI_CHANNEL is 'pigeon', allowed are shm, network, and nothing"):
+    with pytest.raises(ConfigError, match="invalid FMI_CHANNEL 'pigeon': expected shm, network, or nothing"):
         fmi.Communicator(0, 2, world.config(), "name")
