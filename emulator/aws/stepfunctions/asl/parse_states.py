@@ -181,9 +181,7 @@ def _parse_errors(entry: Fields, *, last: bool) -> tuple[str, ...]:
         entry.report("ErrorEquals", f"expected {ALL} alone and in the last entry only")
     for name in names:
         if name.startswith("States.") and name not in NAMES:
-            entry.report(
-                "ErrorEquals", f"unknown error {name!r}: expected one of the language, as its name starts with States."
-            )
+            entry.report("ErrorEquals", f"unknown error {name!r}: expected one of {', '.join(sorted(NAMES))}")
     return tuple(names)
 
 
