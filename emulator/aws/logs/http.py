@@ -87,7 +87,7 @@ class LogsApi:
             if not group.name.startswith(prefix) or pattern.lower() not in group.name.lower():
                 continue
             arn = f"arn:aws:logs:{REGION}:{ACCOUNT_ID}:log-group:{group.name}"
-            kept = {
+            description = {
                 "logGroupName": group.name,
                 "creationTime": group.created,
                 "metricFilterCount": 0,
@@ -96,7 +96,9 @@ class LogsApi:
                 "logGroupClass": "STANDARD",
                 "storedBytes": group.size,
             }
-            described.append(kept if group.retention is None else {**kept, "retentionInDays": group.retention})
+            described.append(
+                description if group.retention is None else {**description, "retentionInDays": group.retention}
+            )
         return _description_page(body, "logGroups", described)
 
     def _describe_streams(self, body: _Body) -> dict[str, Any]:

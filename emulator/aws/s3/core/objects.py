@@ -217,15 +217,15 @@ class Objects:
         """
         versioning = self._buckets.get(bucket).versioning
         version_id = uuid.uuid4().hex if versioning is Versioning.ENABLED else NULL_VERSION
-        kept = replace(version, version_id=version_id, modified=time.time(), is_latest=True)
+        stored = replace(version, version_id=version_id, modified=time.time(), is_latest=True)
         with self._tables.transaction() as released:
             if version_id == NULL_VERSION:
-                released.extend(self._remove(bucket, kept.key.encode(), NULL_VERSION))
+                released.extend(self._remove(bucket, stored.key.encode(), NULL_VERSION))
             if versioning is not Versioning.OFF:
                 query = "UPDATE versions SET latest = 0 WHERE bucket = ? AND key = ? AND latest"
-                self._database.execute(query, (bucket, kept.key.encode()))
-            self._insert(bucket, kept)
-        return kept
+                self._database.execute(query, (bucket, stored.key.encode()))
+            self._insert(bucket, stored)
+        return stored
 
     def _insert(self, bucket: str, version: ObjectVersion) -> None:
         row = (

@@ -1,4 +1,4 @@
-"""The object store's records, the tables that keep them, and transactions that remove unreferenced body files."""
+"""The object store's records, the tables that store them, and transactions that remove unreferenced body files."""
 
 import json
 import sqlite3

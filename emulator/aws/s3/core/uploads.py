@@ -142,10 +142,10 @@ class Uploads:
         )
         sizes = tuple(part.body.size for part in chosen)
         version = ObjectVersion(upload.key, "", 0, body, upload.metadata, sizes, upload.upload_id)
-        kept = self._objects.put(upload.bucket, version)
+        stored = self._objects.put(upload.bucket, version)
         # If the process is killed in between, object and upload both exist, as if the response had been lost.
         self.abort(upload)
-        return kept
+        return stored
 
     def abort(self, upload: Upload) -> None:
         """Delete an upload and its parts."""
@@ -155,7 +155,7 @@ class Uploads:
             self._database.execute("DELETE FROM uploads WHERE upload_id = ?", (upload.upload_id,))
 
     def _validated_parts(self, upload: Upload, listed: Sequence[ListedPart]) -> list[Part]:
-        kept = {part.number: part for part in self.parts(upload)}
+        stored = {part.number: part for part in self.parts(upload)}
         numbers = [part.number for part in listed]
         if not listed:
             raise bad_request("MalformedXML", "You must specify at least one part")
@@ -163,7 +163,7 @@ class Uploads:
             message = "The list of parts was not in ascending order. Parts must be ordered by part number."
             raise bad_request("InvalidPartOrder", message)
         for part in listed:
-            found = kept.get(part.number)
+            found = stored.get(part.number)
             checksum_differs = part.checksum and found and found.body.checksum not in (None, part.checksum)
             if found is None or found.body.etag != part.etag.strip('"') or checksum_differs:
                 message = (
@@ -171,7 +171,7 @@ class Uploads:
                     "has a different ETag or checksum."
                 )
                 raise bad_request("InvalidPart", message)
-        chosen = [kept[number] for number in numbers]
+        chosen = [stored[number] for number in numbers]
         if small := next((part for part in chosen[:-1] if part.body.size < MIN_PART_BYTES), None):
             message = (
                 "Your proposed upload is smaller than the minimum allowed size: "

@@ -94,7 +94,7 @@ def test_a_stream_is_read_forward_and_backward(log_client: Any, group: str) -> N
     assert messages(log_client.get_log_events(**place, nextToken=page["nextBackwardToken"], limit=2)) == ["2", "3"]
 
 
-def test_events_of_one_time_keep_their_order_across_pages(log_client: Any, group: str) -> None:
+def test_events_with_equal_timestamps_keep_their_order_across_pages(log_client: Any, group: str) -> None:
     log_client.create_log_stream(logGroupName=group, logStreamName="stream")
     place = {"logGroupName": group, "logStreamName": "stream"}
     messages = [str(number) for number in range(7)]
@@ -113,7 +113,7 @@ def test_events_of_one_time_keep_their_order_across_pages(log_client: Any, group
     assert [event["message"] for event in page["events"]] == messages[4:]
 
 
-def test_a_large_log_comes_in_pages_of_a_megabyte(log_client: Any, group: str) -> None:
+def test_a_large_log_is_returned_in_pages_of_a_megabyte(log_client: Any, group: str) -> None:
     log_client.create_log_stream(logGroupName=group, logStreamName="stream")
     for number in range(3):
         put(log_client, group, "stream", [f"{number}" * 200_000] * 4, 1000 * (number + 1))

@@ -48,7 +48,7 @@ def test_boto3_transfers_large_files_in_parts(s3: Any, bucket: str, tmp_path: Pa
     ("algorithm", "kind"),
     [("CRC32", "COMPOSITE"), ("CRC32", "FULL_OBJECT"), ("CRC64NVME", "FULL_OBJECT"), ("SHA256", "COMPOSITE")],
 )
-def test_the_objects_checksum_comes_from_its_parts(s3: Any, bucket: str, algorithm: str, kind: str) -> None:
+def test_the_checksum_of_an_object_is_combined_from_its_parts(s3: Any, bucket: str, algorithm: str, kind: str) -> None:
     upload, parts = uploaded_parts(s3, bucket, ChecksumAlgorithm=algorithm, ChecksumType=kind)
     done = s3.complete_multipart_upload(Bucket=bucket, Key="key", UploadId=upload, MultipartUpload={"Parts": parts})
     whole = s3.put_object(Bucket=bucket, Key="whole", Body=BODY, ChecksumAlgorithm=algorithm)
@@ -63,7 +63,7 @@ def test_the_objects_checksum_comes_from_its_parts(s3: Any, bucket: str, algorit
     assert s3.get_object(Bucket=bucket, Key="key")["Body"].read() == BODY
 
 
-def test_a_part_with_another_checksum_than_its_upload_is_refused(s3: Any, bucket: str) -> None:
+def test_a_part_with_a_different_checksum_algorithm_is_rejected(s3: Any, bucket: str) -> None:
     upload = s3.create_multipart_upload(Bucket=bucket, Key="key", ChecksumAlgorithm="SHA256")["UploadId"]
     with pytest.raises(ClientError, match="expected checksum Type: sha256, actual checksum Type: crc32"):
         s3.upload_part(Bucket=bucket, Key="key", UploadId=upload, PartNumber=1, Body=b"", ChecksumAlgorithm="CRC32")
