@@ -41,7 +41,7 @@ def predict(s3, rank, keys, batch_size, device):
 
 
 def combine(comm, rank, world_size, objects, seconds):
-    """Return the sums over all ranks and every rank's galaxies, on rank 0 alone, and the slowest rank's time."""
+    """Return the sums over all ranks and every rank's galaxies, on rank 0 only, and the slowest rank's time."""
     largest, slowest = comm.allreduce(np.array([len(objects), seconds], dtype=np.float64), MAX)
     totals = comm.reduce(metrics.PartialSums.from_redshifts(objects.z_spec, objects.z_phot).to_vector(), 0, SUM)
     blocks = comm.gather(objects.pack(int(largest)), 0)

@@ -1,4 +1,4 @@
-"""What is uploaded, and what stays behind."""
+"""The files that a run uploads, and those that it excludes."""
 
 import io
 import subprocess
@@ -50,7 +50,7 @@ assert "numpy" not in sys.modules
     subprocess.run([sys.executable, "-I", "-c", check], check=True, cwd=tmp_path)
 
 
-def test_a_scripts_folder_goes_along_but_for_what_is_no_program(tmp_path: Path) -> None:
+def test_the_scripts_folder_is_uploaded_without_hidden_and_generated_files(tmp_path: Path) -> None:
     folder = tmp_path / "my program"
     for name in (
         "main.py",

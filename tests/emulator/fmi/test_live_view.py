@@ -26,7 +26,7 @@ def ranks(**states: RankState) -> RankLog:
     return log
 
 
-def test_each_rank_has_a_line_with_what_it_said_last() -> None:
+def test_each_rank_has_a_line_with_its_latest_output() -> None:
     progress = Progress(began=999.0)
     progress.logs[Role.EXECUTE] = log = ranks(
         a=RankState.DONE, b=RankState.RUNNING, c=RankState.FAILED, d=RankState.WAITING
@@ -48,7 +48,7 @@ def test_before_the_ranks_there_is_a_head_alone() -> None:
     assert shown(Progress(began=0.0), 0.5, 24) == ["initialize waiting   execute waiting   summarize waiting   0.5 s"]
 
 
-def test_where_there_is_no_room_those_that_tell_most_are_shown_and_the_rest_counted() -> None:
+def test_a_small_terminal_shows_the_most_relevant_ranks_and_counts_the_rest() -> None:
     states = {f"r{rank}": RankState.DONE for rank in range(200)}
     states |= {"r150": RankState.FAILED, "r7": RankState.RUNNING, "r199": RankState.WAITING}
     log = ranks(**states)

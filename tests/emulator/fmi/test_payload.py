@@ -75,13 +75,13 @@ def test_the_script_may_be_named_without_tmp_and_all_data_of_a_bucket_without_pr
         ({"padding": "x" * 300_000}, "Step Functions accepts at most 262144"),
     ],
 )
-def test_what_is_wrong_is_named_with_its_value_and_what_is_allowed(changes: dict[str, Any], said: str) -> None:
+def test_an_invalid_key_is_named_with_its_value_and_what_was_expected(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(PayloadError) as refused:
         parse_payload({**FIRST, **changes})
     assert said in str(refused.value)
 
 
-def test_without_world_size_and_data_nobody_knows_how_many_ranks_there_are() -> None:
+def test_world_size_or_data_is_required() -> None:
     event = {key: value for key, value in FIRST.items() if key != "world_size"}
     with pytest.raises(PayloadError, match="missing world_size: give it, or a data_prefix"):
         parse_payload(event)
@@ -159,7 +159,7 @@ def test_files_go_where_the_payload_says(checkout: Path, tmp_path: Path) -> None
     assert uploads(PAYLOAD, None, None) == {}
 
 
-def test_data_without_a_prefix_in_the_payload_has_nowhere_to_go(tmp_path: Path) -> None:
+def test_data_requires_a_prefix_in_the_payload(tmp_path: Path) -> None:
     first = parse_payload({"bucket": "code", "world_size": 1, "S3_object_name": "a", "script": "a/b.py"})
     with pytest.raises(MissingCodeError, match="missing data_prefix in the payload"):
         uploads(first, None, tmp_path)

@@ -60,7 +60,7 @@ def test_a_rank_that_was_stopped_while_it_failed_has_failed() -> None:
     assert (outcome.report, outcome.failure) == (None, FunctionFailure("ValueError", "the cause"))
 
 
-def test_an_exception_is_told_with_the_place_in_the_program() -> None:
+def test_an_exception_has_its_location_in_the_program() -> None:
     log = RankLog()
     feed(
         log,
@@ -91,7 +91,7 @@ def test_an_exception_is_told_with_the_place_in_the_program() -> None:
         ),
     ],
 )
-def test_what_the_platform_did_is_told(
+def test_failures_by_the_platform_are_reported(
     said: str, status: str, error_type: str | None, failure: FunctionFailure
 ) -> None:
     log = RankLog()
@@ -100,7 +100,7 @@ def test_what_the_platform_did_is_told(
     assert outcome.failure == failure
 
 
-def test_a_rank_that_is_tried_again_is_what_it_is_now_and_is_paid_for_twice() -> None:
+def test_a_retried_rank_has_its_latest_state_and_two_reports() -> None:
     log, lines = RankLog(), RankLineParser()
     feed(log, lines, 0, "[ERROR] ValueError: once", *ending("a-1"), request="a-1")
     feed(log, lines, 0, *ending("b-2"), request="b-2")
@@ -144,7 +144,7 @@ def read(lines: RankLineParser, messages: list[str], stream: str = "s") -> list[
     return [line for time, message in enumerate(messages) for line in lines.feed(stream, time, message)]
 
 
-def test_every_line_of_an_invocation_has_its_rank_and_request_from_before_the_mark_on() -> None:
+def test_every_line_of_an_invocation_has_its_rank_even_before_the_rank_line() -> None:
     lines = read(RankLineParser(), ["imported", *invocation("a-1", 2, "one", "two")])
     assert [(line.kind, line.text) for line in lines if line.kind is LineKind.OUTPUT] == [
         (LineKind.OUTPUT, "imported"),
@@ -166,7 +166,7 @@ def test_every_line_of_an_invocation_has_its_rank_and_request_from_before_the_ma
     assert lines[-1].report == Report("a-1", 1.0, 128, 60)
 
 
-def test_the_init_phases_lines_are_no_ranks_output() -> None:
+def test_lines_of_the_init_phase_are_not_output() -> None:
     failed = InitReport(12.5, "init", "error", "Runtime.ExitError").line()
     lines = read(RankLineParser(), [init_start_line("python:3.11.7"), failed, *invocation("a-1", 2, "one")])
     assert [line.kind for line in lines][:2] == [LineKind.INIT, LineKind.INIT]
@@ -191,7 +191,7 @@ def test_a_function_that_names_no_rank_is_not_held_back() -> None:
     assert [line.text for line in lines.feed("s", 2, "again\n")] == ["again"]
 
 
-def test_what_is_held_back_comes_out_when_nothing_follows() -> None:
+def test_flush_returns_lines_that_are_held_back() -> None:
     lines = RankLineParser()
     assert lines.feed("s", 5, "in the middle of an invocation") == []
     assert lines.flush(5) == []
@@ -200,7 +200,7 @@ def test_what_is_held_back_comes_out_when_nothing_follows() -> None:
     assert lines.flush() == []
 
 
-def test_a_program_that_prints_like_the_platform_is_not_the_platform() -> None:
+def test_output_that_looks_like_platform_lines_is_output() -> None:
     forged = ["END RequestId: other", REPORT.line(), "REPORT RequestId: a-1\tgarbage"]
     lines = read(RankLineParser(), [start_line("a-2"), *forged, *invocation("a-2", None)[1:]])
     assert [line.kind for line in lines] == [LineKind.START, *[LineKind.OUTPUT] * 3, LineKind.END, LineKind.REPORT]
@@ -223,7 +223,7 @@ def test_no_line_is_lost_and_those_of_a_stream_keep_their_order(turns: list[str]
         assert {line.rank for line in own} == {rank}
 
 
-def test_a_trace_line_is_read_and_what_only_looks_like_one_is_output() -> None:
+def test_a_trace_line_is_parsed_and_an_invalid_one_is_output() -> None:
     said = {"phase": "communication", "intervals": [[1.0, 2.5], [3, 4]], "seconds": 2.25, "calls": 7}
     trace = "fmi-trace: " + json.dumps(said)
     phase = Phase("communication", ((1.0, 2.5), (3.0, 4.0)), 2.25, 7)

@@ -1,4 +1,4 @@
-"""Results on their way from S3 to a local folder."""
+"""The download of results from S3 to a local folder."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ def put(s3: Any, bucket: str, **objects: str) -> None:
         s3.put_object(Bucket=bucket, Key=key, Body=text.encode())
 
 
-def test_files_come_whole_and_the_ranks_objects_are_read(s3: Any, bucket: str, tmp_path: Path) -> None:
+def test_files_are_downloaded_and_the_ranks_objects_are_parsed(s3: Any, bucket: str, tmp_path: Path) -> None:
     objects = {"0.json": '{"a": 1}', "2.json": "[3]", "3.json": "no json", "sub/1.json": "{}", "sub/": "", "x.png": "p"}
     put(s3, bucket, **{f"results/{name}": text for name, text in objects.items()})
     assert fetch_results(s3, bucket, "results", tmp_path / "new") == {0: {"a": 1}}
@@ -41,7 +41,7 @@ def test_a_folder_that_cannot_be_written_to_is_named_and_nothing_half_written_st
     assert [path.name for path in tmp_path.iterdir()] == ["0.json"]
 
 
-def test_a_folder_that_is_none_is_said_before_the_run(tmp_path: Path) -> None:
+def test_a_path_that_is_not_a_folder_is_an_error_before_the_run(tmp_path: Path) -> None:
     check_folder(None)
     check_folder(tmp_path / "to" / "be" / "made")
     (tmp_path / "file").write_text("")

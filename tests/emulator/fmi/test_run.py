@@ -1,4 +1,4 @@
-"""A run that is interrupted, on a Lambda of which nothing is true but what the run needs to know."""
+"""A run that is interrupted, on a fake Lambda service."""
 
 import base64
 import io
@@ -14,7 +14,7 @@ from emulator.fmi.run import Backend
 
 
 class SlowLambda:
-    """Functions that run until they are stopped, and are not in their sandboxes yet at the first stop."""
+    """Functions that run until they are stopped twice: at the first stop they have not reached their sandboxes."""
 
     def __init__(self) -> None:
         self.stops = 0
@@ -33,7 +33,7 @@ class SlowLambda:
             self._changed.notify_all()
 
 
-def test_an_interrupt_during_the_launch_stops_the_ranks_that_come_to_their_sandboxes_later() -> None:
+def test_an_interrupt_also_stops_ranks_that_reach_their_sandboxes_later() -> None:
     functions = SlowLambda()
 
     def paginate(**_: Any) -> Any:

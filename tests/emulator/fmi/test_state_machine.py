@@ -1,4 +1,4 @@
-"""Which function of a state machine does what."""
+"""The roles of the functions of a state machine."""
 
 import json
 from pathlib import Path
@@ -41,7 +41,7 @@ def test_the_published_forms_name_their_functions() -> None:
     assert not distributed.reads_ranks
 
 
-def test_functions_are_told_by_where_they_are_and_not_by_their_names() -> None:
+def test_roles_depend_on_the_position_not_on_the_name() -> None:
     machine = parse_state_machine(
         chain(
             Three=task("resultSummary", End=True),
@@ -66,7 +66,7 @@ def test_a_task_may_be_the_function_itself_and_nothing_need_follow() -> None:
 
 
 @pytest.mark.parametrize("odd", [None, [], "x", {"Parameters": None}, {"ProcessorConfig": ["DISTRIBUTED"]}])
-def test_what_stands_where_an_object_should_is_left_to_step_functions_to_refuse(odd: object) -> None:
+def test_invalid_objects_are_left_to_step_functions_to_reject(odd: object) -> None:
     ranks = {"Type": "Map", "Task": task("ranks"), "ItemProcessor": odd, "ItemReader": odd, "End": True}
     machine = parse_state_machine(chain(One=task("first", Next="Two"), Two=ranks))
     assert (machine.execute, machine.is_express, machine.reads_ranks) == ("ranks", False, False)
@@ -83,6 +83,6 @@ def test_what_stands_where_an_object_should_is_left_to_step_functions_to_refuse(
         (chain(One={"Type": "Map", "End": True}), "expected a Task that invokes the initialize function"),
     ],
 )
-def test_what_is_no_pipeline_is_refused_and_why(text: str, said: str) -> None:
+def test_a_definition_that_is_no_pipeline_is_an_error(text: str, said: str) -> None:
     with pytest.raises(StateMachineError, match=said.replace("(", r"\(")):
         parse_state_machine(text)
