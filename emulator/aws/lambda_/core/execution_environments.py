@@ -70,7 +70,7 @@ class EnvironmentFailure:
     log_line: str | None = None
 
 
-async def first_of(one: "asyncio.Future[Any]", other: "asyncio.Future[Any]", timeout_s: float) -> None:
+async def _first_of(one: "asyncio.Future[Any]", other: "asyncio.Future[Any]", timeout_s: float) -> None:
     """Wait until one of two futures is done or the time is up; `timeout_s` is in seconds."""
     await asyncio.wait({one, other}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
 
@@ -143,7 +143,7 @@ class ExecutionEnvironments:
         try:
             environment = await self._start(function, log)
             try:
-                await first_of(environment.runtime.ready, environment.sandbox.exited, timeout_s)
+                await _first_of(environment.runtime.ready, environment.sandbox.exited, timeout_s)
             except asyncio.CancelledError:
                 await asyncio.shield(self.end(environment))
                 raise
@@ -198,21 +198,21 @@ class ExecutionEnvironments:
         timed_out = not ready.done() and not exited.done()
         await self.end(environment)
         if timed_out:
-            return timeout_failure(timeout_s, exited.result().peak_memory_bytes)
+            return _timeout_failure(timeout_s, exited.result().peak_memory_bytes)
         if ready.done() and (reported := ready.result()) is not None:
             kind = error_type_of(reported.payload) or "Runtime.Unknown"
             return EnvironmentFailure("error", kind, reported, exited.result().peak_memory_bytes)
-        return exit_failure(exited.result())
+        return _exit_failure(exited.result())
 
 
-def timeout_failure(timeout_s: float, peak_memory_bytes: int) -> EnvironmentFailure:
+def _timeout_failure(timeout_s: float, peak_memory_bytes: int) -> EnvironmentFailure:
     """Return the failure of a function that has timed out."""
     message = f"Task timed out after {timeout_s:.2f} seconds"
     response = RuntimeResponse(error_payload("", "Sandbox.Timedout", f"Error: {message}"), is_error=True)
     return EnvironmentFailure("timeout", None, response, peak_memory_bytes, message)
 
 
-def exit_failure(end: SandboxExit) -> EnvironmentFailure:
+def _exit_failure(end: SandboxExit) -> EnvironmentFailure:
     """Return the failure of a function whose process has ended."""
     if end.signal is not None:
         reason = f"signal: {(signal.strsignal(end.signal) or str(end.signal)).lower()}"
@@ -364,10 +364,10 @@ class InvocationRunner:
         deadline_ms = int((time.time() + left_s) * 1000)
         response = environment.runtime.send(Invocation(request_id, event, environment.function.arn, deadline_ms))
         try:
-            await first_of(response, sandbox.exited, left_s)
+            await _first_of(response, sandbox.exited, left_s)
         except asyncio.CancelledError:
             # The caller has cancelled the invocation: end its processes, but keep what they have written.
-            await asyncio.shield(first_of(response, sandbox.exited, _CANCEL_GRACE_S))
+            await asyncio.shield(_first_of(response, sandbox.exited, _CANCEL_GRACE_S))
             sandbox.drain_output()
             await asyncio.shield(self._environments.end(environment))
             raise
@@ -375,10 +375,10 @@ class InvocationRunner:
         if response.done():
             return response.result()
         if sandbox.exited.done():
-            return exit_failure(sandbox.exited.result())
+            return _exit_failure(sandbox.exited.result())
         sandbox.kill()
         end = await sandbox.exited
-        return timeout_failure(timeout_s, end.peak_memory_bytes)
+        return _timeout_failure(timeout_s, end.peak_memory_bytes)
 
     async def _keep_or_end(
         self, environment: ExecutionEnvironment, outcome: RuntimeResponse | EnvironmentFailure
