@@ -12,7 +12,7 @@ import pytest
 
 from fmi_shim.errors import FmiError
 from fmi_shim.frames import Call, Kind, Operation, header, signature
-from fmi_shim.transports.objects.codec import Found
+from fmi_shim.transports.objects.codec import ReceivedObject
 from rendezvous.protocol import ProtocolError, Replies
 from rendezvous.protocol.messages import Decoder
 from rendezvous.protocol.waiting import Waiting
@@ -38,7 +38,7 @@ def frames() -> Iterator[Reading]:
                     read = (lambda to=listener: to.recv_new(1)) if expected is OPEN else _filled(listener)
                     yield f"a {kind.name} frame of {length} bytes", read
         content = header(signature(replace(OPEN, dtype=np.dtype(float), count=length // 8, shape=shape)), length, shape)
-        yield f"an object of {length} bytes", Found(content, 1, "the object", 0, OPEN).new
+        yield f"an object of {length} bytes", ReceivedObject(content, 1, "the object", 0, OPEN).new_array
 
 
 def _filled(listener: Listener) -> Callable[[], object]:

@@ -1,16 +1,16 @@
-"""Channels through a store of named objects, S3 or Redis: one object a message, found by polling.
+"""Channels through a store of objects, S3 or Redis: one object for each message, found by polling.
 
-Names and contents are FMI's (src/comm/ClientServer.cpp), so that a rank of the C++ library may be in the
-world: ``comm_name + writer + "_" + label + "_" + number``, the raw payload, and in framed mode, between
-ranks of ours, `frames`' header before it.
+Names and contents are FMI's (src/comm/ClientServer.cpp), so that a rank of the C++ library may take part. The key is
+``comm_name + writer + "_" + label + "_" + number``. The content is the raw payload; in framed mode, between ranks of
+ours, a header of `frames` precedes it.
 
-Deletion. FMI deletes a rank's objects when its communicator ends, read or not: a rank that leaves right
-after a reduce or a barrier makes the others wait for what is gone. Here a rank that closes writes
-``comm_name + rank + "_left"`` and deletes its messages once every rank that may still read from it has
-written that too; the mark itself it deletes once the ranks it has read from have deleted theirs, which
-says that they have seen it. Both waits end after ``max_timeout``, at most `LONGEST_FAREWELL` seconds, for
-a rank that was killed, failed or is of the C++ library never writes the mark. A rank that fails deletes
-its objects at once. Nothing but names that this rank has written is ever deleted.
+Deletion. FMI deletes a rank's objects when its communicator ends, read or not: a rank that closes right after a
+reduce or a barrier makes the others wait for deleted objects. Here a rank that closes writes ``comm_name + rank +
+"_left"``, and deletes its messages once every rank that may still read from it has written that object, too. It
+deletes ``_left`` once the ranks whose objects it has read have deleted them, which shows that they have seen it. Both
+waits end after ``max_timeout``, at most `MAX_CLOSE_WAIT` seconds: a rank that was killed, failed or is of the C++
+library never writes ``_left``. A rank that fails deletes its objects at once. A rank only deletes keys that it has
+written itself.
 """
 
 from __future__ import annotations
@@ -29,26 +29,24 @@ from fmi_shim.frames import Call
 from fmi_shim.operators import Array, Combine, ReduceFunction
 from fmi_shim.pairing.rendezvous_client import ServerRegistration
 from fmi_shim.transports.objects import schedules
-from fmi_shim.transports.objects.codec import Found, content_of
-from fmi_shim.transports.objects.liveness import Presence
-from fmi_shim.transports.objects.polling import Arrivals, where
-from fmi_shim.transports.objects.store import Name, Store
-
-LONGEST_FAREWELL = 60.0
-"""Seconds that a closing rank waits for its readers when ``max_timeout`` is longer, or for ever."""
+from fmi_shim.transports.objects.codec import ReceivedObject, encode_object
+from fmi_shim.transports.objects.liveness import Liveness
+from fmi_shim.transports.objects.polling import ObjectPoller, describe
+from fmi_shim.transports.objects.store import ObjectName, Store
+from fmi_shim.transports.objects.timing import MAX_CLOSE_WAIT
 
 
 @dataclass(slots=True)
-class _Posted:
-    """A message that was posted; see `Pending`."""
+class _PendingObject:
+    """A posted message; see `Pending`."""
 
-    names: list[Name]
+    names: list[ObjectName]
     buffer: Array
     done: bool = False
 
 
 class ObjectChannel:
-    """Messages as objects in a store. Implements `Channel`; `collectives.objects` makes use of the rest.
+    """Messages as objects in a store. Implements `Channel` and, for the schedules, `ObjectMessages`.
 
     A message is copied once where it is received, and in framed mode once where it is sent.
 
@@ -57,11 +55,11 @@ class ObjectChannel:
     rank, size
         This rank and the number of ranks.
     comm_name
-        Name of the communicator, the same on all ranks.
+        ObjectName of the communicator, the same on all ranks.
     store
         Where the objects are.
     config
-        How long to wait, and whether objects have headers.
+        Pauses and time limits, and whether objects have headers.
     registration
         This rank's registration with the rendezvous server.
     """
@@ -77,11 +75,11 @@ class ObjectChannel:
         self.others = [other for other in range(size) if other != rank]
         self._store = store
         self._config = config
-        self._turns: Counter[str] = Counter()
+        self._numbers: Counter[str] = Counter()
         self._written: list[str] = []
         self._readers: set[int] = set()
-        self._presence = Presence(rank, comm_name, store, config.framed, registration)
-        self._arrivals = Arrivals(rank, comm_name, store, config, self._presence)
+        self._liveness = Liveness(rank, comm_name, store, config.framed, registration)
+        self._poller = ObjectPoller(rank, comm_name, store, config, self._liveness)
         self._call: Call
         self._closed = False
         self._process = os.getpid()
@@ -91,10 +89,10 @@ class ObjectChannel:
         return schedules.prepare(self, call, function, combine)
 
     def begin(self, call: Call, sequence: int) -> None:
-        """Make the call the one that objects are written for and compared with."""
+        """Set the running call, which objects are written for and compared with."""
         self._call = call.numbered(sequence)
         if self.others:
-            self._presence.show()
+            self._liveness.mark_present()
 
     def send(self, buffer: Array, dst: int) -> None:
         """Write one object."""
@@ -115,147 +113,148 @@ class ObjectChannel:
         self.recv(incoming, src)
 
     def isend(self, buffer: Array, dst: int) -> Pending:
-        """Write one object, which is all there is to it."""
+        """Write one object, which completes the send."""
         self.send(buffer, dst)
-        return _Posted([], buffer, done=True)
+        return _PendingObject([], buffer, done=True)
 
     def irecv(self, buffer: Array, src: int) -> Pending:
-        """Note which object is to be read."""
-        return _Posted([self.incoming(src)], buffer)
+        """Record the object to be read."""
+        return _PendingObject([self.incoming(src)], buffer)
 
     def progress(self, pending: Pending, wait: bool) -> bool:
-        """Read the object, waiting for it if `wait` is true; return whether it was there."""
-        assert isinstance(pending, _Posted)  # noqa: S101 - made by this channel
-        if not pending.done and (wait or self._there(pending.names)):
+        """Read the object, and wait for it if `wait` is true; return whether it was read."""
+        assert isinstance(pending, _PendingObject)  # noqa: S101 - made by this channel
+        if not pending.done and (wait or self._exist(pending.names)):
             (found,) = self.get(pending.names, pending.buffer)
             pending.buffer[...] = found.reshape(pending.buffer.shape)
             pending.done = True
         return pending.done
 
-    def _there(self, names: Sequence[Name]) -> bool:
+    def _exist(self, names: Sequence[ObjectName]) -> bool:
         return None not in self._store.get([name.key(self.comm_name) for name in names])
 
-    def outgoing(self, dst: int) -> Name:
+    def outgoing(self, dst: int) -> ObjectName:
         """Return the name of the next message to rank `dst`."""
-        return Name(self.rank, str(dst), self.turn(f"to {dst}"))
+        return ObjectName(self.rank, str(dst), self.next_number(f"to {dst}"))
 
-    def incoming(self, src: int) -> Name:
+    def incoming(self, src: int) -> ObjectName:
         """Return the name of the next message from rank `src`."""
-        return Name(src, str(self.rank), self.turn(f"from {src}"))
+        return ObjectName(src, str(self.rank), self.next_number(f"from {src}"))
 
-    def turn(self, kind: str) -> int:
-        """Return how many of `kind` there were before; every rank counts every call, whether it writes or not."""
-        self._turns[kind] += 1
-        return self._turns[kind] - 1
+    def next_number(self, kind: str) -> int:
+        """Return how many objects of `kind` there were before. Every rank counts every call, writer or not."""
+        self._numbers[kind] += 1
+        return self._numbers[kind] - 1
 
-    def put(self, objects: Mapping[Name, Array], readers: Iterable[int]) -> None:
-        """Write objects that `readers` will read; without readers nothing is written.
+    def put(self, objects: Mapping[ObjectName, Array], readers: Iterable[int]) -> None:
+        """Write objects that `readers` will read. Without readers nothing is written.
 
         Raises
         ------
         MismatchError
-            If there is such an object already.
+            If one of the objects exists already.
         """
         for_ranks = set(readers)
         if not for_ranks:
             return
         contents = {
-            name.key(self.comm_name): content_of(buffer, self._call, self._config.framed)
+            name.key(self.comm_name): encode_object(buffer, self._call, self._config.framed)
             for name, buffer in objects.items()
         }
-        there = self._store.put(contents)
-        self._written += [key for key in contents if key not in there]
+        existing = self._store.put(contents)
+        self._written += [key for key in contents if key not in existing]
         self._readers |= for_ranks
-        if there:
+        if existing:
             raise MismatchError(
-                f"{self._purpose}: {there[0]!r} is in {self._store.name} already: left by a run that was killed, or "
-                f"written by a second process with rank {self.rank}, or by another communicator whose name and rank "
-                "read alike; delete it, or take another comm_name",
+                f"{self._purpose}: {existing[0]!r} exists already in {self._store.name}: written by a run that was "
+                f"killed, by a second process with rank {self.rank}, or by another communicator whose name and rank "
+                "form the same key; delete it, or use another comm_name",
                 origin=self.rank,
             )
 
-    def get(self, names: Sequence[Name], like: Array) -> list[Array]:
+    def get(self, names: Sequence[ObjectName], like: Array) -> list[Array]:
         """Wait for objects; return them as flat read-only arrays of the type and size of `like`, without copying.
 
         Raises
         ------
         PeerTimeoutError
-            If no object came for ``max_timeout``.
+            If no object appeared for ``max_timeout``.
         MismatchError
-            If one is not what the running call expects.
+            If one does not match the running call.
         """
-        contents = self._arrivals.wait_for(names, lambda: self._call)
-        return [self._found(name, content).payload(like, self._config.framed) for name, content in contents.items()]
+        contents = self._poller.read(names, lambda: self._call)
+        return [self._received(name, content).payload(like, self._config.framed) for name, content in contents.items()]
 
-    def get_new(self, name: Name, parts: int | None = None) -> Array:
-        """Wait for an object; return it as what its header says it is (see `Channel.recv_new`)."""
+    def get_new(self, name: ObjectName, parts: int | None = None) -> Array:
+        """Wait for an object; return it as an array of its header's type and shape (see `Channel.recv_new`)."""
         if not self._config.framed:
             raise TypeError(
-                "without a header (framed mode) a message does not tell its type: give fmi.types, or an array to fill"
+                "the type of a message without a header is unknown: pass fmi.types or an array to fill, or use framed "
+                "mode"
             )
-        content = self._arrivals.wait_for([name], lambda: self._call)[name]
-        array, self._call = self._found(name, content).new(parts)
+        content = self._poller.read([name], lambda: self._call)[name]
+        array, self._call = self._received(name, content).new_array(parts)
         return array
 
-    def meet(self, names: Sequence[Name]) -> None:
-        """Wait until all of `names` exist, without reading them, as FMI's barrier does.
+    def wait_until_present(self, names: Sequence[ObjectName]) -> None:
+        """Wait until all objects in `names` exist, without reading them, as FMI's barrier does.
 
         Raises
         ------
         PeerTimeoutError
-            If none came for ``max_timeout``.
+            If none appeared for ``max_timeout``.
         """
-        self._arrivals.meet(names, lambda: self._call)
+        self._poller.wait_until_present(names, lambda: self._call)
 
     def fail(self, error: BaseException) -> None:
-        """Delete what this rank has written, leave word of the error for those who wait, and close."""
+        """Delete what this rank has written, publish the error to waiting ranks, and close."""
         if self._closed or os.getpid() != self._process:
             return
         self._closed = True
         try:
             self._delete_written()
             if self.others:
-                self._presence.fail(make_abort(error, self.rank, self._purpose))
+                self._liveness.fail(make_abort(error, self.rank, self._purpose))
             self._store.close()
-        except StoreError as trouble:
-            error.add_note(f"objects of {self.comm_name!r} may be left behind: {trouble}")
+        except StoreError as store_error:
+            error.add_note(f"objects of {self.comm_name!r} may not be deleted: {store_error}")
 
     def close(self) -> None:
-        """Wait for the readers, delete what this rank has written, and close (see the module's text).
+        """Wait for the readers, delete what this rank has written, and close (see the module's docstring).
 
-        Takes one write and from two looks (on S3 listings) on, none where this rank wrote and read nothing.
+        Takes one write and at least two polls (on S3 listings); none if this rank wrote and read nothing.
         """
         if self._closed or os.getpid() != self._process:  # a forked child must not delete its parent's objects
             return
         self._closed = True
-        self._presence.close()
+        self._liveness.close()
         try:
-            if self._written or self._arrivals.last_read:
-                self._part()
+            if self._written or self._poller.last_read:
+                self._leave()
         finally:
             self._delete_written()
             self._store.close()
 
-    def _part(self) -> None:
-        left = self._left(self.rank)
+    def _leave(self) -> None:
+        left = self._left_key(self.rank)
         self._store.put({left: b""})
         try:
-            readers = {self._left(rank) for rank in self._readers}
-            self._look_until(lambda: self._store.present(readers, self.comm_name) == readers, needed=bool(readers))
+            readers = {self._left_key(rank) for rank in self._readers}
+            self._poll_until(lambda: self._store.present(readers, self.comm_name) == readers, needed=bool(readers))
             self._delete_written()
-            read = set(self._arrivals.last_read.values())
-            self._look_until(lambda: not self._store.present(read, self.comm_name), needed=bool(read))
+            read = set(self._poller.last_read.values())
+            self._poll_until(lambda: not self._store.present(read, self.comm_name), needed=bool(read))
         finally:
             self._store.delete([left])
 
-    def _left(self, rank: int) -> str:
+    def _left_key(self, rank: int) -> str:
         return f"{self.comm_name}{rank}_left"
 
-    def _look_until(self, done: Callable[[], bool], needed: bool) -> None:
-        longest = LONGEST_FAREWELL if self._config.max_timeout is None else self._config.max_timeout
-        patience = PollBackoff(self._config.poll, min(longest, LONGEST_FAREWELL))
-        self._presence.wait_begins()
-        while needed and not done() and not self._presence.over(self._readers) and patience.pause():
+    def _poll_until(self, done: Callable[[], bool], needed: bool) -> None:
+        longest = MAX_CLOSE_WAIT if self._config.max_timeout is None else self._config.max_timeout
+        backoff = PollBackoff(self._config.poll, min(longest, MAX_CLOSE_WAIT))
+        self._liveness.start_wait()
+        while needed and not done() and not self._liveness.readers_gone(self._readers) and backoff.pause():
             pass
 
     def _delete_written(self) -> None:
@@ -263,8 +262,9 @@ class ObjectChannel:
         if keys:
             self._store.delete(keys)
 
-    def _found(self, name: Name, content: bytes) -> Found:
-        return Found(content, name.writer, where(name, self.comm_name, self._store), self.rank, self._call)
+    def _received(self, name: ObjectName, content: bytes) -> ReceivedObject:
+        description = describe(name, self.comm_name, self._store)
+        return ReceivedObject(content, name.writer, description, self.rank, self._call)
 
     @property
     def _purpose(self) -> str:

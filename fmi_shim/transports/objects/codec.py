@@ -1,4 +1,4 @@
-"""What an object holds: the raw payload, as FMI writes it, and in framed mode `frames`' header before it."""
+"""The content of an object: the raw payload, as FMI writes it, in framed mode behind a header of `frames`."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from fmi_shim.transports.objects.store import Content
 from fmi_shim.transports.transfers import octets
 
 
-def content_of(buffer: Array, call: Call, framed: bool) -> Content:
-    """Return what an object of `call` holds, copied in framed mode alone."""
+def encode_object(buffer: Array, call: Call, framed: bool) -> Content:
+    """Return the content of an object of `call`. The payload is copied only in framed mode."""
     payload = octets(buffer)
     return b"".join((header(signature(call), len(payload), call.shape), payload)) if framed else payload
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """An object's content as it came, which may be anything at all.
+class ReceivedObject:
+    """The content of an object that was read, which is not validated yet.
 
     Attributes
     ----------
     content
-        All of it.
-    writer, where
-        The rank whose it is, and what to call it in errors.
+        All bytes of the object.
+    writer, description
+        The rank that wrote it, and the object's key and store for error messages.
     rank, call
         The rank that reads it, and the call in which it does.
     """
 
     content: bytes
     writer: int
-    where: str
+    description: str
     rank: int
     call: Call
 
@@ -46,60 +46,61 @@ class Found:
         Raises
         ------
         MismatchError
-            If it is not of the same call, type, shape and size.
+            If its call, type, shape or size differs.
         """
         expected = header(signature(self.call), like.nbytes, self.call.shape) if framed else b""
         if not self.content.startswith(expected):
             raise self._error(
-                f"rank {self.writer} sent {self._announced()} where {self._purpose} expected {like.nbytes} bytes: "
+                f"rank {self.writer} sent {self._header_call()} where {self._purpose} expected {like.nbytes} bytes: "
                 "types and shapes must be the same on all ranks"
             )
-        came = len(self.content) - len(expected)
-        if came != like.nbytes:
+        received = len(self.content) - len(expected)
+        if received != like.nbytes:
             raise self._error(
-                f"{self._purpose}: {self.where} of rank {self.writer} has {came} bytes, expected are {like.nbytes}: "
-                "types and counts must be the same on all ranks"
+                f"{self._purpose}: {self.description} of rank {self.writer}: expected {like.nbytes} bytes, got "
+                f"{received}: types and counts must be the same on all ranks"
             )
         return _array(self.content, len(expected), like.dtype)
 
-    def new(self, parts: int | None = None) -> tuple[Array, Call]:
-        """Return a new array of what the header says (see `Channel.recv_new`), and the call that it says.
+    def new_array(self, parts: int | None = None) -> tuple[Array, Call]:
+        """Return a new array of the type and shape in the header (see `Channel.recv_new`), and the header's call.
 
         Raises
         ------
         MismatchError
-            If there is no header, or one of another call, or another payload behind it.
+            If there is no valid header, it is of another call, or the payload has another size.
         """
-        sent = self._announced()
+        sent = self._header_call()
         if sent.shape is None or sent.dtype is None:
             raise self._error(
                 f"rank {self.writer} sent typed values in {sent}, but {self._purpose} has no fmi.types: "
-                "give the same descriptor on all ranks, or arrays on all"
+                "pass the same descriptor on all ranks, or arrays on all"
             )
         start = HEADER_BYTES + 8 * len(sent.shape)
         whole = sent.shape if parts is None else (parts, *sent.shape)
-        came = len(self.content) - start
+        received = len(self.content) - start
         if (
             not plausible(sent.shape)
-            or math.prod(whole) * sent.dtype.itemsize != came
+            or math.prod(whole) * sent.dtype.itemsize != received
             or math.prod(sent.shape) != sent.count
         ):
             raise self._error(
-                f"{self._purpose}: {self.where} announces shape {list(whole)} in {sent}, and has {came} bytes of it"
+                f"{self._purpose}: {self.description} has a header for shape {list(whole)} in {sent}, and a payload of "
+                f"{received} bytes"
             )
         return _array(self.content, start, sent.dtype).reshape(whole).copy(), sent
 
-    def _announced(self) -> Call:
-        """Return the call in the header, its shape included, which the running call must accept."""
+    def _header_call(self) -> Call:
+        """Return the call in the header, with its shape; raise unless the running call accepts it."""
         try:
             found = decode_header(self.content)
         except FrameError as error:
-            raise self._error(f"{self._purpose}: {self.where} has no valid header: {error}") from None
+            raise self._error(f"{self._purpose}: {self.description} has no valid header: {error}") from None
         axes = self.content[HEADER_BYTES : HEADER_BYTES + 8 * (found.dimensions or 0)]
         if len(axes) < 8 * (found.dimensions or 0):
             raise self._error(
-                f"{self._purpose}: {self.where} has no valid header: it announces {found.dimensions} axis lengths, "
-                f"of which {len(axes)} bytes came"
+                f"{self._purpose}: {self.description} has no valid header: expected {found.dimensions} axis lengths, "
+                f"got {len(axes)} bytes"
             )
         if not self.call.accepts(found.call):
             raise self._error(

@@ -1,8 +1,8 @@
-"""Who of the ranks that meet in a store is still there, and whether one has failed.
+"""Which ranks of an object channel are alive, and whether one has failed.
 
-A rank that fails leaves its reason under ``comm_name + "_failed"``, of which the first counts; a rank that waits
-looks for it. Whether a process lives is known where the store knows who is connected (Redis); S3 does not. What a
-rendezvous server knows beyond that, where there is one, `registration` brings.
+A rank that fails writes its error under ``comm_name + "_failed"``; the first one counts. Waiting ranks read it. Redis
+knows its connected clients, and so which processes are alive; S3 cannot detect that a process died. What a rendezvous
+server knows beyond that, if there is one, `registration` provides.
 """
 
 from __future__ import annotations
@@ -17,16 +17,14 @@ from fmi_shim.errors import FmiError, MismatchError, PeerLostError
 from fmi_shim.frames import Call, FrameError
 from fmi_shim.pairing.rendezvous_client import ServerRegistration
 from fmi_shim.transports.objects.store import Store
+from fmi_shim.transports.objects.timing import CHECK
 from rendezvous.protocol.messages import Abort
-
-LOOK_SECONDS = 0.25
-"""How often a waiting rank looks whether the others are well."""
 
 _REPORTED_BY = struct.Struct("<i")
 
 
-class Presence:
-    """The others, as one rank sees them.
+class Liveness:
+    """What one rank knows of the other ranks' processes.
 
     Parameters
     ----------
@@ -35,11 +33,11 @@ class Presence:
     comm_name
         Name of the communicator.
     store
-        Where they meet.
+        Where their objects are.
     framed
-        Whether all ranks are ours, and so can be seen.
+        Whether all ranks are ours, and so register their presence.
     registration
-        What the rendezvous server knows of them.
+        This rank's registration with the rendezvous server.
     """
 
     def __init__(self, rank: int, comm_name: str, store: Store, framed: bool, registration: ServerRegistration) -> None:
@@ -48,93 +46,93 @@ class Presence:
         self._store = store
         self._framed = framed
         self._registration = registration
-        self._shown = False
+        self._marked = False
         self._seen: set[int] = set()
         self._next = 0.0
 
-    def show(self) -> None:
-        """Let the others see that this rank is there, and raise what the server has told since."""
-        if self._shown:
+    def mark_present(self) -> None:
+        """Register this rank, if it is not registered; raise the error that the server has sent, if any."""
+        if self._marked:
             self._registration.check_errors()
             return
-        self._shown = True
+        self._marked = True
         self._registration.register()
-        self._store.attend(self._name(self._rank))
+        self._store.register_presence(self._name(self._rank))
 
-    def heard_of(self, rank: int) -> None:
-        """Take note that a rank has written something."""
+    def mark_seen(self, rank: int) -> None:
+        """Record that a rank has written an object."""
         if self._framed:
             self._seen.add(rank)
 
-    def wait_begins(self) -> None:
-        """Look for the first time after a while."""
+    def start_wait(self) -> None:
+        """Begin a wait: its first check is due after `CHECK`."""
         self._registration.start_wait()
-        self._next = time.monotonic() + LOOK_SECONDS
+        self._next = time.monotonic() + CHECK
 
     def sleep(self, seconds: float) -> None:
-        """Pause for so long, or until the server tells of a failure, which is raised."""
+        """Sleep, or raise as soon as the server reports a failure."""
         self._registration.sleep(seconds)
 
     def close(self) -> None:
-        """Say that this rank ends in peace: whoever waits for what it has not written is told."""
+        """Deregister without an error. Ranks that wait for an object that it has not written get an error."""
         self._registration.close()
 
-    def look(self, awaited: Sequence[int], there: Callable[[], bool], call: Callable[[], Call]) -> None:
-        """Raise if a rank has failed, or one of those awaited is gone; does nothing more often than it should.
+    def check_peers(self, awaited: Sequence[int], found: Callable[[], bool], call: Callable[[], Call]) -> None:
+        """Raise if a rank has failed, or an awaited one has ended; return at once if the last check is recent.
 
         Parameters
         ----------
         awaited
-            Ranks that must write something before this one goes on.
-        there
-            Looks whether something has come meanwhile.
+            Ranks that this rank waits for.
+        found
+            Returns whether an awaited object exists meanwhile.
         call
-            Tells the running call.
+            Returns the running call.
         """
         if time.monotonic() < self._next:
             return
-        self._next = time.monotonic() + LOOK_SECONDS
+        self._next = time.monotonic() + CHECK
         self._registration.report_missing(awaited[0], call())
         lost = sorted(self._seen & self._absent({*awaited}) | self._registration.ended.keys() & {*awaited})
-        (word,) = self._store.get([self._failed])  # after that: who fails leaves word before it goes
-        if word is not None:
-            raise self._failure(word, call())
-        if lost and not there():
-            raise self._lost(lost[0], call())
+        (record,) = self._store.get([self._failed])  # read last: a failing rank writes it before it deregisters
+        if record is not None:
+            raise self._failure(record, call())
+        if lost and not found():
+            raise self._lost_error(lost[0], call())
 
-    def _lost(self, rank: int, call: Call) -> PeerLostError:
-        mark = f"{self._comm_name}{rank}_left"
-        if not self._registration.ended.get(rank, True) or self._store.present({mark}, self._comm_name):
+    def _lost_error(self, rank: int, call: Call) -> PeerLostError:
+        left = f"{self._comm_name}{rank}_left"
+        if not self._registration.ended.get(rank, True) or self._store.present({left}, self._comm_name):
             how = f"rank {rank} has left: its program ended, or closed the communicator, too early"
         else:
             how = f"lost rank {rank}, its process ended"
         return PeerLostError(f"rank {self._rank} in {call}: {how}", origin=rank)
 
-    def over(self, readers: Iterable[int]) -> bool:
-        """Whether no reader will come any more: a rank has failed, or they were there and are gone.
+    def readers_gone(self, readers: Iterable[int]) -> bool:
+        """Return whether no reader is left to wait for: a rank has failed, or all were present and have ended.
 
-        Looks as seldom as `look`.
+        Returns False at once if the last check is recent.
         """
         if time.monotonic() < self._next:
             return False
-        self._next = time.monotonic() + LOOK_SECONDS
+        self._next = time.monotonic() + CHECK
         waited = set(readers)
         absent = self._absent(waited)
         gone = self._framed and bool(waited) and waited <= self._seen & absent
         return gone or self._store.get([self._failed]) != [None]
 
     def _absent(self, ranks: AbstractSet[int]) -> set[int]:
-        """Return who of `ranks` is not there, as far as the store knows; the others have been seen."""
+        """Return those of `ranks` that the store knows to be absent; record the others as seen."""
         names = {self._name(rank): rank for rank in ranks}
         absent = {names[name] for name in self._store.absent(names.keys())}
-        if self._store.knows_who_is_there:
+        if self._store.detects_absence:
             self._seen |= ranks - absent
         return absent
 
     def fail(self, abort: Abort) -> None:
-        """Tell the server, and leave word, if this is the first failure."""
+        """Report the failure to the server, and write it to the store, if it is the first one."""
         self._registration.abort(abort)
-        self._store.leave_word(self._failed, _REPORTED_BY.pack(self._rank) + encode_abort(abort))
+        self._store.put_temporarily(self._failed, _REPORTED_BY.pack(self._rank) + encode_abort(abort))
 
     @property
     def _failed(self) -> str:
@@ -143,11 +141,12 @@ class Presence:
     def _name(self, rank: int) -> str:
         return f"{self._comm_name}{rank}"
 
-    def _failure(self, word: bytes, call: Call) -> FmiError:
+    def _failure(self, record: bytes, call: Call) -> FmiError:
         try:
-            (reported_by,) = _REPORTED_BY.unpack_from(word)
-            return abort_error(decode_abort(word[_REPORTED_BY.size :], reported_by))
+            (reported_by,) = _REPORTED_BY.unpack_from(record)
+            return abort_error(decode_abort(record[_REPORTED_BY.size :], reported_by))
         except (struct.error, FrameError) as error:
             return MismatchError(
-                f"rank {self._rank} in {call}: {self._failed!r} in {self._store.name} is no rank's last word: {error}"
+                f"rank {self._rank} in {call}: {self._failed!r} in {self._store.name} is invalid: "
+                f"expected the record of a failed rank: {error}"
             )

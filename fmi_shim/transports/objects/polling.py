@@ -1,4 +1,4 @@
-"""Waiting for objects that other ranks are to write."""
+"""Waiting for objects that other ranks write."""
 
 from __future__ import annotations
 
@@ -8,112 +8,112 @@ from fmi_shim.backoff import PollBackoff
 from fmi_shim.config import ObjectConfig
 from fmi_shim.errors import PeerTimeoutError
 from fmi_shim.frames import Call
-from fmi_shim.transports.objects.liveness import Presence
-from fmi_shim.transports.objects.store import Name, Store
+from fmi_shim.transports.objects.liveness import Liveness
+from fmi_shim.transports.objects.store import ObjectName, Store
 
-Running = Callable[[], Call]
-"""Tells the running call."""
+RunningCall = Callable[[], Call]
+"""Returns the running call."""
 
 
-class Arrivals:
-    """What comes from the others, as one rank waits for it.
+class ObjectPoller:
+    """Polls a store for the objects of other ranks.
 
     Parameters
     ----------
     rank
         This rank.
     comm_name
-        Name of the communicator.
+        ObjectName of the communicator.
     store
-        Where the objects come.
+        Where the objects are.
     config
         How long to wait.
-    presence
-        Tells of ranks that will write nothing more.
+    liveness
+        Detects ranks that have failed or ended.
 
     Attributes
     ----------
     last_read
-        The key of the last object of each rank that was read.
+        For each rank, the key of its last object that was read.
     """
 
-    def __init__(self, rank: int, comm_name: str, store: Store, config: ObjectConfig, presence: Presence) -> None:
+    def __init__(self, rank: int, comm_name: str, store: Store, config: ObjectConfig, liveness: Liveness) -> None:
         self._rank = rank
         self._comm_name = comm_name
         self._store = store
         self._config = config
-        self._presence = presence
+        self._liveness = liveness
         self.last_read: dict[int, str] = {}
 
-    def wait_for(self, names: Sequence[Name], call: Running) -> dict[Name, bytes]:
-        """Return the content of all of `names` once they are there.
+    def read(self, names: Sequence[ObjectName], call: RunningCall) -> dict[ObjectName, bytes]:
+        """Return the content of all objects in `names`, once they exist.
 
-        All are asked for at first, and again when one has come that was waited for; in between that one alone, since
-        a look costs a request for each object.
+        All are requested at first. Then the first missing one is polled alone, since a poll costs a request for each
+        object; when it exists, all missing ones are requested again.
 
         Raises
         ------
         PeerTimeoutError
             If no object came for ``max_timeout``.
         FmiError
-            If those who are to write have failed, or are gone.
+            If a rank has failed, or an awaited one has ended.
         """
-        found: dict[Name, bytes] = {}
+        found: dict[ObjectName, bytes] = {}
         missing = asked = list(names)
-        patience = self._patience()
+        backoff = self._backoff()
         while missing:
             contents = self._store.get([name.key(self._comm_name) for name in asked])
-            came = {name: content for name, content in zip(asked, contents, strict=True) if content is not None}
-            for name in came:
-                self._note(name)
-            found |= came
+            new = {name: content for name, content in zip(asked, contents, strict=True) if content is not None}
+            for name in new:
+                self._record(name)
+            found |= new
             was_one = len(asked) == 1
-            missing = asked = [name for name in missing if name not in came]
-            if missing and not (came and was_one):
-                self._pause(missing, patience, call, restart=bool(came))
+            missing = asked = [name for name in missing if name not in new]
+            if missing and not (new and was_one):
+                self._pause(missing, backoff, call, restart=bool(new))
                 asked = missing[:1]
         return {name: found[name] for name in names}
 
-    def meet(self, names: Sequence[Name], call: Running) -> None:
-        """Wait until all of `names` exist, without reading them; errors as in `wait_for`."""
+    def wait_until_present(self, names: Sequence[ObjectName], call: RunningCall) -> None:
+        """Wait until all objects in `names` exist, without reading them; errors as in `read`."""
         missing = {name.key(self._comm_name): name for name in names}
-        patience = self._patience()
+        backoff = self._backoff()
         while True:
-            came = self._store.present(missing.keys(), self._comm_name)
-            for key in came:
-                self._note(missing.pop(key))
+            new = self._store.present(missing.keys(), self._comm_name)
+            for key in new:
+                self._record(missing.pop(key))
             if not missing:
                 return
-            self._pause(list(missing.values()), patience, call, restart=bool(came))
+            self._pause(list(missing.values()), backoff, call, restart=bool(new))
 
-    def _patience(self) -> PollBackoff:
-        self._presence.wait_begins()
-        return PollBackoff(self._config.poll, self._config.max_timeout, self._presence.sleep)
+    def _backoff(self) -> PollBackoff:
+        self._liveness.start_wait()
+        return PollBackoff(self._config.poll, self._config.max_timeout, self._liveness.sleep)
 
-    def _pause(self, missing: Sequence[Name], patience: PollBackoff, call: Running, restart: bool) -> None:
-        """Pause before the next look, unless those who are to write have failed, are gone, or are too late."""
+    def _pause(self, missing: Sequence[ObjectName], backoff: PollBackoff, call: RunningCall, restart: bool) -> None:
+        """Pause before the next poll; raise if a rank has failed, an awaited one has ended, or time is over."""
         keys = {name.key(self._comm_name) for name in missing}
-        there = lambda: bool(self._store.present(keys, self._comm_name))  # noqa: E731
-        self._presence.look([name.writer for name in missing], there, call)
-        if not patience.pause(restart):
-            raise self._late(missing, call())
+        found = lambda: bool(self._store.present(keys, self._comm_name))  # noqa: E731
+        self._liveness.check_peers([name.writer for name in missing], found, call)
+        if not backoff.pause(restart):
+            raise self._timeout_error(missing, call())
 
-    def _note(self, name: Name) -> None:
+    def _record(self, name: ObjectName) -> None:
         if name.writer != self._rank:
-            self._presence.heard_of(name.writer)
+            self._liveness.mark_seen(name.writer)
             self.last_read[name.writer] = name.key(self._comm_name)
 
-    def _late(self, missing: Sequence[Name], call: Call) -> PeerTimeoutError:
+    def _timeout_error(self, missing: Sequence[ObjectName], call: Call) -> PeerTimeoutError:
         first = missing[0]
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         return PeerTimeoutError(
-            f"rank {self._rank} in {call}: {where(first, self._comm_name, self._store)}{more} did not come for "
-            f"{self._config.max_timeout:g} s: rank {first.writer} is late, stopped, left, or in another call; raise "
-            "max_timeout (ms, 0 for ever) if it needs longer",
+            f"rank {self._rank} in {call}: {describe(first, self._comm_name, self._store)}{more} did not appear for "
+            f"{self._config.max_timeout:g} s: rank {first.writer} is late, stopped, left, or in another call; increase "
+            "max_timeout (ms, 0 for no limit) if it needs longer",
             origin=first.writer,
         )
 
 
-def where(name: Name, comm_name: str, store: Store) -> str:
-    """Return what to call an object in errors."""
+def describe(name: ObjectName, comm_name: str, store: Store) -> str:
+    """Return the description of an object in error messages."""
     return f"{name.key(comm_name)!r} in {store.name}"

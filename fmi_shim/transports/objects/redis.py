@@ -10,9 +10,9 @@ from typing import Any, cast
 from fmi_shim.config import RedisConfig
 from fmi_shim.errors import ConfigError, StoreError
 from fmi_shim.transports.objects.store import Content
+from fmi_shim.transports.objects.timing import REDIS_FAILURE_RECORD
 
-_AT_ONCE = 1000
-_WORD_SECONDS = 60
+_DELETE_BATCH = 1000
 
 
 class RedisStore:
@@ -26,7 +26,7 @@ class RedisStore:
         If the ``redis`` package is not installed.
     """
 
-    knows_who_is_there = True
+    detects_absence = True
 
     def __init__(self, config: RedisConfig) -> None:
         try:
@@ -37,10 +37,10 @@ class RedisStore:
             raise ConfigError(
                 f"backends.Redis is enabled and chosen, but {error}: pip install 'fmi-emulator[redis]'"
             ) from error
-        self._attending: Any = None
+        self._presence: Any = None
         self.name = f"Redis at {config.host}:{config.port}"
         self._error = redis.RedisError
-        # A write that is sent again because its answer was lost would find its own object.
+        # No retries: a write that is repeated because its response was lost would find its own object.
         self._client = redis.Redis(
             config.host,
             config.port,
@@ -52,19 +52,19 @@ class RedisStore:
 
     def put(self, objects: Mapping[str, Content]) -> list[str]:
         """Write objects with SET NX in one pipeline; see `Store`."""
-        with self._told("write", objects), self._client.pipeline(transaction=False) as pipeline:
+        with self._errors_of("write", objects), self._client.pipeline(transaction=False) as pipeline:
             for key, content in objects.items():
                 pipeline.set(key, content, nx=True)
             return [key for key, new in zip(objects, pipeline.execute(), strict=True) if not new]
 
     def get(self, keys: Sequence[str]) -> list[bytes | None]:
         """Read objects with one MGET; see `Store`."""
-        with self._told("read", keys):
+        with self._errors_of("read", keys):
             return cast("list[bytes | None]", self._client.mget(keys))  # typed as if it might be asynchronous
 
     def present(self, keys: AbstractSet[str], prefix: str) -> set[str]:
-        """Ask with EXISTS in one pipeline: unlike FMI's KEYS it does not go through the whole server; see `Store`."""
-        with self._told("look for", sorted(keys)), self._client.pipeline(transaction=False) as pipeline:
+        """Check with EXISTS in one pipeline, which, unlike FMI's KEYS, does not scan the whole server; see `Store`."""
+        with self._errors_of("look for", sorted(keys)), self._client.pipeline(transaction=False) as pipeline:
             asked = list(keys)
             for key in asked:
                 pipeline.exists(key)
@@ -72,39 +72,40 @@ class RedisStore:
 
     def delete(self, keys: Sequence[str]) -> None:
         """Delete with DEL; see `Store`."""
-        with self._told("delete", keys):
-            for start in range(0, len(keys), _AT_ONCE):
-                self._client.delete(*keys[start : start + _AT_ONCE])
+        with self._errors_of("delete", keys):
+            for start in range(0, len(keys), _DELETE_BATCH):
+                self._client.delete(*keys[start : start + _DELETE_BATCH])
 
-    def attend(self, name: str) -> None:
-        """Subscribe to a channel: the server ends that when the connection does; see `Store`.
+    def register_presence(self, name: str) -> None:
+        """Subscribe to a channel: the server ends the subscription with the connection; see `Store`.
 
         Idle subscribers are not disconnected, as other clients may be (redis.conf, ``timeout``).
         """
-        with self._told("attend as", [name]):
-            self._attending = cast("Any", self._client).pubsub()  # without types
-            self._attending.subscribe(_channel(name))
+        with self._errors_of("register as", [name]):
+            self._presence = cast("Any", self._client).pubsub()  # without types
+            self._presence.subscribe(_channel(name))
 
     def absent(self, names: AbstractSet[str]) -> set[str]:
-        """Ask for the numbers of subscribers, in one round trip; see `Store`."""
+        """Read the numbers of subscribers, in one round trip; see `Store`."""
         asked = list(names)
-        with self._told("look for", asked):
+        with self._errors_of("look for", asked):
             counts = cast("list[Any]", self._client.pubsub_numsub(*map(_channel, asked)))
         return {name for name, (_, count) in zip(asked, counts, strict=True) if not count}
 
-    def leave_word(self, key: str, content: bytes) -> None:
+    def put_temporarily(self, key: str, content: bytes) -> None:
         """Write with SET NX EX; see `Store`."""
-        with self._told("write", [key]):
-            self._client.set(key, content, nx=True, ex=_WORD_SECONDS)
+        with self._errors_of("write", [key]):
+            self._client.set(key, content, nx=True, ex=REDIS_FAILURE_RECORD)
 
     def close(self) -> None:
         """Close the connections; see `Store`."""
-        if self._attending is not None:
-            self._attending.close()
+        if self._presence is not None:
+            self._presence.close()
         self._client.close()
 
     @contextmanager
-    def _told(self, action: str, keys: Sequence[str] | Mapping[str, Content]) -> Iterator[None]:
+    def _errors_of(self, action: str, keys: Sequence[str] | Mapping[str, Content]) -> Iterator[None]:
+        """Convert an error of the client into a `StoreError` that names the action and the first key."""
         try:
             yield
         except self._error as error:

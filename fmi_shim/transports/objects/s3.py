@@ -1,4 +1,4 @@
-"""Objects in an S3 bucket, of AWS or of any endpoint that ``AWS_ENDPOINT_URL`` names."""
+"""Objects in an S3 bucket, of AWS or of the endpoint in ``AWS_ENDPOINT_URL``."""
 
 from __future__ import annotations
 
@@ -12,30 +12,29 @@ from typing import Any, TypeVar
 from fmi_shim.config import S3Config
 from fmi_shim.errors import ConfigError, StoreError
 from fmi_shim.transports.objects.store import Content
+from fmi_shim.transports.objects.timing import S3_FAILURE_RECORD
 
 Result = TypeVar("Result")
 
 _THREADS = 16
-"""Requests under way at once: a request is tens of milliseconds of waiting and little work."""
+"""Concurrent requests: a request is tens of milliseconds of waiting and little work."""
 
-_WORD_SECONDS = 2.0
-"""How long a failed rank's last word is there for those who wait: several of their looks, also on a busy machine."""
-_DELETED_AT_ONCE = 1000  # DeleteObjects' limit
+_DELETE_BATCH = 1000  # DeleteObjects' limit
 
 
 class S3Store:
     """A bucket, strongly consistent (AWS S3 is since December 2020). Implements `Store`.
 
-    boto3 is imported here and takes credentials and endpoint from where it always does. A written object
-    is copied once, to hand it to boto3.
+    boto3 is imported here, and finds credentials and endpoint as usual. A written object is copied once, since
+    boto3 needs bytes.
 
     Raises
     ------
     ConfigError
-        If boto3 is not installed, or has no use for the settings.
+        If boto3 is not installed, or rejects the settings.
     """
 
-    knows_who_is_there = False
+    detects_absence = False
 
     def __init__(self, config: S3Config) -> None:
         try:
@@ -52,7 +51,7 @@ class S3Store:
         try:
             self._client = boto3.client("s3", region_name=config.region, config=settings)
         except (BotoCoreError, ValueError) as error:
-            raise ConfigError(f"backends.S3: boto3 cannot make a client: {error}") from error
+            raise ConfigError(f"backends.S3: boto3 cannot create a client: {error}") from error
 
     def put(self, objects: Mapping[str, Content]) -> list[str]:
         """Write objects, one conditional PutObject each; see `Store`."""
@@ -69,33 +68,33 @@ class S3Store:
         try:
             return {found["Key"] for page in pages for found in page.get("Contents", ()) if found["Key"] in keys}
         except self._errors as error:
-            raise self._refused("list", prefix, error) from error
+            raise self._store_error("list", prefix, error) from error
 
     def delete(self, keys: Sequence[str]) -> None:
         """Delete, one DeleteObjects for every 1000 keys; see `Store`."""
-        for start in range(0, len(keys), _DELETED_AT_ONCE):
-            batch = keys[start : start + _DELETED_AT_ONCE]
+        for start in range(0, len(keys), _DELETE_BATCH):
+            batch = keys[start : start + _DELETE_BATCH]
             try:
-                answer = self._client.delete_objects(
+                response = self._client.delete_objects(
                     Bucket=self._bucket, Delete={"Objects": [{"Key": key} for key in batch], "Quiet": True}
                 )
             except self._errors as error:
-                raise self._refused("delete", batch[0], error) from error
-            for failure in answer.get("Errors", ()):
+                raise self._store_error("delete", batch[0], error) from error
+            for failure in response.get("Errors", ()):
                 raise StoreError(f"{self.name}: cannot delete {failure.get('Key')!r}: {failure.get('Message')}")
 
-    def attend(self, name: str) -> None:
-        """Do nothing: nobody is connected to a bucket; see `Store`."""
+    def register_presence(self, name: str) -> None:
+        """Do nothing: S3 cannot detect that a process ended; see `Store`."""
 
     def absent(self, names: AbstractSet[str]) -> set[str]:
-        """Know of nobody; see `Store`."""
+        """Return none: S3 cannot detect that a process ended; see `Store`."""
         return set()
 
-    def leave_word(self, key: str, content: bytes) -> None:
-        """Write, wait for those who look, and delete; see `Store`."""
+    def put_temporarily(self, key: str, content: bytes) -> None:
+        """Write, sleep while waiting ranks read it, and delete; see `Store`."""
         if self._put(key, content):
             try:
-                time.sleep(_WORD_SECONDS)
+                time.sleep(S3_FAILURE_RECORD)
             finally:
                 self.delete([key])
 
@@ -109,12 +108,12 @@ class S3Store:
         try:
             self._client.put_object(Bucket=self._bucket, Key=key, Body=bytes(content), IfNoneMatch="*")
         except self._client_error as error:
-            # A write whose answer was lost is sent again by boto3, and then meets itself.
+            # boto3 repeats a write whose response was lost, and then finds its own object.
             if _code(error) == "PreconditionFailed":
                 return bool(error.response["ResponseMetadata"].get("RetryAttempts"))
-            raise self._refused("write", key, error) from error
+            raise self._store_error("write", key, error) from error
         except self._errors as error:
-            raise self._refused("write", key, error) from error
+            raise self._store_error("write", key, error) from error
         return True
 
     def _get(self, key: str) -> bytes | None:
@@ -123,9 +122,9 @@ class S3Store:
         except self._client_error as error:
             if _code(error) == "NoSuchKey":
                 return None
-            raise self._refused("read", key, error) from error
+            raise self._store_error("read", key, error) from error
         except self._errors as error:
-            raise self._refused("read", key, error) from error
+            raise self._store_error("read", key, error) from error
 
     @cached_property
     def _threads(self) -> ThreadPoolExecutor:
@@ -136,10 +135,12 @@ class S3Store:
             return [request(arguments[0])]
         return list(self._threads.map(request, arguments))
 
-    def _refused(self, action: str, key: str, error: Exception) -> StoreError:
+    def _store_error(self, action: str, key: str, error: Exception) -> StoreError:
         hint = ""
         if isinstance(error, self._client_error) and _code(error) in ("AccessDenied", "403"):
-            hint = "; s3:GetObject, PutObject, DeleteObject and ListBucket are needed, the last to tell what is missing"
+            hint = (
+                "; allow s3:GetObject, PutObject, DeleteObject and ListBucket, which a missing object is detected with"
+            )
         return StoreError(f"{self.name}: cannot {action} {key!r}: {error}{hint}")
 
 

@@ -1,13 +1,13 @@
-"""Collectives of the object channels: one writer, many readers, and no rank hands on what is another's.
+"""Collectives of the object channels: one writer, many readers, and no rank forwards another's data.
 
-The names are FMI's (src/comm/ClientServer.cpp), so that ranks of the C++ library may take part. What a rank
-does with the objects it has read is its own affair: FMI combines them as they come, beginning with its own
-(and does so, against its own word, for functions that need their order, too). Here an ordered function is
-evaluated strictly by rank, and another one in the tree of the message-passing schedules, so that a result
-has the same bits whichever channel carried it and whoever came first.
+The names of objects are FMI's (src/comm/ClientServer.cpp), so that ranks of the C++ library may take part. A rank may
+combine the objects it has read in any order. FMI combines them as they arrive, beginning with its own (also, against
+its documentation, for functions that need their order). Here an ordered function is evaluated strictly by rank, and
+another one in the tree of the message-passing schedules, so that a result has the same bits on every channel, whichever
+rank was first.
 
 In the cost formulas alpha_w and alpha_r are the times of a write and a read of nothing, the rest is as in
-the package's text; waiting for the next look is not counted (`cost.corrected` does).
+`fmi_shim.collectives`. Pauses between polls are not counted (`selection.corrected` counts them).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from fmi_shim.collectives import scan as scans
 from fmi_shim.collectives.memory import ConsumingReduction, InPlaceReduction, InPlaceScan, placed, working_copy
 from fmi_shim.frames import Call, Operation
 from fmi_shim.operators import Array, Combine, ReduceFunction
-from fmi_shim.transports.objects.store import Name
+from fmi_shim.transports.objects.store import ObjectName
 
 _ARRIVED = np.frombuffer(b"1", np.uint8)
 
@@ -39,13 +39,13 @@ class ObjectMessages(Channel, Protocol):
 
     others: list[int]
 
-    def outgoing(self, dst: int) -> Name: ...  # noqa: D102 - see ObjectChannel, for all of these
-    def incoming(self, src: int) -> Name: ...  # noqa: D102
-    def turn(self, kind: str) -> int: ...  # noqa: D102
-    def put(self, objects: Mapping[Name, Array], readers: Iterable[int]) -> None: ...  # noqa: D102
-    def get(self, names: Sequence[Name], like: Array) -> list[Array]: ...  # noqa: D102
-    def get_new(self, name: Name, parts: int | None = None) -> Array: ...  # noqa: D102
-    def meet(self, names: Sequence[Name]) -> None: ...  # noqa: D102
+    def outgoing(self, dst: int) -> ObjectName: ...  # noqa: D102 - see ObjectChannel, for all of these
+    def incoming(self, src: int) -> ObjectName: ...  # noqa: D102
+    def next_number(self, kind: str) -> int: ...  # noqa: D102
+    def put(self, objects: Mapping[ObjectName, Array], readers: Iterable[int]) -> None: ...  # noqa: D102
+    def get(self, names: Sequence[ObjectName], like: Array) -> list[Array]: ...  # noqa: D102
+    def get_new(self, name: ObjectName, parts: int | None = None) -> Array: ...  # noqa: D102
+    def wait_until_present(self, names: Sequence[ObjectName]) -> None: ...  # noqa: D102
 
 
 def prepare(channel: ObjectMessages, call: Call, function: ReduceFunction | None, combine: Combine | None) -> Schedule:
@@ -83,11 +83,11 @@ def prepare(channel: ObjectMessages, call: Call, function: ReduceFunction | None
 
 def barrier(channel: ObjectMessages) -> None:
     """Write one byte and list until all ranks have. Cost: ``alpha_w`` and a listing."""
-    number = channel.turn("barrier")
-    everyone = [Name(rank, "barrier", number) for rank in range(channel.size)]
+    number = channel.next_number("barrier")
+    everyone = [ObjectName(rank, "barrier", number) for rank in range(channel.size)]
     if channel.others:
         channel.put({everyone[channel.rank]: _ARRIVED}, channel.others)
-        channel.meet(everyone)
+        channel.wait_until_present(everyone)
 
 
 def bcast(channel: ObjectMessages, buffer: Array | None, root: int) -> Array:
@@ -98,14 +98,14 @@ def bcast(channel: ObjectMessages, buffer: Array | None, root: int) -> Array:
     Array
         `buffer`, or a new array where that was None.
     """
-    name = Name(root, "bcast", channel.turn("bcast"))
+    name = ObjectName(root, "bcast", channel.next_number("bcast"))
     if channel.rank != root:
         if buffer is None:
             return channel.get_new(name)
         (found,) = channel.get([name], buffer)
         buffer[...] = found.reshape(buffer.shape)
         return buffer
-    assert buffer is not None  # noqa: S101 - the root has what it sends
+    assert buffer is not None  # noqa: S101 - the root has a buffer
     channel.put({name: buffer}, channel.others)
     return buffer
 
@@ -147,7 +147,7 @@ def scatter(channel: ObjectMessages, whole: Array | None, own: Array | None, roo
         `own`, or a new array where that was None.
     """
     if channel.rank == root:
-        assert whole is not None  # noqa: S101 - the root has what it scatters
+        assert whole is not None  # noqa: S101 - the root has a buffer
         slices = whole.reshape(channel.size, -1)
         channel.put({channel.outgoing(rank): slices[rank] for rank in channel.others}, channel.others)
         if own is None:
@@ -172,7 +172,7 @@ def alltoall(channel: ObjectMessages, outgoing: Array, incoming: Array) -> None:
 def reduce(
     channel: ObjectMessages, buffer: Array, root: int, function: ReduceFunction, combine: Combine
 ) -> Array | None:
-    """Write every part; the root reads and combines all. `buffer` is used up.
+    """Write every part; the root reads and combines all. `buffer` is overwritten.
 
     Cost: ``alpha_w + alpha_r + p * n * beta + (p - 1) * n * gamma``; p - 1 writes and reads, p buffers at the root.
 
@@ -212,20 +212,20 @@ def scan(channel: ObjectMessages, buffer: Array, function: ReduceFunction, combi
     Cost: ``alpha_w + alpha_r + p * n * beta + (p - 1) * n * gamma`` for the last rank; p - 1 writes,
     p (p - 1) / 2 reads.
     """
-    number = channel.turn("scan")
-    channel.put({Name(channel.rank, "scan", number): buffer}, range(channel.rank + 1, channel.size))
-    parts = channel.get([Name(rank, "scan", number) for rank in range(channel.rank)], buffer)
+    number = channel.next_number("scan")
+    channel.put({ObjectName(channel.rank, "scan", number): buffer}, range(channel.rank + 1, channel.size))
+    parts = channel.get([ObjectName(rank, "scan", number) for rank in range(channel.rank)], buffer)
     parts.append(buffer)
     buffer[...] = _chain(parts, combine) if function.left_to_right else _prefix(parts, combine)
 
 
 def _collected(channel: ObjectMessages, buffer: Array, root: int) -> list[Array] | None:
     """Return all ranks' parts at the root, None elsewhere."""
-    number = channel.turn("reduce")
+    number = channel.next_number("reduce")
     if channel.rank != root:
-        channel.put({Name(channel.rank, "reduce", number): buffer}, [root])
+        channel.put({ObjectName(channel.rank, "reduce", number): buffer}, [root])
         return None
-    parts = channel.get([Name(rank, "reduce", number) for rank in channel.others], buffer)
+    parts = channel.get([ObjectName(rank, "reduce", number) for rank in channel.others], buffer)
     parts.insert(root, buffer)
     return parts
 
@@ -246,7 +246,7 @@ def _chain(parts: list[Array], combine: Combine) -> Array:
 
 
 def _tree(parts: list[Array], combine: Combine) -> Array:
-    """Combine neighbours, then neighbouring pairs, and so on: the order of `reduce.binomial`."""
+    """Combine adjacent parts, then adjacent pairs, and so on: the order of `reduce.binomial`."""
     while len(parts) > 1:
         parts = [_chain(parts[i : i + 2], combine) for i in range(0, len(parts), 2)]
     return parts[0]
@@ -262,7 +262,7 @@ def _prefix(parts: list[Array], combine: Combine) -> Array:
 
 
 def _reversed_tree(parts: list[Array], combine: Combine) -> Array:
-    """Combine neighbours as `_tree` does, with f(later, earlier)."""
+    """Combine adjacent parts as `_tree` does, with f(later, earlier)."""
     while len(parts) > 1:
         parts = [_combined(parts[i + 1], parts[i], combine) for i in range(0, len(parts), 2)]
     return parts[0]

@@ -1,4 +1,4 @@
-"""What an object channel needs of S3 or Redis, and what its objects are called."""
+"""The interface to a store of objects (S3 or Redis), and the names of objects."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ Content = bytes | memoryview
 
 
 class Store(Protocol):
-    """Where objects are kept. An object is written whole or not at all, and is seen by all once it is written.
+    """A store of objects. An object is written whole or not at all, and all ranks can read it once it is written.
 
-    Every method raises `StoreError` when the store refuses or cannot be reached.
+    Every method raises `StoreError` if the store refuses the request or cannot be reached.
 
     Attributes
     ----------
     name
-        What to call the store in errors.
-    knows_who_is_there
-        Whether `absent` knows it.
+        The store's name in error messages.
+    detects_absence
+        Whether `absent` detects processes that have ended.
     """
 
     name: str
-    knows_who_is_there: bool
+    detects_absence: bool
 
     def put(self, objects: Mapping[str, Content]) -> list[str]:
         """Write objects under new keys; return the keys that exist already, which are left as they are."""
@@ -33,27 +33,27 @@ class Store(Protocol):
         """Return the content under each key, None where there is none."""
 
     def present(self, keys: AbstractSet[str], prefix: str) -> set[str]:
-        """Return those of `keys`, which all begin with `prefix`, that exist, without reading them."""
+        """Return those of `keys` that exist, without reading them. All begin with `prefix`."""
 
     def delete(self, keys: Sequence[str]) -> None:
-        """Delete the objects under `keys`, where there are any."""
+        """Delete the objects under `keys` that exist."""
 
-    def attend(self, name: str) -> None:
-        """Be there under this name until the process ends, or `close`."""
+    def register_presence(self, name: str) -> None:
+        """Register this process under `name` until it ends, or calls `close`."""
 
     def absent(self, names: AbstractSet[str]) -> set[str]:
-        """Return those of `names` under which nobody is there; none where that is not known."""
+        """Return those of `names` under which no process is registered; none if the store cannot detect that."""
 
-    def leave_word(self, key: str, content: bytes) -> None:
-        """Write an object, unless there is one, that is gone after a while."""
+    def put_temporarily(self, key: str, content: bytes) -> None:
+        """Write an object that is deleted after a while, unless the key exists."""
 
     def close(self) -> None:
         """Close connections."""
 
 
 @dataclass(frozen=True, slots=True)
-class Name:
-    """What an object is called.
+class ObjectName:
+    """The name of an object.
 
     Attributes
     ----------
@@ -62,7 +62,7 @@ class Name:
     label
         ``bcast``, ``barrier``, ``reduce``, ``scan``, or the receiver's rank.
     number
-        How many of the kind came before, from 0.
+        How many objects of this kind came before, from 0.
     """
 
     writer: int
@@ -70,5 +70,5 @@ class Name:
     number: int
 
     def key(self, comm_name: str) -> str:
-        """Return the name in the store."""
+        """Return the key in the store."""
         return f"{comm_name}{self.writer}_{self.label}_{self.number}"

@@ -1,4 +1,4 @@
-"""A store in memory, and ranks in threads that meet in it."""
+"""A store in memory, and ranks in threads that exchange objects through it."""
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -14,10 +14,10 @@ from fmi_shim.transports.objects.channel import ObjectChannel
 
 
 class MemoryStore:
-    """A store that remembers who was asked for what."""
+    """A store in memory that records all requests."""
 
     name = "the memory store"
-    knows_who_is_there = True
+    detects_absence = True
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
@@ -53,13 +53,13 @@ class MemoryStore:
             for key in keys:
                 self.objects.pop(key, None)
 
-    def attend(self, name: str) -> None:
+    def register_presence(self, name: str) -> None:
         self.there.add(name)
 
     def absent(self, names: AbstractSet[str]) -> set[str]:
         return set(names) - self.there
 
-    def leave_word(self, key: str, content: bytes) -> None:
+    def put_temporarily(self, key: str, content: bytes) -> None:
         self.words.setdefault(key, content)
 
     def close(self) -> None:

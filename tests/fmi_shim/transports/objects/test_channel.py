@@ -1,4 +1,4 @@
-"""What S3 and Redis share, over a store in memory: names, contents, waiting, deletion, order of combination."""
+"""The object channel over a store in memory: names, contents, waits, deletion, order of combination."""
 
 import threading
 import time
@@ -31,7 +31,7 @@ def story(rank: int) -> Array:
 
 @few
 @given(sizes, st.data())
-def test_reduce_combines_in_the_tree_of_the_message_passing_one(size: int, data: st.DataObject) -> None:
+def test_reduce_has_the_combination_tree_of_message_passing(size: int, data: st.DataObject) -> None:
     root = data.draw(st.integers(0, size - 1))
     results = run(MemoryStore(), size, lambda c: schedules.reduce(c, story(c.rank), root, SUM, tell))
     expected = QueueWorld(size).run(lambda c: reduce.binomial(c, own(c.rank), root, tell))
@@ -41,7 +41,7 @@ def test_reduce_combines_in_the_tree_of_the_message_passing_one(size: int, data:
 
 @few
 @given(sizes, st.data())
-def test_ordered_reduce_is_strictly_by_rank(size: int, data: st.DataObject) -> None:
+def test_an_ordered_reduce_combines_strictly_by_rank(size: int, data: st.DataObject) -> None:
     root = data.draw(st.integers(0, size - 1))
     results = run(MemoryStore(), size, lambda c: schedules.reduce(c, story(c.rank), root, ORDERED, tell))
     expected = QueueWorld(size).run(lambda c: reduce.left_to_right(c, own(c.rank), root, tell))
@@ -50,7 +50,7 @@ def test_ordered_reduce_is_strictly_by_rank(size: int, data: st.DataObject) -> N
 
 @few
 @given(sizes, st.booleans())
-def test_allreduce_gives_all_what_message_passing_gives_rank_0(size: int, ordered: bool) -> None:
+def test_allreduce_returns_rank_0s_result_of_message_passing_on_all_ranks(size: int, ordered: bool) -> None:
     function, schedule = (ORDERED, allreduce.left_to_right) if ordered else (SUM, allreduce.recursive_doubling)
     results = run(MemoryStore(), size, lambda c: schedules.allreduce(c, story(c.rank), function, tell).tolist())
     expected = QueueWorld(size).run(lambda c: schedule(c, own(c.rank), tell).tolist())
@@ -59,7 +59,7 @@ def test_allreduce_gives_all_what_message_passing_gives_rank_0(size: int, ordere
 
 @few
 @given(sizes, st.booleans())
-def test_scan_combines_as_the_message_passing_one(size: int, ordered: bool) -> None:
+def test_scan_has_the_combination_order_of_message_passing(size: int, ordered: bool) -> None:
     def ours(c: ObjectChannel) -> list[str]:
         buffer = story(c.rank)
         schedules.scan(c, buffer, ORDERED if ordered else SUM, tell)
@@ -86,7 +86,7 @@ def two_calls_of_each(c: ObjectChannel) -> None:
         schedules.barrier(c)
 
 
-def test_names_and_contents_are_fmis() -> None:
+def test_keys_and_contents_are_those_of_fmi() -> None:
     store = MemoryStore()
     run(store, 3, two_calls_of_each)
     # bcast, also of the allreduce; reduce to 2, then to 0; scans; gather to 0; scatter from 1
@@ -103,7 +103,7 @@ def test_names_and_contents_are_fmis() -> None:
     assert set(store.deleted) == store.written.keys()
 
 
-def test_every_object_is_gone_at_the_end() -> None:
+def test_every_object_is_deleted_at_the_end() -> None:
     store = MemoryStore()
     assert run(store, 3, two_calls_of_each) == [None] * 3
     assert store.objects == {}
@@ -122,7 +122,7 @@ def test_other_communicators_are_neither_read_nor_deleted(framed: bool) -> None:
     assert not foreign.keys() & (store.read | set(store.deleted))
 
 
-def test_two_communicators_whose_names_begin_alike_do_not_meet() -> None:
+def test_communicators_with_a_common_name_prefix_are_independent() -> None:
     store = MemoryStore()
     counts = []
 
@@ -138,7 +138,7 @@ def test_two_communicators_whose_names_begin_alike_do_not_meet() -> None:
     assert store.objects == {}
 
 
-def test_a_writer_waits_with_deleting_until_its_readers_leave() -> None:
+def test_a_writer_deletes_its_objects_when_its_readers_have_closed() -> None:
     store = MemoryStore()
     closing = threading.Event()
 
@@ -160,14 +160,14 @@ def test_a_writer_waits_with_deleting_until_its_readers_leave() -> None:
     assert store.objects == {}
 
 
-def test_a_barrier_holds_for_those_who_look_last() -> None:
+def test_the_last_rank_of_a_barrier_finds_all_objects() -> None:
     store = MemoryStore()
     for _ in range(20):
         assert run(store, 4, lambda c: schedules.barrier(c)) == [None] * 4
         assert store.objects == {}
 
 
-def test_a_writer_whose_reader_never_comes_gives_up_and_deletes() -> None:
+def test_a_writer_whose_reader_never_starts_times_out_and_deletes() -> None:
     store = MemoryStore()
     opened = channel(store, 0, 2, longest=0.02)
     opened.send(np.ones(1), 1)
@@ -177,8 +177,8 @@ def test_a_writer_whose_reader_never_comes_gives_up_and_deletes() -> None:
     assert store.closed == 1
 
 
-def test_a_reader_that_has_not_come_yet_is_waited_for_longer_than_one_that_is_gone() -> None:
-    """Where the store knows who is there: a writer does not take one that starts late for one that was killed."""
+def test_a_reader_that_has_not_started_is_waited_for_longer_than_one_that_has_ended() -> None:
+    """A store that detects absence: a writer does not treat a reader that starts late as killed."""
     store = MemoryStore()
     opened = channel(store, 0, 2, longest=0.6, framed=True)
     opened.send(np.ones(1), 1)
@@ -193,7 +193,7 @@ def test_a_reader_that_has_not_come_yet_is_waited_for_longer_than_one_that_is_go
     assert store.objects == {}
 
 
-def test_who_wrote_and_read_nothing_leaves_at_once() -> None:
+def test_a_rank_that_wrote_and_read_nothing_closes_at_once() -> None:
     store = MemoryStore()
     channel(store, 0, 2, longest=None).close()
     assert store.deleted == []
@@ -211,7 +211,7 @@ def two_calls_of_one(c: ObjectChannel) -> None:
         schedules.barrier(c)
 
 
-def test_a_failed_ranks_objects_are_deleted_at_once() -> None:
+def test_the_objects_of_a_failed_rank_are_deleted_at_once() -> None:
     store = MemoryStore()
     opened = channel(store, 0, 3, longest=None)
     opened.send(np.ones(1), 1)
@@ -222,22 +222,23 @@ def test_a_failed_ranks_objects_are_deleted_at_once() -> None:
     assert store.closed == 1
 
 
-def test_what_does_not_come_is_named() -> None:
+def test_a_timeout_names_the_missing_objects() -> None:
     opened = channel(MemoryStore(), 2, 4, longest=0.01)
     opened.begin(Call(Operation.reduce, 0, np.dtype(float), 1, 2, SUM.code), 7)
     with pytest.raises(PeerTimeoutError) as caught:
         schedules.reduce(opened, np.ones(1), 2, SUM, tell)
     assert str(caught.value).startswith(
         "rank 2 in reduce (call 7, 1 x float64, root 2, operator sum): 'Test0_reduce_0' in the memory store "
-        "(and 2 more) did not come for 0.01 s: rank 0 is late, stopped, left, or in another call; raise max_timeout"
+        "(and 2 more) did not appear for 0.01 s: rank 0 is late, stopped, left, or in another call; increase "
+        "max_timeout"
     )
     assert caught.value.origin == 0
-    with pytest.raises(PeerTimeoutError, match=r"'Test0_barrier_0' in the memory store \(and 2 more\) did not come"):
+    with pytest.raises(PeerTimeoutError, match=r"'Test0_barrier_0' in the memory store \(and 2 more\) did not appear"):
         schedules.barrier(opened)
 
 
-def test_a_look_in_vain_asks_for_one_object_alone() -> None:
-    """All of them at first, and again when that one has come: on S3 each is a paid request."""
+def test_a_poll_of_missing_objects_requests_one_alone() -> None:
+    """All are requested at first, and again when that one exists: on S3 each is a paid request."""
     store = MemoryStore()
     asked: list[int] = []
 
@@ -255,11 +256,13 @@ def test_a_look_in_vain_asks_for_one_object_alone() -> None:
     assert asked == [7, 1, 1, 1, 1, 6]
 
 
-def test_an_object_that_is_there_already_is_not_overwritten() -> None:
+def test_an_existing_object_is_not_overwritten() -> None:
     store = MemoryStore()
     store.objects["Test0_bcast_0"] = b"of an earlier run"
     opened = channel(store, 0, 2)
-    with pytest.raises(MismatchError, match="'Test0_bcast_0' is in the memory store already: left by a run that was"):
+    with pytest.raises(
+        MismatchError, match="'Test0_bcast_0' exists already in the memory store: written by a run that was"
+    ):
         schedules.bcast(opened, np.ones(1), 0)
     opened.fail(RuntimeError())
     assert store.objects == {"Test0_bcast_0": b"of an earlier run"}

@@ -1,4 +1,4 @@
-"""The Redis channel on a real server, with real ranks, and beside a rank that knows FMI's names alone."""
+"""System tests of the Redis channel: a real server, real ranks, and a rank that only knows FMI's keys."""
 
 import socket
 import sys
@@ -37,23 +37,23 @@ def client(redis_port: int) -> Iterator[redis.Redis]:
 
 @pytest.mark.parametrize("framed", [True, False], ids=["framed", "raw"])
 @pytest.mark.parametrize("size", [1, 2, 4, 5])
-def test_arrays_of_any_shape_go_through_every_operation(
+def test_every_operation_is_correct_for_arrays_of_any_shape(
     redis_world: World, client: redis.Redis, size: int, framed: bool
 ) -> None:
     assert redis_world.values(programs.every_array_operation, size, framed, framed=framed) == [[]] * size
     assert client.keys() == []
 
 
-def test_megabytes_go_through(redis_world: World) -> None:
+def test_megabytes_are_exchanged(redis_world: World) -> None:
     assert redis_world.values(programs.big_exchange, 3, 2_000_000) == [(3.0, 3.0)] * 3
 
 
-def test_ranks_that_leave_after_writing_are_read_all_the_same(redis_world: World, client: redis.Redis) -> None:
+def test_objects_of_a_rank_that_closed_can_still_be_read(redis_world: World, client: redis.Redis) -> None:
     assert redis_world.values(programs.leave_after_writing, 4) == [6, None, None, None]
     assert client.keys() == []
 
 
-def test_a_forked_child_that_ends_deletes_nothing(redis_world: World) -> None:
+def test_a_forked_child_that_exits_deletes_nothing(redis_world: World) -> None:
     assert redis_world.values(programs.fork_a_child, 2) == [1, 1]
 
 
@@ -62,7 +62,7 @@ def test_wrong_arguments_raise_before_anything_is_written(redis_world: World) ->
 
 
 @pytest.mark.parametrize("framed", [True, False])
-def test_a_killed_rank_is_noticed_at_once_by_all_others(redis_world: World, framed: bool) -> None:
+def test_all_other_ranks_detect_a_killed_rank_at_once(redis_world: World, framed: bool) -> None:
     outcomes = redis_world.run(failing_programs.die_while_awaited, 4, 1, framed=framed, max_timeout=0)
     for rank in (0, 2, 3):
         error = outcomes[rank].error
@@ -71,7 +71,7 @@ def test_a_killed_rank_is_noticed_at_once_by_all_others(redis_world: World, fram
         assert error.origin == 1
 
 
-def test_a_killed_rank_is_noticed_down_a_chain(redis_world: World) -> None:
+def test_a_chain_of_waiting_ranks_detects_a_killed_rank(redis_world: World) -> None:
     for outcome in redis_world.run(failing_programs.chain_of_waits, 4, max_timeout=0)[:3]:
         assert isinstance(outcome.error, PeerLostError)
         assert outcome.error.origin == 3
@@ -87,21 +87,23 @@ def test_a_failed_ranks_objects_are_deleted(redis_world: World, client: redis.Re
     assert 0 < client.ttl(left) <= 60
 
 
-def test_mismatched_types_are_told_in_framed_mode(redis_world: World) -> None:
+def test_mismatched_types_are_an_error_in_framed_mode(redis_world: World) -> None:
     first, second = redis_world.run(failing_programs.mismatched, 2, "type")
     errors = [outcome.error for outcome in (first, second)]
     assert any(isinstance(error, MismatchError) for error in errors)
     assert all(isinstance(error, MismatchError) for error in errors)
 
 
-def test_ctrl_c_ends_a_wait(redis_world: World) -> None:
+def test_ctrl_c_interrupts_a_wait(redis_world: World) -> None:
     first, second = redis_world.run(failing_programs.interrupted, 2, max_timeout=0)
     assert isinstance(first.error, KeyboardInterrupt)
     assert isinstance(second.error, PeerFailedError)
     assert "KeyboardInterrupt" in str(second.error)
 
 
-def test_a_name_is_taken_literally(redis_world: World, client: redis.Redis, tmp_path: Path) -> None:
+def test_a_name_with_special_characters_is_not_a_pattern(
+    redis_world: World, client: redis.Redis, tmp_path: Path
+) -> None:
     client.set("abc0_barrier_0", b"of others")
     done = []
 
@@ -120,7 +122,7 @@ def test_a_name_is_taken_literally(redis_world: World, client: redis.Redis, tmp_
     assert client.keys() == [b"abc0_barrier_0"]
 
 
-def test_fast_takes_direct_and_cheap_takes_redis(
+def test_fast_selects_direct_and_cheap_selects_redis(
     rendezvous_address: str, redis_port: int, client: redis.Redis, tmp_path: Path
 ) -> None:
     host, _, rendezvous_port = rendezvous_address.rpartition(":")
@@ -135,7 +137,7 @@ def test_fast_takes_direct_and_cheap_takes_redis(
 
 
 class FmiRank:
-    """A rank of the C++ library, as far as its names and contents go: written from the contract alone."""
+    """A rank of the C++ library: its keys and contents, written from the specification."""
 
     def __init__(self, client: redis.Redis, name: str, rank: int) -> None:
         self.client, self.name, self.rank = client, name, rank
@@ -149,7 +151,7 @@ class FmiRank:
         return np.frombuffer(content).tolist()
 
 
-def test_a_rank_that_knows_fmis_names_alone_shares_a_world(redis_world: World, client: redis.Redis) -> None:
+def test_a_rank_that_only_knows_fmis_keys_takes_part(redis_world: World, client: redis.Redis) -> None:
     double, total = programs.DOUBLE, fmi.func(fmi.op.sum)
     other, results, passed = FmiRank(client, "mixed", 1), [], threading.Event()
 
@@ -193,18 +195,18 @@ def test_a_rank_that_knows_fmis_names_alone_shares_a_world(redis_world: World, c
     assert client.keys() == [b"mixed1_left"]
 
 
-def test_a_server_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_an_unreachable_server_is_named(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         world = World("", tmp_path, {"Redis": {"host": "127.0.0.1", "port": free.getsockname()[1]}})
     comm = fmi.Communicator(0, 2, world.config(), "name")
-    with pytest.raises(StoreError, match=r"Redis at 127.0.0.1:\d+: cannot attend as 'name0': .*refused"):
+    with pytest.raises(StoreError, match=r"Redis at 127.0.0.1:\d+: cannot register as 'name0': .*refused"):
         comm.barrier()
     with pytest.raises(BrokenCommunicatorError):
         comm.barrier()
 
 
-def test_a_missing_client_library_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_client_library_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "redis", None)
     with pytest.raises(ConfigError, match=r"Redis is enabled and chosen, but .*: pip install 'fmi-emulator\[redis\]'"):
         RedisStore(RedisConfig(0.001, 1.0, False, "127.0.0.1", 6379))

@@ -1,4 +1,4 @@
-"""The S3 channel on moto's S3, with real ranks over HTTP."""
+"""System tests of the S3 channel: real ranks and moto's S3 over HTTP."""
 
 import sys
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from tests.fmi_shim.world import World
 
 @pytest.fixture
 def bucket(s3_access: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The bucket, empty; this process's boto3 finds it, too."""
+    """The empty bucket, which this process's boto3 uses, too."""
     for name, value in s3_access.items():
         monkeypatch.setenv(name, value)
     found = boto3.resource("s3", region_name="us-east-1").Bucket(BUCKET)
@@ -30,16 +30,16 @@ def keys(bucket: Any) -> list[str]:
     return [found.key for found in bucket.objects.all()]
 
 
-def test_arrays_of_any_shape_go_through_every_operation(s3_world: World, bucket: Any) -> None:
+def test_every_operation_is_correct_for_arrays_of_any_shape(s3_world: World, bucket: Any) -> None:
     assert s3_world.values(programs.every_array_operation, 2, True) == [[]] * 2
     assert keys(bucket) == []
 
 
-def test_megabytes_go_through(s3_world: World) -> None:
+def test_megabytes_are_exchanged(s3_world: World) -> None:
     assert s3_world.values(programs.big_exchange, 2, 1_000_000) == [(1.0, 1.0)] * 2
 
 
-def test_ranks_that_leave_after_writing_are_read_all_the_same(s3_world: World, bucket: Any) -> None:
+def test_objects_of_a_rank_that_closed_can_still_be_read(s3_world: World, bucket: Any) -> None:
     assert s3_world.values(programs.leave_after_writing, 3) == [3, None, None]
     assert keys(bucket) == []
 
@@ -52,14 +52,14 @@ def test_only_own_objects_are_deleted(s3_world: World, bucket: Any) -> None:
     assert keys(bucket) == sorted(foreign)
 
 
-def test_a_killed_rank_is_named_by_those_who_wait(s3_world: World) -> None:
+def test_ranks_that_wait_for_a_killed_rank_name_it(s3_world: World) -> None:
     first, _ = s3_world.run(failing_programs.die_before_second_call, 2, 1, max_timeout=4000)
     assert isinstance(first.error, PeerTimeoutError)
     assert "rank 0 in barrier (call 2, 1 x uint8): " in str(first.error)
-    assert "1_barrier_2' in S3 bucket 'exchange' did not come for 4 s: rank 1" in str(first.error)
+    assert "1_barrier_2' in S3 bucket 'exchange' did not appear for 4 s: rank 1" in str(first.error)
 
 
-def test_a_failed_ranks_error_is_told_to_those_who_wait(s3_world: World, bucket: Any) -> None:
+def test_waiting_ranks_raise_the_error_of_a_failed_rank(s3_world: World, bucket: Any) -> None:
     first, second = s3_world.run(failing_programs.overflow, 2)
     assert isinstance(first.error, OverflowError)
     assert isinstance(second.error, PeerOverflowError)
@@ -90,7 +90,7 @@ def test_the_store_lists_and_deletes_past_a_page() -> None:
 
 
 @pytest.mark.usefixtures("bucket")
-def test_a_bucket_that_is_not_there_is_named() -> None:
+def test_a_missing_bucket_is_named() -> None:
     opened = store("no-such-bucket")
     for request, action in (
         (lambda: opened.get(["key"]), "read"),
@@ -102,14 +102,14 @@ def test_a_bucket_that_is_not_there_is_named() -> None:
             request()
 
 
-def test_an_endpoint_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, s3_access: dict[str, str]) -> None:
+def test_an_unreachable_endpoint_is_an_error(monkeypatch: pytest.MonkeyPatch, s3_access: dict[str, str]) -> None:
     for name, value in (s3_access | {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}).items():
         monkeypatch.setenv(name, value)
     with pytest.raises(StoreError, match="cannot read 'key': Could not connect to the endpoint URL"):
         store().get(["key"])
 
 
-def test_a_missing_client_library_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_client_library_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "boto3", None)
     with pytest.raises(ConfigError, match=r"S3 is enabled and chosen, but .*: pip install boto3"):
         store()
