@@ -38,14 +38,14 @@ def lab() -> Iterator[NatLab]:
 
 @dataclass(frozen=True)
 class Met:
-    """What a rank says of its meetings: how long each took, whom it saw at the other end, how many were relayed."""
+    """What a rank prints of its connections: seconds of each, addresses at the other end, number of relayed ones."""
 
     seconds: list[float]
     peers: list[str]
     relayed: int
 
 
-def meet(
+def connect(
     lab: NatLab, hosts: tuple[str, str], name: str, mode: str = "framed", times: int = 1, late: float = 0.0
 ) -> list[Met]:
     """Run two ranks on two hosts, the second one `late` seconds after the first."""
@@ -56,7 +56,7 @@ def meet(
             command = [
                 sys.executable,
                 "-m",
-                "tests.network.meet",
+                "tests.network.connect_peer",
                 f"{SERVER}:{PORT}",
                 name,
                 str(rank),
@@ -73,9 +73,9 @@ def meet(
 
 
 @pytest.mark.parametrize("mode", ["framed", "raw"])
-def test_ranks_behind_two_port_preserving_nats_that_drop_strangers_punch(lab: NatLab, mode: str) -> None:
+def test_ranks_behind_two_port_preserving_filtering_nats_punch(lab: NatLab, mode: str) -> None:
     lab.translate(Mapping.preserving)
-    a, b = meet(lab, ("a2", "b2"), f"punch-{mode}", mode, times=5)
+    a, b = connect(lab, ("a2", "b2"), f"punch-{mode}", mode, times=5)
     assert (a.peers, b.peers) == (["203.0.113.2"], ["203.0.113.1"])
     assert a.relayed == b.relayed == 0
 
@@ -83,13 +83,13 @@ def test_ranks_behind_two_port_preserving_nats_that_drop_strangers_punch(lab: Na
 @pytest.mark.parametrize("mapping", list(Mapping), ids=lambda mapping: mapping.name)
 def test_ranks_behind_the_same_nat_use_their_local_addresses(lab: NatLab, mapping: Mapping) -> None:
     lab.translate(mapping)
-    first, second = meet(lab, ("a2", "a3"), f"local-{mapping.name}", times=5)
+    first, second = connect(lab, ("a2", "a3"), f"local-{mapping.name}", times=5)
     assert (first.peers, second.peers) == (["10.1.0.3"], ["10.1.0.2"])
 
 
-def test_behind_port_randomising_nats_the_relay_takes_over_within_3_s_and_says_so(lab: NatLab) -> None:
+def test_behind_port_randomising_nats_the_relay_takes_over_within_3_s_and_is_logged(lab: NatLab) -> None:
     lab.translate(Mapping.random)
-    a, b = meet(lab, ("a2", "b2"), "relay")
+    a, b = connect(lab, ("a2", "b2"), "relay")
     assert a.peers == b.peers == [SERVER]
     assert a.relayed == b.relayed == 1
     assert min(a.seconds + b.seconds) < 3.0  # of the rank that came last: then both were there
@@ -98,22 +98,22 @@ def test_behind_port_randomising_nats_the_relay_takes_over_within_3_s_and_says_s
 @pytest.mark.parametrize("mapping", list(Mapping), ids=lambda mapping: mapping.name)
 def test_a_rank_behind_a_nat_reaches_one_without(lab: NatLab, mapping: Mapping) -> None:
     lab.translate(mapping)
-    inside, outside = meet(lab, ("a2", "open1"), f"open-{mapping.name}")
+    inside, outside = connect(lab, ("a2", "open1"), f"open-{mapping.name}")
     assert inside.peers == ["203.0.113.21"]
     assert outside.peers == ["203.0.113.1"]
     assert inside.relayed == 0
 
 
 @pytest.mark.parametrize("hosts", [("a2", "b2"), ("b2", "a2")], ids=["a first", "b first"])
-def test_a_rank_that_comes_seconds_late_is_met_all_the_same(lab: NatLab, hosts: tuple[str, str]) -> None:
+def test_a_rank_that_starts_seconds_late_is_connected(lab: NatLab, hosts: tuple[str, str]) -> None:
     lab.translate(Mapping.preserving)
-    early, late = meet(lab, hosts, f"late-{hosts[0]}", late=3.0)
+    early, late = connect(lab, hosts, f"late-{hosts[0]}", late=3.0)
     assert early.relayed == late.relayed == 0
     assert early.seconds[0] > late.seconds[0]
 
 
 @pytest.mark.parametrize("mode", ["framed", "raw"])
-def test_on_a_bridge_1000_of_1000_meet(lab: NatLab, mode: str) -> None:
-    first, second = meet(lab, ("open1", "open2"), f"bridge-{mode}", mode, times=1000)
+def test_1000_of_1000_pairs_connect_on_a_bridge(lab: NatLab, mode: str) -> None:
+    first, second = connect(lab, ("open1", "open2"), f"bridge-{mode}", mode, times=1000)
     assert len(first.seconds) == len(second.seconds) == 1000
     assert first.relayed == second.relayed == 0

@@ -97,7 +97,7 @@ async def introduced(server: RendezvousServer) -> tuple[Rank, Rank, bytes, bytes
     return first, second, to_second.ticket, to_first.ticket
 
 
-def test_ranks_of_different_jobs_never_meet() -> None:
+def test_ranks_of_different_jobs_are_never_introduced() -> None:
     async def scenario(server: RendezvousServer) -> None:
         ranks = [await Rank.registered(server, rank, job) for job in ("x", "y") for rank in (0, 1)]
         ranks[0].send(Announce(1, 1000))
@@ -113,7 +113,7 @@ def test_ranks_of_different_jobs_never_meet() -> None:
     with_server(scenario)
 
 
-def test_an_abort_is_passed_on_to_all_others() -> None:
+def test_an_abort_is_forwarded_to_all_others() -> None:
     async def scenario(server: RendezvousServer) -> None:
         ranks = [await Rank.registered(server, rank) for rank in range(3)]
         abort = Abort(1, 3, 2, "rank 1 gave up")
@@ -125,7 +125,7 @@ def test_an_abort_is_passed_on_to_all_others() -> None:
     with_server(scenario)
 
 
-def test_with_a_secret_whoever_knows_it_gets_in_and_the_server_proves_that_it_knows_it_too() -> None:
+def test_a_rank_with_the_secret_registers_and_the_server_proves_that_it_knows_it() -> None:
     async def scenario(server: RendezvousServer) -> None:
         rank = await Rank.connect(server)
         assert rank.challenge.demand is Demand.secret
@@ -135,7 +135,7 @@ def test_with_a_secret_whoever_knows_it_gets_in_and_the_server_proves_that_it_kn
     with_server(scenario, secret=SECRET)
 
 
-def test_without_the_secret_nothing_is_learned(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_rank_without_the_secret_is_refused_without_further_data(caplog: pytest.LogCaptureFixture) -> None:
     async def scenario(server: RendezvousServer) -> None:
         member = await Rank.registered(server, 0, "hush", SECRET)
         member.send(Announce(1, 50_001))
@@ -165,7 +165,7 @@ def test_without_the_secret_nothing_is_learned(caplog: pytest.LogCaptureFixture)
         with_server(scenario, secret=SECRET)
 
 
-def test_a_proof_of_another_connection_is_worth_nothing() -> None:
+def test_a_proof_of_another_connection_is_invalid() -> None:
     async def scenario(server: RendezvousServer) -> None:
         overheard, thief = await Rank.connect(server), await Rank.connect(server)
         registration = Registration("", "comm", 0, 4, bytes(16), own_endpoint(thief.writer))
@@ -203,7 +203,7 @@ def test_connections_of_one_address_and_ranks_in_all_have_a_limit() -> None:
     with_server(waiters, waiters=1)
 
 
-def test_silent_ranks_and_ranks_that_talk_nonsense_are_disconnected() -> None:
+def test_silent_ranks_and_ranks_that_send_invalid_messages_are_disconnected() -> None:
     async def scenario(server: RendezvousServer) -> None:
         silent = await Rank.connect(server)
         for nonsense in (b"\xff" * 50, encode(Welcome(Endpoint("1.2.3.4", 5), bytes(32))), encode(Announce(1, 1))):
@@ -219,7 +219,7 @@ def test_silent_ranks_and_ranks_that_talk_nonsense_are_disconnected() -> None:
     with_server(scenario, silence_seconds=0.2)
 
 
-def test_a_rank_that_is_not_heard_of_for_long_is_disconnected() -> None:
+def test_a_rank_that_is_silent_for_long_is_disconnected() -> None:
     async def scenario(server: RendezvousServer) -> None:
         rank = await Rank.registered(server, 0)
         assert await rank.ended()

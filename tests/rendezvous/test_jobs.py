@@ -80,7 +80,7 @@ def test_behind_a_nat_the_public_port_is_probed_and_the_same_nat_is_seen() -> No
     assert known.probed(b"guessed", Endpoint("203.0.113.1", 1)) is None
 
 
-def test_announcements_stand_until_withdrawn_so_that_a_rank_may_come_back() -> None:
+def test_announcements_are_valid_until_withdrawn_so_that_a_rank_may_reconnect() -> None:
     known = jobs()
     join(known, "a", 0)
     join(known, "b", 1)
@@ -111,7 +111,7 @@ def test_tickets_lead_to_the_two_ends_of_a_relay_until_withdrawn() -> None:
     assert known.relay_endpoint(to_b.ticket) is None
 
 
-def test_an_abort_reaches_all_others_and_those_that_come_later_once() -> None:
+def test_an_abort_reaches_all_others_and_those_that_register_later_once() -> None:
     known = jobs()
     for rank, client in enumerate("abc"):
         join(known, client, rank)
@@ -124,7 +124,7 @@ def test_an_abort_reaches_all_others_and_those_that_come_later_once() -> None:
     assert join(known, "next run", 0) == []
 
 
-def test_two_processes_of_one_rank_are_told_to_all_who_are_sent_away() -> None:
+def test_two_processes_of_one_rank_refuse_all_ranks_of_the_job() -> None:
     known = jobs()
     join(known, "a", 0)
     join(known, "c", 2)
@@ -139,7 +139,7 @@ def test_two_processes_of_one_rank_are_told_to_all_who_are_sent_away() -> None:
     assert len(known) == known.count == 0
 
 
-def test_ranks_with_another_world_size_are_everybodys_error() -> None:
+def test_another_world_size_refuses_all_ranks_of_the_job() -> None:
     known = jobs()
     join(known, "a", 0)
     join(known, "b", 1)
@@ -148,7 +148,7 @@ def test_ranks_with_another_world_size_are_everybodys_error() -> None:
     assert "with 4 ranks, rank 2 with 3" in str(told[0].message)
 
 
-def test_a_peer_that_waits_in_raw_mode_is_told_whoever_comes_first() -> None:
+def test_a_peer_in_raw_mode_is_refused_whichever_arrives_first() -> None:
     known = jobs(raw_names=frozenset({b"comm2_1"}))
     join(known, "a", 1)
     (refusal,) = known.announce("a", Announce(2, 50))
@@ -165,14 +165,14 @@ def test_a_peer_that_waits_in_raw_mode_is_told_whoever_comes_first() -> None:
 
 
 @pytest.mark.parametrize("peer", [1, 4, 2**32 - 1])
-def test_a_peer_that_cannot_be_is_a_protocol_error(peer: int) -> None:
+def test_an_invalid_peer_is_a_protocol_error(peer: int) -> None:
     known = jobs()
     join(known, "a", 1)
     with pytest.raises(ProtocolError):
         known.announce("a", Announce(peer, 50))
 
 
-def test_whoever_has_not_registered_is_told_nothing() -> None:
+def test_a_client_that_has_not_registered_is_a_protocol_error() -> None:
     known = jobs()
     join(known, "a", 1)
     for act in (
@@ -185,7 +185,7 @@ def test_whoever_has_not_registered_is_told_nothing() -> None:
             act()
 
 
-def test_who_comes_late_to_a_named_job_that_failed_is_told() -> None:
+def test_a_late_rank_of_a_named_job_that_failed_is_notified() -> None:
     known = jobs()
     abort = Abort(0, 2, 1, "lost rank 2")
     join(known, "a", 0, job="named")
@@ -198,7 +198,7 @@ def test_who_comes_late_to_a_named_job_that_failed_is_told() -> None:
     assert "with 4 ranks, rank 1 with 2" in str(refusal.message)
 
 
-def test_who_wants_to_meet_a_rank_that_left_is_told_now_or_when_it_announces_itself() -> None:
+def test_ranks_that_connect_to_an_ended_rank_are_notified_now_or_when_they_announce() -> None:
     known = jobs()
     for rank, client in enumerate("abc"):
         join(known, client, rank)
@@ -209,7 +209,7 @@ def test_who_wants_to_meet_a_rank_that_left_is_told_now_or_when_it_announces_its
     assert known.announce("b", Announce(2, 50)) == []
 
 
-def test_who_waits_for_a_rank_that_goes_is_told_now_or_when_it_says_so() -> None:
+def test_ranks_that_wait_for_an_ended_rank_are_notified_now_or_when_they_report_it() -> None:
     known = jobs()
     for rank, client in enumerate("abc"):
         join(known, client, rank)
@@ -221,7 +221,7 @@ def test_who_waits_for_a_rank_that_goes_is_told_now_or_when_it_says_so() -> None
     assert known.record_wait("b", waiting) == []
 
 
-def test_who_comes_late_to_a_named_job_that_lost_a_rank_is_told_when_it_waits_for_that() -> None:
+def test_a_late_rank_of_a_named_job_that_lost_a_rank_is_notified_when_it_waits_for_it() -> None:
     known, waiting = jobs(), Waiting(1, Awaited.writing, 0, b"", "recv")
     for job in ("named", ""):
         join(known, f"b {job}", 1, job=job)
@@ -234,7 +234,7 @@ def test_who_comes_late_to_a_named_job_that_lost_a_rank_is_told_when_it_waits_fo
     assert known.record_wait("next run's", waiting) == []
 
 
-def test_a_rank_that_came_before_another_run_of_its_name_left_does_not_concern_that() -> None:
+def test_the_end_of_an_earlier_run_does_not_affect_a_rank_of_the_next_one() -> None:
     known = jobs()
     join(known, "a", 0)
     join(known, "b", 1)
@@ -243,7 +243,7 @@ def test_a_rank_that_came_before_another_run_of_its_name_left_does_not_concern_t
     assert known.announce("c", Announce(1, 50)) == []
 
 
-def test_a_rank_is_lost_unless_it_comes_back() -> None:
+def test_a_rank_is_lost_unless_it_reconnects() -> None:
     known = jobs()
     join(known, "a", 0)
     join(known, "b", 1)

@@ -65,7 +65,7 @@ def paired(server: Server) -> list[socket.socket]:
     return clients
 
 
-def test_it_says_where_it_listens_pairs_and_ends_at_once_on_ctrl_c() -> None:
+def test_it_prints_its_address_pairs_clients_and_stops_at_once_on_ctrl_c() -> None:
     with running() as server:
         clients = paired(server)
         server.process.send_signal(signal.SIGINT)
@@ -75,7 +75,7 @@ def test_it_says_where_it_listens_pairs_and_ends_at_once_on_ctrl_c() -> None:
             client.close()
 
 
-def test_sigterm_lets_the_paired_finish_and_sends_the_waiting_away() -> None:
+def test_sigterm_lets_paired_clients_finish_and_ends_waits() -> None:
     with running("--drain", "60") as server:
         first, second = paired(server)
         waiter = server.client(b"lonely")
@@ -92,7 +92,7 @@ def test_sigterm_lets_the_paired_finish_and_sends_the_waiting_away() -> None:
         assert server.process.wait(20) == 0
 
 
-def test_a_second_sigterm_ends_at_once() -> None:
+def test_a_second_sigterm_stops_at_once() -> None:
     with running("--drain", "60") as server:
         clients = paired(server)
         server.process.send_signal(signal.SIGTERM)
@@ -105,7 +105,7 @@ def test_a_second_sigterm_ends_at_once() -> None:
             client.close()
 
 
-def test_a_server_that_runs_out_of_descriptors_goes_on_once_there_are_some_again() -> None:
+def test_a_server_out_of_descriptors_accepts_again_once_some_are_free() -> None:
     command = f"ulimit -n 40; exec {sys.executable} -m rendezvous --port 0"
     with subprocess.Popen(["sh", "-c", command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -121,7 +121,7 @@ def test_a_server_that_runs_out_of_descriptors_goes_on_once_there_are_some_again
             process.kill()
 
 
-def test_health_and_metrics_tell_counts_and_no_names() -> None:
+def test_health_and_metrics_contain_counts_and_no_names() -> None:
     with running() as server:
         clients = [*paired(server), server.client(b"lonely")]
         with clients[2].makefile("rb") as replies:
@@ -144,7 +144,7 @@ def test_health_and_metrics_tell_counts_and_no_names() -> None:
             client.close()
 
 
-def test_the_log_is_json_and_flags_win_over_the_environment() -> None:
+def test_the_log_is_json_and_flags_take_precedence_over_the_environment() -> None:
     with running("--log-level", "info", FMI_RENDEZVOUS_LOG_LEVEL="error", FMI_RENDEZVOUS_MAX_WAIT="0.1") as server:
         with server.client(b"x" * 120) as wrong:
             assert wrong.recv(1) == b""
@@ -172,7 +172,7 @@ def test_a_port_in_use_is_one_clear_message_and_exit_code_2() -> None:
             )
 
 
-def test_what_cannot_be_used_is_one_line(tmp_path: Path) -> None:
+def test_an_invalid_option_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("sesame\n")
     flags = ["--secret-file", str(tmp_path / "secret")]
     result = subprocess.run([*COMMAND, *flags], capture_output=True, text=True, timeout=20, check=False)

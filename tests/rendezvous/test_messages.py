@@ -72,7 +72,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
 
 
 @given(st.lists(messages, max_size=5), st.integers(1, 50))
-def test_messages_come_through_however_they_are_cut(sent: list[Message], piece: int) -> None:
+def test_messages_are_decoded_however_they_are_split(sent: list[Message], piece: int) -> None:
     data = b"".join(encode(message) for message in sent)
     decoder = Decoder()
     received = []
@@ -102,19 +102,19 @@ def test_a_damaged_message_is_another_one_or_a_protocol_error(message: Message, 
         assert str(error)
 
 
-def test_a_waiting_rank_tells_at_most_so_many_counts() -> None:
+def test_a_wait_report_has_a_largest_number_of_counts() -> None:
     with pytest.raises(ProtocolError, match="at most 1024"):
         Decoder().feed(
             encode(Waiting(1, Awaited.sending, 0, pack_counts([Counts(rank, 1, 1) for rank in range(1025)]), ""))
         )
 
 
-def test_a_message_that_announces_too_much_is_refused_before_it_comes() -> None:
+def test_a_message_with_too_large_a_length_is_refused_before_it_arrives() -> None:
     with pytest.raises(ProtocolError, match="at most"):
         Decoder().feed(b"\xff\xff\x01")
 
 
-def test_a_hello_has_the_size_of_a_version_2_request_and_begins_as_no_name_does() -> None:
+def test_a_preamble_has_the_size_of_a_version_2_request_and_begins_with_nul() -> None:
     hello = Preamble(Purpose.relay, bytes(range(32)))
     assert len(hello.encode()) == PREAMBLE_BYTES == 141
     assert hello.encode()[:6] == b"\0FMI\x01\x02"
@@ -122,7 +122,7 @@ def test_a_hello_has_the_size_of_a_version_2_request_and_begins_as_no_name_does(
 
 
 @given(st.binary(max_size=60))
-def test_a_challenge_is_known_by_its_first_bytes(data: bytes) -> None:
+def test_a_challenge_is_recognised_by_its_first_bytes(data: bytes) -> None:
     whole = Challenge(Demand.secret | Demand.tls, bytes(range(32))).encode()
     for end in range(len(whole)):
         assert decode_challenge(whole[:end]) is None
@@ -132,7 +132,7 @@ def test_a_challenge_is_known_by_its_first_bytes(data: bytes) -> None:
             decode_challenge(data)
 
 
-def test_a_proof_holds_for_one_secret_one_connection_one_direction_and_one_registration() -> None:
+def test_a_proof_is_valid_for_one_secret_connection_direction_and_registration() -> None:
     proof = Proof(b"correct horse battery staple", b"c" * 32, b"s" * 32)
     others = [
         Proof(b"correct horse battery stable", b"c" * 32, b"s" * 32).of_client(b"registration"),

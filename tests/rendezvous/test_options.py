@@ -8,7 +8,7 @@ import pytest
 from rendezvous.options import OptionError, parse
 
 
-def test_flags_win_over_the_environment_and_that_over_the_defaults() -> None:
+def test_flags_take_precedence_over_the_environment_and_that_over_the_defaults() -> None:
     options = parse(["--port", "5"], {"FMI_RENDEZVOUS_PORT": "6", "FMI_RENDEZVOUS_MAX_WAIT": "7"})
     assert (options.port, options.health_port, options.limits.waiting_seconds) == (5, 6, 7.0)
     assert options.limits.silence_seconds == 30.0
@@ -38,7 +38,7 @@ def test_a_wrong_value_is_a_usage_error_wherever_it_comes_from(
         assert capsys.readouterr().err.endswith(f"argument {flag}: {told}\n")
 
 
-def test_secrets_and_certificates_that_cannot_be_used_are_told(tmp_path: Path) -> None:
+def test_invalid_secrets_and_certificates_are_named(tmp_path: Path) -> None:
     short = tmp_path / "secret"
     short.write_text("sesame\n")
     (tmp_path / "empty").write_text("")
@@ -52,7 +52,7 @@ def test_secrets_and_certificates_that_cannot_be_used_are_told(tmp_path: Path) -
         with pytest.raises(OptionError, match=told) as error:
             parse(flags, {})
         assert "sesame" not in str(error.value)
-    with pytest.raises(OptionError, match="FMI_RENDEZVOUS_SECRET has 6 bytes"):
+    with pytest.raises(OptionError, match="invalid secret in FMI_RENDEZVOUS_SECRET: expected at least 16 bytes, got 6"):
         parse([], {"FMI_RENDEZVOUS_SECRET": "sesame"})
 
 

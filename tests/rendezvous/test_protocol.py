@@ -23,7 +23,7 @@ def test_a_record_is_a_c_struct_of_address_and_port_in_network_order() -> None:
 
 
 @given(endpoints, st.binary(min_size=2, max_size=2))
-def test_a_record_is_read_back_whatever_its_padding_holds(endpoint: Endpoint, padding: bytes) -> None:
+def test_a_record_is_decoded_whatever_its_padding_contains(endpoint: Endpoint, padding: bytes) -> None:
     assert decode_record(encode_record(endpoint)[:6] + padding) == endpoint
 
 
@@ -43,7 +43,7 @@ def test_a_pair_is_named_by_its_first_message() -> None:
 
 
 @pytest.mark.parametrize("name", [b"", b"x" * (MAX_NAME_BYTES + 1), b"a\0b"])
-def test_what_cannot_be_a_name_is_refused(name: bytes) -> None:
+def test_an_invalid_name_is_refused(name: bytes) -> None:
     with pytest.raises(ProtocolError):
         check_name(name)
 
@@ -53,7 +53,7 @@ def test_a_name_of_exactly_99_bytes_is_allowed() -> None:
 
 
 @given(endpoints, endpoints, st.lists(st.integers(0, 16)))
-def test_replies_are_understood_however_they_are_cut(own: Endpoint, peer: Endpoint, cuts: list[int]) -> None:
+def test_replies_are_decoded_however_they_are_split(own: Endpoint, peer: Endpoint, cuts: list[int]) -> None:
     data = encode_record(own) + encode_record(peer)
     bounds = sorted({0, 16, *cuts})
     replies = Replies()

@@ -24,12 +24,12 @@ def test_a_request_is_version_2_as_soon_as_it_reaches_beyond_the_name(name: byte
 
 
 @given(st.sampled_from(Purpose), st.binary(min_size=32, max_size=32), st.integers(1, 141))
-def test_a_hello_is_the_extension_however_little_of_it_has_come(purpose: Purpose, token: bytes, end: int) -> None:
+def test_any_beginning_of_a_preamble_is_the_extension(purpose: Purpose, token: bytes, end: int) -> None:
     assert detect_protocol(Preamble(purpose, token).encode()[:end]) is WireProtocol.extension
 
 
 @given(st.binary(min_size=1, max_size=300))
-def test_any_bytes_have_a_dialect_or_are_a_protocol_error(data: bytes) -> None:
+def test_any_bytes_have_a_protocol_or_are_a_protocol_error(data: bytes) -> None:
     try:
         detect_protocol(data)
     except ProtocolError:
@@ -38,6 +38,6 @@ def test_any_bytes_have_a_dialect_or_are_a_protocol_error(data: bytes) -> None:
 
 
 @pytest.mark.parametrize("wrong", [b"x" * 100, b"GET / HTTP/1.1\r\n" * 10])
-def test_what_is_longer_than_a_name_and_has_no_nul_is_nothing(wrong: bytes) -> None:
+def test_bytes_longer_than_a_name_without_a_nul_are_a_protocol_error(wrong: bytes) -> None:
     with pytest.raises(ProtocolError):
         detect_protocol(wrong)

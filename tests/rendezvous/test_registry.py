@@ -17,7 +17,7 @@ def test_the_second_client_of_a_name_is_paired_with_the_first() -> None:
     assert len(registry) == 1
 
 
-def test_a_name_is_forgotten_once_it_is_paired() -> None:
+def test_a_name_is_removed_once_it_is_paired() -> None:
     registry: Registry[str] = Registry()
     registry.receive("a", b"name")
     registry.receive("b", b"name")
@@ -40,7 +40,7 @@ def test_a_name_in_pieces_grows_while_its_client_waits() -> None:
     assert registry.receive("a", b"0") == Pair("b", "a")
 
 
-def test_a_client_whose_name_grows_too_long_is_forgotten() -> None:
+def test_a_client_whose_name_grows_too_long_is_removed() -> None:
     registry: Registry[str] = Registry()
     registry.receive("a", b"x" * 60)
     with pytest.raises(ProtocolError):

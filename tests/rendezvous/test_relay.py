@@ -23,7 +23,7 @@ async def relayed(
     )
 
 
-def test_relayed_bytes_arrive_whole_in_both_directions_and_the_end_is_passed_on() -> None:
+def test_relayed_bytes_arrive_completely_in_both_directions_and_the_end_is_forwarded() -> None:
     async def scenario(server: RendezvousServer) -> None:
         (one_reader, one), (other_reader, other), _ranks = await relayed(server)
         there, back = secrets.token_bytes(3_000_000), secrets.token_bytes(2_000_000)
@@ -44,7 +44,7 @@ def test_relayed_bytes_arrive_whole_in_both_directions_and_the_end_is_passed_on(
     with_server(scenario)
 
 
-def test_what_is_said_before_the_other_end_has_come_is_not_lost() -> None:
+def test_bytes_sent_before_the_other_end_connects_are_not_lost() -> None:
     async def scenario(server: RendezvousServer) -> None:
         *_ranks, one, other = await introduced(server)
         _, early = await client(server, Preamble(Purpose.relay, one).encode() + b"early")
@@ -55,7 +55,7 @@ def test_what_is_said_before_the_other_end_has_come_is_not_lost() -> None:
     with_server(scenario)
 
 
-def test_a_slow_reader_slows_its_writer_down_and_nobody_else() -> None:
+def test_a_slow_reader_slows_only_its_writer_down() -> None:
     async def scenario(server: RendezvousServer) -> None:
         (_, one), (other_reader, _other), _ranks = await relayed(server)
         one.write(bytes(50_000_000))
@@ -88,7 +88,7 @@ def test_a_relay_has_a_bandwidth_and_a_lifetime() -> None:
     with_server(scenario, relay_bytes_per_second=1_000_000, relay_seconds=0.6)
 
 
-def test_relays_have_a_limit_and_may_be_switched_off() -> None:
+def test_relays_have_a_limit_and_can_be_disabled() -> None:
     async def limited(server: RendezvousServer) -> None:
         _held = await relayed(server)
         await until(lambda: len(server.extension.relays) == 1)

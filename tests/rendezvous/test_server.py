@@ -58,7 +58,7 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.001)
 
 
-def test_two_clients_of_a_name_learn_their_own_and_each_others_address() -> None:
+def test_two_clients_of_a_name_receive_their_own_and_each_others_address() -> None:
     async def scenario(server: RendezvousServer) -> None:
         first_reader, first = await client(server, b"Test1_0")
         assert await record(first_reader) == own_endpoint(first)
@@ -92,7 +92,7 @@ def test_a_recorded_exchange_of_version_1_byte_for_byte() -> None:
     with_server(scenario)
 
 
-def test_a_name_in_pieces_is_put_together() -> None:
+def test_a_name_in_pieces_is_assembled() -> None:
     async def scenario(server: RendezvousServer) -> None:
         reader, writer = await client(server, b"Te")
         await record(reader)
@@ -107,7 +107,7 @@ def test_a_name_in_pieces_is_put_together() -> None:
     with_server(scenario)
 
 
-def test_a_waiter_whose_connection_dies_is_dropped() -> None:
+def test_a_waiting_client_whose_connection_breaks_is_removed() -> None:
     async def scenario(server: RendezvousServer) -> None:
         closed_reader, closed = await client(server, b"name")
         await record(closed_reader)
@@ -126,7 +126,7 @@ def test_a_waiter_whose_connection_dies_is_dropped() -> None:
     with_server(scenario)
 
 
-def test_silent_resetting_and_talkative_clients_hurt_nobody() -> None:
+def test_silent_resetting_and_flooding_clients_do_not_affect_others() -> None:
     async def scenario(server: RendezvousServer) -> None:
         others = [await client(server) for _ in range(50)]
         others += [await client(server, b"half a na") for _ in range(20)]
@@ -189,7 +189,7 @@ def test_many_pairs_at_once_each_find_their_partner() -> None:
     with_server(scenario)
 
 
-def test_closing_disconnects_everybody_and_frees_the_port() -> None:
+def test_closing_disconnects_all_clients_and_frees_the_port() -> None:
     async def run() -> None:
         server = RendezvousServer(port=0)
         await server.start()

@@ -36,7 +36,7 @@ def test_every_item_expires_when_its_last_deadline_is_reached(steps: list[tuple[
         assert deadlines.next() == min(model.values(), default=None)
 
 
-def test_items_that_come_and_go_leave_nothing_behind() -> None:
+def test_removed_items_use_no_memory() -> None:
     deadlines: TimerQueue[int] = TimerQueue()
     for item in range(100_000):
         deadlines.set(item, 900.0 + item)

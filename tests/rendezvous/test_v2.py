@@ -34,13 +34,13 @@ def test_the_sizes_are_those_of_the_original() -> None:
     assert (REQUEST_BYTES, RESPONSE_BYTES) == (141, 50)
 
 
-def test_a_recorded_request_is_understood_and_made() -> None:
+def test_a_recorded_request_is_decoded_and_encoded() -> None:
     assert decode_request(RECORDED_REQUEST) == Request(b"Test1_0", TOKEN)
     assert Request(b"Test1_0", TOKEN).encode() == RECORDED_REQUEST
     assert decode_request(RECORDED_REQUEST[:137] + b"\xff\xff\xff\xff") == Request(b"Test1_0", TOKEN)
 
 
-def test_recorded_responses_are_made_and_understood() -> None:
+def test_recorded_responses_are_encoded_and_decoded() -> None:
     paired = Response(Status.paired, Endpoint("192.168.1.2", 10000), Endpoint("203.0.113.21", 50001), TOKEN)
     assert paired.encode() == RECORDED_PAIRED
     assert decode_response(RECORDED_PAIRED) == paired
@@ -49,13 +49,15 @@ def test_recorded_responses_are_made_and_understood() -> None:
 
 
 @given(names, st.none() | st.uuids())
-def test_requests_come_through(name: str, token: uuid.UUID | None) -> None:
+def test_requests_are_decoded_as_encoded(name: str, token: uuid.UUID | None) -> None:
     request = Request(name.encode(), token)
     assert decode_request(request.encode()) == request
 
 
 @given(st.sampled_from(Status), st.none() | endpoints, st.none() | endpoints, st.uuids())
-def test_responses_come_through(status: Status, own: Endpoint | None, peer: Endpoint | None, token: uuid.UUID) -> None:
+def test_responses_are_decoded_as_encoded(
+    status: Status, own: Endpoint | None, peer: Endpoint | None, token: uuid.UUID
+) -> None:
     response = Response(status, own, peer, token)
     assert decode_response(response.encode()) == response
 
@@ -99,7 +101,7 @@ def test_a_whole_exchange_byte_for_byte() -> None:
 
 
 @pytest.mark.parametrize("cut", [1, 3, 7, 8, 100, 137, 140])
-def test_a_request_in_pieces_is_put_together_wherever_it_is_cut(cut: int) -> None:
+def test_a_request_in_pieces_is_assembled_wherever_it_is_split(cut: int) -> None:
     async def scenario(server: RendezvousServer) -> None:
         whole = Request(b"Test1_0").encode()
         reader, writer = await client(server, whole[:cut])
@@ -124,7 +126,7 @@ def test_versions_1_and_2_pair_with_each_other() -> None:
     with_server(scenario)
 
 
-def test_a_client_that_comes_back_with_its_token_goes_on_waiting_and_meets_whoever_came() -> None:
+def test_a_client_that_reconnects_with_its_token_resumes_its_wait_and_is_paired() -> None:
     async def scenario(server: RendezvousServer) -> None:
         reader, writer = await requested(server, b"name")
         token = (await response(reader)).token
@@ -144,7 +146,7 @@ def test_a_client_that_comes_back_with_its_token_goes_on_waiting_and_meets_whoev
     with_server(scenario)
 
 
-def test_a_client_that_comes_back_before_its_old_connection_is_known_dead_takes_its_place() -> None:
+def test_a_client_that_reconnects_replaces_its_old_connection() -> None:
     async def scenario(server: RendezvousServer) -> None:
         old_reader, old = await requested(server, b"name")
         token = (await response(old_reader)).token
@@ -158,7 +160,7 @@ def test_a_client_that_comes_back_before_its_old_connection_is_known_dead_takes_
     with_server(scenario)
 
 
-def test_a_token_of_no_wait_begins_a_new_one() -> None:
+def test_an_unknown_token_starts_a_new_wait() -> None:
     async def scenario(server: RendezvousServer) -> None:
         reader, writer = await requested(server, b"name", TOKEN)
         assert (await response(reader)).status is Status.waiting
@@ -170,7 +172,7 @@ def test_a_token_of_no_wait_begins_a_new_one() -> None:
     with_server(scenario)
 
 
-def test_a_wait_that_is_too_long_is_told_and_its_token_forgotten() -> None:
+def test_a_wait_that_times_out_is_reported_and_its_token_removed() -> None:
     async def scenario(server: RendezvousServer) -> None:
         reader, writer = await requested(server, b"name")
         first = await response(reader)
@@ -184,7 +186,7 @@ def test_a_wait_that_is_too_long_is_told_and_its_token_forgotten() -> None:
     with_server(scenario, waiting_seconds=0.1)
 
 
-def test_a_wait_is_not_prolonged_by_coming_back() -> None:
+def test_a_wait_is_not_prolonged_by_reconnecting() -> None:
     async def scenario(server: RendezvousServer) -> None:
         reader, writer = await requested(server, b"name")
         token = (await response(reader)).token
@@ -210,7 +212,7 @@ def test_a_wait_is_not_prolonged_by_coming_back() -> None:
     ],
     ids=["no name", "name of 100 bytes", "no UTF-8", "no UUID"],
 )
-def test_a_wrong_request_is_answered_with_the_error_status_and_the_end(wrong: bytes) -> None:
+def test_an_invalid_request_is_answered_with_the_error_status_and_closed(wrong: bytes) -> None:
     async def scenario(server: RendezvousServer) -> None:
         reader, writer = await client(server, wrong)
         assert await reader.read() == RECORDED_ERROR
@@ -219,7 +221,7 @@ def test_a_wrong_request_is_answered_with_the_error_status_and_the_end(wrong: by
     with_server(scenario)
 
 
-def test_the_server_that_ends_tells_the_waiting_to_come_again() -> None:
+def test_a_server_that_shuts_down_sends_timeout_to_waiting_clients() -> None:
     async def scenario(server: RendezvousServer) -> None:
         reader, writer = await requested(server, b"name")
         await response(reader)

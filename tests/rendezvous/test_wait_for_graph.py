@@ -13,7 +13,7 @@ def waiting(peer: int, *counts: tuple[int, int, int], awaited: Awaited = Awaited
     return Waiting(peer, awaited, turn, pack_counts(list(known.values())), "recv")
 
 
-def test_three_ranks_that_wait_for_each_other_are_found_by_the_last_one() -> None:
+def test_a_deadlock_of_three_ranks_is_found_with_the_last_report() -> None:
     waits = WaitForGraph()
     assert waits.record(0, waiting(1)) is None
     assert waits.record(1, waiting(2)) is None
@@ -24,7 +24,7 @@ def test_three_ranks_that_wait_for_each_other_are_found_by_the_last_one() -> Non
     )
 
 
-def test_a_message_on_its_way_will_open_the_circle() -> None:
+def test_a_message_in_transit_is_no_deadlock() -> None:
     waits = WaitForGraph()
     waits.record(0, waiting(1, (2, 1, 0)))
     waits.record(1, waiting(2))
@@ -32,7 +32,7 @@ def test_a_message_on_its_way_will_open_the_circle() -> None:
     assert waits.record(2, waiting(0, (0, 0, 1))) == [2, 0, 1]
 
 
-def test_a_rank_that_waits_for_a_circle_is_not_in_it() -> None:
+def test_a_rank_that_waits_for_a_deadlock_is_not_in_it() -> None:
     waits = WaitForGraph()
     waits.record(0, waiting(1))
     assert waits.record(3, waiting(0)) is None
@@ -40,7 +40,7 @@ def test_a_rank_that_waits_for_a_circle_is_not_in_it() -> None:
     assert waits.record(3, waiting(0)) is None
 
 
-def test_a_sender_must_say_so_again_after_the_other_has_begun_to_wait() -> None:
+def test_a_sender_must_report_again_after_the_other_has_started_to_wait() -> None:
     waits = WaitForGraph()
     waits.record(0, waiting(1, (1, 1, 0), awaited=Awaited.receiving))
     waits.record(0, waiting(1, (1, 1, 0), awaited=Awaited.receiving))
@@ -50,7 +50,7 @@ def test_a_sender_must_say_so_again_after_the_other_has_begun_to_wait() -> None:
     assert waits.record(0, waiting(1, (1, 1, 0), awaited=Awaited.receiving)) == [0, 1, 2]
 
 
-def test_who_waits_for_an_object_must_have_looked_in_vain_after_the_other_has_begun_to_wait() -> None:
+def test_a_wait_for_an_object_must_be_reported_again_after_the_other_has_started_to_wait() -> None:
     waits = WaitForGraph()
     zero, one, other = (waiting(peer, awaited=Awaited.writing) for peer in (1, 0, 2))
     assert waits.awaited(0) is None
@@ -64,14 +64,14 @@ def test_who_waits_for_an_object_must_have_looked_in_vain_after_the_other_has_be
     assert waits.record(0, zero) is None, "rank 1 went on, and is in another wait"
 
 
-def test_a_sender_and_its_receiver_are_no_circle() -> None:
+def test_a_sender_and_its_receiver_are_no_deadlock() -> None:
     waits = WaitForGraph()
     for _ in range(3):
         assert waits.record(0, waiting(1, (1, 1, 0), awaited=Awaited.receiving)) is None
         assert waits.record(1, waiting(0, (0, 0, 1))) is None
 
 
-def test_ranks_that_have_not_met_wait_for_each_other_until_they_have() -> None:
+def test_ranks_that_are_not_connected_wait_for_each_other_until_they_are() -> None:
     waits = WaitForGraph()
     alone = lambda peer: Waiting(peer, Awaited.connecting, 0, b"", "recv")  # noqa: E731
     assert waits.record(0, alone(1)) is None
@@ -81,7 +81,7 @@ def test_ranks_that_have_not_met_wait_for_each_other_until_they_have() -> None:
     assert waits.record(2, alone(0)) == [2, 0, 1]
 
 
-def test_a_large_circle_is_described_in_part() -> None:
+def test_a_large_deadlock_is_described_in_part() -> None:
     waits = WaitForGraph()
     for rank in range(99):
         waits.record(rank, waiting(rank + 1))
@@ -93,7 +93,7 @@ def test_a_large_circle_is_described_in_part() -> None:
     assert len(text) < 1000
 
 
-def test_a_rank_that_is_gone_says_nothing_more() -> None:
+def test_the_reports_of_a_removed_rank_are_removed() -> None:
     waits = WaitForGraph()
     waits.record(0, waiting(1))
     waits.forget(0)
@@ -108,7 +108,7 @@ actions = st.lists(
 
 @settings(max_examples=300)
 @given(actions)
-def test_a_circle_is_found_only_where_nobody_will_ever_go_on_and_always_when_all_have_said_so(
+def test_a_deadlock_is_found_only_if_no_rank_can_continue_and_always_once_all_have_reported(
     acts: list[tuple[int, int, str]],
 ) -> None:
     """The model: ranks send without waiting, messages are delivered late, statements are told late and once a wait."""

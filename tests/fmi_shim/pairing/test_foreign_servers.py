@@ -1,4 +1,4 @@
-"""What a rank makes of any bytes at all from what should be a rendezvous server: an error of ours, soon."""
+"""Any bytes from what should be a rendezvous server raise one of our errors, soon."""
 
 import contextlib
 import select
@@ -35,7 +35,7 @@ from rendezvous.protocol.messages import (
 from rendezvous.protocol.v1 import encode_record
 
 NOBODY = Endpoint("127.0.0.1", 9)
-GREETING = Challenge(Demand.nothing, bytes(32)).encode() + encode(Welcome(NOBODY, NO_PROOF))
+WELCOME = Challenge(Demand.nothing, bytes(32)).encode() + encode(Welcome(NOBODY, NO_PROOF))
 MESSAGES: list[Message] = [
     Abort(1, 0, 2, "text"),
     Deadlock("text"),
@@ -60,16 +60,16 @@ def damaged(draw: st.DrawFn, whole: st.SearchStrategy[bytes]) -> bytes:
     return bytes(data[: draw(st.integers(0, len(data)) | st.just(len(data)))]) + draw(st.binary(max_size=20))
 
 
-speeches = st.lists(st.sampled_from([encode(message) for message in MESSAGES]), max_size=3).map(b"".join)
-transcripts = damaged(speeches.map(lambda said: GREETING + said)) | speeches.map(lambda said: GREETING + said)
+scriptes = st.lists(st.sampled_from([encode(message) for message in MESSAGES]), max_size=3).map(b"".join)
+transcripts = damaged(scriptes.map(lambda said: WELCOME + said)) | scriptes.map(lambda said: WELCOME + said)
 
 
 @dataclass
-class Reciter:
-    """A server that says the same to everybody whatever it hears, and has then nothing more to say."""
+class ScriptedServer:
+    """A server that sends the same bytes on every connection, and then closes its side."""
 
     listener: socket.socket
-    speech: bytes = b""
+    script: bytes = b""
 
     @property
     def endpoint(self) -> Endpoint:
@@ -81,25 +81,25 @@ class Reciter:
                 connection, _ = self.listener.accept()
                 with connection, contextlib.suppress(OSError):  # the rank may be gone already
                     connection.settimeout(20)
-                    connection.sendall(self.speech)
+                    connection.sendall(self.script)
                     connection.shutdown(socket.SHUT_WR)
                     while connection.recv(4096):
                         pass
 
 
 @pytest.fixture(scope="module")
-def reciter() -> Iterator[Reciter]:
+def server() -> Iterator[ScriptedServer]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = Reciter(listener)
-        thread = threading.Thread(target=server.serve)
+        scripted = ScriptedServer(listener)
+        thread = threading.Thread(target=scripted.serve)
         thread.start()
-        yield server
+        yield scripted
         listener.shutdown(socket.SHUT_RDWR)
         thread.join()
 
 
-def listen_to(server: Endpoint) -> list[Message]:
-    """Register, and take all messages that come until the server ends; that it does is the error to be raised."""
+def receive_from(server: Endpoint) -> list[Message]:
+    """Register, and return all messages until the server closes, which raises an error."""
     came: list[Message] = []
     link = ControlConnection(server, Access(), Registration("", "comm", 0, 2, bytes(16), NOBODY), Deadline(20))
     with contextlib.closing(link), pytest.raises(FmiError):
@@ -121,27 +121,29 @@ def little_memory() -> Iterator[None]:
 
 @quickly
 @given(transcripts | st.binary(max_size=200))
-def test_any_answer_to_a_registration_is_messages_and_an_error_at_its_end(reciter: Reciter, speech: bytes) -> None:
-    reciter.speech = speech
+def test_any_answer_to_a_registration_is_messages_and_an_error_at_its_end(
+    server: ScriptedServer, script: bytes
+) -> None:
+    server.script = script
     with little_memory(), contextlib.suppress(FmiError):
-        assert isinstance(listen_to(reciter.endpoint), list)
+        assert isinstance(receive_from(server.endpoint), list)
 
 
-@pytest.mark.parametrize("end", range(0, len(GREETING), 7))
-def test_a_greeting_that_ends_early_is_told(reciter: Reciter, end: int) -> None:
-    reciter.speech = GREETING[:end]
+@pytest.mark.parametrize("end", range(0, len(WELCOME), 7))
+def test_a_server_that_closes_during_the_registration_raises_an_error(server: ScriptedServer, end: int) -> None:
+    server.script = WELCOME[:end]
     with pytest.raises(FmiError, match="closed the connection before the peer connected"):
-        listen_to(reciter.endpoint)
+        receive_from(server.endpoint)
 
 
 @quickly
 @given(damaged(st.just(RECORDS)) | st.binary(max_size=40))
-def test_any_answer_to_a_pairing_name_is_an_error(reciter: Reciter, speech: bytes) -> None:
+def test_any_answer_to_a_pairing_name_is_an_error(server: ScriptedServer, script: bytes) -> None:
     with contextlib.suppress(ProtocolError):
         replies = Replies()
-        replies.feed(speech)
+        replies.feed(script)
         assume(replies.peer is None or replies.peer.host.startswith("127."))  # the test must not call on strangers
-    reciter.speech = speech
-    request = tcpunch.ConnectRequest(reciter.endpoint, b"comm1_0", 1, lambda: "rank 0", None, 0.05)
+    server.script = script
+    request = tcpunch.ConnectRequest(server.endpoint, b"comm1_0", 1, lambda: "rank 0", None, 0.05)
     with little_memory(), pytest.raises(FmiError):
         tcpunch.connect(request, Poller(lambda _: None).wait).close()

@@ -9,7 +9,7 @@ hellos = st.builds(PeerHello, names, st.integers(1, 2**31 - 1), st.integers(0, 2
 
 
 @given(hellos, st.integers(0, PEER_HELLO_BYTES - 1))
-def test_a_hello_is_understood_once_it_is_whole(hello: PeerHello, cut: int) -> None:
+def test_a_hello_is_decoded_once_it_is_complete(hello: PeerHello, cut: int) -> None:
     data = hello.encode()
     assert len(data) == PEER_HELLO_BYTES
     assert decode_peer_hello(data[:cut]) is None
@@ -24,7 +24,7 @@ def test_any_bytes_are_a_hello_or_none_or_an_error(data: bytes) -> None:
         assert data
 
 
-def test_the_right_answer_raises_no_objection() -> None:
+def test_the_expected_reply_has_no_mismatch() -> None:
     hello = PeerHello("job", 4, 0, 1)
     assert hello.mismatch(PeerHello("job", 4, 1, 0)) is None
 
@@ -38,7 +38,7 @@ def test_the_right_answer_raises_no_objection() -> None:
         (PeerHello("job", 4, 2, 0), "rank 0 expected rank 1, got rank 2"),
     ],
 )
-def test_a_wrong_answer_is_explained(answer: PeerHello, objection: str) -> None:
+def test_an_unexpected_reply_is_explained(answer: PeerHello, objection: str) -> None:
     text = PeerHello("job", 4, 0, 1).mismatch(answer)
     assert text is not None
     assert objection in text

@@ -1,4 +1,4 @@
-"""Ranks at a rendezvous server of ours: one connection each, secrets, certificates, aborts, and restarts."""
+"""Ranks at a rendezvous server with our extension: control connection, secrets, certificates, aborts, restarts."""
 
 import json
 import os
@@ -81,7 +81,7 @@ def shared() -> Iterator[Server]:
 
 
 class AbortedError(FmiError):
-    """What an abort becomes here."""
+    """The error that an abort is converted to in these tests."""
 
 
 def rank_of(server: Server, rank: int, size: int = 2, comm: str = "comm", access: Access = ANYBODY) -> RendezvousClient:
@@ -91,7 +91,7 @@ def rank_of(server: Server, rank: int, size: int = 2, comm: str = "comm", access
     return RendezvousClient(server.endpoint, access, comm, rank, size, aborted, Poller(lambda _: None))
 
 
-def meet(
+def connect(
     client: RendezvousClient, rank: int, peer: int, size: int = 2, comm: str = "comm", max_timeout: float | None = 20.0
 ) -> socket.socket:
     return client.connect(PeerHello(comm, size, rank, peer), lambda: f"rank {rank}", max_timeout)
@@ -109,28 +109,28 @@ def assert_connected(one: socket.socket, other: socket.socket) -> None:
 def pair(server: Server, comm: str, access: Access = ANYBODY) -> None:
     clients = [rank_of(server, rank, comm=comm, access=access) for rank in range(2)]
     with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(meet, clients[0], 0, 1, comm=comm)
-        with meet(clients[1], 1, 0, comm=comm) as one, first.result() as other:
+        first = pool.submit(connect, clients[0], 0, 1, comm=comm)
+        with connect(clients[1], 1, 0, comm=comm) as one, first.result() as other:
             assert_connected(one, other)
     for client in clients:
         client.close()
 
 
-def test_1000_of_1000_meet_on_loopback(shared: Server) -> None:
+def test_1000_of_1000_pairs_connect_on_loopback(shared: Server) -> None:
     for i in range(1000):
         pair(shared, f"loopback-{i}-")
 
 
-def test_n_ranks_that_all_meet_need_n_connections_to_the_server() -> None:
+def test_n_fully_connected_ranks_need_n_connections_to_the_server() -> None:
     size = 6
     with running() as server:
         clients = [rank_of(server, rank, size) for rank in range(size)]
 
-        def meet_everybody(rank: int) -> list[socket.socket]:
-            return [meet(clients[rank], rank, peer, size) for peer in range(size) if peer != rank]
+        def connect_all(rank: int) -> list[socket.socket]:
+            return [connect(clients[rank], rank, peer, size) for peer in range(size) if peer != rank]
 
         with ThreadPoolExecutor(size) as pool:
-            meshes = list(pool.map(meet_everybody, range(size)))
+            meshes = list(pool.map(connect_all, range(size)))
         assert server.health()["connections"] == server.health()["waiting"] == size
         assert server.health()["introductions"] >= size * (size - 1)
         assert server.health()["pairings"] == 0
@@ -142,11 +142,11 @@ def test_n_ranks_that_all_meet_need_n_connections_to_the_server() -> None:
         server.wait_for("connections", 0)
 
 
-def test_two_runs_with_the_same_communicator_name_never_meet_when_they_carry_a_job(shared: Server) -> None:
+def test_two_runs_with_the_same_communicator_name_and_different_jobs_never_connect(shared: Server) -> None:
     jobs = [Access(job=job) for job in ("one", "two")]
     clients = [[rank_of(shared, rank, comm="same", access=job) for rank in range(2)] for job in jobs]
     with ThreadPoolExecutor(4) as pool:
-        runs = [[pool.submit(meet, run[rank], rank, 1 - rank, comm="same") for rank in range(2)] for run in clients]
+        runs = [[pool.submit(connect, run[rank], rank, 1 - rank, comm="same") for rank in range(2)] for run in clients]
         connections = [[rank.result() for rank in run] for run in runs]
     for one, other in connections:
         assert one.getsockname() == other.getpeername()
@@ -157,12 +157,12 @@ def test_two_runs_with_the_same_communicator_name_never_meet_when_they_carry_a_j
             client.close()
 
 
-def test_a_rank_that_gives_up_ends_the_waiting_of_those_it_never_met(shared: Server) -> None:
+def test_an_abort_reaches_waiting_ranks_that_were_never_connected_to_its_sender(shared: Server) -> None:
     waiting, failing = rank_of(shared, 0, 3, "abort"), rank_of(shared, 2, 3, "abort")
     with ThreadPoolExecutor(1) as pool:
-        met: Future[socket.socket] = pool.submit(meet, waiting, 0, 1, 3, "abort", None)
+        met: Future[socket.socket] = pool.submit(connect, waiting, 0, 1, 3, "abort", None)
         with pytest.raises(PeerTimeoutError, match="rank 1 did not connect to the rendezvous server"):
-            meet(failing, 2, 1, 3, "abort", 1.0)
+            connect(failing, 2, 1, 3, "abort", 1.0)
         failing.abort(Abort(2, 1, 2, "rank 2 gave up on rank 1"))
         with pytest.raises(AbortedError, match=r"rank 2 gave up on rank 1 \(reported by rank 2\)"):
             met.result(20)
@@ -171,72 +171,72 @@ def test_a_rank_that_gives_up_ends_the_waiting_of_those_it_never_met(shared: Ser
 
 
 @pytest.mark.parametrize("away", [0.0, 0.3])
-def test_a_server_restarted_in_the_middle_of_a_run_hurts_nobody(away: float) -> None:
+def test_ranks_survive_a_restart_of_the_server_during_a_run(away: float) -> None:
     with running() as server:
         clients = [rank_of(server, rank, 3) for rank in range(3)]
         with ThreadPoolExecutor(3) as pool:
-            first = pool.submit(meet, clients[0], 0, 1, 3)
-            with meet(clients[1], 1, 0, 3) as one, first.result() as other:
-                waiting = pool.submit(meet, clients[0], 0, 2, 3)
+            first = pool.submit(connect, clients[0], 0, 1, 3)
+            with connect(clients[1], 1, 0, 3) as one, first.result() as other:
+                waiting = pool.submit(connect, clients[0], 0, 2, 3)
                 server.wait_for("waiting", 2)
                 server.kill()
                 assert_connected(one, other)  # those who are connected do not notice
                 time.sleep(away)
                 server.start()
-                late = pool.submit(meet, clients[2], 2, 0, 3)  # the third comes only now
+                late = pool.submit(connect, clients[2], 2, 0, 3)  # the third comes only now
                 with waiting.result() as again, late.result() as newcomer:
                     assert_connected(again, newcomer)
                 # And rank 1, whose connection to the server was lost while it did not look, finds it again.
-                last = pool.submit(meet, clients[2], 2, 1, 3)
-                with meet(clients[1], 1, 2, 3) as known, last.result() as newcomer:
+                last = pool.submit(connect, clients[2], 2, 1, 3)
+                with connect(clients[1], 1, 2, 3) as known, last.result() as newcomer:
                     assert_connected(known, newcomer)
         for client in clients:
             client.close()
 
 
-def test_in_raw_mode_too_a_waiting_rank_finds_the_server_that_was_restarted() -> None:
-    def meet_raw(rank: int) -> socket.socket:
+def test_a_waiting_rank_in_raw_mode_reconnects_to_a_restarted_server() -> None:
+    def connect_raw(rank: int) -> socket.socket:
         request = tcpunch.ConnectRequest(server.endpoint, b"raw1_0", 1 - rank, lambda: f"rank {rank}", None, 20.0)
         return tcpunch.connect(request, Poller(lambda _: None).wait)
 
     with running() as server, ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(meet_raw, 0)
+        waiting = pool.submit(connect_raw, 0)
         server.wait_for("waiting", 1)
         time.sleep(0.1)  # so that it has been answered, and knows that there is a server
         server.kill()
         server.start()
-        with meet_raw(1) as one, waiting.result() as other:
+        with connect_raw(1) as one, waiting.result() as other:
             assert_connected(one, other)
 
 
-def test_with_secret_and_certificate_on_both_sides_ranks_meet(tmp_path: Path) -> None:
+def test_ranks_connect_with_secret_and_certificate_on_both_sides(tmp_path: Path) -> None:
     certificate = str(loopback_certificate(tmp_path))
     with running("--tls-certificate", certificate, FMI_RENDEZVOUS_SECRET=SECRET) as server:
         pair(server, "encrypted", Access("job", SECRET.encode(), certificate))
         with pytest.raises(RendezvousError, match="TLS with the rendezvous server"):
-            meet(rank_of(server, 0, access=Access(secret=SECRET.encode())), 0, 1)
+            connect(rank_of(server, 0, access=Access(secret=SECRET.encode())), 0, 1)
         with pytest.raises(ConfigError, match="expected a readable PEM file"):
-            meet(rank_of(server, 0, access=Access(secret=SECRET.encode(), certificate="/nowhere.pem")), 0, 1)
+            connect(rank_of(server, 0, access=Access(secret=SECRET.encode(), certificate="/nowhere.pem")), 0, 1)
 
 
-def test_without_the_secret_a_rank_is_told_to_set_it() -> None:
+def test_a_rank_without_the_secret_gets_an_error_that_names_the_variable() -> None:
     with running(FMI_RENDEZVOUS_SECRET=SECRET) as server:
         with pytest.raises(RendezvousError, match="requires a secret: set FMI_RENDEZVOUS_SECRET"):
-            meet(rank_of(server, 0), 0, 1)
-        with pytest.raises(RendezvousError, match="asks for its secret") as told:
-            meet(rank_of(server, 0, access=Access(secret=b"correct horse battery stable")), 0, 1)
+            connect(rank_of(server, 0), 0, 1)
+        with pytest.raises(RendezvousError, match="wrong secret: set the same FMI_RENDEZVOUS_SECRET") as told:
+            connect(rank_of(server, 0, access=Access(secret=b"correct horse battery stable")), 0, 1)
         assert "stable" not in str(told.value)
 
 
-def test_a_server_that_asks_for_less_than_this_rank_demands_is_refused(shared: Server) -> None:
+def test_a_server_that_requires_less_than_this_rank_is_refused(shared: Server) -> None:
     with pytest.raises(RendezvousError, match="requires no secret"):
-        meet(rank_of(shared, 0, access=Access(secret=SECRET.encode())), 0, 1)
+        connect(rank_of(shared, 0, access=Access(secret=SECRET.encode())), 0, 1)
     with pytest.raises(RendezvousError, match="does not use TLS"):
-        meet(rank_of(shared, 0, access=Access(certificate="/any.pem")), 0, 1)
+        connect(rank_of(shared, 0, access=Access(certificate="/any.pem")), 0, 1)
 
 
-def test_an_impostor_that_does_not_know_the_secret_is_found_out() -> None:
-    """It asks for the secret, takes any proof, and cannot return its own."""
+def test_a_server_that_does_not_know_the_secret_is_refused() -> None:
+    """It requires the secret, accepts any proof, and cannot return its own."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def pose() -> None:
@@ -260,16 +260,16 @@ def test_an_impostor_that_does_not_know_the_secret_is_found_out() -> None:
             Poller(lambda _: None),
         )
         with pytest.raises(RendezvousError, match="does not know this run's secret"):
-            meet(client, 0, 1)
+            connect(client, 0, 1)
         impostor.join(20)
 
 
-def test_a_second_process_of_a_rank_is_told(shared: Server) -> None:
+def test_a_second_process_of_a_rank_raises_on_both(shared: Server) -> None:
     first, second = rank_of(shared, 0, comm="twice"), rank_of(shared, 0, comm="twice")
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(meet, first, 0, 1, comm="twice")
+        waiting = pool.submit(connect, first, 0, 1, comm="twice")
         time.sleep(0.1)
-        for attempt in (lambda: meet(second, 0, 1, comm="twice"), lambda: waiting.result(20)):
+        for attempt in (lambda: connect(second, 0, 1, comm="twice"), lambda: waiting.result(20)):
             with pytest.raises(MismatchError, match="two processes run as rank 0"):
                 attempt()
 
@@ -283,7 +283,7 @@ def test_access_is_read_from_the_environment_and_a_secret_is_not_shown() -> None
         read_access({"FMI_JOB": "x" * 65})
 
 
-def test_a_link_knows_the_servers_resolved_address(shared: Server) -> None:
+def test_a_control_connection_has_the_servers_resolved_address(shared: Server) -> None:
     link = ControlConnection(
         Endpoint("localhost", shared.endpoint.port),
         Access(),

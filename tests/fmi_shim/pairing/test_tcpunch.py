@@ -1,4 +1,4 @@
-"""Hole punching on loopback, among strangers."""
+"""Hole punching on loopback, among other programs."""
 
 import contextlib
 import socket
@@ -23,7 +23,7 @@ def server(rendezvous_address: str) -> Endpoint:
     return Endpoint(host, int(port))
 
 
-def meet(
+def connect(
     server: Endpoint, name: str, rank: int, framed: bool = True, max_timeout: float | None = 20.0
 ) -> socket.socket:
     hello = PeerHello(name, 2, rank, 1 - rank) if framed else None
@@ -33,7 +33,7 @@ def meet(
 
 def both(server: Endpoint, name: str, framed: bool = True) -> tuple[socket.socket, socket.socket]:
     with ThreadPoolExecutor(2) as pool:
-        first, second = pool.submit(meet, server, name, 0, framed), pool.submit(meet, server, name, 1, framed)
+        first, second = pool.submit(connect, server, name, 0, framed), pool.submit(connect, server, name, 1, framed)
         return first.result(), second.result()
 
 
@@ -55,7 +55,7 @@ def assert_unpaced(*connections: socket.socket) -> None:
 
 
 @pytest.mark.parametrize("framed", [True, False], ids=["framed", "raw"])
-def test_two_ranks_always_meet(server: Endpoint, framed: bool, request: pytest.FixtureRequest) -> None:
+def test_two_ranks_always_connect(server: Endpoint, framed: bool, request: pytest.FixtureRequest) -> None:
     for i in range(100):
         one, other = both(server, f"{request.node.name}-{i}", framed)
         assert_unpaced(one, other)
@@ -65,9 +65,9 @@ def test_two_ranks_always_meet(server: Endpoint, framed: bool, request: pytest.F
 def test_a_rank_that_starts_late_is_waited_for(server: Endpoint, request: pytest.FixtureRequest) -> None:
     name = request.node.name
     with ThreadPoolExecutor(1) as pool:
-        early = pool.submit(meet, server, name, 0)
+        early = pool.submit(connect, server, name, 0)
         time.sleep(0.3)
-        assert_connected(meet(server, name, 1), early.result())
+        assert_connected(connect(server, name, 1), early.result())
 
 
 @contextlib.contextmanager
@@ -90,10 +90,10 @@ def announced_peer(server: Endpoint, name: str) -> Iterator[tuple[Endpoint, Call
         yield target, lambda: fresh(control.getsockname()[1])
 
 
-def test_a_peer_that_listens_late_is_tried_again(server: Endpoint, request: pytest.FixtureRequest) -> None:
+def test_a_peer_that_listens_late_is_retried(server: Endpoint, request: pytest.FixtureRequest) -> None:
     name = request.node.name
     with ThreadPoolExecutor(1) as pool:
-        rank = pool.submit(meet, server, name, 0, framed=False)
+        rank = pool.submit(connect, server, name, 0, framed=False)
         with announced_peer(server, name) as (_, socket_on_port):
             time.sleep(0.2)  # so that several tries have been refused
             with socket_on_port() as listener:
@@ -102,12 +102,12 @@ def test_a_peer_that_listens_late_is_tried_again(server: Endpoint, request: pyte
         assert_connected(peer, rank.result())
 
 
-def test_strangers_that_connect_first_are_not_taken_for_the_peer(
+def test_other_programs_that_connect_first_are_not_mistaken_for_the_peer(
     server: Endpoint, request: pytest.FixtureRequest
 ) -> None:
     name = request.node.name
     with ThreadPoolExecutor(1) as pool:
-        rank = pool.submit(meet, server, name, 1)
+        rank = pool.submit(connect, server, name, 1)
         with announced_peer(server, name) as (target, socket_on_port), contextlib.ExitStack() as strangers:
             address = (target.host, target.port)
             for greeting in (b"", b"GET / HTTP/1.1\r\n\r\n", b"FMI\x01 but not to its end"):
@@ -135,23 +135,23 @@ def test_a_peer_that_was_announced_and_never_connects_is_named(
 ) -> None:
     name = request.node.name
     with ThreadPoolExecutor(1) as pool:
-        rank = pool.submit(meet, server, name, 0, max_timeout=1.0)
+        rank = pool.submit(connect, server, name, 0, max_timeout=1.0)
         expected = r"rank 0: no direct connection to rank 1 at .* within 1 s"
         with announced_peer(server, name), pytest.raises(PeerTimeoutError, match=expected):
             rank.result()
 
 
-def test_a_peer_that_connects_and_says_nothing_is_named(server: Endpoint, request: pytest.FixtureRequest) -> None:
+def test_a_peer_that_connects_and_sends_nothing_is_named(server: Endpoint, request: pytest.FixtureRequest) -> None:
     name = request.node.name
     with ThreadPoolExecutor(1) as pool:
-        rank = pool.submit(meet, server, name, 0, max_timeout=1.0)
+        rank = pool.submit(connect, server, name, 0, max_timeout=1.0)
         with announced_peer(server, name) as (_, socket_on_port), socket_on_port() as listener:
             listener.listen()
             with pytest.raises(PeerTimeoutError, match=r"was connected but sent nothing within 1 s"):
                 rank.result()
 
 
-def test_pairing_leaves_no_socket_behind(server: Endpoint, request: pytest.FixtureRequest) -> None:
+def test_pairing_closes_all_other_sockets(server: Endpoint, request: pytest.FixtureRequest) -> None:
     def open_descriptors() -> int:
         probe = socket.socket()
         with probe:
@@ -162,6 +162,6 @@ def test_pairing_leaves_no_socket_behind(server: Endpoint, request: pytest.Fixtu
     for i in range(5):
         assert_connected(*both(server, f"{request.node.name}-{i}"))
         with pytest.raises(PeerTimeoutError):
-            meet(server, f"{request.node.name}-alone-{i}", 0, max_timeout=0.01)
+            connect(server, f"{request.node.name}-alone-{i}", 0, max_timeout=0.01)
     assert threading.active_count() == threads
     assert open_descriptors() == before

@@ -1,4 +1,4 @@
-"""A rank that meets another one, repeatedly if asked to, and tells how: ``meet.py SERVER NAME RANK TIMES MODE``."""
+"""A rank that connects to another one, TIMES times, and prints how: ``connect_peer.py SERVER NAME RANK TIMES MODE``."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _aborted(abort: Abort) -> FmiError:
     return FmiError(abort.text)
 
 
-def _meet(server: Endpoint, name: str, rank: int, framed: bool) -> socket.socket:
+def _connect(server: Endpoint, name: str, rank: int, framed: bool) -> socket.socket:
     wait = Poller(lambda _: None).wait
     peer = 1 - rank
     if not framed:
@@ -69,7 +69,7 @@ def _receive(connection: socket.socket) -> bytes:
 
 
 def main() -> None:
-    """Meet, and print what came of it as JSON."""
+    """Connect, and print the result as JSON."""
     address, name, rank, times, mode = sys.argv[1:]
     host, _, port = address.rpartition(":")
     relayed = Relayed()
@@ -77,7 +77,7 @@ def main() -> None:
     seconds, peers = [], []
     for i in range(int(times)):
         began = time.monotonic()
-        with _meet(Endpoint(host, int(port)), f"{name}-{i}-", int(rank), mode == "framed") as connection:
+        with _connect(Endpoint(host, int(port)), f"{name}-{i}-", int(rank), mode == "framed") as connection:
             seconds.append(time.monotonic() - began)
             peers.append(connection.getpeername()[0])
             _exchange(connection)
