@@ -131,7 +131,7 @@ def pack_template(template: object, name: str = "value") -> Payload:
     memory, value_type = _memory(template, name)
     flags = memory.flags
     if isinstance(template, np.generic) or not flags.c_contiguous or not flags.writeable:
-        raise ValueError(f"{name} cannot be filled: expected an array that is C-contiguous and writable")
+        raise ValueError(f"invalid {name}: expected an array to fill that is C-contiguous and writable")
     return Payload(memory if memory.ndim == 1 else memory.reshape(-1), value_type, template)
 
 

@@ -126,7 +126,9 @@ class ValueType:
             )
         if not self.shape or self.shape[0] % size:
             has = f"{self.shape[0]} rows or elements" if self.shape else "a single element"
-            raise ValueError(f"value has {has}: expected a multiple of {size}, for equal slices for {size} ranks")
+            raise ValueError(
+                f"invalid value of {has}: expected a multiple of {size}, for equal slices for {size} ranks"
+            )
         shape = (self.shape[0] // size, *self.shape[1:])
         if self.descriptor is not None:
             return value_type_of(TypeDescriptor(self.descriptor.datatype, shape[0]))

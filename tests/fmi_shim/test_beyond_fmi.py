@@ -93,14 +93,14 @@ def test_wrong_arguments_raise_before_anything_is_sent(world: World) -> None:
         (
             lambda: comm.alltoall(np.ones(3)),
             ValueError,
-            "value is 3 rows or elements, to be cut into equal",
+            "invalid value of 3 rows or elements: expected a m",
         ),
-        (lambda: comm.reduce_scatter(np.ones(()), total), ValueError, "value is a single one, to be cut"),
+        (lambda: comm.reduce_scatter(np.ones(()), total), ValueError, "invalid value of a single element"),
         (lambda: comm.split("red"), TypeError, "invalid colour 'red': expected a whole number"),
         (lambda: comm.split(-1), ValueError, "invalid colour -1: expected 0 to"),
         (lambda: comm.split(1, key=2**31), ValueError, "invalid key 2147483648: expected -2147483648 to"),
         (lambda: comm.exscan(np.ones(2), np.add), TypeError, r"invalid f .*expected fmi.func"),
-        (lambda: comm.allreduce(b"12", fmi.func(fmi.op.custom)), TypeError, "function is None"),
+        (lambda: comm.allreduce(b"12", fmi.func(fmi.op.custom)), TypeError, "invalid function None"),
     ]
     for call, error, message in wrong:
         with pytest.raises(error, match=message):

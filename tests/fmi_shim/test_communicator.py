@@ -73,10 +73,10 @@ def test_wrong_arguments_raise_before_anything_is_sent(world: World) -> None:
             "TypeError: invalid t <class 'int'>: expected fmi.types(...), or None for arrays",
             "TypeError: invalid element type <U1 of value: expected native bool, int, float or complex",
             "TypeError: invalid f Operator.sum for elements of bool: expected max or min, or a custom",
-            "ValueError: value has 3 rows or elements: expected a multiple of 2",
+            "ValueError: invalid value of 3 rows or elements: expected a multiple of 2",
             "ValueError: invalid t Datatype.int: expected int_list or double_list",
-            "ValueError: value has 3 rows or elements: expected a multiple of 2",
-            "ValueError: value cannot be filled: expected an array that is C-contiguous and writable",
+            "ValueError: invalid value of 3 rows or elements: expected a multiple of 2",
+            "ValueError: invalid value: expected an array to fill that is C-contiguous and writable",
             "TypeError: invalid hint 'fast': expected fmi.hints.fast or fmi.hints.cheap",
         ]
         assert other in (0, 1)
@@ -139,7 +139,7 @@ def test_a_closed_communicator_refuses_further_calls(world: World) -> None:
         ((int,), TypeError, "invalid datatype <class 'int'>: expected one of Datatype.int"),
         ((fmi.datatypes.int_list,), ValueError, "expected the number of elements"),
         ((fmi.datatypes.double_list, -2), ValueError, "expected the number of elements"),
-        ((fmi.datatypes.int, 2), ValueError, "count is 2, but Datatype.int is one value"),
+        ((fmi.datatypes.int, 2), ValueError, "invalid count 2 for Datatype.int: expected none"),
         ((fmi.datatypes.int_list, 2.0), TypeError, "invalid count 2.0: expected a whole number"),
     ],
 )

@@ -66,10 +66,10 @@ def test_the_first_element_that_overflows_is_named() -> None:
     ("arguments", "message"),
     [
         (("sum",), "invalid operator 'sum': expected one of Operator.sum"),
-        ((fmi.op.custom,), "custom operator needs a callable"),
-        ((fmi.op.custom, max), "commutative is None, a custom operator needs True or False"),
-        ((fmi.op.custom, max, True, 1), "associative is 1"),
-        ((fmi.op.sum, max, True, True), "takes no function"),
+        ((fmi.op.custom,), "invalid function None: expected a callable of two values"),
+        ((fmi.op.custom, max), "invalid commutative None: expected True or False"),
+        ((fmi.op.custom, max, True, 1), "invalid associative 1: expected True or False"),
+        ((fmi.op.sum, max, True, True), "unexpected function or flags for Operator.sum"),
     ],
 )
 def test_a_wrong_function_is_refused(arguments: tuple[Any, ...], message: str) -> None:
