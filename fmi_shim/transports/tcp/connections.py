@@ -201,8 +201,8 @@ class Connections:
         while not self._streams.keys() >= names.keys():
             missing = sorted(wanted.keys() - self._streams.keys(), key=lambda p: (max(p, self.rank), min(p, self.rank)))
             for peer in missing:
-                remaining = deadline.remaining()
-                turn = self._max_timeout if len(wanted) == 1 else min(_TURN_SECONDS, remaining or _TURN_SECONDS)
+                alone = len(wanted) == 1
+                turn = self._max_timeout if alone else min(_TURN_SECONDS, deadline.remaining() or _TURN_SECONDS)
                 try:
                     stream = Stream(self._connect(peer, wanted[peer], turn), peer)
                 except PeerTimeoutError:
