@@ -252,7 +252,7 @@ def _direct(direct: DirectModel, task: Task) -> tuple[float, float]:
 
 
 def _shared_memory(shared: SharedMemoryModel, task: Task) -> float:
-    """Return seconds of the schedules of `collectives.in_segment`: rounds of all ranks, and copies one after another.
+    """Return seconds of the schedules of `transports.shm.schedules`: rounds of all ranks, and copies one after another.
 
     What a rank reads of all others it reads by itself. A reduction passes twice over the n bytes of each rank, and
     begins at a rank when the one below is a window ahead; of less than a window each rank combines all.
