@@ -36,7 +36,7 @@ _RANKS = 2
 _SETTLED_SECONDS = 0.2
 
 _CLIENT = """
-import sys, boto3
+import sys, time, boto3
 from botocore.config import Config
 config = Config(retries={"total_max_attempts": 1})
 client = lambda name: boto3.client(name, region_name="us-east-1", config=config)
@@ -49,8 +49,8 @@ machine = states.create_state_machine(
     name="calls", definition=sys.argv[2], roleArn="arn:aws:iam::000000000000:role/calls")["stateMachineArn"]
 def run_map(items):
     started = states.start_execution(stateMachineArn=machine, input=str(list(range(items))))["executionArn"]
-    while states.describe_execution(executionArn=started)["status"] == "RUNNING":
-        import time; time.sleep(1)
+    time.sleep(2)
+    assert states.describe_execution(executionArn=started)["status"] == "SUCCEEDED"
 operations = {
     "invoke": lambda: functions.invoke(FunctionName="calls", Payload=b"{}")["Payload"].read(),
     "put": lambda: s3.put_object(Bucket="calls", Key="key", Body=bytes(1024)),
