@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -21,6 +22,20 @@ async def read_body(request: web.BaseRequest, limit: int) -> bytes:
         if len(body) <= limit:
             body += chunk
     return bytes(body)
+
+
+async def read_json(request: web.BaseRequest, limit: int, too_large: Callable[[], ApiError]) -> dict[str, Any]:
+    """Read the JSON object in a body; an empty body is an empty object.
+
+    Raises
+    ------
+    ApiError
+        What `too_large` returns for a body of more than `limit` bytes; SerializationException as `json_object` does.
+    """
+    content = await read_body(request, limit)
+    if len(content) > limit:
+        raise too_large()
+    return json_object(content)
 
 
 def json_object(content: bytes) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
-from emulator.aws.json_requests import json_object, read_body, whole_number
+from emulator.aws.json_requests import read_json, whole_number
 from emulator.aws.limits import ACCOUNT_ID, LOG_EVENT_BYTES, MIB, REGION
 from emulator.aws.logs.core import EventPosition, LogEvent, LogStore, compile_filter_pattern
 from emulator.errors import ApiError
@@ -53,7 +53,9 @@ class LogsApi:
         """Respond to a request to CloudWatch Logs."""
         name = request.headers["X-Amz-Target"].removeprefix(TARGET_PREFIX)
         try:
-            answer = self._operations.get(name, _not_emulated(name))(await _read(request))
+            answer = self._operations.get(name, _not_emulated(name))(
+                await read_json(request, _REQUEST_BYTES, _too_large)
+            )
         except ApiError as error:
             refusal = {"__type": error.code, "message": error.message}
             return _json(refusal, error.status)
@@ -278,11 +280,8 @@ def _invalid(message: str) -> ApiError:
     return ApiError("InvalidParameterException", HTTPStatus.BAD_REQUEST, message)
 
 
-async def _read(request: web.BaseRequest) -> _Body:
-    content = await read_body(request, _REQUEST_BYTES)
-    if len(content) > _REQUEST_BYTES:
-        raise _invalid(f"Upload too large: more than {_REQUEST_BYTES} bytes")
-    return json_object(content)
+def _too_large() -> ApiError:
+    return _invalid(f"Upload too large: more than {_REQUEST_BYTES} bytes")
 
 
 def _json(body: _Body, status: HTTPStatus) -> web.Response:

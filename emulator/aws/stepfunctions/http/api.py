@@ -11,6 +11,7 @@ from typing import Any
 
 from aiohttp import web
 
+from emulator.aws.json_requests import read_json
 from emulator.aws.stepfunctions.asl.definition import MachineType
 from emulator.aws.stepfunctions.asl.diagnostics import DefinitionError, Diagnostic
 from emulator.aws.stepfunctions.asl.failures import StateFailure
@@ -18,8 +19,7 @@ from emulator.aws.stepfunctions.asl.json_values import loads
 from emulator.aws.stepfunctions.asl.parse_machine import parse_definition
 from emulator.aws.stepfunctions.core.records import Status
 from emulator.aws.stepfunctions.core.service import StepFunctionsService
-from emulator.aws.stepfunctions.http import requests as requests
-from emulator.aws.stepfunctions.http import shapes as shapes
+from emulator.aws.stepfunctions.http import requests, shapes
 from emulator.aws.stepfunctions.http.requests import Request, Response
 from emulator.errors import ApiError
 
@@ -65,7 +65,7 @@ class StepFunctionsApi:
         """Handle one request."""
         name = request.headers.get("X-Amz-Target", "").removeprefix(TARGET)
         try:
-            response = self._operation(name)(await requests.read(request))
+            response = self._operation(name)(await read_json(request, requests.REQUEST_BYTES, requests.too_large))
             if inspect.isawaitable(response):
                 response = await response
         except ApiError as error:

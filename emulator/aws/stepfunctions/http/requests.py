@@ -9,9 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, TypeAlias, TypeVar
 
-from aiohttp import web
-
-from emulator.aws import json_requests, limits
+from emulator.aws import limits
 from emulator.aws.stepfunctions.asl.definition import MachineType
 from emulator.errors import ApiError
 
@@ -20,18 +18,15 @@ Response: TypeAlias = dict[str, Any]
 _Entry = TypeVar("_Entry")
 
 # A definition as a JSON string, and the rest of the request.
-_REQUEST_BYTES = 3 * limits.DEFINITION_BYTES
+REQUEST_BYTES = 3 * limits.DEFINITION_BYTES
 PAGE = 100
 _MAX_PAGE = 1000
 _MAX_TAGS = 50
 
 
-async def read(request: web.Request) -> Request:
-    """Read a request's body, a JSON object."""
-    content = await json_requests.read_body(request, _REQUEST_BYTES)
-    if len(content) > _REQUEST_BYTES:
-        raise invalid(f"expected a request of at most {_REQUEST_BYTES} bytes")
-    return json_requests.json_object(content)
+def too_large() -> ApiError:
+    """Return the error for a body of more than `REQUEST_BYTES`."""
+    return invalid(f"expected a request of at most {REQUEST_BYTES} bytes")
 
 
 def invalid(message: str) -> ApiError:
