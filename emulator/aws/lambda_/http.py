@@ -14,7 +14,7 @@ from typing import Any
 from aiohttp import web
 
 from emulator.aws import limits
-from emulator.aws.json_requests import json_object, read_body, whole_number
+from emulator.aws.json_requests import read_body, read_json, whole_number
 from emulator.aws.lambda_.core.constraints import Constraints, invalid_parameter
 from emulator.aws.lambda_.core.function_registry import FunctionRegistry, Reference
 from emulator.aws.lambda_.core.invocations import LambdaService
@@ -402,21 +402,15 @@ def _no_content() -> web.Response:
 
 
 async def _read_json(request: web.Request) -> dict[str, Any]:
-    """Return the JSON object in the body of a request; an empty one for an empty body.
+    return await read_json(request, _REQUEST_BYTES, _too_large)
 
-    Raises
-    ------
-    ApiError
-        When the body is not a JSON object, or is too large.
-    """
-    content = await read_body(request, _REQUEST_BYTES)
-    if len(content) > _REQUEST_BYTES:
-        raise ApiError(
-            "RequestEntityTooLargeException",
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            f"Request must be smaller than {_REQUEST_BYTES} bytes for this operation",
-        )
-    return json_object(content)
+
+def _too_large() -> ApiError:
+    return ApiError(
+        "RequestEntityTooLargeException",
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        f"Request must be smaller than {_REQUEST_BYTES} bytes for this operation",
+    )
 
 
 def _tags_of(body: Mapping[str, Any]) -> dict[str, str]:
