@@ -103,13 +103,3 @@ class Channel(Protocol):
 
     def close(self) -> None:
         """Leave in peace. Closing twice is no matter."""
-
-
-def opened_first(rank: int, one: int, other: int) -> bool:
-    """Return whether `rank` opens its connection to `one` before that to `other`.
-
-    Two ranks open a connection together, so that around a ring, where each waits for the next, nobody would
-    come to open anything. When all go by the higher rank of a pair, then by the lower one, the first pair of
-    all that are missing is never kept waiting.
-    """
-    return (max(rank, one), min(rank, one)) <= (max(rank, other), min(rank, other))

@@ -42,6 +42,11 @@ class ReduceFunction:
         For ``fmi.op.custom``: the function's properties. Unless it has both, values are combined strictly from
         left to right by rank.
 
+    Attributes
+    ----------
+    left_to_right
+        Whether ranks must be combined strictly in their order.
+
     Raises
     ------
     TypeError
@@ -49,7 +54,7 @@ class ReduceFunction:
         type.
     """
 
-    __slots__ = ("associative", "commutative", "function", "operator")
+    __slots__ = ("associative", "commutative", "function", "left_to_right", "operator")
 
     def __new__(cls, operator: Operator, *algebra: object, **named: object) -> ReduceFunction:  # noqa: D102, PYI034
         if operator is Operator.custom or not isinstance(operator, Operator):
@@ -77,16 +82,12 @@ class ReduceFunction:
         self.function = function
         self.commutative = operator is not Operator.custom or bool(commutative)
         self.associative = operator is not Operator.custom or bool(associative)
+        self.left_to_right = not (self.commutative and self.associative)
 
     def __repr__(self) -> str:
         if self.operator is not Operator.custom:
             return f"fmi.func({self.operator})"
         return f"fmi.func({self.operator}, {self.function!r}, {self.commutative}, {self.associative})"
-
-    @property
-    def left_to_right(self) -> bool:
-        """Whether ranks must be combined strictly in their order."""
-        return not (self.commutative and self.associative)
 
     @property
     def code(self) -> int:

@@ -95,22 +95,22 @@ class ValueType:
         The ``fmi.types`` of the call, None for an array.
     tensor
         Whether the value was a torch tensor.
+    count
+        Number of elements.
+    described_shape
+        The shape where messages carry it: for arrays. Typed values have their count on both sides, and None here.
     """
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
     descriptor: TypeDescriptor | None = None
     tensor: bool = False
+    count: int = field(init=False)
+    described_shape: tuple[int, ...] | None = field(init=False)
 
-    @property
-    def count(self) -> int:
-        """Number of elements."""
-        return math.prod(self.shape)
-
-    @property
-    def described_shape(self) -> tuple[int, ...] | None:
-        """The shape where messages carry it: for arrays; typed values have their count on both sides."""
-        return self.shape if self.descriptor is None else None
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "count", math.prod(self.shape))
+        object.__setattr__(self, "described_shape", self.shape if self.descriptor is None else None)
 
     def slice(self, size: int) -> ValueType:
         """Return the type of one of `size` equal slices along the first axis.

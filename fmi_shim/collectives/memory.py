@@ -7,72 +7,65 @@ The classes here copy the value first where that is needed, and call the algorit
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
 from fmi_shim.operators import Array
 
 
+@dataclass(slots=True, eq=False)
 class InPlaceReduction:
     """A reduction whose algorithm overwrites its buffer: ``algorithm(buffer)`` returns the result, or None.
 
     Copies: one, none where `spare` is the value.
     """
 
-    __slots__ = ("_algorithm",)
-
-    def __init__(self, algorithm: Callable[[Array], Array | None]) -> None:
-        self._algorithm = algorithm
+    algorithm: Callable[[Array], Array | None]
 
     def __call__(self, value: Array, spare: Array | None) -> Array | None:
         """Return the result in `spare`, or in new memory where that is None."""
         buffer = working_copy(value, spare)
-        result = self._algorithm(buffer)
+        result = self.algorithm(buffer)
         return result if result is None or result is buffer else placed(result, buffer)
 
 
+@dataclass(slots=True, eq=False)
 class InPlaceScan:
     """A prefix reduction whose algorithm replaces the content of its buffer by the result. Copies as above."""
 
-    __slots__ = ("_algorithm",)
-
-    def __init__(self, algorithm: Callable[[Array], None]) -> None:
-        self._algorithm = algorithm
+    algorithm: Callable[[Array], None]
 
     def __call__(self, value: Array, spare: Array | None) -> Array:
         """Return the result in `spare`, or in new memory where that is None."""
         buffer = working_copy(value, spare)
-        self._algorithm(buffer)
+        self.algorithm(buffer)
         return buffer
 
 
+@dataclass(slots=True, eq=False)
 class ConsumingReduction:
     """A reduction whose algorithm uses its buffer up and fills other memory: ``algorithm(buffer, out)``."""
 
-    __slots__ = ("_algorithm",)
-
-    def __init__(self, algorithm: Callable[[Array, Array], None]) -> None:
-        self._algorithm = algorithm
+    algorithm: Callable[[Array, Array], None]
 
     def __call__(self, value: Array, spare: Array | None, out: Array) -> None:
         """Leave the result in `out`."""
-        self._algorithm(working_copy(value, spare), out)
+        self.algorithm(working_copy(value, spare), out)
 
 
+@dataclass(slots=True, eq=False)
 class OutOfPlaceReduction:
     """A reduction whose algorithm reads the value and writes the result elsewhere: ``algorithm(value, result)``.
 
     Copies: none.
     """
 
-    __slots__ = ("_algorithm",)
-
-    def __init__(self, algorithm: Callable[[Array, Array], Array]) -> None:
-        self._algorithm = algorithm
+    algorithm: Callable[[Array, Array], Array]
 
     def __call__(self, value: Array, spare: Array | None) -> Array:
         """Return the result in `spare`, or in new memory where that is None."""
-        return self._algorithm(value, result_memory(value, spare))
+        return self.algorithm(value, result_memory(value, spare))
 
 
 def result_memory(value: Array, spare: Array | None) -> Array:

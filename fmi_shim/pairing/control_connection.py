@@ -32,10 +32,10 @@ from rendezvous.protocol.messages import (
     Message,
     Refusal,
     RefusalReason,
-    Register,
     Registration,
     Welcome,
     encode,
+    encode_registration,
 )
 
 JOB_VARIABLE = "FMI_JOB"
@@ -256,11 +256,13 @@ class ControlConnection:
         nonce = secrets.token_bytes(TICKET_BYTES)
         self._write(Preamble(Purpose.control, nonce).encode())
         challenge = self._read_challenge()
-        self._check_demand(challenge.demand, access)
-        if Demand.tls in challenge.demand:
+        demand = challenge.demand
+        if bool(access.secret) != (Demand.secret in demand) or (access.certificate and Demand.tls not in demand):
+            raise self._demand_error(demand, access)
+        if Demand.tls in demand:
             self._socket = self._encrypted(access.certificate)
         proof = Proof(access.secret, nonce, challenge.nonce)
-        self._write(encode(Register(registration, proof.of_client(registration.encode()))))
+        self._write(encode_registration(registration, proof))
         while not self._early:
             self._early += self._decode(self._read(_READ_BYTES))
         welcome = self._early.pop(0)
@@ -281,21 +283,21 @@ class ControlConnection:
             if challenge is not None:
                 return challenge
 
-    def _check_demand(self, demand: Demand, access: Access) -> None:
+    def _demand_error(self, demand: Demand, access: Access) -> RendezvousError:
+        """Return the error for what the server requires and this rank lacks, or the other way round."""
         if Demand.secret in demand and not access.secret:
-            raise RendezvousError(
+            return RendezvousError(
                 f"the rendezvous server {self.server} requires a secret: set FMI_RENDEZVOUS_SECRET on all ranks"
             )
         if access.secret and Demand.secret not in demand:
-            raise RendezvousError(
+            return RendezvousError(
                 f"the rendezvous server {self.server} requires no secret, but FMI_RENDEZVOUS_SECRET is set: "
                 "check that it is this run's server; start it with the secret, or unset the variable"
             )
-        if access.certificate and Demand.tls not in demand:
-            raise RendezvousError(
-                f"the rendezvous server {self.server} does not use TLS, but FMI_RENDEZVOUS_CERTIFICATE is set: "
-                "start it with --tls-certificate, or unset the variable"
-            )
+        return RendezvousError(
+            f"the rendezvous server {self.server} does not use TLS, but FMI_RENDEZVOUS_CERTIFICATE is set: "
+            "start it with --tls-certificate, or unset the variable"
+        )
 
     def _encrypted(self, certificate: str) -> ssl.SSLSocket:
         try:

@@ -114,7 +114,7 @@ class RendezvousClient:
         self,
         hello: PeerHello,
         purpose: Callable[[], str],
-        max_timeout: float | None,
+        deadline: Deadline,
         wait_report: Callable[[], Waiting | None] = lambda: None,
     ) -> socket.socket:
         """Return a non-blocking connection to the rank that `hello` is for.
@@ -123,8 +123,8 @@ class RendezvousClient:
         ----------
         purpose
             Returns what this rank is doing, for the errors.
-        max_timeout
-            Seconds for the whole connection, None for no limit.
+        deadline
+            By which the connection must be established.
         wait_report
             Returns the report for the server that this rank only waits for the peer; None if it does more.
             See `rendezvous.wait_for_graph`.
@@ -142,7 +142,6 @@ class RendezvousClient:
         FmiError
             If another rank has aborted.
         """
-        deadline = Deadline(max_timeout)
         control = self.control(deadline)
         with reusable_socket(0, control.local.host) as listener:
             listener.setblocking(False)

@@ -37,6 +37,8 @@ class ChannelSelector:
     ----------
     hint
         Whether the fastest or the cheapest channel is chosen.
+    names
+        The channels to choose from, as far as known now. Only read it.
     """
 
     def __init__(self, rank: int, size: int, comm_name: str, config: Config, memory_mib: int) -> None:
@@ -47,14 +49,9 @@ class ChannelSelector:
         enabled = tuple(name for name, transport in TRANSPORTS.items() if transport.enabled(config))
         network: tuple[ChannelName, ...] = tuple(name for name in enabled if name is not ChannelName.SharedMemory)
         required = config.sharing is Sharing.always
-        self._names = (ChannelName.SharedMemory,) if required else network
+        self.names: tuple[ChannelName, ...] = (ChannelName.SharedMemory,) if required else network
         self._undecided = ChannelName.SharedMemory in enabled and not required and size > 1
         """Whether the ranks have yet to find out if they share memory."""
-
-    @property
-    def names(self) -> tuple[ChannelName, ...]:
-        """The channels to choose from, as far as known now."""
-        return self._names
 
     def choose(self, call: Call) -> Channel:
         """Return the channel for `call`; it is opened now if it was not.
@@ -65,10 +62,10 @@ class ChannelSelector:
         """
         if self._undecided and self.hint is Hint.fast and call.operation is not Operation.send:
             self._try_shared_memory()
-        name = self._names[0]
-        if len(self._names) > 1:
+        name = self.names[0]
+        if len(self.names) > 1:
             task = Task(Pattern.of(call.operation), _known_bytes(call), self._place.size, keeps_order(call.operator))
-            name = choose(self._names, task, self._place.config.model, self._memory_mib, self.hint)
+            name = choose(self.names, task, self._place.config.model, self._memory_mib, self.hint)
         if name not in self._opened:
             self._opened[name] = self._open(name)
         return self._opened[name]
@@ -82,7 +79,7 @@ class ChannelSelector:
         except ConfigError as error:
             _log.info("rank %d: does not use shared memory: %s", self._place.rank, error)
         else:
-            self._names = (*self._names, name)
+            self.names = (*self.names, name)
 
     def _open(self, name: ChannelName) -> Channel:
         channel = TRANSPORTS[name].open(self._place)

@@ -14,7 +14,6 @@ from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
-from fmi_shim.channel import opened_first
 from fmi_shim.error_codec import MAX_ABORT_BYTES, abort_error, decode_abort, make_abort
 from fmi_shim.errors import FmiError, MismatchError, PeerLostError
 from fmi_shim.frames import (
@@ -126,7 +125,7 @@ class Framing(Generic[L]):
         """Send and receive at the same time; what can be sent without waiting is sent first."""
         rest = self._send_now(outgoing, dst, src)
         if rest is None:
-            if not opened_first(self.rank, dst, src):
+            if not _opens_first(self.rank, dst, src):
                 self._link(src)
             target = self._target(dst)
             source = self._link(src)
@@ -368,6 +367,16 @@ class ExpectedMessage(Generic[L]):
         source.push_back(bytes(head[HEADER_BYTES:seen]) + bytes(self._payload[: self._total - seen]))
         self.buffers[:] = [memoryview(head), self._payload]
         self._total = 0
+
+
+def _opens_first(rank: int, one: int, other: int) -> bool:
+    """Return whether `rank` opens its connection to `one` before that to `other`.
+
+    Two ranks open a connection together. Around a ring each rank waits for the next one, and without an order none
+    would be opened. All ranks open first the connection whose higher rank, then whose lower rank, is lowest: the first
+    missing pair of all always proceeds.
+    """
+    return (max(rank, one), min(rank, one)) <= (max(rank, other), min(rank, other))
 
 
 def _described(head: bytes | bytearray) -> str:

@@ -72,17 +72,17 @@ class Transfer(Generic[L]):
         advance(self.buffers, 0)
 
 
+@dataclass(slots=True, eq=False)
 class PendingTransfers(Generic[L]):
     """The posted messages of a rank that are not done; those of one pair and direction move one after another.
 
     Attributes
     ----------
     transfers
-        The messages, in the order in which they were posted. To be read alone.
+        The messages, in the order in which they were posted. Only read it.
     """
 
-    def __init__(self) -> None:
-        self.transfers: list[Transfer[L]] = []
+    transfers: list[Transfer[L]] = field(default_factory=list)
 
     def add(self, transfer: Transfer[L]) -> None:
         """Append a message."""
@@ -91,11 +91,6 @@ class PendingTransfers(Generic[L]):
     def clear(self) -> None:
         """Drop all messages."""
         self.transfers.clear()
-
-    @property
-    def peers(self) -> set[int]:
-        """The ranks that messages are sent to or received from."""
-        return {transfer.peer for transfer in self.transfers}
 
     def has_pending(self, peer: int, sends: bool) -> bool:
         """Whether messages to (`sends`) or from rank `peer` are pending, which must be moved before any other one."""

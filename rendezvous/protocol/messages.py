@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, TypeAlias
 
 from rendezvous.protocol.endpoints import ADDRESS_BYTES, Endpoint, ProtocolError, decode_endpoint
-from rendezvous.protocol.extension import PROOF_BYTES, TICKET_BYTES
+from rendezvous.protocol.extension import PROOF_BYTES, TICKET_BYTES, Proof
 from rendezvous.protocol.v1 import MAX_NAME_BYTES
 from rendezvous.protocol.waiting import MAX_TEXT_BYTES, MAX_WAITING_BYTES, Waiting, cut, decode_waiting
 
@@ -217,6 +217,13 @@ def encode(message: Message) -> bytes:
     """Return the bytes of a message, header included."""
     body = _body(message)
     return _HEADER.pack(len(body), message.kind) + body
+
+
+def encode_registration(registration: Registration, proof: Proof) -> bytes:
+    """Return the bytes of a `Register` message, with the rank's proof."""
+    body = registration.encode()
+    body = proof.of_client(body) + body
+    return _HEADER.pack(len(body), Register.kind) + body
 
 
 def _body(message: Message) -> bytes:

@@ -9,6 +9,7 @@ import socket
 import sys
 import time
 
+from fmi_shim.backoff import Deadline
 from fmi_shim.errors import FmiError
 from fmi_shim.pairing import tcpunch
 from fmi_shim.pairing.control_connection import read_access
@@ -45,7 +46,7 @@ def _connect(server: Endpoint, name: str, rank: int, framed: bool) -> socket.soc
         )
     client = RendezvousClient(server, read_access(), name, rank, 2, _aborted, Poller(lambda _: None))
     try:
-        return client.connect(PeerHello(name, 2, rank, peer), lambda: f"rank {rank}", _MAX_TIMEOUT)
+        return client.connect(PeerHello(name, 2, rank, peer), lambda: f"rank {rank}", Deadline(_MAX_TIMEOUT))
     finally:
         client.close()
 

@@ -37,8 +37,8 @@ _LIGHT_BYTES = 1 << 18
 """Longer messages are waited for asleep. A rank that offers the processor offers it to other programs, too, while one
 that is woken goes first: beside a load an allreduce took 0.7 to 0.9 of the time, and without one as long as before."""
 
-_TURN_SECONDS = 2.0
-"""How long each of several connections that are to be opened is tried, before the next one has its turn."""
+_ATTEMPT_SECONDS = 2.0
+"""If several connections are to be opened, each is attempted for this time before the next one."""
 
 _AGAIN_SECONDS = 1.0
 """A rank that has waited for `deadlock_report_seconds` reports its wait again after this time."""
@@ -183,28 +183,29 @@ class Connections:
     def _hello(self, peer: int) -> PeerHello | None:
         return None
 
-    def _stream(self, peer: int, name: bytes) -> Stream:
-        """Return the connection to `peer`, opened now if there is none."""
+    def _stream(self, peer: int, name: bytes | None = None) -> Stream:
+        """Return the connection to `peer`, opened now if there is none; for `name` see `_open`."""
         if peer not in self._streams:
             self._open({peer: name})
         return self._streams[peer]
 
-    def _open(self, names: Mapping[int, bytes]) -> None:
-        """Open the connections to some ranks, given with the pairing names.
+    def _open(self, names: Mapping[int, bytes | None]) -> None:
+        """Open the connections to some ranks, given with the pairing names; None stands for `_name`.
 
-        Both ends of a connection must open it at the same time. So that ranks which wait for each other around
-        a ring do meet, those that posted messages need are opened along with them, all ranks keeping to one
-        order; where that order is not the program's, they are tried in turns.
+        Both ends of a connection must open it at the same time. Ranks may wait for each other around a ring.
+        Therefore the connections that posted messages need are opened, too, and all ranks follow one order. Where that
+        order is not the program's, each connection is attempted for a short time in turn.
         """
-        wanted = {peer: self._name(peer) for peer in self._pending.peers} | dict(names)
+        wanted = {transfer.peer: None for transfer in self._pending.transfers} | dict(names)
         deadline = Deadline(self._max_timeout)
         while not self._streams.keys() >= names.keys():
             missing = sorted(wanted.keys() - self._streams.keys(), key=lambda p: (max(p, self.rank), min(p, self.rank)))
             for peer in missing:
-                alone = len(wanted) == 1
-                turn = self._max_timeout if alone else min(_TURN_SECONDS, deadline.remaining() or _TURN_SECONDS)
+                attempt = deadline
+                if len(wanted) > 1:
+                    attempt = Deadline(min(_ATTEMPT_SECONDS, deadline.remaining() or _ATTEMPT_SECONDS))
                 try:
-                    stream = Stream(self._connect(peer, wanted[peer], turn), peer)
+                    stream = Stream(self._connect(peer, wanted[peer], attempt), peer)
                 except PeerTimeoutError:
                     if deadline.passed:
                         raise
@@ -214,15 +215,16 @@ class Connections:
                     self._opened(stream)
 
     def _name(self, peer: int) -> bytes:
-        """Return the pairing name for a rank that was first met by a posted message."""
+        """Return the pairing name that does not depend on which rank sends first."""
         return pair_name(self.comm_name, max(self.rank, peer), min(self.rank, peer))
 
     def _opened(self, stream: Stream) -> None:
         """Do what a new connection needs."""
 
-    def _connect(self, peer: int, name: bytes, max_timeout: float | None) -> socket.socket:
+    def _connect(self, peer: int, name: bytes | None, deadline: Deadline) -> socket.socket:
+        name = self._name(peer) if name is None else name
         request = tcpunch.ConnectRequest(
-            self._server, name, peer, lambda: self._purpose, self._hello(peer), max_timeout
+            self._server, name, peer, lambda: self._purpose, self._hello(peer), deadline.seconds
         )
         return tcpunch.connect(request, self._poller.wait)
 
@@ -239,7 +241,7 @@ class Connections:
         """
         assert isinstance(pending, Transfer)  # noqa: S101 - made by this channel
         if pending.peer not in self._streams:
-            self._open({pending.peer: self._name(pending.peer)})
+            self._open({pending.peer: None})
         yields = 0
         while True:
             interest: dict[int, int] = {}
@@ -259,7 +261,8 @@ class Connections:
     ) -> None:
         """Send and receive at the same time until both lists of buffers are used up; posted messages go first."""
         yields = max(map(yields_spent, (*outgoing, *incoming)), default=0)
-        advance(incoming, 0)
+        while incoming and not incoming[0]:  # receiving into an empty buffer would look like the stream's end
+            del incoming[0]
         while outgoing or incoming:
             interest: dict[int, int] = {}
             posted = bool(self._pending.transfers)

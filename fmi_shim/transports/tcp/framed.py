@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable
 from typing import TypeVar
 
+from fmi_shim.backoff import Deadline
 from fmi_shim.channel import Schedule
 from fmi_shim.config import DirectConfig
 from fmi_shim.error_codec import abort_error, abort_frame, decode_termination, goodbye_frame
@@ -145,21 +146,21 @@ class FramedChannel(Connections, Framing[Stream]):
     def _hello(self, peer: int) -> PeerHello | None:
         return PeerHello(self.comm_name, self.size, self.rank, peer)
 
-    def _connect(self, peer: int, name: bytes, max_timeout: float | None) -> socket.socket:
+    def _connect(self, peer: int, name: bytes | None, deadline: Deadline) -> socket.socket:
         if self._client is not None:
             hello = PeerHello(self.comm_name, self.size, self.rank, peer)
             try:
-                return self._client.connect(hello, lambda: self._purpose, max_timeout, lambda: self._meeting(peer))
+                return self._client.connect(hello, lambda: self._purpose, deadline, lambda: self._meeting(peer))
             except ForeignServerError:
                 if self._client.requires_extension:
                     raise
                 self._client = None  # a server of the original kind pairs framed ranks, too
-        return super()._connect(peer, name, max_timeout)
+        return super()._connect(peer, name, deadline)
 
     def _link(self, peer: int) -> Stream:
         stream = self._streams.get(peer)
-        # Named alike whoever sends first, so that two ranks in different calls meet and are told so.
-        return self._stream(peer, self._name(peer)) if stream is None else stream
+        # The pairing name does not depend on the call: two ranks in different calls connect and get an error for it.
+        return self._stream(peer) if stream is None else stream
 
     def _opened(self, stream: Stream) -> None:
         self._poller.add(stream.descriptor)

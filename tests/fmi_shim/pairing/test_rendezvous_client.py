@@ -94,7 +94,7 @@ def rank_of(server: Server, rank: int, size: int = 2, comm: str = "comm", access
 def connect(
     client: RendezvousClient, rank: int, peer: int, size: int = 2, comm: str = "comm", max_timeout: float | None = 20.0
 ) -> socket.socket:
-    return client.connect(PeerHello(comm, size, rank, peer), lambda: f"rank {rank}", max_timeout)
+    return client.connect(PeerHello(comm, size, rank, peer), lambda: f"rank {rank}", Deadline(max_timeout))
 
 
 def assert_connected(one: socket.socket, other: socket.socket) -> None:

@@ -40,7 +40,7 @@ def test_the_size_decides_the_algorithm_of_an_allreduce(size_bytes: int, kind: t
     schedule = prepared(channel, Operation.allreduce, size_bytes)
     assert type(schedule) is kind
     expected = allreduce.recursive_doubling if kind is InPlaceReduction else allreduce.reduce_scatter_allgather
-    algorithm = schedule._algorithm
+    algorithm = schedule.algorithm
     assert isinstance(algorithm, partial)
     assert algorithm.func is expected
 
@@ -50,4 +50,4 @@ def test_the_number_of_ranks_decides_the_algorithm_of_a_reduce_scatter(
     size: int, algorithm: reduce_scatter.Algorithm
 ) -> None:
     schedule = prepared(QueueChannel(0, size, QueueWorld(size)), Operation.reduce_scatter, 8 * size)
-    assert schedule._algorithm is algorithm
+    assert schedule.algorithm is algorithm
