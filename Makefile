@@ -6,6 +6,7 @@
 #   make bench     the figures of the README's table, collectives compared with gloo and OpenMPI, a thousand ranks
 #   make coverage  all tests again, with the branches that they cover, in subprocesses too
 #   make mutants   small mistakes made in the pure modules, and how many of them the tests notice
+#   make campaign  500 random programs on real ranks, most of them under a fault, with the seeds printed
 #   make clean     remove everything that the other targets created
 #
 # PYTHON chooses the interpreter of a new .venv: make test PYTHON=python3.13
@@ -19,7 +20,7 @@ PACKAGES := rendezvous fmi_shim inference emulator
 PARTITIONS := build/partitions
 RESULTS := results
 
-.PHONY: demo test lint bench coverage mutants clean
+.PHONY: demo test lint bench coverage mutants campaign clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python -m inference.partition --out $(PARTITIONS) --partitions 8
@@ -48,6 +49,9 @@ coverage: $(VENV)/dev.stamp
 	$(BIN)/python -m coverage run -m pytest --numprocesses auto --dist loadfile
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
+
+campaign: $(VENV)/dev.stamp
+	$(BIN)/python -m tests.campaign --worlds 500
 
 mutants: $(VENV)/dev.stamp
 	$(BIN)/python -m tests.mutants

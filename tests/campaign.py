@@ -1,0 +1,383 @@
+"""Seeded worlds under faults: ``python -m tests.campaign --worlds 500``.
+
+Every world is a random program of collectives and messages on real rank processes, with at most one fault: a rank is
+killed, stopped, late, raises, ends early or makes another call than the others, or the rendezvous server is killed and
+started again. Every rank must return right values up to the fault, and then end in time, either with right values or
+with an error of the library that names the rank at fault. Seeds are printed: ``--seed N --worlds 1`` repeats a world.
+The exit status is 1 when a value is wrong, a rank hangs, something is left behind, or fewer than `REQUIRED` of the
+errors name the right rank.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import contextlib
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import fmi_shim as fmi
+from fmi_shim.errors import FmiError
+from tests.fmi_shim.world import Outcome, World
+
+REQUIRED = 0.95
+MAX_TIMEOUT_MS = 3000
+LATE_SECONDS = 0.7
+NOTICE_SECONDS = 5.0
+"""Within this time, and `MAX_TIMEOUT_MS` where a rank only waits, every rank must have noticed a fault."""
+FAULTS = ("none", "kill", "stop", "late", "raise", "exit", "mismatch", "server")
+OPERATIONS = ("barrier", "bcast", "gather", "allgather", "scatter", "reduce", "allreduce", "scan", "alltoall")
+OPERATIONS += ("exchange", "message", "split")
+SUM = fmi.func(fmi.op.sum)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One operation of a program: its root or source, its destination, and how many elements a rank has."""
+
+    operation: str
+    root: int
+    other: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A world: its seed and size, what all ranks do, and what goes wrong at which rank before which step."""
+
+    seed: int
+    channel: str
+    size: int
+    steps: tuple[Step, ...]
+    fault: str
+    culprit: int
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a rank returned, and the error that it ended with."""
+
+    values: list[Any]
+    error: str | None
+    origin: int | None
+    text: str
+    seconds: float
+
+
+def scenario(seed: int, channels: Sequence[str]) -> Scenario:
+    """Return the world of a seed."""
+    chance = random.Random(seed)  # noqa: S311 - no secret
+    channel = chance.choice(channels)
+    size = chance.randint(2, 5)
+    steps = []
+    for _ in range(chance.randint(3, 12)):
+        root, other = chance.sample(range(size), 2)
+        count = chance.choice((1, 3, 1000, 40_000))
+        steps.append(Step(chance.choice(OPERATIONS), root, other, count))
+    fault = chance.choice(FAULTS)
+    return Scenario(seed, channel, size, tuple(steps), fault, chance.randrange(size), chance.randrange(len(steps)))
+
+
+def own(rank: int, number: int, count: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return what a rank contributes to a step."""
+    return np.arange(count, dtype=float) % 7 + 10 * rank + number
+
+
+def carry_out(comm: fmi.Communicator, rank: int, size: int, number: int, step: Step) -> Any:
+    """Make one call; return what it returns."""
+    value = own(rank, number, step.count)
+    match step.operation:
+        case "barrier":
+            return comm.barrier()
+        case "bcast":
+            return comm.bcast(value, step.root)
+        case "gather":
+            return comm.gather(value, step.root)
+        case "allgather":
+            return comm.allgather(value)
+        case "scatter":
+            return comm.scatter(np.repeat(value, size) if rank == step.root else None, step.root)
+        case "reduce":
+            return comm.reduce(value, step.root, SUM)
+        case "allreduce":
+            return comm.allreduce(value, SUM)
+        case "scan":
+            return comm.scan(value, SUM)
+        case "alltoall":
+            return comm.alltoall(np.tile(value, size))
+        case "exchange":
+            return comm.sendrecv(value, (rank + 1) % size, (rank - 1) % size)
+        case "message":
+            if rank == step.root:
+                return comm.send(value, step.other)
+            return comm.recv(step.root) if rank == step.other else None
+        case "split":
+            with comm.split(rank % 2, rank) as part:
+                return part.allreduce(value, SUM)
+    raise AssertionError(step.operation)
+
+
+def expected(rank: int, size: int, number: int, step: Step) -> Any:
+    """Return what `carry_out` must return."""
+    values = [own(each, number, step.count) for each in range(size)]
+    match step.operation:
+        case "bcast":
+            return values[step.root]
+        case "gather":
+            return np.concatenate(values) if rank == step.root else np.empty(0)
+        case "allgather":
+            return np.concatenate(values)
+        case "scatter":
+            return np.repeat(values[step.root], size)[rank * step.count : (rank + 1) * step.count]
+        case "reduce":
+            return sum(values) if rank == step.root else None
+        case "allreduce":
+            return sum(values)
+        case "scan":
+            return sum(values[: rank + 1])
+        case "alltoall":
+            return np.concatenate(values)
+        case "exchange":
+            return values[rank - 1]
+        case "message":
+            return values[step.root] if rank == step.other else None
+        case "split":
+            return sum(values[rank % 2 :: 2])
+    return None
+
+
+def run_rank(comm: fmi.Communicator, rank: int, size: int, this: Scenario) -> Report:
+    """Run the program of a rank, with its fault."""
+    values: list[Any] = []
+    began = time.monotonic()
+    try:
+        with comm:
+            if this.fault == "server":
+                comm.barrier()  # the server is lost in the middle, not before
+            for number, step in enumerate(this.steps):
+                if this.fault == "server":
+                    time.sleep(0.2)
+                elif rank == this.culprit and number == this.step and commit(this.fault, values):
+                    return Report(values, None, None, "ended early", time.monotonic() - began)
+                if rank == this.culprit and number == this.step and this.fault == "mismatch":
+                    continue
+                values.append(carry_out(comm, rank, size, number, step))
+    except FmiError as error:
+        return Report(values, type(error).__name__, error.origin, str(error), time.monotonic() - began)
+    except LookupError as error:
+        return Report(values, "own", rank, str(error), time.monotonic() - began)
+    return Report(values, None, None, "", time.monotonic() - began)
+
+
+def commit(fault: str, values: list[Any]) -> bool:
+    """Commit a fault; return whether the program ends with it."""
+    if fault == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif fault == "stop":
+        stopped = os.getpid()
+        if os.fork() == 0:
+            time.sleep(MAX_TIMEOUT_MS / 1000 + 2)
+            os.kill(stopped, signal.SIGCONT)
+            os._exit(0)
+        os.kill(stopped, signal.SIGSTOP)
+    elif fault == "late":
+        time.sleep(LATE_SECONDS)
+    elif fault == "raise":
+        raise LookupError("no such galaxy")
+    return fault == "exit"
+
+
+def judge_value(found: Any, wanted: Any) -> bool:
+    """Return whether a value is right, to the bit."""
+    if wanted is None:
+        return found is None
+    return bool(np.array_equal(np.asarray(found), wanted))
+
+
+class Campaign:
+    """Runs worlds and counts what came of them."""
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+        self.origins: collections.Counter[bool] = collections.Counter()
+        self.by_fault: collections.Counter[str] = collections.Counter()
+        self.blames: list[str] = []
+
+    def check(self, this: Scenario, outcomes: Sequence[Outcome]) -> None:
+        """Count the outcomes of one world, and keep its problems."""
+        self.by_fault[f"{this.channel} {this.fault}"] += 1
+        for rank, outcome in enumerate(outcomes):
+            self._check_rank(this, rank, outcome)
+
+    def _check_rank(self, this: Scenario, rank: int, outcome: Outcome) -> None:
+        place = f"seed {this.seed} ({this.channel}, {this.size} ranks, {this.fault} of {this.culprit} at {this.step})"
+        report = outcome.value
+        if not isinstance(report, Report):
+            if not (this.fault == "kill" and rank == this.culprit):
+                self.problems.append(
+                    f"{place}: rank {rank} ended with {outcome.error!r}, exit code {outcome.exit_code}"
+                )
+            return
+        skipped = rank == this.culprit and this.fault == "mismatch"
+        numbers = [number for number in range(len(this.steps)) if not (skipped and number == this.step)]
+        for number, found in zip(numbers, report.values, strict=False):
+            if not judge_value(found, expected(rank, this.size, number, this.steps[number])):
+                if this.fault == "mismatch" and number >= this.step:
+                    continue  # a wrong program: only its errors are asked for
+                self.problems.append(f"{place}: rank {rank} has a wrong value in {this.steps[number]}")
+        limit = NOTICE_SECONDS + (2 * MAX_TIMEOUT_MS / 1000 if this.fault in ("stop", "mismatch") else 0)
+        if this.fault != "none" and report.seconds > limit + 0.1 * len(this.steps):
+            self.problems.append(f"{place}: rank {rank} took {report.seconds:.1f} s: {report.text}")
+        if this.fault in ("none", "late", "server"):
+            if report.error is not None:
+                self.problems.append(f"{place}: rank {rank} failed without a fault: {report.error}: {report.text}")
+        elif rank != this.culprit and report.error is not None and this.fault != "mismatch":
+            right = report.origin == this.culprit
+            self.origins[right] += 1
+            if not right:
+                self.blames.append(f"{place}: rank {rank} names {report.origin}: {report.error}: {report.text}")
+        if report.error is None and rank != this.culprit and len(report.values) != len(this.steps):
+            self.problems.append(f"{place}: rank {rank} ended without an error after {len(report.values)} steps")
+
+    @property
+    def share_right(self) -> float:
+        """Share of the errors that name the right rank."""
+        return self.origins[True] / max(1, self.origins.total())
+
+
+class Server:
+    """A rendezvous server that can be killed and started again on its port."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.start()
+
+    def start(self) -> None:
+        """Start it, and wait until it listens."""
+        command = [sys.executable, "-m", "rendezvous", "--port", str(self.port)]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None
+        self.port = int(self._process.stdout.readline().split()[-1].rpartition(":")[2])
+
+    def kill(self) -> None:
+        """Kill it."""
+        self._process.kill()
+        self._process.communicate()
+
+    def restart_after(self, seconds: float) -> threading.Timer:
+        """Kill it after so many seconds, and start it again."""
+
+        def restart() -> None:
+            self.kill()
+            time.sleep(0.1)
+            self.start()
+
+        timer = threading.Timer(seconds, restart)
+        timer.start()
+        return timer
+
+
+@contextlib.contextmanager
+def redis_server() -> Iterator[int]:
+    """Run a Redis server that keeps nothing on disk; yield its port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    command = ["redis-server", "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--appendonly", "no"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
+        try:
+            yield port
+        finally:
+            server.terminate()
+
+
+def world_of(this: Scenario, server: Server, redis_port: int, folder: Path) -> World:
+    """Return where the ranks of a world run."""
+    backends: dict[str, dict[str, object]] | None = None
+    environment = {"FMI_JOB": f"campaign-{this.seed}"}
+    direct: dict[str, object] = {"host": "127.0.0.1", "port": server.port}
+    if this.channel == "redis":
+        backends = {"Redis": {"host": "127.0.0.1", "port": redis_port, "timeout": 5}}
+        environment["FMI_RENDEZVOUS"] = f"127.0.0.1:{server.port}"
+    elif this.channel == "shm":
+        environment["FMI_CHANNEL"] = "shm"
+    return World(f"127.0.0.1:{direct['port']}", folder, backends, environment)
+
+
+def run_world(this: Scenario, server: Server, redis_port: int, folder: Path) -> Sequence[Outcome]:
+    """Run one world to its end."""
+    timer = server.restart_after(0.6) if this.fault == "server" else None
+    try:
+        return world_of(this, server, redis_port, folder).run(
+            run_rank, this.size, this, max_timeout=MAX_TIMEOUT_MS, limit=60.0
+        )
+    finally:
+        if timer is not None:
+            timer.join()
+
+
+def segments() -> set[str]:
+    """Return the names of the segments of shared memory that there are."""
+    folder = Path("/dev/shm")
+    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+
+
+def main() -> int:
+    """Run a campaign; print its problems and counts, and return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--worlds", type=int, default=500, help="how many (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=time.time_ns() % 10**6, help="of the first world; default: any")
+    parser.add_argument("--channels", default="direct,shm,redis", help="some of direct, shm, redis")
+    options = parser.parse_args()
+    channels = options.channels.split(",")
+    if unknown := set(channels) - {"direct", "shm", "redis"}:
+        parser.error(f"unknown channels {sorted(unknown)}: expected some of direct, shm, redis")
+    if "redis" in channels and shutil.which("redis-server") is None:
+        parser.error("redis-server is missing: install it, or leave redis out of --channels")
+    print(f"seeds {options.seed} to {options.seed + options.worlds - 1}", flush=True)
+    campaign = Campaign()
+    before = segments()
+    server = Server()
+    with tempfile.TemporaryDirectory() as folder, redis_server() as redis_port:
+        for number in range(options.worlds):
+            this = scenario(options.seed + number, channels)
+            place = Path(folder) / str(number)
+            place.mkdir()
+            try:
+                campaign.check(this, run_world(this, server, redis_port, place))
+            except AssertionError as hang:
+                campaign.problems.append(f"seed {this.seed} ({this.channel}, {this.fault}): {hang}")
+            if (number + 1) % 25 == 0:
+                print(
+                    f"{number + 1} worlds, {len(campaign.problems)} problems, {campaign.share_right:.1%} right",
+                    flush=True,
+                )
+    server.kill()
+    left = segments() - before
+    for problem in [*campaign.problems, *campaign.blames]:
+        print(problem)
+    print(", ".join(f"{name}: {count}" for name, count in sorted(campaign.by_fault.items())))
+    print(
+        f"{options.worlds} worlds: {len(campaign.problems)} problems, {campaign.origins.total()} errors of victims, "
+        f"{campaign.share_right:.1%} of them name the rank at fault, {len(left)} segments left"
+    )
+    return int(bool(campaign.problems or left) or campaign.share_right < REQUIRED)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
