@@ -1,4 +1,4 @@
-"""``python -m fmi_shim``: which channel would be chosen, and why, as a table."""
+"""``python -m fmi_shim``: prints which channel is chosen for an operation, and why."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from fmi_shim.selection.policy import Hint, choose, estimates
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
 
 _DESCRIPTION = """\
-Print which channel FMI operations would take, and why: the model's latency and price for each channel, for every
-operation, world size and payload asked for. The chosen channel has an asterisk. Without --config, the parameters are
-those that FMI was published with; nothing is connected to and nothing is paid. Shared memory is for ranks on one
-host alone, and for --hint fast."""
+Print the channel that is chosen for FMI operations, and why: the model's latency and price for each channel, for every
+given operation, world size and payload. The chosen channel has an asterisk. Without --config, the parameters are those
+that FMI was published with. Nothing is connected to and nothing is charged. Shared memory is chosen only for ranks on
+one host, and with --hint fast."""
 
 _EPILOG = """\
 Models:
-  corrected  the published formulas with their mistakes mended: one unit, all ranks' time charged, the schedules'
-             real messages, the limits of a function's network card, polls paid for (the default)
-  compat     the published formulas exactly, which add milliseconds to seconds: what the C++ library would choose
+  corrected  the published formulas with their errors corrected: one unit, all ranks' time charged, the schedules'
+             real messages, the limit of a function's network card, the price of polls (the default)
+  compat     the published formulas exactly, which add milliseconds to seconds: the choice of the C++ library
 
 Example: python -m fmi_shim -o allreduce bcast -n 2 16 128 -s 8 64KiB 16MiB --hint fast --memory 2048"""
 
@@ -36,18 +36,18 @@ def table(
     """Return the lines of the table, one for each of `tasks`; see `selection.policy.choose` for the parameters."""
     unit = "ms" if model.formulas is Formulas.corrected else "FMI's mixture of ms and s"
     lines = [
-        f"{model.formulas.value} model, {hint.name} wanted, {memory_mib} MiB a function; "
+        f"{model.formulas.value} model, hint {hint.name}, {memory_mib} MiB a function; "
         f"latency in {unit}, price of 1000 operations in USD",
         f"{'operation':<10}{'N':>6}{'bytes':>13}"
         + "".join(f"  {name.value + ' latency':>20}{'price':>12} " for name in channels)
         + "  choice",
     ]
     for task in tasks:
-        said = estimates(channels, task, model, memory_mib)
+        estimated = estimates(channels, task, model, memory_mib)
         chosen = choose(channels, task, model, memory_mib, hint)
-        cells = "".join(_cell(said[name], model, name is chosen) for name in channels)
+        cells = "".join(_cell(estimated[name], model, name is chosen) for name in channels)
         left = f"{task.pattern.name:<10}{task.ranks:>6}{task.size_bytes:>13}"
-        lines.append(f"{left}{cells}  {chosen.value}: {_reason(said, chosen, hint)}")
+        lines.append(f"{left}{cells}  {chosen.value}: {_reason(estimated, chosen, hint)}")
     return lines
 
 
@@ -56,14 +56,14 @@ def _cell(estimate: Estimate, model: Model, chosen: bool) -> str:
     return f"  {latency:>20.3f} {estimate.price * 1000:>11.5f}{'*' if chosen else ' '}"
 
 
-def _reason(said: dict[ChannelName, Estimate], chosen: ChannelName, hint: Hint) -> str:
-    value = {name: each.latency if hint is Hint.fast else each.price for name, each in said.items()}
+def _reason(estimated: dict[ChannelName, Estimate], chosen: ChannelName, hint: Hint) -> str:
+    value = {name: each.latency if hint is Hint.fast else each.price for name, each in estimated.items()}
     others = [name for name in value if name is not chosen]
     if not others:
-        return "the only one"
+        return "the only channel"
     second = min(others, key=lambda name: value[name])
     comparison = "faster" if hint is Hint.fast else "cheaper"
-    mostly = "its time" if said[chosen].function_usd >= said[chosen].channel_usd else "requests and servers"
+    mostly = "its time" if estimated[chosen].function_usd >= estimated[chosen].channel_usd else "requests and servers"
     why = "" if hint is Hint.fast else f", paid mostly for {mostly}"
     return f"{value[second] / value[chosen]:.1f} times {comparison} than {second.value}{why}"
 
@@ -112,24 +112,29 @@ def _parser() -> argparse.ArgumentParser:
         help="world sizes (default: 2 4 16 128)")  # fmt: skip
     add("-s", "--sizes", nargs="+", type=_size, default=[8, 2**16, 2**20, 2**24], metavar="SIZE",
         help="bytes of one rank's payload: 8, 64KiB, 1M (default: 8 64KiB 1MiB 16MiB)")  # fmt: skip
-    add("--hint", choices=[hint.name for hint in Hint], default="cheap", help="what is wanted (default: cheap)")
+    add(
+        "--hint",
+        choices=[hint.name for hint in Hint],
+        default="cheap",
+        help="choose by latency (fast) or by price (default: cheap)",
+    )
     add("--memory", type=_ranks, default=128, metavar="MIB", help="memory of a function (default: 128)")
     add("--model", choices=[known.value for known in Formulas], help="which formulas (default: the configuration's)")
     add("--config", metavar="FMI_JSON", help="take enabled channels and parameters from this file")
-    add("--left-to-right", action="store_true", help="the function has to be evaluated in the order of the ranks")
+    add("--left-to-right", action="store_true", help="the function is evaluated strictly in rank order")
     return parser
 
 
 def _ranks(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 1 < int(text) < 2**31:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 2")
+        raise argparse.ArgumentTypeError(f"invalid number {text!r}: expected a whole number from 2 on")
     return int(text)
 
 
 def _size(text: str) -> int:
     match = re.fullmatch(r"(\d{1,12})\s*([KMG]?)(?:i?B)?", text)
     if match is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size: 8, 64KiB, 1M")
+        raise argparse.ArgumentTypeError(f"invalid size {text!r}: expected for example 8, 64KiB or 1M")
     return int(match[1]) * _UNITS[match[2]]
 
 

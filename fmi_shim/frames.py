@@ -1,14 +1,13 @@
-"""The framed mode's bytes, without any I/O: a hello when two ranks meet, then a header before every message.
+"""The wire format of the framed mode: a header before every message. No I/O.
 
 All numbers are little-endian. A header is 32 bytes::
 
     magic "FM" | version | kind | operation | dtype | operator | dimensions | root | sequence | count | length
        2            1       1        1          1        1           1        4        4         8        8
 
-and is followed by ``dimensions`` axis lengths of 8 bytes, when the receiver may not know the array's shape,
-and by ``length`` bytes of payload. Everything before ``length`` is the *signature* of the call: both ends
-compute it on their own, so that comparing 24 bytes tells whether two ranks are in the same call with the
-same arguments.
+It is followed by ``dimensions`` axis lengths of 8 bytes, if the receiver may not know the array's shape, and by
+``length`` bytes of payload. Everything before ``length`` is the *signature* of the call. Both ends compute it
+independently: two ranks are in the same call with the same arguments if these 24 bytes are equal.
 """
 
 from __future__ import annotations
@@ -29,14 +28,14 @@ _LENGTH = struct.Struct("<Q")
 HEADER_BYTES = _HEADER.size
 SIGNATURE_BYTES = _SIGNATURE.size
 KIND_AT = 3
-"""Where in a header its kind is."""
+"""Offset of the kind in a header."""
 _SEQUENCE_AT = 12
 
 UNDESCRIBED = 255
-"""In place of the number of dimensions: no axis lengths follow."""
+"""Stands for the number of dimensions if no axis lengths follow."""
 MAX_DIMENSIONS = 32
 MAX_ELEMENTS = 1 << 43
-"""Of an array that is announced: 2^16 times as many of 16 bytes would be more than numpy can count."""
+"""Largest array that may be announced: 2^16 times as many elements of 16 bytes would exceed numpy's sizes."""
 
 ELEMENT_TYPES: tuple[np.dtype[Any], ...] = (
     *(np.dtype(f"int{bits}") for bits in (8, 16, 32, 64)),
@@ -45,30 +44,30 @@ ELEMENT_TYPES: tuple[np.dtype[Any], ...] = (
     *(np.dtype(f"complex{bits}") for bits in (64, 128)),
     np.dtype(bool),
 )
-"""The elements that can travel, in native byte order."""
+"""The element types that can be sent, in native byte order."""
 
 ELEMENT_CODES = {dtype: code for code, dtype in enumerate(ELEMENT_TYPES, 1)}
-"""What a header holds in place of an element type."""
+"""The number that stands for an element type in a header."""
 
 
 class FrameError(ValueError):
-    """The bytes are no frame of this version."""
+    """The bytes are not a frame of this version."""
 
 
 class Kind(enum.IntEnum):
-    """What a frame is for."""
+    """The kind of a frame."""
 
     data = 1
     abort = 2
     goodbye = 3
     posted = 4
-    """Data whose sender goes on meanwhile (``isend``)."""
+    """Data whose sender does not block (``isend``)."""
     waiting = 5
-    """Nothing but the sender's call, in which it waits for the receiver; see `waiting_frame`."""
+    """The sender waits for the receiver in this call; see `waiting_frame`."""
 
 
 class Operation(enum.IntEnum):
-    """The call that a message belongs to; ``attach`` is how ranks come to share memory."""
+    """The call that a message belongs to. In ``attach`` the ranks open their shared memory."""
 
     send = 1
     bcast = 2
@@ -87,17 +86,17 @@ class Operation(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of a rank, as the other ranks must have made it too.
+    """One call of a rank, which the other ranks must make, too.
 
     Attributes
     ----------
     operation
-        What was called; ``recv`` is the other end of ``send``.
+        The operation; ``recv`` is the other end of ``send``.
     sequence
-        Number of the call, from 0: of the communicator's collectives, or of the messages from one rank to
+        Number of the call, from 0, among the communicator's collectives, or among the messages from one rank to
         another.
     dtype
-        Element type, None when the sender decides.
+        Element type, None if the sender determines it.
     count
         Elements of this rank's part (for scatter: of every rank's slice).
     root
@@ -134,9 +133,9 @@ class Call:
         return Call(self.operation, sequence, self.dtype, self.count, self.root, self.operator, self.shape)
 
     def accepts(self, sent: Call) -> bool:
-        """Whether a message of `sent` may answer this call; an open type takes whatever the sender has.
+        """Whether this call can receive a message of `sent`; without a type it accepts the sender's.
 
-        Shapes are not compared: they are no part of a header's fixed fields.
+        Shapes are not compared: they are not among a header's fixed fields.
         """
         same_call = (self.operation, self.sequence, self.root) == (sent.operation, sent.sequence, sent.root)
         same_type = (self.dtype, self.count, self.operator) == (sent.dtype, sent.count, sent.operator)
@@ -182,13 +181,13 @@ class Header:
     Attributes
     ----------
     kind
-        What the frame is for.
+        The kind of the frame.
     call
         The sender's call, without the shape.
     dimensions
         Number of axis lengths that follow; None for typed values, which have none.
     length
-        Bytes of payload that follow these.
+        Bytes of payload after the axis lengths.
     """
 
     kind: Kind
@@ -198,25 +197,25 @@ class Header:
 
 
 def decode_header(data: bytes | bytearray | memoryview) -> Header:
-    """Return what the first 32 bytes of `data` say; the axis lengths are not among them.
+    """Decode the first 32 bytes of `data`; the axis lengths are not among them.
 
     Raises
     ------
     FrameError
-        If they are no header of this version.
+        If they are not a header of this version.
     """
     if len(data) < HEADER_BYTES:
-        raise FrameError(f"a header has {HEADER_BYTES} bytes, {len(data)} came")
+        raise FrameError(f"invalid header: expected {HEADER_BYTES} bytes, got {len(data)}")
     fields = _HEADER.unpack_from(data)
     magic, version, kind, operation, dtype, operator, dimensions, root, sequence, count, length = fields
     if magic != _MAGIC or version != _VERSION:
         raise FrameError(
-            f"{bytes(data[:8]).hex()} is no frame of version {_VERSION}: does the other rank run unframed?"
+            f"invalid frame {bytes(data[:8]).hex()}: expected version {_VERSION}: check that the other rank is framed"
         )
     if dimensions != UNDESCRIBED and dimensions > MAX_DIMENSIONS:
-        raise FrameError(f"an array of {dimensions} dimensions was announced, at most {MAX_DIMENSIONS} are allowed")
+        raise FrameError(f"invalid number of dimensions {dimensions}: expected at most {MAX_DIMENSIONS}")
     if dtype > len(ELEMENT_TYPES):
-        raise FrameError(f"an unknown element type was announced: {dtype}")
+        raise FrameError(f"unknown element type {dtype}: expected a code up to {len(ELEMENT_TYPES)}")
     try:
         shape = None if dimensions == UNDESCRIBED else ()
         call = Call(
@@ -230,7 +229,7 @@ def decode_header(data: bytes | bytearray | memoryview) -> Header:
         )
         return Header(Kind(kind), call, None if dimensions == UNDESCRIBED else dimensions, length)
     except ValueError as error:
-        raise FrameError(f"{bytes(data[:8]).hex()} is no frame: {error}") from None
+        raise FrameError(f"invalid frame {bytes(data[:8]).hex()}: {error}") from None
 
 
 def decode_shape(data: bytes | bytearray | memoryview) -> tuple[int, ...]:
@@ -239,14 +238,14 @@ def decode_shape(data: bytes | bytearray | memoryview) -> tuple[int, ...]:
 
 
 def plausible(shape: tuple[int, ...]) -> bool:
-    """Whether there can be an array of this shape: one without elements, too, may have axes that no array has."""
+    """Whether an array of this shape can exist; an array without elements can have an impossible shape, too."""
     return math.prod(axis or 1 for axis in shape) < MAX_ELEMENTS
 
 
 def waiting_frame(call: Call, received: int) -> bytes:
-    """Return the whole frame which says that its sender waits for the receiver's next message.
+    """Return the whole frame by which its sender reports that it waits for the receiver's next message.
 
-    In place of the payload's length it holds how many messages have come from the receiver so far. When
-    those are all that the receiver has sent, and it waits for a message itself, none will ever come.
+    It has the number of messages received from the receiver in place of the payload's length. If the receiver has sent
+    no more, and waits for a message itself, the two ranks are in a deadlock.
     """
     return header(signature(replace(call, shape=None), Kind.waiting), received)

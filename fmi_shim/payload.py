@@ -146,9 +146,7 @@ def pack_out(out: object, value_type: ValueType) -> Payload | None:
     if out is None:
         return None
     if value_type.descriptor is not None:
-        raise TypeError(
-            "invalid arguments out and t: expected only one of them, since typed values are returned as new values"
-        )
+        raise TypeError("invalid out: expected None with t, since typed values are returned as new values")
     place = pack_template(out, "out")
     if place.value_type is not value_type and (place.value_type.dtype, place.value_type.shape) != (
         value_type.dtype,

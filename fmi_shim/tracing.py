@@ -1,10 +1,11 @@
-"""How long a rank's operations took, told in its log when FMI_TRACE asks for it."""
+"""Measures the time of a rank's operations and writes it to the log if FMI_TRACE is set."""
 
 from __future__ import annotations
 
 import contextlib
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from fmi_shim.calls import Calls
@@ -16,14 +17,14 @@ _FIRST_GAP_S = 1e-4
 
 
 class Intervals:
-    """When something went on: a bounded number of intervals, nearby ones merged, and exact sums.
+    """A bounded number of intervals of time, nearby ones merged, with exact sums.
 
     Attributes
     ----------
     seconds
-        The intervals' sum before any were merged.
+        Sum of the intervals before any were merged.
     count
-        How many there were.
+        Number of intervals before any were merged.
     merged
         Start and end of each, in order.
     """
@@ -53,7 +54,7 @@ class Intervals:
 
 
 class TracedCalls(Calls):
-    """`Calls` that write one line with their times to standard output when they are over."""
+    """`Calls` that write one line with their times to standard output at the end."""
 
     def __init__(self, rank: int, channels: ChannelSelector) -> None:
         super().__init__(rank, channels)
@@ -63,35 +64,25 @@ class TracedCalls(Calls):
         self._is_written = False
 
     def wrap_schedule(self, schedule: Callable[..., Any]) -> Callable[..., Any]:
-        """Return `schedule`, which takes its time and tells it when it fails."""
-
-        def timed(*buffers: Any) -> Any:
-            began = time.perf_counter()
-            try:
-                result = schedule(*buffers)
-            except BaseException:
-                self._add(began)
-                self._write()
-                raise
-            self._add(began)
-            return result
-
-        return timed
+        """Return `schedule` with a measurement of its time."""
+        return TimedSchedule(self, schedule)
 
     def abandon(self, error: BaseException) -> None:
-        """Tell the other ranks of `error`, see `Calls`, and write the times."""
-        self._write()
+        """Abort because of `error`, see `Calls`, and write the times."""
+        self.write()
         super().abandon(error)
 
     def close(self) -> None:
-        """Leave in peace, see `Calls`, and write the times."""
-        self._write()
+        """Close without an error, see `Calls`, and write the times."""
+        self.write()
         super().close()
 
-    def _add(self, began: float) -> None:
+    def add_time(self, began: float) -> None:
+        """Add an operation that began at this value of the performance counter and has ended now."""
         self._intervals.add(self._epoch + began, self._epoch + time.perf_counter())
 
-    def _write(self) -> None:
+    def write(self) -> None:
+        """Write the line, once, if there were any operations."""
         if self._is_written or not self._intervals.count:
             return
         self._is_written = True
@@ -101,11 +92,31 @@ class TracedCalls(Calls):
             round(self._intervals.seconds, 6),
             self._intervals.count,
         )
-        # Where standard output is closed, the trace is lost; that is no reason for a program to fail.
+        # If standard output is closed, the trace is lost; the program must not fail because of it.
         with contextlib.suppress(OSError, ValueError):
             print(phase.line(), flush=True)
 
 
+@dataclass(slots=True, eq=False)
+class TimedSchedule:
+    """A schedule whose time is measured."""
+
+    calls: TracedCalls
+    schedule: Callable[..., Any]
+
+    def __call__(self, *buffers: Any) -> Any:
+        """Run the schedule; if it fails, write the times."""
+        began = time.perf_counter()
+        try:
+            result = self.schedule(*buffers)
+        except BaseException:
+            self.calls.add_time(began)
+            self.calls.write()
+            raise
+        self.calls.add_time(began)
+        return result
+
+
 def calls_type() -> type[Calls]:
-    """Return what a communicator is to make its calls with: `TracedCalls` where FMI_TRACE is set, and not 0."""
+    """Return the class of a communicator's calls: `TracedCalls` if FMI_TRACE is set and not 0."""
     return TracedCalls if is_traced() else Calls

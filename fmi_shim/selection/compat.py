@@ -1,13 +1,13 @@
-"""FMI's published model, mistakes included: the choice that the C++ library makes with the same ``fmi.json``.
+"""FMI's published cost model, errors included: it makes the C++ library's choice for the same ``fmi.json``.
 
 Sources, in FMI's repository: ``get_operation_latency`` and ``get_operation_price`` of src/comm/ClientServer.cpp
 (S3, Redis) and src/comm/PeerToPeer.cpp (Direct); ``get_latency`` and ``get_price`` of src/comm/S3.cpp, Redis.cpp
-and Direct.cpp; ``get_faas_price`` of src/utils/ChannelPolicy.cpp. What `corrected` does otherwise: latencies add
-milliseconds (``overhead``, ``timeout``) to seconds (MB over MB/s) and are charged as seconds; one function is
-charged for all; an object store moves any number of payloads in the time of one; the price of a scan of
-objects is a sum of latencies; an allreduce is charged two rounds more at every world size.
+and Direct.cpp; ``get_faas_price`` of src/utils/ChannelPolicy.cpp. Errors that
+`corrected` does not have: latencies add milliseconds (``overhead``, ``timeout``) to seconds (MB over MB/s) and are
+charged as seconds; one function is charged instead of all; an object store moves any number of payloads in the time
+of one; the price of a scan over objects is a sum of latencies; an allreduce has two rounds too many at any world size.
 
-Shared memory, which FMI does not have, is taken for a Direct channel of its bandwidth and overhead, free of charge.
+Shared memory, which FMI does not have, counts as a Direct channel with its bandwidth and overhead, free of charge.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def _client_server_latency(task: Task, latency: Cost) -> float:
 
 
 def _client_server_price(task: Task, price: Cost, latency: Cost) -> float:
-    """ClientServer::get_operation_price; of a scan it adds up latencies."""
+    """ClientServer::get_operation_price; for a scan it adds latencies."""
     if task.pattern is Pattern.scan:
         return sum(latency(1, task.ranks - i, task.size_bytes) for i in range(1, task.ranks))
     if task.pattern is Pattern.barrier:
@@ -138,7 +138,7 @@ def _peer_to_peer_latency(task: Task, latency: Cost) -> float:
         case Pattern.barrier:
             return (2 * floor + 2) * latency(1, 1, 1)
         case Pattern.scan:
-            return 2 * floor * latency(1, 1, size)  # FMI's Communicator does not say that a scan keeps the order
+            return 2 * floor * latency(1, 1, size)  # FMI's Communicator does not pass on that a scan keeps the order
         case Pattern.allgather:
             return doubling + ceil * latency(1, 1, ranks * size)
 

@@ -1,15 +1,15 @@
-"""The published model with its mistakes mended; see `compat` for what they are.
+"""The published cost model with its errors corrected; see `compat` for what they are.
 
-All times are seconds and all sizes bytes inside. p ranks, payload n. What is assumed:
+All times are in seconds and all sizes in bytes. p is the number of ranks, n the payload. Assumptions:
 
-- Every rank calls at the same moment and is charged until the last one is done: p functions' GiB-seconds,
-  two for a message. (A rank that is done early waits for the others in its next call.)
-- A function's network card moves `FUNCTION_BYTES_PER_SECOND` in all, whatever a channel could do; this is
-  what a root that reads p - 1 payloads, and Direct's published 400 MB/s, run into.
-- ``overhead`` is the time of a message of one byte: on the object channels half of it the write, half the read.
-- A reader of objects looks at the times of `channels.patience.pauses`; a look that finds nothing is a request. (From
-  a wait of a quarter of a second on, the look for a failed rank's last word is one more, four times a second: no wait
-  of ranks that call at the same moment is so long, but for payloads of megabytes, of which it is a small part.)
+- All ranks call at the same time, and each is charged until the last one is done: p functions' GiB-seconds, two for a
+  message. (A rank that is done early waits for the others in its next call.)
+- A function's network card transfers `FUNCTION_BYTES_PER_SECOND` in all, on every channel. This limits a root that
+  reads p - 1 payloads, and Direct's published 400 MB/s.
+- ``overhead`` is the time of a message of one byte. On the object channels one half is the write, the other the read.
+- A reader polls for objects with the pauses of `fmi_shim.backoff.pauses`. A read of a missing object is a request. (In
+  waits of more than a quarter of a second, the read of failure records is one more request, four times a second. Ranks
+  that call at the same time wait that long only for payloads of megabytes, where these requests are a small part.)
 - A listing costs as much as a write (S3's price list: "PUT, COPY, POST, LIST").
 - A server's hour is shared by ``requests_per_hour`` operations; FMI charges the share for each message.
 """
@@ -29,7 +29,7 @@ FUNCTION_BYTES_PER_SECOND = 75e6
 function to function 621 Mbit/s: M. Wawrzoniak et al., "Boxer", CIDR 2021)."""
 
 S3_REQUESTS_AT_ONCE = 16
-"""`channels.s3` sends so many requests of one rank at the same time."""
+"""How many requests one rank sends to S3 at the same time; see `transports.objects.s3`."""
 
 _LISTED_AT_ONCE = 1000  # ListObjectsV2's page
 
@@ -41,25 +41,25 @@ def estimate(channel: ChannelName, task: Task, model: Model, memory_mib: int) ->
     elif channel is ChannelName.SharedMemory:
         latency, channel_usd = _shared_memory(model.shared_memory, task), 0.0
     else:
-        terms = _redis_terms(model.redis) if channel is ChannelName.Redis else _s3_terms(model.s3)
-        use = _use(terms, task)
-        latency, channel_usd = use.seconds, terms.price(use, task)
+        store = _redis_store(model.redis) if channel is ChannelName.Redis else _s3_store(model.s3)
+        usage = _store_usage(store, task)
+        latency, channel_usd = usage.seconds, store.price(usage, task)
     charged = 2 if task.pattern is Pattern.send else task.ranks
     return Estimate(latency, channel_usd, charged * latency * memory_mib / 1024 * model.function.gib_second_price)
 
 
 @dataclass(frozen=True, slots=True)
-class Use:
-    """What an operation does with an object store.
+class StoreUsage:
+    """The requests of an operation to an object store, and its time.
 
     Attributes
     ----------
     seconds
-        Until the last rank is done.
+        Time until the last rank is done.
     writes, reads
         Objects written and read.
-    looks
-        Reads that find nothing.
+    empty_reads
+        Reads of objects that do not exist yet.
     listings
         Listings of up to 1000 keys.
     """
@@ -67,34 +67,34 @@ class Use:
     seconds: float
     writes: int
     reads: int
-    looks: int
+    empty_reads: int
     listings: int = 0
 
-    def then(self, later: Use) -> Use:
-        """Return this use followed by another, whose seconds count from the beginning."""
-        return Use(
+    def then(self, later: StoreUsage) -> StoreUsage:
+        """Return this usage followed by `later`, whose seconds count from the beginning of this one."""
+        return StoreUsage(
             later.seconds,
             self.writes + later.writes,
             self.reads + later.reads,
-            self.looks + later.looks,
+            self.empty_reads + later.empty_reads,
             self.listings + later.listings,
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
-    """An object store's terms: seconds, bytes/s, and USD.
+class StoreModel:
+    """The speed and the prices of an object store: seconds, bytes/s, and USD.
 
     Attributes
     ----------
     request
-        Seconds of a write or a read of nothing.
+        Seconds of a write or a read of no bytes.
     flow, all_flows
-        Bytes/s of one transfer, and of all ranks' together.
+        Bytes/s of one transfer, and of all ranks together.
     at_once
-        Requests that one rank has under way at the same time.
+        Requests of one rank at the same time.
     longest_pause
-        Longest pause between two looks, seconds.
+        Longest pause between two polls, seconds.
     write_usd, read_usd, byte_usd, operation_usd
         USD for a write or listing, a read, a byte, and the server's share.
     """
@@ -109,46 +109,48 @@ class Terms:
     byte_usd: float
     operation_usd: float
 
-    def moved(self, objects: int, size: float, ranks: int) -> float:
-        """Return how long each of `ranks` takes to write or to read `objects` of `size` at the same time.
+    def transfer_seconds(self, objects: int, size: float, ranks: int) -> float:
+        """Return the seconds in which each of `ranks` writes or reads `objects` of `size` at the same time.
 
         ``max(1, ceil(k / at_once)) request + k n / min(k flow, card, all_flows / ranks)``.
         """
         rate = min(objects * self.flow, FUNCTION_BYTES_PER_SECOND, self.all_flows / ranks)
         return max(1, math.ceil(objects / self.at_once)) * self.request + objects * size / rate
 
-    def found(self, ready: float) -> tuple[int, float]:
-        """Return how many looks find nothing, and when the first begins that finds what is there from `ready` on.
+    def first_success(self, ready: float) -> tuple[int, float]:
+        """Return the number of empty reads, and the start of the first read of an object that exists from `ready` on.
 
-        Looks begin at ``k request + the first k pauses``.
+        Read k begins at ``k request + the first k pauses``.
         """
-        looks, start, pause = 0, 0.0, self.longest_pause * FIRST_PAUSE
+        empty_reads, start, pause = 0, 0.0, self.longest_pause * FIRST_PAUSE
         while start < ready:
             step = self.request + pause
             if pause < self.longest_pause:
                 count, pause = 1, min(2 * pause, self.longest_pause)
             else:
                 count = math.ceil((ready - start) / step)
-            looks, start = looks + count, start + count * step
-        return looks, start
+            empty_reads, start = empty_reads + count, start + count * step
+        return empty_reads, start
 
-    def collected(self, objects: int, size: float, ranks: int, looks: int) -> tuple[float, int]:
-        """Return how long each of `ranks` takes to read objects found after `looks` in vain, and reads in vain.
+    def collect(self, objects: int, size: float, ranks: int, empty_reads: int) -> tuple[float, int]:
+        """Return the seconds in which each of `ranks` reads all objects after `empty_reads` polls, and its empty reads.
 
-        All are looked for at first, then one alone, and the others once that is there (`channels.arrivals`).
+        The first poll requests all objects, each further one a single object; the others are requested once that one
+        exists (see `transports.objects.polling`).
         """
-        if not looks or objects == 1:
-            return self.moved(objects, size, ranks), objects * looks
-        return self.moved(1, size, ranks) + self.moved(objects - 1, size, ranks), objects + looks - 1
+        if not empty_reads or objects == 1:
+            return self.transfer_seconds(objects, size, ranks), objects * empty_reads
+        seconds = self.transfer_seconds(1, size, ranks) + self.transfer_seconds(objects - 1, size, ranks)
+        return seconds, objects + empty_reads - 1
 
-    def price(self, use: Use, task: Task) -> float:
-        """Return USD for `use`."""
-        requests = (use.writes + use.listings) * self.write_usd + (use.reads + use.looks) * self.read_usd
-        return requests + (use.writes + use.reads) * task.size_bytes * self.byte_usd + self.operation_usd
+    def price(self, usage: StoreUsage, task: Task) -> float:
+        """Return the price of `usage`, USD."""
+        requests = (usage.writes + usage.listings) * self.write_usd + (usage.reads + usage.empty_reads) * self.read_usd
+        return requests + (usage.writes + usage.reads) * task.size_bytes * self.byte_usd + self.operation_usd
 
 
-def _s3_terms(s3: S3Model) -> Terms:
-    return Terms(
+def _s3_store(s3: S3Model) -> StoreModel:
+    return StoreModel(
         request=s3.overhead / 2000,
         flow=s3.bandwidth * 1e6,
         all_flows=math.inf,
@@ -161,8 +163,8 @@ def _s3_terms(s3: S3Model) -> Terms:
     )
 
 
-def _redis_terms(redis: RedisModel) -> Terms:
-    return Terms(
+def _redis_store(redis: RedisModel) -> StoreModel:
+    return StoreModel(
         request=redis.overhead / 2000,
         flow=redis.bandwidth_single * 1e6,
         all_flows=redis.bandwidth_multiple * 1e6,
@@ -175,53 +177,55 @@ def _redis_terms(redis: RedisModel) -> Terms:
     )
 
 
-def _use(terms: Terms, task: Task) -> Use:
-    """Return what the schedules of `collectives.objects` do with a store."""
+def _store_usage(store: StoreModel, task: Task) -> StoreUsage:
+    """Return the requests of the schedules in `transports.objects.schedules`, and their time."""
     ranks, size = task.ranks, task.size_bytes
     match task.pattern:
         case Pattern.send:
-            return _one_to_all(terms, 2, size, 0.0)
+            return _one_to_all(store, 2, size, 0.0)
         case Pattern.bcast:
-            return _one_to_all(terms, ranks, size, 0.0)
+            return _one_to_all(store, ranks, size, 0.0)
         case Pattern.scatter:
-            looks, start = terms.found(terms.moved(ranks - 1, size, 1))
-            return Use(start + terms.moved(1, size, ranks - 1), ranks - 1, ranks - 1, (ranks - 1) * looks)
+            empty_reads, start = store.first_success(store.transfer_seconds(ranks - 1, size, 1))
+            return StoreUsage(
+                start + store.transfer_seconds(1, size, ranks - 1), ranks - 1, ranks - 1, (ranks - 1) * empty_reads
+            )
         case Pattern.gather | Pattern.reduce:
-            return _all_to_one(terms, ranks, size)
+            return _all_to_one(store, ranks, size)
         case Pattern.barrier:
-            looks, start = terms.found(terms.moved(1, 1, ranks))
+            empty_reads, start = store.first_success(store.transfer_seconds(1, 1, ranks))
             pages = math.ceil(ranks / _LISTED_AT_ONCE)
-            return Use(start + pages * terms.request, ranks, 0, 0, ranks * (looks + 1) * pages)
+            return StoreUsage(start + pages * store.request, ranks, 0, 0, ranks * (empty_reads + 1) * pages)
         case Pattern.scan:
-            looks, start = terms.found(terms.moved(1, size, ranks - 1))
-            collected = [terms.collected(below, size, ranks - 1, looks) for below in range(1, ranks)]
-            in_vain = sum(looks_in_vain for _, looks_in_vain in collected)
-            return Use(start + collected[-1][0], ranks - 1, ranks * (ranks - 1) // 2, in_vain)
+            empty_reads, start = store.first_success(store.transfer_seconds(1, size, ranks - 1))
+            collected = [store.collect(below, size, ranks - 1, empty_reads) for below in range(1, ranks)]
+            all_empty_reads = sum(empty for _, empty in collected)
+            return StoreUsage(start + collected[-1][0], ranks - 1, ranks * (ranks - 1) // 2, all_empty_reads)
         case Pattern.allreduce:
-            reduced = _all_to_one(terms, ranks, size)
-            return reduced.then(_one_to_all(terms, ranks, size, reduced.seconds))
+            reduced = _all_to_one(store, ranks, size)
+            return reduced.then(_one_to_all(store, ranks, size, reduced.seconds))
         case Pattern.allgather:
-            gathered = _all_to_one(terms, ranks, size)
-            return gathered.then(_one_to_all(terms, ranks, ranks * size, gathered.seconds))
+            gathered = _all_to_one(store, ranks, size)
+            return gathered.then(_one_to_all(store, ranks, ranks * size, gathered.seconds))
 
 
-def _one_to_all(terms: Terms, ranks: int, size: float, begun: float) -> Use:
-    """One writer, p - 1 readers, who have looked from the beginning on."""
-    looks, start = terms.found(begun + terms.moved(1, size, 1))
-    return Use(start + terms.moved(1, size, ranks - 1), 1, ranks - 1, (ranks - 1) * looks)
+def _one_to_all(store: StoreModel, ranks: int, size: float, begun: float) -> StoreUsage:
+    """One writer, p - 1 readers, which poll from the beginning."""
+    empty_reads, start = store.first_success(begun + store.transfer_seconds(1, size, 1))
+    return StoreUsage(start + store.transfer_seconds(1, size, ranks - 1), 1, ranks - 1, (ranks - 1) * empty_reads)
 
 
-def _all_to_one(terms: Terms, ranks: int, size: float) -> Use:
-    """P - 1 writers, one reader of all."""
-    looks, start = terms.found(terms.moved(1, size, ranks - 1))
-    seconds, in_vain = terms.collected(ranks - 1, size, 1, looks)
-    return Use(start + seconds, ranks - 1, ranks - 1, in_vain)
+def _all_to_one(store: StoreModel, ranks: int, size: float) -> StoreUsage:
+    """P - 1 writers, one reader of all objects."""
+    empty_reads, start = store.first_success(store.transfer_seconds(1, size, ranks - 1))
+    seconds, empty_reads = store.collect(ranks - 1, size, 1, empty_reads)
+    return StoreUsage(start + seconds, ranks - 1, ranks - 1, empty_reads)
 
 
 def _direct(direct: DirectModel, task: Task) -> tuple[float, float]:
-    """Return seconds and USD of the message-passing schedules; the formulas are in the text of each of `collectives`.
+    """Return seconds and USD of the message-passing schedules; the docstrings of `collectives` have the formulas.
 
-    A message takes ``overhead + n / min(bandwidth, card)``; raw exchanges go one way after the other.
+    A message takes ``overhead + n / min(bandwidth, card)``; a raw exchange sends in one direction at a time.
     """
     alpha, beta = direct.overhead / 1000, 1 / min(direct.bandwidth * 1e6, FUNCTION_BYTES_PER_SECOND)
     ranks = task.ranks
@@ -241,7 +245,7 @@ def _direct(direct: DirectModel, task: Task) -> tuple[float, float]:
         case Pattern.allreduce if task.left_to_right:
             seconds, moved = gathered + tree, gathered_bytes + tree_bytes
         case Pattern.allreduce | Pattern.barrier:
-            seconds, moved = _exchanged(direct, alpha, beta, ranks, size)
+            seconds, moved = _allreduce(direct, alpha, beta, ranks, size)
         case Pattern.scan:
             rounds = ranks - 1 if task.left_to_right else 2 * floor
             seconds, moved = rounds * (alpha + size * beta), 2.0 * ranks * size
@@ -254,8 +258,8 @@ def _direct(direct: DirectModel, task: Task) -> tuple[float, float]:
 def _shared_memory(shared: SharedMemoryModel, task: Task) -> float:
     """Return seconds of the schedules of `transports.shm.schedules`: rounds of all ranks, and copies one after another.
 
-    What a rank reads of all others it reads by itself. A reduction passes twice over the n bytes of each rank, and
-    begins at a rank when the one below is a window ahead; of less than a window each rank combines all.
+    Each rank reads the other ranks' data itself. A reduction passes twice over the n bytes of each rank, and begins on
+    a rank when the rank below is one window ahead. Of less than a window each rank combines everything.
     """
     alpha, beta = shared.overhead / 1000, 1 / (shared.bandwidth * 1e6)
     ranks, size = task.ranks, task.size_bytes
@@ -275,8 +279,8 @@ def _shared_memory(shared: SharedMemoryModel, task: Task) -> float:
             return alpha + (ranks + 1) * size * beta
 
 
-def _exchanged(direct: DirectModel, alpha: float, beta: float, ranks: int, size: int) -> tuple[float, float]:
-    """Return seconds and bytes of the faster of recursive doubling and, both ways at once, of halving."""
+def _allreduce(direct: DirectModel, alpha: float, beta: float, ranks: int, size: int) -> tuple[float, float]:
+    """Return seconds and bytes of recursive doubling or, if it is faster and the channel full duplex, of halving."""
     floor = ranks.bit_length() - 1
     core = 1 << floor
     outside = 0 if ranks == core else 2

@@ -1,4 +1,4 @@
-"""What the models estimate: an operation among ranks, and its time and price."""
+"""The input and the output of the cost models: an operation among ranks, and its latency and price."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _NEAREST = {"exscan": "scan", "reduce_scatter": "allreduce"}
 
 
 class Pattern(enum.Enum):
-    """Who sends to whom: FMI's operations, as far as its models know them."""
+    """The operations that FMI's cost models have."""
 
     send = 1
     bcast = 2
@@ -25,24 +25,24 @@ class Pattern(enum.Enum):
 
     @classmethod
     def of(cls, operation: Operation) -> Pattern:
-        """Return the pattern of an operation, for one that the models do not know that of its nearest."""
+        """Return the pattern of an operation; for an operation that the models lack, that of the nearest one."""
         return cls.__members__.get(_NEAREST.get(operation.name, operation.name), cls.allgather)
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """An operation whose time and price are asked for.
+    """An operation to estimate.
 
     Attributes
     ----------
     pattern
-        What is done.
+        The operation.
     size_bytes
         One rank's payload (for scatter: the slice), bytes.
     ranks
         World size.
     left_to_right
-        Whether a reduction has to keep the order of the ranks.
+        Whether a reduction combines strictly in rank order.
     """
 
     pattern: Pattern
@@ -53,7 +53,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a model says.
+    """The estimate of a model.
 
     Attributes
     ----------
@@ -61,9 +61,9 @@ class Estimate:
         Seconds from the first rank's call to the last rank's return; in the compat model FMI's sum of
         milliseconds and seconds.
     channel_usd
-        Requests, transfer and the share of servers, USD.
+        Price of requests, transfer and the share of servers, USD.
     function_usd
-        The functions' time, USD.
+        Price of the functions' time, USD.
     """
 
     latency: float
@@ -72,5 +72,5 @@ class Estimate:
 
     @property
     def price(self) -> float:
-        """All of it, USD."""
+        """The whole price, USD."""
         return self.channel_usd + self.function_usd

@@ -1,4 +1,4 @@
-"""Which channel an operation takes: the fastest or the cheapest by a model of latency and price."""
+"""Chooses the channel of an operation: the fastest or the cheapest by a model of latency and price."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fmi_shim.selection.model import Estimate, Task
 
 
 class Hint(enum.Enum):
-    """``fmi.hints``: what the choice of a channel should favour."""
+    """``fmi.hints``: whether a channel is chosen by latency or by price."""
 
     fast = 1
     cheap = 2
@@ -20,7 +20,7 @@ class Hint(enum.Enum):
 def estimates(
     channels: tuple[ChannelName, ...], task: Task, model: Model, memory_mib: int
 ) -> dict[ChannelName, Estimate]:
-    """Return what the model says of `task`, on two or more ranks, for each of `channels`.
+    """Return the model's estimate of `task`, on two or more ranks, for each of `channels`.
 
     Parameters
     ----------
@@ -39,17 +39,17 @@ def estimates(
 
 @functools.lru_cache(maxsize=4096)
 def choose(channels: tuple[ChannelName, ...], task: Task, model: Model, memory_mib: int, hint: Hint) -> ChannelName:
-    """Return the channel with the lowest latency (``fast``) or price (``cheap``); of equal ones the first.
+    """Return the channel with the lowest latency (``fast``) or price (``cheap``), the first of equal ones.
 
-    All ranks must come to the same choice, so all arguments must be the same on all. A lone rank sends
-    nothing and takes the first. Shared memory costs nothing but time, and is for ``fast`` alone: cheap are services
-    that can be had on AWS. See `estimates` for the parameters.
+    All ranks must make the same choice, so all arguments must be the same on all ranks. A single rank sends nothing and
+    gets the first channel. Only ``fast`` selects shared memory: ``cheap`` compares the prices of services on AWS.
+    See `estimates` for the parameters.
     """
     if hint is Hint.cheap:
         channels = tuple(name for name in channels if name is not ChannelName.SharedMemory) or channels
     if task.ranks == 1 or len(channels) == 1:
         return channels[0]
-    said = estimates(channels, task, model, memory_mib)
+    estimated = estimates(channels, task, model, memory_mib)
     if hint is Hint.fast:
-        return min(channels, key=lambda channel: said[channel].latency)
-    return min(channels, key=lambda channel: said[channel].price)
+        return min(channels, key=lambda channel: estimated[channel].latency)
+    return min(channels, key=lambda channel: estimated[channel].price)

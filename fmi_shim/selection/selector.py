@@ -51,14 +51,14 @@ class ChannelSelector:
         required = config.sharing is Sharing.always
         self.names: tuple[ChannelName, ...] = (ChannelName.SharedMemory,) if required else network
         self._undecided = ChannelName.SharedMemory in enabled and not required and size > 1
-        """Whether the ranks have yet to find out if they share memory."""
+        """Whether the ranks have not yet determined if they share memory."""
 
     def choose(self, call: Call) -> Channel:
         """Return the channel for `call`; it is opened now if it was not.
 
         All ranks must make the same choice. Therefore the size of an array that only its sender may know (a ``send``,
-        ``bcast`` or ``scatter`` without ``fmi.types``) counts as 0. Whether the ranks share memory is found out by all
-        together, in the first collective after the hint became ``fast``.
+        ``bcast`` or ``scatter`` without ``fmi.types``) counts as 0. Whether the ranks share memory is determined by
+        all together, in the first collective after the hint became ``fast``.
         """
         if self._undecided and self.hint is Hint.fast and call.operation is not Operation.send:
             self._try_shared_memory()

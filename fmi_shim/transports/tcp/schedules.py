@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 
 from fmi_shim.channel import Channel, Schedule
@@ -99,48 +100,42 @@ def _reduce_scatter(function: ReduceFunction, size: int) -> reduce_scatter.Algor
     return reduce_scatter.pairwise if size & (size - 1) else reduce_scatter.halving
 
 
+@dataclass(slots=True, eq=False)
 class Gather:
     """A gather to `root` up the binomial tree."""
 
-    __slots__ = ("_channel", "_root")
-
-    def __init__(self, channel: Channel, root: int) -> None:
-        self._channel = channel
-        self._root = root
+    channel: Channel
+    root: int
 
     def __call__(self, part: Array, whole: Array | None) -> Array | None:
         """Return the ranks' parts at the root, in `whole` where that is given; None elsewhere."""
-        parts = gather.binomial(self._channel, part, self._root)
+        parts = gather.binomial(self.channel, part, self.root)
         return None if parts is None else placed(parts, whole)
 
 
+@dataclass(slots=True, eq=False)
 class PipelinedReduce:
     """A reduction of a large payload to `root`, segment by segment."""
 
-    __slots__ = ("_channel", "_combine", "_root")
-
-    def __init__(self, channel: Channel, root: int, combine: Combine) -> None:
-        self._channel = channel
-        self._root = root
-        self._combine = combine
+    channel: Channel
+    root: int
+    combine: Combine
 
     def __call__(self, value: Array, spare: Array | None) -> Array | None:
         """Return the result at the root, in `spare` or in new memory; None elsewhere."""
-        result = result_memory(value, spare) if self._channel.rank == self._root else None
-        return reduce.pipelined(self._channel, value, result, self._root, self._combine)
+        result = result_memory(value, spare) if self.channel.rank == self.root else None
+        return reduce.pipelined(self.channel, value, result, self.root, self.combine)
 
 
+@dataclass(slots=True, eq=False)
 class ReduceScatter:
     """A reduction of which each rank receives a slice. Copies: one, none where `spare` is the value."""
 
-    __slots__ = ("_algorithm", "_channel", "_combine")
-
-    def __init__(self, channel: Channel, algorithm: reduce_scatter.Algorithm, combine: Combine) -> None:
-        self._channel = channel
-        self._algorithm = algorithm
-        self._combine = combine
+    channel: Channel
+    algorithm: reduce_scatter.Algorithm
+    combine: Combine
 
     def __call__(self, value: Array, spare: Array | None, own: Array) -> None:
         """Leave this rank's slice of the result in `own`."""
-        slices = working_copy(value, spare).reshape(self._channel.size, -1)
-        self._algorithm(self._channel, slices, own, self._combine)
+        slices = working_copy(value, spare).reshape(self.channel.size, -1)
+        self.algorithm(self.channel, slices, own, self.combine)

@@ -173,22 +173,24 @@ def test_the_hint_picks_the_smallest(task: Task, model: Model, enabled: set[Chan
 
 
 @given(st.floats(0, 1000), st.integers(1, 1000))
-def test_looks_in_the_model_are_those_of_the_channel(ready: float, longest_ms: int) -> None:
-    terms = replace(corrected._redis_terms(CORRECTED.redis), longest_pause=longest_ms / 1000, request=0.01)
-    looks, start = terms.found(ready)
+def test_the_corrected_model_has_the_poll_times_of_the_channel(ready: float, longest_ms: int) -> None:
+    store = replace(corrected._redis_store(CORRECTED.redis), longest_pause=longest_ms / 1000, request=0.01)
+    empty_reads, start = store.first_success(ready)
     moment, count, pause = 0.0, 0, pauses(longest_ms / 1000)
     while moment < ready - 1e-6 * ready:
         moment, count = moment + 0.01 + next(pause), count + 1
-    assert abs(count - looks) <= 1
+    assert abs(count - empty_reads) <= 1
     assert start >= ready
 
 
-@pytest.mark.parametrize(("looks", "in_vain", "rounds"), [(0, 0, 1), (1, 7, 2), (3, 9, 2)])
-def test_of_several_objects_one_alone_is_looked_for_after_the_first_look(looks: int, in_vain: int, rounds: int) -> None:
-    """As `test_objects` has it of the channel; the others are read in a round of their own."""
-    terms = corrected._redis_terms(CORRECTED.redis)
-    assert terms.collected(7, 0, 1, looks) == (pytest.approx(rounds * terms.request), in_vain)
-    assert terms.collected(1, 0, 1, looks) == (terms.request, looks)
+@pytest.mark.parametrize(("empty_reads", "all_empty_reads", "rounds"), [(0, 0, 1), (1, 7, 2), (3, 9, 2)])
+def test_after_the_first_poll_of_several_objects_one_alone_is_polled(
+    empty_reads: int, all_empty_reads: int, rounds: int
+) -> None:
+    """As `transports/objects/test_channel` tests of the channel; the others are read in a round of their own."""
+    store = corrected._redis_store(CORRECTED.redis)
+    assert store.collect(7, 0, 1, empty_reads) == (pytest.approx(rounds * store.request), all_empty_reads)
+    assert store.collect(1, 0, 1, empty_reads) == (store.request, empty_reads)
 
 
 def test_a_lone_rank_takes_the_first_channel() -> None:
@@ -215,7 +217,7 @@ def test_every_operation_has_a_pattern() -> None:
 def test_the_table_tells_choice_and_reason(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["-o", "allreduce", "-n", "2", "128", "-s", "8", "16MiB", "--hint", "fast"]) == 0
     head, columns, *rows = capsys.readouterr().out.splitlines()
-    assert head.startswith("corrected model, fast wanted, 128 MiB a function; latency in ms")
+    assert head.startswith("corrected model, hint fast, 128 MiB a function; latency in ms")
     assert columns.split()[3:] == [
         "Direct",
         "latency",
@@ -248,7 +250,7 @@ def test_the_table_reads_the_configuration(tmp_path: Path, capsys: pytest.Captur
     )
     assert main(["--config", str(path), "-n", "2", "-s", "8"]) == 0
     head, columns, row = capsys.readouterr().out.splitlines()
-    assert head.startswith("compat model, cheap wanted")
+    assert head.startswith("compat model, hint cheap")
     assert "Direct" not in columns
     assert "SharedMemory" not in columns  # its ranks meet as Direct's do
     assert "S3: " in row
@@ -266,7 +268,7 @@ def test_wrong_options_are_refused(wrong: list[str], capsys: pytest.CaptureFixtu
 
 def test_help_explains_the_models() -> None:
     shown = subprocess.run([sys.executable, "-m", "fmi_shim", "--help"], capture_output=True, text=True, check=True)
-    assert "corrected  the published formulas with their mistakes mended" in shown.stdout
+    assert "corrected  the published formulas with their errors corrected" in shown.stdout
 
 
 def test_neither_boto3_nor_redis_is_imported_before_its_channel_is_used() -> None:

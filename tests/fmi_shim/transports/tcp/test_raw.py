@@ -346,5 +346,5 @@ def test_a_framed_rank_tells_that_the_other_one_is_not_framed(world: World) -> N
 def test_raw_arrays_need_an_array_to_fill(world: World) -> None:
     comm = fmi.Communicator(0, 2, world.config(framed=False), "name")
     for call in (lambda: comm.recv(1), lambda: comm.bcast(None, 1), lambda: comm.scatter(None, 1)):
-        with pytest.raises(TypeError, match="only in framed mode does a message tell its type"):
+        with pytest.raises(TypeError, match=r"expected .* or an array to fill"):
             call()
