@@ -139,7 +139,8 @@ class Call:
         """
         same_call = (self.operation, self.sequence, self.root) == (sent.operation, sent.sequence, sent.root)
         same_type = (self.dtype, self.count, self.operator) == (sent.dtype, sent.count, sent.operator)
-        return same_call and (self.dtype is None or same_type)
+        # numpy's float64 equals None
+        return same_call and (self.dtype is None or (sent.dtype is not None and same_type))
 
 
 def _operator_name(code: int) -> str:

@@ -23,10 +23,11 @@ from rendezvous.protocol.waiting import Awaited, Waiting, describe
 
 @dataclass(frozen=True, slots=True)
 class _Report:
-    """A rank's report, when it was first made in this wait, and when it was made the time before last."""
+    """A rank's report, and when it was made in this wait: first, last, and the time before last, 0 if only once."""
 
     waiting: Waiting
     first: int
+    last: int
     before_last: int
 
 
@@ -36,16 +37,15 @@ class WaitForGraph:
     def __init__(self) -> None:
         self._reports: dict[int, _Report] = {}
         self._clock = 0
-        self._last: dict[int, int] = {}
 
     def record(self, rank: int, waiting: Waiting) -> list[int] | None:
         """Record the wait; return the deadlock cycle that contains `rank`, starting with it, if any."""
         self._clock += 1
         known = self._reports.get(rank)
-        again = known is not None and known.waiting == waiting
-        first = known.first if known is not None and again else self._clock
-        self._reports[rank] = _Report(waiting, first, self._last[rank] if again else 0)
-        self._last[rank] = self._clock
+        if known is None or known.waiting != waiting:
+            self._reports[rank] = _Report(waiting, self._clock, self._clock, 0)
+        else:
+            self._reports[rank] = _Report(waiting, known.first, self._clock, known.last)
         cycle = [rank]
         while True:
             following = self._reports[cycle[-1]].waiting.peer
@@ -65,7 +65,6 @@ class WaitForGraph:
     def forget(self, rank: int) -> None:
         """Remove the reports of a rank."""
         self._reports.pop(rank, None)
-        self._last.pop(rank, None)
 
     def describe(self, cycle: list[int]) -> str:
         """Return the error text for the ranks of a cycle."""

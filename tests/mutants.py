@@ -36,7 +36,7 @@ TESTS: dict[str, tuple[str, ...]] = {
         "tests/rendezvous/test_protocol_detection.py",
     ),
     "rendezvous/wait_for_graph.py": ("tests/rendezvous/test_wait_for_graph.py",),
-    "fmi_shim/frames.py": ("tests/fmi_shim/test_frames.py", "tests/fmi_shim/transports/test_framing.py"),
+    "fmi_shim/frames.py": ("tests/fmi_shim/test_frames.py",),
     "fmi_shim/collectives": ("tests/fmi_shim/test_collectives.py",),
     "fmi_shim/selection": ("tests/fmi_shim/selection",),
     "emulator/aws/stepfunctions/asl": ("tests/emulator/aws/stepfunctions/asl",),
@@ -249,7 +249,14 @@ def main() -> int:
     import numpy  # noqa: F401 - forked processes have it imported
     import pytest  # noqa: F401 - likewise
 
-    hypothesis.settings.register_profile("mutants", max_examples=30, deadline=None, database=None, derandomize=True)
+    hypothesis.settings.register_profile(
+        "mutants",
+        max_examples=30,
+        phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate],  # the smallest example is not needed
+        deadline=None,
+        database=None,
+        derandomize=True,
+    )
     hypothesis.settings.load_profile("mutants")
     os.chdir(_ROOT)
     chance = random.Random(options.seed)  # noqa: S311 - no secret

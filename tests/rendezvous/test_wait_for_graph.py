@@ -1,5 +1,6 @@
 """Circles of waiting ranks are found, and nothing else is taken for one: against a simulation of ranks that send."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -79,6 +80,113 @@ def test_ranks_that_are_not_connected_wait_for_each_other_until_they_are() -> No
     assert waits.record(1, alone(2)) is None
     assert waits.record(2, waiting(0)) is None
     assert waits.record(2, alone(0)) == [2, 0, 1]
+
+
+def only(peer: int, awaited: Awaited, *counts: tuple[int, int, int], turn: int = 0) -> Waiting:
+    """Return the report of a rank that is connected only with the ranks of `counts`."""
+    return Waiting(peer, awaited, turn, pack_counts([Counts(*each) for each in counts]), "recv")
+
+
+def blocked(report: Waiting, *counts: tuple[int, int, int]) -> bool:
+    """Return whether one report of rank 0, which waits for rank 1, counts in a cycle with rank 1.
+
+    Rank 1 waits for an object of rank 0, and its reports count, since they are repeated. `counts` are its counts.
+    """
+    waits = WaitForGraph()
+    assert waits.record(0, report) is None
+    assert waits.record(1, only(0, Awaited.writing, *counts)) is None
+    cycle = waits.record(1, only(0, Awaited.writing, *counts))
+    assert cycle in (None, [1, 0])
+    return cycle is not None
+
+
+@pytest.mark.parametrize(
+    ("own", "theirs", "expected"),
+    [
+        ([(1, 0, 5)], [(0, 5, 0)], True),
+        ([(1, 0, 4)], [(0, 5, 0)], False),
+        ([(1, 5, 0)], [(0, 5, 0)], False),
+        ([(2, 0, 5)], [(0, 5, 0)], False),
+        ([(1, 0, 5)], [(2, 5, 0)], False),
+        ([], [(0, 0, 0)], False),
+        ([(1, 0, 0)], [], False),
+        ([], [], False),
+    ],
+)
+def test_a_wait_for_a_message_counts_only_if_all_messages_of_the_peer_were_received(
+    own: list[tuple[int, int, int]], theirs: list[tuple[int, int, int]], expected: bool
+) -> None:
+    assert blocked(only(1, Awaited.sending, *own), *theirs) is expected
+
+
+@pytest.mark.parametrize(
+    ("own", "theirs", "expected"),
+    [
+        ([(0, 4, 5)], [(1, 4, 6)], True),
+        ([(0, 4, 5)], [(1, 5, 6)], False),
+        ([(0, 4, 5)], [(1, 6, 7)], False),
+        ([(1, 4, 5)], [(1, 4, 6)], False),
+        ([(0, 4, 5)], [(0, 4, 6)], False),
+        ([(0, 4, 5)], [], False),
+        ([], [(1, 4, 6)], False),
+    ],
+)
+def test_a_wait_for_a_round_counts_only_if_the_peer_has_not_reached_it(
+    own: list[tuple[int, int, int]], theirs: list[tuple[int, int, int]], expected: bool
+) -> None:
+    assert blocked(only(1, Awaited.round, *own), *theirs) is expected
+
+
+def test_a_wait_for_a_connection_counts_only_if_the_peer_is_not_connected() -> None:
+    assert blocked(only(1, Awaited.connecting), (2, 0, 0))
+    assert not blocked(only(1, Awaited.connecting), (0, 0, 0))
+    assert blocked(only(1, Awaited.connecting, (1, 0, 0)))
+
+
+@pytest.mark.parametrize("awaited", [Awaited.receiving, Awaited.writing])
+def test_a_single_report_of_sending_or_of_an_object_does_not_count(awaited: Awaited) -> None:
+    assert not blocked(only(1, awaited, (1, 0, 0)), (0, 0, 0))
+
+
+def test_two_ranks_that_send_to_each_other_with_full_buffers_are_a_deadlock() -> None:
+    waits = WaitForGraph()
+    zero, one = only(1, Awaited.receiving, (1, 3, 0)), only(0, Awaited.receiving, (0, 3, 0))
+    reports = [(0, zero), (1, one)] * 2 + [(0, zero)]
+    assert [waits.record(rank, report) for rank, report in reports] == [None, None, None, None, [0, 1]]
+
+
+def test_the_first_report_of_a_wait_is_when_it_began_however_often_it_is_repeated() -> None:
+    waits = WaitForGraph()
+    zero, one = only(1, Awaited.writing), only(0, Awaited.writing)
+    assert waits.record(0, zero) is None
+    assert waits.record(1, one) is None
+    assert waits.record(0, zero) is None
+    assert waits.record(1, one) is None
+    assert waits.record(0, zero) == [0, 1], "both have looked again after the other began"
+
+
+def test_a_new_wait_for_the_same_rank_must_be_repeated_itself() -> None:
+    waits = WaitForGraph()
+    one = only(0, Awaited.writing)
+    assert waits.record(1, one) is None
+    for _ in range(3):
+        assert waits.record(0, only(2, Awaited.writing)) is None
+    assert [waits.record(1, one), waits.record(1, one)] == [None, None]
+    assert waits.record(0, only(1, Awaited.writing, turn=1)) is None
+    assert waits.record(1, one) is None
+    assert [waits.record(0, only(1, Awaited.writing, turn=1)) for _ in range(2)] == [None, None]
+    assert waits.record(1, one) == [1, 0]
+
+
+def test_a_rank_without_a_report_is_in_no_cycle() -> None:
+    waits = WaitForGraph()
+    assert waits.awaited(1) is None
+    assert waits.record(0, waiting(1)) is None
+    assert (waits.awaited(0), waits.awaited(1)) == (1, None)
+    assert waits.record(1, waiting(0)) == [1, 0]
+    waits.forget(0)
+    assert waits.awaited(0) is None
+    assert waits.record(0, waiting(1)) == [0, 1]
 
 
 def test_a_large_deadlock_is_described_in_part() -> None:
