@@ -33,6 +33,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "rendezvous/protocol": (
         "tests/rendezvous/test_messages.py",
         "tests/rendezvous/test_protocol.py",
+        "tests/rendezvous/test_v2_messages.py",
         "tests/rendezvous/test_protocol_detection.py",
     ),
     "rendezvous/wait_for_graph.py": ("tests/rendezvous/test_wait_for_graph.py",),
@@ -111,6 +112,8 @@ def _mutable(tree: ast.Module) -> Iterator[ast.AST]:
         if isinstance(node, ast.Raise | ast.Assert | ast.JoinedStr | ast.Import | ast.ImportFrom):
             continue
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.annotation) == "TypeAlias":
             continue
         yield node
         for name, value in ast.iter_fields(node):

@@ -116,7 +116,7 @@ def decode_challenge(data: bytes) -> Challenge | None:
     if len(data) < CHALLENGE_BYTES:
         return None
     _, _, demand, nonce = _CHALLENGE.unpack(data)
-    if demand & ~(Demand.secret | Demand.tls):
+    if demand & ~int(Demand.secret | Demand.tls):  # of an int, since ~ of a flag contains known flags only
         raise ProtocolError(f"the server demands {demand:#x}, which this version does not support: update this side")
     return Challenge(Demand(demand), nonce)
 

@@ -1,3 +1,5 @@
+"""The bytes of TCPunch's version 1."""
+
 import itertools
 
 import pytest
@@ -5,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rendezvous.protocol import (
+    DEFAULT_PORT,
     MAX_NAME_BYTES,
+    RECORD_BYTES,
     Endpoint,
     ProtocolError,
     Replies,
@@ -14,12 +18,44 @@ from rendezvous.protocol import (
     encode_record,
     pair_name,
 )
+from rendezvous.protocol.endpoints import decode_endpoint
 
 endpoints = st.builds(Endpoint, st.ip_addresses(v=4).map(str), st.integers(1, 65535))
 
 
 def test_a_record_is_a_c_struct_of_address_and_port_in_network_order() -> None:
     assert encode_record(Endpoint("192.168.1.2", 10000)) == bytes([192, 168, 1, 2, 0x27, 0x10, 0, 0])
+
+
+def test_the_constants_are_those_of_the_original() -> None:
+    assert (DEFAULT_PORT, MAX_NAME_BYTES, RECORD_BYTES) == (10000, 99, 8)
+
+
+def test_an_endpoint_has_its_usual_notation_and_6_bytes() -> None:
+    endpoint = Endpoint("192.168.1.2", 10000)
+    assert str(endpoint) == "192.168.1.2:10000"
+    assert endpoint.encode() == bytes([192, 168, 1, 2, 0x27, 0x10])
+    assert decode_endpoint(endpoint.encode()) == endpoint
+    assert decode_endpoint(bytes([10, 0, 0, 1, 0, 1])) == Endpoint("10.0.0.1", 1)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (bytes([10, 0, 0, 1, 0]), "invalid address: expected 6 bytes, got 5"),
+        (bytes([10, 0, 0, 1, 0, 1, 0]), "invalid address: expected 6 bytes, got 7"),
+        (bytes([10, 0, 0, 1, 0, 0]), "invalid address 0a0000010000: expected a port from 1 to 65535, got 0"),
+    ],
+)
+def test_an_invalid_address_is_refused(data: bytes, message: str) -> None:
+    with pytest.raises(ProtocolError, match=message):
+        decode_endpoint(data)
+
+
+@pytest.mark.parametrize("length", [0, 7, 9])
+def test_a_record_of_another_length_is_refused(length: int) -> None:
+    with pytest.raises(ProtocolError, match=f"invalid address record: expected 8 bytes, got {length}"):
+        decode_record(b"\1" * length)
 
 
 @given(endpoints, st.binary(min_size=2, max_size=2))
@@ -42,10 +78,22 @@ def test_a_pair_is_named_by_its_first_message() -> None:
     assert pair_name("Größe", 12, 3) == "Größe12_3".encode()
 
 
-@pytest.mark.parametrize("name", [b"", b"x" * (MAX_NAME_BYTES + 1), b"a\0b"])
-def test_an_invalid_name_is_refused(name: bytes) -> None:
-    with pytest.raises(ProtocolError):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (b"", "expected 1 to 99 bytes, got 0"),
+        (b"x" * 100, "expected at most 99 bytes, got 100"),
+        (b"a\0b", "expected no NUL byte"),
+    ],
+)
+def test_an_invalid_name_is_refused(name: bytes, message: str) -> None:
+    with pytest.raises(ProtocolError, match=message):
         check_name(name)
+
+
+def test_the_name_of_a_pair_is_refused_if_it_is_too_long() -> None:
+    with pytest.raises(ProtocolError, match="at most 99 bytes, got 100"):
+        pair_name("x" * 97, 1, 0)
 
 
 def test_a_name_of_exactly_99_bytes_is_allowed() -> None:

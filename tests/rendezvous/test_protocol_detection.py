@@ -1,4 +1,4 @@
-"""Which dialect it is, from the first bytes."""
+"""The protocol of a client, from its first bytes."""
 
 import pytest
 from hypothesis import given
