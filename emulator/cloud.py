@@ -47,6 +47,8 @@ class LocalCloud:
     host
         The IPv4 address that endpoint and rendezvous server listen on. Anybody who can connect to it can run
         programs on this machine.
+    host_names
+        Further names that a request's Host header may contain, besides those that `OwnNames` lists.
     state
         The folder that keeps buckets, functions, state machines and logs, even if this process is killed. Without
         one, they are deleted at the end.
@@ -68,10 +70,12 @@ class LocalCloud:
         settings: LambdaSettings = _SETTINGS,
         state: Path | None = None,
         host: str = LOOPBACK,
+        host_names: Sequence[str] = (),
     ) -> None:
         self._settings = replace(settings, annotate_event=event_rank)
         self._state_path = state
         self._host = host
+        self._host_names = host_names
         self._port = port
         self._preload = preload
         self.endpoint_url = ""
@@ -147,6 +151,7 @@ class LocalCloud:
                 self.notes.append(f"CPU shares are not enforced, every function may use every core: {reason}")
             # Importing moto takes as long as starting the zygote: on two cores, both run in parallel.
             from emulator.aws.gateway.app import Gateway
+            from emulator.aws.gateway.browser_requests import OwnNames
             from emulator.aws.logs.core import LogStore
             from emulator.page.phases import PhaseLog
             from emulator.page.views import Page
@@ -156,7 +161,14 @@ class LocalCloud:
             logs = LogStore(state)
             phases = PhaseLog(logs)
             self._gateway = gateway = Gateway(
-                state, listener, self.endpoint_url, self._sandboxes, self._settings, logs, log_sink=phases
+                state,
+                listener,
+                self.endpoint_url,
+                self._sandboxes,
+                self._settings,
+                logs,
+                log_sink=phases,
+                names=OwnNames(self._host_names),
             )
             started.push_async_callback(gateway.close)
             page = Page(

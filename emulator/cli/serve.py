@@ -55,6 +55,14 @@ def add_parser(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
         "address can run programs here as you",
     )
     parser.add_argument(
+        "--host-name",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a further name of this endpoint, for example emulator.internal: requests to other names are refused, "
+        "since a web site may have sent them; may be repeated",
+    )
+    parser.add_argument(
         "--state",
         type=Path,
         metavar="DIR",
@@ -68,7 +76,7 @@ def add_parser(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
 
 def _serve(options: argparse.Namespace) -> int:
     settings = arguments.function_settings(options)
-    with LocalCloud(options.port, options.preload, settings, options.state, options.host) as cloud:
+    with LocalCloud(options.port, options.preload, settings, options.state, options.host, options.host_name) as cloud:
         print(f"export AWS_ENDPOINT_URL={cloud.endpoint_url}")
         print("export AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local")
         # StartSyncExecution would add the prefix sync- to the host, which does not resolve here.

@@ -1,10 +1,8 @@
-"""The routes of the page, what each shows, and which requests may see them."""
+"""The routes of the page, what each shows, and how it is sent."""
 
 import asyncio
-import ipaddress
-import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 import jinja2
 from aiohttp import web
 
+from emulator.aws.gateway.browser_requests import PAGE_ROOT
 from emulator.aws.lambda_.core.function_registry import FunctionRegistry
 from emulator.aws.lambda_.core.history import InvocationRecord, InvocationStatus
 from emulator.aws.lambda_.core.invocations import LambdaService
@@ -24,7 +23,6 @@ from emulator.page.storage import Storage
 from emulator.page.timeline import Timeline, timeline
 from fmi_shim.log_lines import Phase
 
-_ROOT = "/_emulator/"
 _RUNS_SHOWN = 50
 _CALLS_SHOWN = 200
 # While something runs, the browser reloads the page after this many seconds.
@@ -46,7 +44,6 @@ _HEADERS = {
 }
 # An object's content is not trusted: the browser shows it in a sandbox, without an origin.
 _OBJECT_HEADERS = {**_HEADERS, "Content-Security-Policy": "default-src 'none'; sandbox; frame-ancestors 'none'"}
-_PORT = re.compile(r":\d{1,5}$")
 
 
 class Page:
@@ -88,7 +85,7 @@ class Page:
             lstrip_blocks=True,
         )
         self._templates.filters.update(clock=_clock, instant=_instant, seconds=_seconds, size=_size)
-        self._templates.globals.update(root=_ROOT, endpoint=url)
+        self._templates.globals.update(root=PAGE_ROOT, endpoint=url)
 
     def routes(self) -> list[web.AbstractRouteDef]:
         """Return the page's routes."""
@@ -102,9 +99,9 @@ class Page:
             "style.css": self._style,
         }
         return [
-            web.get("/_emulator", _guarded(_redirect)),
-            *(web.get(_ROOT + path, _guarded(view)) for path, view in pages.items()),
-            web.get(_ROOT + "{path:.*}", _guarded(_missing)),
+            web.get("/_emulator", _redirect),
+            *(web.get(PAGE_ROOT + path, view) for path, view in pages.items()),
+            web.get(PAGE_ROOT + "{path:.*}", _missing),
         ]
 
     async def _overview(self, _: web.Request) -> web.Response:
@@ -235,47 +232,13 @@ class Page:
         return await self._html("missing.html", refresh=False, status=HTTPStatus.NOT_FOUND, message=message)
 
 
-def is_own_host(host: str) -> bool:
-    """Return whether a Host header contains an IP address or ``localhost``, which no other site can use.
-
-    A site may resolve its own name to 127.0.0.1 and then, as the same origin, read what its visitors' machines serve
-    there (DNS rebinding). It cannot do this with an IP address or with ``localhost``.
-
-    Parameters
-    ----------
-    host
-        The header, with or without port.
-    """
-    name = _PORT.sub("", host).strip("[]").lower()
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
-
-
-def _guarded(view: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> Callable[[web.Request], Any]:
-    async def guarded(request: web.Request) -> web.StreamResponse:
-        if not is_own_host(request.host):
-            return web.Response(
-                status=HTTPStatus.FORBIDDEN,
-                text=f"rejected Host header {request.host!r}: use an IP address or localhost\n",
-                headers=_HEADERS,
-            )
-        return await view(request)
-
-    return guarded
-
-
 async def _redirect(_: web.Request) -> web.Response:
-    return web.Response(status=HTTPStatus.MOVED_PERMANENTLY, headers={"Location": _ROOT})
+    return web.Response(status=HTTPStatus.MOVED_PERMANENTLY, headers={"Location": PAGE_ROOT})
 
 
 async def _missing(request: web.Request) -> web.Response:
     return web.Response(
-        status=HTTPStatus.NOT_FOUND, text=f"unknown page {request.path}: see {_ROOT}\n", headers=_HEADERS
+        status=HTTPStatus.NOT_FOUND, text=f"unknown page {request.path}: see {PAGE_ROOT}\n", headers=_HEADERS
     )
 
 

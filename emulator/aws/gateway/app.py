@@ -5,6 +5,8 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from aiohttp import web
 
+from emulator.aws.gateway.admission import Admission
+from emulator.aws.gateway.browser_requests import OwnNames
 from emulator.aws.gateway.moto_bridge import MotoBridge
 from emulator.aws.lambda_.core.execution_environments import ExecutionEnvironments
 from emulator.aws.lambda_.core.function_records import FunctionRecords
@@ -55,6 +57,8 @@ class Gateway:
         The log store that CloudWatch Logs serves.
     log_sink
         Receives the functions' log lines: `logs`, or an observer in front of it.
+    names
+        The names that a request's Host header may contain.
 
     Attributes
     ----------
@@ -71,6 +75,7 @@ class Gateway:
         settings: LambdaSettings,
         logs: LogStore,
         log_sink: LogSink,
+        names: OwnNames,
     ) -> None:
         self._listener = listener
         self._moto = MotoBridge()
@@ -81,6 +86,7 @@ class Gateway:
         self.lambda_service = LambdaService(self.functions, environments, settings)
         self.step_functions = StepFunctionsService(state.folder("step_functions"), self.lambda_service, url)
         self._logs = LogsApi(logs)
+        self._admission = Admission(names, self.s3)
         self._runner: web.AppRunner | None = None
 
     async def start(self, extra_routes: Iterable[web.AbstractRouteDef] = ()) -> None:
@@ -98,6 +104,7 @@ class Gateway:
         by_service = _by_service(StepFunctionsApi(self.step_functions), self._logs, self.s3, self._moto)
         # A key may contain any character, line feeds included.
         app.router.add_route("*", "/{path:(?s:.*)}", by_service)
+        self._admission.install(app)
         self._runner = web.AppRunner(
             app,
             access_log=None,

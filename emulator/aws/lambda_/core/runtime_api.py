@@ -15,6 +15,7 @@ from aiohttp import web
 from emulator.aws.limits import RESPONSE_BYTES
 
 _API = "/2018-06-01/runtime"
+_BROWSER_HEADERS = ("Origin", "Sec-Fetch-Site", "Referer")
 # The sandbox has exited before; zero would wait without limit.
 _SHUTDOWN_S = 0.1
 
@@ -70,13 +71,15 @@ class RuntimeApi:
         self._current: tuple[Invocation, asyncio.Future[RuntimeResponse]] | None = None
         self._server: asyncio.Server | None = None
         self._http: web.Server | None = None
+        self._address = ""
 
     async def start(self) -> str:
         """Listen on a free loopback port; return the address for ``AWS_LAMBDA_RUNTIME_API``."""
         self._http = web.Server(self._handle, handler_cancellation=True, access_log=None)
         self._server = await asyncio.get_running_loop().create_server(self._http, "127.0.0.1", 0)
         host, port = self._server.sockets[0].getsockname()[:2]
-        return f"{host}:{port}"
+        self._address = f"{host}:{port}"
+        return self._address
 
     async def close(self) -> None:
         """Stop listening and close the sandbox's connection."""
@@ -92,6 +95,11 @@ class RuntimeApi:
         return response
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        # Browsers add these headers, and a Host of another name after DNS rebinding; no runtime client does.
+        if request.headers.get("Host") != self._address or any(name in request.headers for name in _BROWSER_HEADERS):
+            return _error_response(
+                HTTPStatus.FORBIDDEN, "Forbidden", "request from a web page: expected a runtime client"
+            )
         path = request.path.removeprefix(_API)
         if request.method == "GET" and path == "/invocation/next":
             return await self._next_invocation()

@@ -118,6 +118,11 @@ class Buckets:
         rows = self._database.execute("SELECT target, headers, body FROM configurations ORDER BY bucket, target")
         return [BucketConfiguration(target, json.loads(headers), body) for target, headers, body in rows]
 
+    def configuration(self, name: str, part: str) -> bytes | None:
+        """Return the document that set one part of a bucket's configuration, such as ``cors``; None if none did."""
+        rows = self._database.execute("SELECT target, body FROM configurations WHERE bucket = ?", (name,))
+        return next((body for target, body in rows if part in _parameters(target)), None)
+
     def set_configuration(self, name: str, configuration: BucketConfiguration) -> None:
         """Store a configuration request; it replaces the one with the same target."""
         row = (name, configuration.target, json.dumps(dict(configuration.headers)), configuration.body)
@@ -126,6 +131,10 @@ class Buckets:
     def delete_configuration(self, name: str, target: str) -> None:
         """Delete a configuration request."""
         self._database.execute("DELETE FROM configurations WHERE bucket = ? AND target = ?", (name, target))
+
+
+def _parameters(target: str) -> set[str]:
+    return {parameter.partition("=")[0] for parameter in target.partition("?")[2].split("&")}
 
 
 COLUMNS = "key, version_id, modified, body, description, part_sizes, upload_id, latest"

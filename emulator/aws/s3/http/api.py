@@ -17,6 +17,7 @@ from emulator.aws.s3.core.store import ObjectStore
 from emulator.aws.s3.http import xml
 from emulator.aws.s3.http.body_transfer import BodyTransfer
 from emulator.aws.s3.http.buckets import BucketApi, ListingApi
+from emulator.aws.s3.http.cors import cors_headers, parse_cors
 from emulator.aws.s3.http.objects import ObjectApi
 from emulator.aws.s3.http.requests import S3Request, is_s3, s3_request
 from emulator.aws.s3.http.uploads import UploadApi
@@ -123,6 +124,25 @@ class S3Api:
     def is_s3(self, http: web.BaseRequest) -> bool:
         """Return whether a request is for S3."""
         return is_s3(http, self._store.buckets.exists)
+
+    def cors(self, http: web.BaseRequest, origin: str) -> dict[str, str] | None:
+        """Return the headers that allow a request to a web page of another origin; None if it is not allowed.
+
+        Parameters
+        ----------
+        http
+            The request, or its preflight request.
+        origin
+            The origin of the page.
+        """
+        try:
+            document = self._store.buckets.configuration(s3_request(http).bucket, "cors")
+        except ApiError:
+            return None
+        is_preflight = http.method == "OPTIONS"
+        method = http.headers.get("Access-Control-Request-Method", "") if is_preflight else http.method
+        wanted = http.headers.get("Access-Control-Request-Headers", "") if is_preflight else ""
+        return cors_headers(parse_cors(document or b""), origin, method, wanted)
 
     async def handle(self, http: web.BaseRequest) -> web.StreamResponse:
         """Respond to a request to S3."""
