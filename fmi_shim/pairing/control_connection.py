@@ -201,6 +201,7 @@ class ControlConnection:
         self._socket = connect_to_server(server, timeout)
         self._decoder = Decoder()
         self._early: list[Message] = []
+        self._lost: ServerLostError | None = None
         self.local = Endpoint(*self._socket.getsockname())
         self.address = Endpoint(*self._socket.getpeername())
         try:
@@ -227,16 +228,18 @@ class ControlConnection:
             raise self._broken(error) from error
 
     def receive(self) -> list[Message]:
-        """Return the messages that have arrived.
+        """Return the messages that have arrived; the first call also returns those that came with the welcome.
 
         Raises
         ------
         ServerLostError
-            If the connection is broken; messages that arrived before are lost with it.
+            If the connection is broken, and all messages that arrived before have been returned.
         RendezvousError, MismatchError
             If the server refuses this rank.
         """
         messages, self._early = self._early, []
+        if self._lost is not None:
+            raise self._lost
         try:
             # TLS may hold more than the socket shows: read until nothing is left.
             while data := self._socket.recv(_READ_BYTES):
@@ -244,8 +247,12 @@ class ControlConnection:
         except (BlockingIOError, ssl.SSLWantReadError):
             return messages
         except OSError as error:
-            raise self._broken(error) from error
-        raise self._closed()
+            self._lost = self._broken(error)
+        else:
+            self._lost = self._closed()
+        if not messages:
+            raise self._lost
+        return messages
 
     def close(self) -> None:
         """Close the connection, which ends the rank's registration."""

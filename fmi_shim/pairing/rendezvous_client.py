@@ -241,6 +241,9 @@ class RendezvousClient:
                 self.poller.add(self._control.descriptor, select.POLLIN, self._on_message)
                 self._known = True
                 _log.debug("rank %d: registered with the rendezvous server %s", self._rank, self._server)
+                # An earlier failure arrives with the welcome. The socket shows nothing of what was read with that.
+                self._on_message(self._control.descriptor)
+                lost = ServerLostError(f"the rendezvous server {self._server} closed the connection")
         return self._control
 
     def check_errors(self, seconds: float) -> bool:

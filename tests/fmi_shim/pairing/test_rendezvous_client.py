@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -18,13 +19,14 @@ import pytest
 from fmi_shim.backoff import Deadline
 from fmi_shim.errors import ConfigError, FmiError, MismatchError, PeerTimeoutError, RendezvousError
 from fmi_shim.pairing import tcpunch
-from fmi_shim.pairing.control_connection import Access, ControlConnection, read_access
+from fmi_shim.pairing.control_connection import Access, ControlConnection, ServerLostError, read_access
 from fmi_shim.pairing.handshake import PeerHello
 from fmi_shim.pairing.rendezvous_client import RendezvousClient
 from fmi_shim.pairing.sockets import Poller
 from rendezvous.protocol import Endpoint
 from rendezvous.protocol.extension import PREAMBLE_BYTES, Challenge, Demand
 from rendezvous.protocol.messages import Abort, Registration, Welcome, encode
+from rendezvous.protocol.waiting import Awaited, Waiting
 from tests.certificates import loopback_certificate
 from tests.fmi_shim.pairing.test_tcpunch import assert_unpaced
 
@@ -292,3 +294,69 @@ def test_a_control_connection_has_the_servers_resolved_address(shared: Server) -
     )
     assert link.address == shared.endpoint
     link.close()
+
+
+@contextmanager
+def scripted_server(*after_registration: bytes, close: bool = False) -> Iterator[Endpoint]:
+    """A server that welcomes one rank and sends `after_registration` in the same segment as the welcome."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(PREAMBLE_BYTES, socket.MSG_WAITALL)
+                connection.sendall(Challenge(Demand.nothing, bytes(32)).encode())
+                connection.recv(4096)
+                welcome = encode(Welcome(Endpoint("127.0.0.1", 1), bytes(32)))
+                connection.sendall(welcome + b"".join(after_registration))
+                if not close:
+                    connection.recv(4096)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield Endpoint("127.0.0.1", listener.getsockname()[1])
+        thread.join(20)
+
+
+@pytest.mark.parametrize("close", [False, True])
+@pytest.mark.parametrize("use", ["connect", "register", "report"])
+def test_a_failure_that_arrives_with_the_welcome_is_raised_at_once(use: str, close: bool) -> None:
+    failure = encode(Abort(1, 1, 5, "rank 1 failed before"))
+    with scripted_server(failure, close=close) as address:
+        client = RendezvousClient(
+            address, ANYBODY, "comm", 0, 2, lambda abort: FmiError(abort.text), Poller(lambda _: None)
+        )
+        try:
+            with pytest.raises(FmiError, match="rank 1 failed before"):
+                if use == "connect":
+                    connect(client, 0, 1)
+                elif use == "register":
+                    client.register()
+                else:
+                    client.report_wait(Waiting(1, Awaited.writing, 1, b"", "allreduce"))
+        finally:
+            client.disconnect()
+
+
+def test_messages_before_the_end_of_a_connection_are_returned_first() -> None:
+    failure = Abort(1, 1, 5, "rank 1 failed before")
+    with scripted_server(encode(failure), close=True) as address:
+        registration = Registration("", "comm", 0, 2, bytes(16), Endpoint("127.0.0.1", 1))
+        control = ControlConnection(address, ANYBODY, registration, Deadline(20.0))
+        try:
+            select.select([control.descriptor], [], [], 20.0)  # the end has arrived, too
+            assert control.receive() == [failure]
+            with pytest.raises(ServerLostError, match="closed the connection"):
+                control.receive()
+        finally:
+            control.close()
+
+
+def test_connections_to_the_server_send_without_delay(shared: Server) -> None:
+    registration = Registration("", "nodelay", 0, 2, bytes(16), Endpoint("127.0.0.1", 1))
+    control = ControlConnection(shared.endpoint, ANYBODY, registration, Deadline(20.0))
+    try:
+        with socket.socket(fileno=os.dup(control.descriptor)) as connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
+    finally:
+        control.close()
