@@ -4,16 +4,65 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
+from emulator.aws.disk_reserve import RESERVE_BYTES, TRANSACTION_BYTES, DiskFullError, DiskReserve
 from emulator.errors import StateError
 
 # The file that is locked; its content is the version of the format.
 _LOCK_FILE = "fmi-emulator-state"
 _VERSION = "1"
 _DATABASE = "state.db"
+_RESERVE = "reserve"
 _CACHE_KIB = 32 * 1024
+
+
+_WRITES = ("INSERT", "UPDATE", "DELETE")
+_FULL_CODES = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
+
+
+class StateDatabase(sqlite3.Connection):
+    """A connection whose single statements use the reserve when the disk is full.
+
+    Attributes
+    ----------
+    reserve
+        The reserve of the database's disk; set after the connection is made.
+    """
+
+    reserve: DiskReserve | None = None
+
+    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        """Execute a statement.
+
+        Raises
+        ------
+        DiskFullError
+            When the disk and the reserve are full; the statement has had no effect.
+        """
+        while True:
+            try:
+                cursor = super().execute(sql, parameters)
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode not in _FULL_CODES or self.reserve is None:
+                    raise
+                # A transaction cannot be repeated from here.
+                if self.in_transaction or not self.reserve.release(for_delete=sql.startswith("DELETE")):
+                    raise DiskFullError from error
+            else:
+                if self.reserve is not None and self.reserve.missing and sql.startswith(_WRITES):
+                    self.recover_space()
+                return cursor
+
+    def recover_space(self) -> None:
+        """After a change on a full disk: shorten SQLite's log, and fill the reserve if there is space."""
+        if self.reserve is None or self.in_transaction:
+            return
+        with suppress(sqlite3.OperationalError):
+            super().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        self.reserve.refill()
 
 
 class StateFolder:
@@ -33,6 +82,8 @@ class StateFolder:
     ----------
     database
         The connection, in autocommit mode; use it only in the thread that created it.
+    reserve
+        Space for deletes and small writes on a full disk.
 
     Raises
     ------
@@ -45,21 +96,49 @@ class StateFolder:
         self._lock = self._acquire_lock()
         try:
             self._check_version()
+            self.reserve = DiskReserve(self.path / _RESERVE, RESERVE_BYTES if lasting else 0)
+            # On a full disk, SQLite can only recover its log with some space.
+            self.reserve.ensure(2 * TRANSACTION_BYTES, for_delete=True)
             self.database = self._open_database(lasting=lasting)
+            self.database.reserve = self.reserve
+            self.reserve.refill()
         except BaseException:
             os.close(self._lock)
             raise
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """Run the block as one transaction: commit at its end, roll back if it raises."""
-        self.database.execute("BEGIN IMMEDIATE")
+    def transaction(self, size: int = 0, *, is_delete: bool = False) -> Iterator[None]:
+        """Run the block as one transaction: commit at its end, roll back if it raises.
+
+        Parameters
+        ----------
+        size
+            The size of the data that the block stores, bytes; the reserve makes room for it on a full disk.
+        is_delete
+            Whether it may use all of the reserve.
+
+        Raises
+        ------
+        DiskFullError
+            When the disk and the reserve are full; the transaction has had no effect.
+        """
+        database = self.database
+        self.reserve.ensure(size + TRANSACTION_BYTES, for_delete=is_delete)
+        database.execute("BEGIN IMMEDIATE")
         try:
             yield
-        except BaseException:
-            self.database.execute("ROLLBACK")
+            database.execute("COMMIT")
+        except BaseException as error:
+            # SQLite itself rolls back where the disk is full.
+            if database.in_transaction:
+                database.execute("ROLLBACK")
+            if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode in _FULL_CODES:
+                # Where a quota is used up, the disk looks as if it had space: the next attempt has what is released.
+                self.reserve.release(for_delete=is_delete)
+                raise DiskFullError from error
             raise
-        self.database.execute("COMMIT")
+        if self.reserve.missing:
+            database.recover_space()
 
     def folder(self, name: str) -> Path:
         """Return a subfolder; create it if missing."""
@@ -109,17 +188,19 @@ class StateFolder:
                 "use the fmi-emulator that wrote it, or start with a new folder"
             )
 
-    def _open_database(self, *, lasting: bool) -> sqlite3.Connection:
+    def _open_database(self, *, lasting: bool) -> StateDatabase:
         if not lasting:
             # An unnamed database is a temporary file of SQLite, in memory up to the size of its cache.
-            database = sqlite3.connect("", isolation_level=None)
+            database = sqlite3.connect("", isolation_level=None, factory=StateDatabase)
             database.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
             database.execute("PRAGMA journal_mode = MEMORY")
             return database
-        database = sqlite3.connect(self.path / _DATABASE, isolation_level=None)
+        database = sqlite3.connect(self.path / _DATABASE, isolation_level=None, factory=StateDatabase)
         try:
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = NORMAL")
+            # Nothing of the database needs another disk, which may be full, too.
+            database.execute("PRAGMA temp_store = MEMORY")
             (found,) = database.execute("PRAGMA quick_check(1)").fetchone()
         except sqlite3.DatabaseError as error:
             database.close()

@@ -84,7 +84,8 @@ class Gateway:
         self.functions = FunctionRegistry(FunctionRecords(state))
         environments = ExecutionEnvironments(sandboxes, log_sink, url, settings)
         self.lambda_service = LambdaService(self.functions, environments, settings)
-        self.step_functions = StepFunctionsService(state.folder("step_functions"), self.lambda_service, url)
+        machines = state.folder("step_functions")
+        self.step_functions = StepFunctionsService(machines, state.reserve, self.lambda_service, url)
         self._logs = LogsApi(logs)
         self._admission = Admission(names, self.s3)
         self._runner: web.AppRunner | None = None

@@ -14,6 +14,7 @@ from typing import Any
 from aiohttp import web
 
 from emulator.aws import limits
+from emulator.aws.disk_reserve import DiskFullError
 from emulator.aws.json_requests import read_body, read_json, whole_number
 from emulator.aws.lambda_.core.constraints import Constraints, invalid_parameter
 from emulator.aws.lambda_.core.function_registry import FunctionRegistry, Reference
@@ -373,6 +374,8 @@ def _aws_errors(handler: _Handler) -> _Handler:
     async def call(request: web.Request) -> web.StreamResponse:
         try:
             return await handler(request)
+        except DiskFullError as error:
+            return _error_response(error.named("ServiceException"), "Service")
         except ApiError as error:
             return _error_response(error, "User")
         except SandboxError as error:

@@ -6,6 +6,7 @@ Filter patterns: https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/Filter
 
 import itertools
 import json
+import logging
 import re
 import sqlite3
 import time
@@ -13,8 +14,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 
+from emulator.aws.disk_reserve import DiskFullError
 from emulator.aws.state import StateFolder
 from emulator.errors import ApiError
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,7 @@ _GROUPS = (
     " (SELECT coalesce(sum(bytes), 0) FROM log_streams WHERE group_id = log_groups.id) FROM log_groups"
 )
 _FOREVER = 2**62
+_DELETED_AT_ONCE = 500
 # The IDs of a group and a stream, cached for streams that are written to.
 _Ids = tuple[int, int]
 
@@ -100,13 +105,26 @@ class LogStore:
         self._state = state
         self._database = state.database
         self._stream_ids: dict[tuple[str, str], _Ids] = {}
+        self._is_full = False
         try:
             self._database.executescript(_SCHEMA)
         except sqlite3.DatabaseError as error:
             raise state.damaged(f"logs: {error}") from error
 
     def append(self, group: str, stream: str, messages: Sequence[str]) -> None:
-        """Append events with the current time; create group and stream if missing."""
+        """Append events with the current time; create group and stream if missing.
+
+        Where the disk is full, the events are lost: what writes them, such as a function's run, goes on.
+        """
+        try:
+            self._append(group, stream, messages)
+            self._is_full = False
+        except DiskFullError as error:
+            if not self._is_full:
+                _log.warning("log events are lost: %s", error.message)
+            self._is_full = True
+
+    def _append(self, group: str, stream: str, messages: Sequence[str]) -> None:
         if (group, stream) not in self._stream_ids:
             now = _now()
             self._database.execute("INSERT OR IGNORE INTO log_groups (name, created) VALUES (?, ?)", (group, now))
@@ -144,7 +162,7 @@ class LogStore:
             "UPDATE log_streams SET first = min(coalesce(first, ?1), ?1), last = max(coalesce(last, ?2), ?2),"
             " ingested = ?3, bytes = bytes + ?4 WHERE id = ?5"
         )
-        with self._state.transaction():
+        with self._state.transaction(size):
             self._database.executemany(insert, rows)
             self._database.execute(update, (events[0][0], events[-1][0], now, size, stream_id))
 
@@ -179,12 +197,14 @@ class LogStore:
     def delete_group(self, name: str) -> None:
         """Delete a log group with its streams and events."""
         group_id = self._group_id(name)
-        self._delete(("log_batches", "group_id"), ("log_streams", "group_id"), ("log_groups", "id"), value=group_id)
+        self._delete_events("group_id", group_id)
+        self._delete(("log_streams", "group_id"), ("log_groups", "id"), value=group_id)
 
     def delete_stream(self, group: str, name: str) -> None:
         """Delete a log stream with its events."""
         _, stream_id = self._ids(group, name)
-        self._delete(("log_batches", "stream_id"), ("log_streams", "id"), value=stream_id)
+        self._delete_events("stream_id", stream_id)
+        self._delete(("log_streams", "id"), value=stream_id)
 
     def set_retention(self, group: str, days: int | None) -> None:
         """Store the retention of a log group; nothing expires here."""
@@ -287,9 +307,16 @@ class LogStore:
             known = self._stream_ids[group, stream] = (group_id, int(row[0]))
         return known
 
+    def _delete_events(self, column: str, value: int) -> None:
+        """Delete events in steps, so that even the deletion of a large group needs little space on a full disk."""
+        numbers = f"SELECT number FROM log_batches WHERE {column} = ? LIMIT {_DELETED_AT_ONCE}"  # noqa: S608 - constants
+        query = f"DELETE FROM log_batches WHERE number IN ({numbers})"  # noqa: S608 - constants
+        while self._database.execute(query, (value,)).rowcount:
+            pass
+
     def _delete(self, *places: tuple[str, str], value: int) -> None:
         self._stream_ids.clear()
-        with self._state.transaction():
+        with self._state.transaction(is_delete=True):
             for table, column in places:
                 self._database.execute(f"DELETE FROM {table} WHERE {column} = ?", (value,))  # noqa: S608 - constants
 

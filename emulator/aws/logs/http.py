@@ -9,6 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
+from emulator.aws.disk_reserve import DiskFullError
 from emulator.aws.json_requests import read_json, whole_number
 from emulator.aws.limits import ACCOUNT_ID, LOG_EVENT_BYTES, MIB, REGION
 from emulator.aws.logs.core import EventPosition, LogEvent, LogStore, compile_filter_pattern
@@ -56,6 +57,8 @@ class LogsApi:
             answer = self._operations.get(name, _not_emulated(name))(
                 await read_json(request, _REQUEST_BYTES, _too_large)
             )
+        except DiskFullError as error:
+            return _json({"__type": "ServiceUnavailableException", "message": error.message}, error.status)
         except ApiError as error:
             refusal = {"__type": error.code, "message": error.message}
             return _json(refusal, error.status)

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
+from emulator.aws.disk_reserve import SMALL_WRITE_BYTES, DiskFullError, DiskReserve, is_disk_full
 from emulator.aws.lambda_.core.constraints import invalid_parameter
 from emulator.aws.lambda_.core.models import Function, FunctionSpec, ImageUri, Package, PackageType
 from emulator.aws.limits import UNZIPPED_CODE_BYTES
@@ -24,10 +25,13 @@ class CodeStore:
     ----------
     folder
         An existing folder that holds nothing else.
+    reserve
+        Space for small archives on a full disk.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, reserve: DiskReserve) -> None:
         self._folder = folder
+        self._reserve = reserve
 
     def store(self, spec: FunctionSpec, code: bytes | ImageUri) -> Package:
         """Unpack an archive; of an image, keep the URI.
@@ -35,7 +39,7 @@ class CodeStore:
         Raises
         ------
         ApiError
-            When the code does not match the function's package type, or the archive is invalid.
+            When the code does not match the function's package type, the archive is invalid, or the disk is full.
         """
         if isinstance(code, ImageUri):
             if spec.package_type is PackageType.ZIP:
@@ -44,12 +48,15 @@ class CodeStore:
         if spec.package_type is PackageType.IMAGE:
             raise invalid_parameter("Please provide ImageUri when creating a function with packageType Image.")
         root = self._folder / f"{spec.name}-{uuid.uuid4().hex[:8]}"
-        root.mkdir()
-        try:
-            unpack(code, root)
-        except BaseException:
-            shutil.rmtree(root)
-            raise
+        if len(code) <= SMALL_WRITE_BYTES:
+            self._reserve.write(lambda: _unpack_into(code, root))
+        elif not self._reserve.leaves_room(len(code)):
+            raise DiskFullError
+        else:
+            try:
+                _unpack_into(code, root)
+            except OSError as error:
+                raise (DiskFullError() if is_disk_full(error) else error) from error
         return Package(base64.b64encode(hashlib.sha256(code).digest()).decode(), len(code), root=root)
 
     def remove(self, functions: Iterable[Function]) -> None:
@@ -63,6 +70,16 @@ class CodeStore:
         used = {function.package.root for function in functions}
         for unused in set(self._folder.iterdir()) - used:
             shutil.rmtree(unused, ignore_errors=True)
+
+
+def _unpack_into(archive: bytes, root: Path) -> None:
+    """Unpack an archive into a new folder; if that fails, the folder is removed."""
+    try:
+        root.mkdir()
+        unpack(archive, root)
+    except BaseException:
+        shutil.rmtree(root, ignore_errors=True)
+        raise
 
 
 def unpack(archive: bytes, folder: Path) -> None:
@@ -80,6 +97,8 @@ def unpack(archive: bytes, folder: Path) -> None:
     ApiError
         When the unpacked archive would be too large, or a member is a link or lies outside the folder: nothing is
         written. When the archive is not a zip file or is damaged: its valid members may have been written.
+    OSError
+        When the disk is full.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(archive)) as opened:
@@ -97,6 +116,8 @@ def unpack(archive: bytes, folder: Path) -> None:
             "Could not unzip uploaded file. Please check your file, then try to upload again."
         ) from None
     except OSError as error:
+        if is_disk_full(error):
+            raise
         raise invalid_parameter(f"cannot unpack the archive: {error.strerror}") from None
 
 

@@ -71,6 +71,8 @@ class FunctionRecords:
     ----------
     folder
         The folder for the functions' code.
+    reserve
+        Space for small writes on a full disk.
 
     Raises
     ------
@@ -80,6 +82,7 @@ class FunctionRecords:
 
     def __init__(self, state: StateFolder) -> None:
         self.folder = state.folder("functions")
+        self.reserve = state.reserve
         self._state = state
         self._database = state.database
 
@@ -102,6 +105,11 @@ class FunctionRecords:
                 if function.package.root is not None and not function.package.root.is_dir():
                     raise self._state.damaged(f"the code of the function {name} is missing: {function.package.root}")
         return entries
+
+    def get(self, name: str) -> FunctionRecord | None:
+        """Return the stored record of a function, or None."""
+        row = self._database.execute("SELECT record FROM functions WHERE name = ?", (name,)).fetchone()
+        return None if row is None else FunctionRecord.from_json(json.loads(row[0]), self.folder)
 
     def put(self, name: str, entry: FunctionRecord) -> None:
         """Store the record of a function."""

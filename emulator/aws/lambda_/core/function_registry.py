@@ -8,6 +8,7 @@ from http import HTTPStatus
 from typing import Any
 
 from emulator.aws import limits
+from emulator.aws.disk_reserve import DiskFullError
 from emulator.aws.lambda_.core.code_store import CodeStore
 from emulator.aws.lambda_.core.constraints import invalid_parameter
 from emulator.aws.lambda_.core.function_records import FunctionRecord, FunctionRecords
@@ -65,7 +66,7 @@ class FunctionRegistry:
     def __init__(self, records: FunctionRecords) -> None:
         self._records = records
         self._entries = records.load()
-        self._code_store = CodeStore(records.folder)
+        self._code_store = CodeStore(records.folder, records.reserve)
         self._code_store.keep_only(function for entry in self._entries.values() for function in entry.functions)
 
     def create(self, spec: FunctionSpec, code: bytes | ImageUri, tags: Mapping[str, str] | None = None) -> Function:
@@ -80,7 +81,7 @@ class FunctionRegistry:
             raise ApiError("ResourceConflictException", HTTPStatus.CONFLICT, f"Function already exist: {spec.name}")
         function = Function(spec, self._code_store.store(spec, code))
         self._entries[spec.name] = FunctionRecord(function, tags=dict(tags or {}))
-        self._store(spec.name)
+        self._store(spec.name, new_code=function)
         return function
 
     def get(self, reference: str, qualifier: str | None = None) -> Function:
@@ -123,7 +124,7 @@ class FunctionRegistry:
             self._code_store.remove([function])
         else:
             entry.latest = function
-            self._store(parsed.name)
+            self._store(parsed.name, new_code=function)
         return function
 
     def update_configuration(self, reference: str, request: Mapping[str, Any]) -> Function:
@@ -287,8 +288,8 @@ class FunctionRegistry:
         if version == LATEST:
             raise invalid_parameter("$LATEST version cannot be deleted without deleting the function.")
         if version is None:
-            del self._entries[parsed.name]
             self._records.delete(parsed.name)
+            del self._entries[parsed.name]
             self._code_store.remove(entry.functions)
             return entry.functions
         if any(alias.version == version for alias in entry.aliases.values()):
@@ -310,8 +311,19 @@ class FunctionRegistry:
         """Return an unpublished function and its versions."""
         return self._find(reference)[0].functions
 
-    def _store(self, name: str) -> None:
-        self._records.put(name, self._entries[name])
+    def _store(self, name: str, new_code: Function | None = None) -> None:
+        """Store a changed entry; if that fails, undo the change and remove the new code, if any."""
+        try:
+            self._records.put(name, self._entries[name])
+        except DiskFullError:
+            if new_code is not None:
+                self._code_store.remove([new_code])
+            stored = self._records.get(name)
+            if stored is None:
+                del self._entries[name]
+            else:
+                self._entries[name] = stored
+            raise
 
     def _find(self, reference: str) -> tuple[FunctionRecord, Reference]:
         parsed = Reference.parse(reference)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from io import FileIO
 from pathlib import Path
 
+from emulator.aws.disk_reserve import SMALL_WRITE_BYTES, DiskFullError, DiskReserve, is_disk_full
 from emulator.aws.s3.core.checksums import Checksum, ChecksumAlgorithm, Digests
 
 SMALL_BYTES = 16 * 1024
@@ -81,9 +82,12 @@ class BodyFolder:
     ----------
     folder
         Where the files are.
+    reserve
+        Space for small files on a full disk.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, reserve: DiskReserve) -> None:
+        self._reserve = reserve
         # A string: on the path of every request, pathlib takes longer than the system call.
         self._folder = str(folder)
         self._references: Counter[str] = Counter()
@@ -103,7 +107,7 @@ class BodyFolder:
             Bodies up to this size have no file.
         """
         file = uuid.uuid4().hex
-        return BodyWriter(file, self.path(file), algorithms, small_bytes)
+        return BodyWriter(file, self.path(file), algorithms, small_bytes, self._reserve)
 
     def retain(self, file_ranges: Iterable[FileRange]) -> None:
         """Add a reference to each file of the ranges."""
@@ -168,9 +172,19 @@ class BodyWriter:
         Checksums to compute.
     small_bytes
         Bodies up to this size have no file.
+    reserve
+        Space for small files on a full disk.
     """
 
-    def __init__(self, file: str, path: str, algorithms: Iterable[ChecksumAlgorithm], small_bytes: int) -> None:
+    def __init__(
+        self,
+        file: str,
+        path: str,
+        algorithms: Iterable[ChecksumAlgorithm],
+        small_bytes: int,
+        reserve: DiskReserve,
+    ) -> None:
+        self._reserve = reserve
         self._name = file
         self._path = path
         self._small_bytes = small_bytes
@@ -179,7 +193,13 @@ class BodyWriter:
         self.digests = Digests(algorithms)
 
     def write(self, pieces: Sequence[bytes]) -> None:
-        """Append to the body. Blocks; large pieces are hashed and written without the interpreter lock."""
+        """Append to the body. Blocks; large pieces are hashed and written without the interpreter lock.
+
+        Raises
+        ------
+        DiskFullError
+            When the disk is full.
+        """
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         self.digests.update(data)
         if self._file is None:
@@ -187,11 +207,21 @@ class BodyWriter:
             if len(data) <= self._small_bytes:
                 self._small = data
                 return
-            self._file = FileIO(self._path, "x")
+            self._file = self._reserve.write(lambda: FileIO(self._path, "x"))
             self._small = b""
         unwritten = memoryview(data)
         while unwritten:
-            unwritten = unwritten[self._file.write(unwritten) :]
+            unwritten = unwritten[self._write_some(self._file, unwritten) :]
+
+    def _write_some(self, file: FileIO, data: memoryview) -> int:
+        if self.digests.size <= SMALL_WRITE_BYTES:
+            return self._reserve.write(lambda: file.write(data))
+        if not self._reserve.leaves_room(len(data)):
+            raise DiskFullError
+        try:
+            return file.write(data)
+        except OSError as error:
+            raise (DiskFullError() if is_disk_full(error) else error) from error
 
     def finish(self, checksum: Checksum | None = None) -> Body:
         """Close the file; return the body, with the checksum to store."""
@@ -207,3 +237,4 @@ class BodyWriter:
             self._file.close()
             with suppress(FileNotFoundError):
                 os.unlink(self._path)  # noqa: PTH108 - see BodyFolder
+            self._reserve.refill()

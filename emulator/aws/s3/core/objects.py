@@ -104,9 +104,10 @@ class Buckets:
 
     def delete(self, name: str) -> None:
         """Delete an empty bucket with its uploads and its configuration."""
-        with self._tables.transaction() as released:
+        with self._tables.transaction(is_delete=True) as changes:
             parts = "SELECT body FROM parts JOIN uploads USING (upload_id) WHERE bucket = ?"
-            released.extend(body_from_json(record).file_ranges for (record,) in self._database.execute(parts, (name,)))
+            rows = self._database.execute(parts, (name,))
+            changes.released.extend(body_from_json(record).file_ranges for (record,) in rows)
             uploads = "SELECT upload_id FROM uploads WHERE bucket = ?"
             self._database.execute(f"DELETE FROM parts WHERE upload_id IN ({uploads})", (name,))  # noqa: S608 - constants
             self._database.execute("DELETE FROM uploads WHERE bucket = ?", (name,))
@@ -227,13 +228,16 @@ class Objects:
         versioning = self._buckets.get(bucket).versioning
         version_id = uuid.uuid4().hex if versioning is Versioning.ENABLED else NULL_VERSION
         stored = replace(version, version_id=version_id, modified=time.time(), is_latest=True)
-        with self._tables.transaction() as released:
+        content = version.body.content if version.body is not None else b""
+        with self._tables.transaction(len(content), is_delete=version.body is None) as changes:
             if version_id == NULL_VERSION:
-                released.extend(self._remove(bucket, stored.key.encode(), NULL_VERSION))
+                changes.released.extend(self._remove(bucket, stored.key.encode(), NULL_VERSION))
             if versioning is not Versioning.OFF:
                 query = "UPDATE versions SET latest = 0 WHERE bucket = ? AND key = ? AND latest"
                 self._database.execute(query, (bucket, stored.key.encode()))
             self._insert(bucket, stored)
+            if stored.body is not None:
+                changes.retained.append(stored.body.file_ranges)
         return stored
 
     def _insert(self, bucket: str, version: ObjectVersion) -> None:
@@ -251,8 +255,6 @@ class Objects:
         )
         query = f"INSERT INTO versions ({_ALL_COLUMNS}, bucket) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants
         self._database.execute(query, row)
-        if version.body is not None:
-            self._tables.bodies.retain(version.body.file_ranges)
 
     def delete(self, bucket: str, key: str, version_id: str = "") -> DeleteResult:
         """Delete a version; without a version ID, delete the object according to its bucket's versioning.
@@ -268,8 +270,8 @@ class Objects:
         found = self.find(bucket, key, version_id or NULL_VERSION)
         if found is None:
             return DeleteResult(version_id)
-        with self._tables.transaction() as released:
-            released.extend(self._remove(bucket, key.encode(), found.version_id))
+        with self._tables.transaction(is_delete=True) as changes:
+            changes.released.extend(self._remove(bucket, key.encode(), found.version_id))
             if found.is_latest:
                 newest = "SELECT max(number) FROM versions WHERE bucket = ? AND key = ?"
                 query = f"UPDATE versions SET latest = 1 WHERE number = ({newest})"  # noqa: S608 - constants

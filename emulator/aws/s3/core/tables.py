@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from enum import Enum
@@ -190,6 +190,14 @@ CREATE TABLE IF NOT EXISTS configurations (
 """
 
 
+@dataclass
+class FileChanges:
+    """File ranges that a transaction adds references to, and that it removes references from."""
+
+    retained: list[Sequence[FileRange]] = field(default_factory=list)
+    released: list[Sequence[FileRange]] = field(default_factory=list)
+
+
 class Tables:
     """The database and the body files that its records refer to.
 
@@ -214,7 +222,7 @@ class Tables:
     def __init__(self, state: StateFolder) -> None:
         self._state = state
         self.database = state.database
-        self.bodies = BodyFolder(state.folder("bodies"))
+        self.bodies = BodyFolder(state.folder("bodies"), state.reserve)
         try:
             self.database.executescript(_SCHEMA)
             self._retain_bodies(state)
@@ -223,14 +231,24 @@ class Tables:
         self.bodies.remove_unreferenced()
 
     @contextmanager
-    def transaction(self) -> Iterator[list[tuple[FileRange, ...]]]:
-        """Run the block as one transaction; after the commit, release the file ranges appended to the list."""
-        released: list[tuple[FileRange, ...]] = []
-        with self._state.transaction():
-            yield released
+    def transaction(self, size: int = 0, *, is_delete: bool = False) -> Iterator[FileChanges]:
+        """Run the block as one transaction; after the commit, count the references in the object it yields.
+
+        Parameters
+        ----------
+        size, is_delete
+            As in `StateFolder.transaction`.
+        """
+        changes = FileChanges()
+        with self._state.transaction(size, is_delete=is_delete):
+            yield changes
+        for file_ranges in changes.retained:
+            self.bodies.retain(file_ranges)
         # Only after the commit: if the process is killed before it, the old files must exist.
-        for file_ranges in released:
+        for file_ranges in changes.released:
             self.bodies.release(file_ranges)
+        if changes.released and self._state.reserve.missing:
+            self.database.recover_space()
 
     def _retain_bodies(self, state: StateFolder) -> None:
         held: Iterable[tuple[str]] = self.database.execute(

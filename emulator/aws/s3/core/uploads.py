@@ -103,13 +103,13 @@ class Uploads:
     def put_part(self, upload: Upload, number: int, body: Body) -> Part:
         """Store a part, replacing one with the same number; its body must be in files."""
         part = Part(number, body, time.time())
-        with self._tables.transaction() as released:
+        with self._tables.transaction() as changes:
             old = "DELETE FROM parts WHERE upload_id = ? AND number = ? RETURNING body"
             rows = self._database.execute(old, (upload.upload_id, number)).fetchall()
-            released.extend(body_from_json(record).file_ranges for (record,) in rows)
+            changes.released.extend(body_from_json(record).file_ranges for (record,) in rows)
             row = (upload.upload_id, number, part.modified, body_to_json(body))
             self._database.execute("INSERT INTO parts VALUES (?, ?, ?, ?)", row)
-            self._tables.bodies.retain(body.file_ranges)
+            changes.retained.append(body.file_ranges)
         return part
 
     def parts(self, upload: Upload) -> list[Part]:
@@ -149,8 +149,8 @@ class Uploads:
 
     def abort(self, upload: Upload) -> None:
         """Delete an upload and its parts."""
-        with self._tables.transaction() as released:
-            released.extend(part.body.file_ranges for part in self.parts(upload))
+        with self._tables.transaction(is_delete=True) as changes:
+            changes.released.extend(part.body.file_ranges for part in self.parts(upload))
             self._database.execute("DELETE FROM parts WHERE upload_id = ?", (upload.upload_id,))
             self._database.execute("DELETE FROM uploads WHERE upload_id = ?", (upload.upload_id,))
 

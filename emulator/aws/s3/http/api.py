@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import aiohttp
 from aiohttp import web
 
+from emulator.aws.disk_reserve import DiskFullError, is_disk_full
 from emulator.aws.s3.core.errors import not_implemented
 from emulator.aws.s3.core.store import ObjectStore
 from emulator.aws.s3.http import xml
@@ -152,6 +153,10 @@ class S3Api:
             response = await self._operation(request)(request)
         except ApiError as error:
             return _error_response(http, error)
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+            return _error_response(http, DiskFullError())
         except aiohttp.ClientPayloadError as error:
             raise ConnectionResetError("the client closed the connection before the end of its request") from error
         return response

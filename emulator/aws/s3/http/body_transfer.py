@@ -7,7 +7,6 @@ Source: https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-streaming-trailers
 
 import asyncio
 import base64
-import errno
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -22,7 +21,6 @@ from emulator.aws.s3.core.bodies import SMALL_BYTES, Body, BodyFolder, BodyWrite
 from emulator.aws.s3.core.checksums import Checksum, ChecksumAlgorithm, Digests
 from emulator.aws.s3.core.errors import bad_request
 from emulator.aws.s3.http.requests import S3Request
-from emulator.errors import ApiError
 
 _LINE_BYTES = 4096
 _TRAILERS = 32
@@ -284,11 +282,6 @@ class BodyTransfer:
         except TimeoutError:
             message = "Your socket connection to the server was not read from or written to within the timeout period."
             raise bad_request("RequestTimeout", message) from None
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                message = "no space left on the disk of the emulator's state; delete objects or use another disk"
-                raise ApiError("InternalError", HTTPStatus.INSUFFICIENT_STORAGE, message) from error
-            raise
         finally:
             # The caller may close the file only when no thread writes to it.
             if writing is not None and not writing.done():

@@ -11,6 +11,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+from emulator.aws.disk_reserve import DiskReserve
 from emulator.aws.stepfunctions.asl.definition import Definition, MachineType
 from emulator.aws.stepfunctions.asl.diagnostics import DefinitionError
 from emulator.aws.stepfunctions.asl.parse_machine import parse_definition
@@ -95,6 +96,8 @@ class MachineStore:
     ----------
     folder
         The folder of the files. Existing files are loaded.
+    reserve
+        Space for the files on a full disk.
 
     Raises
     ------
@@ -102,8 +105,9 @@ class MachineStore:
         If a file is damaged.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, reserve: DiskReserve) -> None:
         self._folder = folder
+        self._reserve = reserve
         self._machines: dict[str, Machine] = {}
         folder.mkdir(parents=True, exist_ok=True)
         for path in sorted(folder.glob("*.json")):
@@ -197,14 +201,25 @@ class MachineStore:
         return [self._machines[name] for name in sorted(self._machines)]
 
     def _save(self, machine: Machine) -> None:
-        """Save a state machine. The file is replaced atomically: after a crash it has the old or the new content."""
+        """Save a state machine, or raise `DiskFullError`.
+
+        The file is replaced atomically: after a crash it has the old or the new content.
+        """
         path = self._path(machine.name)
         temporary = path.with_suffix(".new")
-        with temporary.open("w") as file:
-            json.dump(machine.to_json(), file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+
+        def write() -> None:
+            try:
+                with temporary.open("w") as file:
+                    json.dump(machine.to_json(), file)
+                    file.flush()
+                    os.fsync(file.fileno())
+                temporary.replace(path)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+
+        self._reserve.write(write)
         self._machines[machine.name] = machine
 
     def _path(self, name: str) -> Path:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from pathlib import Path
 
+from emulator.aws.disk_reserve import DiskReserve
 from emulator.aws.lambda_.core.invocations import LambdaService
 from emulator.aws.stepfunctions.asl.definition import MachineType
 from emulator.aws.stepfunctions.asl.failures import StateFailure
@@ -27,6 +28,8 @@ class StepFunctionsService:
     ----------
     folder
         The folder that stores the state machines.
+    reserve
+        Space for small writes on a full disk.
     functions
         The Lambda service, which runs the functions that Tasks invoke.
     endpoint_url
@@ -40,7 +43,7 @@ class StepFunctionsService:
         The task tokens that Tasks wait for.
     """
 
-    def __init__(self, folder: Path, functions: LambdaService, endpoint_url: str) -> None:
+    def __init__(self, folder: Path, reserve: DiskReserve, functions: LambdaService, endpoint_url: str) -> None:
         aws = AwsClient(endpoint_url)
         lambda_tasks = LambdaTasks(functions)
         integrations: dict[str, Integration] = {
@@ -49,7 +52,7 @@ class StepFunctionsService:
             "states": NestedExecutions(lambda: self),
             "aws-sdk": SdkTasks(aws),
         }
-        self.machines = MachineStore(folder)
+        self.machines = MachineStore(folder, reserve)
         self._engine = Engine(integrations, aws)
         self.tokens = self._engine.tokens
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from aiohttp import web
 
+from emulator.aws.disk_reserve import DiskFullError
 from emulator.aws.json_requests import read_json
 from emulator.aws.stepfunctions.asl.definition import MachineType
 from emulator.aws.stepfunctions.asl.diagnostics import DefinitionError, Diagnostic
@@ -68,6 +69,8 @@ class StepFunctionsApi:
             response = self._operation(name)(await read_json(request, requests.REQUEST_BYTES, requests.too_large))
             if inspect.isawaitable(response):
                 response = await response
+        except DiskFullError as error:
+            return _json({"__type": "InternalFailure", "message": error.message}, error.status)
         except ApiError as error:
             return _json({"__type": error.code, "message": error.message, **error.details}, error.status)
         return _json(response, HTTPStatus.OK)

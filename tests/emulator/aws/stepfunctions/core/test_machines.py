@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from emulator.aws.disk_reserve import DiskReserve
 from emulator.aws.stepfunctions.asl.definition import MachineType
 from emulator.aws.stepfunctions.core.machines import MachineStore
 from emulator.errors import ApiError, StateError
@@ -19,12 +20,12 @@ def create(store: MachineStore, name: str, kind: MachineType = MachineType.STAND
 
 
 def test_state_machines_are_loaded_after_a_restart(tmp_path: Path) -> None:
-    store = MachineStore(tmp_path)
+    store = MachineStore(tmp_path, DiskReserve(tmp_path / "reserve", 0))
     arns = [create(store, name) for name in ("one", "One", "..", "ü" * 80)]
     express = create(store, "express", MachineType.EXPRESS)
     store.update(arns[0], OTHER, "other", {})
     store.delete(arns[1])
-    again = MachineStore(tmp_path)
+    again = MachineStore(tmp_path, DiskReserve(tmp_path / "reserve", 0))
     assert again.all() == store.all()
     assert again.get(arns[0]).text == OTHER
     assert again.get(express).kind is MachineType.EXPRESS
@@ -33,15 +34,15 @@ def test_state_machines_are_loaded_after_a_restart(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_write_leaves_the_previous_content(tmp_path: Path) -> None:
-    store = MachineStore(tmp_path)
+    store = MachineStore(tmp_path, DiskReserve(tmp_path / "reserve", 0))
     arn = create(store, "one")
     (file,) = tmp_path.iterdir()
     # The state of the folder after a kill during an update.
     file.with_suffix(".new").write_text(file.read_text()[:20])
-    again = MachineStore(tmp_path)
+    again = MachineStore(tmp_path, DiskReserve(tmp_path / "reserve", 0))
     assert again.get(arn) == store.get(arn)
     again.update(arn, None, "other", {})
-    assert MachineStore(tmp_path).get(arn).role_arn == "other"
+    assert MachineStore(tmp_path, DiskReserve(tmp_path / "reserve", 0)).get(arn).role_arn == "other"
     assert list(tmp_path.iterdir()) == [file]
 
 
@@ -49,4 +50,4 @@ def test_an_interrupted_write_leaves_the_previous_content(tmp_path: Path) -> Non
 def test_a_damaged_file_raises_an_error_with_its_name(tmp_path: Path, content: str) -> None:
     (tmp_path / "some.json").write_text(content)
     with pytest.raises(StateError, match=r"some.json: expected a state machine"):
-        MachineStore(tmp_path)
+        MachineStore(tmp_path, DiskReserve(tmp_path / "reserve", 0))
