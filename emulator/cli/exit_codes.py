@@ -73,7 +73,7 @@ def deferred_interrupts() -> Iterator[Callable[[], None]]:
     """
     pending: list[BaseException] = []
 
-    def hold(number: int, _: object) -> None:
+    def defer(number: int, _: object) -> None:
         error = KeyboardInterrupt() if number == signal.SIGINT else _TerminatedError()
         if pending:
             raise error
@@ -83,7 +83,7 @@ def deferred_interrupts() -> Iterator[Callable[[], None]]:
         if pending:
             raise pending[0]
 
-    former = {number: signal.signal(number, hold) for number in (signal.SIGINT, signal.SIGTERM)}
+    former = {number: signal.signal(number, defer) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield check
         check()

@@ -31,7 +31,7 @@ from emulator.fmi.state_machine import StateMachine, published_state_machine, re
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
-_Show = Callable[[Role, Sequence[LogLine]], None]
+_Update = Callable[[Role, Sequence[LogLine]], None]
 _REFRESH_A_SECOND = 8
 _MOST_VICTIMS = 20
 _DESCRIPTION = """\
@@ -119,11 +119,11 @@ def _pipeline(options: argparse.Namespace) -> int:
         traced = cloud.own is None
         settings = DeploySettings(options.memory, options.timeout, cloud.rendezvous, traced, machine.reads_ranks)
         pipeline.prepare(files, settings)
-        with deferred_interrupts() as check, _shown(pipeline) as show:
+        with deferred_interrupts() as check, _live_view(pipeline) as update:
 
             def on_lines(role: Role, lines: Sequence[LogLine]) -> None:
                 check()
-                show(role, lines)
+                update(role, lines)
 
             arn = pipeline.start()
             execution = pipeline.watch(arn, on_lines)
@@ -175,7 +175,7 @@ def _cloud(options: argparse.Namespace) -> Iterator[_Cloud]:
 
 
 @contextlib.contextmanager
-def _shown(pipeline: Pipeline) -> Iterator[_Show]:
+def _live_view(pipeline: Pipeline) -> Iterator[_Update]:
     """Show the running pipeline: on a terminal as a live table, otherwise as the lines of the ranks."""
     if not sys.stderr.isatty():
         yield _print_lines
@@ -191,11 +191,11 @@ def _shown(pipeline: Pipeline) -> Iterator[_Show]:
     both = sys.stdout.isatty()
     with Live(console=console, refresh_per_second=_REFRESH_A_SECOND, transient=True, redirect_stdout=both) as live:
 
-        def show(role: Role, lines: Sequence[LogLine]) -> None:
+        def update(role: Role, lines: Sequence[LogLine]) -> None:
             _print_lines(role, lines)
             live.update(live_view(pipeline.progress, time.time(), console.height))
 
-        yield show
+        yield update
 
 
 def _print_lines(role: Role, lines: Sequence[LogLine]) -> None:

@@ -1,4 +1,4 @@
-"""Direct TCP connections, one a pair of ranks, opened at its first message; no notion of what is sent."""
+"""Direct TCP connections, one for each pair of ranks, opened at its first message, and the transfer of bytes."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ _TCP_INFO = struct.Struct("=24xI116xI")
 """``tcpi_unacked`` and ``tcpi_notsent_bytes`` of struct tcp_info (include/uapi/linux/tcp.h)."""
 
 _YIELDS = 5
-"""How often a transfer offers the processor to others and looks again before it sleeps. Where ranks share cores, the
-awaited one then runs at once: an 8-byte allreduce at N = 4 on 2 cores took 0.18 ms instead of 0.30 ms."""
+"""How often a transfer yields the processor and retries before it sleeps. If ranks share cores, the awaited rank then
+runs at once: an 8-byte allreduce at N = 4 on 2 cores took 0.18 ms instead of 0.30 ms."""
 
 _LIGHT_BYTES = 1 << 18
-"""Longer messages are waited for asleep. A rank that offers the processor offers it to other programs, too, while one
-that is woken goes first: beside a load an allreduce took 0.7 to 0.9 of the time, and without one as long as before."""
+"""A wait for a longer message sleeps at once. A rank that yields the processor yields it to other programs, too; a rank
+that is woken is scheduled first: beside a load an allreduce took 0.7 to 0.9 of the time, and as long without one."""
 
 _ATTEMPT_SECONDS = 2.0
 """If several connections are to be opened, each is attempted for this time before the next one."""
 
-_AGAIN_SECONDS = 1.0
+_REPORT_PAUSE_SECONDS = 1.0
 """A rank that has waited for `deadlock_report_seconds` reports its wait again after this time."""
 
 
 def yields_spent(message: memoryview) -> int:
-    """Return how many of its yields a transfer of `message` has spent when it begins: none, or all."""
+    """Return how many of `_YIELDS` a transfer of `message` skips: none, or all."""
     return 0 if len(message) <= _LIGHT_BYTES else _YIELDS
 
 
@@ -59,13 +59,13 @@ class Stream:
     descriptor
         The socket's file descriptor.
     backlog
-        What was read ahead when the other end closed; it comes before anything from the socket.
+        Bytes that were read ahead when the other end closed; they precede anything from the socket.
     ended
         Whether the other end closed and everything it sent is in `backlog`.
     in_message
-        Whether a message was begun and not sent to its end, so that nothing else may be sent.
+        Whether a message is partly sent, so that nothing else may be sent.
     sent, received
-        Number of messages that were begun to be sent, and of those that have come whole, in framed mode.
+        In framed mode, the number of messages whose sending has begun, and of those completely received.
     """
 
     __slots__ = ("backlog", "descriptor", "ended", "in_message", "peer", "received", "sent", "socket")
@@ -81,12 +81,12 @@ class Stream:
         self.received = 0
 
     def read_into(self, buffers: Sequence[memoryview]) -> int:
-        """Fill `buffers` with what is there; return the number of bytes, 0 at the end of the stream.
+        """Fill `buffers` with the available bytes; return their number, 0 at the end of the stream.
 
         Raises
         ------
         BlockingIOError
-            If nothing is there yet.
+            If no byte is available yet.
         ConnectionError
             If the connection broke.
         """
@@ -101,31 +101,31 @@ class Stream:
         return taken
 
     def push_back(self, data: bytes) -> None:
-        """Have `data`, which was read too early, read again."""
+        """Return `data`, which was read too early, to the front of the stream."""
         self.backlog = memoryview(data + bytes(self.backlog))
 
-    def coming(self) -> tuple[bytes, int]:
-        """Return the first bytes that wait to be read, at most a header's, and how many there are in all."""
+    def peek(self) -> tuple[bytes, int]:
+        """Return the first unread bytes, at most a header, and the number of all unread bytes."""
         try:
             first = self.socket.recv(HEADER_BYTES, socket.MSG_PEEK)
-        except OSError:  # nothing there, or broken, which the next use will tell
+        except OSError:  # no data, or broken: then the next use raises
             return b"", 0
         count = fcntl.ioctl(self.descriptor, termios.FIONREAD, bytes(4))
         return first, int.from_bytes(count, sys.byteorder)
 
     @property
-    def stuck(self) -> bool:
-        """Whether the peer has acknowledged what it could take, and takes no more; False where that is not known."""
+    def is_blocked(self) -> bool:
+        """Whether the peer acknowledged all that it accepted, and accepts no more; False where that is unknown."""
         if sys.platform != "linux":
             return False
         info = self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
         if len(info) < _TCP_INFO.size:
             return False
-        on_the_way, unsent = _TCP_INFO.unpack(info)
-        return bool(on_the_way == 0 and unsent > 0)
+        unacknowledged, unsent = _TCP_INFO.unpack(info)
+        return bool(unacknowledged == 0 and unsent > 0)
 
     def drain(self) -> None:
-        """Read everything up to the end, or until nothing more is there, into the backlog."""
+        """Read all available bytes, up to the end of the stream, into the backlog."""
         collected = bytearray(self.backlog)
         try:
             while data := self.socket.recv(_DRAIN_BYTES):
@@ -138,10 +138,10 @@ class Stream:
         self.backlog = memoryview(bytes(collected))
 
     def close(self) -> None:
-        """Close without resetting: unread bytes would make the kernel discard what was sent last.
+        """Close without a reset: with unread bytes, the kernel would discard what was sent last.
 
-        After half a message there is no last word to be saved, and a rank that still sends must not be led to
-        believe that it is heard.
+        After a partly sent message there is no termination frame to preserve, and nothing is read: a peer that still
+        sends must get an error.
         """
         try:
             self.socket.shutdown(socket.SHUT_WR)
@@ -149,12 +149,12 @@ class Stream:
                 if not self.socket.recv(_DRAIN_BYTES):
                     break
         except OSError:
-            pass  # nothing more to read, or gone already: closing is all that is left
+            pass  # nothing more to read, or closed already
         self.socket.close()
 
 
 class Connections:
-    """Direct connections to other ranks, and bytes moved through them.
+    """Direct connections to other ranks, and the transfer of bytes through them.
 
     Parameters
     ----------
@@ -163,7 +163,7 @@ class Connections:
     comm_name
         Name of the communicator, the same on all ranks.
     config
-        The rendezvous server and the longest wait.
+        The rendezvous server and the time-out.
     """
 
     _call: Call  # the running one, for the errors
@@ -219,7 +219,7 @@ class Connections:
         return pair_name(self.comm_name, max(self.rank, peer), min(self.rank, peer))
 
     def _opened(self, stream: Stream) -> None:
-        """Do what a new connection needs."""
+        """Prepare a new connection; called once for each."""
 
     def _connect(self, peer: int, name: bytes | None, deadline: Deadline) -> socket.socket:
         name = self._name(peer) if name is None else name
@@ -229,15 +229,15 @@ class Connections:
         return tcpunch.connect(request, self._poller.wait)
 
     def _post(self, transfer: Transfer[Stream]) -> Transfer[Stream]:
-        """Begin a transfer, as far as it goes without waiting."""
+        """Begin a transfer; move as much as possible without waiting."""
         self._pending.add(transfer)
         self._advance_posted({})
         return transfer
 
     def progress(self, pending: Pending, wait: bool) -> bool:
-        """Move what was posted, until `pending` is done if `wait` is true; return whether it is.
+        """Move posted messages, until `pending` is done if `wait` is true; return whether it is done.
 
-        Opens the connection, which blocks, where the two ranks have none yet.
+        Opens the connection, which blocks, if the two ranks have none yet.
         """
         assert isinstance(pending, Transfer)  # noqa: S101 - made by this channel
         if pending.peer not in self._streams:
@@ -259,7 +259,7 @@ class Connections:
         incoming: Buffers,
         on_received: OnReceived | None = None,
     ) -> None:
-        """Send and receive at the same time until both lists of buffers are used up; posted messages go first."""
+        """Send and receive at the same time until both lists of buffers are used up; posted messages first."""
         yields = max(map(yields_spent, (*outgoing, *incoming)), default=0)
         while incoming and not incoming[0]:  # receiving into an empty buffer would look like the stream's end
             del incoming[0]
@@ -275,7 +275,7 @@ class Connections:
                 yields = self._pause(interest, yields)
 
     def _advance_posted(self, interest: dict[int, int]) -> bool:
-        """Move what can be moved of the posted messages; return whether there was any."""
+        """Move as much of the posted messages as possible without waiting; return whether anything was moved."""
 
         def move(transfer: Transfer[Stream], stream: Stream) -> bool:
             if transfer.sends:
@@ -285,7 +285,7 @@ class Connections:
         return self._pending.advance(self._streams, move)
 
     def _send_some(self, target: Stream, outgoing: Buffers, interest: dict[int, int]) -> bool:
-        """Send what the connection takes; else note what to wait for."""
+        """Send as much as the connection accepts; if it accepts nothing, add to `interest` what to wait for."""
         try:
             advance(outgoing, target.socket.sendmsg(outgoing))
         except BlockingIOError:
@@ -299,7 +299,7 @@ class Connections:
     def _receive_some(
         self, source: Stream, incoming: Buffers, on_received: OnReceived | None, interest: dict[int, int]
     ) -> bool:
-        """Receive what is there; else note what to wait for."""
+        """Receive the available bytes; if there are none, add to `interest` what to wait for."""
         try:
             received = source.read_into(incoming)
         except BlockingIOError:
@@ -315,7 +315,7 @@ class Connections:
         return True
 
     def _pause(self, interest: dict[int, int], yields: int) -> int:
-        """Let others run, a few times; then sleep until something of `interest` is ready. Return how many times."""
+        """Yield the processor, or after `_YIELDS` times wait until one of `interest` is ready; return the new count."""
         if yields < _YIELDS:
             os.sched_yield()
             return yields + 1
@@ -325,24 +325,24 @@ class Connections:
     def _wait(self, interest: dict[int, int]) -> None:
         waits = list(interest.items())
         deadline = Deadline(self._max_timeout)
-        pause, turn = deadlock_report_seconds(self.size), 0
+        pause, report = deadlock_report_seconds(self.size), 0
         while True:
             remaining = deadline.remaining()
             if self._poller.wait(waits, pause if remaining is None else min(pause, remaining)):
                 return
             if deadline.passed:
                 break
-            self._suspect(interest, turn)
-            pause, turn = _AGAIN_SECONDS, turn + 1
+            self._check_deadlock(interest, report)
+            pause, report = _REPORT_PAUSE_SECONDS, report + 1
         peers = " and ".join(f"rank {self._by_descriptor[descriptor].peer}" for descriptor in interest)
         raise PeerTimeoutError(
-            f"{self._purpose}: nothing came from or went to {peers} for {self._max_timeout:g} s: it is late, "
-            "stopped, or in another call; raise backends.Direct.max_timeout (ms, 0 for ever) if it needs longer",
+            f"{self._purpose}: no data from or to {peers} for {self._max_timeout:g} s: check that it is not stopped, "
+            "late, or in another call; raise backends.Direct.max_timeout (ms, 0 for no limit) if it needs longer",
             origin=self._by_descriptor[next(iter(interest))].peer,
         )
 
-    def _suspect(self, interest: dict[int, int], turn: int) -> None:
-        """Look whether this will ever end, where that can be known; `turn` counts the looks of one wait."""
+    def _check_deadlock(self, interest: dict[int, int], report: int) -> None:
+        """Check and report that this rank waits, if the channel can; `report` counts the reports of one wait."""
 
     @property
     def _purpose(self) -> str:
@@ -356,18 +356,18 @@ class Connections:
         )
 
     def _broken(self, stream: Stream) -> FmiError:
-        """Return the error for a connection that broke in the middle of a transfer."""
+        """Return the error for a connection that broke during a transfer."""
         return self._ended(stream)
 
     def _on_disconnect(self, descriptor: int) -> None:
-        """Ignore the end of a connection that is not waited for: a C++ rank leaves without a word."""
+        """Ignore the end of a connection that is not waited for: a C++ rank closes without a message."""
 
     def _close_streams(self) -> None:
         inherited = os.getpid() != self._process
         for stream in self._streams.values():
             self._poller.remove(stream.descriptor)
             if inherited:
-                stream.socket.close()  # a forked child must not end its parent's connections
+                stream.socket.close()  # a forked child must not shut down its parent's connections
             else:
                 stream.close()
         self._streams.clear()

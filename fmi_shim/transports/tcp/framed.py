@@ -1,4 +1,4 @@
-"""The Direct channel between ranks of ours: every message says what it is, and every rank says how it ends."""
+"""The Direct channel between ranks of this library: every message has a header, and every rank reports its end."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ A = TypeVar("A")
 T = TypeVar("T")
 
 _SHORT_BYTES = 4096
-"""Messages up to here are joined with their header, and parted from it by a copy: cheaper than a list of buffers."""
+"""Messages up to this size are copied into one buffer with their header: cheaper than a list of buffers."""
 
 _STILL_SECONDS = 0.05
-"""How long nothing may move for two ranks that send to each other to be taken for stuck."""
+"""Two ranks that send to each other are in a deadlock if no byte moves for this time."""
 _SERVER_SECONDS = 0.1
-"""How long the server is listened to when a rank has gone that had just come."""
+"""How long to wait for the server's error if a rank closed that sent no message."""
 
 
 class FramedChannel(Connections, Framing[Stream]):
     """Messages with headers over direct connections. Implements `Channel`.
 
-    Beyond `raw.RawChannel` it compares every message with the call that waits for it, learns at once of any
-    connected rank's end, told or not, and passes the first error on to all ranks it is connected to.
+    Unlike `raw.RawChannel` it compares every message with the call that receives it, detects the end of any connected
+    rank at once, and forwards the first error to all connected ranks.
     """
 
     def __init__(self, rank: int, size: int, comm_name: str, config: DirectConfig) -> None:
@@ -57,7 +57,7 @@ class FramedChannel(Connections, Framing[Stream]):
         return schedules.prepare(self, call, function, combine)
 
     def begin(self, call: Call, sequence: int) -> None:
-        """Make the call the one that messages are compared with, unless a connected rank has failed meanwhile."""
+        """Start a call, which messages are compared with; raise if a connected rank has failed meanwhile."""
         self._call = call.numbered(sequence)
         self._heads = {}
         self._poller.check()
@@ -123,7 +123,7 @@ class FramedChannel(Connections, Framing[Stream]):
         return True
 
     def _await(self, stream: Stream, receive: Callable[[A], T], space: A, yields: int) -> T:
-        """Return what `receive(space)` returns as soon as there is something to receive; see `yields_spent`."""
+        """Return what `receive(space)` returns as soon as data is available; see `yields_spent`."""
         while True:
             try:
                 return receive(space)
@@ -133,14 +133,14 @@ class FramedChannel(Connections, Framing[Stream]):
                 raise self._broken(stream) from None
 
     def fail(self, error: BaseException) -> None:
-        """Tell every connected rank of the error, and the others through the rendezvous server; then close."""
+        """Send the error to connected ranks, and through the rendezvous server to the others; then close."""
         abort = self._as_abort(error)
         if self._client is not None and os.getpid() == self._process:
             self._client.abort(abort)
         self._leave(abort_frame(abort))
 
     def close(self) -> None:
-        """Say goodbye to every connected rank, then close."""
+        """Send a goodbye frame to every connected rank, then close."""
         self._leave(goodbye_frame())
 
     def _hello(self, peer: int) -> PeerHello | None:
@@ -150,11 +150,11 @@ class FramedChannel(Connections, Framing[Stream]):
         if self._client is not None:
             hello = PeerHello(self.comm_name, self.size, self.rank, peer)
             try:
-                return self._client.connect(hello, lambda: self._purpose, deadline, lambda: self._meeting(peer))
+                return self._client.connect(hello, lambda: self._purpose, deadline, lambda: self._connect_report(peer))
             except ForeignServerError:
                 if self._client.requires_extension:
                     raise
-                self._client = None  # a server of the original kind pairs framed ranks, too
+                self._client = None  # a server of the original kind connects framed ranks, too
         return super()._connect(peer, name, deadline)
 
     def _link(self, peer: int) -> Stream:
@@ -165,35 +165,35 @@ class FramedChannel(Connections, Framing[Stream]):
     def _opened(self, stream: Stream) -> None:
         self._poller.add(stream.descriptor)
 
-    def _suspect(self, interest: dict[int, int], turn: int) -> None:
-        """Where one rank is waited for, look whether it waits for this one, too, and tell the server of it."""
+    def _check_deadlock(self, interest: dict[int, int], report: int) -> None:
+        """If this rank waits for one other, check whether that one waits for this rank, and report the wait."""
         if len(interest) > 1 or self._pending.transfers:
             return
         ((descriptor, events),) = interest.items()
         stream = self._by_descriptor[descriptor]
         if events == select.POLLOUT:
-            before = stream.coming()
+            before = stream.peek()
             if self._poller.wait([(descriptor, events)], _STILL_SECONDS):
                 return
-            if before == stream.coming():
+            if before == stream.peek():
                 self._require_receiver(stream, *before)
-            if stream.stuck:
-                self._report(stream.peer, Awaited.receiving, turn)
-        elif turn == 0 and not stream.in_message:
-            with contextlib.suppress(OSError):  # broken, which the next use will tell
+            if stream.is_blocked:
+                self._report_wait(stream.peer, Awaited.receiving, report)
+        elif report == 0 and not stream.in_message:
+            with contextlib.suppress(OSError):  # broken: the next use raises
                 stream.socket.send(waiting_frame(self._call, stream.received))
-            self._report(stream.peer, Awaited.sending, turn)
+            self._report_wait(stream.peer, Awaited.sending, report)
 
-    def _report(self, peer: int, awaited: Awaited, turn: int) -> None:
-        """Have the server look for a circle of ranks that wait for each other, of which this one may be part."""
-        self._waits += turn == 0
+    def _report_wait(self, peer: int, awaited: Awaited, report: int) -> None:
+        """Report the wait to the server, which looks for a deadlock cycle."""
+        self._waits += report == 0
         waiting = self._waiting(peer, awaited)
         if self._client is not None and waiting is not None:
             with contextlib.suppress(ForeignServerError):
                 self._client.report_wait(waiting)
 
-    def _meeting(self, peer: int) -> Waiting | None:
-        """Return what to tell the server of a wait for a connection."""
+    def _connect_report(self, peer: int) -> Waiting | None:
+        """Return the report that this rank waits for a connection; None if it also has posted messages."""
         self._waits += 1
         return None if self._pending.transfers else self._waiting(peer, Awaited.connecting)
 
@@ -204,13 +204,13 @@ class FramedChannel(Connections, Framing[Stream]):
         return Waiting(peer, awaited, self._waits, pack_counts(counts), str(self._call))
 
     def _require_receiver(self, stream: Stream, head: bytes, count: int) -> None:
-        """Raise if the rank that is sent to is in the middle of a message to this one, for which it blocks."""
+        """Raise if the receiving rank is itself blocked in sending a message to this one."""
         if len(head) < HEADER_BYTES:
             return
         try:
             found = decode_header(head)
         except FrameError:
-            return  # told when it is received
+            return  # reported when it is received
         if found.kind is Kind.data and count < HEADER_BYTES + 8 * (found.dimensions or 0) + found.length:
             raise self._deadlock(stream, found.call, Awaited.receiving)
 
@@ -220,14 +220,14 @@ class FramedChannel(Connections, Framing[Stream]):
             raise self._deadlock(source, call, Awaited.sending)
 
     def _deadlock(self, stream: Stream, call: Call, awaited: Awaited) -> MismatchError:
-        circle = [
+        cycle = [
             (stream.peer, Waiting(self.rank, awaited, 0, b"", str(call))),
             (self.rank, Waiting(stream.peer, awaited, 0, b"", str(self._call))),
         ]
-        return MismatchError(describe(circle), origin=self.rank)
+        return MismatchError(describe(cycle), origin=self.rank)
 
     def _on_disconnect(self, descriptor: int) -> None:
-        """Find out how a connection ended that is not waited for: in peace, or as everybody's error."""
+        """Raise the error for a connection that ended, unless its last frame was a goodbye."""
         stream = self._by_descriptor[descriptor]
         self._poller.remove(descriptor)
         stream.drain()
@@ -238,16 +238,16 @@ class FramedChannel(Connections, Framing[Stream]):
             raise self._ended(stream)
 
     def _ended(self, stream: Stream) -> FmiError:
-        """Ask the server first why a rank went without a word; one that had said nothing yet may have told it alone."""
+        """Return the error that the server has, which a rank may have reported only there, or `PeerLostError`."""
         if self._client is not None:
             try:
                 self._client.check_errors(0.0 if stream.received else _SERVER_SECONDS)
-            except FmiError as told:
-                return told
+            except FmiError as reported:
+                return reported
         return super()._ended(stream)
 
     def _broken(self, stream: Stream) -> FmiError:
-        """Look for the reason among what came before the connection broke."""
+        """Return the error that was received before the connection broke, if any."""
         stream.drain()
         end = decode_termination(stream.backlog[self._pending.bytes_remaining(stream.peer) :], stream.peer)
         if isinstance(end, Abort):
@@ -255,16 +255,16 @@ class FramedChannel(Connections, Framing[Stream]):
         if stream.in_message:
             try:
                 self._require_receiver(stream, bytes(stream.backlog[:HEADER_BYTES]), len(stream.backlog))
-            except MismatchError as deadlock:  # the other rank found out first, and had no way to tell
+            except MismatchError as deadlock:  # the other rank detected it first, and could not report it
                 return deadlock
         return self._ended(stream)
 
     def _leave(self, last_frame: bytes) -> None:
-        """Send a last frame wherever a message is not half sent, then close."""
+        """Send a termination frame on each connection without a partly sent message, then close."""
         if os.getpid() == self._process:
             for stream in self._streams.values():
                 if not stream.in_message:
-                    # A rank that is gone, or does not read, will see the connection end.
+                    # A rank that ended, or does not read, detects the end of the connection.
                     with contextlib.suppress(OSError):
                         stream.socket.send(last_frame)
         self._close_streams()

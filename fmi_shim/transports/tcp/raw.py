@@ -1,6 +1,6 @@
-"""FMI's Direct channel in the original wire format: raw payload bytes and nothing else.
+"""FMI's Direct channel in the original wire format: raw payload bytes without headers.
 
-A rank of the C++ library may be at the other end. `framed.FramedChannel` adds headers between ranks of ours.
+A rank of the C++ library may be at the other end. `framed.FramedChannel` adds headers between ranks of this library.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class RawChannel(Connections):
         return schedules.prepare(self, call, function, combine)
 
     def begin(self, call: Call, sequence: int) -> None:
-        """Remember the call, for the errors."""
+        """Start a call, which errors name."""
         self._call = call.numbered(sequence)
 
     def send(self, buffer: Array, dst: int) -> None:
@@ -35,18 +35,18 @@ class RawChannel(Connections):
         self._move(self._stream(dst, self._name_to(dst)), [octets(buffer)], None, [])
 
     def recv(self, buffer: Array, src: int) -> None:
-        """Fill `buffer` with as many raw bytes."""
+        """Fill `buffer` with raw bytes."""
         self._move(None, [], self._stream(src, self._name_from(src)), [octets(buffer)])
 
     def recv_new(self, src: int, parts: int | None = None) -> Array:
-        """Refuse: raw bytes do not tell what they are."""
+        """Raise TypeError: raw messages have no type and size."""
         raise TypeError(
-            "without a header (framed mode) a message does not tell its type: give fmi.types, or an array to fill"
+            "missing t or array to fill: expected one of them, since only messages of the framed mode carry their type"
         )
 
     def sendrecv(self, outgoing: Array, dst: int, incoming: Array, src: int) -> None:
-        """Receive, then send, at the lower rank of a pair; the other way round at the higher one."""
-        # This is also why FMI pairs an exchange under higher_lower.
+        """On the lower rank of a pair receive, then send; on the higher rank send, then receive."""
+        # Therefore FMI pairs an exchange under the name higher_lower.
         if dst != src:
             self._open({dst: self._name_to(dst), src: self._name_from(src)})
             self._move(self._streams[dst], [octets(outgoing)], self._streams[src], [octets(incoming)])
@@ -62,7 +62,7 @@ class RawChannel(Connections):
         return self._post(Transfer(dst, True, lambda stream: ([octets(buffer)], None)))
 
     def irecv(self, buffer: Array, src: int) -> Transfer[Stream]:
-        """Begin to fill `buffer` with as many raw bytes. Both ends of a first message must be posted, or neither."""
+        """Begin to fill `buffer` with raw bytes. Both ends of a first message must be posted, or neither."""
         return self._post(Transfer(src, False, lambda stream: ([octets(buffer)], None)))
 
     def _name_to(self, dst: int) -> bytes:
@@ -72,7 +72,7 @@ class RawChannel(Connections):
         return pair_name(self.comm_name, src, self.rank)
 
     def fail(self, error: BaseException) -> None:
-        """Close: without frames there is no way to tell why."""
+        """Close: without frames the error cannot be sent."""
         self._close_streams()
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Which algorithm a collective takes over TCP: chosen once a call by function, size and number of ranks."""
+"""Chooses the algorithm of a collective over TCP by function, size and number of ranks, once for each plan."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from fmi_shim.operators import Array, Combine, Operator, ReduceFunction
 from fmi_shim.transports.tcp.switch_points import SWITCH_POINTS
 
 _FEW_RANKS = 8
-"""Up to this number of ranks an alltoall sends each slice straight to its rank, which takes no longer than half as many
+"""Up to this number of ranks an alltoall sends each slice directly to its rank, which takes no longer than half as many
 messages in rounds; among 4 ranks it takes four fifths of the time."""
 
 

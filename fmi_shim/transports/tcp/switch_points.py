@@ -1,7 +1,7 @@
 """The sizes from which on an operation takes the algorithm for large payloads: a measured table that can be overridden.
 
 ``FMI_SWITCH_POINTS=allreduce=65536,reduce=1048576`` in the environment of all ranks alike sets entries in
-bytes; ``python -m benchmarks.switch_points`` measures both schedules of each, and prints where to switch.
+bytes; ``python -m benchmarks.switch_points`` measures both schedules of each, and prints the table.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ class SwitchPoints:
     Attributes
     ----------
     allreduce
-        One rank's payload, from which on it is halved instead of sent whole each round.
+        One rank's payload, from which on halves are exchanged instead of the whole in each round.
     reduce
         One rank's payload, from which on segments of it follow each other up the tree.
     allgather
-        All payloads together, from which on they go around a ring without copies instead of doubling.
+        All payloads together, from which on they are sent around a ring without copies instead of in doubling blocks.
     alltoall
-        One rank's payload, from which on each slice goes straight to its rank instead of being handed on, which it
-        does among few ranks always.
+        One rank's payload, from which on each slice is sent directly to its rank instead of through other ranks. Among
+        at most 8 ranks slices are always sent directly.
     """
 
     allreduce: int = 1 << 18
