@@ -12,7 +12,7 @@ from fmi_shim.frames import Operation
 from fmi_shim.lifecycle import Lifecycle
 from fmi_shim.log import configure_log
 from fmi_shim.operators import Array, ReduceFunction
-from fmi_shim.payload import Payload, pack, pack_operand, pack_out, pack_template
+from fmi_shim.payload import Payload, is_in_place, pack, pack_operand, pack_out, pack_template
 from fmi_shim.requests import Request
 from fmi_shim.validation import (
     require_function,
@@ -48,7 +48,9 @@ class Communicator(Lifecycle):
       bytearray, memoryview, array.array). The result is a tensor for tensors, else a numpy array.
 
     With ``out``, an array of the result's type and shape, the result is written there and ``out`` is returned. ``out``
-    may be the value itself.
+    may be the value itself, or another object with the same memory (a view, a tensor's ``.data``); in `gather`,
+    `allgather`, `scatter` and `reduce_scatter`, where one of the two is larger, this rank's part of it. Memory that
+    overlaps otherwise raises a `ValueError` before anything is sent.
 
     Each method states how often a rank copies a large array over Direct, apart from the kernel's copies into and out of
     a socket, and how many messages it sends and receives among p ranks (lg is the logarithm to base 2, rounded up).
@@ -155,7 +157,8 @@ class Communicator(Lifecycle):
             target = pack_template(out, "out")
         else:
             target = pack_out(out, payload.value_type) or Payload.empty(payload.value_type)
-        payload = payload.without_overlap(target)
+        if out is not None:
+            payload = payload.apart_from(target)
         incoming = Request(self._calls.receiving(src, target.value_type, posted=True), target, receives=True)
         outgoing = Request(self._calls.sending(dst, payload.value_type, posted=True), payload, receives=False)
         outgoing.wait()
@@ -181,13 +184,13 @@ class Communicator(Lifecycle):
         """
         require_rank("root", root, self._size)
         payload = pack(value, t)
-        plan = self._calls.collective(Operation.gather, payload.value_type, root)
-        if self._rank != root:
-            plan.run(payload.flat, None)
-            return payload.value_type.concatenated(0).restore(payload.flat[:0])
         whole = payload.value_type.concatenated(self._size)
-        place = pack_out(out, whole)
-        parts = plan.run(payload.flat, _flat(place))
+        place = pack_out(out, whole) if self._rank == root else None
+        if place is not None:
+            is_in_place(payload.flat, place.flat, self._own_part(place))
+        parts = self._calls.collective(Operation.gather, payload.value_type, root).run(payload.flat, _flat(place))
+        if self._rank != root:
+            return payload.value_type.concatenated(0).restore(payload.flat[:0])
         return whole.restore(parts) if place is None else place.restore()
 
     def allgather(self, value: object, t: TypeDescriptor | None = None, out: object = None) -> Any:
@@ -200,7 +203,8 @@ class Communicator(Lifecycle):
         whole = payload.value_type.concatenated(self._size)
         place = pack_out(out, whole) or Payload.empty(whole)
         parts = place.flat.reshape(self._size, -1)
-        parts[self._rank] = payload.flat
+        if out is None or not is_in_place(payload.flat, place.flat, parts[self._rank]):
+            parts[self._rank] = payload.flat
         self._calls.collective(Operation.allgather, payload.value_type).run(parts)
         return place.restore()
 
@@ -220,6 +224,8 @@ class Communicator(Lifecycle):
             own = pack_out(out, value_type) or Payload.empty(value_type)
         else:
             own = self._target(value if out is None else out, None, "value" if out is None else "out")
+        if whole is not None and own is not None and out is not None:
+            is_in_place(whole.flat, own.flat, self._own_part(whole))
         plan = self._calls.collective(Operation.scatter, _value_type(own), root)
         received = plan.run(_flat(whole), _flat(own))
         return received if own is None else own.restore()
@@ -235,7 +241,8 @@ class Communicator(Lifecycle):
         payload = pack(value, t)
         payload.value_type.slice(self._size)
         place = pack_out(out, payload.value_type) or Payload.empty(payload.value_type)
-        payload = payload.without_overlap(place)
+        if out is not None:
+            payload = payload.apart_from(place)
         outgoing, incoming = (part.flat.reshape(self._size, -1) for part in (payload, place))
         self._calls.collective(Operation.alltoall, payload.value_type).run(outgoing, incoming)
         return place.restore()
@@ -285,9 +292,11 @@ class Communicator(Lifecycle):
         array, and one of the slice.
         """
         payload = pack(value, t)
-        plan = self._calls.collective(Operation.reduce_scatter, payload.value_type, 0, require_function(f))
         value_type = payload.value_type.slice(self._size)
         own = pack_out(out, value_type) or Payload.empty(value_type)
+        if out is not None:
+            is_in_place(payload.flat, own.flat, self._own_part(payload))
+        plan = self._calls.collective(Operation.reduce_scatter, payload.value_type, 0, require_function(f))
         plan.run(payload.flat, payload.spare, own.flat)
         return own.restore()
 
@@ -306,10 +315,17 @@ class Communicator(Lifecycle):
         lg p messages sent and received. One copy of an array.
         """
         payload = pack(value, t)
-        plan = self._calls.collective(Operation.exscan, payload.value_type, 0, require_function(f))
         prefix = pack_out(out, payload.value_type) or Payload.empty(payload.value_type)
+        if out is not None:
+            is_in_place(payload.flat, prefix.flat)
+        plan = self._calls.collective(Operation.exscan, payload.value_type, 0, require_function(f))
         plan.run(payload.flat, payload.spare, prefix.flat)
         return prefix.restore() if self._rank else None
+
+    def _own_part(self, joined: Payload) -> Array:
+        """Return this rank's part of memory that holds one for each rank."""
+        part: Array = joined.flat.reshape(self._size, -1)[self._rank]
+        return part
 
     def _target(self, template: object, t: TypeDescriptor | None, name: str) -> Payload | None:
         """Return the memory to receive a value into; None when only the sender knows its type."""

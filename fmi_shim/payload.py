@@ -50,9 +50,15 @@ class Payload(NamedTuple):
         """The flat buffer where a schedule may overwrite it: that of typed values, but no array of the program."""
         return self.flat if self.origin is None else None
 
-    def without_overlap(self, other: Payload) -> Payload:
-        """Return this payload, in memory of its own where it overlaps `other` (one copy)."""
-        return Payload(self.flat.copy(), self.value_type) if np.may_share_memory(self.flat, other.flat) else self
+    def apart_from(self, place: Payload) -> Payload:
+        """Return this payload, or a copy of it where `place` is its memory.
+
+        Raises
+        ------
+        ValueError
+            As `is_in_place` does.
+        """
+        return Payload(self.flat.copy(), self.value_type) if is_in_place(self.flat, place.flat) else self
 
     def restore(self) -> Any:
         """Return the program's value; an array that the program passed is returned itself."""
@@ -94,7 +100,7 @@ def numeric_array_type(
 def pack_operand(value: object, t: TypeDescriptor | None, out: object) -> tuple[ValueType, Array, Array | None]:
     """Return the operand of a reduction: its type, the flat value, and memory of that type which may be overwritten.
 
-    That memory is `out` or that of typed values, else None.
+    That memory is `out` or that of typed values, else None. Where `out` is the memory of `value`, both are one object.
 
     Raises
     ------
@@ -112,12 +118,42 @@ def pack_operand(value: object, t: TypeDescriptor | None, out: object) -> tuple[
             and out.shape == value_type.shape
             and out.flags.carray
         ):
-            return value_type, flat, flat if out is value else out if out.ndim == 1 else out.reshape(-1)
+            if out is value:
+                return value_type, flat, flat
+            target = out if out.ndim == 1 else out.reshape(-1)
+            return value_type, target if is_in_place(flat, target) else flat, target
     payload = pack(value, t)
     place = pack_out(out, payload.value_type)
     if place is None:
         return payload.value_type, payload.flat, payload.spare
-    return payload.value_type, payload.flat, payload.flat if out is payload.origin else place.flat
+    return payload.value_type, place.flat if is_in_place(payload.flat, place.flat) else payload.flat, place.flat
+
+
+def is_in_place(value: Array, place: Array, own: Array | None = None) -> bool:
+    """Return whether the result of `value` replaces it: whether both are the same memory.
+
+    Parameters
+    ----------
+    value, place
+        Flat memory of the value and of ``out``.
+    own
+        Where one of the two holds a part for each rank, this rank's part, which the other one may be.
+
+    Raises
+    ------
+    ValueError
+        If they overlap otherwise. What an algorithm would read and write there depends on sizes and channels.
+    """
+    if not np.may_share_memory(value, place):
+        return False
+    smaller, larger = (value, place) if value.nbytes <= place.nbytes else (place, value)
+    part = larger if own is None else own
+    if smaller.nbytes == part.nbytes and smaller.ctypes.data == part.ctypes.data:
+        return True
+    allowed = "the memory of value itself" if own is None else "this rank's part of the joined memory"
+    raise ValueError(
+        f"invalid out: its memory overlaps that of value in part: expected {allowed}, or other memory: pass a copy"
+    )
 
 
 def pack_template(template: object, name: str = "value") -> Payload:
@@ -230,7 +266,7 @@ def _memory(value: object, name: str) -> tuple[Array, ValueType]:
     """Return the array that shares the memory of `value`, and its type."""
     tensor = False
     if isinstance(value, np.ndarray):
-        memory = value
+        memory = value if type(value) is np.ndarray else _plain_array(value, name)
     elif tensor := is_tensor(value):
         memory = _tensor_memory(value, name)
     elif isinstance(value, np.generic):
@@ -245,6 +281,15 @@ def _memory(value: object, name: str) -> tuple[Array, ValueType]:
                 "double_list, count)"
             ) from None
     return memory, numeric_array_type(memory.dtype, memory.shape, tensor, name)
+
+
+def _plain_array(value: NDArray[Any], name: str) -> NDArray[Any]:
+    """Return the memory of an instance of a subclass, whose own indexing and reshaping may differ from an array's."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(
+            f"invalid {name} of type MaskedArray: expected an array without a mask: pass .filled(...) or .data"
+        )
+    return np.asarray(value)
 
 
 def is_tensor(value: object) -> bool:

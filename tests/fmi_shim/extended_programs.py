@@ -134,6 +134,173 @@ def buffers(comm: fmi.Communicator, rank: int, size: int) -> dict[str, Any]:
     }
 
 
+Twice = Callable[[int], tuple[Any, Any]]
+"""Returns two objects with the memory of so many float64, which hold zeros."""
+
+
+def _same_memory() -> dict[str, Twice]:
+    def slices(count: int) -> tuple[Any, Any]:
+        whole = np.zeros(count + 3)
+        return whole[:count], whole[:count]
+
+    def shapes(count: int) -> tuple[Any, Any]:
+        matrix = np.zeros((count, 1))
+        return matrix.ravel(), matrix.reshape(-1)
+
+    def frozen(count: int) -> tuple[Any, Any]:
+        whole = np.zeros(count)
+        locked = whole[:]
+        locked.flags.writeable = False
+        return locked, whole
+
+    def buffers_of_one(count: int) -> tuple[Any, Any]:
+        numbers = array.array("d", bytes(8 * count))
+        return memoryview(numbers), numbers
+
+    def bytes_and_array(count: int) -> tuple[Any, Any]:
+        memory = bytearray(8 * count)
+        return np.frombuffer(memory), memoryview(memory).cast("d")
+
+    def subclass(count: int) -> tuple[Any, Any]:
+        matrix = np.zeros((1, count)).view(np.matrix)
+        return matrix, matrix[:]
+
+    return {f.__name__: f for f in (slices, shapes, frozen, buffers_of_one, bytes_and_array, subclass)}
+
+
+def results_in_the_values_memory(comm: fmi.Communicator, rank: int, size: int, counts: list[int]) -> list[str]:
+    """Pass another object with the memory of the value as `out`; return the names of the wrong results."""
+    wrong: list[str] = []
+    next_, previous, last = (rank + 1) % size, (rank - 1) % size, size - 1
+    ordered = fmi.func(fmi.op.custom, np.add, True, False)
+    operations: list[tuple[str, Callable[[Any, Any], Any], float | None]] = [
+        ("allreduce", lambda v, out: comm.allreduce(v, SUM, out=out), sum(range(size))),
+        ("allreduce ordered", lambda v, out: comm.allreduce(v, ordered, out=out), sum(range(size))),
+        ("reduce", lambda v, out: comm.reduce(v, last, SUM, out=out), sum(range(size)) if rank == last else None),
+        ("reduce ordered", lambda v, out: comm.reduce(v, 0, ordered, out=out), sum(range(size)) if not rank else None),
+        ("scan", lambda v, out: comm.scan(v, SUM, out=out), sum(range(rank + 1))),
+        ("exscan", lambda v, out: comm.exscan(v, SUM, out=out), sum(range(rank)) if rank else None),
+        ("sendrecv", lambda v, out: comm.sendrecv(v, next_, previous, out=out), previous),
+    ]
+    for count in counts:
+        for kind, make in _same_memory().items():
+            for name, call, expected in operations:
+                value, out = make(count)
+                np.asarray(out)[...] = rank
+                returned = call(value, out)
+                if expected is not None and not (returned is out and (np.asarray(out) == expected).all()):
+                    wrong.append(f"{name} of {kind}, {count}: {np.asarray(out)}, not {expected}")
+            value, out = make(count * size)
+            flat = np.asarray(out).reshape(-1)
+            flat[...] = np.repeat(np.arange(size) * size + rank, count)
+            if kind != "subclass":
+                comm.alltoall(value, out=out)
+                expected_slices = np.repeat(rank * size + np.arange(size), count)
+                wrong += [] if (flat == expected_slices).all() else [f"alltoall of {kind}, {count}: {flat}"]
+        wrong += _parts_of_joined_memory(comm, rank, size, count)
+    return wrong
+
+
+def _parts_of_joined_memory(comm: fmi.Communicator, rank: int, size: int, count: int) -> list[str]:
+    """Pass this rank's part of the joined memory as the value or as `out`."""
+    joined = np.zeros((size, count))
+    own = slice(rank * count, (rank + 1) * count)
+    numbers = np.repeat(np.arange(size), count)
+    results = {}
+    for name, call in (
+        ("allgather", lambda: comm.allgather(joined.reshape(-1)[own], out=joined.reshape(-1))),
+        ("gather", lambda: comm.gather(joined.reshape(-1)[own], 0, out=joined.reshape(-1) if not rank else None)),
+    ):
+        joined[...] = 0
+        joined[rank] = rank
+        call()
+        results[name] = rank > 0 if name == "gather" and rank else bool((joined.reshape(-1) == numbers).all())
+    flat = joined.reshape(-1)
+    flat[...] = numbers
+    root = size - 1
+    scattered = comm.scatter(flat, root, out=flat[own] if rank == root else np.empty(count))
+    results["scatter"] = bool((scattered == rank).all()) and bool((flat == numbers).all())
+    comm.reduce_scatter(flat, SUM, out=flat[own])
+    results["reduce_scatter"] = bool((flat[own] == rank * size).all())
+    return [f"{name} in a part, {count}" for name, right in results.items() if not right]
+
+
+def results_that_overlap_in_part(comm: fmi.Communicator, rank: int, size: int, counts: list[int]) -> list[str]:
+    """Pass an `out` that overlaps the value in part, in every operation; return what was not refused."""
+    wrong: list[str] = []
+    next_, previous = (rank + 1) % size, (rank - 1) % size
+    for count in counts:
+        many, whole = count * size, np.zeros((count + 2) * size)
+        memory = bytearray(8 * (count + 1))
+        low, high = whole[:count], whole[1 : count + 1]
+        calls: dict[str, Callable[[], Any]] = {
+            "allreduce": lambda low=low, high=high: comm.allreduce(low, SUM, out=high),
+            "allreduce down": lambda low=low, high=high: comm.allreduce(high, SUM, out=low),
+            "allreduce of buffers": lambda m=memory: comm.allreduce(
+                memoryview(m)[8:].cast("d"), SUM, out=memoryview(m)[:-8].cast("d")
+            ),
+            "reduce": lambda low=low, high=high: comm.reduce(low, rank, SUM, out=high),
+            "scan": lambda low=low, high=high: comm.scan(low, SUM, out=high),
+            "exscan": lambda low=low, high=high: comm.exscan(low, SUM, out=high),
+            "sendrecv": lambda low=low, high=high: comm.sendrecv(low, next_, previous, out=high),
+            "sendrecv of another size": lambda low=low, w=whole: comm.sendrecv(low, next_, previous, out=w),
+            "alltoall": lambda w=whole, n=many: comm.alltoall(w[:n], out=w[1 : n + 1]),
+            "allgather": lambda w=whole, n=many, c=count: comm.allgather(w[1 : c + 1], out=w[:n]),
+            "gather": lambda w=whole, n=many, c=count: comm.gather(w[1 : c + 1], rank, out=w[:n]),
+            "scatter": lambda w=whole, n=many, c=count: comm.scatter(w[:n], rank, out=w[1 : c + 1]),
+            "reduce_scatter": lambda w=whole, n=many, c=count: comm.reduce_scatter(w[:n], SUM, out=w[1 : c + 1]),
+        }
+        if count == 1:
+            calls = {"sendrecv of another size": calls["sendrecv of another size"]}
+        for name, call in calls.items():
+            try:
+                call()
+                wrong.append(f"{name} of {count}")
+            except ValueError as error:
+                wrong += [] if "overlaps that of value" in str(error) else [f"{name} of {count}: {error}"]
+        wrong += [] if comm.allreduce(rank, SUM, INT) == sum(range(size)) else [f"allreduce after {count}"]
+    return wrong
+
+
+def values_of_subclasses(comm: fmi.Communicator, rank: int, size: int) -> list[str]:
+    """Pass matrices, also empty ones, where arrays are expected, and arrays with a mask; return what went wrong."""
+    wrong: list[str] = []
+    for shape in [(2, 3), (0, 3), (1, 1)]:
+        matrix = np.full(shape, rank + 1.0).view(np.matrix)
+        plain = np.asarray(matrix)
+        total = size * (size + 1) / 2
+        if rank == 0:
+            for other in range(1, size):
+                comm.send(matrix, other)
+        else:
+            got = comm.recv(0, out=np.empty(shape).view(np.matrix))
+            wrong += [] if got.shape == shape and (got == 1).all() else [f"recv: {got!r}"]
+        results = {
+            "allreduce": (comm.allreduce(matrix, SUM), np.full(shape, total)),
+            "bcast": (comm.bcast(matrix if rank == 0 else np.empty(shape), 0), np.full(shape, 1.0)),
+            "allgather": (comm.allgather(matrix), np.concatenate([np.full(shape, r + 1.0) for r in range(size)])),
+            "scan": (comm.scan(matrix, SUM), np.full(shape, (rank + 1) * (rank + 2) / 2)),
+            "alltoall": (
+                comm.alltoall(np.full((size, shape[0]), rank).view(np.matrix)),
+                np.repeat(np.arange(size), shape[0]).reshape(size, shape[0]),
+            ),
+        }
+        wrong += [f"{n} {shape}: {got!r}" for n, (got, right) in results.items() if not np.array_equal(got, right)]
+        wrong += [] if (plain == rank + 1).all() else [f"value {shape}"]
+    for call in (
+        lambda: comm.allreduce(np.ma.masked_equal(np.arange(3.0), 1), SUM),
+        lambda: comm.allreduce(np.arange(3.0), SUM, out=np.ma.zeros(3)),
+        lambda: comm.bcast(np.ma.ones(3), 0),
+        lambda: comm.allgather(np.ma.ones(3), fmi.types(fmi.datatypes.double_list, 3)),
+    ):
+        try:
+            call()
+            wrong.append("an array with a mask was accepted")
+        except TypeError as error:
+            wrong += [] if "expected an array without a mask" in str(error) else [str(error)]
+    return wrong if comm.allreduce(1, SUM, INT) == size else [*wrong, "unusable"]
+
+
 def ring_of_requests(comm: fmi.Communicator, rank: int, size: int, count: int) -> list[bool]:
     """Post everything before the first connection is open, then wait; messages larger than any socket buffer."""
     after, before = (rank + 1) % size, (rank - 1) % size

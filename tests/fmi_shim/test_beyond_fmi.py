@@ -26,6 +26,48 @@ def test_any_buffer_of_numbers_is_an_array(request: pytest.FixtureRequest, tmp_p
         }  # fmt: skip
 
 
+ALL_SCHEDULES = [5, 40_000, 270_000]
+"""Counts of float64 that take each schedule over TCP and in shared memory: see `SwitchPoints`."""
+
+
+@pytest.mark.parametrize(
+    ("channel", "size", "framed", "counts"),
+    [
+        ("direct", 2, True, [40_000]),
+        ("direct", 3, True, ALL_SCHEDULES),
+        ("direct", 5, True, [40_000]),
+        ("direct", 3, False, [5, 40_000]),
+        ("shm", 3, True, ALL_SCHEDULES),
+        ("redis", 3, True, [5, 40_000]),
+        ("s3", 2, True, [5]),
+    ],
+)
+def test_out_may_be_another_object_with_the_memory_of_the_value(
+    request: pytest.FixtureRequest, tmp_path: Path, channel: str, size: int, framed: bool, counts: list[int]
+) -> None:
+    world = world_on(channel, request, tmp_path)
+    assert world.values(programs.results_in_the_values_memory, size, counts, framed=framed) == [[]] * size
+
+
+@pytest.mark.parametrize(
+    ("channel", "framed", "size"),
+    [("direct", True, 3), ("direct", False, 2), ("shm", True, 3), ("redis", True, 2), ("s3", True, 2)],
+)
+def test_an_out_that_overlaps_the_value_in_part_is_refused_alike_everywhere(
+    request: pytest.FixtureRequest, tmp_path: Path, channel: str, framed: bool, size: int
+) -> None:
+    world = world_on(channel, request, tmp_path)
+    assert world.values(programs.results_that_overlap_in_part, size, [1, 5, 40_000], framed=framed) == [[]] * size
+
+
+@pytest.mark.parametrize(("channel", "framed"), [("direct", True), ("direct", False), ("shm", True), ("redis", True)])
+def test_subclasses_of_arrays_are_taken_as_arrays_unless_they_have_a_mask(
+    request: pytest.FixtureRequest, tmp_path: Path, channel: str, framed: bool
+) -> None:
+    world = world_on(channel, request, tmp_path)
+    assert world.values(programs.values_of_subclasses, 2, framed=framed) == [[]] * 2
+
+
 @pytest.mark.parametrize("framed", [True, False], ids=["framed", "raw"])
 @pytest.mark.parametrize("size", [2, 3, 4])
 def test_posted_messages_go_around_a_ring_that_no_connection_joins_yet(world: World, size: int, framed: bool) -> None:

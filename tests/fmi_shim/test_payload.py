@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import fmi_shim as fmi
-from fmi_shim.payload import pack, pack_template
+from fmi_shim.payload import pack, pack_operand, pack_template
 from fmi_shim.value_types import value_type_of
 
 int32s = st.integers(-(2**31), 2**31 - 1)
@@ -78,10 +78,10 @@ def test_an_array_travels_in_its_own_memory_and_comes_back_itself(value: np.ndar
     assert payload.restore() is value
     assert np.shares_memory(payload.flat, value) or value.size == 0
     assert payload.spare is None
-    without_overlap = payload.without_overlap(payload)
-    assert not np.shares_memory(without_overlap.flat, value)
-    assert without_overlap.restore().shape == value.shape
-    assert without_overlap.restore().tobytes() == value.tobytes()
+    apart = payload.apart_from(payload)
+    assert not np.shares_memory(apart.flat, value)
+    assert apart.restore().shape == value.shape
+    assert apart.restore().tobytes() == value.tobytes()
 
 
 def test_an_array_that_is_not_contiguous_is_copied_once() -> None:
@@ -98,6 +98,16 @@ def test_a_tensor_shares_its_memory_and_comes_back_as_a_tensor() -> None:
     assert payload.restore() is tensor
     assert torch.equal(payload.value_type.restore(payload.flat.copy()), tensor)
     assert pack(torch.ones(3, requires_grad=True), None).flat.tolist() == [1.0] * 3
+
+
+def test_the_memory_of_a_parameter_and_of_its_data_is_one_object() -> None:
+    torch = pytest.importorskip("torch")
+    parameter = torch.nn.Parameter(torch.ones(4))
+    for out in (parameter.data, parameter.detach().view(4), parameter.data.numpy()):
+        _, flat, spare = pack_operand(parameter.data, None, out)
+        assert flat is spare
+    with pytest.raises(ValueError, match="overlaps that of value in part"):
+        pack_operand(parameter.data[1:], None, parameter.data[:-1])
 
 
 def test_a_tensor_that_numpy_has_no_type_for_is_refused() -> None:
