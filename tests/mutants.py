@@ -41,7 +41,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "fmi_shim/collectives": ("tests/fmi_shim/test_collectives.py",),
     "fmi_shim/selection": ("tests/fmi_shim/selection",),
     "emulator/aws/stepfunctions/asl": ("tests/emulator/aws/stepfunctions/asl",),
-    "emulator/aws/prices.py": ("tests/emulator/fmi/report/test_run_summary.py",),
+    "emulator/aws/prices.py": ("tests/emulator/fmi/test_report.py",),
 }
 """The pure modules, or packages of them, and the tests that must notice a mistake in them."""
 
