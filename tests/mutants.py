@@ -40,8 +40,23 @@ TESTS: dict[str, tuple[str, ...]] = {
     "fmi_shim/frames.py": ("tests/fmi_shim/test_frames.py",),
     "fmi_shim/collectives": ("tests/fmi_shim/test_collectives.py",),
     "fmi_shim/selection": ("tests/fmi_shim/selection",),
-    "emulator/aws/stepfunctions/asl": ("tests/emulator/aws/stepfunctions/asl",),
-    "emulator/aws/prices.py": ("tests/emulator/fmi/test_report.py",),
+    "fmi_shim/prices.py": ("tests/emulator/aws/test_prices.py",),
+    # Plain values first, properties last: a mutant's run ends at the first failure.
+    "emulator/aws/stepfunctions/asl": tuple(
+        f"tests/emulator/aws/stepfunctions/asl/test_{name}.py"
+        for name in (
+            "parsed_fields",
+            "values",
+            "choices",
+            "retrying",
+            "parse_map",
+            "parse_machine",
+            "items",
+            "intrinsics",
+            "expressions",
+        )
+    ),
+    "emulator/aws/prices.py": ("tests/emulator/aws/test_prices.py",),
 }
 """The pure modules, or packages of them, and the tests that must notice a mistake in them."""
 
