@@ -211,11 +211,12 @@ def _array_of(value: Json) -> list[Json]:
 
 
 def _integer(value: Json, what: str) -> int:
-    """Return a number rounded to an integer of 32 bits, as AWS does."""
+    """Return a number rounded to an integer of 32 bits as AWS does: halves are rounded up, -1.5 to -1."""
     # 1e999 is valid JSON, but not finite.
     if not is_number(value) or not math.isfinite(value):
         raise IntrinsicError(f"{what}: expected a number, got {dumps(value)}")
-    number: int = round(value)
+    below: int = math.floor(value)
+    number = below + 1 if value - below >= 0.5 else below
     if number not in _INT32:
         raise IntrinsicError(f"{what}: expected a number within 32 bits, got {value}")
     return number

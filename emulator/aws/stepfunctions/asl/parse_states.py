@@ -129,7 +129,7 @@ def parse_next(fields: Fields) -> str | None:
 
 def parse_retriers(fields: Fields) -> tuple[Retrier, ...]:
     """Parse Retry."""
-    entries = fields.objects("Retry")
+    entries = fields.objects("Retry", least=0)
     return tuple(_parse_retrier(entry, last=entry is entries[-1]) for entry in entries)
 
 
@@ -156,7 +156,7 @@ def _parse_retrier(entry: Fields, *, last: bool) -> Retrier:
 
 def parse_catchers(fields: Fields) -> tuple[Catcher, ...]:
     """Parse Catch."""
-    entries = fields.objects("Catch")
+    entries = fields.objects("Catch", least=0)
     return tuple(_parse_catcher(entry, last=entry is entries[-1]) for entry in entries)
 
 

@@ -109,11 +109,9 @@ class StateExecution(Generic[_State]):
     def scope(self) -> Scope:
         """Return the context object and the variables, for the evaluation of expressions."""
         if self._scope is None:
-            state = {
-                "EnteredTime": format_timestamp(self._entered_at),
-                "Name": self.state.name,
-                "RetryCount": self._retries,
-            }
+            state: dict[str, Json] = {"EnteredTime": format_timestamp(self._entered_at), "Name": self.state.name}
+            if isinstance(self.state, WorkState):
+                state["RetryCount"] = self._retries
             self._scope = Scope({**self.branch.context, "State": state}, self.branch.variables)
         return self._scope
 
@@ -148,7 +146,7 @@ class StateExecution(Generic[_State]):
             output = self.put(flow.result_path, result)
         if flow.output_path is None:
             output = {}
-        elif flow.output_path.steps != ():
+        elif flow.output_path is not ROOT_PATH:
             output = self.value_at(flow.output_path, "OutputPath", output, scope)
         if assigned is not None:
             self.branch.variables = {**self.branch.variables, **assigned}

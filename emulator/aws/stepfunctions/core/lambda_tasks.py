@@ -36,26 +36,28 @@ class LambdaTasks:
             With the handler's exception as the error name, or ``Lambda.…Exception`` for an error of Lambda itself.
         """
         if call.resource.is_function:
-            payload, _, _ = await self._invoke(call, call.resource.arn, None, call.parameters)
+            payload, _, _ = await self._invoke(call, call.resource.arn, None, _encoded(call.parameters))
             return payload
         parameters = call.parameters
         function, qualifier = parameters["FunctionName"], parameters.get("Qualifier")
         if not isinstance(function, str) or not isinstance(qualifier, str | None):
             raise StateFailure(RUNTIME, f"FunctionName and Qualifier: expected strings, got {dumps(parameters)[:200]}")
-        event = parameters.get("Payload", {})
+        event = _payload(parameters.get("Payload"))
         if parameters.get("InvocationType", "RequestResponse") == "Event":
             try:
-                request_id = self._service.enqueue(function, qualifier, _payload(event))
+                request_id = self._service.enqueue(function, qualifier, event)
             except ApiError as error:
                 raise _service_failure(error) from None
             return _invoke_response("", None, request_id, HTTPStatus.ACCEPTED)
         return _invoke_response(*await self._invoke(call, function, qualifier, event), HTTPStatus.OK)
 
-    async def _invoke(self, call: TaskCall, function: str, qualifier: str | None, event: Json) -> tuple[Json, str, str]:
+    async def _invoke(
+        self, call: TaskCall, function: str, qualifier: str | None, event: bytes
+    ) -> tuple[Json, str, str]:
         """Return the payload, the version that ran and the request id."""
         started = time.time()
         try:
-            result = await self._service.invoke(function, qualifier, _payload(event))
+            result = await self._service.invoke(function, qualifier, event)
         except ApiError as error:
             raise _service_failure(error) from None
         except SandboxError as error:
@@ -85,9 +87,25 @@ def _invoke_response(payload: Json, version: str | None, request_id: str, status
     }
 
 
-def _payload(event: Json) -> bytes:
+def _payload(value: Json) -> bytes:
+    """Return the event that AWS sends for a Payload: a string of JSON is that JSON, null is an empty object."""
+    if value is None:
+        return b"{}"
+    return value.encode() if isinstance(value, str) and _is_json(value) else _encoded(value)
+
+
+def _encoded(event: Json) -> bytes:
     # An unpaired surrogate is valid in JSON, but not in UTF-8: it stays escaped.
     return json.dumps(event).encode()
+
+
+def _is_json(text: str) -> bool:
+    try:
+        loads(text)
+        text.encode()
+    except ValueError:
+        return False
+    return True
 
 
 def _parsed(text: str) -> Json:

@@ -45,7 +45,8 @@ class NestedExecutions:
             If the execution cannot be started, or with .sync if it did not succeed.
         """
         parameters = call.parameters if isinstance(call.parameters, dict) else {}
-        payload = parameters.get("Input", {})
+        # As on AWS, null is no input.
+        payload = {} if parameters.get("Input") is None else parameters["Input"]
         starter = self._starter()
         try:
             execution = starter.start_execution(

@@ -55,6 +55,11 @@ def call(text: str, data: Any = None) -> Any:
         ("States.StringToJson($.s)", {"s": '{"foo": "bar"}'}, {"foo": "bar"}),
         ("States.JsonToString($)", {"foo": ["bar", 1]}, '{"foo":["bar",1]}'),
         ("States.MathAdd($.a, -1)", {"a": 111}, 110),
+        ("States.MathAdd(0.5, 2.5)", {}, 4),
+        ("States.MathAdd(-0.5, -3.5)", {}, -3),
+        ("States.MathAdd(-1.51, 1.49)", {}, -1),
+        ("States.MathAdd(0.49999999999999994, 0)", {}, 0),
+        ("States.ArrayRange(0.5, 2.5, 1)", {}, [1, 2, 3]),
         ("States.StringSplit('1,2,3,4,5', ',')", {}, ["1", "2", "3", "4", "5"]),
         (
             "States.StringSplit($.s, $.d)",

@@ -41,6 +41,13 @@ def only_diagnostic(text: str, kind: MachineType = MachineType.STANDARD) -> Diag
     return found[0]
 
 
+@pytest.mark.parametrize("field", ["Retry", "Catch"])
+def test_an_empty_list_of_retriers_or_catchers_is_valid(field: str) -> None:
+    state = parse_definition(of({"T": {**LAMBDA, field: []}})).program.states["T"]
+    assert isinstance(state, TaskState)
+    assert (state.retriers, state.catchers) == ((), ())
+
+
 @pytest.mark.parametrize(
     ("text", "location", "message"),
     [

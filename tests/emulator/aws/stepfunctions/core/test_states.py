@@ -75,6 +75,22 @@ def test_a_path_without_a_match_fails_the_execution_and_names_the_state(
     assert cause in execution["cause"]
 
 
+@pytest.mark.parametrize("path", ["$$.State.Name", "$$", "$kept", "$kept.y", "$"])
+def test_input_and_output_paths_select_from_the_context_object_and_from_variables(execute: Execute, path: str) -> None:
+    expected: dict[str, Any] = {"$$.State.Name": "A", "$kept": {"y": 7}, "$kept.y": 7, "$": {"x": 1}}
+    for field in ("InputPath", "OutputPath"):
+        states = {
+            "Before": {"Type": "Pass", "Assign": {"kept": {"y": 7}}, "Next": "A"},
+            "A": {"Type": "Pass", field: path, "End": True},
+        }
+        output = execute(states, {"x": 1})["output"]
+        if path == "$$":
+            assert output["Execution"]["Input"] == {"x": 1}
+            assert (output["State"]["Name"], "RetryCount" in output["State"]) == ("A", False)
+        else:
+            assert output == expected[path]
+
+
 def test_variables_are_available_in_later_and_nested_states(execute: Execute) -> None:
     summed = {**END, "Parameters": {"sum.$": "States.MathAdd($, $fixed[1])", "kept.$": "$kept"}}
     states = {

@@ -52,6 +52,22 @@ def test_a_function_is_called_by_arn_and_qualifier_or_by_its_own_arn(
     assert execution["output"] == ["1", {"x": 1}]
 
 
+@pytest.mark.parametrize(
+    ("payload", "event"),
+    [(None, {}), ('{"a": [1]}', {"a": [1]}), ("0.0", 0.0), ('"text"', "text"), ("text", "text"), ("", ""),
+     ("NaN", "NaN"), ({"s": '{"a": 1}', "n": None}, {"s": '{"a": 1}', "n": None})],
+)  # fmt: skip
+def test_a_payload_of_text_is_sent_as_the_json_it_contains(
+    execute: Execute, deploy: Deploy, payload: Any, event: Any
+) -> None:
+    name = deploy("def handler(event, context): return event")
+    task = invoke(name, Parameters={"FunctionName": name, "Payload.$": "$.payload"})
+    assert execute({"T": task}, {"payload": payload})["output"] == event
+    arn = f"arn:aws:lambda:us-east-1:123456789012:function:{name}"
+    own = {"T": {"Type": "Task", "Resource": arn, "InputPath": "$.payload", "End": True}}
+    assert execute(own, {"payload": payload})["output"] == payload
+
+
 def test_a_task_adds_awss_events(sfn: Any, execute: Execute, deploy: Deploy) -> None:
     name = deploy("def handler(event, context): return 1")
     execution = execute({"T": invoke(name, TimeoutSeconds=9)}, {"x": 1})
