@@ -146,6 +146,9 @@ def test_buckets_versions_functions_and_logs_are_there_after_a_kill(tmp_path: Pa
         s3.create_bucket(Bucket="bucket")
         s3.put_bucket_versioning(Bucket="bucket", VersioningConfiguration={"Status": "Enabled"})
         s3.put_bucket_tagging(Bucket="bucket", Tagging={"TagSet": [{"Key": "team", "Value": "fmi"}]})
+        rule = {"ID": "1", "Status": "Enabled", "Prefix": "", "Destination": {"Bucket": "arn:aws:s3:::bucket"}}
+        replication = {"Role": "arn:aws:iam::123456789012:role/r", "Rules": [rule]}
+        s3.put_bucket_replication(Bucket="bucket", ReplicationConfiguration=replication)
         for content in (b"first", b"second" * 10_000):
             s3.put_object(Bucket="bucket", Key="key", Body=content, ContentType="text/plain", Tagging="a=1")
         s3.copy_object(Bucket="bucket", Key="copy", CopySource={"Bucket": "bucket", "Key": "key"})
@@ -175,6 +178,7 @@ def test_buckets_versions_functions_and_logs_are_there_after_a_kill(tmp_path: Pa
             return [
                 [(bucket["Name"], bucket["CreationDate"]) for bucket in s3.list_buckets()["Buckets"]],
                 s3.get_bucket_tagging(Bucket="bucket")["TagSet"],
+                s3.get_bucket_replication(Bucket="bucket")["ReplicationConfiguration"],
                 versions["Versions"],
                 versions["DeleteMarkers"],
                 s3.get_object_tagging(Bucket="bucket", Key="copy")["TagSet"],

@@ -80,7 +80,7 @@ class Gateway:
         self._listener = listener
         self._moto = MotoBridge()
         self._objects = ObjectStore(state)
-        self.s3 = S3Api(self._objects, self._moto.handle)
+        self.s3 = S3Api(self._objects, self._moto.configure_bucket)
         self.functions = FunctionRegistry(FunctionRecords(state))
         environments = ExecutionEnvironments(sandboxes, log_sink, url, settings)
         self.lambda_service = LambdaService(self.functions, environments, settings)

@@ -11,6 +11,7 @@ from aiohttp import web
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from moto.s3.models import s3_backends
 
+from emulator.aws.limits import REGION
 from emulator.aws.s3.core.objects import BucketConfiguration
 
 # Moto is pure Python: more threads do not make it faster.
@@ -31,10 +32,23 @@ class MotoBridge:
         environ = _wsgi_environ(request.method, target, headers.items(), body, request.remote or "")
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._call, environ)
 
+    async def configure_bucket(self, method: str, configuration: BucketConfiguration) -> web.Response:
+        """Respond to a request about a bucket's configuration.
+
+        Parameters
+        ----------
+        method
+            The HTTP method.
+        configuration
+            The request, with the bucket in its path.
+        """
+        environ = _bucket_environ(method, configuration)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._call, environ)
+
     def restore(self, configurations: Sequence[BucketConfiguration]) -> None:
         """Replay to moto the requests that configured buckets before this start."""
         for request in configurations:
-            self._call(_wsgi_environ("PUT", request.target, request.headers.items(), request.body, ""))
+            self._call(_bucket_environ("PUT", request))
 
     def close(self) -> None:
         """Stop the threads and delete moto's state."""
@@ -62,6 +76,13 @@ class MotoBridge:
             if not name.lower().startswith("access-control-"):
                 response.headers.add(name, value)
         return response
+
+
+def _bucket_environ(method: str, request: BucketConfiguration) -> dict[str, Any]:
+    # Moto finds the service in the signature's scope.
+    scope = f"AWS4-HMAC-SHA256 Credential=local/20000101/{REGION}/s3/aws4_request"
+    headers = {"Authorization": scope, **request.headers}
+    return _wsgi_environ(method, request.target, headers.items(), request.body, "")
 
 
 def _wsgi_environ(

@@ -130,6 +130,14 @@ class Digests:
         return Checksum(algorithm, base64.b64encode(self._checksums[algorithm].digest()).decode())
 
 
+def is_digest(algorithm: ChecksumAlgorithm, value: str) -> bool:
+    """Return whether a text is a checksum of this algorithm, base64."""
+    try:
+        return len(base64.b64decode(value, validate=True)) == len(new_checksum(algorithm).digest())
+    except ValueError:
+        return False
+
+
 def combine_checksums(algorithm: ChecksumAlgorithm, kind: ChecksumType, parts: Sequence[tuple[str, int]]) -> Checksum:
     """Compute a multipart object's checksum from its parts' checksums.
 

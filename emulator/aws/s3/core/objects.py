@@ -55,11 +55,18 @@ class Buckets:
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
         self._database = tables.database
+        # Read at every PutObject, and seldom changed.
+        self._documents: dict[tuple[str, str], bytes | None] = {}
 
-    def create(self, name: str, region: str) -> None:
-        """Create a bucket; an existing bucket is not changed."""
+    def create(self, name: str, region: str, configuration: BucketConfiguration | None = None) -> None:
+        """Create a bucket and store the request that created it, if any; an existing bucket is not changed."""
+        if self.exists(name):
+            return
         bucket = (name, region, time.time(), Versioning.OFF.value)
-        self._database.execute("INSERT OR IGNORE INTO buckets VALUES (?, ?, ?, ?)", bucket)
+        with self._tables.transaction():
+            self._database.execute("INSERT INTO buckets VALUES (?, ?, ?, ?)", bucket)
+            if configuration is not None:
+                self.set_configuration(name, configuration)
 
     def all(self) -> list[Bucket]:
         """Return all buckets, by name."""
@@ -103,7 +110,15 @@ class Buckets:
             raise ApiError("BucketNotEmpty", HTTPStatus.CONFLICT, message, {"BucketName": name})
 
     def delete(self, name: str) -> None:
-        """Delete an empty bucket with its uploads and its configuration."""
+        """Delete an empty bucket with its uploads and its configuration.
+
+        Raises
+        ------
+        ApiError
+            As `check_empty`.
+        """
+        self.check_empty(name)
+        self._documents.clear()
         with self._tables.transaction(is_delete=True) as changes:
             parts = "SELECT body FROM parts JOIN uploads USING (upload_id) WHERE bucket = ?"
             rows = self._database.execute(parts, (name,))
@@ -115,23 +130,49 @@ class Buckets:
             self._database.execute("DELETE FROM buckets WHERE name = ?", (name,))
 
     def configurations(self) -> list[BucketConfiguration]:
-        """Return the configuration requests of all buckets; a bucket's creation precedes its other requests."""
+        """Return the configuration requests of all buckets.
+
+        A bucket's creation precedes its other requests; its versioning precedes what requires versioning.
+        """
         rows = self._database.execute("SELECT target, headers, body FROM configurations ORDER BY bucket, target")
-        return [BucketConfiguration(target, json.loads(headers), body) for target, headers, body in rows]
+        stored = [BucketConfiguration(target, json.loads(headers), body) for target, headers, body in rows]
+        created = [request for request in stored if "?" not in request.target]
+        versioning = [
+            BucketConfiguration(f"/{bucket.name}?versioning", {}, versioning_document(bucket.versioning))
+            for bucket in self.all()
+            if bucket.versioning is not Versioning.OFF
+        ]
+        return [*created, *versioning, *(request for request in stored if "?" in request.target)]
 
     def configuration(self, name: str, part: str) -> bytes | None:
         """Return the document that set one part of a bucket's configuration, such as ``cors``; None if none did."""
-        rows = self._database.execute("SELECT target, body FROM configurations WHERE bucket = ?", (name,))
-        return next((body for target, body in rows if part in _parameters(target)), None)
+        if (name, part) not in self._documents:
+            rows = self._database.execute("SELECT target, body FROM configurations WHERE bucket = ?", (name,))
+            found = next((body for target, body in rows if part in _parameters(target)), None)
+            self._documents[name, part] = found
+        return self._documents[name, part]
+
+    def stored_configuration(self, name: str, target: str) -> BucketConfiguration | None:
+        """Return the configuration request with a target, or None."""
+        query = "SELECT headers, body FROM configurations WHERE bucket = ? AND target = ?"
+        row = self._database.execute(query, (name, target)).fetchone()
+        return None if row is None else BucketConfiguration(target, json.loads(row[0]), row[1])
 
     def set_configuration(self, name: str, configuration: BucketConfiguration) -> None:
         """Store a configuration request; it replaces the one with the same target."""
+        self._documents.clear()
         row = (name, configuration.target, json.dumps(dict(configuration.headers)), configuration.body)
         self._database.execute("INSERT OR REPLACE INTO configurations VALUES (?, ?, ?, ?)", row)
 
     def delete_configuration(self, name: str, target: str) -> None:
         """Delete a configuration request."""
+        self._documents.clear()
         self._database.execute("DELETE FROM configurations WHERE bucket = ? AND target = ?", (name, target))
+
+
+def versioning_document(versioning: Versioning) -> bytes:
+    """Return the document that sets a bucket's versioning."""
+    return f"<VersioningConfiguration><Status>{versioning.value}</Status></VersioningConfiguration>".encode()
 
 
 def _parameters(target: str) -> set[str]:

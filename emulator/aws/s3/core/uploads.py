@@ -42,6 +42,60 @@ class ListedPart:
     checksum: Checksum | None = None
 
 
+@dataclass(frozen=True)
+class ExpectedObject:
+    """What CompleteMultipartUpload expects of the object.
+
+    Parameters
+    ----------
+    checksum
+        Its checksum, None for any. A composite checksum may lack the number of parts.
+    kind
+        What the checksum covers, None for either.
+    size
+        Its size, bytes, None for any.
+    """
+
+    checksum: Checksum | None = None
+    kind: ChecksumType | None = None
+    size: int | None = None
+
+    def check(self, body: Body) -> None:
+        """Check a body.
+
+        Raises
+        ------
+        ApiError
+            BadDigest or InvalidRequest.
+        """
+        if self.size not in (None, body.size):
+            message = (
+                f"The provided 'x-amz-mp-object-size' header value {self.size} does not match what was computed: "
+                f"{body.size}"
+            )
+            raise bad_request("InvalidRequest", message)
+        found = body.checksum
+        if found is None:
+            return
+        if self.kind not in (None, found.kind):
+            message = (
+                f"The upload was created using the {found.kind.value} checksum mode. The complete request must use the "
+                "same checksum mode."
+            )
+            raise bad_request("InvalidRequest", message)
+        if self.checksum is None:
+            return
+        if self.checksum.algorithm is not found.algorithm:
+            message = (
+                f"Checksum Type mismatch occurred, expected checksum Type: {found.algorithm.value.lower()}, "
+                f"actual checksum Type: {self.checksum.algorithm.value.lower()}"
+            )
+            raise bad_request("InvalidRequest", message)
+        if self.checksum.value not in (found.value, found.value.partition("-")[0]):
+            message = f"The {found.algorithm.value} you specified did not match the calculated checksum."
+            raise bad_request("BadDigest", message)
+
+
 class Uploads:
     """The multipart uploads in progress.
 
@@ -118,7 +172,7 @@ class Uploads:
         rows = self._database.execute(query, (upload.upload_id,))
         return [Part(number, body_from_json(body), modified) for number, body, modified in rows]
 
-    def complete(self, upload: Upload, listed: Sequence[ListedPart]) -> ObjectVersion:
+    def complete(self, upload: Upload, listed: Sequence[ListedPart], expected: ExpectedObject) -> ObjectVersion:
         """Create the object from the listed parts and delete the other parts.
 
         No byte is copied: the object shares its parts' files.
@@ -126,7 +180,23 @@ class Uploads:
         Raises
         ------
         ApiError
-            InvalidPart, InvalidPartOrder or EntityTooSmall; the upload stays in progress.
+            InvalidPart, InvalidPartOrder, EntityTooSmall, BadDigest or InvalidRequest; the upload stays in progress.
+        """
+        body, sizes = self.assemble(upload, listed)
+        expected.check(body)
+        version = ObjectVersion(upload.key, "", 0, body, upload.metadata, sizes, upload.upload_id)
+        stored = self._objects.put(upload.bucket, version)
+        # If the process is killed in between, object and upload both exist, as if the response had been lost.
+        self.abort(upload)
+        return stored
+
+    def assemble(self, upload: Upload, listed: Sequence[ListedPart]) -> tuple[Body, tuple[int, ...]]:
+        """Return the body of the future object and the sizes of its parts, bytes.
+
+        Raises
+        ------
+        ApiError
+            InvalidPart, InvalidPartOrder or EntityTooSmall.
         """
         chosen = self._validated_parts(upload, listed)
         etags = b"".join(bytes.fromhex(part.body.etag) for part in chosen)
@@ -140,12 +210,7 @@ class Uploads:
             file_ranges=tuple(file_range for part in chosen for file_range in part.body.file_ranges),
             checksum=checksum,
         )
-        sizes = tuple(part.body.size for part in chosen)
-        version = ObjectVersion(upload.key, "", 0, body, upload.metadata, sizes, upload.upload_id)
-        stored = self._objects.put(upload.bucket, version)
-        # If the process is killed in between, object and upload both exist, as if the response had been lost.
-        self.abort(upload)
-        return stored
+        return body, tuple(part.body.size for part in chosen)
 
     def abort(self, upload: Upload) -> None:
         """Delete an upload and its parts."""
@@ -164,7 +229,7 @@ class Uploads:
             raise bad_request("InvalidPartOrder", message)
         for part in listed:
             found = stored.get(part.number)
-            checksum_differs = part.checksum and found and found.body.checksum not in (None, part.checksum)
+            checksum_differs = part.checksum and found and found.body.checksum != part.checksum
             if found is None or found.body.etag != part.etag.strip('"') or checksum_differs:
                 message = (
                     f"One or more of the specified parts could not be found: part {part.number} was not uploaded, or "

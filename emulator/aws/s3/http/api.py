@@ -3,7 +3,6 @@
 Shapes: https://docs.aws.amazon.com/AmazonS3/latest/API/API_Operations_Amazon_Simple_Storage_Service.html
 """
 
-import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from collections.abc import Set as AbstractSet
@@ -14,13 +13,14 @@ from aiohttp import web
 
 from emulator.aws.disk_reserve import DiskFullError, is_disk_full
 from emulator.aws.s3.core.errors import not_implemented
+from emulator.aws.s3.core.objects import BucketConfiguration
 from emulator.aws.s3.core.store import ObjectStore
 from emulator.aws.s3.http import xml
 from emulator.aws.s3.http.body_transfer import BodyTransfer
 from emulator.aws.s3.http.buckets import BucketApi, ListingApi
 from emulator.aws.s3.http.cors import cors_headers, parse_cors
 from emulator.aws.s3.http.objects import ObjectApi
-from emulator.aws.s3.http.requests import S3Request, is_s3, s3_request
+from emulator.aws.s3.http.requests import S3Request, check_emulated, is_s3, new_request_id, s3_request
 from emulator.aws.s3.http.uploads import UploadApi
 from emulator.errors import ApiError
 
@@ -77,7 +77,7 @@ class S3Api:
         Number of requests so far, by HTTP method.
     """
 
-    def __init__(self, store: ObjectStore, moto: Callable[[web.BaseRequest], Awaitable[web.Response]]) -> None:
+    def __init__(self, store: ObjectStore, moto: Callable[[str, BucketConfiguration], Awaitable[web.Response]]) -> None:
         self.requests: Counter[str] = Counter()
         self._store = store
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="bodies")
@@ -100,7 +100,7 @@ class S3Api:
                 ({"partNumber", "uploadId", _COPY_SOURCE}, uploads.copy_part),
                 ({"partNumber", "uploadId"}, uploads.put_part),
                 ({"tagging"}, objects.put_tags),
-                ({"acl"}, _acl_not_emulated),
+                ({"acl"}, objects.put_acl),
                 ({_COPY_SOURCE}, objects.copy),
                 (set(), objects.put),
             ],
@@ -121,6 +121,7 @@ class S3Api:
         }
         self._list_buckets = listing.buckets
         self._configure = buckets.configure
+        self._encryption: dict[str, _Operation] = {"GET": buckets.get_encryption, "PUT": buckets.set_encryption}
 
     def is_s3(self, http: web.BaseRequest) -> bool:
         """Return whether a request is for S3."""
@@ -150,6 +151,7 @@ class S3Api:
         self.requests[http.method] += 1
         try:
             request = s3_request(http)
+            check_emulated(request)
             response = await self._operation(request)(request)
         except ApiError as error:
             return _error_response(http, error)
@@ -159,6 +161,8 @@ class S3Api:
             return _error_response(http, DiskFullError())
         except aiohttp.ClientPayloadError as error:
             raise ConnectionResetError("the client closed the connection before the end of its request") from error
+        if not response.prepared:
+            response.headers["x-amz-request-id"] = request.request_id
         return response
 
     def close(self) -> None:
@@ -169,6 +173,8 @@ class S3Api:
         method = request.http.method
         if not request.bucket and method == "GET":
             return self._list_buckets
+        if request.bucket and not request.key and "encryption" in request.query and method in self._encryption:
+            return self._encryption[method]
         if method == "OPTIONS" or (request.bucket and not request.key and _CONFIGURATIONS.intersection(request.query)):
             return self._configure
         for name in _NOT_EMULATED:
@@ -182,12 +188,8 @@ class S3Api:
         raise not_implemented(f"S3: {method} {request.http.raw_path}")
 
 
-async def _acl_not_emulated(_: S3Request) -> web.StreamResponse:
-    raise not_implemented("S3: access control lists of objects")
-
-
 def _error_response(http: web.BaseRequest, error: ApiError) -> web.Response:
-    request_id = uuid.uuid4().hex
+    request_id = new_request_id()
     headers = {name: value for name, value in error.details.items() if name.startswith("x-amz-")}
     headers["x-amz-request-id"] = request_id
     content = {

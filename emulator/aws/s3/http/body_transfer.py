@@ -18,7 +18,7 @@ from aiohttp import web
 from emulator.aws.json_requests import whole_number
 from emulator.aws.limits import MIB
 from emulator.aws.s3.core.bodies import SMALL_BYTES, Body, BodyFolder, BodyWriter
-from emulator.aws.s3.core.checksums import Checksum, ChecksumAlgorithm, Digests
+from emulator.aws.s3.core.checksums import Checksum, ChecksumAlgorithm, Digests, is_digest
 from emulator.aws.s3.core.errors import bad_request
 from emulator.aws.s3.http.requests import S3Request
 
@@ -134,6 +134,8 @@ _STALLED_S = 60.0
 
 
 _ALGORITHMS = {algorithm.header: algorithm for algorithm in ChecksumAlgorithm}
+_CHECKSUM = "x-amz-checksum-"
+_ABOUT_CHECKSUMS = ("x-amz-checksum-algorithm", "x-amz-checksum-mode", "x-amz-checksum-type")
 
 
 class BodyTransfer:
@@ -193,20 +195,35 @@ class BodyTransfer:
 
     async def copy_by_reference(self, source: Body, algorithm: ChecksumAlgorithm | None) -> Body:
         """Return a new body that shares the files of `source`; they are read for the checksums, not copied."""
-        loop = asyncio.get_running_loop()
         algorithms = [algorithm] if algorithm else []
         if source.content:
             writer = self._bodies.writer(algorithms, small_bytes=0)
             writer.write([source.content])
             return writer.finish(algorithm and writer.digests.checksum(algorithm))
-        digests = Digests(algorithms)
-        for piece in self._bodies.pieces(source):
-            await loop.run_in_executor(self._threads, digests.update, piece)
+        digests = await self._digests(source, algorithms)
         checksum = algorithm and digests.checksum(algorithm)
         return Body(source.size, digests.md5().hex(), source.file_ranges, checksum=checksum)
 
-    async def read_document(self, request: S3Request) -> bytes:
+    async def checksum(self, body: Body, algorithm: ChecksumAlgorithm) -> Checksum:
+        """Return the checksum of a stored body, which is read for it."""
+        return (await self._digests(body, [algorithm])).checksum(algorithm)
+
+    async def _digests(self, body: Body, algorithms: list[ChecksumAlgorithm]) -> Digests:
+        loop = asyncio.get_running_loop()
+        digests = Digests(algorithms)
+        for piece in self._bodies.pieces(body):
+            await loop.run_in_executor(self._threads, digests.update, piece)
+        return digests
+
+    async def read_document(self, request: S3Request, *, with_checksum: bool = True) -> bytes:
         """Receive a small body, such as an XML document, as a whole.
+
+        Parameters
+        ----------
+        request
+            The request.
+        with_checksum
+            Whether the request's checksum headers are those of the body.
 
         Raises
         ------
@@ -214,7 +231,7 @@ class BodyTransfer:
             As `receive`.
         """
         body = bytearray()
-        algorithm = _checksum_algorithm(request)
+        algorithm = _checksum_algorithm(request) if with_checksum else None
         digests = Digests([algorithm] if algorithm else [])
         decoder = _decoder(request)
         async for chunk in request.http.content.iter_any():
@@ -297,16 +314,55 @@ def _decoder(request: S3Request) -> PlainDecoder | ChunkedDecoder:
 
 
 def _checksum_algorithm(request: S3Request) -> ChecksumAlgorithm | None:
-    """Return the checksum algorithm of a request's checksum header, or else of its trailer or algorithm header."""
-    for header, algorithm in _ALGORITHMS.items():
-        if request.header(header):
-            return algorithm
-    trailer = request.header("x-amz-trailer").strip().lower()
-    named = request.header("x-amz-sdk-checksum-algorithm").upper()
-    for header, algorithm in _ALGORITHMS.items():
-        if header == trailer or algorithm.value == named:
-            return algorithm
-    return None
+    """Return the algorithm of a request's checksum header, or else of its trailer or algorithm header.
+
+    Headers alone count: as on AWS, what a presigned URL says about checksums is ignored. The JavaScript SDK signs the
+    checksum of an empty body into every URL for an upload.
+
+    Raises
+    ------
+    ApiError
+        InvalidRequest for a checksum that cannot be checked.
+    """
+    headers = request.http.headers
+    sent = checksums_of(headers)
+    trailer = headers.get("x-amz-trailer", "").strip().lower()
+    if trailer and trailer not in _ALGORITHMS:
+        message = f"The value specified in the x-amz-trailer header is not supported: {trailer:.80}"
+        raise bad_request("InvalidRequest", message)
+    for checksum in sent:
+        if not is_digest(checksum.algorithm, checksum.value):
+            raise bad_request("InvalidRequest", f"Value for {checksum.algorithm.header} header is invalid.")
+    algorithms = [*(checksum.algorithm for checksum in sent), *([_ALGORITHMS[trailer]] if trailer else [])]
+    if len(algorithms) > 1:
+        message = "Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed."
+        raise bad_request("InvalidRequest", message)
+    named = headers.get("x-amz-sdk-checksum-algorithm", "").upper()
+    if not named:
+        return algorithms[0] if algorithms else None
+    found = next((algorithm for algorithm in ChecksumAlgorithm if algorithm.value == named), None)
+    if found is None or algorithms not in ([], [found]):
+        raise bad_request("InvalidRequest", "Value for x-amz-sdk-checksum-algorithm header is invalid.")
+    return found
+
+
+def checksums_of(headers: Mapping[str, str]) -> list[Checksum]:
+    """Return the checksums in the headers of a request.
+
+    Raises
+    ------
+    ApiError
+        InvalidRequest for an algorithm that is not emulated.
+    """
+    found = []
+    for name, value in headers.items():
+        lower = name.lower()
+        if lower in _ALGORITHMS:
+            found.append(Checksum(_ALGORITHMS[lower], value.strip()))
+        elif lower.startswith(_CHECKSUM) and lower not in _ABOUT_CHECKSUMS:
+            message = f"The algorithm type you specified in x-amz-checksum- header is invalid: {lower:.80}"
+            raise bad_request("InvalidRequest", message)
+    return found
 
 
 def _verify(request: S3Request, trailers: Mapping[str, str], digests: Digests, checksum: Checksum | None) -> None:
@@ -315,6 +371,13 @@ def _verify(request: S3Request, trailers: Mapping[str, str], digests: Digests, c
     if length and whole_number(length) != digests.size:
         message = f"You did not provide the number of bytes specified: expected {length:.80}, got {digests.size}"
         raise bad_request("IncompleteBody", message)
+    promised = request.http.headers.get("x-amz-trailer", "").strip().lower()
+    if {name for name in trailers if name.startswith(_CHECKSUM)} != ({promised} if promised else set()):
+        message = (
+            "The request contained trailing data that was not well-formed or did not conform to our published schema: "
+            f"expected the trailer {promised or 'of no checksum'}, got {', '.join(trailers) or 'none'}"
+        )
+        raise bad_request("MalformedTrailerError", message)
     if md5 := request.header("Content-MD5"):
         try:
             expected = base64.b64decode(md5, validate=True)
@@ -326,7 +389,7 @@ def _verify(request: S3Request, trailers: Mapping[str, str], digests: Digests, c
             raise bad_request("BadDigest", "The Content-MD5 you specified did not match what we received.")
     if checksum is not None:
         header = checksum.algorithm.header
-        sent = request.header(header) or trailers.get(header, checksum.value)
+        sent = request.http.headers.get(header, "").strip() or trailers.get(header, checksum.value)
         if sent != checksum.value:
             message = f"The {checksum.algorithm.value} you specified did not match the calculated checksum."
             raise bad_request("BadDigest", message)

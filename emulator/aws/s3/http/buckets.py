@@ -3,6 +3,7 @@
 Versioning is implemented here; moto handles all other configuration, which is stored here for the next start.
 """
 
+import asyncio
 import base64
 import re
 import urllib.parse
@@ -13,17 +14,24 @@ from typing import Any
 from aiohttp import web
 
 from emulator.aws.json_requests import whole_number
-from emulator.aws.s3.core.errors import bad_request
+from emulator.aws.s3.core.errors import bad_request, not_implemented
 from emulator.aws.s3.core.listing import MAX_KEYS, ListingPage, ListingQuery
-from emulator.aws.s3.core.objects import BucketConfiguration
+from emulator.aws.s3.core.objects import BucketConfiguration, versioning_document
 from emulator.aws.s3.core.store import ObjectStore
 from emulator.aws.s3.core.tables import ObjectVersion, Versioning
 from emulator.aws.s3.http import xml
 from emulator.aws.s3.http.body_transfer import BodyTransfer
+from emulator.aws.s3.http.encryption import default_encryption
 from emulator.aws.s3.http.requests import S3Request
+from emulator.errors import ApiError
 
 _KEPT_HEADERS = re.compile(r"content-type|x-amz-(?!date$|content-sha256$|security-token$).*", re.IGNORECASE)
-_Moto = Callable[[web.BaseRequest], Awaitable[web.Response]]
+_SIGNATURE = re.compile(r"x-amz-(?!acl$|grant-).*|x-id|AWSAccessKeyId|Signature|Expires", re.IGNORECASE)
+_BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_IP_ADDRESS = re.compile(r"\d+\.\d+\.\d+\.\d+")
+_RESERVED_PREFIXES = ("xn--", "sthree-", "amzn-s3-demo-")
+_RESERVED_SUFFIXES = ("-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3")
+_Moto = Callable[[str, BucketConfiguration], Awaitable[web.Response]]
 
 
 class BucketApi:
@@ -44,21 +52,32 @@ class BucketApi:
         self._buckets = store.buckets
         self._transfer = transfer
         self._moto = moto
+        # One change at a time: the store and moto must not differ.
+        self._changes = asyncio.Lock()
 
     async def create(self, request: S3Request) -> web.StreamResponse:
         """CreateBucket."""
-        response = await self.configure(request)
-        if response.status == HTTPStatus.OK:
-            self._buckets.create(request.bucket, request.region)
+        check_bucket_name(request.bucket)
+        if request.header("x-amz-bucket-object-lock-enabled").lower() == "true":
+            raise not_implemented("S3 Object Lock")
+        configuration = _configuration(request, await self._transfer.read_document(request))
+        async with self._changes:
+            response = await self._moto("PUT", configuration)
+            if response.status == HTTPStatus.OK:
+                try:
+                    self._buckets.create(request.bucket, request.region, configuration)
+                except BaseException:
+                    # Neither a bucket that only moto knows.
+                    await self._moto("DELETE", configuration)
+                    raise
         return response
 
     async def delete(self, request: S3Request) -> web.StreamResponse:
         """DeleteBucket."""
-        self._buckets.check_empty(request.bucket)
-        response = await self._moto(request.http)
-        if response.status == HTTPStatus.NO_CONTENT:
+        async with self._changes:
             self._buckets.delete(request.bucket)
-        return response
+            await self._moto("DELETE", _configuration(request, b""))
+        return web.Response(status=HTTPStatus.NO_CONTENT)
 
     async def head(self, request: S3Request) -> web.StreamResponse:
         """HeadBucket."""
@@ -80,27 +99,96 @@ class BucketApi:
                 "MalformedXML",
                 f"The XML you provided did not validate: Status must be Enabled or Suspended, got {status!r}",
             )
-        self._buckets.set_versioning(request.bucket, Versioning(status))
+        if content.get("MfaDelete") == "Enabled":
+            raise not_implemented("S3: MFA delete")
+        versioning = Versioning(status)
+        async with self._changes:
+            self._buckets.set_versioning(request.bucket, versioning)
+            # Moto needs it for what requires versioning, such as replication.
+            await self._moto("PUT", _configuration(request, versioning_document(versioning)))
         return web.Response()
+
+    async def get_encryption(self, request: S3Request) -> web.StreamResponse:
+        """GetBucketEncryption: without a configuration, the default of every bucket."""
+        if self._buckets.configuration(request.bucket, "encryption") is not None:
+            return await self.configure(request)
+        self._buckets.get(request.bucket)
+        rule = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}, "BucketKeyEnabled": False}
+        return xml.response("ServerSideEncryptionConfiguration", {"Rule": rule})
+
+    async def set_encryption(self, request: S3Request) -> web.StreamResponse:
+        """PutBucketEncryption."""
+        body = await self._transfer.read_document(request)
+        # Checks the document.
+        default_encryption(body)
+        return await self._pass_on(request, body)
 
     async def configure(self, request: S3Request) -> web.StreamResponse:
         """Pass a request about a bucket's configuration to moto; store it for the next start."""
-        response = await self._moto(request.http)
-        if response.status < HTTPStatus.BAD_REQUEST:
-            await self._store_configuration(request)
+        return await self._pass_on(request, await self._transfer.read_document(request))
+
+    async def _pass_on(self, request: S3Request, body: bytes) -> web.StreamResponse:
+        method, configuration = request.http.method, _configuration(request, body)
+        if method not in ("PUT", "DELETE"):
+            return await self._moto(method, configuration)
+        if method == "PUT" and "object-lock" in request.query:
+            raise not_implemented("S3 Object Lock")
+        self._buckets.get(request.bucket)
+        async with self._changes:
+            # Stored before moto has it: moto's cannot be undone when the disk is full.
+            before = self._buckets.stored_configuration(request.bucket, configuration.target)
+            self._set_configuration(request.bucket, configuration.target, configuration if method == "PUT" else None)
+            response = await self._moto(method, configuration)
+            if response.status >= HTTPStatus.BAD_REQUEST:
+                self._set_configuration(request.bucket, configuration.target, before)
         return response
 
-    async def _store_configuration(self, request: S3Request) -> None:
-        http = request.http
-        if http.method == "PUT":
-            headers = {name: value for name, value in http.headers.items() if _KEPT_HEADERS.fullmatch(name)}
-            # Moto reads the region from the signature's scope; the signature itself is not stored.
-            headers["Authorization"] = f"AWS4-HMAC-SHA256 Credential=local/20000101/{request.region}/s3/aws4_request"
-            self._buckets.set_configuration(
-                request.bucket, BucketConfiguration(http.raw_path, headers, await http.read())
-            )
-        elif http.method == "DELETE":
-            self._buckets.delete_configuration(request.bucket, http.raw_path)
+    def _set_configuration(self, bucket: str, target: str, configuration: BucketConfiguration | None) -> None:
+        if configuration is None:
+            self._buckets.delete_configuration(bucket, target)
+        else:
+            self._buckets.set_configuration(bucket, configuration)
+
+
+def _configuration(request: S3Request, body: bytes) -> BucketConfiguration:
+    """Return a request about a bucket as moto gets it: the bucket in the path, without the signature."""
+    headers = {name: value for name, value in request.http.headers.items() if _KEPT_HEADERS.fullmatch(name)}
+    # Moto reads the region from the signature's scope.
+    headers["Authorization"] = f"AWS4-HMAC-SHA256 Credential=local/20000101/{request.region}/s3/aws4_request"
+    parameters = [
+        urllib.parse.quote(name) + (f"={urllib.parse.quote(value)}" if value else "")
+        for name, value in request.query.items()
+        if not _SIGNATURE.fullmatch(name)
+    ]
+    path = f"/{urllib.parse.quote(request.bucket)}"
+    if request.key:
+        path += f"/{urllib.parse.quote(request.key)}"
+    return BucketConfiguration(path + ("?" + "&".join(parameters) if parameters else ""), headers, body)
+
+
+def check_bucket_name(name: str) -> None:
+    """Check the name of a new bucket.
+
+    Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
+
+    Raises
+    ------
+    ApiError
+        InvalidBucketName.
+    """
+    valid = (
+        _BUCKET_NAME.fullmatch(name)
+        and ".." not in name
+        and not _IP_ADDRESS.fullmatch(name)
+        and not name.startswith(_RESERVED_PREFIXES)
+        and not name.endswith(_RESERVED_SUFFIXES)
+    )
+    if not valid:
+        message = (
+            "The specified bucket is not valid: expected 3 to 63 lower-case letters, digits, dots and hyphens, and no "
+            "IP address or reserved name"
+        )
+        raise ApiError("InvalidBucketName", HTTPStatus.BAD_REQUEST, message, {"BucketName": name})
 
 
 class ListingApi:

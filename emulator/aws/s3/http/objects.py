@@ -13,6 +13,7 @@ from emulator.aws.s3.core.store import ObjectStore
 from emulator.aws.s3.core.tables import NULL_VERSION, ObjectMetadata, ObjectVersion
 from emulator.aws.s3.http import xml
 from emulator.aws.s3.http.body_transfer import BodyTransfer
+from emulator.aws.s3.http.encryption import ENCRYPTION, encrypted, encryption_headers
 from emulator.aws.s3.http.requests import (
     ByteRange,
     S3Request,
@@ -29,12 +30,12 @@ from emulator.errors import ApiError
 
 def write_headers(version: ObjectVersion, body: Body) -> dict[str, str]:
     """Return the headers of the response to a write."""
-    encryption = {
-        name: value
-        for name, value in version.metadata.headers.items()
-        if name.startswith("x-amz-server-side-encryption")
+    return {
+        "ETag": f'"{body.etag}"',
+        **version_header(version),
+        **checksum_headers(body),
+        **encryption_headers(version.metadata),
     }
-    return {"ETag": f'"{body.etag}"', **version_header(version), **checksum_headers(body), **encryption}
 
 
 def version_header(version: ObjectVersion) -> dict[str, str]:
@@ -85,13 +86,17 @@ class ObjectApi:
 
     async def put(self, request: S3Request) -> web.StreamResponse:
         """PutObject."""
-        metadata = object_metadata(request)
+        metadata = self.encrypted(request, object_metadata(request))
         # Check before receiving the body, and again after: the object may have changed meanwhile.
         self._check_write(request)
         async with self._transfer.receive(request) as body:
             self._check_write(request)
             version = self._objects.put(request.bucket, ObjectVersion(request.key, "", 0, body, metadata))
         return web.Response(headers=write_headers(version, body))
+
+    def encrypted(self, request: S3Request, metadata: ObjectMetadata) -> ObjectMetadata:
+        """Return an object's metadata with the encryption that its bucket prescribes, if it has none."""
+        return encrypted(metadata, self._store.buckets.configuration(request.bucket, "encryption"))
 
     async def get(self, request: S3Request) -> web.StreamResponse:
         """GetObject and HeadObject."""
@@ -114,6 +119,7 @@ class ObjectApi:
             sent = body.slice(wanted.start, wanted.size)
         if request.http.method == "HEAD":
             return web.Response(status=status, headers={**headers, "Content-Length": str(sent.size)})
+        headers["x-amz-request-id"] = request.request_id
         return await self._transfer.send(request.http, status, headers, sent)
 
     async def delete(self, request: S3Request) -> web.StreamResponse:
@@ -152,7 +158,7 @@ class ObjectApi:
     async def copy(self, request: S3Request) -> web.StreamResponse:
         """CopyObject. The copy shares the source's files."""
         source, body = self.copy_source(request)
-        described = self._copied_metadata(request, source)
+        described = self.encrypted(request, self._copied_metadata(request, source))
         self._check_write(request)
         algorithm = request.header("x-amz-checksum-algorithm").upper()
         if algorithm and (body.checksum is None or body.checksum.algorithm.value != algorithm):
@@ -164,7 +170,7 @@ class ObjectApi:
             "LastModified": xml.timestamp(version.modified),
             **xml.checksum_fields(body.checksum),
         }
-        headers = version_header(version)
+        headers = {**version_header(version), **encryption_headers(version.metadata)}
         if source_version := version_header(source):
             headers["x-amz-copy-source-version-id"] = source_version["x-amz-version-id"]
         return xml.response("CopyObjectResult", result, headers)
@@ -206,7 +212,11 @@ class ObjectApi:
             own = {
                 name: value for name, value in given.headers.items() if name.startswith("x-amz-") and "meta" not in name
             }
-            kept = {name: value for name, value in source.metadata.headers.items() if name != "x-amz-storage-class"}
+            kept = {
+                name: value
+                for name, value in source.metadata.headers.items()
+                if name != "x-amz-storage-class" and not name.startswith(ENCRYPTION)
+            }
             headers = {**kept, **own}
         replaces_tags = request.header("x-amz-tagging-directive").upper() == "REPLACE"
         return ObjectMetadata(headers, given.tags if replaces_tags else source.metadata.tags)
@@ -231,6 +241,13 @@ class ObjectApi:
         version, _ = self._existing_version(request)
         self._objects.set_tags(request.bucket, version, {})
         return web.Response(status=HTTPStatus.NO_CONTENT, headers=version_header(version))
+
+    async def put_acl(self, request: S3Request) -> web.StreamResponse:
+        """PutObjectAcl: only the list that every object has, by its name."""
+        version, _ = self._existing_version(request)
+        if not request.header("x-amz-acl") or await self._transfer.read_document(request):
+            raise not_implemented("S3: access control lists of objects")
+        return web.Response(headers=version_header(version))
 
     async def get_acl(self, request: S3Request) -> web.StreamResponse:
         """GetObjectAcl: the owner has full control."""

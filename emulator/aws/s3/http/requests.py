@@ -3,18 +3,20 @@
 Sources: https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-requests.html, RFC 9110 sections 13 and 14
 """
 
+import os
 import re
 import urllib.parse
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 
 from aiohttp import web
 
-from emulator.aws.limits import REGION
+from emulator.aws.limits import ACCOUNT_ID, REGION
 from emulator.aws.s3.core.errors import bad_request, no_such_key, not_implemented
 from emulator.aws.s3.core.tables import ObjectMetadata, ObjectVersion
+from emulator.aws.s3.http.encryption import check_encryption
 from emulator.errors import ApiError
 
 _OVERRIDES = (
@@ -35,11 +37,19 @@ _KEPT = (
     "x-amz-server-side-encryption",
     "x-amz-server-side-encryption-aws-kms-key-id",
     "x-amz-server-side-encryption-bucket-key-enabled",
-    "x-amz-server-side-encryption-customer-algorithm",
-    "x-amz-server-side-encryption-customer-key-md5",
     "x-amz-storage-class",
     "x-amz-website-redirect-location",
 )
+# The lists that give access to the owner alone: there is one account.
+_OWNERS_ACLS = ("private", "bucket-owner-full-control")
+_EXPECTED_OWNERS = ("x-amz-expected-bucket-owner", "x-amz-source-expected-bucket-owner")
+_REFUSED = {
+    "x-amz-grant-": "S3: access control lists of objects",
+    "x-amz-server-side-encryption-customer-": "S3: encryption with customer-provided keys (SSE-C)",
+    "x-amz-copy-source-server-side-encryption-customer-": "S3: encryption with customer-provided keys (SSE-C)",
+    "x-amz-object-lock-": "S3 Object Lock",
+    "x-amz-write-offset-bytes": "S3: appending to objects",
+}
 # RFC 9110, section 5.5, and valid UTF-8.
 _HEADER_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]*")
 _USER_METADATA = "x-amz-meta-"
@@ -65,6 +75,11 @@ _SCOPE = re.compile(r"Credential=[^/]+/\d+/(?P<region>[^/]+)/(?P<service>[^/]+)/
 _CONTROL = "/v20180820/"
 
 
+def new_request_id() -> str:
+    """Return a request ID in AWS's form."""
+    return os.urandom(8).hex().upper()
+
+
 @dataclass(frozen=True)
 class S3Request:
     """A request to S3.
@@ -77,12 +92,15 @@ class S3Request:
         The bucket and key it addresses; empty if none.
     query
         The query's parameters.
+    request_id
+        Identifies the request in its response.
     """
 
     http: web.BaseRequest
     bucket: str
     key: str
     query: Mapping[str, str]
+    request_id: str = field(default_factory=new_request_id)
 
     @property
     def region(self) -> str:
@@ -174,7 +192,7 @@ def object_metadata(request: S3Request) -> ObjectMetadata:
     Raises
     ------
     ApiError
-        When AWS would reject it, or when it requests an object lock.
+        When AWS would reject it.
     """
     headers = {name: value for name in _KEPT if (value := request.header(name))}
     headers.setdefault("content-type", "binary/octet-stream")
@@ -191,9 +209,32 @@ def object_metadata(request: S3Request) -> ObjectMetadata:
         raise bad_request("MetadataTooLarge", message)
     if headers.get("x-amz-storage-class", "STANDARD") not in _STORAGE_CLASSES:
         raise bad_request("InvalidStorageClass", "The storage class you specified is not valid")
-    if any(name.startswith("x-amz-object-lock-") for name in given):
-        raise not_implemented("S3 Object Lock")
+    check_encryption(headers)
     return ObjectMetadata({**headers, **metadata}, tags_of_header(request.header("x-amz-tagging")))
+
+
+def check_emulated(request: S3Request) -> None:
+    """Check that a request asks for nothing that would silently not be done.
+
+    Raises
+    ------
+    ApiError
+        NotImplemented for access control lists besides private, customer keys and locks of objects; AccessDenied when
+        another owner of the bucket is expected.
+    """
+    for name in (*request.http.headers, *request.query):
+        lower = name.lower()
+        if not lower.startswith("x-amz-"):
+            continue
+        if lower in _EXPECTED_OWNERS and request.header(name) != ACCOUNT_ID:
+            raise ApiError("AccessDenied", HTTPStatus.FORBIDDEN, f"Access Denied: the owner is {ACCOUNT_ID}")
+        if not request.key:
+            continue
+        if lower == "x-amz-acl" and request.header(name) not in _OWNERS_ACLS:
+            raise not_implemented(f"S3: the access control list {request.header(name)!r:.80} of an object")
+        for prefix, what in _REFUSED.items():
+            if lower.startswith(prefix):
+                raise not_implemented(what)
 
 
 def tags_of_header(header: str) -> dict[str, str]:
@@ -322,6 +363,29 @@ def requested_range(header: str, size: int) -> ByteRange | None:
         message = "The requested range is not satisfiable"
         raise ApiError("InvalidRange", HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, message, details)
     return ByteRange(start, last - start + 1)
+
+
+def copied_range(header: str, size: int) -> ByteRange | None:
+    """Parse the range of a source that a part is copied from; return None for the whole source.
+
+    Raises
+    ------
+    ApiError
+        InvalidArgument when it is not ``bytes=first-last``, or not inside the source.
+    """
+    if not header:
+        return None
+    match = _RANGE.fullmatch(header)
+    if match is None or not (match["first"] and match["last"]) or int(match["last"]) < int(match["first"]):
+        message = (
+            "The x-amz-copy-source-range value must be of the form bytes=first-last where first and last are the "
+            f"zero-based offsets of the first and last bytes to copy, got {header!r:.80}"
+        )
+        raise bad_request("InvalidArgument", message)
+    first, last = int(match["first"]), int(match["last"])
+    if last >= size:
+        raise bad_request("InvalidArgument", f"Range specified is not valid for source object of size: {size}")
+    return ByteRange(first, last - first + 1)
 
 
 def _matches(header: str, etag: str) -> bool:

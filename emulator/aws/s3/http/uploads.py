@@ -1,6 +1,7 @@
 """S3's operations on multipart uploads."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
@@ -8,15 +9,16 @@ from aiohttp import web
 
 from emulator.aws.json_requests import whole_number
 from emulator.aws.s3.core.bodies import Body
-from emulator.aws.s3.core.checksums import Checksum, ChecksumAlgorithm, ChecksumType
+from emulator.aws.s3.core.checksums import Checksum, ChecksumAlgorithm, ChecksumType, is_digest
 from emulator.aws.s3.core.errors import bad_request
 from emulator.aws.s3.core.store import ObjectStore
 from emulator.aws.s3.core.tables import Upload
-from emulator.aws.s3.core.uploads import PART_NUMBERS, ListedPart
+from emulator.aws.s3.core.uploads import PART_NUMBERS, ExpectedObject, ListedPart
 from emulator.aws.s3.http import xml
-from emulator.aws.s3.http.body_transfer import BodyTransfer
+from emulator.aws.s3.http.body_transfer import BodyTransfer, checksums_of
+from emulator.aws.s3.http.encryption import encryption_headers
 from emulator.aws.s3.http.objects import ObjectApi, checksum_headers, version_header
-from emulator.aws.s3.http.requests import S3Request, check_write, object_metadata, requested_range
+from emulator.aws.s3.http.requests import S3Request, check_write, copied_range, object_metadata
 
 
 class UploadApi:
@@ -42,11 +44,11 @@ class UploadApi:
         """CreateMultipartUpload."""
         self._store.buckets.get(request.bucket)
         algorithm, kind = _requested_checksum(request)
-        metadata = object_metadata(request)
+        metadata = self._objects.encrypted(request, object_metadata(request))
         upload = self._uploads.create(request.bucket, request.key, metadata, algorithm, kind)
-        headers = {}
+        headers = encryption_headers(metadata)
         if algorithm is not None:
-            headers = {"x-amz-checksum-algorithm": algorithm.value, "x-amz-checksum-type": kind.value}
+            headers |= {"x-amz-checksum-algorithm": algorithm.value, "x-amz-checksum-type": kind.value}
         content = {"Bucket": request.bucket, "Key": request.key, "UploadId": upload.upload_id}
         return xml.response("InitiateMultipartUploadResult", content, headers)
 
@@ -56,13 +58,14 @@ class UploadApi:
         async with self._transfer.receive(request, upload.algorithm, small_bytes=0) as body:
             # The upload may have been completed or aborted meanwhile.
             self._uploads.put_part(self._upload(request), number, body)
-        return web.Response(headers={"ETag": f'"{body.etag}"', **checksum_headers(body)})
+        encryption = encryption_headers(upload.metadata)
+        return web.Response(headers={"ETag": f'"{body.etag}"', **checksum_headers(body), **encryption})
 
     async def copy_part(self, request: S3Request) -> web.StreamResponse:
         """UploadPartCopy. The part shares its source's files."""
         upload, number = self._upload(request), _part_number(request)
         _, source = self._objects.copy_source(request)
-        wanted = requested_range(request.header("x-amz-copy-source-range"), source.size)
+        wanted = copied_range(request.header("x-amz-copy-source-range"), source.size)
         chosen = source if wanted is None else source.slice(wanted.start, wanted.size)
         # Retained from the start: the source may be deleted while it is read.
         with self._store.bodies.retained(chosen.file_ranges):
@@ -74,21 +77,28 @@ class UploadApi:
             "LastModified": xml.timestamp(part.modified),
             **xml.checksum_fields(body.checksum),
         }
-        return xml.response("CopyPartResult", content)
+        return xml.response("CopyPartResult", content, encryption_headers(upload.metadata))
 
     async def complete(self, request: S3Request) -> web.StreamResponse:
         """CompleteMultipartUpload."""
-        document = await self._transfer.read_document(request)
+        # A checksum in the headers is the object's, not that of the document.
+        document = await self._transfer.read_document(request, with_checksum=False)
+        expected = _expected_object(request)
         present = self._store.objects.find(request.bucket, request.key)
         if present is not None and present.upload_id == request.query["uploadId"] and present.body is not None:
             # A retry: the response to the first request may have been lost.
             version, body = present, present.body
+            expected.check(body)
         else:
             upload = self._upload(request)
             content = xml.parse(document, "CompleteMultipartUpload")
             check_write(request.http.headers, request.key, present)
             listed = [_listed_part(part) for part in xml.elements(content, "Part")]
-            version = self._uploads.complete(upload, listed)
+            if expected.checksum is not None and upload.algorithm is None:
+                await self._check_unrequested(upload, listed, expected)
+                upload = self._upload(request)
+                check_write(request.http.headers, request.key, self._store.objects.find(request.bucket, request.key))
+            version = self._uploads.complete(upload, listed, expected)
             body = version.body or Body(0, "")
         result = {
             "Location": f"http://{request.http.host}/{request.bucket}/{request.key}",
@@ -98,7 +108,7 @@ class UploadApi:
             **xml.checksum_fields(body.checksum),
             "ChecksumType": body.checksum and body.checksum.kind.value,
         }
-        headers = version_header(version)
+        headers = {**version_header(version), **encryption_headers(version.metadata)}
         return xml.response("CompleteMultipartUploadResult", result, headers)
 
     async def abort(self, request: S3Request) -> web.StreamResponse:
@@ -139,6 +149,14 @@ class UploadApi:
         }
         return xml.response("ListPartsResult", content)
 
+    async def _check_unrequested(self, upload: Upload, listed: Sequence[ListedPart], expected: ExpectedObject) -> None:
+        """Check the checksum of an object whose upload was started without one: its parts are read."""
+        assert expected.checksum is not None  # noqa: S101 - for mypy
+        body, _ = self._uploads.assemble(upload, listed)
+        with self._store.bodies.retained(body.file_ranges):
+            found = await self._transfer.checksum(body, expected.checksum.algorithm)
+        expected.check(replace(body, checksum=found))
+
     def _upload(self, request: S3Request) -> Upload:
         return self._uploads.get(request.bucket, request.key, request.query["uploadId"])
 
@@ -163,6 +181,34 @@ def _requested_checksum(request: S3Request) -> tuple[ChecksumAlgorithm | None, C
     return algorithm, kind
 
 
+def _expected_object(request: S3Request) -> ExpectedObject:
+    """Return what a CompleteMultipartUpload expects of the object.
+
+    Raises
+    ------
+    ApiError
+        InvalidRequest when it is not valid.
+    """
+    headers = request.http.headers
+    checksums = checksums_of(headers)
+    if len(checksums) > 1:
+        message = "Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed."
+        raise bad_request("InvalidRequest", message)
+    for checksum in checksums:
+        if not is_digest(checksum.algorithm, checksum.value.partition("-")[0]):
+            raise bad_request("InvalidRequest", f"Value for {checksum.algorithm.header} header is invalid.")
+    kind, size = headers.get("x-amz-checksum-type", "").upper(), headers.get("x-amz-mp-object-size", "")
+    if kind and kind not in [known.value for known in ChecksumType]:
+        raise bad_request("InvalidRequest", "Value for x-amz-checksum-type header is invalid.")
+    if size and whole_number(size) is None:
+        raise bad_request("InvalidRequest", "Value for x-amz-mp-object-size header is invalid.")
+    return ExpectedObject(
+        checksums[0] if checksums else None,
+        ChecksumType(kind) if kind else None,
+        whole_number(size) if size else None,
+    )
+
+
 def _listed_part(part: Mapping[str, Any]) -> ListedPart:
     number = whole_number(xml.text(part, "PartNumber"))
     if number is None:
@@ -170,6 +216,8 @@ def _listed_part(part: Mapping[str, Any]) -> ListedPart:
     checksums = [
         Checksum(algorithm, value) for algorithm in ChecksumAlgorithm if (value := xml.text(part, algorithm.field))
     ]
+    if len(checksums) > 1:
+        raise bad_request("InvalidRequest", f"Part {number}: expected one checksum, got {len(checksums)}")
     return ListedPart(number, xml.text(part, "ETag", required=True), checksums[0] if checksums else None)
 
 

@@ -1,7 +1,10 @@
 """Objects over HTTP, through boto3 and plain HTTP clients."""
 
 import gzip
+import urllib.error
 import urllib.parse
+import urllib.request
+from base64 import b64encode
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from hashlib import md5
@@ -9,6 +12,8 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.auth import S3SigV4Auth, S3SigV4QueryAuth
+from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
@@ -261,8 +266,9 @@ def test_moto_handles_the_configuration_of_a_bucket(s3: Any, bucket: str) -> Non
 
 def test_unsupported_operations_return_not_implemented(s3: Any, bucket: str) -> None:
     s3.put_object(Bucket=bucket, Key="key", Body=SMALL)
+    s3.put_object_acl(Bucket=bucket, Key="key", ACL="private")
     error = refused("NotImplemented", s3.put_object_acl, Bucket=bucket, Key="key", ACL="public-read")
-    assert "access control lists of objects is not emulated" in str(error)
+    assert "the access control list 'public-read' of an object is not emulated" in str(error)
     refused("NotImplemented", s3.get_object_retention, Bucket=bucket, Key="key")
 
 
@@ -272,3 +278,225 @@ def test_a_bucket_may_be_in_the_host_name(cloud: LocalCloud, s3: Any, bucket: st
         f"{cloud.endpoint_url}/{urllib.parse.quote('folder/a key')}", headers={"Host": f"{bucket}.s3.localhost:4566"}
     )
     assert urllib.request.urlopen(request, timeout=20).read() == SMALL
+
+
+CUSTOMER_KEY = {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": "0" * 32}
+SOURCE_KEY = {"CopySourceSSECustomerAlgorithm": "AES256", "CopySourceSSECustomerKey": "0" * 32}
+LOCK = {"ObjectLockMode": "GOVERNANCE", "ObjectLockRetainUntilDate": datetime(2099, 1, 1, tzinfo=UTC)}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"ACL": "public-read"},
+        {"ACL": "unknown"},
+        {"GrantRead": "id=1"},
+        CUSTOMER_KEY,
+        LOCK,
+        {"ObjectLockLegalHoldStatus": "ON"},
+    ],
+    ids=lambda settings: "-".join(settings),
+)
+def test_what_objects_cannot_have_is_refused_by_every_write(s3: Any, bucket: str, settings: dict[str, Any]) -> None:
+    s3.put_object(Bucket=bucket, Key="source", Body=SMALL, ACL="bucket-owner-full-control")
+    source = {"Bucket": bucket, "Key": "source"}
+    refused("NotImplemented", s3.put_object, Bucket=bucket, Key="key", Body=SMALL, **settings)
+    refused("NotImplemented", s3.create_multipart_upload, Bucket=bucket, Key="key", **settings)
+    refused("NotImplemented", s3.copy_object, Bucket=bucket, Key="key", CopySource=source, **settings)
+    assert [found["Key"] for found in s3.list_objects_v2(Bucket=bucket)["Contents"]] == ["source"]
+
+
+def test_customer_keys_are_refused_by_reads_and_parts(s3: Any, bucket: str) -> None:
+    s3.put_object(Bucket=bucket, Key="key", Body=SMALL)
+    upload = s3.create_multipart_upload(Bucket=bucket, Key="parts")["UploadId"]
+    source = {"Bucket": bucket, "Key": "key"}
+    part = {"Bucket": bucket, "Key": "parts", "UploadId": upload, "PartNumber": 1}
+    refused("NotImplemented", s3.get_object, Bucket=bucket, Key="key", **CUSTOMER_KEY)
+    refused("501", s3.head_object, Bucket=bucket, Key="key", **CUSTOMER_KEY)
+    refused("NotImplemented", s3.upload_part, **part, Body=SMALL, **CUSTOMER_KEY)
+    refused("NotImplemented", s3.upload_part_copy, **part, CopySource=source, **SOURCE_KEY)
+    refused("NotImplemented", s3.copy_object, Bucket=bucket, Key="copy", CopySource=source, **SOURCE_KEY)
+
+
+def test_object_lock_of_buckets_and_mfa_delete_are_refused(s3: Any, bucket: str) -> None:
+    name = f"{bucket}-locked"
+    refused("NotImplemented", s3.create_bucket, Bucket=name, ObjectLockEnabledForBucket=True)
+    refused("404", s3.head_bucket, Bucket=name)
+    s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    lock = {"ObjectLockEnabled": "Enabled"}
+    refused("NotImplemented", s3.put_object_lock_configuration, Bucket=bucket, ObjectLockConfiguration=lock)
+    refused("ObjectLockConfigurationNotFoundError", s3.get_object_lock_configuration, Bucket=bucket)
+    mfa = {"Status": "Enabled", "MFADelete": "Enabled"}
+    refused("NotImplemented", s3.put_bucket_versioning, Bucket=bucket, VersioningConfiguration=mfa)
+
+
+def test_another_expected_owner_is_refused(s3: Any, bucket: str) -> None:
+    s3.put_object(Bucket=bucket, Key="key", Body=SMALL, ExpectedBucketOwner="123456789012")
+    refused("AccessDenied", s3.put_object, Bucket=bucket, Key="key", Body=LARGE, ExpectedBucketOwner="210987654321")
+    refused("403", s3.head_bucket, Bucket=bucket, ExpectedBucketOwner="210987654321")
+
+
+def test_replication_requires_versioning_and_keeps_its_configuration(s3: Any, bucket: str) -> None:
+    role, target = "arn:aws:iam::123456789012:role/r", f"arn:aws:s3:::{bucket}"
+    rule = {"ID": "1", "Status": "Enabled", "Prefix": "", "Destination": {"Bucket": target}}
+    given = {"Bucket": bucket, "ReplicationConfiguration": {"Role": role, "Rules": [rule]}}
+    refused("InvalidRequest", s3.put_bucket_replication, **given)
+    s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    s3.put_bucket_replication(**given)
+    assert s3.get_bucket_replication(Bucket=bucket)["ReplicationConfiguration"]["Role"] == role
+
+
+def test_default_encryption_is_shown(s3: Any, bucket: str) -> None:
+    rules = s3.get_bucket_encryption(Bucket=bucket)["ServerSideEncryptionConfiguration"]["Rules"]
+    assert rules[0]["ApplyServerSideEncryptionByDefault"] == {"SSEAlgorithm": "AES256"}
+    assert s3.put_object(Bucket=bucket, Key="key", Body=SMALL)["ServerSideEncryption"] == "AES256"
+    assert s3.head_object(Bucket=bucket, Key="key")["ServerSideEncryption"] == "AES256"
+    by_key = {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": "arn:aws:kms:us-east-1:123456789012:key/1"}
+    rule = {"ApplyServerSideEncryptionByDefault": by_key, "BucketKeyEnabled": True}
+    s3.put_bucket_encryption(Bucket=bucket, ServerSideEncryptionConfiguration={"Rules": [rule]})
+    assert s3.get_bucket_encryption(Bucket=bucket)["ServerSideEncryptionConfiguration"]["Rules"][0] == rule
+    shown = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": by_key["KMSMasterKeyID"], "BucketKeyEnabled": True}
+    source = {"Bucket": bucket, "Key": "key"}
+    for answer in (
+        s3.put_object(Bucket=bucket, Key="new", Body=SMALL),
+        s3.copy_object(Bucket=bucket, Key="copy", CopySource=source),
+        s3.create_multipart_upload(Bucket=bucket, Key="parts"),
+        s3.get_object(Bucket=bucket, Key="new"),
+        s3.head_object(Bucket=bucket, Key="copy"),
+    ):
+        assert {name: answer[name] for name in shown} == shown
+    own = s3.put_object(Bucket=bucket, Key="own", Body=SMALL, ServerSideEncryption="AES256")
+    assert (own["ServerSideEncryption"], "SSEKMSKeyId" in own) == ("AES256", False)
+    assert s3.head_object(Bucket=bucket, Key="key")["ServerSideEncryption"] == "AES256"
+    s3.delete_bucket_encryption(Bucket=bucket)
+    assert s3.put_object(Bucket=bucket, Key="key", Body=SMALL)["ServerSideEncryption"] == "AES256"
+
+
+def test_unknown_encryption_is_refused(s3: Any, bucket: str) -> None:
+    refused(
+        "InvalidEncryptionAlgorithmError", s3.put_object, Bucket=bucket, Key="key", Body=b"", ServerSideEncryption="x"
+    )
+    refused("InvalidArgument", s3.put_object, Bucket=bucket, Key="key", Body=b"", SSEKMSKeyId="key")
+    rules = [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "x"}}]
+    refused(
+        "InvalidEncryptionAlgorithmError",
+        s3.put_bucket_encryption,
+        Bucket=bucket,
+        ServerSideEncryptionConfiguration={"Rules": rules},
+    )
+
+
+def test_every_response_has_a_request_id(s3: Any, bucket: str) -> None:
+    upload = s3.create_multipart_upload(Bucket=bucket, Key="key")
+    answers = [
+        upload,
+        s3.abort_multipart_upload(Bucket=bucket, Key="key", UploadId=upload["UploadId"]),
+        s3.put_object(Bucket=bucket, Key="key", Body=LARGE),
+        s3.get_object(Bucket=bucket, Key="key"),
+        s3.head_object(Bucket=bucket, Key="key"),
+        s3.list_objects_v2(Bucket=bucket),
+        s3.put_bucket_tagging(Bucket=bucket, Tagging={"TagSet": []}),
+        s3.get_bucket_encryption(Bucket=bucket),
+        s3.list_buckets(),
+        s3.delete_object(Bucket=bucket, Key="key"),
+        refused("NoSuchKey", s3.get_object, Bucket=bucket, Key="key").response,
+        s3.delete_bucket(Bucket=bucket),
+    ]
+    ids = [answer["ResponseMetadata"]["HTTPHeaders"]["x-amz-request-id"] for answer in answers]
+    assert len(set(ids)) == len(answers)
+    assert all(len(request_id) == 16 for request_id in ids)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ab",
+        "Upper",
+        "under_score",
+        "two..dots",
+        "-begin",
+        "end-",
+        "end.",
+        "192.168.1.1",
+        "xn--a",
+        "sthree-a",
+        "a-s3alias",
+    ],
+)
+def test_names_that_aws_refuses_are_refused(s3: Any, name: str) -> None:
+    refused("InvalidBucketName", s3.create_bucket, Bucket=name)
+
+
+@pytest.mark.parametrize("name", ["abc", "a.b-c.1", "1.2.3.4.5", "x" * 63])
+def test_other_names_are_valid(s3: Any, name: str) -> None:
+    s3.create_bucket(Bucket=name)
+    s3.delete_bucket(Bucket=name)
+
+
+@pytest.mark.parametrize("given", ["ContentMD5", "ChecksumSHA256", "ChecksumCRC32"])
+def test_the_checksums_of_documents_are_verified(s3: Any, bucket: str, given: str) -> None:
+    wrong = {"ContentMD5": md5(b"").digest(), "ChecksumSHA256": bytes(32), "ChecksumCRC32": bytes(4)}[given]
+    headers = {
+        "ContentMD5": "Content-MD5",
+        "ChecksumSHA256": "x-amz-checksum-sha256",
+        "ChecksumCRC32": "x-amz-checksum-crc32",
+    }
+
+    def spoil(request: Any, **_: Any) -> None:
+        for name in list(request.headers):
+            if "checksum" in name.lower() or name.lower() == "content-md5":
+                del request.headers[name]
+        request.headers[headers[given]] = b64encode(wrong).decode()
+
+    s3.meta.events.register_first("before-sign.s3.*", spoil)
+    try:
+        tags = {"TagSet": [{"Key": "a", "Value": "b"}]}
+        refused("BadDigest", s3.put_bucket_tagging, Bucket=bucket, Tagging=tags)
+        refused("BadDigest", s3.delete_objects, Bucket=bucket, Delete={"Objects": [{"Key": "a"}]})
+    finally:
+        s3.meta.events.unregister("before-sign.s3.*", spoil)
+    refused("NoSuchTagSet", s3.get_bucket_tagging, Bucket=bucket)
+
+
+def refused_put(s3: Any, bucket: str, headers: dict[str, str]) -> tuple[int, bytes]:
+    """Put an object by a signed request without an SDK, which is refused; return status and body of the response."""
+    url = f"{s3.meta.endpoint_url}/{bucket}/key"
+    signed = AWSRequest("PUT", url, headers=headers, data=SMALL)
+    S3SigV4Auth(s3._request_signer._credentials, "s3", "us-east-1").add_auth(signed)
+    request = urllib.request.Request(url, data=SMALL, method="PUT", headers=dict(signed.headers.items()))
+    with pytest.raises(urllib.error.HTTPError) as raised:
+        urllib.request.urlopen(request, timeout=20)
+    return raised.value.code, raised.value.read()
+
+
+def test_the_checksum_in_a_presigned_url_is_ignored(s3: Any, bucket: str) -> None:
+    """The JavaScript SDK signs the checksum of an empty body into its URLs for uploads."""
+    query = "x-amz-checksum-crc32=AAAAAA%3D%3D&x-amz-sdk-checksum-algorithm=CRC32&x-amz-meta-own=1"
+    signed = AWSRequest("PUT", f"{s3.meta.endpoint_url}/{bucket}/key?{query}")
+    S3SigV4QueryAuth(s3._request_signer._credentials, "s3", "us-east-1", expires=60).add_auth(signed)
+    request = urllib.request.Request(signed.url, data=SMALL, method="PUT")
+    assert urllib.request.urlopen(request, timeout=20).status == 200
+    got = s3.get_object(Bucket=bucket, Key="key", ChecksumMode="ENABLED")
+    assert (got["Body"].read(), got["Metadata"]) == (SMALL, {"own": "1"})
+    assert "ChecksumCRC32" not in got
+
+
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [
+        ({"x-amz-checksum-crc32": "AAAAAA=="}, b"BadDigest"),
+        ({"x-amz-checksum-crc32": "AAAA"}, b"InvalidRequest"),
+        ({"x-amz-checksum-crc32": "no base64!"}, b"InvalidRequest"),
+        ({"x-amz-checksum-crc32": "AAAAAA==", "x-amz-checksum-crc32c": "AAAAAA=="}, b"InvalidRequest"),
+        ({"x-amz-checksum-md9": "AAAAAA=="}, b"InvalidRequest"),
+        ({"x-amz-checksum-crc32": "AAAAAA==", "x-amz-sdk-checksum-algorithm": "SHA256"}, b"InvalidRequest"),
+        ({"x-amz-trailer": "x-amz-checksum-crc32"}, b"MalformedTrailerError"),
+        ({"x-amz-trailer": "x-amz-checksum-md9"}, b"InvalidRequest"),
+    ],
+)
+def test_checksums_that_cannot_be_verified_are_refused(
+    s3: Any, bucket: str, headers: dict[str, str], code: bytes
+) -> None:
+    status, answer = refused_put(s3, bucket, headers)
+    assert status == 400
+    assert b"<Code>" + code + b"</Code>" in answer

@@ -1,7 +1,8 @@
 """Multipart uploads over HTTP."""
 
 import io
-from hashlib import md5
+from base64 import b64decode, b64encode
+from hashlib import md5, sha256
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,52 @@ def test_the_checksum_of_an_object_is_combined_from_its_parts(s3: Any, bucket: s
         assert found[f"Checksum{algorithm}"].endswith("-3")
     # boto3 verifies the whole as it reads it.
     assert s3.get_object(Bucket=bucket, Key="key")["Body"].read() == BODY
+
+
+@pytest.mark.parametrize(
+    ("created", "kind"), [("CRC32", "FULL_OBJECT"), ("CRC64NVME", "FULL_OBJECT"), ("SHA256", "COMPOSITE"), (None, None)]
+)
+def test_a_checksum_given_to_complete_is_the_objects(
+    s3: Any, bucket: str, created: str | None, kind: str | None
+) -> None:
+    settings = {"ChecksumAlgorithm": created, "ChecksumType": kind} if created else {}
+    upload, parts = uploaded_parts(s3, bucket, **settings)
+    whole = s3.put_object(Bucket=bucket, Key="whole", Body=BODY, ChecksumAlgorithm=created or "CRC32")
+    name = f"Checksum{created or 'CRC32'}"
+    right = whole[name]
+    if kind == "COMPOSITE":
+        digests = b"".join(sha256(piece).digest() for piece in PIECES)
+        right = f"{b64encode(sha256(digests).digest()).decode()}-3"
+    wrong = b64encode(bytes(len(b64decode(right.partition("-")[0])))).decode()
+    given = {"Bucket": bucket, "Key": "key", "UploadId": upload, "MultipartUpload": {"Parts": parts}}
+    with pytest.raises(ClientError, match="BadDigest"):
+        s3.complete_multipart_upload(**given, **{name: wrong})
+    with pytest.raises(ClientError, match="InvalidRequest"):
+        s3.complete_multipart_upload(**given, MpuObjectSize=len(BODY) + 1)
+    if kind:
+        other = "COMPOSITE" if kind == "FULL_OBJECT" else "FULL_OBJECT"
+        with pytest.raises(ClientError, match="InvalidRequest"):
+            s3.complete_multipart_upload(**given, ChecksumType=other)
+    done = s3.complete_multipart_upload(**given, MpuObjectSize=len(BODY), **{name: right})
+    if created:
+        assert done[name] == right
+    assert s3.get_object(Bucket=bucket, Key="key")["Body"].read() == BODY
+
+
+@pytest.mark.parametrize("wanted", ["bytes=0-99", "bytes=5-", "bytes=-5", "bytes=7-6", "0-5", "bytes=0-1,3-4", "all"])
+def test_a_range_of_a_copied_part_that_is_not_in_its_source_is_refused(s3: Any, bucket: str, wanted: str) -> None:
+    s3.put_object(Bucket=bucket, Key="source", Body=b"0123456789")
+    upload = s3.create_multipart_upload(Bucket=bucket, Key="key")["UploadId"]
+    with pytest.raises(ClientError, match="InvalidArgument"):
+        s3.upload_part_copy(
+            Bucket=bucket,
+            Key="key",
+            UploadId=upload,
+            PartNumber=1,
+            CopySource={"Bucket": bucket, "Key": "source"},
+            CopySourceRange=wanted,
+        )
+    assert "Parts" not in s3.list_parts(Bucket=bucket, Key="key", UploadId=upload)
 
 
 def test_a_part_with_a_different_checksum_algorithm_is_rejected(s3: Any, bucket: str) -> None:
