@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 import fmi_shim as fmi
-from tests.fmi_shim.programs import DOUBLE, INT, ints
+from tests.fmi_shim.programs import DOUBLE, INT, ints, sum_of_ranks
 
 
 def connect_all(comm: fmi.Communicator) -> None:
-    """Open all connections of a barrier on all ranks: whoever leaves the second one knows that all left the first."""
+    """Open all connections of a barrier: a rank returns from the second one after all returned from the first."""
     comm.barrier()
     comm.barrier()
 
@@ -30,7 +30,7 @@ def die_before_second_call(comm: fmi.Communicator, rank: int, size: int, victim:
 
 
 def die_while_awaited(comm: fmi.Communicator, rank: int, size: int, victim: int) -> None:
-    """The others have waited for a while, and have seen each other, when the victim dies."""
+    """The victim dies after the connected other ranks have waited for a while."""
     connect_all(comm)
     if rank == victim:
         time.sleep(0.6)
@@ -39,7 +39,7 @@ def die_while_awaited(comm: fmi.Communicator, rank: int, size: int, victim: int)
 
 
 def chain_of_waits(comm: fmi.Communicator, rank: int, size: int) -> None:
-    """Rank 0 waits for 1, which waits for 2, ... and the last one, which none but its neighbour knows, dies."""
+    """Rank 0 waits for 1, which waits for 2, and so on; the last, connected to one rank alone, dies."""
     if rank > 0:
         comm.send(rank, rank - 1, INT)
     if rank < size - 1:
@@ -50,7 +50,7 @@ def chain_of_waits(comm: fmi.Communicator, rank: int, size: int) -> None:
 
 
 def die_while_another_is_awaited(comm: fmi.Communicator, rank: int, size: int) -> None:
-    """Rank 1 is known to rank 0 alone, and dies; rank 2 waits at the rendezvous server for rank 1."""
+    """Rank 1, connected to rank 0 alone, dies; rank 2 waits at the rendezvous server for rank 1."""
     if rank == 0:
         comm.send(0, 2, INT)
         comm.send(0, 1, INT)
@@ -63,8 +63,8 @@ def die_while_another_is_awaited(comm: fmi.Communicator, rank: int, size: int) -
         comm.recv(1, INT)
 
 
-def end_before_others_come(comm: fmi.Communicator, rank: int, size: int, how: str, there: Path) -> None:
-    """Rank 1, known to rank 3 alone, which leaves, ends when ranks 0 and 2 are there, which will wait for it."""
+def end_before_others_connect(comm: fmi.Communicator, rank: int, size: int, how: str, there: Path) -> None:
+    """Rank 1, connected to rank 3 alone, which closes, ends when ranks 0 and 2 have started, which then wait for it."""
     if rank == 1:
         comm.send(1, 3, INT)
         wait_for(there)
@@ -81,25 +81,25 @@ def end_before_others_come(comm: fmi.Communicator, rank: int, size: int, how: st
 
 
 def keep_on(comm: fmi.Communicator, rank: int, size: int) -> None:
-    """Meet again and again, for as long as another process may take to begin."""
+    """Call barriers for as long as another process may take to start."""
     end = time.monotonic() + 20
     while time.monotonic() < end:
         comm.barrier()
         time.sleep(0.01)
 
 
-def never_come(comm: fmi.Communicator, rank: int, size: int, absent: int) -> None:
+def never_connect(comm: fmi.Communicator, rank: int, size: int, absent: int) -> None:
     if rank != absent:
         comm.barrier()
 
 
-def come_late(comm: fmi.Communicator, rank: int, size: int, late: int, given_up: Path) -> None:
-    """The late rank comes to the second barrier only once rank 0, which it exchanges with, has given up.
+def start_late(comm: fmi.Communicator, rank: int, size: int, late: int, given_up: Path) -> None:
+    """The late rank calls the second barrier only after rank 0, which it exchanges with, has timed out.
 
     Before the first one all come together without the communicator: its time is for the calls, not for the start.
     In shared memory, where the others have come to the second barrier, the news may reach the late rank in the third.
     """
-    come_together(given_up.parent, rank, size)
+    wait_for_all(given_up.parent, rank, size)
     comm.barrier()
     if rank == late:
         wait_for(given_up)
@@ -111,11 +111,11 @@ def come_late(comm: fmi.Communicator, rank: int, size: int, late: int, given_up:
             given_up.touch()
 
 
-def leave_early(comm: fmi.Communicator, rank: int, size: int, leaver: int) -> str:
+def close_early(comm: fmi.Communicator, rank: int, size: int, leaver: int) -> str:
     connect_all(comm)
     if rank != leaver:
         comm.barrier()
-    return "left in peace"
+    return "closed"
 
 
 def raise_in_own_code(comm: fmi.Communicator, rank: int, size: int, culprit: int) -> None:
@@ -126,7 +126,7 @@ def raise_in_own_code(comm: fmi.Communicator, rank: int, size: int, culprit: int
 
 
 def fail_unseen(comm: fmi.Communicator, rank: int, size: int, over: Path) -> None:
-    """Rank 0 fails, and is gone with all it has left, when rank 1 looks."""
+    """Rank 0 fails and ends before rank 1 reads."""
     connect_all(comm)
     if rank == 0:
         try:
@@ -162,11 +162,11 @@ MISMATCHES = [
     ("dimensions", ["6 x float64", "an array of "]),
     ("described", ["typed values", "an array of "]),
 ]
-"""How the ranks of `mismatched` differ, and what each of them must be told."""
+"""How the ranks of `mismatched` differ, and what the error on each must contain."""
 
 
 def mismatched(comm: fmi.Communicator, rank: int, size: int, how: str) -> Any:
-    """Two ranks make calls that do not fit."""
+    """Two ranks make calls that do not match."""
     total = fmi.func(fmi.op.sum)
     comm.barrier()
     calls: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
@@ -190,11 +190,11 @@ def mismatched(comm: fmi.Communicator, rank: int, size: int, how: str) -> Any:
     return calls[how][rank]()
 
 
-def in_a_circle(comm: fmi.Communicator, rank: int, size: int, how: str) -> None:
+def deadlock_cycle(comm: fmi.Communicator, rank: int, size: int, how: str) -> None:
     """Every rank waits for the next one, the last one for the first."""
     after, before = (rank + 1) % size, (rank - 1) % size
     connect_all(comm)
-    for peer in (min(after, before), max(after, before)):  # so that all neighbours are connected, in any order
+    for peer in (min(after, before), max(after, before)):  # so that all ranks of the ring are connected, in any order
         comm.sendrecv(rank, peer, peer, INT) if how == "receive, after messages" else None
     if how == "one in a barrier" and rank == 0:
         comm.barrier()
@@ -208,8 +208,8 @@ def in_a_circle(comm: fmi.Communicator, rank: int, size: int, how: str) -> None:
         comm.gather(1, after, INT) if rank else comm.bcast(1, 1, INT)
 
 
-def slow_circle(comm: fmi.Communicator, rank: int, size: int) -> float:
-    """A message goes around that each rank keeps for longer than it takes to become suspicious."""
+def slow_ring(comm: fmi.Communicator, rank: int, size: int) -> float:
+    """A message is sent around a ring; each rank keeps it for longer than `deadlock_report_seconds`."""
     after, before = (rank + 1) % size, (rank - 1) % size
     total = np.zeros(300_000)
     for turn in range(2):
@@ -220,8 +220,8 @@ def slow_circle(comm: fmi.Communicator, rank: int, size: int) -> float:
     return float(comm.recv(before)[0]) if rank == 0 else float(total[0])
 
 
-def patience(comm: fmi.Communicator, rank: int, size: int) -> int:
-    """Let the other rank wait, which says so after a while; then wait oneself, with its notes still on the way."""
+def wait_after_report(comm: fmi.Communicator, rank: int, size: int) -> int:
+    """Let the other rank wait until it reports its wait; then wait with its notices still unread."""
     comm.barrier()
     peer, received = 1 - rank, 0
     for turn in range(3):
@@ -247,7 +247,7 @@ def errors_of_two_calls(comm: fmi.Communicator, rank: int, size: int, how: str) 
 
 
 def interrupted(comm: fmi.Communicator, rank: int, size: int) -> None:
-    """Rank 0 gets a Ctrl-C in the middle of a receive that would last."""
+    """Rank 0 gets a Ctrl-C during a receive that does not end."""
     comm.barrier()
     if rank == 0:
         signal.setitimer(signal.ITIMER_REAL, 0.05)
@@ -257,7 +257,13 @@ def interrupted(comm: fmi.Communicator, rank: int, size: int) -> None:
     comm.recv(1 - rank, INT)
 
 
-def come_together(folder: Path, rank: int, size: int) -> None:
+def sum_after_start(comm: fmi.Communicator, rank: int, size: int, started: Path) -> int:
+    """Create the file `started`, then sum."""
+    started.touch()
+    return sum_of_ranks(comm, rank, size)
+
+
+def wait_for_all(folder: Path, rank: int, size: int) -> None:
     """Wait until all ranks' processes run."""
     (folder / f"rank-{rank}-runs").touch()
     for other in range(size):

@@ -14,7 +14,7 @@ from tests.fmi_shim.world import World
 
 @pytest.mark.parametrize("framed", [True, False], ids=["framed", "raw"])
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
-def test_arrays_come_back_new_in_out_and_in_place(world: World, size: int, framed: bool) -> None:
+def test_arrays_are_returned_new_in_out_or_in_place(world: World, size: int, framed: bool) -> None:
     assert world.values(programs.every_array_operation, size, framed=framed) == [[]] * size
 
 
@@ -70,7 +70,7 @@ def test_subclasses_of_arrays_are_taken_as_arrays_unless_they_have_a_mask(
 
 @pytest.mark.parametrize("framed", [True, False], ids=["framed", "raw"])
 @pytest.mark.parametrize("size", [2, 3, 4])
-def test_posted_messages_go_around_a_ring_that_no_connection_joins_yet(world: World, size: int, framed: bool) -> None:
+def test_posted_messages_are_sent_around_a_ring_without_connections(world: World, size: int, framed: bool) -> None:
     assert world.values(programs.ring_of_requests, size, 1_000_000, framed=framed) == [[True] * 4] * size
 
 
@@ -86,7 +86,7 @@ def test_a_request_can_be_tested(world: World) -> None:
     assert isinstance(early, bool)
 
 
-def test_splitting_gives_communicators_of_each_colour_in_the_order_of_the_keys(world: World) -> None:
+def test_split_returns_a_communicator_for_each_colour_ordered_by_key(world: World) -> None:
     results = world.values(programs.rows_and_columns, 6)
     assert [result["row"] for result in results] == [
         *[(place, 3, [2, 1, 0]) for place in (2, 1, 0)],
@@ -99,7 +99,7 @@ def test_splitting_gives_communicators_of_each_colour_in_the_order_of_the_keys(w
     assert {result["whole"] for result in results} == {result["whole again"] for result in results} == {15}
 
 
-def test_an_exception_in_a_with_block_is_told_with_its_text(world: World) -> None:
+def test_an_exception_in_a_with_block_is_reported_with_its_text(world: World) -> None:
     outcomes = world.run(programs.raise_in_with_block, 3, max_timeout=0)
     assert isinstance(outcomes[1].error, LookupError)
     for outcome in (outcomes[0], outcomes[2]):
@@ -151,7 +151,7 @@ def test_wrong_arguments_raise_before_anything_is_sent(world: World) -> None:
 
 @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="POSIX semaphores in shared memory: Linux")
 @pytest.mark.parametrize("size", [2, 3])
-def test_all_of_it_goes_through_shared_memory_too(rendezvous_address: str, tmp_path: Path, size: int) -> None:
+def test_extended_operations_work_over_shared_memory(rendezvous_address: str, tmp_path: Path, size: int) -> None:
     world = World(rendezvous_address, tmp_path, environment={"FMI_CHANNEL": "shm"})
     assert world.values(programs.every_array_operation, size) == [[]] * size
     assert world.values(programs.ring_of_requests, size, 300_000) == [[True] * 4] * size

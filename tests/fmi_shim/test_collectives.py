@@ -181,7 +181,7 @@ few = settings(max_examples=25)
 
 
 @given(st.integers(1, 200), st.data())
-def test_the_tree_has_every_rank_once_and_children_know_their_parents(size: int, data: st.DataObject) -> None:
+def test_the_tree_has_every_rank_once_with_consistent_parents_and_children(size: int, data: st.DataObject) -> None:
     root = data.draw(st.integers(0, size - 1))
     places = [position(rank, size, root) for rank in range(size)]
     assert places[root].parent is None
@@ -207,7 +207,7 @@ def test_bcast_reaches_every_rank_with_one_message_each(size: int, data: st.Data
     assert len(world.sent) == size - 1
 
 
-def test_bcast_goes_to_the_farthest_child_first() -> None:
+def test_bcast_sends_to_the_farthest_child_first() -> None:
     world = QueueWorld(8)
     world.run(lambda c: bcast.binomial(c, own(3) if c.rank == 3 else None, 3))
     assert [dst for src, dst, _ in world.sent if src == 3] == [7, 5, 4]
@@ -268,7 +268,7 @@ def test_pipelined_reduce_combines_every_element_in_the_tree_of_the_whole(
 
 @few
 @given(sizes, st.integers(1, 3))
-def test_allgather_gives_all_ranks_everything_in_rank_order(size: int, count: int) -> None:
+def test_allgather_returns_all_parts_in_rank_order_on_all_ranks(size: int, count: int) -> None:
     def filled(c: QueueChannel, schedule: Callable[[QueueChannel, Array], None]) -> list[str]:
         parts = np.empty((size, count), object)
         parts[c.rank] = own(c.rank, count)
@@ -285,7 +285,7 @@ def test_allgather_gives_all_ranks_everything_in_rank_order(size: int, count: in
 
 @pytest.mark.parametrize("schedule", [alltoall.pairwise, alltoall.spread, alltoall.bruck])
 @pytest.mark.parametrize("size", SIZES)
-def test_alltoall_brings_each_slice_to_its_rank(schedule: Callable[..., None], size: int) -> None:
+def test_alltoall_sends_each_slice_to_its_rank(schedule: Callable[..., None], size: int) -> None:
     def turned(c: QueueChannel) -> list[str]:
         incoming = np.empty((size, 1), object)
         schedule(c, np.array([[f"{c.rank}>{to}"] for to in range(size)], object), incoming)
@@ -314,7 +314,7 @@ def test_reduce_scatter_combines_all_of_each_slice(size: int) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_exclusive_scans_give_what_lies_below_in_the_order_of_the_ranks(size: int) -> None:
+def test_exclusive_scans_return_the_combination_below_each_rank_in_rank_order(size: int) -> None:
     def prefix(c: QueueChannel, schedule: Callable[..., None]) -> str:
         below = np.array(["untouched"], object)
         schedule(c, own(c.rank), below, tell)
@@ -336,7 +336,7 @@ def test_left_to_right_reduce_is_strictly_in_rank_order(size: int, data: st.Data
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_left_to_right_allreduce_gives_all_ranks_the_chain(size: int) -> None:
+def test_left_to_right_allreduce_returns_the_ordered_combination_on_all_ranks(size: int) -> None:
     results = QueueWorld(size).run(lambda c: allreduce.left_to_right(c, own(c.rank), tell).tolist())
     assert results == [[chained([str(rank) for rank in range(size)])]] * size
 
@@ -380,7 +380,7 @@ def test_halving_combines_every_element_in_the_tree_of_doubling(size: int, count
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_scan_gives_each_rank_what_came_up_to_it(size: int) -> None:
+def test_scan_returns_the_combination_up_to_each_rank(size: int) -> None:
     def sweep(c: QueueChannel) -> list[str]:
         buffer = own(c.rank)
         scan.up_and_down_sweep(c, buffer, tell)
@@ -413,7 +413,7 @@ def test_scan_sweeps_as_fmi_does() -> None:
 
 
 @pytest.mark.parametrize("size", range(1, 10))
-def test_nobody_leaves_a_barrier_before_all_have_come(size: int) -> None:
+def test_no_rank_returns_from_a_barrier_before_all_have_called_it(size: int) -> None:
     come = []
 
     def enter(c: QueueChannel) -> int:

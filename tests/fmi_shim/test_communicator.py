@@ -14,11 +14,11 @@ from tests.fmi_shim.world import World
 
 @pytest.mark.parametrize("framed", [True, False], ids=["framed", "raw"])
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 7])
-def test_arrays_of_any_shape_go_through_every_operation(world: World, size: int, framed: bool) -> None:
+def test_every_operation_accepts_arrays_of_any_shape(world: World, size: int, framed: bool) -> None:
     assert world.values(programs.every_array_operation, size, framed, framed=framed) == [[]] * size
 
 
-def test_tensors_come_back_as_tensors(world: World) -> None:
+def test_tensors_are_returned_as_tensors(world: World) -> None:
     pytest.importorskip("torch")
     own = [[[0.0 + r, 1.0 + r, 2.0 + r], [3.0 + r, 4.0 + r, 5.0 + r]] for r in range(2)]
     first, second = world.values(programs.tensors, 2)
@@ -116,14 +116,14 @@ def test_a_wrong_configuration_is_refused(tmp_path: Path) -> None:
         fmi.Communicator(0, 1, path, "name")
 
 
-def test_hints_are_taken(world: World) -> None:
+def test_hints_are_accepted(world: World) -> None:
     comm = fmi.Communicator(0, 1, world.config(), "name", 512)
     comm.hint(fmi.hints.fast)
     comm.hint(fmi.hints.cheap)
     assert comm.allreduce(3, fmi.func(fmi.op.sum), fmi.types(fmi.datatypes.int)) == 3
 
 
-def test_a_forked_child_that_ends_leaves_its_parents_connections_alone(world: World) -> None:
+def test_a_forked_child_that_exits_does_not_close_its_parents_connections(world: World) -> None:
     assert world.values(programs.fork_a_child, 2) == [1, 1]
 
 
@@ -150,7 +150,7 @@ def test_a_wrong_type_descriptor_is_refused(
         fmi.types(*arguments)  # type: ignore[arg-type]
 
 
-def test_a_program_of_ever_new_calls_keeps_a_bounded_number_of_plans(world: World) -> None:
+def test_the_number_of_cached_plans_is_bounded(world: World) -> None:
     comm = fmi.Communicator(0, 1, world.config(), "name")
     most = 0
     for count in range(1, 700):

@@ -48,7 +48,7 @@ def test_numbers_and_booleans_may_be_json_ones(tmp_path: Path) -> None:
     assert loaded == DirectConfig("h", 1234, None, framed=True)
 
 
-def test_what_is_left_out_has_fmis_defaults(tmp_path: Path) -> None:
+def test_missing_keys_have_fmis_defaults(tmp_path: Path) -> None:
     assert load(tmp_path, direct()) == DirectConfig("127.0.0.1", 10000, 1.0, framed=False)
 
 
@@ -74,7 +74,7 @@ def test_the_environment_overrides_the_file(tmp_path: Path) -> None:
         ("framed", 2, "true, false"),
     ],
 )
-def test_a_wrong_type_names_key_value_and_what_is_allowed(
+def test_the_error_of_a_wrong_type_has_key_value_and_expected_values(
     tmp_path: Path, key: str, value: object, allowed: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
@@ -98,7 +98,7 @@ def test_a_wrong_type_names_key_value_and_what_is_allowed(
         ({}, "no channel is enabled: expected true for backends.Direct.enabled"),
     ],
 )
-def test_a_wrong_file_is_told(tmp_path: Path, content: object, message: str) -> None:
+def test_an_invalid_file_is_a_config_error(tmp_path: Path, content: object, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load(tmp_path, content)
 
@@ -114,18 +114,18 @@ def test_a_file_is_parsed_once_until_it_changes(tmp_path: Path) -> None:
     assert moved.host == "moved"
 
 
-def test_a_missing_file_is_told(tmp_path: Path) -> None:
+def test_a_missing_file_is_a_config_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nowhere.json: the configuration cannot be read: No such file"):
         config.load(tmp_path / "nowhere.json", {})
 
 
 @pytest.mark.parametrize("value", ["host", ":1", "host:", "host:0", "host:99999", "host:x"])
-def test_a_wrong_rendezvous_variable_is_told(tmp_path: Path, value: str) -> None:
+def test_an_invalid_rendezvous_variable_is_a_config_error(tmp_path: Path, value: str) -> None:
     with pytest.raises(ConfigError, match=r"invalid FMI_RENDEZVOUS .*: expected host:port"):
         load(tmp_path, direct(), FMI_RENDEZVOUS=value)
 
 
-def test_memory_is_shared_by_hint_where_all_ranks_are_framed_and_else_by_the_environment(tmp_path: Path) -> None:
+def test_sharing_depends_on_hint_framed_mode_and_environment(tmp_path: Path) -> None:
     sharing = lambda content, **environment: loaded(tmp_path, content, **environment).sharing  # noqa: E731
     assert sharing(direct()) is Sharing.never
     assert sharing(direct(framed=True)) is Sharing.if_fast
@@ -139,7 +139,7 @@ def test_memory_is_shared_by_hint_where_all_ranks_are_framed_and_else_by_the_env
         sharing(redis, FMI_CHANNEL="shm")
 
 
-def test_a_wrong_framed_variable_is_told(tmp_path: Path) -> None:
+def test_an_invalid_framed_variable_is_a_config_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="environment: invalid FMI_FRAMED 'maybe'"):
         load(tmp_path, direct(), FMI_FRAMED="maybe")
 
@@ -195,7 +195,7 @@ def test_settings_are_read_as_published(tmp_path: Path) -> None:
         ({"backends": {"Redis": {"enabled": True}, "Direct": {"enabled": True, "framed": True}}}, "all or none"),
     ],
 )
-def test_wrong_settings_are_told(tmp_path: Path, content: object, message: str) -> None:
+def test_invalid_settings_are_config_errors(tmp_path: Path, content: object, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         loaded(tmp_path, content)
 
@@ -246,7 +246,7 @@ def places(value: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...
             yield from places(inner, (*path, key))
 
 
-def test_anything_anywhere_in_the_published_file_is_taken_or_told(tmp_path: Path) -> None:
+def test_any_change_of_the_published_file_is_a_configuration_or_a_config_error(tmp_path: Path) -> None:
     for path in places(WHOLE):
         enabled = path[1] if path[:1] == ("backends",) and len(path) > 1 else "Direct"
         for strange in STRANGE:
@@ -262,7 +262,7 @@ def test_anything_anywhere_in_the_published_file_is_taken_or_told(tmp_path: Path
 
 @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 4000), st.binary(max_size=6), st.integers(0, 20))
-def test_a_damaged_file_is_taken_or_told(tmp_path: Path, at: int, noise: bytes, cut: int) -> None:
+def test_a_damaged_file_is_a_configuration_or_a_config_error(tmp_path: Path, at: int, noise: bytes, cut: int) -> None:
     data = bytearray(json.dumps(WHOLE).encode())
     at %= len(data)
     data[at : at + cut] = noise
@@ -271,7 +271,7 @@ def test_a_damaged_file_is_taken_or_told(tmp_path: Path, at: int, noise: bytes, 
     require_sound(lambda: config.load(path, {}))
 
 
-def test_a_file_of_nothing_but_depth_or_length_is_told(tmp_path: Path) -> None:
+def test_a_file_of_extreme_depth_or_length_is_a_config_error(tmp_path: Path) -> None:
     for content in (
         "[" * 10**6,
         '{"a":' * 10**5,
@@ -284,7 +284,7 @@ def test_a_file_of_nothing_but_depth_or_length_is_told(tmp_path: Path) -> None:
             loaded(tmp_path, content)
 
 
-def test_a_key_may_be_given_twice_with_the_same_value_alone(tmp_path: Path) -> None:
+def test_a_duplicate_key_must_have_the_same_value(tmp_path: Path) -> None:
     twice = '{"backends": {"Direct": {"enabled": true, "port": 5, "port": %s}}}'
     assert load(tmp_path, twice % "5").port == 5
     with pytest.raises(ConfigError, match="duplicate key 'port' with the values 5 and 6"):

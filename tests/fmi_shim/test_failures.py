@@ -1,4 +1,4 @@
-"""Ranks that die, come late, leave or do something else: who is told what."""
+"""Failing ranks: killed, late, closed early, or in another call; the errors on all ranks."""
 
 import contextlib
 import signal
@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ from tests.fmi_shim.programs import INT
 from tests.fmi_shim.world import Outcome, World
 
 FOR_EVER = 0
-"""As max_timeout: whoever ends all the same was told, and did not run into a deadline."""
+"""As max_timeout: a rank that ends received an error, and did not time out."""
 
 
 def failed_with(outcome: Outcome, error: type[FmiError], origin: int | None) -> str:
@@ -37,7 +38,7 @@ def failed_with(outcome: Outcome, error: type[FmiError], origin: int | None) -> 
 
 
 @pytest.mark.parametrize("victim", [0, 1, 3])
-def test_a_killed_rank_is_noticed_at_once_by_all_others(world: World, victim: int) -> None:
+def test_all_other_ranks_detect_a_killed_rank_at_once(world: World, victim: int) -> None:
     outcomes = world.run(failing_programs.die_before_second_call, 5, victim, max_timeout=FOR_EVER)
     assert outcomes[victim].exit_code == -signal.SIGKILL
     for rank, outcome in enumerate(outcomes):
@@ -45,7 +46,7 @@ def test_a_killed_rank_is_noticed_at_once_by_all_others(world: World, victim: in
             assert f"lost rank {victim}" in failed_with(outcome, PeerLostError, victim)
 
 
-def test_a_killed_rank_is_noticed_down_a_chain_of_ranks_that_wait_for_each_other(world: World) -> None:
+def test_a_chain_of_waiting_ranks_detects_a_killed_rank(world: World) -> None:
     outcomes = world.run(failing_programs.chain_of_waits, 5, max_timeout=FOR_EVER)
     for rank, outcome in enumerate(outcomes[:4]):
         text = failed_with(outcome, PeerLostError, 4)
@@ -54,13 +55,13 @@ def test_a_killed_rank_is_noticed_down_a_chain_of_ranks_that_wait_for_each_other
         assert ("(reported by rank" in text) is (rank < 3)
 
 
-def test_a_rank_that_waits_at_the_rendezvous_server_notices_a_death_among_those_it_knows(world: World) -> None:
+def test_a_rank_that_waits_at_the_rendezvous_server_detects_that_a_connected_rank_died(world: World) -> None:
     outcomes = world.run(failing_programs.die_while_another_is_awaited, 3, max_timeout=FOR_EVER)
     for rank in (0, 2):
         failed_with(outcomes[rank], PeerLostError, 1)
 
 
-def test_in_raw_mode_a_killed_rank_is_noticed_too(world: World) -> None:
+def test_a_killed_rank_is_detected_in_raw_mode(world: World) -> None:
     outcomes = world.run(failing_programs.die_before_second_call, 4, 3, framed=False, max_timeout=FOR_EVER)
     for outcome in outcomes[:3]:
         assert isinstance(outcome.error, PeerLostError)
@@ -69,25 +70,25 @@ def test_in_raw_mode_a_killed_rank_is_noticed_too(world: World) -> None:
 @pytest.mark.parametrize(
     ("how", "words"), [("killed", "rank 1 was lost: its process"), ("left", "rank 1 has left: its")]
 )
-def test_who_waits_at_the_rendezvous_server_hears_that_the_awaited_rank_has_gone(
+def test_ranks_that_wait_at_the_rendezvous_server_detect_the_end_of_the_awaited_rank(
     world: World, tmp_path: Path, how: str, words: str
 ) -> None:
-    outcomes = world.run(failing_programs.end_before_others_come, 4, how, tmp_path / "there", max_timeout=FOR_EVER)
-    assert any(words in str(outcomes[rank].error) for rank in (0, 2))  # one tells the other
+    outcomes = world.run(failing_programs.end_before_others_connect, 4, how, tmp_path / "there", max_timeout=FOR_EVER)
+    assert any(words in str(outcomes[rank].error) for rank in (0, 2))  # one of the two reports it to the other
     for rank in (0, 2):
         failed_with(outcomes[rank], PeerLostError, 1)
 
 
-def test_a_rank_that_never_comes_is_named_after_max_timeout(world: World) -> None:
-    outcomes = world.run(failing_programs.never_come, 2, 1, max_timeout=1000)
+def test_a_rank_that_never_connects_is_named_after_max_timeout(world: World) -> None:
+    outcomes = world.run(failing_programs.never_connect, 2, 1, max_timeout=1000)
     text = failed_with(outcomes[0], PeerTimeoutError, 1)
     assert text.startswith("rank 0 in barrier (call 0, 1 x uint8): rank 1 did not connect to the rendezvous server")
     assert "within 1 s" in text
     assert outcomes[0].seconds >= 1
 
 
-def test_a_late_rank_is_named_and_told_when_it_comes(world: World, tmp_path: Path) -> None:
-    outcomes = world.run(failing_programs.come_late, 3, 1, tmp_path / "given-up", max_timeout=2000)
+def test_a_late_rank_and_those_that_wait_for_it_time_out(world: World, tmp_path: Path) -> None:
+    outcomes = world.run(failing_programs.start_late, 3, 1, tmp_path / "given-up", max_timeout=2000)
     for outcome in outcomes:
         assert isinstance(outcome.error, PeerTimeoutError), outcomes
         assert "for 2 s" in outcome.error.message
@@ -107,7 +108,7 @@ def test_a_late_rank_is_named_and_told_when_it_comes(world: World, tmp_path: Pat
         ("two roots", ["bcast (call 1, 3000000 x float64, root 0", "root 1", "sends to rank 1"]),
     ],
 )
-def test_two_ranks_that_wait_for_each_other_are_told_of_each_other(world: World, how: str, words: list[str]) -> None:
+def test_both_ranks_of_a_deadlock_report_both_calls(world: World, how: str, words: list[str]) -> None:
     for outcome in world.run(failing_programs.mismatched, 2, how, max_timeout=FOR_EVER):
         assert isinstance(outcome.error, MismatchError), outcome
         text = str(outcome.error)
@@ -134,38 +135,38 @@ def test_two_ranks_that_wait_for_each_other_are_told_of_each_other(world: World,
         (9, "receive", ["deadlock: 9 ranks wait for each other", "and 3 more ranks"]),
     ],
 )
-def test_ranks_that_wait_for_each_other_in_a_circle_are_told_of_all_of_it(
+def test_every_rank_of_a_deadlock_cycle_reports_the_whole_cycle(
     world: World, size: int, how: str, words: list[str]
 ) -> None:
-    for outcome in world.run(failing_programs.in_a_circle, size, how, max_timeout=FOR_EVER):
+    for outcome in world.run(failing_programs.deadlock_cycle, size, how, max_timeout=FOR_EVER):
         assert isinstance(outcome.error, MismatchError), outcome
         text = str(outcome.error)
         assert all(word in text for word in words), text
 
 
-def test_ranks_that_go_on_after_a_long_wait_are_not_taken_for_stuck(world: World) -> None:
-    assert world.values(failing_programs.slow_circle, 3) == [6.0, 4.0, 5.0]
+def test_ranks_that_continue_after_a_long_wait_are_no_deadlock(world: World) -> None:
+    assert world.values(failing_programs.slow_ring, 3) == [6.0, 4.0, 5.0]
 
 
-def test_a_rank_that_is_waited_for_long_is_not_taken_for_stuck(world: World) -> None:
-    assert world.values(failing_programs.patience, 2) == [2, 3]
+def test_a_long_wait_for_a_rank_is_no_deadlock(world: World) -> None:
+    assert world.values(failing_programs.wait_after_report, 2) == [2, 3]
 
 
-def test_a_rank_that_leaves_early_is_named_and_has_itself_no_error(world: World) -> None:
-    outcomes = world.run(failing_programs.leave_early, 4, 2, max_timeout=FOR_EVER)
-    assert outcomes[2].value == "left in peace"
+def test_a_rank_that_closes_early_is_named_and_raises_no_error_itself(world: World) -> None:
+    outcomes = world.run(failing_programs.close_early, 4, 2, max_timeout=FOR_EVER)
+    assert outcomes[2].value == "closed"
     for rank in (0, 1, 3):
         assert "rank 2 has left" in failed_with(outcomes[rank], PeerLostError, 2)
 
 
-def test_an_exception_in_a_ranks_own_code_ends_the_others_waiting(world: World) -> None:
+def test_an_exception_between_calls_ends_the_waits_of_the_other_ranks(world: World) -> None:
     outcomes = world.run(failing_programs.raise_in_own_code, 4, 0, max_timeout=FOR_EVER)
     assert isinstance(outcomes[0].error, RuntimeError)
     for outcome in outcomes[1:]:
         failed_with(outcome, PeerLostError, 0)
 
 
-def test_an_exception_that_ends_a_script_is_told_with_its_text(world: World) -> None:
+def test_an_exception_that_ends_a_script_is_reported_with_its_text(world: World) -> None:
     script = (
         "import sys, fmi_shim as fmi\n"
         "rank = int(sys.argv[1])\n"
@@ -177,14 +178,14 @@ def test_an_exception_that_ends_a_script_is_told_with_its_text(world: World) -> 
     command = [sys.executable, "-c", script]
     config = str(world.config(max_timeout=FOR_EVER))
     ranks = [subprocess.Popen([*command, str(rank), config], stderr=subprocess.PIPE, text=True) for rank in range(2)]
-    told, raised = (rank.communicate(timeout=50)[1].splitlines()[-1] for rank in ranks)
+    reported, raised = (rank.communicate(timeout=50)[1].splitlines()[-1] for rank in ranks)
     assert raised == "LookupError: no such galaxy"
-    assert told.startswith(
+    assert reported.startswith(
         "fmi_shim.errors.PeerFailedError: rank 1 raised LookupError: no such galaxy, in its own code between two calls"
     )
 
 
-def test_an_exception_in_a_custom_function_is_told_with_its_text(world: World) -> None:
+def test_an_exception_in_a_custom_function_is_reported_with_its_text(world: World) -> None:
     outcomes = world.run(failing_programs.raise_in_custom_function, 4, max_timeout=FOR_EVER)
     assert isinstance(outcomes[1].error, ZeroDivisionError)
     text = failed_with(outcomes[3], PeerFailedError, 1)  # rank 3 waits for rank 1's half; 0 and 2 may do without
@@ -193,7 +194,7 @@ def test_an_exception_in_a_custom_function_is_told_with_its_text(world: World) -
 
 
 @pytest.mark.parametrize("size", [2, 3, 4, 5])
-def test_a_sum_that_leaves_int32_is_an_overflow_error_on_every_rank(world: World, size: int) -> None:
+def test_a_sum_outside_int32_is_an_overflow_error_on_every_rank(world: World, size: int) -> None:
     for outcome in world.run(failing_programs.overflow, size, max_timeout=FOR_EVER):
         assert isinstance(outcome.error, OverflowError)
         assert "is out of range: expected -2147483648 to 2147483647 for int32" in str(outcome.error)
@@ -201,7 +202,7 @@ def test_a_sum_that_leaves_int32_is_an_overflow_error_on_every_rank(world: World
 
 
 @pytest.mark.parametrize(("how", "words"), failing_programs.MISMATCHES)
-def test_ranks_in_different_calls_are_both_told_both_calls(world: World, how: str, words: list[str]) -> None:
+def test_ranks_in_different_calls_both_report_both_calls(world: World, how: str, words: list[str]) -> None:
     outcomes = world.run(failing_programs.mismatched, 2, how, max_timeout=FOR_EVER)
     for outcome in outcomes:
         assert isinstance(outcome.error, MismatchError), outcome
@@ -212,7 +213,7 @@ def test_ranks_in_different_calls_are_both_told_both_calls(world: World, how: st
 
 
 @pytest.mark.parametrize("how", ["direction", "open type", "order", "root"])
-def test_calls_that_do_not_meet_at_once_are_told_at_the_next(world: World, how: str) -> None:
+def test_a_mismatch_of_calls_that_do_not_wait_is_reported_by_the_next_call(world: World, how: str) -> None:
     outcomes = world.run(failing_programs.errors_of_two_calls, 2, how, max_timeout=FOR_EVER)
     found = [error for outcome in outcomes for error in outcome.value if isinstance(error, MismatchError)]
     assert found, outcomes
@@ -226,58 +227,61 @@ def test_after_an_error_every_further_call_is_refused_with_the_first_cause(world
         assert "barrier (call 2, 1 x uint8) refused: the communicator ended with MismatchError" in str(second)
 
 
-def test_ctrl_c_works_in_the_middle_of_a_receive_and_the_other_rank_is_told(world: World) -> None:
+def test_ctrl_c_interrupts_a_receive_and_the_other_rank_reports_it(world: World) -> None:
     outcomes = world.run(failing_programs.interrupted, 2, max_timeout=FOR_EVER)
     assert isinstance(outcomes[0].error, KeyboardInterrupt)
     assert "rank 0 in send" in failed_with(outcomes[1], PeerFailedError, 0)
     assert "KeyboardInterrupt" in str(outcomes[1].error)
 
 
-def test_two_processes_with_the_same_rank_are_told(world: World) -> None:
+def test_two_processes_of_one_rank_raise_an_error(world: World) -> None:
     outcomes = world.run(programs.sum_of_ranks, [(0, 2), (0, 2)], max_timeout=FOR_EVER)
     for outcome in outcomes:
         assert "two processes run as rank 0" in failed_with(outcome, MismatchError, None)
 
 
-@pytest.mark.parametrize("told", [[(0, 3), (1, 3), (2, 3), (1, 3)], [(0, 4), (1, 4), (1, 4), (2, 4), (3, 4), (3, 4)]])
-def test_a_rank_that_was_started_twice_is_told_to_all(
-    rendezvous_address: str, tmp_path: Path, told: list[tuple[int, int]]
+@pytest.mark.parametrize("places", [[(0, 3), (1, 3), (2, 3), (1, 3)], [(0, 4), (1, 4), (1, 4), (2, 4), (3, 4), (3, 4)]])
+def test_a_rank_that_was_started_twice_is_an_error_on_all_ranks(
+    rendezvous_address: str, tmp_path: Path, places: list[tuple[int, int]]
 ) -> None:
     world = World(rendezvous_address, tmp_path, environment={"FMI_JOB": tmp_path.name})
-    for outcome in world.run(failing_programs.keep_on, told, max_timeout=FOR_EVER):
+    for outcome in world.run(failing_programs.keep_on, places, max_timeout=FOR_EVER):
         assert isinstance(outcome.error, FmiError), outcome
         assert "two processes run as rank" in str(outcome.error), outcome
 
 
-@pytest.mark.parametrize("told", [[(0, 2), (1, 3)], [(0, 3), (1, 3), (2, 4)], [(0, 5), (1, 4), (2, 4), (3, 4)]])
-def test_different_world_sizes_are_told_to_all(
-    rendezvous_address: str, tmp_path: Path, told: list[tuple[int, int]]
+@pytest.mark.parametrize("places", [[(0, 2), (1, 3)], [(0, 3), (1, 3), (2, 4)], [(0, 5), (1, 4), (2, 4), (3, 4)]])
+def test_different_world_sizes_are_an_error_on_all_ranks(
+    rendezvous_address: str, tmp_path: Path, places: list[tuple[int, int]]
 ) -> None:
     world = World(rendezvous_address, tmp_path, environment={"FMI_JOB": tmp_path.name})
-    for outcome in world.run(programs.sum_of_ranks, told, max_timeout=FOR_EVER):
+    for outcome in world.run(programs.sum_of_ranks, places, max_timeout=FOR_EVER):
         assert isinstance(outcome.error, FmiError)
-        sizes = {size for _, size in told}
+        sizes = {size for _, size in places}
         assert all(f"with {size}" in str(outcome.error) for size in sizes), outcome
 
 
 def left_over(address: str, folder: Path, stale: str, job: str, size: int, longest: int = 20_000) -> list[Outcome]:
     """Run `size` ranks while rank 1 of an earlier run of the same name, of another or of no job, still waits."""
     worlds = [World(address, folder, environment={"FMI_JOB": name}) for name in (stale, job)]
-    with worlds[0].begun(programs.sum_of_ranks, [(1, size)], max_timeout=FOR_EVER):
+    started = folder / "started"
+    with worlds[0].begun(failing_programs.sum_after_start, [(1, size)], started, max_timeout=FOR_EVER):
+        failing_programs.wait_for(started)
+        time.sleep(0.5)  # for its registration
         return worlds[1].run(programs.sum_of_ranks, size, max_timeout=longest)
 
 
-def test_a_partner_left_over_from_an_earlier_job_is_never_met(rendezvous_address: str, tmp_path: Path) -> None:
+def test_a_rank_of_an_earlier_job_is_never_connected(rendezvous_address: str, tmp_path: Path) -> None:
     outcomes = left_over(rendezvous_address, tmp_path, "earlier", "later", 2)
     assert [outcome.value for outcome in outcomes] == [1, 1]
 
 
-def test_a_partner_left_over_from_an_earlier_run_without_a_job_is_told(rendezvous_address: str, tmp_path: Path) -> None:
+def test_a_rank_of_an_earlier_run_without_a_job_raises_an_error(rendezvous_address: str, tmp_path: Path) -> None:
     outcomes = left_over(rendezvous_address, tmp_path, "", "", 3, longest=3000)
     assert any("two processes run as rank 1" in str(outcome.error) for outcome in outcomes), outcomes
 
 
-def test_no_rendezvous_server_is_told_at_once(world: World) -> None:
+def test_a_missing_rendezvous_server_raises_an_error_at_once(world: World) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         world.address = f"127.0.0.1:{free.getsockname()[1]}"
     comm = fmi.Communicator(0, 2, world.config(), "name")
@@ -295,15 +299,15 @@ def test_no_rendezvous_server_is_told_at_once(world: World) -> None:
         (b"HTTP/1.1 400 Bad Request", "is not a rendezvous server"),
     ],
 )
-def test_a_foreign_or_dying_server_is_told(world: World, reply: bytes, message: str) -> None:
+def test_a_foreign_or_closing_server_raises_an_error(world: World, reply: bytes, message: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         world.address = f"127.0.0.1:{listener.getsockname()[1]}"
         comm = fmi.Communicator(0, 2, world.config(max_timeout=20_000), "name")
         listener.settimeout(0.05)
-        told = threading.Event()
+        ended = threading.Event()
 
         def serve() -> None:
-            while not told.is_set():
+            while not ended.is_set():
                 with contextlib.suppress(TimeoutError):
                     connection, _ = listener.accept()
                     with connection:
@@ -317,5 +321,5 @@ def test_a_foreign_or_dying_server_is_told(world: World, reply: bytes, message: 
             with pytest.raises(RendezvousError, match=message):
                 comm.recv(1, INT)
         finally:
-            told.set()
+            ended.set()
             server.join()

@@ -227,7 +227,7 @@ def test_a_call_with_a_type_does_not_accept_a_message_without() -> None:
 
 
 @given(calls, st.integers(0, 2**60))
-def test_a_header_says_what_was_put_into_it(call: Call, length: int) -> None:
+def test_a_header_is_decoded_to_the_encoded_values(call: Call, length: int) -> None:
     data = header(signature(call), length)
     assert len(data) == HEADER_BYTES
     found = decode_header(data)
@@ -351,6 +351,6 @@ def test_the_text_of_a_call_names_its_operator(code: int, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["int32", "float64", "float16", "complex64", "bool"])
-def test_every_element_type_that_travels_has_a_code(name: str) -> None:
+def test_every_element_type_has_a_code(name: str) -> None:
     call = Call(Operation.bcast, 0, np.dtype(name), 1)
     assert decode_header(header(signature(call), 0)).call.dtype == np.dtype(name)

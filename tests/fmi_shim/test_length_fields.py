@@ -77,7 +77,7 @@ def read_all(readings: Callable[[], Iterator[Reading]], told: Connection) -> Non
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="a process's memory is limited so on Linux alone")
 @pytest.mark.parametrize("readings", [frames, messages])
-def test_an_announced_length_takes_no_memory(readings: Callable[[], Iterator[Reading]]) -> None:
+def test_an_announced_length_allocates_no_memory(readings: Callable[[], Iterator[Reading]]) -> None:
     context = multiprocessing.get_context("forkserver")
     ours, theirs = context.Pipe()
     child = context.Process(target=read_all, args=(readings, theirs))

@@ -49,7 +49,7 @@ def world(rendezvous_address: str, tmp_path: Path) -> World:
     return World(rendezvous_address, tmp_path)
 
 
-def test_info_names_the_peer_and_the_way_of_each_connection(world: World) -> None:
+def test_info_names_the_peer_and_the_kind_of_each_connection(world: World) -> None:
     first, second = outputs(world, "ends", {"FMI_LOG": "info"})
     assert "fmi INFO: rank 0: connected to rank 1 (direct)\n" in first
     assert "fmi INFO: rank 1: connected to rank 0 (direct)\n" in second
@@ -79,7 +79,7 @@ def test_a_lost_peer_is_logged(world: World) -> None:
 
 
 @pytest.mark.parametrize("environment", [{}, {"FMI_LOG": ""}, {"FMI_LOG": "warning"}])
-def test_nothing_is_written_of_a_direct_connection_otherwise(world: World, environment: dict[str, str]) -> None:
+def test_without_a_level_direct_connections_are_not_logged(world: World, environment: dict[str, str]) -> None:
     assert outputs(world, "ends", environment) == ["", ""]
 
 

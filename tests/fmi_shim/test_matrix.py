@@ -69,11 +69,11 @@ def ranks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         yield Ranks(place, opened)
 
 
-def test_every_operation_type_function_and_root_gives_what_plain_python_gives(ranks: Ranks) -> None:
+def test_every_operation_type_function_and_root_equals_plain_python(ranks: Ranks) -> None:
     assert ranks.wrong(list(ranks.place.steps(ranks.place.size))) == []
 
 
-def test_any_succession_of_calls_gives_what_plain_python_gives(ranks: Ranks) -> None:
+def test_any_sequence_of_calls_equals_plain_python(ranks: Ranks) -> None:
     @settings(max_examples=ranks.place.examples, suppress_health_check=list(HealthCheck))
     @given(some_steps(ranks.place.size, ranks.place.most_steps))
     def holds(todo: list[Step]) -> None:

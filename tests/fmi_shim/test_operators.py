@@ -45,7 +45,7 @@ def test_integers_are_combined_exactly_or_overflow(
 
 
 @given(st.sampled_from(list(PYTHON)), st.lists(st.tuples(st.floats(allow_nan=False), st.floats(allow_nan=False))))
-def test_doubles_are_combined_as_ieee_says(op: fmi.op, pairs: list[tuple[float, float]]) -> None:
+def test_doubles_are_combined_by_ieee_754(op: fmi.op, pairs: list[tuple[float, float]]) -> None:
     left, right = np.array([a for a, _ in pairs]), np.array([b for _, b in pairs])
     out = np.empty_like(left)
     with np.errstate(all="ignore"):
@@ -79,7 +79,7 @@ def test_a_wrong_function_is_refused(arguments: tuple[Any, ...], message: str) -
 
 @pytest.mark.parametrize("commutative", [True, False])
 @pytest.mark.parametrize("associative", [True, False])
-def test_only_what_is_commutative_and_associative_may_be_reordered(commutative: bool, associative: bool) -> None:
+def test_only_commutative_and_associative_functions_are_reordered(commutative: bool, associative: bool) -> None:
     function = fmi.func(fmi.op.custom, max, commutative, associative)
     assert function.left_to_right is not (commutative and associative)
     assert not fmi.func(fmi.op.sum).left_to_right

@@ -19,7 +19,7 @@ arrays = hnp.arrays(
 
 
 @given(st.lists(int32s))
-def test_a_list_of_ints_is_c_int32_and_comes_back_as_it_was(values: list[int]) -> None:
+def test_a_list_of_ints_is_packed_as_c_int32_and_restored_equal(values: list[int]) -> None:
     payload = pack(values, fmi.types(fmi.datatypes.int_list, len(values)))
     assert payload.flat.tobytes() == b"".join(value.to_bytes(4, "little", signed=True) for value in values)
     restored = payload.restore()
@@ -28,7 +28,7 @@ def test_a_list_of_ints_is_c_int32_and_comes_back_as_it_was(values: list[int]) -
 
 
 @given(st.lists(doubles | st.integers(-(2**53), 2**53)))
-def test_a_list_of_doubles_is_float64_and_comes_back_as_floats(values: list[float]) -> None:
+def test_a_list_of_doubles_is_packed_as_float64_and_restored_as_floats(values: list[float]) -> None:
     payload = pack(values, fmi.types(fmi.datatypes.double_list, len(values)))
     assert payload.flat.dtype == np.float64
     assert payload.restore() == values
@@ -58,7 +58,7 @@ def test_any_sequence_of_numbers_is_a_list(value: object) -> None:
 
 
 @pytest.mark.parametrize("value", ["12", b"12", bytearray(8), memoryview(b"12"), {1: 2, 3: 4}, {1, 2}, iter([1, 2])])
-def test_what_only_looks_like_a_list_is_refused(value: object) -> None:
+def test_values_that_are_not_sequences_of_numbers_are_refused(value: object) -> None:
     with pytest.raises(TypeError, match="expected a list of numbers"):
         pack(value, fmi.types(fmi.datatypes.int_list, 2))
 
@@ -72,7 +72,7 @@ def test_an_int_outside_int32_overflows(value: int) -> None:
 
 
 @given(arrays)
-def test_an_array_travels_in_its_own_memory_and_comes_back_itself(value: np.ndarray[Any, Any]) -> None:
+def test_an_array_is_packed_without_a_copy_and_restored_as_itself(value: np.ndarray[Any, Any]) -> None:
     payload = pack(value, None)
     assert payload.flat.ndim == 1
     assert payload.restore() is value
@@ -89,7 +89,7 @@ def test_an_array_that_is_not_contiguous_is_copied_once() -> None:
     assert pack(value, None).flat.tolist() == value.reshape(-1).tolist()
 
 
-def test_a_tensor_shares_its_memory_and_comes_back_as_a_tensor() -> None:
+def test_a_tensor_shares_its_memory_and_is_restored_as_a_tensor() -> None:
     torch = pytest.importorskip("torch")
     tensor = torch.arange(6, dtype=torch.int64).reshape(2, 3)
     payload = pack(tensor, None)
@@ -110,7 +110,7 @@ def test_the_memory_of_a_parameter_and_of_its_data_is_one_object() -> None:
         pack_operand(parameter.data[1:], None, parameter.data[:-1])
 
 
-def test_a_tensor_that_numpy_has_no_type_for_is_refused() -> None:
+def test_a_tensor_of_a_type_that_numpy_lacks_is_refused() -> None:
     torch = pytest.importorskip("torch")
     with pytest.raises(TypeError, match=r"invalid value of torch\.bfloat16: expected a tensor"):
         pack(torch.ones(2, dtype=torch.bfloat16), None)
@@ -119,7 +119,7 @@ def test_a_tensor_that_numpy_has_no_type_for_is_refused() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["U1", "S1", "O", "datetime64[s]", ">f8", "g"])
-def test_elements_that_are_no_native_numbers_are_refused(dtype: str) -> None:
+def test_elements_other_than_native_numbers_are_refused(dtype: str) -> None:
     with pytest.raises(TypeError, match="expected native bool, int, float or complex"):
         pack(np.zeros(2, dtype), None)
 

@@ -39,7 +39,9 @@ def test_the_sums_are_exact_and_the_intervals_bounded_and_in_order(steps: list[t
 
 
 @pytest.mark.parametrize(("value", "kind"), [(None, Calls), ("", Calls), ("0", Calls), ("1", TracedCalls)])
-def test_only_who_asks_pays(monkeypatch: pytest.MonkeyPatch, value: str | None, kind: type[Calls]) -> None:
+def test_without_fmi_trace_nothing_is_measured(
+    monkeypatch: pytest.MonkeyPatch, value: str | None, kind: type[Calls]
+) -> None:
     monkeypatch.delenv("FMI_TRACE", raising=False)
     if value is not None:
         monkeypatch.setenv("FMI_TRACE", value)
@@ -47,7 +49,7 @@ def test_only_who_asks_pays(monkeypatch: pytest.MonkeyPatch, value: str | None, 
 
 
 @pytest.mark.parametrize("how", [[], ["fails"]])
-def test_a_program_that_ends_leaves_one_line(tmp_path: Path, how: list[str]) -> None:
+def test_a_traced_program_writes_one_line_at_its_end(tmp_path: Path, how: list[str]) -> None:
     config = tmp_path / "fmi.json"
     config.write_text('{"backends": {"Direct": {"enabled": true, "host": "127.0.0.1", "port": 1, "max_timeout": 0}}}')
     ended = subprocess.run(

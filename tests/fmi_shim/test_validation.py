@@ -114,7 +114,7 @@ def wrong() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize(("method", "arguments", "name"), list(wrong()))
-def test_a_wrong_argument_names_itself_its_value_and_what_is_allowed(
+def test_the_error_of_a_wrong_argument_has_its_name_its_value_and_the_expected_values(
     comm: fmi.Communicator, method: str, arguments: dict[str, Any], name: str
 ) -> None:
     call: Callable[..., Any] = getattr(comm, method)
@@ -143,7 +143,9 @@ def test_a_wrong_argument_names_itself_its_value_and_what_is_allowed(
         ((0, 2, "c", "128"), "faas_memory"),
     ],
 )
-def test_a_wrong_argument_of_the_communicator_does_too(world: World, arguments: tuple[Any, ...], name: str) -> None:
+def test_the_error_of_a_wrong_argument_of_the_communicator_has_its_name(
+    world: World, arguments: tuple[Any, ...], name: str
+) -> None:
     rank, size, comm_name, memory = arguments
     with pytest.raises((TypeError, ValueError), match=rf"invalid {name} .*expected"):
         fmi.Communicator(rank, size, world.config(), comm_name, memory)

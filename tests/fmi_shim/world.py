@@ -98,12 +98,12 @@ class World:
     ) -> list[Outcome]:
         """Run `program(comm, rank, size, *arguments)` on every rank; return the outcomes by rank.
 
-        `ranks` is the world size, or the (rank, world size) that each process is told.
+        `ranks` is the world size, or the (rank, world size) of each process.
         """
-        told = [(rank, ranks) for rank in range(ranks)] if isinstance(ranks, int) else ranks
+        places = [(rank, ranks) for rank in range(ranks)] if isinstance(ranks, int) else ranks
         processes: list[BaseProcess] = []
         try:
-            processes, ends = self._start(told, framed, max_timeout, program, arguments)
+            processes, ends = self._start(places, framed, max_timeout, program, arguments)
             return _outcomes(processes, ends, time.monotonic() + limit)
         finally:
             for process in processes:
@@ -112,7 +112,7 @@ class World:
 
     def _start(
         self,
-        told: Sequence[tuple[int, int]],
+        places: Sequence[tuple[int, int]],
         framed: bool,
         max_timeout: int,
         program: Program,
@@ -124,7 +124,7 @@ class World:
         config = self.config(framed, max_timeout)
         processes: list[BaseProcess] = []
         ends: list[Connection] = []
-        for rank, size in told:
+        for rank, size in places:
             ours, theirs = _PROCESSES.Pipe()
             job = _Job(rank, size, config, name, self.environment, program, arguments)
             process = _PROCESSES.Process(target=_rank, args=(theirs, job))
@@ -135,9 +135,11 @@ class World:
         return processes, ends
 
     @contextmanager
-    def begun(self, program: Program, told: Sequence[tuple[int, int]], max_timeout: int = 20_000) -> Iterator[None]:
-        """Have processes, given as to `run`, do their part for as long as this lasts, whatever they return."""
-        processes, _ = self._start(told, True, max_timeout, program, ())
+    def begun(
+        self, program: Program, places: Sequence[tuple[int, int]], *arguments: object, max_timeout: int = 20_000
+    ) -> Iterator[None]:
+        """Run processes, given as to `run`, within the block, and ignore their results."""
+        processes, _ = self._start(places, True, max_timeout, program, arguments)
         try:
             yield
         finally:

@@ -33,8 +33,8 @@ def test_a_killed_rank_is_detected_along_a_chain_of_waiting_ranks(world: World) 
 
 
 def test_a_rank_that_closes_early_is_named_and_has_no_error_itself(world: World) -> None:
-    outcomes = world.run(failing_programs.leave_early, 3, 2, max_timeout=NO_LIMIT)
-    assert outcomes[2].value == "left in peace"
+    outcomes = world.run(failing_programs.close_early, 3, 2, max_timeout=NO_LIMIT)
+    assert outcomes[2].value == "closed"
     for outcome in outcomes[:2]:
         assert isinstance(outcome.error, PeerLostError), outcomes
         assert "rank 2 has left: its program ended" in str(outcome.error)
@@ -57,7 +57,7 @@ def test_ranks_that_wait_for_different_objects_both_get_both_calls(world: World,
 
 
 def test_every_rank_of_a_deadlock_gets_the_whole_cycle(world: World) -> None:
-    for outcome in world.run(failing_programs.in_a_circle, 3, "receive", max_timeout=NO_LIMIT):
+    for outcome in world.run(failing_programs.deadlock_cycle, 3, "receive", max_timeout=NO_LIMIT):
         assert isinstance(outcome.error, MismatchError), outcome
         assert "deadlock: 3 ranks wait for each other" in str(outcome.error)
 

@@ -62,7 +62,7 @@ def test_two_ranks_always_connect(server: Endpoint, framed: bool, request: pytes
         assert_connected(one, other)
 
 
-def test_a_rank_that_starts_late_is_waited_for(server: Endpoint, request: pytest.FixtureRequest) -> None:
+def test_a_late_rank_connects(server: Endpoint, request: pytest.FixtureRequest) -> None:
     name = request.node.name
     with ThreadPoolExecutor(1) as pool:
         early = pool.submit(connect, server, name, 0)
@@ -102,7 +102,7 @@ def test_a_peer_that_listens_late_is_retried(server: Endpoint, request: pytest.F
         assert_connected(peer, rank.result())
 
 
-def test_other_programs_that_connect_first_are_not_mistaken_for_the_peer(
+def test_connections_of_other_programs_are_not_accepted_as_the_peer(
     server: Endpoint, request: pytest.FixtureRequest
 ) -> None:
     name = request.node.name

@@ -105,7 +105,7 @@ def test_the_corrected_model_counts_what_the_channels_do(
     assert said(CORRECTED, channel, task) == (pytest.approx(latency, rel=1e-4), pytest.approx(price, rel=1e-4))
 
 
-def test_shared_memory_is_fast_and_for_cheap_not_there() -> None:
+def test_only_the_hint_fast_selects_shared_memory() -> None:
     for pattern in Pattern:
         for size in (8, 2**20, 2**26):
             task = Task(pattern, size, 16)
@@ -131,7 +131,7 @@ def test_all_ranks_time_is_charged() -> None:
     assert estimate.function_usd == pytest.approx(8 * 3 * 0.00034 * 2 * 0.0000166667)
 
 
-def test_exchanges_one_way_after_the_other_take_twice_as_long() -> None:
+def test_half_duplex_exchanges_take_twice_as_long() -> None:
     duplex = replace(CORRECTED, direct=replace(DirectModel(), full_duplex=True))
     task = Task(Pattern.allreduce, 8, 16)
     once, twice = (said(model, ChannelName.Direct, task)[0] for model in (duplex, CORRECTED))
@@ -155,7 +155,7 @@ def test_more_ranks_are_never_cheaper_in_the_corrected_model(task: Task, channel
 
 
 @given(tasks, channels, st.integers(128, 10240))
-def test_the_functions_share_grows_with_their_memory_alone(task: Task, channel: ChannelName, memory: int) -> None:
+def test_only_the_functions_share_grows_with_their_memory(task: Task, channel: ChannelName, memory: int) -> None:
     one, two = (estimates((channel,), task, CORRECTED, size)[channel] for size in (memory, 2 * memory))
     assert two.function_usd == pytest.approx(2 * one.function_usd)
     assert (two.latency, two.channel_usd) == (one.latency, one.channel_usd)
@@ -163,7 +163,7 @@ def test_the_functions_share_grows_with_their_memory_alone(task: Task, channel: 
 
 @settings(max_examples=60)
 @given(tasks, models, st.sets(channels, min_size=1))
-def test_the_hint_picks_the_smallest(task: Task, model: Model, enabled: set[ChannelName]) -> None:
+def test_the_hint_selects_the_smallest_estimate(task: Task, model: Model, enabled: set[ChannelName]) -> None:
     names = tuple(name for name in EVERY if name in enabled)
     numbers = estimates(names, task, model, 256)
     fast, cheap = (choose(names, task, model, 256, hint) for hint in (Hint.fast, Hint.cheap))
@@ -193,12 +193,12 @@ def test_after_the_first_poll_of_several_objects_one_alone_is_polled(
     assert store.collect(1, 0, 1, empty_reads) == (store.request, empty_reads)
 
 
-def test_a_lone_rank_takes_the_first_channel() -> None:
+def test_a_single_rank_gets_the_first_channel() -> None:
     for model in MODELS:
         assert choose(EVERY, Task(Pattern.bcast, 8, 1), model, 128, Hint.fast) is ChannelName.Direct
 
 
-def test_free_functions_and_servers_leave_the_requests() -> None:
+def test_without_function_and_server_prices_the_requests_remain() -> None:
     free = replace(
         CORRECTED,
         function=FunctionModel(0.0),
@@ -214,7 +214,7 @@ def test_every_operation_has_a_pattern() -> None:
     assert Pattern.of(Operation.reduce) is Pattern.reduce
 
 
-def test_the_table_tells_choice_and_reason(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_has_choice_and_reason(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["-o", "allreduce", "-n", "2", "128", "-s", "8", "16MiB", "--hint", "fast"]) == 0
     head, columns, *rows = capsys.readouterr().out.splitlines()
     assert head.startswith("corrected model, hint fast, 128 MiB a function; latency in ms")

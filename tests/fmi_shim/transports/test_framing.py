@@ -107,7 +107,7 @@ def test_any_bytes_are_a_message_or_an_error_and_cost_no_memory(tape: Tape, know
 
 
 @given(st.lists(st.just(NOTE), max_size=3), st.sampled_from([MESSAGE, POSTED]), st.sampled_from([1, 7, 32, 4096]))
-def test_notes_before_a_message_are_passed_over(notes: list[bytes], message: bytes, step: int) -> None:
+def test_wait_notices_before_a_message_are_skipped(notes: list[bytes], message: bytes, step: int) -> None:
     filled = np.empty((2, 2))
     Listener(Tape(b"".join([*notes, message]), step), CALL).recv(filled, 1)
     assert filled.ravel().tolist() == VALUES.tolist()
@@ -116,13 +116,13 @@ def test_notes_before_a_message_are_passed_over(notes: list[bytes], message: byt
 
 
 @pytest.mark.parametrize("step", [7, 32])
-def test_a_note_that_is_none_is_an_error_with_a_name(step: int) -> None:
+def test_an_invalid_wait_notice_is_an_error_that_names_the_rank(step: int) -> None:
     damaged_note = b"??" + NOTE[2:]
     with pytest.raises(MismatchError, match="rank 1 sent no valid frame"):
         Listener(Tape(damaged_note + MESSAGE, step), CALL).recv(np.empty((2, 2)), 1)
 
 
-def test_a_message_longer_than_any_that_is_accepted_is_refused_before_memory_is_asked_for(
+def test_a_message_above_the_size_limit_is_refused_before_memory_is_allocated(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert framing.MAX_ANNOUNCED_BYTES == 16 << 30

@@ -177,7 +177,7 @@ def test_a_writer_whose_reader_never_starts_times_out_and_deletes() -> None:
     assert store.closed == 1
 
 
-def test_a_reader_that_has_not_started_is_waited_for_longer_than_one_that_has_ended() -> None:
+def test_the_wait_for_a_reader_that_has_not_started_is_longer_than_for_one_that_has_ended() -> None:
     """A store that detects absence: a writer does not treat a reader that starts late as killed."""
     store = MemoryStore()
     opened = channel(store, 0, 2, longest=0.6, framed=True)

@@ -151,7 +151,7 @@ class FmiRank:
         return np.frombuffer(content).tolist()
 
 
-def test_a_rank_that_only_knows_fmis_keys_takes_part(redis_world: World, client: redis.Redis) -> None:
+def test_a_rank_that_uses_only_fmis_keys_is_compatible(redis_world: World, client: redis.Redis) -> None:
     double, total = programs.DOUBLE, fmi.func(fmi.op.sum)
     other, results, passed = FmiRank(client, "mixed", 1), [], threading.Event()
 

@@ -72,7 +72,7 @@ def test_floating_point_sums_have_the_same_bits_on_all_ranks_at_every_size(world
     assert all(other == first for other in others)
 
 
-def test_tensors_come_back_as_tensors(world: World) -> None:
+def test_tensors_are_returned_as_tensors(world: World) -> None:
     pytest.importorskip("torch")
     for result in world.values(programs.tensors, 2):
         assert result["allreduce"] == (True, "torch.float32", [[1.0, 3.0, 5.0], [7.0, 9.0, 11.0]])
@@ -143,14 +143,14 @@ def names() -> set[str]:
 
 
 def test_a_rank_that_never_connects_is_named_after_max_timeout(world: World) -> None:
-    outcomes = world.run(failing_programs.never_come, 2, 1, max_timeout=2000)
+    outcomes = world.run(failing_programs.never_connect, 2, 1, max_timeout=2000)
     text = failed_with(outcomes[0], PeerTimeoutError, 1)
     assert "rank 0 in attach" in text
 
 
 def test_a_late_rank_and_those_that_wait_for_it_time_out(world: World, tmp_path: Path) -> None:
     soon = 2000  # not less: the ranks must connect within that time, too
-    outcomes = world.run(failing_programs.come_late, 3, 1, tmp_path / "waited", max_timeout=soon)
+    outcomes = world.run(failing_programs.start_late, 3, 1, tmp_path / "waited", max_timeout=soon)
     for outcome in outcomes:
         assert isinstance(outcome.error, PeerTimeoutError), outcomes
         assert "for 2 s" in outcome.error.message
@@ -181,18 +181,18 @@ def test_a_late_rank_and_those_that_wait_for_it_time_out(world: World, tmp_path:
 def test_every_rank_of_a_deadlock_cycle_reports_the_whole_cycle(
     world: World, size: int, how: str, words: list[str]
 ) -> None:
-    for outcome in world.run(failing_programs.in_a_circle, size, how, max_timeout=FOR_EVER):
+    for outcome in world.run(failing_programs.deadlock_cycle, size, how, max_timeout=FOR_EVER):
         assert isinstance(outcome.error, MismatchError), outcome
         assert all(word in str(outcome.error) for word in words), outcome
 
 
 def test_ranks_that_continue_after_a_long_wait_are_no_deadlock(world: World) -> None:
-    assert world.values(failing_programs.slow_circle, 3) == [6.0, 4.0, 5.0]
+    assert world.values(failing_programs.slow_ring, 3) == [6.0, 4.0, 5.0]
 
 
 def test_a_rank_that_closes_early_is_named_and_raises_no_error_itself(world: World) -> None:
-    outcomes = world.run(failing_programs.leave_early, 4, 2, max_timeout=FOR_EVER)
-    assert outcomes[2].value == "left in peace"
+    outcomes = world.run(failing_programs.close_early, 4, 2, max_timeout=FOR_EVER)
+    assert outcomes[2].value == "closed"
     for rank in (0, 1, 3):
         assert "rank 2 has left" in failed_with(outcomes[rank], PeerLostError, 2)
 
@@ -207,7 +207,7 @@ def test_all_ranks_report_the_text_of_an_exception_in_a_custom_function(world: W
 
 
 @pytest.mark.parametrize("count", [1, 300_000])
-def test_a_sum_that_leaves_int32_is_an_overflow_error_on_every_rank(world: World, count: int) -> None:
+def test_a_sum_outside_int32_is_an_overflow_error_on_every_rank(world: World, count: int) -> None:
     for outcome in world.run(shared_memory_programs.overflow, 3, count, max_timeout=FOR_EVER):
         assert isinstance(outcome.error, OverflowError)
         assert isinstance(outcome.error, PeerOverflowError) or "sum of 1073741824 and" in str(outcome.error)

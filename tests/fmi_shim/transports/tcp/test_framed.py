@@ -49,7 +49,7 @@ def message(call: Call, values: np.ndarray, kind: Kind = Kind.data) -> bytes:
 @pytest.mark.parametrize("count", [0, 1, 512, 513, 40_000])  # 4096 bytes are the longest of the short ones
 @pytest.mark.parametrize("kind", [Kind.data, Kind.posted])
 @pytest.mark.parametrize("noted", [False, True])
-def test_a_message_is_received_however_it_comes(pair: Pair, count: int, kind: Kind, noted: bool) -> None:
+def test_a_message_is_received_in_pieces_of_any_size(pair: Pair, count: int, kind: Kind, noted: bool) -> None:
     values = np.arange(float(count))
     for sequence in range(3):
         call = pair.begin(count, sequence)
@@ -108,7 +108,7 @@ def test_short_messages_that_do_not_fit_are_exchanged_all_the_same(pair: Pair) -
 
 
 @pytest.mark.parametrize("count", [1, 512, 4_000])
-def test_posted_messages_arrive_in_turn_though_the_kernel_takes_only_the_first(pair: Pair, count: int) -> None:
+def test_posted_messages_arrive_in_order_if_the_kernel_accepts_only_the_first(pair: Pair, count: int) -> None:
     pair.channel._streams[1].socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
     values = np.arange(float(count))
     call = pair.begin(count)

@@ -322,7 +322,7 @@ def test_numbers_are_little_endian_int32_and_float64(world: World) -> None:
     assert results == [[1, -2, 3], 0.25, 6, 3.0]
 
 
-def test_a_message_is_there_before_anybody_asks_for_it(world: World) -> None:
+def test_a_message_is_sent_before_the_receiver_calls(world: World) -> None:
     """In an exchange the lower rank receives first, and the higher one sends without having received anything."""
 
     def ours(comm: fmi.Communicator, rank: int) -> None:
@@ -333,7 +333,7 @@ def test_a_message_is_there_before_anybody_asks_for_it(world: World) -> None:
         lower.send(i32(10, 20), 1)
 
 
-def test_a_framed_rank_tells_that_the_other_one_is_not_framed(world: World) -> None:
+def test_a_framed_rank_reports_that_the_other_rank_is_not_framed(world: World) -> None:
     name = f"{world.folder.name}-"
     comm = fmi.Communicator(0, 2, world.config(framed=True), name)
     host, _, port = world.address.rpartition(":")
@@ -343,7 +343,7 @@ def test_a_framed_rank_tells_that_the_other_one_is_not_framed(world: World) -> N
             comm.recv(1, INT)
 
 
-def test_raw_arrays_need_an_array_to_fill(world: World) -> None:
+def test_an_array_is_received_in_raw_mode_only_into_an_array(world: World) -> None:
     comm = fmi.Communicator(0, 2, world.config(framed=False), "name")
     for call in (lambda: comm.recv(1), lambda: comm.bcast(None, 1), lambda: comm.scatter(None, 1)):
         with pytest.raises(TypeError, match=r"expected .* or an array to fill"):

@@ -16,7 +16,7 @@ def test_the_environment_overrides_entries_of_the_table() -> None:
 
 
 @pytest.mark.parametrize("entry", ["allreduce", "bcast=1", "reduce=-1", "reduce=x", "=", "reduce=" + "9" * 30])
-def test_a_wrong_entry_is_told_with_what_is_allowed(entry: str) -> None:
+def test_a_wrong_entry_raises_an_error_with_the_allowed_ones(entry: str) -> None:
     with pytest.raises(
         ConfigError, match=r"invalid entry .* of FMI_SWITCH_POINTS: expected one of allreduce, reduce, allgather"
     ):
