@@ -38,6 +38,8 @@ TESTS: dict[str, tuple[str, ...]] = {
     ),
     "rendezvous/wait_for_graph.py": ("tests/rendezvous/test_wait_for_graph.py",),
     "fmi_shim/frames.py": ("tests/fmi_shim/test_frames.py",),
+    "fmi_shim/error_codec.py": ("tests/fmi_shim/test_error_codec.py",),
+    "fmi_shim/backoff.py": ("tests/fmi_shim/test_backoff.py",),
     "fmi_shim/collectives": ("tests/fmi_shim/test_collectives.py",),
     "fmi_shim/selection": ("tests/fmi_shim/selection",),
     "fmi_shim/prices.py": ("tests/emulator/aws/test_prices.py",),

@@ -1,12 +1,13 @@
-"""How long a rank pauses between two looks at a store."""
+"""Deadlines, the pauses between two polls, and polling without sleep."""
 
 import itertools
+import math
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fmi_shim.backoff import PollBackoff, pauses, poll_without_sleep
+from fmi_shim.backoff import FIRST_PAUSE, Deadline, PollBackoff, jitter, pauses, poll_without_sleep
 
 
 @given(st.floats(1e-4, 10))
@@ -48,3 +49,63 @@ def test_polling_without_sleep_ends_when_ready_or_after_its_time(true_at: int, s
 
     assert poll_without_sleep(ready, spins, 0.2) is found
     assert polls == true_at if found else polls > spins
+
+
+def test_a_deadline_has_passed_when_its_seconds_are_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    deadline = Deadline(2.0)
+    assert (deadline.end, deadline.remaining(), deadline.passed) == (102.0, 2.0, False)
+    now = 101.5
+    assert (deadline.remaining(), deadline.passed) == (0.5, False)
+    now = 102.0
+    assert (deadline.remaining(), deadline.passed) == (0.0, True)
+    now = 110.0
+    assert (deadline.remaining(), deadline.passed) == (0.0, True)
+
+
+def test_a_deadline_of_no_seconds_never_passes() -> None:
+    deadline = Deadline(None)
+    assert (deadline.end, deadline.remaining(), deadline.passed) == (math.inf, None, False)
+
+
+def test_the_first_pause_can_be_given() -> None:
+    assert list(itertools.islice(pauses(10.0, 3.0), 4)) == [3.0, 6.0, 10.0, 10.0]
+    assert list(itertools.islice(pauses(16.0), 3)) == [1.0, 2.0, 4.0]
+    assert FIRST_PAUSE == 0.0625
+
+
+def test_a_jitter_is_a_factor_between_its_bounds() -> None:
+    assert jitter(3.0, 2.0, 2.0) == 6.0
+    found = [jitter(10.0, 0.5, 1.5) for _ in range(100)]
+    assert all(5.0 <= seconds <= 15.0 for seconds in found)
+    assert len(set(found)) > 1
+
+
+def test_a_pause_is_cut_at_the_end_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, slept = 0.0, list[float]()
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    backoff = PollBackoff(160.0, 11.0, slept.append)
+    assert backoff.pause()
+    now = 10.5
+    assert backoff.pause()
+    now = 11.0
+    assert not backoff.pause()
+    assert slept == [10.0, 0.5]
+
+
+def test_polling_without_sleep_yields_the_processor_only_after_its_spins(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, yields = 0.0, 0
+
+    def sched_yield() -> None:
+        nonlocal now, yields
+        now, yields = now + 1.0, yields + 1
+
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    monkeypatch.setattr("os.sched_yield", sched_yield)
+    assert poll_without_sleep(lambda: yields == 2, 3, 3.0) is True
+    assert yields == 2
+    assert poll_without_sleep(lambda: False, 3, 3.0) is False
+    assert (yields, now) == (5, 5.0)
+    assert poll_without_sleep(lambda: True, 1, 0.0) is True
+    assert poll_without_sleep(lambda: True, 0, 0.0) is False
