@@ -1,18 +1,28 @@
 """Calls of other AWS services through boto3, at the emulator's own endpoint: for SDK Tasks and distributed Maps."""
 
 import asyncio
-import datetime
 import threading
 from typing import Any
 
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError, UnknownServiceError
-from botocore.model import ListShape, MapShape, ServiceModel, Shape, StructureShape
+from botocore.model import ServiceModel
 
 from emulator.aws.limits import REGION
-from emulator.aws.stepfunctions.asl.failures import RUNTIME, TASK_FAILED, StateFailure
+from emulator.aws.stepfunctions.asl.failures import RUNTIME, StateFailure
 from emulator.aws.stepfunctions.asl.json_values import Json, dumps
+from emulator.aws.stepfunctions.asl.resources import Resource
+from emulator.aws.stepfunctions.core.sdk_names import (
+    OPTIMIZED_SERVICES,
+    ServiceError,
+    boto_service,
+    optimized_failure,
+    sdk_failure,
+    service_name,
+    to_boto,
+    to_json,
+)
 from emulator.aws.stepfunctions.core.tasks import TaskCall
 
 # Path style needs no name resolution of buckets. A Task has its own retries.
@@ -23,19 +33,6 @@ _CONFIG = Config(
     max_pool_connections=32,
     read_timeout=900,
 )
-
-
-# AWS names services as its SDK for Java does. These names differ from boto3's.
-_BOTO_NAMES = {
-    "cloudwatchlogs": "logs",
-    "cognitoidentityprovider": "cognito-idp",
-    "elasticloadbalancingv2": "elbv2",
-    "eventbridge": "events",
-    "secretsmanager": "secretsmanager",
-    "sfn": "stepfunctions",
-}
-# Services whose prefix in error names is not the capitalized service name.
-_ERROR_PREFIXES = {"dynamodb": "DynamoDb", "cloudwatchlogs": "CloudWatchLogs", "eventbridge": "EventBridge"}
 
 
 class AwsClient:
@@ -50,6 +47,7 @@ class AwsClient:
     def __init__(self, endpoint_url: str) -> None:
         self._endpoint_url = endpoint_url
         self._clients: dict[str, Any] = {}
+        self._services: frozenset[str] = frozenset()
         self._lock = threading.Lock()
 
     async def call(self, service: str, operation: str, parameters: dict[str, Any]) -> dict[str, Any]:
@@ -67,19 +65,30 @@ class AwsClient:
         botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError
             If the service returns an error, or the call cannot be sent.
         """
+        response, _ = await self.call_with_metadata(service, operation, parameters)
+        return response
+
+    async def call_with_metadata(
+        self, service: str, operation: str, parameters: dict[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Call an operation as `call` does; return its response, and the headers, status and id of the response."""
         return await asyncio.to_thread(self._call, service, operation, parameters)
 
-    async def model(self, service: str) -> ServiceModel:
-        """Return boto3's model of a service.
+    async def model(self, name: str) -> tuple[str, ServiceModel]:
+        """Return boto3's name and model of a service that a Resource names, such as ``sfn``.
 
         Raises
         ------
         botocore.exceptions.UnknownServiceError
             If there is no service of that name.
         """
-        client = await asyncio.to_thread(self._client, service)
-        model: ServiceModel = client.meta.service_model
-        return model
+        return await asyncio.to_thread(self._model, name)
+
+    def _model(self, name: str) -> tuple[str, ServiceModel]:
+        with self._lock:
+            self._services = self._services or frozenset(boto3.Session().get_available_services())
+        service = boto_service(name, self._services)
+        return service, self._client(service).meta.service_model
 
     def _client(self, service: str) -> Any:
         """Return a service's client, created at the first call."""
@@ -94,14 +103,11 @@ class AwsClient:
                 self._clients[service] = session.client(service, endpoint_url=self._endpoint_url, config=_CONFIG)
             return self._clients[service]
 
-    def _call(self, service: str, operation: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    def _call(self, service: str, operation: str, parameters: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         client = self._client(service)
         response: dict[str, Any] = client._make_api_call(operation, parameters)  # noqa: SLF001 - by the operation's name in the API
-        return {
-            name: value.read() if hasattr(value, "read") else value
-            for name, value in response.items()
-            if name != "ResponseMetadata"
-        }
+        metadata: dict[str, Any] = response.pop("ResponseMetadata", {})
+        return {name: value.read() if hasattr(value, "read") else value for name, value in response.items()}, metadata
 
 
 class SdkTasks:
@@ -117,7 +123,7 @@ class SdkTasks:
         self._aws = aws
 
     async def call(self, call: TaskCall) -> Json:
-        """Make a call. Names of parameters and results are capitalized, as in AWS's SDK for Java.
+        """Make a call. Parameters, results and errors have the names of AWS's SDK for Java.
 
         Raises
         ------
@@ -125,10 +131,9 @@ class SdkTasks:
             With an error name such as ``S3.NoSuchKeyException``.
         """
         resource = call.resource
-        service = _BOTO_NAMES.get(resource.service, resource.service)
         operation = resource.action[0].upper() + resource.action[1:]
         try:
-            model = await self._aws.model(service)
+            service, model = await self._aws.model(resource.service)
         except UnknownServiceError:
             raise StateFailure(
                 RUNTIME, f"unknown AWS service {resource.service!r}: expected a service that boto3 has"
@@ -136,53 +141,54 @@ class SdkTasks:
         if operation not in model.operation_names:
             raise StateFailure(RUNTIME, f"unknown action {resource.action!r} of AWS service {resource.service!r}")
         shapes = model.operation_model(operation)
-        parameters = _to_boto_names(call.parameters if call.parameters is not None else {}, shapes.input_shape)
+        if shapes.has_event_stream_output or shapes.has_event_stream_input:
+            raise StateFailure(RUNTIME, f"{resource.service}:{resource.action} streams events, which is not emulated")
+        parameters = to_boto(call.parameters if call.parameters is not None else {}, shapes.input_shape)
         try:
-            response = await self._aws.call(service, operation, parameters)
+            response, metadata = await self._aws.call_with_metadata(service, operation, parameters)
         except ParamValidationError as error:
             raise StateFailure(RUNTIME, f"invalid Parameters for {operation}: {error}") from None
         except ClientError as error:
-            raise _service_failure(resource.service, error) from None
+            raise _service_failure(resource, model, error) from None
         except BotoCoreError as error:
-            raise StateFailure(TASK_FAILED, f"{operation}: {error}") from None
-        return _to_json(response)
+            name = service_name(str(model.service_id)) if resource.sdk else OPTIMIZED_SERVICES[resource.service].prefix
+            raise StateFailure(f"{name}.SdkClientException", f"{operation}: {error}") from None
+        result = to_json(response, shapes.output_shape, sdk=resource.sdk)
+        if resource.sdk:
+            return result
+        if resource.service == "events":
+            # A put event that fails is no error of the API, but one of this integration.
+            if result.get("FailedEntryCount"):
+                raise StateFailure("EventBridge.FailedEntry", dumps(result))
+            return result
+        return {**result, **_sdk_metadata(metadata)}
 
 
-def _to_boto_names(value: Json, shape: Shape | None) -> Any:
-    """Return parameters under boto3's names, which differ in case for some services."""
-    if isinstance(shape, StructureShape) and isinstance(value, dict):
-        known = {str(member).lower(): str(member) for member in shape.members}
-        names = {str(name): known.get(str(name).lower(), str(name)) for name in value}
-        return {names[name]: _to_boto_names(part, shape.members.get(names[name])) for name, part in value.items()}
-    if isinstance(shape, ListShape) and isinstance(value, list):
-        return [_to_boto_names(item, shape.member) for item in value]
-    if isinstance(shape, MapShape) and isinstance(value, dict):
-        return {name: _to_boto_names(part, shape.value) for name, part in value.items()}
-    if shape is not None and shape.type_name == "blob":
-        return value if isinstance(value, str) else dumps(value)
-    # An object for a string parameter is serialized as JSON, for example StartExecution's Input.
-    if shape is not None and shape.type_name == "string" and isinstance(value, dict | list):
-        return dumps(value)
-    return value
+def _sdk_metadata(metadata: dict[str, Any]) -> dict[str, Json]:
+    """Return the metadata that optimized integrations add to a response."""
+    headers = metadata.get("HTTPHeaders", {})
+    return {
+        "SdkHttpMetadata": {
+            "AllHttpHeaders": {name: [value] for name, value in headers.items()},
+            "HttpHeaders": headers,
+            "HttpStatusCode": metadata.get("HTTPStatusCode"),
+        },
+        "SdkResponseMetadata": {"RequestId": metadata.get("RequestId", "")},
+    }
 
 
-def _to_json(value: Any) -> Json:
-    """Return a response as JSON with capitalized names."""
-    if isinstance(value, dict):
-        return {name[:1].upper() + name[1:]: _to_json(part) for name, part in value.items()}
-    if isinstance(value, list):
-        return [_to_json(item) for item in value]
-    if isinstance(value, bytes):
-        return value.decode(errors="replace")
-    if isinstance(value, datetime.datetime):
-        return value.astimezone(datetime.UTC).isoformat().replace("+00:00", "Z")
-    return value
-
-
-def _service_failure(service: str, error: ClientError) -> StateFailure:
-    code = error.response["Error"]["Code"]
-    code = code if code.endswith("Exception") else f"{code}Exception"
-    prefix = _ERROR_PREFIXES.get(service, service[0].upper() + service[1:])
-    status = error.response["ResponseMetadata"].get("HTTPStatusCode")
-    message = error.response["Error"].get("Message", "")
-    return StateFailure(f"{prefix}.{code}", f"{message} (Service: {prefix}, Status Code: {status})")
+def _service_failure(resource: Resource, model: ServiceModel, error: ClientError) -> StateFailure:
+    found, metadata = error.response["Error"], error.response["ResponseMetadata"]
+    # A service with the protocols Query and JSON has a code for each.
+    codes = (found["Code"], str(found.get("QueryErrorCode", found["Code"])))
+    described = ServiceError(
+        error.operation_name,
+        codes,
+        found.get("Message", ""),
+        metadata.get("HTTPStatusCode", 0),
+        metadata.get("RequestId", ""),
+        metadata.get("HostId", ""),
+    )
+    if resource.sdk:
+        return StateFailure(*sdk_failure(model, described))
+    return StateFailure(*optimized_failure(resource.service, model, described))

@@ -2,11 +2,13 @@
 
 import json
 import time
+import uuid
 from http import HTTPStatus
 
 from emulator.aws.lambda_.core.invocations import LambdaService
 from emulator.aws.stepfunctions.asl.failures import RUNTIME, StateFailure
 from emulator.aws.stepfunctions.asl.json_values import Json, dumps, loads
+from emulator.aws.stepfunctions.core.sdk_names import ServiceError, optimized_failure
 from emulator.aws.stepfunctions.core.tasks import TaskCall
 from emulator.errors import ApiError, SandboxError
 
@@ -116,8 +118,8 @@ def _parsed(text: str) -> Json:
 
 
 def _service_failure(error: ApiError) -> StateFailure:
-    code = error.code if error.code.endswith("Exception") else f"{error.code}Exception"
-    return StateFailure(f"Lambda.{code}", f"{error.message} (Service: Lambda, Status Code: {error.status.value})")
+    described = ServiceError("Invoke", (error.code,), error.message, error.status.value, str(uuid.uuid4()))
+    return StateFailure(*optimized_failure("lambda", None, described))
 
 
 def _function_failure(text: str) -> StateFailure:

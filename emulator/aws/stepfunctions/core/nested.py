@@ -1,6 +1,7 @@
 """Tasks that start another state machine, ``states:startExecution``, and those that wait for its end."""
 
 import json
+import uuid
 from collections.abc import Callable
 from typing import Protocol
 
@@ -10,6 +11,7 @@ from emulator.aws.stepfunctions.asl.resources import Pattern
 from emulator.aws.stepfunctions.core.arns import machine_arn
 from emulator.aws.stepfunctions.core.execution import Execution, format_timestamp
 from emulator.aws.stepfunctions.core.records import Status
+from emulator.aws.stepfunctions.core.sdk_names import ServiceError, optimized_failure
 from emulator.aws.stepfunctions.core.tasks import TaskCall
 from emulator.errors import ApiError
 
@@ -55,8 +57,8 @@ class NestedExecutions:
                 payload if isinstance(payload, str) else dumps(payload),
             )
         except ApiError as error:
-            code = error.code if error.code.endswith("Exception") else f"{error.code}Exception"
-            raise StateFailure(f"StepFunctions.{code}", error.message) from None
+            failed = ServiceError("StartExecution", (error.code,), error.message, error.status.value, str(uuid.uuid4()))
+            raise StateFailure(*optimized_failure("states", None, failed)) from None
         if call.resource.pattern not in (Pattern.SYNC, Pattern.SYNC_2):
             return {"ExecutionArn": execution.arn, "StartDate": format_timestamp(execution.started_at)}
         await starter.wait(execution)

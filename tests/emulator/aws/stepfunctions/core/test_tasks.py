@@ -2,12 +2,15 @@
 
 import json
 import time
+import uuid
 from collections.abc import Callable
 from typing import Any
 
+import boto3
 import pytest
 from botocore.exceptions import ClientError
 
+from emulator.cloud import LocalCloud
 from tests.emulator.aws.stepfunctions.conftest import events, inline, invoke, kinds, wait_for_end
 from tests.emulator.conftest import archive
 
@@ -150,6 +153,70 @@ def test_throttled_functions_are_retried(functions: Any, execute: Execute, deplo
     assert execute({"M": inline({"T": invoke(name, Retry=retry)})}, [1, 2, 3])["output"] == [1, 2, 3]
     execution = execute({"M": inline({"T": invoke(name)})}, [1, 2, 3])
     assert (execution["status"], execution["error"]) == ("FAILED", "Lambda.TooManyRequestsException")
+
+
+def _call(resource: str, **parameters: Any) -> dict[str, Any]:
+    return {
+        "Type": "Task",
+        "Resource": f"arn:aws:states:::{resource}",
+        "Parameters": parameters,
+        "Catch": [{"ErrorEquals": ["States.ALL"], "Next": "Caught"}],
+        "End": True,
+    }
+
+
+def test_dynamodb_items_keep_their_names_in_both_kinds_of_integrations(
+    cloud: LocalCloud, sfn: Any, execute: Execute
+) -> None:
+    table = f"table-{uuid.uuid4().hex}"
+    tables: Any = boto3.client(
+        "dynamodb", endpoint_url=cloud.endpoint_url, region_name="us-east-1",
+        aws_access_key_id="local", aws_secret_access_key="local",
+    )  # fmt: skip
+    tables.create_table(
+        TableName=table, BillingMode="PAY_PER_REQUEST", KeySchema=[{"AttributeName": "userId", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": "userId", "AttributeType": "S"}],
+    )  # fmt: skip
+    caught = {"Caught": {"Type": "Pass", "End": True}}
+    item = {"userId": {"S": "1"}, "isOn": {"BOOL": True}, "deep": {"M": {"aKey": {"N": "1"}}}}
+    key = {"userId": {"S": "1"}}
+    put = execute({"T": _call("dynamodb:putItem", TableName=table, Item=item), **caught})["output"]
+    assert put["SdkHttpMetadata"]["HttpStatusCode"] == 200
+    output = execute({"T": _call("dynamodb:getItem", TableName=table, Key=key), **caught})["output"]
+    assert output["Item"] == item
+    output = execute({"T": _call("aws-sdk:dynamodb:getItem", TableName=table, Key=key), **caught})["output"]
+    assert output == {"Item": {**item, "isOn": {"Bool": True}}}
+    condition = "attribute_not_exists(userId)"
+    for resource, error in (
+        ("dynamodb:putItem", "DynamoDB.ConditionalCheckFailedException"),
+        ("aws-sdk:dynamodb:putItem", "DynamoDb.ConditionalCheckFailedException"),
+    ):
+        task = _call(resource, TableName=table, Item=item, ConditionExpression=condition)
+        assert execute({"T": task, **caught})["output"]["Error"] == error
+
+
+@pytest.mark.parametrize(
+    ("task", "error"),
+    [
+        (_call("dynamodb:getItem", TableName="none", Key={"a": {"S": "1"}}), "DynamoDB.ResourceNotFoundException"),
+        (_call("aws-sdk:dynamodb:getItem", TableName="none", Key={"a": {"S": "1"}}),
+         "DynamoDb.ResourceNotFoundException"),
+        (_call("sns:publish", TopicArn="arn:aws:sns:us-east-1:123456789012:none", Message="m"),
+         "SNS.NotFoundException"),
+        (_call("sqs:sendMessage", QueueUrl="http://127.0.0.1/123456789012/none", MessageBody="m"),
+         "SQS.QueueDoesNotExistException"),
+        (_call("aws-sdk:s3:headObject", Bucket="no-such-bucket-here", Key="k"), "S3.NoSuchKeyException"),
+        (_call("aws-sdk:s3:listObjects", Bucket="no-such-bucket-here"), "S3.NoSuchBucketException"),
+        (_call("aws-sdk:sfn:sendTaskSuccess", TaskToken="t", Output="{}"), "Sfn.InvalidTokenException"),
+        (_call("states:startExecution", StateMachineArn="arn:aws:states:us-east-1:123456789012:stateMachine:none"),
+         "StepFunctions.StateMachineDoesNotExistException"),
+    ],
+)  # fmt: skip
+def test_published_catchers_match_the_error_names_of_each_kind_of_integration(
+    execute: Execute, task: dict[str, Any], error: str
+) -> None:
+    output = execute({"T": task, "Caught": {"Type": "Pass", "End": True}})["output"]
+    assert output["Error"] == error
 
 
 WAITS_LONG = """
