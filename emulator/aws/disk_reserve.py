@@ -43,6 +43,11 @@ def is_disk_full(error: OSError) -> bool:
     return error.errno in _FULL
 
 
+def private_opener(path: str, flags: int) -> int:
+    """Open a file for `open`, which only this user can read if it is new."""
+    return os.open(path, flags, 0o600)
+
+
 class DiskReserve:
     """A file that occupies space until a full disk makes it necessary to release it.
 

@@ -96,6 +96,7 @@ class StateFolder:
         self._lock = self._acquire_lock()
         try:
             self._check_version()
+            self._make_private(lasting=lasting)
             self.reserve = DiskReserve(self.path / _RESERVE, RESERVE_BYTES if lasting else 0)
             # On a full disk, SQLite can only recover its log with some space.
             self.reserve.ensure(2 * TRANSACTION_BYTES, for_delete=True)
@@ -143,7 +144,7 @@ class StateFolder:
     def folder(self, name: str) -> Path:
         """Return a subfolder; create it if missing."""
         folder = self.path / name
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
         return folder
 
     def close(self) -> None:
@@ -159,14 +160,14 @@ class StateFolder:
 
     def _acquire_lock(self) -> int:
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             foreign = sorted(entry.name for entry in self.path.iterdir() if entry.name != _LOCK_FILE)
             if foreign and not (self.path / _LOCK_FILE).exists():
                 raise StateError(
                     f"{self.path} is not a state folder of fmi-emulator: it contains {foreign[0]!r}; "
                     "give a new or empty folder"
                 )
-            lock = os.open(self.path / _LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+            lock = os.open(self.path / _LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise StateError(f"the state folder {self.path} cannot be used: {error.strerror}") from error
         try:
@@ -187,6 +188,25 @@ class StateFolder:
                 f"the state in {self.path} has version {version or 'unknown'}, expected {_VERSION}: "
                 "use the fmi-emulator that wrote it, or start with a new folder"
             )
+
+    def _make_private(self, *, lasting: bool) -> None:
+        """Deny other users everything: the folder has functions' variables, objects and logs."""
+        try:
+            if lasting:
+                # SQLite gives its other files the permissions of the database.
+                os.close(os.open(self.path / _DATABASE, os.O_WRONLY | os.O_CREAT, 0o600))
+            if self.path.stat().st_mode & 0o077 == 0:
+                return
+            self.path.chmod(0o700)
+            # An earlier version wrote files that others could read.
+            for entry in self.path.rglob("*"):
+                if not entry.is_symlink():
+                    entry.chmod(entry.stat().st_mode & 0o700)
+        except OSError as error:
+            raise StateError(
+                f"the state folder {self.path} cannot be made private to this user: {error.strerror}; "
+                "give a folder that this user owns"
+            ) from error
 
     def _open_database(self, *, lasting: bool) -> StateDatabase:
         if not lasting:

@@ -1,4 +1,4 @@
-"""A private /tmp of limited size for one process, without containers or root privileges.
+"""A private /tmp of limited size and read-only code for one process, without containers or root privileges.
 
 On Linux this is a mount namespace (and a user namespace when not root) with a tmpfs mounted on /tmp. The kernel
 removes it with its last process. See mount_namespaces(7) and user_namespaces(7). Other systems have no mount
@@ -18,11 +18,18 @@ from pathlib import Path
 
 _CLONE_NEWNS = 0x00020000
 _CLONE_NEWUSER = 0x10000000
+_MS_RDONLY = 1
 _MS_NOSUID = 2
 _MS_NODEV = 4
+_MS_NOEXEC = 8
+_MS_REMOUNT = 32
 _MS_BIND = 4096
 _MS_REC = 16384
 _MS_PRIVATE = 1 << 18
+_CAP_SYS_ADMIN = 21
+_PR_CAPBSET_DROP = 24
+# The version of capset(2)'s structures with 64 capabilities.
+_CAPABILITY_VERSION = 0x20080522
 TMP = Path("/tmp")  # noqa: S108 - the directory that is made private
 
 
@@ -54,6 +61,35 @@ def mount_private_tmp(size_bytes: int, keep: Sequence[Path]) -> None:
         _cover_tmp(size_bytes, keep)
     except OSError as error:
         raise PrivateTmpUnavailableError(f"the kernel refused a private /tmp: {error}") from error
+
+
+def protect_code(folder: Path) -> None:
+    """Make a folder read-only for the calling process and its future children, which cannot undo it.
+
+    The process must be in a mount namespace of its own, see `mount_private_tmp`. It loses the capability to mount.
+
+    Raises
+    ------
+    OSError
+        When the kernel refuses it.
+    """
+    _mount(str(folder), str(folder), None, _MS_BIND | _MS_REC)
+    # In a user namespace the kernel refuses a remount that drops one of these.
+    kept = os.statvfs(folder).f_flag & (_MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
+    _mount("none", str(folder), None, _MS_BIND | _MS_REMOUNT | _MS_RDONLY | kept)
+    _drop_mount_capability()
+
+
+def _drop_mount_capability() -> None:
+    libc = _libc()
+    _check("drop CAP_SYS_ADMIN", libc.prctl(_PR_CAPBSET_DROP, _CAP_SYS_ADMIN, 0, 0, 0))
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0)
+    # Effective, permitted and inheritable capabilities from 0 to 31, then those from 32.
+    sets = (ctypes.c_uint32 * 6)()
+    _check("capget", libc.capget(header, sets))
+    for index in range(3):
+        sets[index] &= ~(1 << _CAP_SYS_ADMIN)
+    _check("capset", libc.capset(header, sets))
 
 
 def _enter_namespace() -> None:

@@ -13,7 +13,12 @@ from typing import NoReturn
 
 from emulator.aws.limits import FILE_DESCRIPTORS
 from emulator.aws.sandboxes.messages import Spawn
-from emulator.aws.sandboxes.private_tmp import PrivateTmpUnavailableError, below_tmp, mount_private_tmp
+from emulator.aws.sandboxes.private_tmp import (
+    PrivateTmpUnavailableError,
+    below_tmp,
+    mount_private_tmp,
+    protect_code,
+)
 from emulator.aws.sandboxes.runtime_client import flush_output, serve
 
 _PR_SET_PDEATHSIG = 1
@@ -100,7 +105,14 @@ def _isolate_files(spawn: Spawn, visible: Sequence[Path]) -> None:
         own.mkdir(parents=True)
         os.environ["TMPDIR"] = str(own)
         print(
-            f"emulator: {error}: TMPDIR is {own} instead; /tmp is shared and its size is not limited", file=sys.stderr
+            f"emulator: {error}: TMPDIR is {own} instead; /tmp is shared and its size is not limited, and the function "
+            "can change its own code",
+            file=sys.stderr,
         )
+    else:
+        try:
+            protect_code(Path(spawn.task_root))
+        except OSError as error:
+            print(f"emulator: the function can change its own code: {error}", file=sys.stderr)
     tempfile.tempdir = None
     os.chdir(spawn.task_root)

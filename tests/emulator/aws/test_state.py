@@ -1,13 +1,18 @@
 """The state folder: its lock, its version, and damaged content."""
 
+import io
 import sqlite3
+import zipfile
 from pathlib import Path
 
 import pytest
 
+from emulator.aws.lambda_.core.code_store import unpack
 from emulator.aws.s3.core.store import ObjectStore
 from emulator.aws.s3.core.tables import ObjectVersion
 from emulator.aws.state import StateFolder
+from emulator.aws.stepfunctions.asl.definition import MachineType
+from emulator.aws.stepfunctions.core.machines import MachineStore
 from emulator.errors import StateError
 
 
@@ -84,3 +89,46 @@ def test_tables_with_other_columns_are_refused(tmp_path: Path) -> None:
     with pytest.raises(StateError, match="is damaged: objects: no such column"):
         ObjectStore(state)
     state.close()
+
+
+def modes(folder: Path) -> dict[str, int]:
+    """Return the permissions of a folder and of everything in it."""
+    return {str(path.relative_to(folder)): path.stat().st_mode & 0o777 for path in (folder, *folder.rglob("*"))}
+
+
+def test_a_new_folder_and_its_files_are_private(tmp_path: Path) -> None:
+    state = StateFolder(tmp_path / "state", lasting=True)
+    store = ObjectStore(state)
+    store.buckets.create("bucket", "us-east-1")
+    writer = store.bodies.writer(small_bytes=0)
+    writer.write([b"content"])
+    store.bodies.retain(writer.finish().file_ranges)
+    definition = '{"StartAt": "a", "States": {"a": {"Type": "Pass", "End": true}}}'
+    MachineStore(state.folder("step_functions"), state.reserve).create(
+        "machine", definition, "role", MachineType.STANDARD, {}, {}
+    )
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as opened:
+        opened.writestr("main.py", "")
+        opened.writestr("package/deep/module.py", "")
+        program = zipfile.ZipInfo("bootstrap")
+        program.external_attr = 0o100755 << 16
+        opened.writestr(program, "")
+    unpack(buffer.getvalue(), state.folder("functions"))
+    found = modes(state.path)
+    state.close()
+    assert found.pop("functions/bootstrap") == 0o700
+    assert len(found) > 10
+    for name, mode in found.items():
+        is_folder = (state.path / name).is_dir()
+        assert mode == (0o700 if is_folder else 0o600), name
+
+
+def test_a_folder_of_an_earlier_version_becomes_private(tmp_path: Path) -> None:
+    StateFolder(tmp_path, lasting=True).close()
+    (tmp_path / "bodies").mkdir(exist_ok=True)
+    (tmp_path / "bodies" / "one").touch()
+    for path in (tmp_path, *tmp_path.rglob("*")):
+        path.chmod(0o755)
+    StateFolder(tmp_path, lasting=True).close()
+    assert {mode & 0o077 for mode in modes(tmp_path).values()} == {0}

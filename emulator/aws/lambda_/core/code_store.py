@@ -4,6 +4,7 @@ import base64
 import hashlib
 import io
 import lzma
+import os
 import shutil
 import stat
 import uuid
@@ -75,7 +76,7 @@ class CodeStore:
 def _unpack_into(archive: bytes, root: Path) -> None:
     """Unpack an archive into a new folder; if that fails, the folder is removed."""
     try:
-        root.mkdir()
+        root.mkdir(mode=0o700)
         unpack(archive, root)
     except BaseException:
         shutil.rmtree(root, ignore_errors=True)
@@ -107,8 +108,10 @@ def unpack(archive: bytes, folder: Path) -> None:
             for member in members:
                 written = Path(opened.extract(member, folder))
                 # Keep the executable bit: the bootstrap of a custom runtime is a program.
-                if not member.is_dir() and member.external_attr >> 16 & stat.S_IXUSR:
-                    written.chmod(0o755)
+                is_program = member.is_dir() or member.external_attr >> 16 & stat.S_IXUSR
+                written.chmod(0o700 if is_program else 0o600)
+            for directory, _, _ in os.walk(folder):
+                os.chmod(directory, 0o700)  # noqa: PTH101 - os.walk yields strings
     # A member is damaged, encrypted, compressed by an unknown method, longer than its header or misplaced, or its name
     # cannot be decoded.
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError, NotImplementedError, EOFError, ValueError):

@@ -95,8 +95,9 @@ class RuntimeApi:
         return response
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        # Browsers add these headers, and a Host of another name after DNS rebinding; no runtime client does.
-        if request.headers.get("Host") != self._address or any(name in request.headers for name in _BROWSER_HEADERS):
+        # Browsers add these headers, or send the name of a web site as Host after DNS rebinding; no runtime does.
+        host = request.headers.get("Host", "")
+        if (host != self._address and "." in host) or any(name in request.headers for name in _BROWSER_HEADERS):
             return _error_response(
                 HTTPStatus.FORBIDDEN, "Forbidden", "request from a web page: expected a runtime client"
             )

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from io import FileIO
 from pathlib import Path
 
-from emulator.aws.disk_reserve import SMALL_WRITE_BYTES, DiskFullError, DiskReserve, is_disk_full
+from emulator.aws.disk_reserve import SMALL_WRITE_BYTES, DiskFullError, DiskReserve, is_disk_full, private_opener
 from emulator.aws.s3.core.checksums import Checksum, ChecksumAlgorithm, Digests
 
 SMALL_BYTES = 16 * 1024
@@ -207,7 +207,7 @@ class BodyWriter:
             if len(data) <= self._small_bytes:
                 self._small = data
                 return
-            self._file = self._reserve.write(lambda: FileIO(self._path, "x"))
+            self._file = self._reserve.write(lambda: FileIO(self._path, "x", opener=private_opener))
             self._small = b""
         unwritten = memoryview(data)
         while unwritten:

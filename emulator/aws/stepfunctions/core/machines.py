@@ -11,7 +11,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from emulator.aws.disk_reserve import DiskReserve
+from emulator.aws.disk_reserve import DiskReserve, private_opener
 from emulator.aws.stepfunctions.asl.definition import Definition, MachineType
 from emulator.aws.stepfunctions.asl.diagnostics import DefinitionError
 from emulator.aws.stepfunctions.asl.parse_machine import parse_definition
@@ -210,7 +210,7 @@ class MachineStore:
 
         def write() -> None:
             try:
-                with temporary.open("w") as file:
+                with open(temporary, "w", opener=private_opener) as file:
                     json.dump(machine.to_json(), file)
                     file.flush()
                     os.fsync(file.fileno())

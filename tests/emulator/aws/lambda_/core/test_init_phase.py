@@ -13,18 +13,24 @@ from tests.emulator.aws.lambda_.core.conftest import Service, WithService
 
 def test_a_slow_init_phase_times_out_and_runs_again_within_the_invocation(with_service: WithService) -> None:
     source = """
-        import pathlib, time
-        # The folder of the code is no sandbox's own, so that the second try can tell that it is one.
-        tried = pathlib.Path(__file__).with_name("tried")
-        if not tried.exists():
-            tried.touch()
+        import socket, time
+        # A sandbox keeps nothing for the next one: the test tells the second try that it is one.
+        if socket.create_connection(("127.0.0.1", {port})).recv(1) == b"1":
             time.sleep(1000)
         def handler(event, context): return "second try"
     """
+    tries = iter(b"12")
+
+    async def count(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(bytes([next(tries)]))
+        await writer.drain()
+        writer.close()
 
     async def body(running: Service) -> None:
-        running.deploy("f", source)
+        server = await asyncio.start_server(count, "127.0.0.1", 0)
+        running.deploy("f", source.format(port=server.sockets[0].getsockname()[1]))
         result = await running.service.invoke("f", None, b"{}")
+        server.close()
         assert json.loads(result.payload) == "second try"
         cut_off, start, _, report = [line for line in running.log.kept if not line.startswith("INIT_START")]
         assert re.fullmatch(r"INIT_REPORT Init Duration: [\d.]+ ms\tPhase: init\tStatus: timeout", cut_off)

@@ -192,3 +192,30 @@ def _cpu_quota(memberships: str) -> float:
                 quota, period = (group / "cpu.cfs_quota_us").read_text(), (group / "cpu.cfs_period_us").read_text()
             return int(quota) / int(period)
     raise AssertionError(f"no group of the emulator's in {memberships!r}")
+
+
+REWRITES_ITSELF = """
+    import os
+    def handler(event, context):
+        seen = []
+        for path, mode in ((__file__, "w"), (__file__, "a"), (os.environ["LAMBDA_TASK_ROOT"] + "/other.py", "w")):
+            try:
+                open(path, mode).close()
+                seen.append("written")
+            except OSError as error:
+                seen.append(error.strerror)
+        return seen
+"""
+
+
+def test_a_function_cannot_change_its_code(with_service: WithService) -> None:
+    async def body(running: Service) -> None:
+        running.deploy("f", REWRITES_ITSELF)
+        seen = json.loads((await running.service.invoke("f", None, b"{}")).payload)
+        if seen == ["written"] * 3:
+            # Without mount namespaces this is not possible, which the log says.
+            assert any("the function can change its own code" in line for line in running.log.kept)
+        else:
+            assert seen == ["Read-only file system"] * 3
+
+    with_service(body)

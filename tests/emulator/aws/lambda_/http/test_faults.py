@@ -255,7 +255,7 @@ def test_a_function_continues_when_its_client_closes_the_connection(
     host, port = cloud.endpoint_url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as client:
         path = f"/2015-03-31/functions/{name}/invocations"
-        client.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{{}}".encode())
+        client.sendall(f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{{}}".encode())
         client.shutdown(socket.SHUT_WR)
     messages: list[str] = []
     while not any(message.startswith("REPORT") for message in messages):
