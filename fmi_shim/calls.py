@@ -1,4 +1,4 @@
-"""The calls a rank makes in one communicator: planned once, numbered, carried out, and over at the first failure."""
+"""The calls of a rank in one communicator: planned once, numbered and executed, until the first failure."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from fmi_shim.selection.selector import ChannelSelector
 from fmi_shim.value_types import ValueType, array_type
 
 _BYTE = array_type(np.dtype(np.uint8), (1,), False)
-_KEPT_PLANS = 256
-"""So many are remembered; then all are forgotten, and those that come again are made anew."""
+_CACHED_PLANS = 256
+"""Largest number of cached plans. When it is reached, all are dropped, and made again when they are needed."""
 
 
 @dataclass(slots=True, eq=False)
 class Plan:
-    """What is the same each time that a rank makes a call with the same arguments: found once, then looked up.
+    """The part of a call that is equal for all calls with the same arguments: made once, then cached.
 
     Attributes
     ----------
     call
-        What the other ranks must call, too.
+        The call, which the other ranks must make, too.
     channel
-        The way that it takes.
+        The channel that executes it.
     schedule
-        Carries it out, given this time's buffers; see `Channel.prepare`.
+        Executes it, given the buffers of one call; see `Channel.prepare`.
     numbers
         The calls' numbers: those of the collectives, or of the messages from one rank to another.
     calls
-        The communicator's calls, of which this is one.
+        The calls of the communicator.
     """
 
     call: Call
@@ -51,23 +51,23 @@ class Plan:
     calls: Calls
 
     def run(self, *buffers: Any) -> Any:
-        """Carry it out; whatever goes wrong in it is the end of the communicator.
+        """Execute the call; any error closes the communicator.
 
-        Raises what the channel raises.
+        Raises the channel's errors.
         """
         try:
             self.channel.begin(self.call, next(self.numbers))
             return self.schedule(*buffers)
-        except BaseException as error:  # a Ctrl-C in the middle leaves the messages out of step, too
+        except BaseException as error:  # an interrupted call, too, leaves the streams of messages inconsistent
             self.calls.fail(error)
             raise
 
     def for_one_call(self) -> Plan:
-        """Return a plan of the one call that is made next, which may be run several times until it is over."""
+        """Return a plan of the next call alone, which may be run several times until it is done."""
         return replace(self, numbers=itertools.repeat(next(self.numbers)))
 
     def continued_with(self, schedule: Callable[..., Any]) -> Plan:
-        """Return this plan with the rest of what is to be done.
+        """Return this plan with `schedule` in place of its own, to continue the call.
 
         Raises
         ------
@@ -79,22 +79,22 @@ class Plan:
 
 
 class Calls:
-    """What a communicator does, call by call.
+    """Plans and executes the calls of one communicator.
 
     Parameters
     ----------
     rank
         This rank.
     channels
-        The ways to the other ranks.
+        The channels to the other ranks.
 
     Attributes
     ----------
     barrier
-        The plan of a barrier, once there was one.
+        The plan of a barrier, once one was called.
     allreduces
-        Of each shape of arrays the function, the element type and the plan of the last allreduce: what a short call
-        takes least time to compare. Both are forgotten with all plans, at the latest when the communicator ends.
+        For each shape of arrays the function, the element type and the plan of the last allreduce. A short call
+        compares these in the least time. Both are dropped with all plans, at the latest when the communicator ends.
     """
 
     def __init__(self, rank: int, channels: ChannelSelector) -> None:
@@ -110,18 +110,18 @@ class Calls:
 
     @property
     def hint(self) -> Hint:
-        """What the choice of channels favours."""
+        """Whether the fastest or the cheapest channel is chosen."""
         return self._channels.hint
 
     @hint.setter
     def hint(self, hint: Hint) -> None:
         self._channels.hint = hint
-        self._forget()
+        self._drop_plans()
 
     def collective(
         self, operation: Operation, value_type: ValueType | None = _BYTE, root: int = 0, f: ReduceFunction | None = None
     ) -> Plan:
-        """Return the plan of a call of all ranks together; without a form the root decides what travels.
+        """Return the plan of a collective; without a value type the root determines it.
 
         Raises
         ------
@@ -135,6 +135,7 @@ class Calls:
         if known is not None:
             return known
         combine = None if f is None or value_type is None else combine_of(f, value_type)
+        # Here and below a closure prepares the schedule: it runs once for each plan, never in a planned call.
         return self._plan(
             key,
             _call(operation, value_type, root, 0 if f is None else f.code),
@@ -153,7 +154,7 @@ class Calls:
         )
 
     def receiving(self, src: int, value_type: ValueType | None, posted: bool = False) -> Plan:
-        """Return the plan of a message from rank `src`; without a form that rank decides."""
+        """Return the plan of a message from rank `src`; without a value type that rank determines it."""
         key = ("from", value_type, src, posted)
         return self._plans.get(key) or self._plan(
             key,
@@ -175,14 +176,14 @@ class Calls:
             self.fail(error)
             raise
         if self._channels.names != names:
-            self._forget()
+            self._drop_plans()
         plan = Plan(call, channel, self.wrap_schedule(prepare(channel, call)), numbers, self)
-        if len(self._plans) >= _KEPT_PLANS:
-            self._forget()
+        if len(self._plans) >= _CACHED_PLANS:
+            self._drop_plans()
         self._plans[key] = plan
         return plan
 
-    def _forget(self) -> None:
+    def _drop_plans(self) -> None:
         self._plans.clear()
         self.barrier = None
         self.allreduces.clear()
@@ -196,18 +197,18 @@ class Calls:
         raise BrokenCommunicatorError(f"{refused} refused: the communicator ended with {cause}") from self._failure
 
     def wrap_schedule(self, schedule: Callable[..., Any]) -> Callable[..., Any]:
-        """Return what runs in place of `schedule`: itself, here."""
+        """Return the schedule to run in place of `schedule`: here `schedule` itself."""
         return schedule
 
     def fail(self, error: BaseException) -> None:
-        """Tell the other ranks of `error`, and refuse all further calls."""
+        """Report `error` to the other ranks, and refuse all further calls."""
         if self._failure is None:
             self._end(error)
             log_failure(self._rank, error)
             self._channels.fail(error)
 
     def abandon(self, error: BaseException) -> None:
-        """Tell the other ranks that the program raised `error` outside of any call, and refuse all further calls."""
+        """Report to the other ranks that the program raised `error` between two calls, and refuse all further calls."""
         if self._failure is None:
             self._end(error)
             if not isinstance(error, FmiError):
@@ -217,14 +218,14 @@ class Calls:
             self._channels.fail(error)
 
     def close(self) -> None:
-        """Leave in peace, and refuse all further calls."""
+        """Close without an error, and refuse all further calls."""
         if self._failure is None:
             self._end(BrokenCommunicatorError("the communicator was closed"))
             self._channels.close()
 
     def _end(self, failure: BaseException) -> None:
         self._failure = failure
-        self._forget()
+        self._drop_plans()
 
 
 def _call(operation: Operation, value_type: ValueType | None, root: int, operator: int = 0) -> Call:
@@ -236,7 +237,7 @@ def _call(operation: Operation, value_type: ValueType | None, root: int, operato
 
 
 def _receive(channel: Channel, buffer: Any, src: int) -> Any:
-    """Return rank `src`'s next message, in `buffer` where there is one."""
+    """Return the next message from rank `src`, in `buffer` if it is given."""
     if buffer is None:
         return channel.recv_new(src)
     channel.recv(buffer, src)

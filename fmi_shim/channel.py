@@ -1,4 +1,4 @@
-"""What a collective needs of a channel."""
+"""The interface of a channel, as collectives use it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fmi_shim.frames import Call
 from fmi_shim.operators import Array, Combine, ReduceFunction
 
 Schedule = Callable[..., Any]
-"""Carries out one collective each time that it is called, with the buffers of this time. By operation:
+"""Executes one collective each time that it is called, with the buffers of that call. By operation:
 
 ========================  ====================================================================================
 barrier                   ``() -> None``
@@ -28,7 +28,7 @@ alltoall                  ``(outgoing, incoming)``, both of shape (p, n)
 
 
 class Pending(Protocol):
-    """A message that was posted.
+    """A posted message.
 
     Attributes
     ----------
@@ -56,18 +56,18 @@ class Channel(Protocol):
     full_duplex: bool
 
     def prepare(self, call: Call, function: ReduceFunction | None, combine: Combine | None) -> Schedule:
-        """Return the schedule of a collective, which is then run each time that this rank makes the call.
+        """Return the schedule of a collective, which is run each time that this rank makes the call.
 
         Parameters
         ----------
         call
             The operation, and the type and size of its payload.
         function, combine
-            What a reduction combines with, and how two buffers are combined by it; None in other operations.
+            The function of a reduction, and the combination of two buffers by it; None in other operations.
         """
 
     def begin(self, call: Call, sequence: int) -> None:
-        """Announce the call, and its number, that the following messages belong to."""
+        """Start a call with its number; the following messages belong to it."""
 
     def send(self, buffer: Array, dst: int) -> None:
         """Send all of `buffer` to rank `dst`; it may be changed on return."""
@@ -76,30 +76,30 @@ class Channel(Protocol):
         """Fill `buffer` with the next message of rank `src`."""
 
     def recv_new(self, src: int, parts: int | None = None) -> Array:
-        """Return the next message of rank `src`, of whose type and shape only the sender knows.
+        """Return the next message of rank `src`, whose type and shape only the sender knows.
 
-        From then on the running call has that type and shape. With `parts` the message is so many arrays of
-        that shape, and the result has a first axis more.
+        From then on the running call has that type and shape. With `parts` the message consists of that number of
+        arrays of that shape, and the result has one more axis in front.
         """
 
     def sendrecv(self, outgoing: Array, dst: int, incoming: Array, src: int) -> None:
         """Send to rank `dst` and receive from rank `src`.
 
-        With one peer for both it is FMI's exchange, in FMI's order where the channel is not full duplex; with
-        two, both messages move at the same time on every channel, so that rings do not lock.
+        With one peer for both it is FMI's exchange, in FMI's order if the channel is not full duplex. With two peers
+        both messages are transferred at the same time on every channel, so that rings do not deadlock.
         """
 
     def isend(self, buffer: Array, dst: int) -> Pending:
-        """Begin to send `buffer`, which must not be changed until it is done; blocks for nobody."""
+        """Begin to send `buffer`, which must not be changed until it is done; never block."""
 
     def irecv(self, buffer: Array, src: int) -> Pending:
-        """Begin to fill `buffer` with the next message of rank `src`; blocks for nobody."""
+        """Begin to fill `buffer` with the next message of rank `src`; never block."""
 
     def progress(self, pending: Pending, wait: bool) -> bool:
-        """Move what was posted, until `pending` is done if `wait` is true; return whether it is."""
+        """Move posted messages, until `pending` is done if `wait` is true; return whether it is done."""
 
     def fail(self, error: BaseException) -> None:
-        """Tell the other ranks, where the channel can, that this rank gives up because of `error`; then close."""
+        """Report `error` to the other ranks, if the channel can; then close."""
 
     def close(self) -> None:
-        """Leave in peace. Closing twice is no matter."""
+        """Close without an error. Closing again has no effect."""

@@ -35,17 +35,17 @@ def _close_all() -> None:
 def _report_uncaught(previous: ExceptionHook) -> ExceptionHook:
     """Return a `sys.excepthook` that reports the exception to the other ranks, then calls `previous`."""
 
-    def tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        if not hasattr(sys, "ps1"):  # at a prompt, the program goes on
+    def report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not hasattr(sys, "ps1"):  # at a prompt, the program continues
             for calls in list(_members):
                 calls.abandon(error)
         previous(kind, error, trace)
 
-    return tell
+    return report
 
 
 class Lifecycle:
-    """Opens, closes and splits a communicator, and knows this rank's place in it."""
+    """Opens, closes and splits a communicator; has this rank's number and the number of ranks."""
 
     def _open(self, rank: int, size: int, config: Config, name: str, memory_mib: int) -> None:
         """Become `rank` of `size` in the communicator called `name`."""

@@ -59,7 +59,7 @@ class ReduceFunction:
     def __new__(cls, operator: Operator, *algebra: object, **named: object) -> ReduceFunction:  # noqa: D102, PYI034
         if operator is Operator.custom or not isinstance(operator, Operator):
             return super().__new__(cls)
-        return _built_in.setdefault(operator, super().__new__(cls))  # one object each, however often it is written
+        return _built_in.setdefault(operator, super().__new__(cls))  # one object for each operator
 
     def __init__(
         self,
@@ -108,22 +108,25 @@ def builtin_combine(operator: Operator, dtype: np.dtype[Any]) -> Combine:
     Floating-point results are IEEE's; max and min propagate a NaN, as `numpy.maximum` does.
     """
     if operator in (Operator.max, Operator.min):
-        extremum = np.maximum if operator is Operator.max else np.minimum
-
-        def combine_extremum(left: Array, right: Array, out: Array) -> None:
-            extremum(left, right, out=out)
-
-        return combine_extremum
+        return _unchecked(np.maximum if operator is Operator.max else np.minimum)
     function = np.add if operator is Operator.sum else np.multiply
     if dtype.kind not in "iu":
-
-        def combine_floats(left: Array, right: Array, out: Array) -> None:
-            function(left, right, out=out)
-
-        return combine_floats
+        return _unchecked(function)
     if dtype.itemsize <= 4:
         return _checked_in_64_bits(operator, function, dtype)
     return _checked_exactly(operator, function, dtype)
+
+
+# The combinations are closures: a callable object would take longer on each call, of which small reductions have many.
+
+
+def _unchecked(function: np.ufunc) -> Combine:
+    """Combine by one numpy function, whose result needs no check."""
+
+    def combine(left: Array, right: Array, out: Array) -> None:
+        function(left, right, out=out)
+
+    return combine
 
 
 def _checked_in_64_bits(operator: Operator, function: np.ufunc, dtype: np.dtype[Any]) -> Combine:

@@ -71,7 +71,7 @@ def pack(value: object, t: TypeDescriptor | None) -> Payload:
     Raises
     ------
     TypeError, ValueError, OverflowError
-        If `value` is not what `t` says, or is no array where `t` is left out.
+        If `value` is not of type `t`, or is not an array if `t` is None.
     """
     if t is None:
         shaped, value_type = as_array(value)
@@ -90,7 +90,7 @@ def numeric_array_type(
     Raises
     ------
     TypeError
-        If its elements are no numbers.
+        If its elements are not numbers.
     """
     if dtype not in ELEMENT_CODES:
         raise TypeError(f"invalid element type {dtype} of {name}: expected native bool, int, float or complex")
@@ -105,9 +105,9 @@ def pack_operand(value: object, t: TypeDescriptor | None, out: object) -> tuple[
     Raises
     ------
     TypeError, ValueError, OverflowError
-        As `pack` and `pack_out` do.
+        See `pack` and `pack_out`.
     """
-    if t is None and type(value) is np.ndarray and value.flags.c_contiguous:  # what most programs have
+    if t is None and type(value) is np.ndarray and value.flags.c_contiguous:  # the most frequent case
         value_type = numeric_array_type(value.dtype, value.shape)
         flat = value if value.ndim == 1 else value.reshape(-1)
         if out is None:
@@ -162,7 +162,7 @@ def pack_template(template: object, name: str = "value") -> Payload:
     Raises
     ------
     TypeError, ValueError
-        If it is no array, or its memory is not contiguous or not writable.
+        If it is not an array, or its memory is not contiguous or not writable.
     """
     memory, value_type = _memory(template, name)
     flags = memory.flags
@@ -172,12 +172,12 @@ def pack_template(template: object, name: str = "value") -> Payload:
 
 
 def pack_out(out: object, value_type: ValueType) -> Payload | None:
-    """Return the memory that a result of this type is to be put into, None if there is none.
+    """Return the memory of `out`, which a result of this type is written into; None if `out` is None.
 
     Raises
     ------
     TypeError, ValueError
-        If `out` is no writable contiguous array of the result's type and shape, or goes with ``fmi.types``.
+        If `out` is not a writable contiguous array of the result's type and shape, or is given with ``fmi.types``.
     """
     if out is None:
         return None
@@ -203,7 +203,7 @@ def pack_typed(value: object, descriptor: TypeDescriptor, name: str = "value") -
     TypeError
         If `value`, or an element, is not of the type.
     ValueError
-        If a list has another length than the descriptor says.
+        If the length of a list is not that of the descriptor.
     OverflowError
         If an integer is outside int32.
     """
@@ -270,11 +270,11 @@ def _memory(value: object, name: str) -> tuple[Array, ValueType]:
     elif tensor := is_tensor(value):
         memory = _tensor_memory(value, name)
     elif isinstance(value, np.generic):
-        memory = np.asarray(value)  # what numpy's functions make of arrays without dimensions
+        memory = np.asarray(value)  # numpy's functions return these for arrays without dimensions
     else:
         try:
             memory = np.asarray(memoryview(value))  # type: ignore[arg-type] # the TypeError is the check
-        except (TypeError, ValueError):  # no buffer, or one whose format numpy does not know
+        except (TypeError, ValueError):  # not a buffer, or one whose format numpy does not support
             raise TypeError(
                 f"invalid {name} {_short(value)}: expected a numpy array, a torch CPU tensor or another buffer of "
                 "numbers; pass numbers and lists with fmi.types(fmi.datatypes.int | double | int_list | "
@@ -316,7 +316,7 @@ def combine_of(function: ReduceFunction, value_type: ValueType) -> Combine:
     Raises
     ------
     TypeError
-        If the operator has no meaning for the element type.
+        If the operator is not defined for the element type.
     """
     if function.operator is not Operator.custom:
         ordering = function.operator in (Operator.max, Operator.min)
@@ -326,6 +326,7 @@ def combine_of(function: ReduceFunction, value_type: ValueType) -> Combine:
                 f"{'sum or prod' if ordering else 'max or min'}, or a custom function"
             )
         return builtin_combine(function.operator, value_type.dtype)
+    # The combinations are closures: a callable object would take longer on each call.
     call = function.function
     assert call is not None  # noqa: S101 - ReduceFunction has checked it
     descriptor = value_type.descriptor

@@ -28,19 +28,19 @@ class Datatype(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class TypeDescriptor:
-    """``fmi.types``: what a value is, so that both ends agree on its bytes.
+    """``fmi.types``: the type of a value, which determines its bytes on both ends.
 
     Parameters
     ----------
     datatype
         One of ``fmi.datatypes``.
     count
-        Number of elements of a list; left out for ``int`` and ``double``.
+        Number of elements of a list; none for ``int`` and ``double``.
 
     Raises
     ------
     TypeError, ValueError
-        If `datatype` is none of ``fmi.datatypes``, or `count` is missing, negative or out of place.
+        If `datatype` is not one of ``fmi.datatypes``, or `count` is missing, negative or unexpected.
     """
 
     datatype: Datatype
@@ -135,7 +135,7 @@ class ValueType:
         return array_type(self.dtype, shape, self.tensor)
 
     def restore(self, flat: Array) -> Any:
-        """Return the program's kind of value around `flat`; arrays and tensors share its memory (no copy)."""
+        """Convert `flat` to the program's type of value; arrays and tensors share its memory (no copy)."""
         if self.descriptor is None:
             return wrap(flat.reshape(self.shape), self.tensor)
         return flat.tolist() if self.descriptor.is_list else flat[0].item()
@@ -150,17 +150,17 @@ class ValueType:
         return array_type(self.dtype, shape, self.tensor)
 
 
-_KEPT_VALUE_TYPES = 4096
-"""Number of types that are kept; one that was dropped is made again."""
+_CACHED_VALUE_TYPES = 4096
+"""Number of cached types; a dropped one is made again."""
 
 
-@functools.lru_cache(_KEPT_VALUE_TYPES)
+@functools.lru_cache(_CACHED_VALUE_TYPES)
 def array_type(dtype: np.dtype[Any], shape: tuple[int, ...], tensor: bool) -> ValueType:
     """Return the type of arrays, or of tensors, with this element type and shape."""
     return ValueType(dtype, shape, None, tensor)
 
 
-@functools.lru_cache(_KEPT_VALUE_TYPES)
+@functools.lru_cache(_CACHED_VALUE_TYPES)
 def value_type_of(descriptor: TypeDescriptor) -> ValueType:
     """Return the type of values that `descriptor` describes."""
     return ValueType(descriptor.dtype, (descriptor.count,), descriptor)

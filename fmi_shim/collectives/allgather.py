@@ -1,4 +1,4 @@
-"""Every rank's payload to all."""
+"""Allgather: all ranks' payloads on every rank."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from fmi_shim.operators import Array
 
 
 def bruck(channel: Channel, parts: Array) -> None:
-    """Fill `parts`, shape (p, n), whose own row is there, by sending twice as many rows each round.
+    """Fill `parts`, shape (p, n), which has this rank's row, by sending twice as many rows in each round.
 
     (J. Bruck et al., "Efficient Algorithms for All-to-All Communications in Multiport Message-Passing
     Systems", 1997.) Cost: ``ceil(lg p) * alpha + (p - 1) * n * beta``; one more buffer of p rows, and one
-    copy of everything, to bring rotated order back to rank order.
+    copy of all rows, from rotated order to rank order.
     """
     rank, size = channel.rank, channel.size
     rotated = np.empty_like(parts)
@@ -27,7 +27,7 @@ def bruck(channel: Channel, parts: Array) -> None:
 
 
 def ring(channel: Channel, parts: Array) -> None:
-    """Fill `parts`, shape (p, n), whose own row is there, by sending on around the ring the row received last.
+    """Fill `parts`, shape (p, n), which has this rank's row, by forwarding the row received last around a ring.
 
     Cost: ``(p - 1) * (alpha + n * beta)``; no copies.
     """

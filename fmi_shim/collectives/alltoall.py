@@ -1,4 +1,4 @@
-"""Every rank's payload, cut into equal slices, a slice from each to each."""
+"""Alltoall: each rank sends one slice of its payload to each rank."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from fmi_shim.operators import Array
 
 
 def bruck(channel: Channel, outgoing: Array, incoming: Array) -> None:
-    """Hand slices on, half of them in each round, to the rank 1, 2, 4 ... further, until all are where they belong.
+    """Forward half of the slices in each round, to the rank 1, 2, 4 ... further, until each is at its destination.
 
-    Slice i of a rank that has them rotated has i ranks to go, and takes the rounds of its binary digits. (J. Bruck et
+    In rotated order, slice i has a distance of i ranks, and moves in the rounds of its binary digits. (J. Bruck et
     al., "Efficient Algorithms for All-to-All Communications in Multiport Message-Passing Systems", 1997.) Both arrays
     have the shape (p, n). Cost: ``ceil(lg p) * (alpha + p / 2 * n * beta)`` for slices of n bytes; one more buffer of
     p slices, and two copies of those that move in a round.
@@ -22,9 +22,9 @@ def bruck(channel: Channel, outgoing: Array, incoming: Array) -> None:
     step = 1
     while step < size:
         moving = distances & step != 0
-        arrived = np.empty_like(slices[moving])
-        channel.sendrecv(slices[moving], (rank + step) % size, arrived, (rank - step) % size)
-        slices[moving] = arrived
+        received = np.empty_like(slices[moving])
+        channel.sendrecv(slices[moving], (rank + step) % size, received, (rank - step) % size)
+        slices[moving] = received
         step *= 2
     incoming[(rank - distances) % size] = slices
 
@@ -32,7 +32,7 @@ def bruck(channel: Channel, outgoing: Array, incoming: Array) -> None:
 def pairwise(channel: Channel, outgoing: Array, incoming: Array) -> None:
     """Exchange slices with one rank after the other; both arrays have the shape (p, n) and share no memory.
 
-    In round i the ranks whose sum is i modulo p meet, so that all are paired for any p, a rank in one round
+    In round i two ranks exchange whose sum is i modulo p, so that all are paired for any p, a rank in one round
     with itself. Cost: ``(p - 1) * (alpha + n * beta)`` for slices of n bytes; one copy of the own slice.
     """
     for i in range(channel.size):
@@ -46,9 +46,9 @@ def pairwise(channel: Channel, outgoing: Array, incoming: Array) -> None:
 def spread(channel: Channel, outgoing: Array, incoming: Array) -> None:
     """Post all slices at once, to the next rank first, and receive them in the order in which they were posted.
 
-    Nobody waits for anybody's turn, so that ranks that share cores take fewer turns themselves. Cost as that of
-    `pairwise`, with all slices on their way together; one copy of the own slice. Both arrays have the shape (p, n)
-    and share no memory. Needs a full-duplex channel.
+    No rank waits for a round to end, so that ranks that share cores are scheduled less often. Cost as that of
+    `pairwise`, with all slices in transfer at the same time; one copy of the own slice. Both arrays have the shape
+    (p, n) and share no memory. Needs a full-duplex channel.
     """
     rank, size = channel.rank, channel.size
     incoming[rank] = outgoing[rank]

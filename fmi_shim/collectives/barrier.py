@@ -1,4 +1,4 @@
-"""No rank goes on before all have come."""
+"""Barrier: no rank returns before all ranks have called it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from fmi_shim.operators import Array
 
 
 def one_byte_allreduce(channel: Channel) -> None:
-    """Exchange one byte with everybody, as FMI does. Cost: ``lg p * alpha``, plus ``2 * alpha`` for other p."""
+    """Allreduce one byte, as FMI does. Cost: ``lg p * alpha``, plus ``2 * alpha`` for other p."""
     allreduce.recursive_doubling(channel, np.ones(1, np.uint8), _keep_own)
 
 
 def _keep_own(left: Array, right: Array, out: Array) -> None:
-    """Combine to nothing: only the coming of the message counts."""
+    """Combine nothing: only the receipt of the message matters."""

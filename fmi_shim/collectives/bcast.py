@@ -1,4 +1,4 @@
-"""One rank's payload to all."""
+"""Bcast: the root's payload on every rank."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def binomial(channel: Channel, buffer: Array | None, root: int) -> Array:
     Parameters
     ----------
     channel
-        The way to the other ranks.
+        The channel to the other ranks.
     buffer
-        On the root what to send, elsewhere where to put it; None takes whatever the root sends.
+        On the root the payload, elsewhere the memory to receive into; None receives any payload of the root.
     root
         The sender's rank.
 
@@ -32,7 +32,7 @@ def binomial(channel: Channel, buffer: Array | None, root: int) -> Array:
             buffer = channel.recv_new(place.parent)
         else:
             channel.recv(buffer, place.parent)
-    assert buffer is not None  # noqa: S101 - only ranks with a parent may come without
+    assert buffer is not None  # noqa: S101 - only ranks with a parent may pass None
     for child in reversed(place.children):
         channel.send(buffer, child.rank)
     return buffer

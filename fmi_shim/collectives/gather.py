@@ -1,4 +1,4 @@
-"""Every rank's payload to one."""
+"""Gather: all ranks' payloads at the root."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def binomial(channel: Channel, part: Array, root: int) -> Array | None:
 
     A rank sends the parts of its whole subtree as one message, in rotated order.
     Cost: ``ceil(lg p) * alpha + (p - 1) * n * beta``; one copy of the own part, and at a root other than 0
-    one of everything, to bring rotated order back to rank order.
+    one of all parts, from rotated order to rank order.
 
     Returns
     -------

@@ -1,6 +1,6 @@
-"""Where the result of a collective goes: adapts algorithms that run in place to the buffers of a `Schedule`.
+"""The memory of a collective's result: adapts algorithms to the buffers of a `Schedule`.
 
-An algorithm in place overwrites its buffer, but a program's value must stay as it is unless it is given as `spare`.
+An algorithm in place overwrites its buffer, but a program's value must not change unless it is given as `spare`.
 The classes here copy the value first where that is needed, and call the algorithm.
 """
 
@@ -45,7 +45,7 @@ class InPlaceScan:
 
 @dataclass(slots=True, eq=False)
 class ConsumingReduction:
-    """A reduction whose algorithm uses its buffer up and fills other memory: ``algorithm(buffer, out)``."""
+    """A reduction whose algorithm overwrites its buffer and fills other memory: ``algorithm(buffer, out)``."""
 
     algorithm: Callable[[Array, Array], None]
 
@@ -83,7 +83,7 @@ def working_copy(value: Array, spare: Array | None) -> Array:
 
 
 def placed(result: Array, place: Array | None) -> Array:
-    """Return `result`, copied into `place` where there is one."""
+    """Return `result`, copied into `place` if it is given."""
     if place is None or result is place:
         return result
     place[...] = result

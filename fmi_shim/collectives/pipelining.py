@@ -1,4 +1,4 @@
-"""Long messages in segments, so that combining one overlaps with the way of the next."""
+"""Long messages in segments, so that combining one overlaps with the transfer of the next."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def scratch(buffer: Array) -> Array:
 def exchange(channel: Channel, outgoing: Array, own: Array, result: Array, peer: int, combine: Combine) -> None:
     """Send `outgoing` to rank `peer`, and leave `own` combined with its message in `result`, which may be `own`.
 
-    What goes and what comes may differ in length. Needs a full-duplex channel, on which both ranks send a segment
+    The two messages may differ in length. Needs a full-duplex channel, on which both ranks send a segment
     and receive one in turns.
     """
     received = scratch(own)

@@ -1,4 +1,4 @@
-"""Every rank's payload combined at one."""
+"""Reduce: combine all ranks' payloads at the root."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fmi_shim.operators import Array, Combine
 def binomial(channel: Channel, buffer: Array, root: int, combine: Combine) -> Array | None:
     """Combine up the binomial tree, the nearest child first; each step is f(own, received).
 
-    `buffer` is used up. Cost: ``ceil(lg p) * (alpha + n * beta + n * gamma)``; one more buffer where there
+    `buffer` is overwritten. Cost: ``ceil(lg p) * (alpha + n * beta + n * gamma)``; one more buffer where there
     are children.
 
     Returns
@@ -35,12 +35,12 @@ def binomial(channel: Channel, buffer: Array, root: int, combine: Combine) -> Ar
 
 
 def pipelined(channel: Channel, value: Array, result: Array | None, root: int, combine: Combine) -> Array | None:
-    """Combine up the same tree as `binomial`, and to the same bits, segment by segment.
+    """Combine up the same tree as `binomial`, with the same bits as result, segment by segment.
 
-    A rank hands a segment on as soon as its children's are combined, while the next ones come. `value` is left alone,
-    unless it is the root's `result`, and not copied. Cost for s segments of m bytes: ``(ceil(lg p) + s) * lg p * (alpha
-    + m * beta + m * gamma)`` at the root, which has lg p children. Two more segments. Needs a full-duplex channel, and
-    two ranks.
+    A rank sends a segment as soon as its children's are combined, while it receives the next ones. `value` is
+    unchanged, unless it is the root's `result`, and not copied. Cost for s segments of m bytes:
+    ``(ceil(lg p) + s) * lg p * (alpha + m * beta + m * gamma)`` at the root, which has lg p children. Two more
+    segments. Needs a full-duplex channel, and two ranks.
 
     Parameters
     ----------

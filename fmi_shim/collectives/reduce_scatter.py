@@ -1,6 +1,6 @@
-"""Every rank's payload combined, and a slice of the result to each.
+"""Reduce-scatter: combine all ranks' payloads, and leave one slice of the result on each rank.
 
-In every function here `slices`, shape (p, n), is used up, and `own` receives this rank's slice of the result.
+In every function here `slices`, shape (p, n), is overwritten, and `own` receives this rank's slice of the result.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Algorithm = Callable[[Channel, Array, Array, Combine], None]
 
 
 def halving(channel: Channel, slices: Array, own: Array, combine: Combine) -> None:
-    """Exchange half of what is left at the distances p/2, p/4, ..., 1; p is a power of two.
+    """Exchange half of the remaining slices at the distances p/2, p/4, ..., 1; p is a power of two.
 
     The combination must commute. Cost: ``lg p * alpha + (1 - 1/p) * n * (beta + gamma)`` for a payload of n
     bytes; one more buffer of half the size, and one copy of the own slice.
@@ -25,7 +25,7 @@ def halving(channel: Channel, slices: Array, own: Array, combine: Combine) -> No
     rank, distance = channel.rank, channel.size // 2
     received = np.empty((max(1, distance), *slices.shape[1:]), slices.dtype)
     while distance:
-        first = rank & -(2 * distance)  # where the block of slices begins that this rank still has a part in
+        first = rank & -(2 * distance)  # the first slice of the block that contains this rank's slice
         keep, give = first + (rank & distance), first + (~rank & distance)
         channel.sendrecv(slices[give : give + distance], rank ^ distance, received[:distance], rank ^ distance)
         kept = slices[keep : keep + distance]
@@ -35,7 +35,7 @@ def halving(channel: Channel, slices: Array, own: Array, combine: Combine) -> No
 
 
 def pairwise(channel: Channel, slices: Array, own: Array, combine: Combine) -> None:
-    """Send each rank its slice, and combine those that come, for any p.
+    """Send each rank its slice, and combine the received ones, for any p.
 
     The combination must commute. Cost: ``(p - 1) * alpha + (1 - 1/p) * n * (beta + gamma)`` for a payload of
     n bytes; one more slice, and one copy of the own one.
@@ -57,6 +57,6 @@ def left_to_right(channel: Channel, slices: Array, own: Array, combine: Combine)
 def whole(channel: Channel, slices: Array, own: Array, combine: Combine) -> None:
     """Combine whole payloads in FMI's tree at rank 0 and scatter the result; costs `reduce.binomial` and a scatter.
 
-    For a custom function of arrays, which wants to see them whole.
+    For a custom function of arrays, which needs them whole.
     """
     scatter.binomial(channel, reduce.binomial(channel, slices.reshape(-1), 0, combine), own, 0)

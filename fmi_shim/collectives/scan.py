@@ -1,4 +1,4 @@
-"""To every rank the combination of all payloads up to its own: inclusive prefix, and exclusive without its own."""
+"""Scan: on each rank the combination of all payloads up to its own; exclusive scan: without its own."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from fmi_shim.operators import Array, Combine
 def up_and_down_sweep(channel: Channel, buffer: Array, combine: Combine) -> None:
     """Combine prefixes in place with FMI's two sweeps over a binary tree; each step is f(own, received).
 
-    Going up, ranks that end a block of 2^(i+1) take in the block's first half. Going down, they hand their
-    prefix to the middle of the next block. (G. Blelloch, "Prefix sums and their applications", 1990, the
+    In the up-sweep, the last rank of a block of 2^(i+1) combines the block's first half. In the down-sweep, it sends
+    its prefix to the middle of the next block. (G. Blelloch, "Prefix sums and their applications", 1990, the
     inclusive form.) Cost: at most ``2 * floor(lg p) * (alpha + n * beta + n * gamma)``. One more buffer.
     """
     rank, size = channel.rank, channel.size
@@ -36,7 +36,7 @@ def up_and_down_sweep(channel: Channel, buffer: Array, combine: Combine) -> None
 
 
 def chain(channel: Channel, buffer: Array, combine: Combine) -> None:
-    """Combine prefixes in place strictly from left to right: f(received, own), then on to the next rank.
+    """Combine prefixes in place strictly from left to right: f(received, own), then send to the next rank.
 
     Cost: ``(p - 1) * (alpha + n * beta + n * gamma)`` for the last rank. One more buffer.
     """
@@ -49,10 +49,10 @@ def chain(channel: Channel, buffer: Array, combine: Combine) -> None:
 
 
 def exclusive_doubling(channel: Channel, buffer: Array, prefix: Array, combine: Combine) -> None:
-    """Leave in `prefix` what lies below this rank, by exchanging what blocks of 1, 2, 4, ... ranks come to.
+    """Combine the payloads below this rank in `prefix`, by exchanging the results of blocks of 1, 2, 4, ... ranks.
 
     Operands keep the order of the ranks, so that an associative function need not commute. `buffer` is used
-    up; rank 0's `prefix` is left alone. Cost: ``ceil(lg p) * (alpha + n * beta + 2 * n * gamma)``. One more
+    up; rank 0's `prefix` is unchanged. Cost: ``ceil(lg p) * (alpha + n * beta + 2 * n * gamma)``. One more
     buffer.
     """
     received = np.empty_like(buffer)
@@ -76,9 +76,9 @@ def exclusive_doubling(channel: Channel, buffer: Array, prefix: Array, combine: 
 
 
 def exclusive_chain(channel: Channel, buffer: Array, prefix: Array, combine: Combine) -> None:
-    """Receive `prefix`, and hand f(prefix, own) on to the next rank: strictly from left to right.
+    """Receive `prefix`, and send f(prefix, own) to the next rank: strictly from left to right.
 
-    `buffer` is used up; rank 0's `prefix` is left alone. Cost: ``(p - 1) * (alpha + n * beta + n * gamma)``
+    `buffer` is overwritten; rank 0's `prefix` is unchanged. Cost: ``(p - 1) * (alpha + n * beta + n * gamma)``
     for the last rank.
     """
     if channel.rank > 0:

@@ -1,4 +1,4 @@
-"""One rank's payload, cut into equal slices, a slice to each."""
+"""Scatter: one slice of the root's payload on each rank."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ def binomial(channel: Channel, whole: Array | None, own: Array | None, root: int
     """Send slices down the binomial tree, to each child those of its subtree as one message.
 
     Cost: ``ceil(lg p) * alpha + (p - 1) * n * beta`` for slices of n bytes; at a root other than 0 one copy
-    of everything, to bring rank order into rotated order, and one copy of the own slice where the rank has
+    of the whole, from rank order to rotated order, and one copy of the own slice where the rank has
     children.
 
     Parameters
     ----------
     channel
-        The way to the other ranks.
+        The channel to the other ranks.
     whole
-        At the root all slices in rank order; not looked at elsewhere.
+        At the root all slices in rank order; ignored elsewhere.
     own
-        Where this rank's slice goes; None takes whatever the root sends.
+        Memory for this rank's slice; None receives any slice of the root.
     root
         The sender's rank.
 

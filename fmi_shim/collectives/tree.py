@@ -40,7 +40,7 @@ class Position:
     parent
         Real rank of the parent, None at the root.
     children
-        Nearest first, as a reduction takes them; a broadcast goes through them backwards.
+        Nearest first, the order of a reduction; a broadcast uses the reverse order.
     subtree
         Number of ranks in this rank's subtree, itself included.
     """

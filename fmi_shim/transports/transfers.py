@@ -1,4 +1,4 @@
-"""Buffers on their way, and posted messages, which move while the program does something else."""
+"""Buffers that are being moved, and posted messages, which move while the program does something else."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from fmi_shim.operators import Array
 
 Buffers = list[memoryview]
-"""Bytes that are still to be moved; see `advance`."""
+"""The bytes that remain to be moved; see `advance`."""
 
 OnReceived = Callable[[int], None]
 """Called with the number of bytes after every successful read."""
@@ -46,11 +46,11 @@ class Transfer(Generic[L]):
         Whether it is sent to that rank; otherwise it is received from there.
     attach
         Called when all earlier messages of the pair and direction have been moved. Returns the buffers to move, and
-        what checks them as they are received.
+        the function that checks them while they are received.
     link
-        The connection that it takes, None until `attach` was called.
+        The connection that it uses, None until `attach` was called.
     buffers
-        What is still to be moved.
+        The bytes that remain to be moved.
     """
 
     peer: int
