@@ -27,7 +27,7 @@ class InPlaceReduction:
         """Return the result in `spare`, or in new memory where that is None."""
         buffer = working_copy(value, spare)
         result = self.algorithm(buffer)
-        return None if result is None else placed(result, buffer)
+        return result if result is None or result is buffer else placed(result, buffer)  # mostly without a call
 
 
 @dataclass(slots=True, eq=False)
