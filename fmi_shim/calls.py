@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 from collections import defaultdict
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from fmi_shim.channel import Channel
-from fmi_shim.errors import BrokenCommunicatorError, FmiError
+from fmi_shim.errors import BrokenCommunicatorError, ConcurrentCallError, FmiError
 from fmi_shim.frames import Call, Operation
 from fmi_shim.log import log_failure
 from fmi_shim.operators import ReduceFunction
@@ -55,12 +56,22 @@ class Plan:
 
         Raises the channel's errors.
         """
+        calls, call = self.calls, self.call
+        if calls.running is not None:  # no other thread runs between this and the next line
+            raise calls.refusal(call, self.numbers)
+        calls.running = call
         try:
-            self.channel.begin(self.call, next(self.numbers))
-            return self.schedule(*buffers)
+            self.channel.begin(call, next(self.numbers))
+            result = self.schedule(*buffers)
         except BaseException as error:  # an interrupted call, too, leaves the streams of messages inconsistent
-            self.calls.fail(error)
+            if calls.running is not call and isinstance(error, Exception):
+                raise calls.interrupted(call) from error
+            calls.fail(error)
             raise
+        if calls.running is not call:
+            raise calls.interrupted(call)
+        calls.running = None
+        return result
 
     def for_one_call(self) -> Plan:
         """Return a plan of the next call alone, which may be run several times until it is done."""
@@ -95,6 +106,9 @@ class Calls:
     allreduces
         For each shape of arrays the function, the element type and the plan of the last allreduce. A short call
         compares these in the least time. Both are dropped with all plans, at the latest when the communicator ends.
+    running
+        The call that a thread is in, None between calls; the error that ended the communicator, or that a call which
+        began meanwhile has raised.
     """
 
     def __init__(self, rank: int, channels: ChannelSelector) -> None:
@@ -106,6 +120,7 @@ class Calls:
         self._plans: dict[object, Plan] = {}
         self.barrier: Plan | None = None
         self.allreduces: dict[tuple[int, ...], tuple[ReduceFunction, np.dtype[Any], Plan]] = {}
+        self.running: Call | BaseException | None = None
         self._failure: BaseException | None = None
 
     @property
@@ -170,11 +185,21 @@ class Calls:
     ) -> Plan:
         self.require_open(call, numbers)
         names = self._channels.names
+        if self.running is not None:
+            raise self.refusal(call, numbers)
+        self.running = call
         try:
             channel = self._channels.choose(call)
         except BaseException as error:
+            if self.running is not call and isinstance(error, Exception):
+                raise self.interrupted(call) from error
             self.fail(error)
             raise
+        if self.running is not call:
+            with contextlib.suppress(FmiError):
+                channel.begin(call, next(numbers))  # which the abort names
+            raise self.interrupted(call)
+        self.running = None
         if self._channels.names != names:
             self._drop_plans()
         plan = Plan(call, channel, self.wrap_schedule(prepare(channel, call)), numbers, self)
@@ -195,6 +220,53 @@ class Calls:
         cause = f"{type(self._failure).__name__}: {self._failure}"
         refused = call.numbered(next(numbers))
         raise BrokenCommunicatorError(f"{refused} refused: the communicator ended with {cause}") from self._failure
+
+    def require_idle(self) -> None:
+        """Raise if another thread is in a call, which then fails as well: before the communicator is closed."""
+        running = self.running
+        if isinstance(running, Call):
+            self.running = self._concurrent(f"close() began while {running.operation.name}")
+            raise self.running
+
+    def refusal(self, call: Call, numbers: Iterator[int]) -> ConcurrentCallError:
+        """Return the error of `call`, which began while another call runs; that one fails as well when it returns.
+
+        Raises
+        ------
+        BrokenCommunicatorError
+            If an earlier call failed, or the communicator was closed.
+        """
+        self.require_open(call, numbers)
+        running = self.running
+        if isinstance(running, ConcurrentCallError):
+            return self._copy(running)
+        during = running.operation.name if isinstance(running, Call) else "another call"
+        error = self._concurrent(f"{call.numbered(next(numbers))} began while {during}")
+        self.running = self._copy(error)
+        if running is None:  # it has returned meanwhile
+            self.fail(error)
+        return error
+
+    def interrupted(self, call: Call) -> ConcurrentCallError:
+        """Return the error of `call`, during which another one began, and close the communicator with it."""
+        other = self.running
+        if isinstance(other, ConcurrentCallError):
+            error = self._copy(other)
+        else:
+            error = self._concurrent(f"the communicator ended with {other} while {call.operation.name}")
+        self.fail(error)
+        return error
+
+    def _concurrent(self, what: str) -> ConcurrentCallError:
+        return ConcurrentCallError(
+            f"rank {self._rank}: {what} was running: expected one call at a time: use a lock, or a communicator for "
+            "each thread",
+            self._rank,
+        )
+
+    def _copy(self, error: ConcurrentCallError) -> ConcurrentCallError:
+        """Return the same error for another thread, in which it has another traceback."""
+        return ConcurrentCallError(error.message, self._rank)
 
     def wrap_schedule(self, schedule: Callable[..., Any]) -> Callable[..., Any]:
         """Return the schedule to run in place of `schedule`: here `schedule` itself."""
@@ -224,7 +296,7 @@ class Calls:
             self._channels.close()
 
     def _end(self, failure: BaseException) -> None:
-        self._failure = failure
+        self._failure = self.running = failure
         self._drop_plans()
 
 

@@ -64,6 +64,10 @@ class PeerOverflowError(PeerFailedError, OverflowError):
     """A reduction on another rank overflowed its integer type."""
 
 
+class ConcurrentCallError(FmiError):
+    """A call began while another one was running in the same communicator; both raise it."""
+
+
 class BrokenCommunicatorError(FmiError):
     """An earlier call on this communicator failed, or it was closed; ``__cause__`` is the first error."""
 

@@ -79,7 +79,14 @@ class Lifecycle:
         self._calls.hint = hint
 
     def close(self) -> None:
-        """Close the communicator, as the end of the program does. Further calls raise `BrokenCommunicatorError`."""
+        """Close the communicator, as the end of the program does. Further calls raise `BrokenCommunicatorError`.
+
+        Raises
+        ------
+        ConcurrentCallError
+            If another thread is in a call, which raises it, too.
+        """
+        self._calls.require_idle()
         self._finalizer()
 
     def __enter__(self) -> Self:

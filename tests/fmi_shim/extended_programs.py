@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import array
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from functools import reduce as fold
 from typing import Any
 
@@ -352,6 +355,64 @@ def rows_and_columns(comm: fmi.Communicator, rank: int, size: int) -> dict[str, 
     row.close()
     result["whole again"] = comm.allreduce(rank, SUM, INT)
     return result
+
+
+def _run_in_thread(call: Callable[[], Any]) -> Future[Any]:
+    result: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            result.set_result(call())
+        except BaseException as error:  # noqa: BLE001 - the caller sees what it raised
+            result.set_exception(error)
+
+    threading.Thread(target=run).start()
+    return result
+
+
+def call_during_a_call(comm: fmi.Communicator, rank: int, size: int, what: str) -> list[str]:
+    """On rank 0 make a call, or close, while another thread waits for a message; return all errors of this rank."""
+    if what != "barrier":  # which begins while the channel is opened
+        comm.send(1, 0, INT) if rank else comm.recv(1, INT)
+    if rank:
+        time.sleep(0.2)
+        return [_error_of(lambda: (comm.send(7, 0, INT), comm.barrier()))]
+    waiting = _run_in_thread(lambda: comm.recv(1, INT))
+    while comm._calls.running is None:
+        time.sleep(0.001)
+    call = {"barrier": comm.barrier, "send": lambda: comm.send(1, 1, INT), "close": comm.close}[what]
+    return [_error_of(call), _error_of(waiting.result), _error_of(comm.barrier)]
+
+
+def _error_of(call: Callable[[], Any]) -> str:
+    try:
+        return f"no error but {call()}"
+    except Exception as error:  # noqa: BLE001 - compared by the caller
+        return f"{type(error).__name__}: {error}"
+
+
+def call_in_a_custom_function(comm: fmi.Communicator, rank: int, size: int) -> list[str]:
+    def nested(left: int, right: int) -> int:
+        comm.barrier()
+        return left + right
+
+    return [_error_of(lambda: comm.allreduce(rank, fmi.func(fmi.op.custom, nested, True, True), INT))]
+
+
+def calls_from_threads_in_turn(comm: fmi.Communicator, rank: int, size: int) -> list[int]:
+    """Make each call in a thread of its own, one after another."""
+    return [_run_in_thread(lambda i=i: comm.allreduce(i, SUM, INT)).result() for i in range(5)]
+
+
+def two_communicators_in_two_threads(comm: fmi.Communicator, rank: int, size: int) -> list[bool]:
+    parts = [comm.split(0), comm.split(0)]
+
+    def repeat(part: fmi.Communicator, factor: int) -> bool:
+        results = [part.allreduce(factor * i, SUM, INT) for i in range(100)]
+        return results == [factor * i * size for i in range(100)]
+
+    running = [_run_in_thread(lambda p=part, f=i + 1: repeat(p, f)) for i, part in enumerate(parts)]
+    return [each.result() for each in running]
 
 
 def raise_in_with_block(comm: fmi.Communicator, rank: int, size: int) -> None:

@@ -107,6 +107,47 @@ def test_an_exception_in_a_with_block_is_reported_with_its_text(world: World) ->
         assert "raised LookupError: no such galaxy" in str(outcome.error)
 
 
+@pytest.mark.parametrize(
+    ("channel", "framed", "what"),
+    [
+        ("direct", True, "barrier"),
+        ("direct", True, "close"),
+        ("direct", False, "send"),
+        ("shm", True, "barrier"),
+        ("shm", True, "send"),
+        ("redis", True, "send"),
+    ],
+)
+def test_a_call_that_begins_during_another_one_raises_in_both(
+    request: pytest.FixtureRequest, tmp_path: Path, channel: str, framed: bool, what: str
+) -> None:
+    outcomes = world_on(channel, request, tmp_path).run(programs.call_during_a_call, 2, what, framed=framed)
+    first, during, later = outcomes[0].value
+    assert first == during
+    assert first.startswith("ConcurrentCallError: rank 0: ")
+    assert f"{what} (" in first or what == "close"
+    assert "while send was running: expected one call at a time: use a lock, or a communicator for each" in first
+    assert later.startswith("BrokenCommunicatorError: barrier")
+    (other,) = outcomes[1].value
+    assert other.startswith("PeerFailedError" if framed else "PeerLostError"), other
+    assert ("expected one call at a time" in other) is framed
+
+
+@pytest.mark.parametrize("channel", ["direct", "shm"])
+def test_a_call_in_a_custom_function_is_refused(request: pytest.FixtureRequest, tmp_path: Path, channel: str) -> None:
+    outcomes = world_on(channel, request, tmp_path).run(programs.call_in_a_custom_function, 2)
+    errors = [outcome.value[0] for outcome in outcomes]
+    assert any(error.startswith("ConcurrentCallError") for error in errors)
+    assert all("while allreduce was running" in error for error in errors), errors
+
+
+@pytest.mark.parametrize("channel", ["direct", "shm"])
+def test_calls_may_come_from_threads_in_turn(request: pytest.FixtureRequest, tmp_path: Path, channel: str) -> None:
+    world = world_on(channel, request, tmp_path)
+    assert world.values(programs.calls_from_threads_in_turn, 2) == [[0, 2, 4, 6, 8]] * 2
+    assert world.values(programs.two_communicators_in_two_threads, 2) == [[True, True]] * 2
+
+
 def test_rank_and_size_are_properties(world: World) -> None:
     with fmi.Communicator(2, 5, world.config(), "name") as comm:
         assert (comm.rank, comm.size) == (2, 5)

@@ -37,7 +37,9 @@ def test_an_error_that_another_rank_caused_is_a_victims(error: type[FmiError]) -
     assert [failed.rank for failed in RunOutcome(ends, ()).failures] == [1, 0]
 
 
-@pytest.mark.parametrize("name", ["MismatchError", "ConfigError", "StoreError", "RendezvousError", "ValueError", None])
+@pytest.mark.parametrize(
+    "name", ["MismatchError", "ConfigError", "StoreError", "RendezvousError", "ConcurrentCallError", "ValueError", None]
+)
 def test_an_error_of_the_ranks_own_is_not_a_victims(name: str | None) -> None:
     assert not is_victim(name)
 
