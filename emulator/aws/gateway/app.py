@@ -36,6 +36,8 @@ _MOTO_BYTES = 64 * MIB
 _READ_BUFFER_BYTES = 1024 * 1024
 # A key may have 1024 bytes, percent-encoded, and a presigned URL also has a token.
 _LINE_BYTES = 16 * 1024
+# Moto's own address for it.
+_RESET = "/moto-api/reset"
 
 
 class Gateway:
@@ -102,6 +104,7 @@ class Gateway:
         app = web.Application(client_max_size=_MOTO_BYTES)
         app.add_routes(LambdaApi(self.functions, self.lambda_service, self._objects.read).routes())
         app.add_routes(extra_routes)
+        app.router.add_post(_RESET, self._reset)
         by_service = _by_service(StepFunctionsApi(self.step_functions), self._logs, self.s3, self._moto)
         # A key may contain any character, line feeds included.
         app.router.add_route("*", "/{path:(?s:.*)}", by_service)
@@ -119,6 +122,13 @@ class Gateway:
         )
         await self._runner.setup()
         await web.SockSite(self._runner, self._listener, backlog=_BACKLOG).start()
+
+    async def _reset(self, request: web.Request) -> web.StreamResponse:
+        """Empty every store: what is running is stopped first, so that it stores nothing afterwards."""
+        await self.step_functions.reset()
+        await self.lambda_service.reset()
+        self._logs.clear()
+        return await self.s3.reset(lambda: self._moto.handle(request))
 
     async def close(self) -> None:
         """End executions, queued events and warm sandboxes, and stop listening."""

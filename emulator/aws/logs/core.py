@@ -206,6 +206,13 @@ class LogStore:
         self._delete_events("stream_id", stream_id)
         self._delete(("log_streams", "id"), value=stream_id)
 
+    def clear(self) -> None:
+        """Delete all log groups with their streams and events."""
+        self._stream_ids.clear()
+        with self._state.transaction(is_delete=True):
+            for table in ("log_batches", "log_streams", "log_groups"):
+                self._database.execute(f"DELETE FROM {table}")  # noqa: S608 - constants
+
     def set_retention(self, group: str, days: int | None) -> None:
         """Store the retention of a log group; nothing expires here."""
         self._database.execute("UPDATE log_groups SET retention = ? WHERE id = ?", (days, self._group_id(group)))

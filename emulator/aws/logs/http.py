@@ -50,6 +50,10 @@ class LogsApi:
             "PutRetentionPolicy": self._set_retention,
         }
 
+    def clear(self) -> None:
+        """Delete all log groups."""
+        self._logs.clear()
+
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Respond to a request to CloudWatch Logs."""
         name = request.headers["X-Amz-Target"].removeprefix(TARGET_PREFIX)

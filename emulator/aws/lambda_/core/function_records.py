@@ -116,6 +116,10 @@ class FunctionRecords:
         row = (name, json.dumps(entry.to_json()))
         self._database.execute("INSERT OR REPLACE INTO functions VALUES (?, ?)", row)
 
+    def clear(self) -> None:
+        """Delete all records."""
+        self._database.execute("DELETE FROM functions")
+
     def delete(self, name: str) -> None:
         """Delete the record of a function."""
         self._database.execute("DELETE FROM functions WHERE name = ?", (name,))

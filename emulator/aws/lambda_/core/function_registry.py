@@ -303,6 +303,14 @@ class FunctionRegistry:
             self._code_store.remove([removed])
         return [removed]
 
+    def clear(self) -> list[Function]:
+        """Delete all functions with their versions; return what was deleted."""
+        self._records.clear()
+        deleted = [function for entry in self._entries.values() for function in entry.functions]
+        self._entries.clear()
+        self._code_store.remove(deleted)
+        return deleted
+
     def all(self) -> list[Function]:
         """Return every unpublished function, sorted by name."""
         return [self._entries[name].latest for name in sorted(self._entries)]

@@ -121,6 +121,10 @@ class InvocationHistory:
             if recorder.record.ended is None:
                 recorder.mark_ended(InvocationStatus.STOPPED)
 
+    def clear(self) -> None:
+        """Drop all records."""
+        self._records.clear()
+
     def recent(self) -> list[InvocationRecord]:
         """Return the records, oldest first."""
         return list(self._records.values())

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from http import HTTPStatus
+from typing import Any
 
 from emulator.aws import limits
 from emulator.aws.lambda_.core.execution_environments import ExecutionEnvironments, InvocationRunner, WarmPool
@@ -128,6 +129,10 @@ class LambdaService:
         self._admission = ConcurrencyAdmission(functions)
         self._history = InvocationHistory()
         self._events: set[asyncio.Task[None]] = set()
+        # The tasks that wait for a function, and those of them that a reset has cancelled.
+        self._waiting: set[asyncio.Task[Any]] = set()
+        self._reset: set[asyncio.Task[Any]] = set()
+        self._reset_done = asyncio.Event()
 
     async def invoke(self, reference: str, qualifier: str | None, payload: bytes) -> InvocationResult:
         """Run a function once and wait for its result. Cancelling the call ends the sandbox.
@@ -185,6 +190,22 @@ class LambdaService:
         """End the warm sandboxes of a changed or deleted function."""
         await self._pool.discard(function)
 
+    async def reset(self) -> None:
+        """Delete all functions, their queued events and the history; end what is running."""
+        deleted = self._functions.clear()
+        for event in self._events:
+            event.cancel()
+        await asyncio.gather(*self._events, return_exceptions=True)
+        for task in self._waiting:
+            self._reset.add(task)
+            task.cancel()
+        if self._reset:
+            self._reset_done.clear()
+            await self._reset_done.wait()
+        for function in deleted:
+            await self.discard(function)
+        self._history.clear()
+
     async def close(self) -> None:
         """Drop the queued events and end every warm sandbox."""
         for task in self._events:
@@ -215,8 +236,23 @@ class LambdaService:
                 backoff_s = min(2 * backoff_s, _MAX_BACKOFF_S)
 
     async def _run(self, request: _Request) -> InvocationResult:
-        with self._history.record(request.record) as recorder:
-            response, log_tail = await self._runner.run(request.function, request.event, recorder)
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - for mypy
+        self._waiting.add(task)
+        try:
+            with self._history.record(request.record) as recorder:
+                response, log_tail = await self._runner.run(request.function, request.event, recorder)
+        except asyncio.CancelledError:
+            if task not in self._reset:
+                raise
+            task.uncancel()
+            message = "the emulator was reset while the function ran"
+            raise ApiError("ServiceException", HTTPStatus.INTERNAL_SERVER_ERROR, message) from None
+        finally:
+            self._waiting.discard(task)
+            self._reset.discard(task)
+            if not self._reset:
+                self._reset_done.set()
         return InvocationResult(
             request.record.request_id, response.payload, response.is_error, log_tail, request.function.version
         )

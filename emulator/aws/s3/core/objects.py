@@ -129,6 +129,16 @@ class Buckets:
             self._database.execute("DELETE FROM configurations WHERE bucket = ?", (name,))
             self._database.execute("DELETE FROM buckets WHERE name = ?", (name,))
 
+    def clear(self) -> None:
+        """Delete all buckets with their objects, uploads and configuration."""
+        self._documents.clear()
+        with self._tables.transaction(is_delete=True) as changes:
+            for table in ("versions", "parts"):
+                rows = self._database.execute(f"SELECT body FROM {table} WHERE body IS NOT NULL")  # noqa: S608 - constants
+                changes.released.extend(body_from_json(record).file_ranges for (record,) in rows)
+            for table in ("versions", "parts", "uploads", "configurations", "buckets"):
+                self._database.execute(f"DELETE FROM {table}")  # noqa: S608 - constants
+
     def configurations(self) -> list[BucketConfiguration]:
         """Return the configuration requests of all buckets.
 

@@ -119,6 +119,7 @@ class S3Api:
             "POST": [({"delete"}, objects.delete_objects)],
             "DELETE": [(set(), buckets.delete)],
         }
+        self._buckets = buckets
         self._list_buckets = listing.buckets
         self._configure = buckets.configure
         self._encryption: dict[str, _Operation] = {"GET": buckets.get_encryption, "PUT": buckets.set_encryption}
@@ -164,6 +165,10 @@ class S3Api:
         if not response.prepared:
             response.headers["x-amz-request-id"] = request.request_id
         return response
+
+    async def reset(self, reset_moto: Callable[[], Awaitable[web.Response]]) -> web.Response:
+        """Delete all buckets, here and in moto; return moto's response."""
+        return await self._buckets.reset(reset_moto)
 
     def close(self) -> None:
         """Stop the threads."""

@@ -79,6 +79,12 @@ class BucketApi:
             await self._moto("DELETE", _configuration(request, b""))
         return web.Response(status=HTTPStatus.NO_CONTENT)
 
+    async def reset(self, reset_moto: Callable[[], Awaitable[web.Response]]) -> web.Response:
+        """Delete all buckets, here and in moto; return moto's response."""
+        async with self._changes:
+            self._buckets.clear()
+            return await reset_moto()
+
     async def head(self, request: S3Request) -> web.StreamResponse:
         """HeadBucket."""
         bucket = self._buckets.get(request.bucket)

@@ -91,6 +91,14 @@ class Engine:
         running = [execution for execution in self.executions.values() if execution.status is Status.RUNNING]
         await asyncio.gather(*(self.stop(execution, StateFailure(None)) for execution in running))
 
+    async def reset(self) -> None:
+        """Stop all executions and drop their records."""
+        await self.close()
+        # Let the callbacks of the ended tasks run.
+        await asyncio.sleep(0)
+        self.executions.clear()
+        self._ended.clear()
+
     def _launch(self, execution: Execution, program: Program, timeout_s: float | None) -> None:
         self.executions[execution.arn] = execution
         task = asyncio.get_running_loop().create_task(

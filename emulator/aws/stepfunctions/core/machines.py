@@ -196,6 +196,11 @@ class MachineStore:
         if self._machines.pop(name, None) is not None:
             self._path(name).unlink(missing_ok=True)
 
+    def clear(self) -> None:
+        """Remove all state machines."""
+        for machine in self.all():
+            self.delete(machine.arn)
+
     def all(self) -> list[Machine]:
         """Return all state machines, ordered by name."""
         return [self._machines[name] for name in sorted(self._machines)]

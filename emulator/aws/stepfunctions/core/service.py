@@ -179,6 +179,11 @@ class StepFunctionsService:
                     return map_run
         raise ApiError("ResourceNotFound", HTTPStatus.BAD_REQUEST, f"Resource not found: '{checked}'")
 
+    async def reset(self) -> None:
+        """Delete all state machines; stop all executions and drop their records."""
+        self.machines.clear()
+        await self._engine.reset()
+
     async def close(self) -> None:
         """Stop all executions."""
         await self._engine.close()
