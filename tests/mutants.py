@@ -242,6 +242,7 @@ def run(mutants: Sequence[tuple[Mutant, Sequence[str], float]], workers: int) ->
             if not ended:
                 os.killpg(child, signal.SIGKILL)
                 os.waitpid(child, 0)
+                print(f"  timed out: {mutant.module}:{mutant.line}: {mutant.change}".replace("\n", " "), flush=True)
             elif status == 0:
                 survivors.append(mutant)
             del running[child]
@@ -287,7 +288,7 @@ def main() -> int:
         if os.waitpid(start(None, TESTS[place]), 0)[1]:
             print(f"{place}: its tests fail without any mutant: run pytest {' '.join(TESTS[place])}")
             return 2
-        limit = min(_LONGEST_SECONDS, 5 + 4 * (time.monotonic() - began))
+        limit = min(_LONGEST_SECONDS, 5 + 10 * (time.monotonic() - began))
         found = [mutant for path in modules_in(place) for mutant in mutants_of(path)]
         chosen = chance.sample(found, min(options.sample or len(found), len(found)))
         survivors = run([(mutant, TESTS[place], limit) for mutant in chosen], options.workers)
