@@ -229,12 +229,23 @@ def test_the_corrected_formulas_of_shared_memory(pattern: Pattern, ordered: bool
     assert (found.latency, found.channel_usd) == (pytest.approx(seconds), 0)
 
 
+@pytest.mark.parametrize("pattern", list(Pattern))
+@pytest.mark.parametrize("ordered", [False, True])
+def test_three_times_the_overhead_and_a_third_of_the_bandwidth_take_three_times_as_long(
+    pattern: Pattern, ordered: bool
+) -> None:
+    slow = Model(direct=DirectModel(1 / 3, 3000.0), shared_memory=SharedMemoryModel(1 / 3, 3000.0))
+    for channel in (ChannelName.Direct, ChannelName.SharedMemory):
+        fast = estimate(CORRECTED, channel, task_of(pattern, ordered))
+        assert estimate(slow, channel, task_of(pattern, ordered)).latency == pytest.approx(3 * fast.latency)
+
+
 @pytest.mark.parametrize(("ready", "looks", "start"), [(0, 0, 0), (0.5, 1, 2), (2, 1, 2), (2.1, 2, 5), (19, 4, 19)])
 def test_the_pauses_between_looks_double_up_to_the_longest(ready: float, looks: int, start: float) -> None:
-    assert corrected._s3_terms(CORRECTED.s3).found(ready) == (looks, start)
+    assert corrected._s3_store(CORRECTED.s3).first_success(ready) == (looks, start)
     # From the longest pause of 16 s on, a look begins every 17 s.
-    assert corrected._s3_terms(CORRECTED.s3).found(19 + 17 * 1000) == (1004, 19 + 17 * 1000)
-    assert corrected._s3_terms(CORRECTED.s3).found(19 + 17 * 1000 + 1) == (1005, 19 + 17 * 1001)
+    assert corrected._s3_store(CORRECTED.s3).first_success(19 + 17 * 1000) == (1004, 19 + 17 * 1000)
+    assert corrected._s3_store(CORRECTED.s3).first_success(19 + 17 * 1000 + 1) == (1005, 19 + 17 * 1001)
 
 
 def test_two_ranks_are_charged_for_a_message_and_all_for_a_collective() -> None:
