@@ -98,8 +98,11 @@ class DiskReserve:
 
     def ensure(self, size: int, *, for_delete: bool = False) -> None:
         """Release what is necessary, and possible, to have `size` bytes free."""
-        while self.missing < self._size and self.free_bytes() < size and self.release(for_delete=for_delete):
-            pass
+        while self.missing < self._size:
+            # Not by `free_bytes`: this is done before every transaction.
+            disk = os.statvfs(self._folder)
+            if disk.f_bavail * disk.f_frsize >= size or not self.release(for_delete=for_delete):
+                return
 
     def refill(self) -> None:
         """Occupy released space again, as much of it as is free now."""

@@ -19,12 +19,11 @@ _RESERVE = "reserve"
 _CACHE_KIB = 32 * 1024
 
 
-_WRITES = ("INSERT", "UPDATE", "DELETE")
 _FULL_CODES = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
 
 
 class StateDatabase(sqlite3.Connection):
-    """A connection whose single statements use the reserve when the disk is full.
+    """A connection that can write on a full disk.
 
     Attributes
     ----------
@@ -34,8 +33,8 @@ class StateDatabase(sqlite3.Connection):
 
     reserve: DiskReserve | None = None
 
-    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
-        """Execute a statement.
+    def write(self, sql: str, parameters: Any = ()) -> sqlite3.Cursor:
+        """Execute a single statement that writes; on a full disk, with a part of the reserve.
 
         Raises
         ------
@@ -44,7 +43,7 @@ class StateDatabase(sqlite3.Connection):
         """
         while True:
             try:
-                cursor = super().execute(sql, parameters)
+                cursor = self.execute(sql, parameters)
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode not in _FULL_CODES or self.reserve is None:
                     raise
@@ -52,7 +51,7 @@ class StateDatabase(sqlite3.Connection):
                 if self.in_transaction or not self.reserve.release(for_delete=sql.startswith("DELETE")):
                     raise DiskFullError from error
             else:
-                if self.reserve is not None and self.reserve.missing and sql.startswith(_WRITES):
+                if self.reserve is not None and self.reserve.missing:
                     self.recover_space()
                 return cursor
 
@@ -61,7 +60,7 @@ class StateDatabase(sqlite3.Connection):
         if self.reserve is None or self.in_transaction:
             return
         with suppress(sqlite3.OperationalError):
-            super().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            self.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         self.reserve.refill()
 
 
@@ -125,8 +124,8 @@ class StateFolder:
         """
         database = self.database
         self.reserve.ensure(size + TRANSACTION_BYTES, for_delete=is_delete)
-        database.execute("BEGIN IMMEDIATE")
         try:
+            database.execute("BEGIN IMMEDIATE")
             yield
             database.execute("COMMIT")
         except BaseException as error:

@@ -83,6 +83,7 @@ def writes(clients: list[Any], size: int) -> dict[str, Callable[[int], Any]]:
     }
 
 
+@pytest.mark.timeout(180)
 def test_a_full_disk_refuses_by_name_and_loses_nothing(disk: Path, tmp_path: Path) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()

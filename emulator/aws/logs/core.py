@@ -127,10 +127,10 @@ class LogStore:
     def _append(self, group: str, stream: str, messages: Sequence[str]) -> None:
         if (group, stream) not in self._stream_ids:
             now = _now()
-            self._database.execute("INSERT OR IGNORE INTO log_groups (name, created) VALUES (?, ?)", (group, now))
+            self._database.write("INSERT OR IGNORE INTO log_groups (name, created) VALUES (?, ?)", (group, now))
             made = (self._group_id(group), stream, now)
             query = "INSERT OR IGNORE INTO log_streams (group_id, name, created, bytes) VALUES (?, ?, ?, 0)"
-            self._database.execute(query, made)
+            self._database.write(query, made)
         now = _now()
         self.put_events(group, stream, [(now, message) for message in messages])
 
@@ -175,7 +175,7 @@ class LogStore:
             ResourceAlreadyExistsException.
         """
         try:
-            self._database.execute("INSERT INTO log_groups (name, created) VALUES (?, ?)", (name, _now()))
+            self._database.write("INSERT INTO log_groups (name, created) VALUES (?, ?)", (name, _now()))
         except sqlite3.IntegrityError:
             raise _exists("group") from None
 
@@ -190,7 +190,7 @@ class LogStore:
         row = (self._group_id(group), name, _now())
         try:
             query = "INSERT INTO log_streams (group_id, name, created, bytes) VALUES (?, ?, ?, 0)"
-            self._database.execute(query, row)
+            self._database.write(query, row)
         except sqlite3.IntegrityError:
             raise _exists("stream") from None
 
@@ -215,7 +215,7 @@ class LogStore:
 
     def set_retention(self, group: str, days: int | None) -> None:
         """Store the retention of a log group; nothing expires here."""
-        self._database.execute("UPDATE log_groups SET retention = ? WHERE id = ?", (days, self._group_id(group)))
+        self._database.write("UPDATE log_groups SET retention = ? WHERE id = ?", (days, self._group_id(group)))
 
     def groups(self) -> list[LogGroup]:
         """Return all log groups, ordered by name."""
@@ -318,7 +318,7 @@ class LogStore:
         """Delete events in steps, so that even the deletion of a large group needs little space on a full disk."""
         numbers = f"SELECT number FROM log_batches WHERE {column} = ? LIMIT {_DELETED_AT_ONCE}"  # noqa: S608 - constants
         query = f"DELETE FROM log_batches WHERE number IN ({numbers})"  # noqa: S608 - constants
-        while self._database.execute(query, (value,)).rowcount:
+        while self._database.write(query, (value,)).rowcount:
             pass
 
     def _delete(self, *places: tuple[str, str], value: int) -> None:

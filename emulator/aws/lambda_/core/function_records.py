@@ -114,15 +114,15 @@ class FunctionRecords:
     def put(self, name: str, entry: FunctionRecord) -> None:
         """Store the record of a function."""
         row = (name, json.dumps(entry.to_json()))
-        self._database.execute("INSERT OR REPLACE INTO functions VALUES (?, ?)", row)
+        self._database.write("INSERT OR REPLACE INTO functions VALUES (?, ?)", row)
 
     def clear(self) -> None:
         """Delete all records."""
-        self._database.execute("DELETE FROM functions")
+        self._database.write("DELETE FROM functions")
 
     def delete(self, name: str) -> None:
         """Delete the record of a function."""
-        self._database.execute("DELETE FROM functions WHERE name = ?", (name,))
+        self._database.write("DELETE FROM functions WHERE name = ?", (name,))
 
 
 def _function_json(function: Function) -> dict[str, Any]:

@@ -93,7 +93,7 @@ class Buckets:
 
     def set_versioning(self, name: str, versioning: Versioning) -> None:
         """Set a bucket's versioning."""
-        self._database.execute("UPDATE buckets SET versioning = ? WHERE name = ?", (versioning.value, name))
+        self._database.write("UPDATE buckets SET versioning = ? WHERE name = ?", (versioning.value, name))
 
     def check_empty(self, name: str) -> None:
         """Check that a bucket exists and is empty.
@@ -172,12 +172,12 @@ class Buckets:
         """Store a configuration request; it replaces the one with the same target."""
         self._documents.clear()
         row = (name, configuration.target, json.dumps(dict(configuration.headers)), configuration.body)
-        self._database.execute("INSERT OR REPLACE INTO configurations VALUES (?, ?, ?, ?)", row)
+        self._database.write("INSERT OR REPLACE INTO configurations VALUES (?, ?, ?, ?)", row)
 
     def delete_configuration(self, name: str, target: str) -> None:
         """Delete a configuration request."""
         self._documents.clear()
-        self._database.execute("DELETE FROM configurations WHERE bucket = ? AND target = ?", (name, target))
+        self._database.write("DELETE FROM configurations WHERE bucket = ? AND target = ?", (name, target))
 
 
 def versioning_document(versioning: Versioning) -> bytes:
@@ -333,7 +333,7 @@ class Objects:
         """Replace the tags of a version."""
         metadata = metadata_to_json(replace(version.metadata, tags=tags))
         query = "UPDATE versions SET description = ? WHERE bucket = ? AND key = ? AND version_id = ?"
-        self._database.execute(query, (metadata, bucket, version.key.encode(), version.version_id))
+        self._database.write(query, (metadata, bucket, version.key.encode(), version.version_id))
 
     def _remove(self, bucket: str, key: bytes, version_id: str) -> list[Any]:
         """Delete a row; return its file ranges, which the caller releases."""

@@ -131,7 +131,7 @@ class Uploads:
             algorithm and algorithm.value,
             kind.value,
         )
-        self._database.execute("INSERT INTO uploads VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+        self._database.write("INSERT INTO uploads VALUES (?, ?, ?, ?, ?, ?, ?)", row)
         return upload
 
     def get(self, bucket: str, key: str, upload_id: str) -> Upload:

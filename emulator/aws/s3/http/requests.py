@@ -16,7 +16,7 @@ from aiohttp import web
 from emulator.aws.limits import ACCOUNT_ID, REGION
 from emulator.aws.s3.core.errors import bad_request, no_such_key, not_implemented
 from emulator.aws.s3.core.tables import ObjectMetadata, ObjectVersion
-from emulator.aws.s3.http.encryption import check_encryption
+from emulator.aws.s3.http.encryption import ENCRYPTION, check_encryption
 from emulator.errors import ApiError
 
 _OVERRIDES = (
@@ -209,7 +209,8 @@ def object_metadata(request: S3Request) -> ObjectMetadata:
         raise bad_request("MetadataTooLarge", message)
     if headers.get("x-amz-storage-class", "STANDARD") not in _STORAGE_CLASSES:
         raise bad_request("InvalidStorageClass", "The storage class you specified is not valid")
-    check_encryption(headers)
+    if any(name.startswith(ENCRYPTION) for name in headers):
+        check_encryption(headers)
     return ObjectMetadata({**headers, **metadata}, tags_of_header(request.header("x-amz-tagging")))
 
 
