@@ -50,6 +50,8 @@ EXECUTIONS_KEPT = 1000
 # Iterations of an inline Map that AWS runs at once, and child executions of a distributed one.
 INLINE_MAP_CONCURRENCY = 40
 DISTRIBUTED_MAP_CONCURRENCY = 10_000
+# Iterations of an inline Map that the emulator runs at once: as many as Lambda runs functions.
+INLINE_MAP_TASKS = CONCURRENT_EXECUTIONS
 
 ACCOUNT_ID = "123456789012"
 REGION = "us-east-1"

@@ -11,7 +11,7 @@ from emulator.aws.stepfunctions.asl.expressions import ROOT_PATH, Expression, No
 from emulator.aws.stepfunctions.asl.failures import RUNTIME, StateFailure
 from emulator.aws.stepfunctions.asl.json_values import Json, is_number, parse_timestamp
 
-_STAR = re.compile(r"\\(.)|(\*)")
+_PATTERN = re.compile(r"\\(.)|.", re.DOTALL)
 
 
 class Condition(Protocol):
@@ -66,11 +66,28 @@ def _by_time(compare: Callable[[Json, Json], bool]) -> Callable[[Json, Json], bo
 
 
 def _matches(text: str, pattern: str) -> bool:
-    r"""Return whether a string matches a pattern, in which ``*`` matches any string and ``\*`` a star."""
-    parts = [".*" if star[2] else re.escape(star[1]) for star in _STAR.finditer(pattern)]
-    literals = [re.escape(part) for part in re.split(r"\\.|\*", pattern)]
-    regex = literals[0] + "".join(part + literal for part, literal in zip(parts, literals[1:], strict=True))
-    return re.fullmatch(regex, text, re.DOTALL) is not None
+    r"""Return whether a string matches a pattern, in which ``*`` matches any string and ``\*`` a star.
+
+    Each part between two stars is searched from left to right once, so that no pattern takes long.
+    """
+    parts = [""]
+    for star in _PATTERN.finditer(pattern):
+        if star[0] == "*":
+            parts.append("")
+        else:
+            parts[-1] += star[1] or star[0]
+    if len(parts) == 1:
+        return text == parts[0]
+    first, *middle, last = parts
+    if len(text) < len(first) + len(last) or not text.startswith(first) or not text.endswith(last):
+        return False
+    position, end = len(first), len(text) - len(last)
+    for part in middle:
+        found = text.find(part, position, end)
+        if found < 0:
+            return False
+        position = found + len(part)
+    return True
 
 
 _ORDER: dict[str, Callable[[Json, Json], bool]] = {

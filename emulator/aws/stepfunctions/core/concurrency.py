@@ -4,17 +4,20 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
-from emulator.aws.limits import INLINE_MAP_CONCURRENCY
+from emulator.aws.limits import INLINE_MAP_CONCURRENCY, INLINE_MAP_TASKS
 from emulator.aws.stepfunctions.asl.definition import MapState, ParallelState
 from emulator.aws.stepfunctions.asl.failures import StateFailure
 from emulator.aws.stepfunctions.asl.json_values import Json
 from emulator.aws.stepfunctions.core.interpreter import Interpreter, StateExecution
 from emulator.aws.stepfunctions.core.records import Status
+from emulator.aws.stepfunctions.core.turns import Turns
 
 _Item = TypeVar("_Item")
 
 
-async def run_concurrently(items: Iterable[_Item], limit: int, work: Callable[[_Item], Awaitable[None]]) -> None:
+async def run_concurrently(
+    items: Iterable[_Item], limit: int, work: Callable[[_Item], Awaitable[None]], turns: Turns
+) -> None:
     """Await `work` for every item, with at most `limit` of them running concurrently.
 
     After the first failure, the running ones are cancelled and awaited, no other starts, and the failure is raised.
@@ -23,11 +26,13 @@ async def run_concurrently(items: Iterable[_Item], limit: int, work: Callable[[_
 
     async def worker() -> None:
         for item in remaining:
+            await turns.wait()
             await work(item)
 
     try:
         async with asyncio.TaskGroup() as group:
             for _ in range(limit):
+                await turns.wait()
                 group.create_task(worker())
     except BaseExceptionGroup as failures:
         raise failures.exceptions[0] from None
@@ -105,7 +110,7 @@ async def run_parallel(interpreter: Interpreter, step: StateExecution[ParallelSt
         last_ids.append(branch.previous_id)
 
     try:
-        await run_concurrently(range(len(branches)), len(branches), run_branch)
+        await run_concurrently(range(len(branches)), len(branches), run_branch, interpreter.turns)
     except StateFailure:
         step.add_event("ParallelStateFailed")
         raise
@@ -120,7 +125,8 @@ async def run_inline_map(interpreter: Interpreter, step: StateExecution[MapState
     data = step.input_data(scope)
     items = step.items(state.items_path, data)
     limit = int(step.number(state.max_concurrency, "MaxConcurrency", data, scope)) or len(items)
-    concurrency = min(limit, len(items))
+    # Cancelling tasks is one step of the event loop, so that their number has to be limited.
+    concurrency = min(limit, len(items), INLINE_MAP_TASKS)
     if concurrency > INLINE_MAP_CONCURRENCY:
         interpreter.execution.warn(
             f"{state.name}: {concurrency} concurrent iterations: AWS runs at most {INLINE_MAP_CONCURRENCY} of an "
@@ -136,7 +142,7 @@ async def run_inline_map(interpreter: Interpreter, step: StateExecution[MapState
         last_ids.append(iteration.branch.previous_id)
 
     try:
-        await run_concurrently(range(len(items)), concurrency, run_iteration)
+        await run_concurrently(range(len(items)), concurrency, run_iteration, interpreter.turns)
     except StateFailure:
         step.add_event("MapStateFailed")
         raise

@@ -26,6 +26,7 @@ from emulator.aws.stepfunctions.core.concurrency import run_concurrently
 from emulator.aws.stepfunctions.core.execution import Execution, MapRun, error_details, format_timestamp
 from emulator.aws.stepfunctions.core.interpreter import Interpreter, StateExecution
 from emulator.aws.stepfunctions.core.records import Status
+from emulator.aws.stepfunctions.core.turns import Turns
 
 
 def child_results(map_run: MapRun, children: Sequence[Execution], transformation: Transformation) -> list[Json]:
@@ -137,8 +138,8 @@ class DistributedMaps:
             items = input_items
             if distribution.reader is not None:
                 items = await self._read_items(step, data, distribution.reader)
-            inputs = self._inputs(step, data, items, distribution.batcher)
-            await self._run_children(map_run, inputs)
+            inputs = await self._inputs(step, data, items, distribution.batcher, interpreter.turns)
+            await self._run_children(map_run, inputs, interpreter.turns)
             result = await self._result(step, map_run, data, distribution)
         except StateFailure as failure:
             map_run.end(Status.FAILED)
@@ -154,26 +155,32 @@ class DistributedMaps:
         step.add_event("MapStateSucceeded")
         return result
 
-    def _inputs(
-        self, step: StateExecution[MapState], data: Json, items: list[Json], batcher: ItemBatcher | None
+    async def _inputs(
+        self, step: StateExecution[MapState], data: Json, items: list[Json], batcher: ItemBatcher | None, turns: Turns
     ) -> list[tuple[Json, int]]:
         """Return the input of every child execution, each with its number of items."""
         selector = step.state.item_selector
         if selector is not None:
-            items = [
-                step.evaluate(selector, data, step.scope_with(Map={"Item": {"Index": index, "Value": item}}))
-                for index, item in enumerate(items)
-            ]
+            selected = []
+            for index, item in enumerate(items):
+                await turns.wait()
+                scope = step.scope_with(Map={"Item": {"Index": index, "Value": item}})
+                selected.append(step.evaluate(selector, data, scope))
+            items = selected
         if batcher is None:
             return [(item, 1) for item in items]
         scope = step.scope()
         max_items = step.number(batcher.max_items, "MaxItemsPerBatch", data, scope)
         max_bytes = step.number(batcher.max_bytes, "MaxInputBytesPerBatch", data, scope)
         extra = None if batcher.batch_input is None else step.evaluate(batcher.batch_input, data, scope)
+        grouped = []
         try:
-            return [(batch, len(batch["Items"])) for batch in batches(items, max_items, max_bytes, extra)]
+            for batch in batches(items, max_items, max_bytes, extra):
+                await turns.wait()
+                grouped.append((batch, len(batch["Items"])))
         except ItemsError as error:
             raise step.state_failure(RUNTIME, f"ItemBatcher: {error}") from None
+        return grouped
 
     async def _read_items(self, step: StateExecution[MapState], data: Json, reader: ItemReader) -> list[Json]:
         scope = step.scope()
@@ -208,7 +215,7 @@ class DistributedMaps:
             page = {"ContinuationToken": token} if token else None
         return items
 
-    async def _run_children(self, map_run: MapRun, inputs: list[tuple[Json, int]]) -> None:
+    async def _run_children(self, map_run: MapRun, inputs: list[tuple[Json, int]], turns: Turns) -> None:
         map_run.set_sizes([size for _, size in inputs])
         limit = min(map_run.max_concurrency or DISTRIBUTED_MAP_CONCURRENCY, len(inputs))
 
@@ -221,7 +228,7 @@ class DistributedMaps:
                     + (f": {child.failure.error}: {child.failure.cause}" if child.failure else ""),
                 )
 
-        await run_concurrently(range(len(inputs)), limit, run_one)
+        await run_concurrently(range(len(inputs)), limit, run_one, turns)
 
     async def _result(
         self, step: StateExecution[MapState], map_run: MapRun, data: Json, distribution: Distribution

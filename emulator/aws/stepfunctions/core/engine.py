@@ -19,6 +19,7 @@ from emulator.aws.stepfunctions.core.interpreter import Interpreter, StateExecut
 from emulator.aws.stepfunctions.core.machines import Machine
 from emulator.aws.stepfunctions.core.records import Status
 from emulator.aws.stepfunctions.core.tasks import Integration, TaskRunner, TaskTokens
+from emulator.aws.stepfunctions.core.turns import Turns
 
 _log = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ class Engine:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._ended: deque[Execution] = deque()
         self._distributed = DistributedMaps(aws, self._run_child)
+        self._turns = Turns()
         self._work: dict[type[State], Work] = {
             TaskState: TaskRunner(integrations, self.tokens).run,
             ParallelState: run_parallel,
@@ -125,7 +127,7 @@ class Engine:
         try:
             value: Json = json.loads(execution.input_text)
             async with asyncio.timeout(timeout_s):
-                output = await Interpreter(execution, self._work).run(program, value, branch)
+                output = await Interpreter(execution, self._work, self._turns).run(program, value, branch)
             execution.end(Status.SUCCEEDED, branch.previous_id, output_text=dumps(output))
         except TimeoutError:
             execution.end(Status.TIMED_OUT, branch.previous_id, failure=StateFailure(TIMEOUT))

@@ -32,6 +32,7 @@ from emulator.aws.stepfunctions.asl.failures import (
 from emulator.aws.stepfunctions.asl.json_values import Json, dumps, is_number, parse_timestamp
 from emulator.aws.stepfunctions.asl.retrying import RetryCounts, matches
 from emulator.aws.stepfunctions.core.execution import COMPLETE, Branch, Execution, format_timestamp
+from emulator.aws.stepfunctions.core.turns import Turns
 
 _State = TypeVar("_State", bound=State, covariant=True)
 
@@ -246,10 +247,13 @@ class Interpreter:
         The execution, which stores the events.
     work
         Functions that compute the results of Task, Parallel and Map states.
+    turns
+        Divide the event loop's time between executions.
     """
 
-    def __init__(self, execution: Execution, work: dict[type[State], Work]) -> None:
+    def __init__(self, execution: Execution, work: dict[type[State], Work], turns: Turns) -> None:
         self.execution = execution
+        self.turns = turns
         self._work = work
 
     async def run(self, program: Program, value: Json, branch: Branch) -> Json:
@@ -263,6 +267,7 @@ class Interpreter:
         name: str | None = program.start_at
         text = dumps(value)
         while name is not None:
+            await self.turns.wait()
             name, value, text = await self._run_state(program.states[name], value, text, branch)
         return value
 

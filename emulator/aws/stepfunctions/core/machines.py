@@ -1,7 +1,9 @@
 """The store of state machines. Each is saved in a file and loaded again after a restart."""
 
+import asyncio
 import hashlib
 import json
+import logging
 import os
 import time
 import uuid
@@ -18,6 +20,8 @@ from emulator.aws.stepfunctions.asl.parse_machine import parse_definition
 from emulator.aws.stepfunctions.core.arns import machine_arn, validate_arn, validate_name
 from emulator.errors import ApiError, StateError
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -29,8 +33,8 @@ class Machine:
         The state machine's name.
     text
         The definition as received.
-    definition
-        The parsed definition.
+    parsed
+        The parsed definition, or the mistakes that this version finds in one that another version has accepted.
     role_arn, kind, tags
         As in the API.
     settings
@@ -43,7 +47,7 @@ class Machine:
 
     name: str
     text: str
-    definition: Definition
+    parsed: Definition | DefinitionError
     role_arn: str
     kind: MachineType = MachineType.STANDARD
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -56,6 +60,23 @@ class Machine:
     def arn(self) -> str:
         """The state machine's ARN."""
         return machine_arn(self.name)
+
+    @property
+    def definition(self) -> Definition:
+        """The parsed definition.
+
+        Raises
+        ------
+        ApiError
+            InvalidDefinition, if this version refuses it.
+        """
+        if isinstance(self.parsed, DefinitionError):
+            raise _invalid_definition(
+                self.parsed,
+                f"state machine {self.name!r} was created by another version, and this one refuses its definition; "
+                "update or delete it: ",
+            )
+        return self.parsed
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of the state machine's file."""
@@ -75,10 +96,15 @@ class Machine:
     def from_json(cls, kept: Mapping[str, Any]) -> "Machine":
         """Create a state machine from its file's content."""
         kind = MachineType(kept["type"])
+        parsed: Definition | DefinitionError
+        try:
+            parsed = parse_definition(kept["definition"], kind)
+        except DefinitionError as error:
+            parsed = error
         return cls(
             kept["name"],
             kept["definition"],
-            parse_definition(kept["definition"], kind),
+            parsed,
             kept["roleArn"],
             kind,
             kept["tags"],
@@ -113,13 +139,17 @@ class MachineStore:
         for path in sorted(folder.glob("*.json")):
             try:
                 machine = Machine.from_json(json.loads(path.read_text()))
-            except (ValueError, KeyError, TypeError, DefinitionError) as error:
+            except (ValueError, KeyError, TypeError) as error:
                 raise StateError(
                     f"{path}: expected a state machine written by this emulator: {error!r}; remove the file"
                 ) from None
+            if isinstance(machine.parsed, DefinitionError):
+                _log.warning(
+                    "state machine %r is kept, but cannot run in this version: %s", machine.name, machine.parsed
+                )
             self._machines[machine.name] = machine
 
-    def create(
+    async def create(
         self,
         name: str,
         text: str,
@@ -135,7 +165,9 @@ class MachineStore:
         ApiError
             If the name or the definition is invalid, or a different state machine has that name.
         """
-        machine = Machine(validate_name(name), text, validate_definition(text, kind), role_arn, kind, tags, settings)
+        # In a thread: the parser takes more than 100 ms for a definition of 1 MB.
+        parsed = await asyncio.to_thread(validate_definition, text, kind)
+        machine = Machine(validate_name(name), text, parsed, role_arn, kind, tags, settings)
         existing = self._machines.get(name)
         if existing is not None:
             if (existing.text, existing.kind, existing.settings) == (text, kind, settings):
@@ -148,7 +180,7 @@ class MachineStore:
         self._save(machine)
         return machine
 
-    def update(self, arn: str, text: str | None, role_arn: str | None, settings: Mapping[str, Any]) -> Machine:
+    async def update(self, arn: str, text: str | None, role_arn: str | None, settings: Mapping[str, Any]) -> Machine:
         """Update a state machine. Running executions continue with the previous revision.
 
         Raises
@@ -158,7 +190,9 @@ class MachineStore:
         """
         machine = self.get(arn)
         if text is not None:
-            machine = replace(machine, text=text, definition=validate_definition(text, machine.kind))
+            parsed = await asyncio.to_thread(validate_definition, text, machine.kind)
+            # Another update may have replaced it since.
+            machine = replace(self.get(arn), text=text, parsed=parsed)
         if role_arn is not None:
             machine = replace(machine, role_arn=role_arn)
         machine = replace(
@@ -244,6 +278,8 @@ def validate_definition(text: object, kind: MachineType) -> Definition:
     try:
         return parse_definition(text if isinstance(text, str) else "", kind)
     except DefinitionError as error:
-        raise ApiError(
-            "InvalidDefinition", HTTPStatus.BAD_REQUEST, f"Invalid State Machine Definition: '{error}'"
-        ) from None
+        raise _invalid_definition(error) from None
+
+
+def _invalid_definition(error: DefinitionError, reason: str = "") -> ApiError:
+    return ApiError("InvalidDefinition", HTTPStatus.BAD_REQUEST, f"Invalid State Machine Definition: '{reason}{error}'")

@@ -3,6 +3,7 @@
 Operations: https://docs.aws.amazon.com/step-functions/latest/apireference/API_Operations.html
 """
 
+import asyncio
 import inspect
 import uuid
 from collections.abc import Callable
@@ -84,11 +85,11 @@ class StepFunctionsApi:
             )
         return self._operations[name]
 
-    def _create(self, request: Request) -> Response:
+    async def _create(self, request: Request) -> Response:
         kind = requests.machine_type(request)
         if request.get("publish"):
             raise requests.invalid("publish: versions of state machines are not emulated; omit it")
-        machine = self._service.machines.create(
+        machine = await self._service.machines.create(
             request.get("name", ""),
             requests.string(request, "definition"),
             requests.string(request, "roleArn"),
@@ -98,7 +99,7 @@ class StepFunctionsApi:
         )
         return {"stateMachineArn": machine.arn, "creationDate": machine.created_at}
 
-    def _update(self, request: Request) -> Response:
+    async def _update(self, request: Request) -> Response:
         text, role_arn = requests.optional_string(request, "definition"), requests.optional_string(request, "roleArn")
         settings = requests.settings(request)
         if text is None and role_arn is None and not settings:
@@ -108,7 +109,7 @@ class StepFunctionsApi:
                 "Either the definition, the role ARN, the LoggingConfiguration, or the TracingConfiguration must be "
                 "specified",
             )
-        machine = self._service.machines.update(request.get("stateMachineArn", ""), text, role_arn, settings)
+        machine = await self._service.machines.update(request.get("stateMachineArn", ""), text, role_arn, settings)
         return {"updateDate": machine.updated_at, "revisionId": machine.revision_id}
 
     def _delete(self, request: Request) -> Response:
@@ -121,10 +122,12 @@ class StepFunctionsApi:
     def _list(self, request: Request) -> Response:
         return requests.page(request, "stateMachines", self._service.machines.all(), shapes.machine_item)
 
-    def _validate(self, request: Request) -> Response:
+    async def _validate(self, request: Request) -> Response:
         diagnostics: tuple[Diagnostic, ...] = ()
         try:
-            parse_definition(requests.string(request, "definition"), requests.machine_type(request))
+            await asyncio.to_thread(
+                parse_definition, requests.string(request, "definition"), requests.machine_type(request)
+            )
         except DefinitionError as error:
             diagnostics = error.diagnostics
         max_results = requests.integer(request, "maxResults", requests.PAGE) or requests.PAGE

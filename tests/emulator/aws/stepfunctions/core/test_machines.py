@@ -1,5 +1,6 @@
 """The store of state machines."""
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -16,14 +17,14 @@ OTHER = TEXT.replace("Succeed", "Fail")
 
 
 def create(store: MachineStore, name: str, kind: MachineType = MachineType.STANDARD) -> str:
-    return store.create(name, TEXT, "role", kind, {"a": "1"}, {}).arn
+    return asyncio.run(store.create(name, TEXT, "role", kind, {"a": "1"}, {})).arn
 
 
 def test_state_machines_are_loaded_after_a_restart(tmp_path: Path) -> None:
     store = MachineStore(tmp_path, DiskReserve(tmp_path / "reserve", 0))
     arns = [create(store, name) for name in ("one", "One", "..", "ü" * 80)]
     express = create(store, "express", MachineType.EXPRESS)
-    store.update(arns[0], OTHER, "other", {})
+    asyncio.run(store.update(arns[0], OTHER, "other", {}))
     store.delete(arns[1])
     again = MachineStore(tmp_path, DiskReserve(tmp_path / "reserve", 0))
     assert again.all() == store.all()
@@ -41,7 +42,7 @@ def test_an_interrupted_write_leaves_the_previous_content(tmp_path: Path) -> Non
     file.with_suffix(".new").write_text(file.read_text()[:20])
     again = MachineStore(tmp_path, DiskReserve(tmp_path / "reserve", 0))
     assert again.get(arn) == store.get(arn)
-    again.update(arn, None, "other", {})
+    asyncio.run(again.update(arn, None, "other", {}))
     assert MachineStore(tmp_path, DiskReserve(tmp_path / "reserve", 0)).get(arn).role_arn == "other"
     assert list(tmp_path.iterdir()) == [file]
 
@@ -51,3 +52,26 @@ def test_a_damaged_file_raises_an_error_with_its_name(tmp_path: Path, content: s
     (tmp_path / "some.json").write_text(content)
     with pytest.raises(StateError, match=r"some.json: expected a state machine"):
         MachineStore(tmp_path, DiskReserve(tmp_path / "reserve", 0))
+
+
+def test_a_definition_that_this_version_refuses_is_kept_and_named_until_it_is_replaced(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = MachineStore(tmp_path, DiskReserve(tmp_path / "reserve", 0))
+    arn, kept = create(store, "one"), create(store, "two")
+    (file,) = (path for path in tmp_path.glob("*.json") if json.loads(path.read_text())["name"] == "one")
+    refused = TEXT.replace("Succeed", "Retired")
+    file.write_text(json.dumps({**json.loads(file.read_text()), "definition": refused}))
+    again = MachineStore(tmp_path, DiskReserve(tmp_path / "reserve", 0))
+    assert "state machine 'one' is kept, but cannot run in this version" in caplog.text
+    assert again.get(kept).definition == store.get(kept).definition
+    assert again.get(arn).text == refused
+    assert [machine.name for machine in again.all()] == ["one", "two"]
+    with pytest.raises(ApiError, match="state machine 'one' was created by another version") as raised:
+        _ = again.get(arn).definition
+    assert raised.value.code == "InvalidDefinition"
+    assert "/States/A/Type" in raised.value.message
+    again.tag(arn, {"b": "2"})
+    assert MachineStore(tmp_path, DiskReserve(tmp_path / "reserve", 0)).get(arn).tags == {"b": "2"}
+    asyncio.run(again.update(arn, TEXT, None, {}))
+    assert again.get(arn).definition == store.get(arn).definition

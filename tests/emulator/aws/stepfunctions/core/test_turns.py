@@ -1,0 +1,124 @@
+"""The event loop stays free while executions run: a watchdog measures how long it is blocked."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from emulator.aws.disk_reserve import DiskReserve
+from emulator.aws.stepfunctions.asl.definition import MachineType
+from emulator.aws.stepfunctions.core.engine import Engine
+from emulator.aws.stepfunctions.core.execution import Execution
+from emulator.aws.stepfunctions.core.machines import MachineStore
+from emulator.aws.stepfunctions.core.records import Status
+
+LOOP: dict[str, Any] = {
+    "A": {"Type": "Pass", "Next": "B"},
+    "B": {
+        "Type": "Choice",
+        "Choices": [{"Variable": "$", "IsNull": True, "Next": "C"}],
+        "Default": "A",
+    },
+    "C": {"Type": "Succeed"},
+}
+PASS = {"Type": "Pass", "End": True}
+MOST_BLOCKED_S = 0.1
+
+
+def map_of(states: dict[str, Any], name: str = "M") -> dict[str, Any]:
+    return {name: {"Type": "Map", "ItemProcessor": {"StartAt": next(iter(states)), "States": states}, "End": True}}
+
+
+def branches(number: int) -> dict[str, Any]:
+    each = [{"StartAt": f"P{n}", "States": {f"P{n}": PASS}} for n in range(number)]
+    return {"M": {"Type": "Parallel", "Branches": each, "End": True}}
+
+
+@asynccontextmanager
+async def watchdog() -> AsyncIterator[list[float]]:
+    """Yield the processor times, in seconds, that each iteration of the loop took. A busy machine does not count."""
+    blocked: list[float] = []
+
+    async def watch() -> None:
+        while True:
+            started = time.thread_time()
+            await asyncio.sleep(0)
+            blocked.append(time.thread_time() - started)
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield blocked
+    finally:
+        watching.cancel()
+
+
+async def run(folder: Path, states: dict[str, Any], text: str, kind: MachineType, **more: Any) -> Execution:
+    store = MachineStore(folder, DiskReserve(folder / "reserve", 0))
+    definition = json.dumps({"StartAt": next(iter(states)), "States": states, **more})
+    async with watchdog() as blocked:
+        machine = await store.create("m", definition, "role", kind, {}, {})
+        engine = Engine({}, None)  # type: ignore[arg-type] # no state of these tests calls a service
+        execution = engine.start(machine, "e", text)
+        await engine.wait(execution)
+    assert max(blocked) < MOST_BLOCKED_S
+    return execution
+
+
+@pytest.mark.parametrize(
+    ("states", "text"),
+    [(LOOP, "{}"), (map_of(LOOP), json.dumps([1] * 5000)), (map_of(map_of(LOOP, "N")), json.dumps([[1] * 50] * 50))],
+    ids=["loop", "map", "nested maps"],
+)
+def test_an_endless_loop_leaves_the_event_loop_free_and_times_out(
+    tmp_path: Path, states: dict[str, Any], text: str
+) -> None:
+    started = time.monotonic()
+    execution = asyncio.run(run(tmp_path, states, text, MachineType.EXPRESS, TimeoutSeconds=1))
+    assert execution.status is Status.TIMED_OUT
+    assert time.monotonic() - started < 10
+
+
+def test_an_endless_loop_of_a_standard_execution_ends_with_a_full_history(tmp_path: Path) -> None:
+    execution = asyncio.run(run(tmp_path, LOOP, "{}", MachineType.STANDARD))
+    assert execution.status is Status.FAILED
+    assert execution.failure is not None
+    assert "maximum number of history events (25000)" in (execution.failure.cause or "")
+
+
+def test_an_endless_loop_can_be_stopped_and_ends_at_the_limit_of_express_executions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("emulator.aws.stepfunctions.core.engine.EXPRESS_TIMEOUT_S", 0.3)
+    assert asyncio.run(run(tmp_path, LOOP, "{}", MachineType.EXPRESS)).status is Status.TIMED_OUT
+
+
+@pytest.mark.parametrize(
+    ("states", "text"),
+    [(map_of({"P": PASS}), json.dumps(list(range(5000)))), (branches(1500), "{}")],
+    ids=["items of a map", "branches of a parallel"],
+)
+def test_many_branches_leave_the_event_loop_free(tmp_path: Path, states: dict[str, Any], text: str) -> None:
+    execution = asyncio.run(run(tmp_path, states, text, MachineType.EXPRESS))
+    assert execution.status is Status.SUCCEEDED
+    if states["M"]["Type"] == "Map":
+        assert json.loads(execution.output_text or "") == list(range(5000))
+
+
+def test_a_pattern_with_many_stars_takes_little_time(tmp_path: Path) -> None:
+    states = {
+        "A": {
+            "Type": "Choice",
+            "Choices": [{"Variable": "$", "StringMatches": "*a" * 40 + "*b", "Next": "B"}],
+            "Default": "C",
+        },
+        "B": {"Type": "Succeed"},
+        "C": {"Type": "Fail", "Error": "NoMatch"},
+    }
+    execution = asyncio.run(run(tmp_path, states, json.dumps("a" * 200_000), MachineType.EXPRESS))
+    assert execution.failure is not None
+    assert execution.failure.error == "NoMatch"
