@@ -13,7 +13,7 @@ FIRST_PAUSE = 1 / 16
 
 
 class Deadline:
-    """The instant by which a wait must be over.
+    """The instant by which a wait must end.
 
     Parameters
     ----------
@@ -38,14 +38,14 @@ class Deadline:
 
     @property
     def passed(self) -> bool:
-        """Whether the instant is over."""
+        """Whether the instant has passed."""
         return time.monotonic() >= self.end
 
 
 def pauses(longest: float, first: float | None = None) -> Iterator[float]:
     """Yield seconds that double each time, from `first` (by default a sixteenth of `longest`) up to `longest`.
 
-    FMI sleeps ``timeout`` each time. Doubling up to it finds early what is almost there, for four more requests.
+    FMI sleeps ``timeout`` each time. Doubling up to it finds an early object sooner, for four more requests.
     """
     pause = longest * FIRST_PAUSE if first is None else first
     while True:
@@ -59,14 +59,14 @@ def jitter(seconds: float, low: float, high: float) -> float:
 
 
 class PollBackoff:
-    """Pauses that double, until a time without progress is over.
+    """Pauses that double, until a time limit without progress has passed.
 
     Parameters
     ----------
     poll
         The longest pause in seconds.
     longest
-        Seconds since the last restart after which to give up; None never gives up.
+        Seconds since the last restart until `pause` returns False; None for no limit.
     sleep
         Pauses for the given seconds.
     """
@@ -80,7 +80,7 @@ class PollBackoff:
         self._restart()
 
     def pause(self, restart: bool = False) -> bool:
-        """Sleep and return True; return False at once if the time is over."""
+        """Sleep and return True; return False at once if the time limit has passed."""
         if restart:
             self._restart()
         left = self._deadline.end - time.monotonic()

@@ -33,7 +33,7 @@ _FROM_BACKENDS = ("timeout", "max_timeout", "full_duplex")
 
 
 class ChannelName(enum.Enum):
-    """A channel, by its key in ``fmi.json``; in the alphabetic order in which FMI looks at them."""
+    """A channel, by its key in ``fmi.json``; in alphabetic order, in which FMI compares them."""
 
     Direct = "Direct"
     Redis = "Redis"
@@ -43,7 +43,7 @@ class ChannelName(enum.Enum):
 
 
 class Formulas(enum.Enum):
-    """Which model: FMI's own formulas, or those whose mistakes are mended."""
+    """Which model: FMI's published formulas, or those with their units and counts corrected."""
 
     compat = "compat"
     corrected = "corrected"

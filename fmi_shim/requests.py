@@ -10,7 +10,7 @@ from fmi_shim.payload import Payload
 
 
 class Request:
-    """A message that is sent or received while the program does something else.
+    """A posted send or receive, as ``MPI_Request``.
 
     There is no thread: the message moves while this rank is in a call of the communicator on the same channel, and in
     `wait` and `test`. Every request must be waited for, or tested until it is done, before the communicator is closed.
@@ -33,7 +33,7 @@ class Request:
         return self._result.restore() if self._receives else None
 
     def test(self) -> bool:
-        """Return whether the message is sent or received, after moving what can be moved without waiting.
+        """Return whether the message is sent or received, after as much progress as is possible without blocking.
 
         Blocks only for the first message of two ranks, since both ranks open a connection together.
         """

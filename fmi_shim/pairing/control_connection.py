@@ -94,7 +94,7 @@ class ReconnectBackoff:
     Parameters
     ----------
     deadline
-        After which there is no retry.
+        No retry begins after it.
     known
         Whether the server has answered before.
     """
@@ -105,7 +105,7 @@ class ReconnectBackoff:
         self._lost_since: float | None = None
         self._reset()
 
-    def answered(self) -> None:
+    def record_answer(self) -> None:
         """Record that the server answered."""
         self._known = True
         self._reset()

@@ -428,7 +428,7 @@ class PeerConnect:
         how = (
             "was lost: its process ended or failed"
             if ended.lost
-            else "has left: its program ended, or closed the communicator, too early"
+            else "closed the communicator too early, or its program ended: all ranks must make the same calls"
         )
         return PeerLostError(f"{self.punch.purpose()}: rank {ended.peer} {how}", origin=ended.peer)
 
@@ -447,8 +447,8 @@ class ServerRegistration:
 
     S3 cannot detect that a process ended, and neither store knows which rank waits for which. If a rendezvous server
     with our extension is configured, each rank registers there, too. The end of its connection then reports its own
-    end: a waiting rank learns of it, of any rank's failure, and of a deadlock without asking the store. Without a
-    server, or with one of the original kind, only the store is asked.
+    end: the server notifies waiting ranks of it, of any rank's failure, and of a deadlock; the store is not asked.
+    Without a server, or with one of the original kind, ranks only poll the store.
 
     Parameters
     ----------
@@ -473,7 +473,7 @@ class ServerRegistration:
             self._client = RendezvousClient(
                 server, read_access(), name, rank, size, abort_error, poller, self._on_peer_ended
             )
-        self._turn = 0
+        self._wait_number = 0
         self.ended: dict[int, bool] = {}
 
     def register(self) -> None:
@@ -493,14 +493,14 @@ class ServerRegistration:
 
     def start_wait(self) -> None:
         """Record that this rank starts another wait."""
-        self._turn += 1
+        self._wait_number += 1
 
     def report_missing(self, peer: int, call: Call) -> None:
-        """Report that an object of `peer` was not there when this rank looked, and raise an error from the server."""
+        """Report that an object of `peer` did not exist at the last poll, and raise an error from the server."""
         if not self.check_errors():
             self.register()
         if self._client is not None:
-            self._client.report_wait(Waiting(peer, Awaited.writing, self._turn, b"", str(call)))
+            self._client.report_wait(Waiting(peer, Awaited.writing, self._wait_number, b"", str(call)))
 
     def check_errors(self) -> bool:
         """Raise an error that the server has sent; return False if there is no connection to it."""

@@ -106,7 +106,7 @@ def _await_peer(
             data = control.recv(64)
             replies.feed(data)
             if replies.own is not None:
-                backoff.answered()
+                backoff.record_answer()
             if replies.peer is not None:
                 return replies.peer
             if not data:

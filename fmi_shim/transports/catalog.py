@@ -109,4 +109,4 @@ TRANSPORTS = {
         Transport(ChannelName.SharedMemory, lambda config: config.sharing is not Sharing.never, open_shared_memory),
     )
 }
-"""All transports, in the order in which FMI looks at channels."""
+"""All transports, in the order in which FMI compares channels."""

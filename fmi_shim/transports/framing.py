@@ -39,7 +39,7 @@ arrive, so that a wrong length costs address space alone."""
 
 
 class Link(Protocol):
-    """The connection to one rank, as far as messages with headers need it.
+    """The connection to one rank, with what messages with headers need.
 
     Attributes
     ----------
@@ -57,7 +57,7 @@ class Link(Protocol):
     received: int
 
     def push_back(self, data: bytes) -> None:
-        """Return `data`, which was read too early, to the front of what is to be read."""
+        """Put back `data`, which was read too early, to be read next."""
 
 
 L = TypeVar("L", bound=Link)
@@ -94,8 +94,8 @@ class Framing(Generic[L]):
     def _send_now(self, buffer: Array, dst: int, src: int | None = None, posted: bool = False) -> Buffers | None:
         """Send as much of a message as can be sent without waiting; return what is left of it.
 
-        Returns None, with nothing sent, where the message has to take the general way: for example where the connection
-        to rank `src`, from which this rank receives at the same time, is not open. `posted` says whether the sender
+        Returns None, with nothing sent, if `_move` must send the message: for example if the connection to rank `src`,
+        from which this rank receives at the same time, is not open. `posted` says whether the sender
         continues meanwhile.
         """
         return None
@@ -222,14 +222,16 @@ class Framing(Generic[L]):
             or math.prod(shape) != found.call.count
             or found.length > MAX_ANNOUNCED_BYTES
         ):
-            raise MismatchError(f"{self._purpose}: rank {peer} announced {found.length} bytes for shape {list(whole)}")
+            raise MismatchError(
+                f"{self._purpose}: invalid header of rank {peer}: announced {found.length} bytes for shape "
+                f"{list(whole)}: expected the bytes of that shape, at most {MAX_ANNOUNCED_BYTES}"
+            )
         self._expect(replace(found.call, shape=shape))
         try:
             return np.empty(whole, dtype)
         except MemoryError as error:
             raise MismatchError(
-                f"{self._purpose}: rank {peer} announced an array of shape {list(whole)}, for which there is no "
-                f"memory: {error}"
+                f"{self._purpose}: not enough memory for the array of shape {list(whole)} from rank {peer}: {error}"
             ) from None
 
     def _mismatch_error(self, source: L, head: bytes | bytearray, expected: bytes, payload: bytes) -> MismatchError:
@@ -242,16 +244,16 @@ class Framing(Generic[L]):
         )
 
     def _accept(self, source: L, head: bytes | bytearray, payload: bytes) -> Header:
-        """Return the header in `head` if it belongs to the running call, and raise what it means otherwise.
+        """Return the header in `head` if it belongs to the running call, or else raise the error that it means.
 
         Parameters
         ----------
         source
-            Where it came from.
+            The connection that the message was received from.
         head
-            The first bytes that came, at least a header's.
+            The first bytes received, at least a header's.
         payload
-            What came after them.
+            The bytes received after them.
         """
         try:
             found = decode_header(head)
@@ -260,7 +262,7 @@ class Framing(Generic[L]):
                 rest += self._read(source, max(0, min(found.length, MAX_ABORT_BYTES) - len(rest)))
                 received = self._abort_error(decode_abort(rest[: found.length], source.peer))
         except FrameError as error:
-            raise MismatchError(f"{self._purpose}: rank {source.peer} sent no valid frame: {error}") from None
+            raise MismatchError(f"{self._purpose}: invalid frame of rank {source.peer}: {error}") from None
         if found.kind is Kind.abort:
             raise received
         if found.kind is Kind.goodbye:
@@ -285,7 +287,7 @@ class Framing(Generic[L]):
         return data
 
     def _target(self, dst: int) -> L:
-        """Return the way to a rank that is to be sent to."""
+        """Return the connection to send to rank `dst`; raise if that rank has closed its end."""
         target = self._link(dst)
         if target.ended:
             raise self._left_error(dst)
@@ -293,7 +295,8 @@ class Framing(Generic[L]):
 
     def _left_error(self, peer: int) -> FmiError:
         return PeerLostError(
-            f"{self._purpose}: rank {peer} has left: its program ended, or closed the communicator, too early",
+            f"{self._purpose}: rank {peer} closed the communicator too early, or its program ended: all ranks must "
+            "make the same calls",
             origin=peer,
         )
 
@@ -312,18 +315,18 @@ class ExpectedMessage(Generic[L]):
     Parameters
     ----------
     framing
-        The messages that it is one of.
+        The channel that receives the message.
     source
-        Where it comes from.
+        The connection to receive from.
     payload
         The memory to fill.
     blocking
-        Whether the rank does nothing else meanwhile.
+        Whether the rank blocks until the message is received.
 
     Attributes
     ----------
     buffers
-        What is still to be filled.
+        The memory that is not yet filled.
     """
 
     __slots__ = ("_blocking", "_call", "_expected", "_framing", "_head", "_payload", "_source", "_total", "buffers")
@@ -340,7 +343,7 @@ class ExpectedMessage(Generic[L]):
         self.buffers = [memoryview(self._head), payload]
 
     def validate_header(self, received: int) -> None:
-        """Check the header once it is there, after `received` more bytes; raise if it is not the expected one."""
+        """Check the header once it is complete, after `received` more bytes; raise if it is not the expected one."""
         before = self._total
         self._total = total = before + received
         expected, head, payload = self._expected, self._head, self._payload
@@ -360,7 +363,7 @@ class ExpectedMessage(Generic[L]):
             self._source.received += 1
 
     def _skip_wait_notice(self, seen: int) -> None:
-        """Handle the notice in the header's place, and begin again with what was read after it."""
+        """Handle a wait notice received in place of the header, and continue with the bytes read after it."""
         source, head = self._source, self._head
         notice = self._framing._accept(source, head, b"")  # noqa: SLF001
         self._framing._on_wait_notice(source, notice.call, notice.length, self._blocking)  # noqa: SLF001

@@ -1,4 +1,4 @@
-"""What goes beyond FMI's operations. Nothing of the test tools is imported here, as in `programs`."""
+"""Programs that use more than FMI's operations. They import no test tools, as in `programs`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SUM = fmi.func(fmi.op.sum)
 
 
 def every_array_operation(comm: fmi.Communicator, rank: int, size: int) -> list[str]:
-    """Do every operation with arrays of many types; return the names of what came out wrong."""
+    """Call every operation with arrays of many types; return the names of the wrong results."""
     kinds = [
         ("float64", (3,)),
         ("uint8", (2, 3)),
@@ -34,7 +34,7 @@ def every_array_operation(comm: fmi.Communicator, rank: int, size: int) -> list[
 
 
 def arrays_of_one_shape(comm: fmi.Communicator, rank: int, size: int) -> list[str]:
-    """Reduce arrays in turns that differ in all but the shape, new and in place; return what came out wrong."""
+    """Reduce arrays in turns that differ in all but the shape, new and in place; return the wrong results."""
     wrong: list[str] = []
     locked = np.full((3, 3), 1.0)
     locked.flags.writeable = False
@@ -59,7 +59,7 @@ def arrays_of_one_shape(comm: fmi.Communicator, rank: int, size: int) -> list[st
 
 
 def operations_on(comm: fmi.Communicator, rank: int, size: int, dtype: str, shape: tuple[int, ...]) -> list[str]:
-    """Do every operation with and without `out`, and in place."""
+    """Call every operation with and without `out`, and in place."""
     wrong: list[str] = []
 
     def check(name: str, got: Any, expected: Any) -> None:
@@ -122,7 +122,7 @@ def operations_on(comm: fmi.Communicator, rank: int, size: int, dtype: str, shap
 
 
 def buffers(comm: fmi.Communicator, rank: int, size: int) -> dict[str, Any]:
-    """Hand in what has a buffer and is no array."""
+    """Pass buffers that are not arrays."""
     filled = bytearray(3) if rank else bytearray(b"abc")
     comm.bcast(filled, 0)
     doubled = array.array("d", [1.5, rank])
@@ -229,7 +229,7 @@ def _parts_of_joined_memory(comm: fmi.Communicator, rank: int, size: int, count:
 
 
 def results_that_overlap_in_part(comm: fmi.Communicator, rank: int, size: int, counts: list[int]) -> list[str]:
-    """Pass an `out` that overlaps the value in part, in every operation; return what was not refused."""
+    """Pass an `out` that overlaps the value in part, in every operation; return the calls that raised no error."""
     wrong: list[str] = []
     next_, previous = (rank + 1) % size, (rank - 1) % size
     for count in counts:
@@ -266,7 +266,7 @@ def results_that_overlap_in_part(comm: fmi.Communicator, rank: int, size: int, c
 
 
 def values_of_subclasses(comm: fmi.Communicator, rank: int, size: int) -> list[str]:
-    """Pass matrices, also empty ones, where arrays are expected, and arrays with a mask; return what went wrong."""
+    """Pass matrices, also empty ones, where arrays are expected, and arrays with a mask; return the wrong results."""
     wrong: list[str] = []
     for shape in [(2, 3), (0, 3), (1, 1)]:
         matrix = np.full(shape, rank + 1.0).view(np.matrix)
@@ -317,7 +317,7 @@ def ring_of_requests(comm: fmi.Communicator, rank: int, size: int, count: int) -
 
 
 def blocking_beside_posted(comm: fmi.Communicator, rank: int, size: int, count: int) -> list[float]:
-    """The two classics: isend, then a blocking receive; and irecv, then a blocking send."""
+    """Two common uses: isend, then a blocking receive; and irecv, then a blocking send."""
     after, before = (rank + 1) % size, (rank - 1) % size
     sent = comm.isend([float(rank)] * count, after, doubles(count))
     first = comm.recv(before, doubles(count))

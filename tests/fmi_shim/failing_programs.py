@@ -1,4 +1,4 @@
-"""Programs in which something goes wrong. Nothing of the test tools is imported here, as in `programs`."""
+"""Programs in which a rank fails. They import no test tools, as in `programs`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def die_before_second_call(comm: fmi.Communicator, rank: int, size: int, victim:
 
 
 def die_while_awaited(comm: fmi.Communicator, rank: int, size: int, victim: int) -> None:
-    """The victim dies after the connected other ranks have waited for a while."""
+    """Kill the victim after the connected other ranks have waited for 0.6 s."""
     connect_all(comm)
     if rank == victim:
         time.sleep(0.6)
@@ -39,7 +39,7 @@ def die_while_awaited(comm: fmi.Communicator, rank: int, size: int, victim: int)
 
 
 def chain_of_waits(comm: fmi.Communicator, rank: int, size: int) -> None:
-    """Rank 0 waits for 1, which waits for 2, and so on; the last, connected to one rank alone, dies."""
+    """Rank 0 waits for 1, which waits for 2, and so on; the last, connected to one rank alone, is killed."""
     if rank > 0:
         comm.send(rank, rank - 1, INT)
     if rank < size - 1:
@@ -50,7 +50,7 @@ def chain_of_waits(comm: fmi.Communicator, rank: int, size: int) -> None:
 
 
 def die_while_another_is_awaited(comm: fmi.Communicator, rank: int, size: int) -> None:
-    """Rank 1, connected to rank 0 alone, dies; rank 2 waits at the rendezvous server for rank 1."""
+    """Rank 1, connected to rank 0 alone, is killed; rank 2 waits at the rendezvous server for rank 1."""
     if rank == 0:
         comm.send(0, 2, INT)
         comm.send(0, 1, INT)
@@ -64,7 +64,7 @@ def die_while_another_is_awaited(comm: fmi.Communicator, rank: int, size: int) -
 
 
 def end_before_others_connect(comm: fmi.Communicator, rank: int, size: int, how: str, there: Path) -> None:
-    """Rank 1, connected to rank 3 alone, which closes, ends when ranks 0 and 2 have started, which then wait for it."""
+    """Rank 1, connected to rank 3 alone, ends once ranks 0 and 2 have started, which then wait for it."""
     if rank == 1:
         comm.send(1, 3, INT)
         wait_for(there)
@@ -96,8 +96,8 @@ def never_connect(comm: fmi.Communicator, rank: int, size: int, absent: int) -> 
 def start_late(comm: fmi.Communicator, rank: int, size: int, late: int, given_up: Path) -> None:
     """The late rank calls the second barrier only after rank 0, which it exchanges with, has timed out.
 
-    Before the first one all come together without the communicator: its time is for the calls, not for the start.
-    In shared memory, where the others have come to the second barrier, the news may reach the late rank in the third.
+    Before the first one, all ranks wait for each other without the communicator, so that starting takes none of
+    `max_timeout`. In shared memory the others are in the second barrier, and the late rank may raise in the third.
     """
     wait_for_all(given_up.parent, rank, size)
     comm.barrier()
@@ -209,7 +209,7 @@ def deadlock_cycle(comm: fmi.Communicator, rank: int, size: int, how: str) -> No
 
 
 def slow_ring(comm: fmi.Communicator, rank: int, size: int) -> float:
-    """A message is sent around a ring; each rank keeps it for longer than `deadlock_report_seconds`."""
+    """Send a message around a ring; each rank keeps it for longer than `deadlock_report_seconds`."""
     after, before = (rank + 1) % size, (rank - 1) % size
     total = np.zeros(300_000)
     for turn in range(2):
@@ -221,7 +221,7 @@ def slow_ring(comm: fmi.Communicator, rank: int, size: int) -> float:
 
 
 def wait_after_report(comm: fmi.Communicator, rank: int, size: int) -> int:
-    """Let the other rank wait until it reports its wait; then wait with its notices still unread."""
+    """Delay the other rank until it reports its wait; then wait with its notices still unread."""
     comm.barrier()
     peer, received = 1 - rank, 0
     for turn in range(3):
@@ -278,7 +278,7 @@ def wait_for(path: Path) -> None:
 def interrupted_in(comm: fmi.Communicator, rank: int, size: int, wait: str, over: Path) -> None:
     """Rank 0 gets a Ctrl-C while it waits: for a connection, for a message, or in a collective.
 
-    The other stays until that is over, and then ends without a word, which on a store would take time.
+    The other rank waits for the end of that, and then exits without closing, which would take time on a store.
     """
     if wait != "meeting":
         comm.barrier()

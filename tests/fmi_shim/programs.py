@@ -1,4 +1,4 @@
-"""What the ranks of the tests run. Nothing of the test tools is imported here, so that ranks start quickly."""
+"""Programs that the ranks of the tests run. They import no test tools, so that ranks start quickly."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def subtract(left: Any, right: Any) -> Any:
 
 
 def every_array_operation(comm: fmi.Communicator, rank: int, size: int, framed: bool) -> list[str]:
-    """Do everything the API has with arrays; return the names of what came out wrong."""
+    """Call every method with arrays; return the names of the wrong results."""
     wrong: list[str] = []
 
     def check(name: str, got: Any, expected: np.ndarray) -> None:
@@ -91,7 +91,7 @@ def sum_of_ranks(comm: fmi.Communicator, rank: int, size: int) -> int:
 
 
 def tensors(comm: fmi.Communicator, rank: int, size: int) -> dict[str, Any]:
-    """Do a few things with torch tensors; return what came as (type's module, dtype, values)."""
+    """Make some calls with torch tensors; return the results as (type's module, dtype, values)."""
     import torch
 
     own = torch.arange(6, dtype=torch.float32).reshape(2, 3) + rank
@@ -119,7 +119,7 @@ def big_exchange(comm: fmi.Communicator, rank: int, size: int, count: int) -> tu
 
 
 def wrong_arguments(comm: fmi.Communicator, rank: int, size: int) -> tuple[list[tuple[str, str]], int]:
-    """Make every wrong call; return the errors, and a sum that shows that nothing was sent."""
+    """Make every kind of invalid call; return the errors, and a sum that shows that nothing was sent."""
     total = fmi.func(fmi.op.sum)
     calls: list[Callable[[], Any]] = [
         lambda: comm.send(1, size, INT),
@@ -159,7 +159,7 @@ def wrong_arguments(comm: fmi.Communicator, rank: int, size: int) -> tuple[list[
 
 
 def fork_a_child(comm: fmi.Communicator, rank: int, size: int) -> int:
-    """A forked child that ends must not end its parent's connections."""
+    """Fork a child that ends; its end must not close its parent's connections."""
     comm.barrier()
     child = os.fork()
     if child == 0:
@@ -191,7 +191,7 @@ def channels_by_hint(comm: fmi.Communicator, rank: int, size: int) -> tuple[list
 
 
 def leave_after_writing(comm: fmi.Communicator, rank: int, size: int) -> int | None:
-    """All but the root have nothing more to do after their write; the root comes late."""
+    """Reduce to a root that calls late; the other ranks end after their write."""
     if rank == 0:
         time.sleep(0.2)
     return comm.reduce(rank, 0, fmi.func(fmi.op.sum), INT)

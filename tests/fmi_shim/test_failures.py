@@ -68,7 +68,7 @@ def test_a_killed_rank_is_detected_in_raw_mode(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "words"), [("killed", "rank 1 was lost: its process"), ("left", "rank 1 has left: its")]
+    ("how", "words"), [("killed", "rank 1 was lost: its process"), ("left", "rank 1 closed the communicator too early")]
 )
 def test_ranks_that_wait_at_the_rendezvous_server_detect_the_end_of_the_awaited_rank(
     world: World, tmp_path: Path, how: str, words: str
@@ -156,7 +156,7 @@ def test_a_rank_that_closes_early_is_named_and_raises_no_error_itself(world: Wor
     outcomes = world.run(failing_programs.close_early, 4, 2, max_timeout=FOR_EVER)
     assert outcomes[2].value == "closed"
     for rank in (0, 1, 3):
-        assert "rank 2 has left" in failed_with(outcomes[rank], PeerLostError, 2)
+        assert "rank 2 closed the communicator" in failed_with(outcomes[rank], PeerLostError, 2)
 
 
 def test_an_exception_between_calls_ends_the_waits_of_the_other_ranks(world: World) -> None:

@@ -103,7 +103,10 @@ class Liveness:
     def _lost_error(self, rank: int, call: Call) -> PeerLostError:
         left = f"{self._comm_name}{rank}_left"
         if not self._registration.ended.get(rank, True) or self._store.present({left}, self._comm_name):
-            how = f"rank {rank} has left: its program ended, or closed the communicator, too early"
+            how = (
+                f"rank {rank} closed the communicator too early, or its program ended: all ranks must make the same "
+                "calls"
+            )
         else:
             how = f"lost rank {rank}, its process ended"
         return PeerLostError(f"rank {self._rank} in {call}: {how}", origin=rank)

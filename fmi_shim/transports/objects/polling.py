@@ -108,8 +108,8 @@ class ObjectPoller:
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         return PeerTimeoutError(
             f"rank {self._rank} in {call}: {describe(first, self._comm_name, self._store)}{more} did not appear for "
-            f"{self._config.max_timeout:g} s: rank {first.writer} is late, stopped, left, or in another call; increase "
-            "max_timeout (ms, 0 for no limit) if it needs longer",
+            f"{self._config.max_timeout:g} s: check that rank {first.writer} has not ended and is not stopped, late, "
+            "or in another call; raise max_timeout (ms, 0 for no limit) if it needs longer",
             origin=first.writer,
         )
 

@@ -78,9 +78,9 @@ class SegmentFraming(Framing[RingPair]):
             self._deadlock_reporter.check(waited, only, self._links, self.rounds, lambda: str(self._call))
             if self._max_timeout is not None and waited >= self._max_timeout:
                 raise PeerTimeoutError(
-                    f"{self._purpose}: nothing was received from or sent to rank {peer} for {self._max_timeout:g} s: "
-                    "it is late, stopped, or in another call; increase backends.Direct.max_timeout (ms, 0 for no "
-                    "limit) if it needs longer",
+                    f"{self._purpose}: no data from or to rank {peer} for {self._max_timeout:g} s: check that it is "
+                    "not stopped, late, or in another call; raise backends.Direct.max_timeout (ms, 0 for no limit) if "
+                    "it needs longer",
                     origin=peer,
                 )
 

@@ -28,7 +28,7 @@ def test_pauses_double_up_to_a_second(slept: list[float]) -> None:
 def test_pauses_restart_after_an_answer(slept: list[float]) -> None:
     backoff = ReconnectBackoff(Deadline(None))
     pause(backoff, slept, 3)
-    backoff.answered()
+    backoff.record_answer()
     pause(backoff, slept, 2)
     assert slept == pytest.approx([0.05, 0.1, 0.2, 0.05, 0.1])
 

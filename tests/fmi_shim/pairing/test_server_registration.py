@@ -37,7 +37,7 @@ def test_a_rank_that_closes_early_is_named_and_has_no_error_itself(world: World)
     assert outcomes[2].value == "closed"
     for outcome in outcomes[:2]:
         assert isinstance(outcome.error, PeerLostError), outcomes
-        assert "rank 2 has left: its program ended" in str(outcome.error)
+        assert "rank 2 closed the communicator too early, or its program ended" in str(outcome.error)
 
 
 @pytest.mark.parametrize(

@@ -229,8 +229,8 @@ def test_a_timeout_names_the_missing_objects() -> None:
         schedules.reduce(opened, np.ones(1), 2, SUM, tell)
     assert str(caught.value).startswith(
         "rank 2 in reduce (call 7, 1 x float64, root 2, operator sum): 'Test0_reduce_0' in the memory store "
-        "(and 2 more) did not appear for 0.01 s: rank 0 is late, stopped, left, or in another call; increase "
-        "max_timeout"
+        "(and 2 more) did not appear for 0.01 s: check that rank 0 has not ended and is not stopped, late, or in "
+        "another call; raise max_timeout"
     )
     assert caught.value.origin == 0
     with pytest.raises(PeerTimeoutError, match=r"'Test0_barrier_0' in the memory store \(and 2 more\) did not appear"):

@@ -194,7 +194,7 @@ def test_a_rank_that_closes_early_is_named_and_raises_no_error_itself(world: Wor
     outcomes = world.run(failing_programs.close_early, 4, 2, max_timeout=FOR_EVER)
     assert outcomes[2].value == "closed"
     for rank in (0, 1, 3):
-        assert "rank 2 has left" in failed_with(outcomes[rank], PeerLostError, 2)
+        assert "rank 2 closed the communicator" in failed_with(outcomes[rank], PeerLostError, 2)
 
 
 def test_all_ranks_report_the_text_of_an_exception_in_a_custom_function(world: World) -> None:
