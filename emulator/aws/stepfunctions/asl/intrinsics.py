@@ -10,13 +10,16 @@ import math
 import random
 import re
 import uuid
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from emulator.aws.stepfunctions.asl.json_values import Json, dumps, is_number, json_equal, loads
+from emulator.aws.stepfunctions.asl.json_values import Json, dumps, exceeds, is_number, json_equal, loads
 
 _TEXT_CHARACTERS = 10_000
 _RANGE_ITEMS = 1000
+# As much as a state may pass on.
+_RESULT_BYTES = 256 * 1024
 _INT32 = range(-(2**31), 2**31)
 _HASHES = {"MD5": "md5", "SHA-1": "sha1", "SHA-256": "sha256", "SHA-384": "sha384", "SHA-512": "sha512"}
 _PLACE = re.compile(r"\\(.)|(\{\})")
@@ -53,14 +56,19 @@ class Intrinsic:
             If an argument is invalid.
         """
         try:
-            return self.apply(*arguments)
+            result = self.apply(*arguments)
         except IntrinsicError as error:
             raise IntrinsicError(f"{self.name}: {error}") from None
+        if exceeds(result, _RESULT_BYTES):
+            raise IntrinsicError(f"{self.name}: expected a result of at most {_RESULT_BYTES} bytes as JSON, got more")
+        return result
 
 
 def format_string(template: Json, *values: Json) -> str:
     r"""Replace each ``{}`` of a template with a value; ``\{``, ``\}``, ``\'`` and ``\\`` are escapes."""
-    remaining = list(values)
+    if exceeds(list(values), _RESULT_BYTES):
+        raise IntrinsicError(f"values: expected at most {_RESULT_BYTES} bytes as JSON, got more")
+    remaining = deque(values)
 
     def fill(place: re.Match[str]) -> str:
         if place[1] is not None:
@@ -69,7 +77,7 @@ def format_string(template: Json, *values: Json) -> str:
             raise IntrinsicError(
                 f"template {template!r}: expected at most {len(values)} {{}}, one for each value, got more"
             )
-        value = remaining.pop(0)
+        value = remaining.popleft()
         return value if isinstance(value, str) else dumps(value)
 
     filled = _PLACE.sub(fill, _string(template, "template"))

@@ -35,6 +35,31 @@ def _reject_constant(constant: str) -> None:
     raise ValueError(f"{constant} is not allowed in JSON")
 
 
+def exceeds(value: Json, limit: int) -> bool:
+    """Return whether a value has more than `limit` bytes as JSON, at the least. Looks at `limit` bytes at most.
+
+    Values share their parts, so that a value of little memory can have a text of any length.
+    """
+    size, open_values = 0, [value]
+    while open_values:
+        found = open_values.pop()
+        # Brackets or quotes, or a digit; and a comma.
+        size += 1
+        if isinstance(found, str):
+            size += len(found)
+        elif isinstance(found, list):
+            size += len(found)
+            if size <= limit:
+                open_values.extend(found)
+        elif isinstance(found, dict):
+            size += sum(map(len, found))
+            if size <= limit:
+                open_values.extend(found.values())
+        if size > limit:
+            return True
+    return False
+
+
 def json_equal(one: Json, other: Json) -> bool:
     """Return whether two JSON values are equal: 1 equals 1.0, but not true."""
     if isinstance(one, bool) or isinstance(other, bool):

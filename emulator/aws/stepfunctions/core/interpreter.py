@@ -29,7 +29,7 @@ from emulator.aws.stepfunctions.asl.failures import (
     RUNTIME,
     StateFailure,
 )
-from emulator.aws.stepfunctions.asl.json_values import Json, dumps, is_number, parse_timestamp
+from emulator.aws.stepfunctions.asl.json_values import Json, dumps, exceeds, is_number, parse_timestamp
 from emulator.aws.stepfunctions.asl.retrying import RetryCounts, matches
 from emulator.aws.stepfunctions.core.execution import COMPLETE, Branch, Execution, format_timestamp
 from emulator.aws.stepfunctions.core.turns import Turns
@@ -61,6 +61,12 @@ class StateExecution(Generic[_State]):
         self._entered_at = time.time()
         self._retries = 0
         self._scope: Scope | None = None
+        # Only these results can contain the same value many times, so that their text is much larger than they are.
+        self._may_repeat = (
+            state.flow.parameters is not None
+            or state.flow.result_selector is not None
+            or isinstance(state, ParallelState | MapState)
+        )
         self.entered_id = self.add_event(
             f"{state.kind}StateEntered", {"name": state.name, "input": text, "inputDetails": COMPLETE}
         )
@@ -90,17 +96,22 @@ class StateExecution(Generic[_State]):
         StateFailure
             States.DataLimitExceeded, if the text is larger than the limit for data between states.
         """
+        if self._may_repeat and exceeds(value, STATE_DATA_BYTES):
+            raise self._too_large(f"more than {STATE_DATA_BYTES}")
         text = dumps(value)
         # A character has at most four bytes in UTF-8.
         if len(text) * 4 > STATE_DATA_BYTES:
             size = len(text.encode(errors="surrogatepass"))
             if size > STATE_DATA_BYTES:
-                raise StateFailure(
-                    DATA_LIMIT_EXCEEDED,
-                    f"The state/task '{self.state.name}' returned a result with a size exceeding the maximum number of "
-                    f"bytes service limit ({size} of {STATE_DATA_BYTES} bytes).",
-                )
+                raise self._too_large(str(size))
         return text
+
+    def _too_large(self, size: str) -> StateFailure:
+        return StateFailure(
+            DATA_LIMIT_EXCEEDED,
+            f"The state/task '{self.state.name}' returned a result with a size exceeding the maximum number of bytes "
+            f"service limit ({size} of {STATE_DATA_BYTES} bytes).",
+        )
 
     def count_retry(self) -> None:
         """Count a retry. The context object's RetryCount changes with it."""
@@ -139,7 +150,7 @@ class StateExecution(Generic[_State]):
         flow = self.state.flow
         if flow.result_selector is not None:
             result = self.evaluate(flow.result_selector, result, scope)
-        assigned = None if flow.assign is None else self.evaluate(flow.assign, result, scope)
+        assigned = None if flow.assign is None else self._variables(flow.assign, result, scope)
         output = result
         if flow.result_path is None:
             output = self.value
@@ -156,7 +167,14 @@ class StateExecution(Generic[_State]):
     def assign(self, template: Expression | None, data: Json, scope: Scope) -> None:
         """Set the variables that an Assign template defines."""
         if template is not None:
-            self.branch.variables = {**self.branch.variables, **self.evaluate(template, data, scope)}
+            self.branch.variables = {**self.branch.variables, **self._variables(template, data, scope)}
+
+    def _variables(self, template: Expression, data: Json, scope: Scope) -> dict[str, Json]:
+        """Evaluate an Assign template; AWS limits its variables to the size of data between states."""
+        variables: dict[str, Json] = self.evaluate(template, data, scope)
+        if exceeds(variables, STATE_DATA_BYTES):
+            raise self._too_large(f"more than {STATE_DATA_BYTES}")
+        return variables
 
     def put(self, path: ReferencePath, result: Json) -> Json:
         """Return a copy of the state's input with a result at a path."""

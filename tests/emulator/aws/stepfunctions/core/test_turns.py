@@ -122,3 +122,33 @@ def test_a_pattern_with_many_stars_takes_little_time(tmp_path: Path) -> None:
     execution = asyncio.run(run(tmp_path, states, json.dumps("a" * 200_000), MachineType.EXPRESS))
     assert execution.failure is not None
     assert execution.failure.error == "NoMatch"
+
+
+def repeated(depth: int) -> str:
+    return "$" if depth == 0 else f"States.Array({', '.join([repeated(depth - 1)] * 8)})"
+
+
+@pytest.mark.parametrize(
+    ("fields", "error"),
+    [
+        ({"Parameters": {f"k{n}.$": "$" for n in range(20_000)}}, "States.DataLimitExceeded"),
+        ({"Assign": {f"k{n}.$": "$" for n in range(20_000)}}, "States.DataLimitExceeded"),
+        ({"Parameters": {"x.$": repeated(4)}}, "States.IntrinsicFailure"),
+        ({"Parameters": {"x.$": f"States.Format('{'{}' * 5000}'{', $' * 5000})"}}, "States.IntrinsicFailure"),
+    ],
+    ids=["fields", "variables", "nested arrays", "format"],
+)
+def test_repeated_values_reach_the_size_limit_without_being_written_out(
+    tmp_path: Path, fields: dict[str, Any], error: str
+) -> None:
+    text = json.dumps("x" * 200_000)
+    execution = asyncio.run(run(tmp_path, {"A": {**PASS, **fields}}, text, MachineType.EXPRESS))
+    assert execution.failure is not None
+    assert execution.failure.error == error
+
+
+def test_branches_with_large_results_reach_the_size_limit_without_being_written_out(tmp_path: Path) -> None:
+    text = json.dumps("x" * 200_000)
+    execution = asyncio.run(run(tmp_path, branches(200), text, MachineType.EXPRESS))
+    assert execution.failure is not None
+    assert execution.failure.error == "States.DataLimitExceeded"
