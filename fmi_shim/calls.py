@@ -23,6 +23,7 @@ from fmi_shim.selection.selector import ChannelSelector
 from fmi_shim.value_types import ValueType, array_type
 
 _BYTE = array_type(np.dtype(np.uint8), (1,), False)
+_BINDING_REDUCTIONS = (Operation.reduce, Operation.allreduce, Operation.scan)
 _CACHED_PLANS = 256
 """Largest number of cached plans. When it is reached, all are dropped, and made again when they are needed."""
 
@@ -149,6 +150,8 @@ class Calls:
         known = self._plans.get(key)
         if known is not None:
             return known
+        if f is not None and value_type is not None and value_type.is_list and operation in _BINDING_REDUCTIONS:
+            f = f if self._channels.framed else f.in_any_order()  # as FMI's Python binding, which other ranks may use
         combine = None if f is None or value_type is None else combine_of(f, value_type)
         # Here and below a closure prepares the schedule: it runs once for each plan, never in a planned call.
         return self._plan(

@@ -74,7 +74,7 @@ class ReduceFunction:
             if not callable(function):
                 raise TypeError(f"invalid function {function!r}: expected a callable of two values for fmi.op.custom")
             for name, flag in (("commutative", commutative), ("associative", associative)):
-                if not isinstance(flag, bool):
+                if not isinstance(flag, int) or flag not in (0, 1):
                     raise TypeError(f"invalid {name} {flag!r}: expected True or False for fmi.op.custom")
         elif function is not None or commutative is not None or associative is not None:
             raise TypeError(f"unexpected function or flags for {operator}: expected them for fmi.op.custom only")
@@ -88,6 +88,10 @@ class ReduceFunction:
         if self.operator is not Operator.custom:
             return f"fmi.func({self.operator})"
         return f"fmi.func({self.operator}, {self.function!r}, {self.commutative}, {self.associative})"
+
+    def in_any_order(self) -> ReduceFunction:
+        """Return this function with both flags set, so that values are combined in FMI's tree."""
+        return ReduceFunction(self.operator, self.function, True, True) if self.left_to_right else self
 
     @property
     def code(self) -> int:

@@ -112,6 +112,11 @@ class ValueType:
         object.__setattr__(self, "count", math.prod(self.shape))
         object.__setattr__(self, "described_shape", self.shape if self.descriptor is None else None)
 
+    @property
+    def is_list(self) -> bool:
+        """Whether values are lists that ``fmi.types`` describes."""
+        return self.descriptor is not None and self.descriptor.is_list
+
     def slice(self, size: int) -> ValueType:
         """Return the type of one of `size` equal slices along the first axis.
 

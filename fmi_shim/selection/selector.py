@@ -39,10 +39,13 @@ class ChannelSelector:
         Whether the fastest or the cheapest channel is chosen.
     names
         The channels to choose from, as far as known now. Only read it.
+    framed
+        Whether messages have headers, so that all ranks are of this library.
     """
 
     def __init__(self, rank: int, size: int, comm_name: str, config: Config, memory_mib: int) -> None:
         self.hint = Hint.cheap
+        self.framed = config.framed
         self._place = Place(rank, size, comm_name, config)
         self._memory_mib = memory_mib
         self._opened: dict[ChannelName, Channel] = {}

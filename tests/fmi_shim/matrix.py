@@ -159,9 +159,10 @@ def every_step(comm: fmi.Communicator, rank: int, size: int, todo: Sequence[Step
     return [_plain(_do(comm, rank, size, step, order)) for step in todo]
 
 
-def expected(step: Step, size: int, order: Order) -> list[Any]:
+def expected(step: Step, size: int, order: Order, framed: bool = True) -> list[Any]:
     """Return what every rank must get, told in the simplest way."""
     values, ranks = step.values(size), range(size)
+    ordered = step.function.left_to_right and (framed or not step.kind.is_list or step.form is not Form.typed)
     f = _element_wise(_function(step, order)[1])
     joined = [element for value in values for element in (value if step.kind.is_list else [value])]
     wide = step.values(size, wide=True) if step.operation.takes_lists else []
@@ -182,15 +183,15 @@ def expected(step: Step, size: int, order: Order) -> list[Any]:
             return [joined] * size
         case Operation.alltoall:
             return [[element for row in wide for element in row[slices[rank]]] for rank in ranks]
-        case Operation.reduce if step.function.left_to_right:
+        case Operation.reduce if ordered:
             return at_root(fold(f, values), None)
         case Operation.reduce:
             return at_root(_tree(values[step.root :] + values[: step.root], f), None)
-        case Operation.allreduce if step.function.left_to_right:
+        case Operation.allreduce if ordered:
             return [fold(f, values)] * size
         case Operation.allreduce:
             return [_doubling(values, 0 if order is Order.rank_0 else rank, f) for rank in ranks]
-        case Operation.scan if step.function.left_to_right:
+        case Operation.scan if ordered:
             return [fold(f, values[: rank + 1]) for rank in ranks]
         case Operation.scan:
             return [_sweep(values[: rank + 1], f) for rank in ranks]

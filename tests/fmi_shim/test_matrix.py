@@ -54,7 +54,7 @@ class Ranks:
         came = self.world.values(matrix.every_step, todo, order)
         found = []
         for i, step in enumerate(todo):
-            for rank, value in enumerate(matrix.expected(step, size, order)):
+            for rank, value in enumerate(matrix.expected(step, size, order, self.place.framed)):
                 got = came[rank][i]
                 if got != value or type(got) is not type(value):
                     found.append((step, rank, got, value))
