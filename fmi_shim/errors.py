@@ -9,8 +9,8 @@ operation, the streams of messages are inconsistent: the communicator is closed,
 from __future__ import annotations
 
 
-class FmiError(Exception):
-    """Base of all errors of this package.
+class FmiError(RuntimeError):
+    """Base of all errors of this package. It is a `RuntimeError`, which the original library raises.
 
     Parameters
     ----------

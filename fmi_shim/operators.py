@@ -15,7 +15,28 @@ Combine = Callable[[Array, Array, Array], None]
 """``combine(left, right, out)`` stores f(left, right) in `out`, which may be one of the two."""
 
 
-class Operator(enum.Enum):
+class _BindingEnumType(enum.EnumMeta):
+    """Adds what enumerations of FMI's Python binding have beyond Python's."""
+
+    @property
+    def names(cls) -> dict[str, Any]:
+        """The members by name."""
+        return dict(cls.__members__)
+
+    @property
+    def values(cls) -> dict[int, Any]:
+        """The members by number."""
+        return dict(enumerate(cls.__members__.values()))
+
+
+class BindingEnum(enum.Enum, metaclass=_BindingEnumType):
+    """An enumeration of FMI's Python binding, whose members have numbers from 0 on."""
+
+    def __int__(self) -> int:
+        return list(type(self)).index(self)
+
+
+class Operator(BindingEnum):
     """``fmi.op``."""
 
     sum = 1

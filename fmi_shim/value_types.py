@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import functools
 import math
 import sys
@@ -11,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from fmi_shim.operators import Array
+from fmi_shim.operators import Array, BindingEnum
 
 INT32 = np.dtype(np.int32)
 FLOAT64 = np.dtype(np.float64)
 
 
-class Datatype(enum.Enum):
+class Datatype(BindingEnum):
     """``fmi.datatypes``: C int32 and float64, and lists of them."""
 
     int = 1
@@ -35,7 +34,8 @@ class TypeDescriptor:
     datatype
         One of ``fmi.datatypes``.
     count
-        Number of elements of a list; none for ``int`` and ``double``.
+        Number of elements of a list. For ``int`` and ``double``, which are one value, it is ignored as in FMI's Python
+        binding.
 
     Raises
     ------
@@ -58,10 +58,6 @@ class TypeDescriptor:
                 f"e.g. fmi.types({self.datatype}, 2)"
             )
         if not self.is_list:
-            if self.count not in (-1, 1):
-                raise ValueError(
-                    f"invalid count {self.count} for {self.datatype}: expected none, since it is one value"
-                )
             object.__setattr__(self, "count", 1)
         object.__setattr__(self, "_identity", hash((self.datatype, self.count)))
 

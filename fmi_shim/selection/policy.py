@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import enum
 import functools
 
 from fmi_shim.config import ChannelName, Formulas, Model
+from fmi_shim.operators import BindingEnum
 from fmi_shim.selection import compat, corrected
 from fmi_shim.selection.model import Estimate, Task
 
 
-class Hint(enum.Enum):
+class Hint(BindingEnum):
     """``fmi.hints``: whether a channel is chosen by latency or by price."""
 
     fast = 1

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import fmi_shim as fmi
-from fmi_shim.errors import ConfigError
+from fmi_shim.errors import ConfigError, FmiError, PeerTimeoutError
 from tests.fmi_shim import programs
 from tests.fmi_shim.world import World
 
@@ -139,7 +139,6 @@ def test_a_closed_communicator_refuses_further_calls(world: World) -> None:
         ((int,), TypeError, "invalid datatype <class 'int'>: expected one of Datatype.int"),
         ((fmi.datatypes.int_list,), ValueError, "expected the number of elements"),
         ((fmi.datatypes.double_list, -2), ValueError, "expected the number of elements"),
-        ((fmi.datatypes.int, 2), ValueError, "invalid count 2 for Datatype.int: expected none"),
         ((fmi.datatypes.int_list, 2.0), TypeError, "invalid count 2.0: expected a whole number"),
     ],
 )
@@ -148,6 +147,18 @@ def test_a_wrong_type_descriptor_is_refused(
 ) -> None:
     with pytest.raises(error, match=message):
         fmi.types(*arguments)  # type: ignore[arg-type]
+
+
+def test_what_programs_for_the_original_binding_use_is_accepted() -> None:
+    assert fmi.types(fmi.datatypes.int, 5) == fmi.types(fmi.datatypes.int)
+    assert fmi.types(fmi.datatypes.double, 0).count == 1
+    assert fmi.func(fmi.op.custom, max, 1, 0).code == fmi.func(fmi.op.custom, max, True, False).code
+    assert [int(member) for member in fmi.datatypes] == [0, 1, 2, 3]
+    assert fmi.datatypes.names["double"] is fmi.datatypes.values[1] is fmi.datatypes.double
+    assert fmi.op.names["custom"] is fmi.op.values[int(fmi.op.custom)] is fmi.op.custom
+    assert fmi.hints.values == {0: fmi.hints.fast, 1: fmi.hints.cheap}
+    assert issubclass(FmiError, RuntimeError)
+    assert issubclass(PeerTimeoutError, TimeoutError)
 
 
 def test_the_number_of_cached_plans_is_bounded(world: World) -> None:

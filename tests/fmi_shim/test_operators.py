@@ -68,7 +68,7 @@ def test_the_first_element_that_overflows_is_named() -> None:
         (("sum",), "invalid operator 'sum': expected one of Operator.sum"),
         ((fmi.op.custom,), "invalid function None: expected a callable of two values"),
         ((fmi.op.custom, max), "invalid commutative None: expected True or False"),
-        ((fmi.op.custom, max, True, 1), "invalid associative 1: expected True or False"),
+        ((fmi.op.custom, max, True, 2), "invalid associative 2: expected True or False"),
         ((fmi.op.sum, max, True, True), "unexpected function or flags for Operator.sum"),
     ],
 )
