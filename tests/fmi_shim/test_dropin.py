@@ -64,7 +64,7 @@ def test_a_copy_of_the_file_works_wherever_it_lies(tmp_path: Path) -> None:
 def test_a_bundle_of_the_shim_and_the_protocol_file_is_enough(tmp_path: Path) -> None:
     """What a Lambda bundle holds: fmi_shim, rendezvous' protocol and numpy; no torch, no server, no asyncio."""
     command = (
-        "import sys, fmi_shim; "
+        "import sys, fmi_shim; fmi_shim.Communicator; "
         "ours = {'.'.join(m.split('.')[:2]) for m in sys.modules if m.partition('.')[0] == 'rendezvous'}; "
         "print(sorted(ours), [m for m in ('torch', 'asyncio', 'boto3', 'multiprocessing') if m in sys.modules])"
     )
