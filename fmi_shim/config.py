@@ -88,7 +88,7 @@ class ObjectConfig:
     Attributes
     ----------
     poll
-        Longest pause between two looks for an object in seconds. (``timeout``, milliseconds, in the file; FMI
+        Longest pause between two polls for an object in seconds. (``timeout``, milliseconds, in the file; FMI
         pauses so long each time.)
     max_timeout
         Longest wait for an object in seconds, None to wait for ever. (Milliseconds in the file, 0 for ever.)
@@ -166,7 +166,7 @@ class DirectModel:
 
 @dataclass(frozen=True, slots=True)
 class SharedMemoryModel:
-    """``model.SharedMemory``: MB/s of copies while all ranks copy, ms until all ranks have come to a round.
+    """``model.SharedMemory``: MB/s of copies while all ranks copy, ms until all ranks have reached a round.
 
     Fitted, in November 2026, to ``benchmarks.comparison --contestants shm --worlds 4`` on 2 cores, medians of 9 turns:
     a barrier 5.1 us and an allreduce of 8 bytes 6.6 us; of 16 MiB an allreduce 7.2 ms, a reduce 5.1 and a bcast 4.6,
@@ -202,11 +202,11 @@ class Config:
     direct, redis, s3
         The enabled channels' settings, None for those that are not.
     model
-        What the choice between them goes by.
+        The parameters of the choice between them.
     framed
         Whether messages carry headers, on every channel.
     sharing
-        When shared memory is used, for which ranks meet as `direct` says.
+        When shared memory is used; its ranks connect as `direct` configures.
     rendezvous
         The rendezvous server, where Direct or the environment names one.
     """

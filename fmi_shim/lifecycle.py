@@ -117,7 +117,9 @@ class Lifecycle:
         if colour is not None:
             require_integer("colour", colour, 0, 2**31 - 1)
         require_integer("key", key, -(2**31), 2**31 - 1)
-        name = f"{self._name}{self._splits}.{colour}/"  # ends in no digit, so that ranks after it stay apart
+        name = (
+            f"{self._name}{self._splits}.{colour}/"  # ends in no digit, so that keys with a rank after it are distinct
+        )
         require_name("the new communicator's name", name, self._size)
         choices = np.empty((self._size, 2), np.int64)
         choices[self._rank] = -1 if colour is None else colour, key

@@ -208,10 +208,12 @@ class Pipeline:
 
     def _failure(self, execution: dict[str, Any]) -> FunctionFailure:
         """Return why an execution failed although no rank did, from a function's log or from Step Functions."""
-        told = [log.unranked.failure for log in self.progress.logs.values() if log.unranked and log.unranked.failure]
+        failures = [
+            log.unranked.failure for log in self.progress.logs.values() if log.unranked and log.unranked.failure
+        ]
         return (
-            told[-1]
-            if told
+            failures[-1]
+            if failures
             else FunctionFailure(execution.get("error", execution["status"]), execution.get("cause", ""))
         )
 

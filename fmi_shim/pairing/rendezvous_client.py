@@ -343,7 +343,7 @@ class PeerConnect:
                 self._report_wait()
 
     def close(self) -> None:
-        """Close what was opened on the way, and tell the server that this rank no longer listens."""
+        """Close what was opened meanwhile, and report to the server that this rank no longer listens."""
         self.client.withdraw(self.punch.peer)
         if self.probe is not None:
             self.probe.close()

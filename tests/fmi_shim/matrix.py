@@ -61,18 +61,18 @@ class Function(enum.Enum):
 
 
 class Order(enum.Enum):
-    """In which order a channel combines what it may combine in any."""
+    """The order in which a channel combines values where any order is allowed."""
 
     fmi = 0
-    """FMI's, which each rank of an allreduce sees from its own place."""
+    """FMI's tree; each rank of an allreduce combines f(own, received)."""
     rank_0 = 1
-    """FMI's, and all ranks of an allreduce have what rank 0 sees."""
+    """FMI's tree; all ranks of an allreduce have the result of rank 0."""
     own = 2
-    """One of its own, of which nothing is required."""
+    """Any other order; the tests require none."""
 
 
 class Operation(enum.Enum):
-    """What is called; `in_turn` sends around a ring that begins at the root, `posted` uses isend and irecv."""
+    """The operation called; `in_turn` sends around a ring that begins at the root, `posted` uses isend and irecv."""
 
     barrier = enum.auto()
     in_turn = enum.auto()
@@ -160,7 +160,7 @@ def every_step(comm: fmi.Communicator, rank: int, size: int, todo: Sequence[Step
 
 
 def expected(step: Step, size: int, order: Order, framed: bool = True) -> list[Any]:
-    """Return what every rank must get, told in the simplest way."""
+    """Return what every rank must get, computed in the simplest way."""
     values, ranks = step.values(size), range(size)
     ordered = step.function.left_to_right and (framed or not step.kind.is_list or step.form is not Form.typed)
     f = _element_wise(_function(step, order)[1])

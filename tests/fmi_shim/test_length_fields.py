@@ -1,4 +1,4 @@
-"""No length that is announced takes memory before it has come: read in processes that have little."""
+"""An announced length allocates no memory before the data arrives: read in processes with little memory."""
 
 import multiprocessing
 import struct
@@ -58,8 +58,8 @@ def messages() -> Iterator[Reading]:
     yield "endless records", lambda: Replies().feed(bytes(1 << 20))
 
 
-def read_all(readings: Callable[[], Iterator[Reading]], told: Connection) -> None:
-    """Read everything with `LEFT` bytes of memory; tell what ended otherwise than with an error of ours."""
+def read_all(readings: Callable[[], Iterator[Reading]], result: Connection) -> None:
+    """Read everything with `LEFT` bytes of memory; send those that did not raise an error of the library."""
     import resource  # there is none on Windows, nor such a limit on macOS
 
     in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -70,12 +70,12 @@ def read_all(readings: Callable[[], Iterator[Reading]], told: Connection) -> Non
             read()
         except (FmiError, ProtocolError):
             pass
-        except BaseException as error:  # noqa: BLE001 - what it may be is what is asked
+        except BaseException as error:  # noqa: BLE001 - any other error is a failure
             wrong.append(f"{name}: {error!r}")
-    told.send(wrong)
+    result.send(wrong)
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="a process's memory is limited so on Linux alone")
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="a process's memory can be limited on Linux only")
 @pytest.mark.parametrize("readings", [frames, messages])
 def test_an_announced_length_allocates_no_memory(readings: Callable[[], Iterator[Reading]]) -> None:
     context = multiprocessing.get_context("forkserver")

@@ -13,7 +13,7 @@ COMMAND = Path(sys.executable).with_name("fmirun")
 
 
 def start(tmp_path: Path, *arguments: object) -> "subprocess.Popen[str]":
-    """Start the command with a temporary directory of its own, so that leftovers can be told."""
+    """Start the command with a temporary directory of its own, so that tests find leftovers."""
     state = tmp_path / "state"
     state.mkdir(exist_ok=True)
     return subprocess.Popen(

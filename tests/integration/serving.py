@@ -17,7 +17,7 @@ COMMAND = Path(sys.executable).with_name("fmi-emulator")
 
 
 class Server:
-    """A running server: what it told to export, and what it said besides.
+    """A running server, with the variables that it printed to export, and its other output.
 
     Parameters
     ----------

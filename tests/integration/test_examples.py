@@ -40,14 +40,14 @@ def test_a_wrong_configuration_is_named(tmp_path: Path, program: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("trouble", "cause", "told"),
+    ("trouble", "cause", "consequence"),
     [
         ("os.kill(os.getpid(), 9)", "ProcessEnded: signal: killed", "PeerLostError: .*rank 2"),
         ("raise ValueError('broken')", "ValueError: broken", "PeerFailedError: rank 2 raised ValueError: broken"),
     ],
 )
 def test_a_rank_lost_in_a_collective_is_named_and_the_others_notice_at_once(
-    tmp_path: Path, program: Path, trouble: str, cause: str, told: str
+    tmp_path: Path, program: Path, trouble: str, cause: str, consequence: str
 ) -> None:
     (program / "lost.py").write_text(f"""
 import os, fmi
@@ -65,7 +65,7 @@ comm.allreduce(1, fmi.func(fmi.op.sum), fmi.types(fmi.datatypes.int))
     status, _, errors = fmirun(tmp_path, "-n", 4, program / "lost.py")
     assert status == 1
     assert f"fmirun: rank 2 failed: {cause}" in errors.splitlines()[-1]
-    victims = re.findall(rf"then rank (\d): {told}", errors)
+    victims = re.findall(rf"then rank (\d): {consequence}", errors)
     assert sorted(victims) == ["0", "1", "3"], errors
     assert "Stopped" not in errors
 

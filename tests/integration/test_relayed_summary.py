@@ -21,5 +21,5 @@ def test_relayed_pairs_are_in_the_runs_summary(tmp_path: Path) -> None:
     status, output, errors = fmirun(tmp_path, "-n", 3, script)
     assert status == 0
     assert "rank 0 and rank 1 are connected through the relay" in output
-    told = "1 pair of ranks was relayed through the rendezvous server, slower than a direct connection: 0-1"
-    assert errors.splitlines().count(told) == 1
+    summary = "1 pair of ranks was relayed through the rendezvous server, slower than a direct connection: 0-1"
+    assert errors.splitlines().count(summary) == 1

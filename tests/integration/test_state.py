@@ -24,7 +24,7 @@ SIZES = (0, 100, 20_000, 300_000)
 
 @dataclass
 class Written:
-    """What a writer was told, by key: an object's content or None for a deleted one; and what it was about to do."""
+    """What was acknowledged to a writer, by key: an object's content, None for a deleted one; and its last request."""
 
     acknowledged: dict[str, bytes | None] = field(default_factory=dict)
     under_way: tuple[str, bytes | None] | None = None

@@ -117,7 +117,7 @@ def test_an_abort_reaches_all_others_and_those_that_register_later_once() -> Non
         join(known, client, rank)
     abort = Abort(0, 2, 1, "lost rank 2")
     assert known.abort("a", abort) == [Delivery("b", abort), Delivery("c", abort)]
-    assert known.abort("b", Abort(1, 2, 1, "told")) == []
+    assert known.abort("b", Abort(1, 2, 1, "a later one")) == []
     assert join(known, "d", 3) == [Delivery("d", abort)]
     for client in "abcd":
         known.remove(client)
@@ -128,13 +128,13 @@ def test_two_processes_of_one_rank_refuse_all_ranks_of_the_job() -> None:
     known = jobs()
     join(known, "a", 0)
     join(known, "c", 2)
-    told = join(known, "b", 0, instance=1)
-    assert [delivery.client for delivery in told] == ["a", "c", "b"]
+    refusals = join(known, "b", 0, instance=1)
+    assert [delivery.client for delivery in refusals] == ["a", "c", "b"]
     assert all(
         isinstance(delivery.message, Refusal)
         and delivery.message.reason is RefusalReason.mismatch
         and "two processes run as rank 0" in delivery.message.text
-        for delivery in told
+        for delivery in refusals
     )
     assert len(known) == known.count == 0
 
@@ -143,9 +143,9 @@ def test_another_world_size_refuses_all_ranks_of_the_job() -> None:
     known = jobs()
     join(known, "a", 0)
     join(known, "b", 1)
-    told = join(known, "c", 2, size=3)
-    assert [delivery.client for delivery in told] == ["a", "b", "c"]
-    assert "with 4 ranks, rank 2 with 3" in str(told[0].message)
+    refusals = join(known, "c", 2, size=3)
+    assert [delivery.client for delivery in refusals] == ["a", "b", "c"]
+    assert "with 4 ranks, rank 2 with 3" in str(refusals[0].message)
 
 
 def test_a_peer_in_raw_mode_is_refused_whichever_arrives_first() -> None:

@@ -15,7 +15,7 @@ def test_flags_take_precedence_over_the_environment_and_that_over_the_defaults()
 
 
 @pytest.mark.parametrize(
-    ("flag", "value", "told"),
+    ("flag", "value", "message"),
     [
         ("--port", "-1", "expected a port, 0 to 65535, got '-1'"),
         ("--port", "ten", "expected a port, 0 to 65535, got 'ten'"),
@@ -28,28 +28,28 @@ def test_flags_take_precedence_over_the_environment_and_that_over_the_defaults()
     ],
 )
 def test_a_wrong_value_is_a_usage_error_wherever_it_comes_from(
-    capsys: pytest.CaptureFixture[str], flag: str, value: str, told: str
+    capsys: pytest.CaptureFixture[str], flag: str, value: str, message: str
 ) -> None:
     variable = "FMI_RENDEZVOUS_" + flag[2:].upper().replace("-", "_")
     for arguments, environment in (([f"{flag}={value}"], {}), ([], {variable: value})):
         with pytest.raises(SystemExit) as ended:
             parse(arguments, environment)
         assert ended.value.code == 2
-        assert capsys.readouterr().err.endswith(f"argument {flag}: {told}\n")
+        assert capsys.readouterr().err.endswith(f"argument {flag}: {message}\n")
 
 
 def test_invalid_secrets_and_certificates_are_named(tmp_path: Path) -> None:
     short = tmp_path / "secret"
     short.write_text("sesame\n")
     (tmp_path / "empty").write_text("")
-    for flags, told in (
+    for flags, message in (
         (["--secret-file", str(short)], "expected at least 16 bytes, got 6"),
         (["--secret-file", str(tmp_path / "none")], "cannot be read"),
         (["--secret-file", str(tmp_path / "empty")], "is empty"),
         (["--tls-certificate", str(short)], "expected PEM files"),
         (["--tls-key", str(short)], "without --tls-certificate"),
     ):
-        with pytest.raises(OptionError, match=told) as error:
+        with pytest.raises(OptionError, match=message) as error:
             parse(flags, {})
         assert "sesame" not in str(error.value)
     with pytest.raises(OptionError, match="invalid secret in FMI_RENDEZVOUS_SECRET: expected at least 16 bytes, got 6"):

@@ -219,7 +219,7 @@ actions = st.lists(
 def test_a_deadlock_is_found_only_if_no_rank_can_continue_and_always_once_all_have_reported(
     acts: list[tuple[int, int, str]],
 ) -> None:
-    """The model: ranks send without waiting, messages are delivered late, statements are told late and once a wait."""
+    """The model: ranks send without waiting, messages and reports are delivered late, one report for each wait."""
     waits, size = WaitForGraph(), 4
     sent = [[0] * size for _ in range(size)]
     received = [[0] * size for _ in range(size)]

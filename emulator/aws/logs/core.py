@@ -114,7 +114,7 @@ class LogStore:
     def append(self, group: str, stream: str, messages: Sequence[str]) -> None:
         """Append events with the current time; create group and stream if missing.
 
-        Where the disk is full, the events are lost: what writes them, such as a function's run, goes on.
+        Where the disk is full, the events are lost; what writes them, such as a function, continues.
         """
         try:
             self._append(group, stream, messages)

@@ -24,7 +24,7 @@ _REPORTED_BY = struct.Struct("<i")
 
 
 class Liveness:
-    """What one rank knows of the other ranks' processes.
+    """Detects on one rank that the process of another rank has ended.
 
     Parameters
     ----------

@@ -54,7 +54,7 @@ class ObjectPoller:
         Raises
         ------
         PeerTimeoutError
-            If no object came for ``max_timeout``.
+            If no object appeared for ``max_timeout``.
         FmiError
             If a rank has failed, or an awaited one has ended.
         """

@@ -62,7 +62,7 @@ class ObjectName:
     label
         ``bcast``, ``barrier``, ``reduce``, ``scan``, or the receiver's rank.
     number
-        How many objects of this kind came before, from 0.
+        Number of earlier objects of this kind, from 0.
     """
 
     writer: int

@@ -1,4 +1,4 @@
-"""What is told from an execution's history."""
+"""What the pipeline command reads from an execution's history."""
 
 from typing import Any
 

@@ -225,9 +225,9 @@ def test_a_rank_without_the_secret_gets_an_error_that_names_the_variable() -> No
     with running(FMI_RENDEZVOUS_SECRET=SECRET) as server:
         with pytest.raises(RendezvousError, match="requires a secret: set FMI_RENDEZVOUS_SECRET"):
             connect(rank_of(server, 0), 0, 1)
-        with pytest.raises(RendezvousError, match="wrong secret: set the same FMI_RENDEZVOUS_SECRET") as told:
+        with pytest.raises(RendezvousError, match="wrong secret: set the same FMI_RENDEZVOUS_SECRET") as refused:
             connect(rank_of(server, 0, access=Access(secret=b"correct horse battery stable")), 0, 1)
-        assert "stable" not in str(told.value)
+        assert "stable" not in str(refused.value)
 
 
 def test_a_server_that_requires_less_than_this_rank_is_refused(shared: Server) -> None:

@@ -1,4 +1,4 @@
-"""What a rank makes of any bytes at all that come instead of a message: an error of ours, and no memory."""
+"""Arbitrary bytes instead of a message raise an error of the library, and allocate no memory."""
 
 import tracemalloc
 from dataclasses import dataclass, replace
