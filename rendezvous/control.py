@@ -9,6 +9,7 @@ import socket
 import ssl
 from collections.abc import Callable
 
+from rendezvous.cause_search import CauseSearch
 from rendezvous.counters import Counters, Refused
 from rendezvous.job_state import Delivery
 from rendezvous.jobs import Jobs
@@ -19,12 +20,15 @@ from rendezvous.protocol.messages import (
     Abort,
     Announce,
     Decoder,
+    FindCause,
     Introduction,
     Leave,
     Message,
     Refusal,
     RefusalReason,
     Register,
+    State,
+    Watch,
     Welcome,
     Withdraw,
     encode,
@@ -37,6 +41,8 @@ from rendezvous.tcpunch_client import TcpunchClient
 _log = logging.getLogger(__name__)
 
 _MAX_UNSENT_BYTES = 1 << 18
+_STATE_SECONDS = 1.25
+"""A rank that does not report its state in this time does not wait."""
 _RETURN_SECONDS = 1.0
 """A rank whose connection broke may reconnect within this time; then ranks that connect to it receive `PeerEnded`."""
 
@@ -74,6 +80,8 @@ class Extension:
         self._tls = tls
         self._handshakes: set[asyncio.Task[None]] = set()
         self._probes: set[_Probe] = set()
+        self._searches: dict[_RankConnection, CauseSearch[_RankConnection]] = {}
+        self._requests: dict[int, CauseSearch[_RankConnection]] = {}
 
     def take(self, connection: socket.socket, endpoint: Endpoint, hello: Preamble, ended: Callable[[], None]) -> None:
         """Take over the socket of a client that has sent a preamble; `ended` is called once it is closed."""
@@ -104,8 +112,42 @@ class Extension:
             self.counters.introductions += isinstance(delivery.message, Introduction)
             delivery.client.send(delivery.message)
 
+    def find_cause(self, rank: _RankConnection, peer: int) -> None:
+        """Find the rank that a rank whose time limit is over waits for in the end. Each rank has one search at most."""
+        search = self.jobs.find_cause(rank, peer)
+        former = self._searches.pop(rank, None)
+        if former is not None:
+            self._requests.pop(former.number, None)
+        self._searches[rank] = search
+        self._continue(search, search.step())
+
+    def record_state(self, rank: _RankConnection, state: State) -> None:
+        """Continue the search that waits for this answer."""
+        search = self._requests.get(state.number)
+        delivery = None if search is None else search.answer(rank, state)
+        if search is not None and delivery is not None:
+            del self._requests[state.number]
+            self._continue(search, delivery)
+
+    def _expire(self, number: int) -> None:
+        search = self._requests.pop(number, None)
+        if search is not None:
+            self._continue(search, search.no_answer())
+
+    def _continue(self, search: CauseSearch[_RankConnection], delivery: Delivery[_RankConnection]) -> None:
+        self.deliver([delivery])
+        if search.done:
+            if self._searches.get(search.client) is search:
+                del self._searches[search.client]
+            return
+        self._requests[search.number] = search
+        asyncio.get_running_loop().call_later(_STATE_SECONDS, self._expire, search.number)
+
     def lose(self, rank: _RankConnection) -> None:
         """Handle the end of a rank's connection; notify the others unless it reconnects soon."""
+        search = self._searches.pop(rank, None)
+        if search is not None:
+            self._requests.pop(search.number, None)
         notify = self.jobs.disconnected(rank)
         asyncio.get_running_loop().call_later(_RETURN_SECONDS, lambda: self.deliver(notify()))
 
@@ -212,6 +254,12 @@ class _RankConnection(asyncio.Protocol):
                 jobs.withdraw(self, peer)
             case Waiting():
                 extension.deliver(jobs.record_wait(self, message))
+            case Watch(peers):
+                extension.deliver(jobs.watch(self, peers))
+            case FindCause(peer):
+                extension.find_cause(self, peer)
+            case State():
+                extension.record_state(self, message)
             case Leave():
                 extension.deliver(jobs.leave(self))
             case Abort():

@@ -59,6 +59,8 @@ class Member(Generic[Client]):
         The ranks that it listens for.
     ended
         The ranks that have ended since it registered.
+    watched
+        The ranks whose end it asked for.
     """
 
     client: Client
@@ -66,6 +68,7 @@ class Member(Generic[Client]):
     observed: Endpoint
     announcements: dict[int, Announcement] = field(default_factory=dict)
     ended: dict[int, PeerEnded] = field(default_factory=dict)
+    watched: frozenset[int] = frozenset()
 
     @property
     def translated(self) -> bool:

@@ -5,10 +5,12 @@ Every method takes an event of a rank and returns the messages to deliver.
 
 from __future__ import annotations
 
+import itertools
 import secrets
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from typing import Generic, TypeVar
 
+from rendezvous.cause_search import CauseSearch
 from rendezvous.introductions import Introductions
 from rendezvous.job_state import Client, Delivery, Job, Member, RelayEndpoint
 from rendezvous.protocol import Endpoint, ProtocolError
@@ -56,6 +58,7 @@ class Jobs(Generic[Client]):
         self._introductions: Introductions[Client] = Introductions(relaying, new_ticket)
         self._failed: dict[tuple[str, str], Abort | Refusal] = {}
         self._lost: dict[tuple[str, str], dict[int, PeerEnded]] = {}
+        self._numbers = itertools.cycle(range(2**32))
 
     def __len__(self) -> int:
         """Return the number of registered ranks."""
@@ -222,8 +225,31 @@ class Jobs(Generic[Client]):
         return [
             Delivery(member.client, message)
             for other, member in job.members.items()
-            if rank in member.announcements or job.wait_for_graph.awaited(other) == rank
+            if rank in member.announcements or rank in member.watched or job.wait_for_graph.awaited(other) == rank
         ]
+
+    def watch(self, client: Client, peers: Sequence[int]) -> list[Delivery[Client]]:
+        """Report the end of some ranks to one rank, now if they have ended already.
+
+        Raises
+        ------
+        ProtocolError
+            If the client is not registered.
+        """
+        _, member = self._member_of(client)
+        member.watched = frozenset(peers)
+        return [Delivery(client, member.ended[peer]) for peer in peers if peer in member.ended]
+
+    def find_cause(self, client: Client, peer: int) -> CauseSearch[Client]:
+        """Return a search for the rank that a rank which waits for `peer` waits for in the end.
+
+        Raises
+        ------
+        ProtocolError
+            If the client is not registered.
+        """
+        job, member = self._member_of(client)
+        return CauseSearch(client, job, member.registration.rank, peer, self._numbers)
 
     def remove(self, client: Client) -> None:
         """Remove a client whose connection ended, with its announcements."""

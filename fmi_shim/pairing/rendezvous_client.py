@@ -11,12 +11,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import os
 import secrets
 import select
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from fmi_shim.backoff import Deadline
@@ -40,15 +41,21 @@ from rendezvous.protocol import Endpoint
 from rendezvous.protocol.extension import Preamble, Purpose
 from rendezvous.protocol.messages import (
     INSTANCE_BYTES,
+    MAX_WATCHED,
     Abort,
     Announce,
+    Cause,
     Deadlock,
+    FindCause,
     Introduction,
     Leave,
     Message,
     PeerEnded,
     ProbeRequest,
     Registration,
+    State,
+    StateRequest,
+    Watch,
     Withdraw,
 )
 from rendezvous.protocol.waiting import Awaited, Waiting
@@ -56,6 +63,7 @@ from rendezvous.protocol.waiting import Awaited, Waiting
 _log = logging.getLogger("fmi_shim")
 
 _NO_ENDPOINT = Endpoint("0.0.0.0", 0)  # noqa: S104 - replaced by the control connection's own
+
 
 OnAbort = Callable[[Abort], FmiError]
 """Converts an abort of another rank into an error."""
@@ -86,6 +94,14 @@ class RendezvousClient:
         How to wait. It also monitors the connection to the server: errors that arrive there are raised from any wait.
     on_peer_ended
         See `OnPeerEnded`.
+
+    Attributes
+    ----------
+    ended
+        Ranks that were registered and have ended, and whether they were lost: ended without closing the communicator.
+    waits
+        Of each channel, a function that returns the rank that this one waits for at the moment, and the call that it
+        is in; None if it does not wait. The server asks for it.
     """
 
     def __init__(
@@ -104,7 +120,15 @@ class RendezvousClient:
         self._rank = rank
         self._on_abort = on_abort
         self.poller = poller
+        self._also_monitored_by: Poller | None = None
         self._on_peer_ended = on_peer_ended
+        self._failure: FmiError | None = None
+        self._aborted = False
+        self._process = os.getpid()
+        self.ended: dict[int, bool] = {}
+        self.waits: list[Callable[[], tuple[int, str] | None]] = []
+        self._cause: Cause | None = None
+        self._watched: tuple[int, ...] = ()
         instance = secrets.token_bytes(INSTANCE_BYTES)
         self._registration = Registration(access.job, comm_name, rank, world_size, instance, _NO_ENDPOINT)
         self._control: ControlConnection | None = None
@@ -116,6 +140,7 @@ class RendezvousClient:
         purpose: Callable[[], str],
         deadline: Deadline,
         wait_report: Callable[[], Waiting | None] = lambda: None,
+        session: RendezvousClient | None = None,
     ) -> socket.socket:
         """Return a non-blocking connection to the rank that `hello` is for.
 
@@ -128,6 +153,8 @@ class RendezvousClient:
         wait_report
             Returns the report for the server that this rank only waits for the peer; None if it does more.
             See `rendezvous.wait_for_graph`.
+        session
+            See `PeerConnect`.
 
         Raises
         ------
@@ -148,7 +175,7 @@ class RendezvousClient:
             disable_pacing(listener, control.local.host)
             listener.listen()
             punch = HolePunch(hello.receiver, purpose, hello, listener, self.poller.wait, deadline)
-            pairing = PeerConnect(self, punch, deadline, wait_report, hello.world_size)
+            pairing = PeerConnect(self, punch, deadline, wait_report, hello.world_size, session)
             try:
                 connected = pairing.run(control)
             finally:
@@ -161,15 +188,54 @@ class RendezvousClient:
         return connected.connection
 
     @property
+    def descriptor(self) -> int | None:
+        """File descriptor of the connection to the server, None if there is none."""
+        return None if self._control is None else self._control.descriptor
+
+    @property
     def requires_extension(self) -> bool:
         """Whether a server of another kind is not acceptable."""
         return bool(self._access.secret or self._access.certificate)
 
     def abort(self, abort: Abort) -> None:
         """Have the server forward an abort to all other ranks; without a server, only connected ranks receive it."""
-        if self._control is not None:
+        if self._control is not None and not self._aborted and os.getpid() == self._process:
+            self._aborted = True
             with contextlib.suppress(ServerLostError):
                 self._control.send(abort)
+
+    def use(self, poller: Poller) -> None:
+        """Wait and monitor the connection to the server with another poller from now on."""
+        if self._control is not None:
+            self.poller.remove(self._control.descriptor)
+            poller.add(self._control.descriptor, select.POLLIN, self._on_message)
+        self.poller = poller
+
+    @contextlib.contextmanager
+    def monitored_by(self, poller: Poller) -> Iterator[None]:
+        """Raise the errors of this session from the waits of another poller, too, while this lasts."""
+        self._also_monitored_by = poller
+        if self._control is not None:
+            poller.add(self._control.descriptor, select.POLLIN, self._on_message)
+        try:
+            yield
+        finally:
+            self._also_monitored_by = None
+            if self._control is not None:
+                poller.remove(self._control.descriptor)
+
+    def register_early(self) -> None:
+        """Register, so that an end of this rank before its first call is reported like any other.
+
+        Nothing is raised: a server that is absent or foreign is tried again at the first call; any other error is
+        raised there.
+        """
+        try:
+            self.register()
+        except RendezvousError as error:
+            _log.debug("rank %d: not registered yet: %s", self._rank, error)
+        except FmiError as error:
+            self._failure = error
 
     def register(self) -> None:
         """Register, so that the other ranks learn when this one ends: one attempt of limited time.
@@ -191,18 +257,54 @@ class RendezvousClient:
         with contextlib.suppress(RendezvousError):
             self.control(Deadline(timing.WAIT_REPORT)).send(waiting)
 
+    def watch(self, peers: Sequence[int]) -> None:
+        """Have the server report the end of these ranks; see `ended`."""
+        watched = tuple(peers[:MAX_WATCHED])
+        if self._control is not None and watched != self._watched:
+            self._watched = watched
+            with contextlib.suppress(ServerLostError):  # the next read will fail, too
+                self._control.send(Watch(watched))
+
+    def find_cause(self, peer: int) -> Cause | None:
+        """Have the server find the rank that this one waits for in the end; None if it does not answer.
+
+        It asks `peer` which rank that waits for, and so on along the chain.
+
+        Raises
+        ------
+        FmiError
+            If another rank has reported a failure meanwhile.
+        """
+        self._cause = None
+        deadline = Deadline(timing.CAUSE)
+        with contextlib.suppress(RendezvousError):
+            self.control(Deadline(timing.WAIT_REPORT)).send(FindCause(peer))
+            while self._cause is None and not deadline.passed and self.check_errors(deadline.remaining() or 0.0):
+                pass
+        return self._cause
+
     def handle(self, message: Message) -> None:
         """Raise the error in a message from the server, if it has one and concerns no pending connection."""
+        if self._aborted:
+            return  # a rank that has failed already reads on only while it closes
         if isinstance(message, Abort):
             raise self._on_abort(message)
         if isinstance(message, Deadlock):
             raise MismatchError(message.text, origin=self._rank)
+        if isinstance(message, StateRequest):
+            awaited, text = next(filter(None, (wait() for wait in self.waits)), (None, ""))
+            if self._control is not None:
+                with contextlib.suppress(ServerLostError):
+                    self._control.send(State(message.number, awaited, text))
+        if isinstance(message, Cause):
+            self._cause = message
         if isinstance(message, PeerEnded):
+            self.ended.setdefault(message.peer, message.lost)
             self._on_peer_ended(message)
 
     def close(self) -> None:
         """Tell the server that this rank ends without an error, and disconnect."""
-        if self._control is not None:
+        if self._control is not None and os.getpid() == self._process:
             with contextlib.suppress(ServerLostError):
                 self._control.send(Leave())
         self.disconnect()
@@ -210,9 +312,12 @@ class RendezvousClient:
     def disconnect(self) -> None:
         """Close the connection to the server without a message."""
         if self._control is not None:
-            self.poller.remove(self._control.descriptor)
+            for poller in (self.poller, self._also_monitored_by):
+                if poller is not None:
+                    poller.remove(self._control.descriptor)
             self._control.close()
             self._control = None
+            self._watched = ()
 
     def control(
         self, deadline: Deadline, retry_until: Deadline | None = None, lost: ServerLostError | None = None
@@ -228,6 +333,7 @@ class RendezvousClient:
         lost
             Why the last connection was lost, if it was just used; then the first attempt follows a pause.
         """
+        self._raise_failure()
         backoff: ReconnectBackoff | None = None
         while self._control is None:
             if lost is not None:
@@ -238,7 +344,9 @@ class RendezvousClient:
             except ServerLostError as error:
                 lost = error
             else:
-                self.poller.add(self._control.descriptor, select.POLLIN, self._on_message)
+                for poller in (self.poller, self._also_monitored_by):
+                    if poller is not None:
+                        poller.add(self._control.descriptor, select.POLLIN, self._on_message)
                 self._known = True
                 _log.debug("rank %d: registered with the rendezvous server %s", self._rank, self._server)
                 # An earlier failure arrives with the welcome. The socket shows nothing of what was read with that.
@@ -254,6 +362,7 @@ class RendezvousClient:
         bool
             False, at once, if there is no connection to the server.
         """
+        self._raise_failure()
         if self._control is None:
             return False
         poll = select.poll()
@@ -261,6 +370,11 @@ class RendezvousClient:
         if poll.poll(seconds * 1000):
             self._on_message(self._control.descriptor)
         return True
+
+    def _raise_failure(self) -> None:
+        """Raise the error of an early registration."""
+        if self._failure is not None and not self._aborted:
+            raise self._failure
 
     def _on_message(self, descriptor: int) -> None:
         """Read messages while this rank connects to no peer; a lost server does not matter then."""
@@ -298,6 +412,9 @@ class PeerConnect:
         Returns the report that this rank only waits for the peer, if that is so.
     world_size
         Number of ranks.
+    session
+        The communicator's session, if that is another one: it reports ranks that have ended before they registered
+        in this one.
     report_at, relay_at
         When to report the wait, and when to try the relay, on the monotonic clock; infinite for never.
     ended
@@ -311,6 +428,7 @@ class PeerConnect:
     deadline: Deadline
     wait_report: Callable[[], Waiting | None]
     world_size: int
+    session: RendezvousClient | None = None
     report_at: float = math.inf
     relay_at: float = math.inf
     relay_ticket: bytes = b""
@@ -324,16 +442,23 @@ class PeerConnect:
         self._announce_on(control)
         while True:
             interest = [(self._control.descriptor, select.POLLIN)]
+            also = None if self.session is None else self.session.descriptor
+            if also is not None:
+                interest.append((also, select.POLLIN))
             try:
                 connected, ready = self.punch.step(interest, min(self.relay_at, self.report_at))
-            except PeerTimeoutError:
-                if self.punch.has_target:
+            except PeerTimeoutError as error:
+                if self.punch.has_target or error.reported_by is not None:
                     raise
                 raise self._not_registered_error() from None
             if connected is not None:
                 return connected
             if self._control.descriptor in ready:
                 self._receive()
+            if self.session is not None and also in ready:
+                self.session.check_errors(0.0)
+            if self.session is not None and self.punch.peer in self.session.ended:
+                self.ended = PeerEnded(self.punch.peer, self.session.ended[self.punch.peer])
             if self.ended is not None and not self.punch.has_candidate:
                 raise self._ended_error(self.ended)
             now = time.monotonic()
@@ -352,6 +477,8 @@ class PeerConnect:
     def _report_wait(self) -> None:
         """Report which rank this one waits for: the server may find a deadlock."""
         self.report_at = math.inf
+        if self.session is not None:
+            self.session.watch([self.punch.peer])
         waiting = None if self.punch.has_target else self.wait_report()
         if waiting is not None:
             with contextlib.suppress(ServerLostError):  # the next message will fail, too
@@ -452,29 +579,26 @@ class ServerRegistration:
 
     Parameters
     ----------
-    rank, size
-        This rank and the number of ranks.
-    name
-        The communicator's name, distinct from what its other channels register as.
-    server
-        The server's address; None if none is configured.
+    rank
+        This rank.
+    client
+        The communicator's session with the server; None if none is configured.
 
     Attributes
     ----------
     ended
-        Ranks that were registered and have ended, and whether they were lost: ended without closing the communicator.
+        See `RendezvousClient`.
     """
 
-    def __init__(self, rank: int, size: int, name: str, server: Endpoint | None) -> None:
+    def __init__(self, rank: int, client: RendezvousClient | None) -> None:
         self._rank = rank
-        self._client: RendezvousClient | None = None
-        if server is not None:
-            poller = Poller(lambda _: None)
-            self._client = RendezvousClient(
-                server, read_access(), name, rank, size, abort_error, poller, self._on_peer_ended
-            )
+        self._client = client
         self._wait_number = 0
+        self._wait: tuple[int, Callable[[], Call]] | None = None
         self.ended: dict[int, bool] = {}
+        if client is not None:
+            self.ended = client.ended
+            client.waits.append(lambda: None if self._wait is None else (self._wait[0], str(self._wait[1]())))
 
     def register(self) -> None:
         """Register; if the server does not answer, the rank continues without it.
@@ -495,12 +619,25 @@ class ServerRegistration:
         """Record that this rank starts another wait."""
         self._wait_number += 1
 
-    def report_missing(self, peer: int, call: Call) -> None:
-        """Report that an object of `peer` did not exist at the last poll, and raise an error from the server."""
+    def clear_wait(self) -> None:
+        """Record that this rank waits for none."""
+        self._wait = None
+
+    def wait_for(self, peer: int, call: Callable[[], Call]) -> None:
+        """Record which rank this one waits for, in case that the server asks."""
+        self._wait = peer, call
+
+    def find_cause(self, peer: int) -> Cause | None:
+        """Have the server find the rank that this one waits for in the end; None if that is not known."""
+        return None if self._client is None else self._client.find_cause(peer)
+
+    def report_missing(self, peers: Sequence[int], call: Call) -> None:
+        """Report that objects of `peers` did not exist at the last poll, and raise an error from the server."""
         if not self.check_errors():
             self.register()
         if self._client is not None:
-            self._client.report_wait(Waiting(peer, Awaited.writing, self._wait_number, b"", str(call)))
+            self._client.watch(peers)
+            self._client.report_wait(Waiting(peers[0], Awaited.writing, self._wait_number, b"", str(call)))
 
     def check_errors(self) -> bool:
         """Raise an error that the server has sent; return False if there is no connection to it."""
@@ -512,18 +649,17 @@ class ServerRegistration:
             time.sleep(seconds)
 
     def abort(self, abort: Abort) -> None:
-        """Have the server forward an abort to all other ranks, and disconnect."""
+        """Have the server forward an abort to all other ranks."""
         if self._client is not None:
             self._client.abort(abort)
-        self.close()
 
-    def close(self) -> None:
-        """End the registration without an error."""
-        if self._client is not None:
-            self._client.close()
 
-    def _on_peer_ended(self, message: PeerEnded) -> None:
-        self.ended.setdefault(message.peer, message.lost)
+def open_session(server: Endpoint, comm_name: str, rank: int, size: int) -> RendezvousClient:
+    """Return a communicator's session with the server, registered if the server answers (see `register_early`)."""
+    poller = Poller(lambda _: None)
+    client = RendezvousClient(server, read_access(), comm_name, rank, size, abort_error, poller)
+    client.register_early()
+    return client
 
 
 def report_relayed(rank: int, peer: int, server: str) -> None:

@@ -17,6 +17,8 @@ OPTIONAL_REGISTRATION = 5.0
 """How long a server that is not required may take to answer. If none listens, the connect fails at once."""
 WAIT_REPORT = 0.5
 """How long a waiting rank tries to reach the server to report its wait."""
+CAUSE = 5.0
+"""How long a rank whose time limit is over waits for the server to find the rank at fault."""
 PROBE_AND_RELAY = 5.0
 """How long the connect of a probe or relay connection may take."""
 

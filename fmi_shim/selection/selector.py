@@ -7,9 +7,11 @@ import logging
 
 from fmi_shim.channel import Channel
 from fmi_shim.config import ChannelName, Config, Sharing
+from fmi_shim.error_codec import make_abort
 from fmi_shim.errors import ConfigError
 from fmi_shim.frames import Call, Operation
 from fmi_shim.operators import keeps_order
+from fmi_shim.pairing.rendezvous_client import open_session
 from fmi_shim.selection.model import Pattern, Task
 from fmi_shim.selection.policy import Hint, choose
 from fmi_shim.transports.catalog import TRANSPORTS, Place
@@ -46,7 +48,9 @@ class ChannelSelector:
     def __init__(self, rank: int, size: int, comm_name: str, config: Config, memory_mib: int) -> None:
         self.hint = Hint.cheap
         self.framed = config.framed
-        self._place = Place(rank, size, comm_name, config)
+        server = config.rendezvous if config.framed and size > 1 else None
+        session = None if server is None else open_session(server, comm_name, rank, size)
+        self._place = Place(rank, size, comm_name, config, session)
         self._memory_mib = memory_mib
         self._opened: dict[ChannelName, Channel] = {}
         enabled = tuple(name for name, transport in TRANSPORTS.items() if transport.enabled(config))
@@ -91,14 +95,22 @@ class ChannelSelector:
 
     def fail(self, error: BaseException) -> None:
         """Report `error` to the other ranks, where a channel can, and close all channels."""
-        for channel in self._opened.values():
-            channel.fail(error)
+        session = self._place.session
+        with contextlib.ExitStack() as closing:
+            if session is not None:
+                closing.callback(session.close)
+                rank = self._place.rank
+                closing.callback(session.abort, make_abort(error, rank, f"rank {rank}"))  # if no channel was open
+            for channel in self._opened.values():
+                closing.callback(channel.fail, error)
 
     def close(self) -> None:
         """Close all channels, even if closing one of them fails."""
         with contextlib.ExitStack() as closing:
             for channel in self._opened.values():
                 closing.callback(channel.close)
+            if self._place.session is not None:  # first: a channel may wait for ranks that wait for this one
+                closing.callback(self._place.session.close)
 
 
 def _known_bytes(call: Call) -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from fmi_shim.channel import Channel
 from fmi_shim.config import ChannelName, Config, Sharing
-from fmi_shim.pairing.rendezvous_client import ServerRegistration
+from fmi_shim.pairing.rendezvous_client import RendezvousClient, ServerRegistration
 from fmi_shim.transports.objects.channel import ObjectChannel
 from fmi_shim.transports.objects.redis import RedisStore
 from fmi_shim.transports.objects.s3 import S3Store
@@ -31,17 +31,15 @@ class Place:
         Name of the communicator, the same on all ranks.
     config
         The configuration.
+    session
+        The communicator's session with the rendezvous server; None in raw mode, or where no server is configured.
     """
 
     rank: int
     size: int
     comm_name: str
     config: Config
-
-    def registration(self, suffix: str) -> ServerRegistration:
-        """Return the rank's registration with the rendezvous server, where there is one, for a store of objects."""
-        server = self.config.rendezvous if self.config.framed else None
-        return ServerRegistration(self.rank, self.size, f"{self.comm_name}{suffix}", server)
+    session: RendezvousClient | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +65,16 @@ def open_direct(place: Place) -> Channel:
     """Return a channel over TCP connections: with headers, or raw where the configuration says so."""
     direct = place.config.direct
     assert direct is not None  # noqa: S101 - it is enabled
-    channel_class = FramedChannel if direct.framed else RawChannel
-    return channel_class(place.rank, place.size, place.comm_name, direct)
+    if direct.framed:
+        return FramedChannel(place.rank, place.size, place.comm_name, direct, place.session)
+    return RawChannel(place.rank, place.size, place.comm_name, direct)
 
 
 def open_redis(place: Place) -> Channel:
     """Return a channel through Redis."""
     redis = place.config.redis
     assert redis is not None  # noqa: S101 - it is enabled
-    registration = place.registration("rd")
+    registration = ServerRegistration(place.rank, place.session)
     return ObjectChannel(place.rank, place.size, place.comm_name, RedisStore(redis), redis, registration)
 
 
@@ -83,7 +82,8 @@ def open_s3(place: Place) -> Channel:
     """Return a channel through S3."""
     s3 = place.config.s3
     assert s3 is not None  # noqa: S101 - it is enabled
-    return ObjectChannel(place.rank, place.size, place.comm_name, S3Store(s3), s3, place.registration("s3"))
+    registration = ServerRegistration(place.rank, place.session)
+    return ObjectChannel(place.rank, place.size, place.comm_name, S3Store(s3), s3, registration)
 
 
 def open_shared_memory(place: Place) -> Channel:
@@ -97,7 +97,7 @@ def open_shared_memory(place: Place) -> Channel:
     direct = place.config.direct
     assert direct is not None  # noqa: S101 - `load` requires it where memory may be shared
     required = place.config.sharing is Sharing.always
-    return SharedMemoryChannel(place.rank, place.size, place.comm_name, direct, required)
+    return SharedMemoryChannel(place.rank, place.size, place.comm_name, direct, required, place.session)
 
 
 TRANSPORTS = {

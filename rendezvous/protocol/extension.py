@@ -30,7 +30,7 @@ from rendezvous.protocol.endpoints import ProtocolError
 from rendezvous.protocol.v2 import REQUEST_BYTES
 
 MAGIC = b"\0FMI"
-VERSION = 1
+VERSION = 2
 PREAMBLE_BYTES = REQUEST_BYTES
 TICKET_BYTES = 32
 """Length of a nonce and of a ticket, both random."""

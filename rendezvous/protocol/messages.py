@@ -24,6 +24,9 @@ _PEER = struct.Struct("!I")
 _ABORT = struct.Struct("!IIB")
 _GONE = struct.Struct("!I?")
 MAX_BODY_BYTES = _ABORT.size + MAX_TEXT_BYTES
+MAX_WATCHED = 1024
+"""The most ranks that one rank watches."""
+_NO_RANK = 2**32 - 1
 
 
 class RefusalReason(enum.IntEnum):
@@ -197,6 +200,73 @@ class PeerEnded:
     lost: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Rank to server: report the end of each of `peers` with a `PeerEnded`, also of those that have ended already.
+
+    Attributes
+    ----------
+    peers
+        At most `MAX_WATCHED` ranks, in place of those of the last `Watch`.
+    """
+
+    kind: ClassVar[int] = 13
+    peers: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FindCause:
+    """Rank to server: its time limit for `peer` is over; find the rank at the end of the chain of waiting ranks."""
+
+    kind: ClassVar[int] = 14
+    peer: int
+
+
+@dataclass(frozen=True, slots=True)
+class StateRequest:
+    """Server to rank: report at once which rank it waits for; `number` is returned in the answer."""
+
+    kind: ClassVar[int] = 15
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Rank to server: the answer to a `StateRequest`.
+
+    Attributes
+    ----------
+    number
+        Of the request.
+    awaited
+        The rank that it waits for; None if it waits for none.
+    text
+        The call it is in, of which at most `MAX_TEXT_BYTES` are sent.
+    """
+
+    kind: ClassVar[int] = 16
+    number: int
+    awaited: int | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Server to rank: the answer to a `FindCause`.
+
+    Attributes
+    ----------
+    origin
+        The rank at the end of the chain; None if the chain is a cycle.
+    text
+        The chain, for the error.
+    """
+
+    kind: ClassVar[int] = 17
+    origin: int | None
+    text: str
+
+
 Message: TypeAlias = (
     Register
     | Welcome
@@ -210,7 +280,16 @@ Message: TypeAlias = (
     | Deadlock
     | Leave
     | PeerEnded
+    | Watch
+    | FindCause
+    | StateRequest
+    | State
+    | Cause
 )
+
+
+_LONGEST = {Waiting.kind: MAX_WAITING_BYTES, Watch.kind: MAX_WATCHED * _PEER.size}
+"""The most bytes of a body, for the kinds that may have more than `MAX_BODY_BYTES`."""
 
 
 def encode(message: Message) -> bytes:
@@ -252,6 +331,16 @@ def _body(message: Message) -> bytes:
             return b""
         case PeerEnded(peer, lost):
             return _GONE.pack(peer, lost)
+        case Watch(peers):
+            return struct.pack(f"!{len(peers)}I", *peers)
+        case FindCause(peer):
+            return _PEER.pack(peer)
+        case StateRequest(number):
+            return _PEER.pack(number)
+        case State(number, awaited, text):
+            return _PEER.pack(number) + _PEER.pack(_NO_RANK if awaited is None else awaited) + cut(text)
+        case Cause(origin, text):
+            return _PEER.pack(_NO_RANK if origin is None else origin) + cut(text)
 
 
 @dataclass(slots=True)
@@ -272,7 +361,7 @@ class Decoder:
         messages = []
         while len(self._buffer) >= _HEADER.size:
             length, kind = _HEADER.unpack_from(self._buffer)
-            longest = MAX_WAITING_BYTES if kind == Waiting.kind else MAX_BODY_BYTES
+            longest = _LONGEST.get(kind, MAX_BODY_BYTES)
             if length > longest:
                 raise ProtocolError(f"message of kind {kind}: expected at most {longest} bytes, {length} announced")
             end = _HEADER.size + length
@@ -327,6 +416,18 @@ def _decoded(kind: int, body: bytes) -> Message:
         return Leave()
     if kind == PeerEnded.kind:
         return PeerEnded(*_GONE.unpack(body))
+    if kind == Watch.kind:
+        return Watch(tuple(peer for (peer,) in _PEER.iter_unpack(body)))
+    if kind == FindCause.kind:
+        return FindCause(*_PEER.unpack(body))
+    if kind == StateRequest.kind:
+        return StateRequest(*_PEER.unpack(body))
+    if kind == State.kind:
+        number, awaited = struct.unpack_from("!II", body)
+        return State(number, _rank_or_none(awaited), body[2 * _PEER.size :].decode(errors="replace"))
+    if kind == Cause.kind:
+        (origin,) = _PEER.unpack_from(body)
+        return Cause(_rank_or_none(origin), body[_PEER.size :].decode(errors="replace"))
     raise ProtocolError("unknown kind")
 
 
@@ -350,6 +451,10 @@ def decode_registration(body: bytes) -> Registration:
         )
     job, name = strings[:job_bytes].decode(), strings[job_bytes:].decode()
     return Registration(job, name, rank, world_size, instance, decode_endpoint(local))
+
+
+def _rank_or_none(number: int) -> int | None:
+    return None if number == _NO_RANK else number
 
 
 def _exactly(data: bytes, length: int) -> bytes:

@@ -80,7 +80,7 @@ def test_ranks_that_wait_at_the_rendezvous_server_detect_the_end_of_the_awaited_
 
 
 def test_a_rank_that_never_connects_is_named_after_max_timeout(world: World) -> None:
-    outcomes = world.run(failing_programs.never_connect, 2, 1, max_timeout=1000)
+    outcomes = world.run(failing_programs.never_connect, [(0, 2)], 1, max_timeout=1000)
     text = failed_with(outcomes[0], PeerTimeoutError, 1)
     assert text.startswith("rank 0 in barrier (call 0, 1 x uint8): rank 1 did not connect to the rendezvous server")
     assert "within 1 s" in text

@@ -26,8 +26,10 @@ from rendezvous.protocol.messages import (
     Abort,
     AbortReason,
     Announce,
+    Cause,
     Deadlock,
     Decoder,
+    FindCause,
     Introduction,
     Leave,
     Message,
@@ -37,6 +39,9 @@ from rendezvous.protocol.messages import (
     RefusalReason,
     Register,
     Registration,
+    State,
+    StateRequest,
+    Watch,
     Welcome,
     Withdraw,
     encode,
@@ -74,6 +79,11 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Deadlock, texts),
     st.just(Leave()),
     st.builds(PeerEnded, u32, st.booleans()),
+    st.builds(Watch, st.lists(u32, max_size=5).map(tuple)),
+    st.builds(FindCause, u32),
+    st.builds(StateRequest, u32),
+    st.builds(State, u32, st.none() | st.integers(0, 2**32 - 2), texts),
+    st.builds(Cause, st.none() | st.integers(0, 2**32 - 2), texts),
 )
 
 
@@ -112,6 +122,14 @@ EXAMPLES: list[tuple[Message, str]] = [
     (Leave(), "0000 0b"),
     (PeerEnded(5, True), "0005 0c 00000005 01"),
     (PeerEnded(5, False), "0005 0c 00000005 00"),
+    (Watch((5, 6)), "0008 0d 00000005 00000006"),
+    (Watch(()), "0000 0d"),
+    (FindCause(5), "0004 0e 00000005"),
+    (StateRequest(5), "0004 0f 00000005"),
+    (State(5, 6, "recv"), "000c 10 00000005 00000006 72656376"),
+    (State(5, None, ""), "0008 10 00000005 ffffffff"),
+    (Cause(6, "text"), "0008 11 00000006 74657874"),
+    (Cause(None, ""), "0004 11 ffffffff"),
 ]
 
 
@@ -151,7 +169,12 @@ def framed(kind: int, body: bytes) -> bytes:
     ("kind", "body", "message"),
     [
         (0, b"", "unknown kind"),
-        (13, b"", "unknown kind"),
+        (18, b"", "unknown kind"),
+        (13, bytes(5), "of kind 13"),
+        (14, bytes(5), "of kind 14"),
+        (15, b"", "of kind 15"),
+        (16, bytes(7), "of kind 16"),
+        (17, bytes(3), "of kind 17"),
         (1, TICKET + REGISTRATION_BYTES[:-1], "expected 7 bytes, got 6"),
         (1, TICKET + REGISTRATION_BYTES + b"!", "expected 7 bytes, got 8"),
         (1, TICKET + REGISTRATION_BYTES[:20], "of kind 1"),
@@ -311,19 +334,19 @@ def test_a_message_with_too_large_a_length_is_refused_before_it_arrives() -> Non
 def test_a_preamble_has_the_size_of_a_version_2_request_and_begins_with_nul() -> None:
     hello = Preamble(Purpose.relay, bytes(range(32)))
     assert len(hello.encode()) == PREAMBLE_BYTES == 141
-    assert hello.encode()[:6] == b"\0FMI\x01\x02"
+    assert hello.encode()[:6] == b"\0FMI\x02\x02"
     assert decode_preamble(hello.encode()) == hello
 
 
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"\0FMI\1\1" + bytes(134), "expected 141 bytes, got 140"),
-        (b"\0FMI\1\1" + bytes(136), "expected 141 bytes, got 142"),
-        (b"\0FMI\2\1" + bytes(135), "version 1, got 00464d490201"),
-        (b"\0FMI\0\1" + bytes(135), "version 1, got 00464d490001"),
-        (b"\0FMJ\1\1" + bytes(135), "version 1, got 00464d4a0101"),
-        (b"\0FMI\1\3" + bytes(135), "unknown purpose 3"),
+        (b"\0FMI\2\1" + bytes(134), "expected 141 bytes, got 140"),
+        (b"\0FMI\2\1" + bytes(136), "expected 141 bytes, got 142"),
+        (b"\0FMI\1\1" + bytes(135), "version 2, got 00464d490101"),
+        (b"\0FMI\0\1" + bytes(135), "version 2, got 00464d490001"),
+        (b"\0FMJ\2\1" + bytes(135), "version 2, got 00464d4a0201"),
+        (b"\0FMI\2\3" + bytes(135), "unknown purpose 3"),
     ],
 )
 def test_an_invalid_preamble_is_refused(data: bytes, message: str) -> None:
@@ -333,7 +356,7 @@ def test_an_invalid_preamble_is_refused(data: bytes, message: str) -> None:
 
 @pytest.mark.parametrize("demand", [Demand.nothing, Demand.secret, Demand.tls, Demand.secret | Demand.tls])
 def test_the_bytes_of_a_challenge_do_not_change(demand: Demand) -> None:
-    data = b"\0FMI\1" + bytes([demand.value]) + TICKET
+    data = b"\0FMI\2" + bytes([demand.value]) + TICKET
     assert len(data) == CHALLENGE_BYTES == 38
     assert Challenge(demand, TICKET).encode() == data
     assert decode_challenge(data) == Challenge(demand, TICKET)
@@ -344,11 +367,11 @@ def test_the_bytes_of_a_challenge_do_not_change(demand: Demand) -> None:
     [
         (b"\1", "got 01"),
         (b"\0FMJ", "got 00464d4a"),
-        (b"\0FMI\2", "got 00464d4902"),
-        (b"\0FMI\2\0" + TICKET, "got 00464d490200"),
-        (b"\0FMI\1\0" + TICKET + b"!", "got 00464d490100"),
-        (b"\0FMI\1\4" + TICKET, "demands 0x4"),
-        (b"\0FMI\1\7" + TICKET, "demands 0x7"),
+        (b"\0FMI\1", "got 00464d4901"),
+        (b"\0FMI\1\0" + TICKET, "got 00464d490100"),
+        (b"\0FMI\2\0" + TICKET + b"!", "got 00464d490200"),
+        (b"\0FMI\2\4" + TICKET, "demands 0x4"),
+        (b"\0FMI\2\7" + TICKET, "demands 0x7"),
     ],
 )
 def test_bytes_that_are_no_challenge_are_refused_at_once(data: bytes, message: str) -> None:

@@ -211,10 +211,12 @@ class ObjectChannel:
         if self._closed or os.getpid() != self._process:
             return
         self._closed = True
+        abort = make_abort(error, self.rank, self._purpose)
+        self._liveness.report_failure(abort)
         try:
             self._delete_written()
             if self.others:
-                self._liveness.fail(make_abort(error, self.rank, self._purpose))
+                self._liveness.record_failure(abort)
             self._store.close()
         except StoreError as store_error:
             error.add_note(f"objects of {self.comm_name!r} may not be deleted: {store_error}")
@@ -227,7 +229,6 @@ class ObjectChannel:
         if self._closed or os.getpid() != self._process:  # a forked child must not delete its parent's objects
             return
         self._closed = True
-        self._liveness.close()
         try:
             if self._written or self._poller.last_read:
                 self._leave()

@@ -18,7 +18,7 @@ from fmi_shim.frames import Call, FrameError
 from fmi_shim.pairing.rendezvous_client import ServerRegistration
 from fmi_shim.transports.objects.store import Store
 from fmi_shim.transports.objects.timing import CHECK
-from rendezvous.protocol.messages import Abort
+from rendezvous.protocol.messages import Abort, Cause
 
 _REPORTED_BY = struct.Struct("<i")
 
@@ -52,6 +52,7 @@ class Liveness:
 
     def mark_present(self) -> None:
         """Register this rank, if it is not registered; raise the error that the server has sent, if any."""
+        self._registration.clear_wait()
         if self._marked:
             self._registration.check_errors()
             return
@@ -73,11 +74,11 @@ class Liveness:
         """Sleep, or raise as soon as the server reports a failure."""
         self._registration.sleep(seconds)
 
-    def close(self) -> None:
-        """Deregister without an error. Ranks that wait for an object that it has not written get an error."""
-        self._registration.close()
+    def find_cause(self, peer: int) -> Cause | None:
+        """Have the server find the rank that this one waits for in the end; None if that is not known."""
+        return self._registration.find_cause(peer)
 
-    def check_peers(self, awaited: Sequence[int], found: Callable[[], bool], call: Callable[[], Call]) -> None:
+    def check_peers(self, awaited: Sequence[int], found: Callable[[int], bool], call: Callable[[], Call]) -> None:
         """Raise if a rank has failed, or an awaited one has ended; return at once if the last check is recent.
 
         Parameters
@@ -85,20 +86,22 @@ class Liveness:
         awaited
             Ranks that this rank waits for.
         found
-            Returns whether an awaited object exists meanwhile.
+            Returns whether an awaited object of a rank exists meanwhile.
         call
             Returns the running call.
         """
+        self._registration.wait_for(awaited[0], call)
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + CHECK
-        self._registration.report_missing(awaited[0], call())
+        self._registration.report_missing(awaited, call())
         lost = sorted(self._seen & self._absent({*awaited}) | self._registration.ended.keys() & {*awaited})
         (record,) = self._store.get([self._failed])  # read last: a failing rank writes it before it deregisters
         if record is not None:
             raise self._failure(record, call())
-        if lost and not found():
-            raise self._lost_error(lost[0], call())
+        for rank in lost:
+            if not found(rank):
+                raise self._lost_error(rank, call())
 
     def _lost_error(self, rank: int, call: Call) -> PeerLostError:
         left = f"{self._comm_name}{rank}_left"
@@ -132,9 +135,12 @@ class Liveness:
             self._seen |= ranks - absent
         return absent
 
-    def fail(self, abort: Abort) -> None:
-        """Report the failure to the server, and write it to the store, if it is the first one."""
+    def report_failure(self, abort: Abort) -> None:
+        """Report the failure to the server."""
         self._registration.abort(abort)
+
+    def record_failure(self, abort: Abort) -> None:
+        """Write the failure to the store, if it is the first one."""
         self._store.put_temporarily(self._failed, _REPORTED_BY.pack(self._rank) + encode_abort(abort))
 
     @property

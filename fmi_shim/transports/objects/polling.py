@@ -11,6 +11,9 @@ from fmi_shim.frames import Call
 from fmi_shim.transports.objects.liveness import Liveness
 from fmi_shim.transports.objects.store import ObjectName, Store
 
+_MAX_CAUSES = 8
+"""The most ranks of which the server is asked whether they keep this one waiting."""
+
 RunningCall = Callable[[], Call]
 """Returns the running call."""
 
@@ -92,8 +95,11 @@ class ObjectPoller:
 
     def _pause(self, missing: Sequence[ObjectName], backoff: PollBackoff, call: RunningCall, restart: bool) -> None:
         """Pause before the next poll; raise if a rank has failed, an awaited one has ended, or time is over."""
-        keys = {name.key(self._comm_name) for name in missing}
-        found = lambda: bool(self._store.present(keys, self._comm_name))  # noqa: E731
+
+        def found(writer: int) -> bool:
+            keys = {name.key(self._comm_name) for name in missing if name.writer == writer}
+            return bool(self._store.present(keys, self._comm_name))
+
         self._liveness.check_peers([name.writer for name in missing], found, call)
         if not backoff.pause(restart):
             raise self._timeout_error(missing, call())
@@ -106,11 +112,17 @@ class ObjectPoller:
     def _timeout_error(self, missing: Sequence[ObjectName], call: Call) -> PeerTimeoutError:
         first = missing[0]
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        cause = None
+        for name in missing[:_MAX_CAUSES]:  # until one of them does not wait for this rank itself
+            cause = self._liveness.find_cause(name.writer)
+            if cause is None or cause.origin is not None:
+                break
+        chain = f"; the cause: {cause.text}" if cause is not None and cause.text else ""
         return PeerTimeoutError(
             f"rank {self._rank} in {call}: {describe(first, self._comm_name, self._store)}{more} did not appear for "
             f"{self._config.max_timeout:g} s: check that rank {first.writer} has not ended and is not stopped, late, "
-            "or in another call; raise max_timeout (ms, 0 for no limit) if it needs longer",
-            origin=first.writer,
+            f"or in another call; raise max_timeout (ms, 0 for no limit) if it needs longer{chain}",
+            origin=first.writer if cause is None or cause.origin is None else cause.origin,
         )
 
 

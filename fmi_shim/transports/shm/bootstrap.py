@@ -8,12 +8,16 @@ Messages: four trees, ``4 * (p - 1)`` in all.
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 
 from fmi_shim.collectives import bcast, gather
 from fmi_shim.config import DirectConfig
 from fmi_shim.errors import ConfigError
 from fmi_shim.frames import Call, Operation
+from fmi_shim.operators import Array
+from fmi_shim.pairing.rendezvous_client import RendezvousClient
 from fmi_shim.transports.shm import segment, semaphores
 from fmi_shim.transports.shm.segment import TOKEN_BYTES, Segment
 from fmi_shim.transports.tcp.framed import FramedChannel
@@ -24,7 +28,14 @@ NAME_SUFFIX = "shm"
 _BYTE = np.dtype(np.uint8)
 
 
-def open_segment(rank: int, size: int, comm_name: str, config: DirectConfig, required: bool = True) -> Segment:
+def open_segment(
+    rank: int,
+    size: int,
+    comm_name: str,
+    config: DirectConfig,
+    required: bool = True,
+    session: RendezvousClient | None = None,
+) -> Segment:
     """Return the segment, once all `size` ranks have opened it.
 
     Unless it is `required`, too little memory at rank 0 is treated as memory that the ranks do not share.
@@ -37,6 +48,19 @@ def open_segment(rank: int, size: int, comm_name: str, config: DirectConfig, req
         As the Direct channel does, if the ranks cannot connect.
     """
     channel = FramedChannel(rank, size, comm_name + NAME_SUFFIX, config)
+    with channel.monitoring(session) if session is not None else contextlib.nullcontext():
+        opened, attached = _open_with(channel, rank, size, required)
+    if opened is None or not attached.all():
+        missing = ", ".join(map(str, np.flatnonzero(attached == 0)))
+        raise ConfigError(
+            f"FMI_CHANNEL is shm, but rank(s) {missing} cannot see the memory of rank 0: run all ranks on one host, "
+            "as one user, in containers that share /dev/shm (docker run --ipc=host), or use the Direct channel"
+        )
+    return opened
+
+
+def _open_with(channel: FramedChannel, rank: int, size: int, required: bool) -> tuple[Segment | None, Array]:
+    """Return the segment, None where it cannot be opened, and for each rank whether it has opened it."""
     token = b""
     try:
         _begin(channel, 0, 1)
@@ -67,13 +91,7 @@ def open_segment(rank: int, size: int, comm_name: str, config: DirectConfig, req
         if token:
             segment.unlink(token)
     channel.close()
-    if opened is None or not attached.all():
-        missing = ", ".join(map(str, np.flatnonzero(attached == 0)))
-        raise ConfigError(
-            f"FMI_CHANNEL is shm, but rank(s) {missing} cannot see the memory of rank 0: run all ranks on one host, "
-            "as one user, in containers that share /dev/shm (docker run --ipc=host), or use the Direct channel"
-        )
-    return opened
+    return opened, attached
 
 
 def _begin(channel: FramedChannel, sequence: int, count: int) -> None:

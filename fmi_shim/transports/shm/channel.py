@@ -13,6 +13,7 @@ from fmi_shim.config import DirectConfig
 from fmi_shim.errors import ConfigError, MismatchError
 from fmi_shim.frames import HEADER_BYTES, Call, Operation, decode_header, header, renumbered, signature
 from fmi_shim.operators import Array, Combine, ReduceFunction
+from fmi_shim.pairing.rendezvous_client import RendezvousClient
 from fmi_shim.transports.shm import layout, schedules, semaphores
 from fmi_shim.transports.shm.bootstrap import NAME_SUFFIX, open_segment
 from fmi_shim.transports.shm.cma import PeerMemory
@@ -48,6 +49,8 @@ class SharedMemoryChannel(SegmentFraming, SegmentChannel):
     required
         Whether this system must support the channel. If not, a rank without support still connects to the others and
         reports it, so that all ranks get the same result.
+    session
+        The communicator's session with the server, if it has one: its errors are raised from every wait.
 
     Raises
     ------
@@ -57,7 +60,15 @@ class SharedMemoryChannel(SegmentFraming, SegmentChannel):
         If the ranks cannot connect.
     """
 
-    def __init__(self, rank: int, size: int, comm_name: str, config: DirectConfig, required: bool = True) -> None:
+    def __init__(
+        self,
+        rank: int,
+        size: int,
+        comm_name: str,
+        config: DirectConfig,
+        required: bool = True,
+        session: RendezvousClient | None = None,
+    ) -> None:
         if required and not semaphores.AVAILABLE:
             raise ConfigError("FMI_CHANNEL is shm on this system: expected Linux; use the Direct channel")
         if size > layout.MAX_RANKS:
@@ -66,8 +77,9 @@ class SharedMemoryChannel(SegmentFraming, SegmentChannel):
             )
         name = comm_name + NAME_SUFFIX
         pair_name(name, size - 1, size - 1)  # the longest name needed
-        segment = open_segment(rank, size, comm_name, config, required)
-        super().__init__(rank, size, segment, config.max_timeout, DeadlockReporter(rank, size, name, config))
+        segment = open_segment(rank, size, comm_name, config, required, session)
+        reporter = DeadlockReporter(rank, size, name, config, session)
+        super().__init__(rank, size, segment, config.max_timeout, reporter)
         self._process = os.getpid()
         self._layout, self._memory = segment.layout, segment.memory
         self._words = memoryview(segment.memory).cast("Q")

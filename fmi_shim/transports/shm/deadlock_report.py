@@ -14,6 +14,7 @@ from fmi_shim.transports.shm.ring import RingPair, RingReader, RingWriter
 from fmi_shim.transports.shm.rounds import RoundArrival, Rounds
 from fmi_shim.transports.shm.timing import REPORT_SECONDS
 from rendezvous.protocol import Endpoint
+from rendezvous.protocol.messages import Cause
 from rendezvous.protocol.waiting import Awaited, Counts, Waiting, pack_counts
 
 Event = RingReader | RingWriter | RoundArrival
@@ -31,17 +32,31 @@ class DeadlockReporter:
         The name under which the ranks connected.
     config
         The rendezvous server.
+    session
+        The communicator's session with the server, whose errors are raised, too.
     """
 
-    def __init__(self, rank: int, size: int, name: str, config: DirectConfig) -> None:
+    def __init__(
+        self, rank: int, size: int, name: str, config: DirectConfig, session: RendezvousClient | None = None
+    ) -> None:
         server = Endpoint(config.host, config.port)
         self._rank = rank
+        self._session = session
+        self._wait: tuple[int, Callable[[], str]] | None = None
+        if session is not None:
+            session.waits.append(lambda: None if self._wait is None else (self._wait[0], self._wait[1]()))
         self._client = RendezvousClient(server, read_access(), name, rank, size, abort_error, Poller(lambda _: None))
         self._next = 0.0
         self._wait_number = 0
 
     def check(
-        self, waited: float, event: Event | None, links: Mapping[int, RingPair], rounds: Rounds, call: Callable[[], str]
+        self,
+        waited: float,
+        event: Event | None,
+        peer: int,
+        links: Mapping[int, RingPair],
+        rounds: Rounds,
+        call: Callable[[], str],
     ) -> None:
         """Report the wait if it is due, and raise the error that the server has sent, if any.
 
@@ -51,11 +66,16 @@ class DeadlockReporter:
             Seconds that this wait has lasted.
         event
             What is waited for; None if it is more than one event.
+        peer
+            Rank that is waited for.
         links, rounds
             What was exchanged so far.
         call
             Returns a description of the running call.
         """
+        self._wait = peer, call
+        if self._session is not None:
+            self._session.check_errors(0.0)
         if waited < DEADLOCK_REPORT:
             self._next = DEADLOCK_REPORT
             return
@@ -69,6 +89,14 @@ class DeadlockReporter:
             )
             self._next = waited + REPORT_SECONDS
         self._client.check_errors(0.0)
+
+    def end_wait(self) -> None:
+        """Record that this rank waits for none."""
+        self._wait = None
+
+    def find_cause(self, peer: int) -> Cause | None:
+        """Have the server find the rank that this one waits for in the end; None if that is not known."""
+        return None if self._session is None else self._session.find_cause(peer)
 
     def close(self) -> None:
         """Deregister from the server."""

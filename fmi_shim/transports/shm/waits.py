@@ -75,14 +75,17 @@ class SegmentFraming(Framing[RingPair]):
             self._check_errors()
             self._require_alive(events, peer)
             waited = time.monotonic() - start
-            self._deadlock_reporter.check(waited, only, self._links, self.rounds, lambda: str(self._call))
+            self._deadlock_reporter.check(waited, only, peer, self._links, self.rounds, lambda: str(self._call))
             if self._max_timeout is not None and waited >= self._max_timeout:
+                cause = self._deadlock_reporter.find_cause(peer)
+                chain = f"; the cause: {cause.text}" if cause is not None and cause.text else ""
                 raise PeerTimeoutError(
                     f"{self._purpose}: no data from or to rank {peer} for {self._max_timeout:g} s: check that it is "
                     "not stopped, late, or in another call; raise backends.Direct.max_timeout (ms, 0 for no limit) if "
-                    "it needs longer",
-                    origin=peer,
+                    f"it needs longer{chain}",
+                    origin=peer if cause is None or cause.origin is None else cause.origin,
                 )
+        self._deadlock_reporter.end_wait()
 
     def _check_errors(self) -> None:
         """Raise the error that a rank has published, if any."""

@@ -178,6 +178,7 @@ class Connections:
         self._by_descriptor: dict[int, Stream] = {}
         self._pending: PendingTransfers[Stream] = PendingTransfers()
         self._poller = Poller(self._on_disconnect)
+        self._awaited: int | None = None
         self._process = os.getpid()
 
     def _hello(self, peer: int) -> PeerHello | None:
@@ -206,9 +207,11 @@ class Connections:
                     attempt = Deadline(min(_ATTEMPT_SECONDS, deadline.remaining() or _ATTEMPT_SECONDS))
                 try:
                     stream = Stream(self._connect(peer, wanted[peer], attempt), peer)
-                except PeerTimeoutError:
+                except PeerTimeoutError as error:
+                    if error.reported_by is not None:
+                        raise  # another rank's time was over
                     if deadline.passed:
-                        raise
+                        raise self._timeout_error(error.message, peer) from None
                 else:
                     self._streams[peer] = stream
                     self._by_descriptor[stream.descriptor] = stream
@@ -324,22 +327,35 @@ class Connections:
 
     def _wait(self, interest: dict[int, int]) -> None:
         waits = list(interest.items())
+        self._awaited = self._by_descriptor[waits[0][0]].peer
         deadline = Deadline(self._max_timeout)
         pause, report = deadlock_report_seconds(self.size), 0
         while True:
             remaining = deadline.remaining()
             if self._poller.wait(waits, pause if remaining is None else min(pause, remaining)):
+                self._awaited = None
                 return
             if deadline.passed:
                 break
             self._check_deadlock(interest, report)
             pause, report = _REPORT_PAUSE_SECONDS, report + 1
         peers = " and ".join(f"rank {self._by_descriptor[descriptor].peer}" for descriptor in interest)
-        raise PeerTimeoutError(
+        raise self._timeout_error(
             f"{self._purpose}: no data from or to {peers} for {self._max_timeout:g} s: check that it is not stopped, "
             "late, or in another call; raise backends.Direct.max_timeout (ms, 0 for no limit) if it needs longer",
-            origin=self._by_descriptor[next(iter(interest))].peer,
+            self._awaited,
         )
+
+    def _timeout_error(self, message: str, peer: int) -> PeerTimeoutError:
+        """Return the error for a wait for `peer`; it names the rank at the end of the chain of waiting ranks."""
+        origin, chain = self._find_cause(peer)
+        if origin is None:
+            return PeerTimeoutError(f"{message}; {chain}" if chain else message, origin=peer)
+        return PeerTimeoutError(f"{message}; the cause: {chain}", origin=origin)
+
+    def _find_cause(self, peer: int) -> tuple[int | None, str]:
+        """Return which rank `peer` waits for in the end, None if that is not known, and the text for the error."""
+        return None, f"raw mode cannot tell whether rank {peer} itself waits for another rank"
 
     def _check_deadlock(self, interest: dict[int, int], report: int) -> None:
         """Check and report that this rank waits, if the channel can; `report` counts the reports of one wait."""

@@ -6,7 +6,7 @@ import contextlib
 import os
 import select
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from fmi_shim.backoff import Deadline
@@ -45,12 +45,35 @@ class FramedChannel(Connections, Framing[Stream]):
     rank at once, and forwards the first error to all connected ranks.
     """
 
-    def __init__(self, rank: int, size: int, comm_name: str, config: DirectConfig) -> None:
+    def __init__(
+        self,
+        rank: int,
+        size: int,
+        comm_name: str,
+        config: DirectConfig,
+        session: RendezvousClient | None = None,
+    ) -> None:
         super().__init__(rank, size, comm_name, config)
-        self._client: RendezvousClient | None = RendezvousClient(
-            self._server, read_access(), comm_name, rank, size, abort_error, self._poller
-        )
+        if session is None:
+            session = RendezvousClient(self._server, read_access(), comm_name, rank, size, abort_error, self._poller)
+        else:
+            session.use(self._poller)
+        self._client: RendezvousClient | None = session
+        self._session = session
+        session.waits.append(self._current_wait)
         self._waits = 0
+
+    @contextlib.contextmanager
+    def monitoring(self, session: RendezvousClient) -> Iterator[None]:
+        """Raise the errors of the communicator's session from this channel's waits, too, while this lasts."""
+        own, self._session = self._session, session
+        session.waits.append(self._current_wait)
+        try:
+            with session.monitored_by(self._poller):
+                yield
+        finally:
+            session.waits.remove(self._current_wait)
+            self._session = own
 
     def prepare(self, call: Call, function: ReduceFunction | None, combine: Combine | None) -> Schedule:
         """Return the schedule of a collective over point-to-point messages."""
@@ -150,12 +173,28 @@ class FramedChannel(Connections, Framing[Stream]):
         if self._client is not None:
             hello = PeerHello(self.comm_name, self.size, self.rank, peer)
             try:
-                return self._client.connect(hello, lambda: self._purpose, deadline, lambda: self._connect_report(peer))
+                session = None if self._session is self._client else self._session
+                self._awaited = peer
+                connection = self._client.connect(
+                    hello, lambda: self._purpose, deadline, lambda: self._connect_report(peer), session
+                )
             except ForeignServerError:
                 if self._client.requires_extension:
                     raise
                 self._client = None  # a server of the original kind connects framed ranks, too
+            else:
+                self._awaited = None
+                return connection
         return super()._connect(peer, name, deadline)
+
+    def _current_wait(self) -> tuple[int, str] | None:
+        return None if self._awaited is None else (self._awaited, str(self._call))
+
+    def _find_cause(self, peer: int) -> tuple[int | None, str]:
+        self._awaited = peer
+        cause = None if self._client is None else self._session.find_cause(peer)
+        self._awaited = None
+        return (None, "") if cause is None else (cause.origin, cause.text)
 
     def _link(self, peer: int) -> Stream:
         stream = self._streams.get(peer)

@@ -69,7 +69,7 @@ class MemoryStore:
 def channel(
     store: MemoryStore, rank: int, size: int, name: str = "Test", longest: float | None = 10.0, framed: bool = False
 ) -> ObjectChannel:
-    alone = ServerRegistration(rank, size, name, None)
+    alone = ServerRegistration(rank, None)
     opened = ObjectChannel(rank, size, name, store, ObjectConfig(0.002, longest, framed), alone)
     opened.begin(Call(Operation.send, 0, np.dtype(float), 1), 0)
     return opened
