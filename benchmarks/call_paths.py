@@ -191,7 +191,7 @@ def endpoint_paths(folder: Path) -> dict[str, CallPath]:
     recorder.install()
     with LocalCloud() as cloud:
         environment = os.environ | {"AWS_ENDPOINT_URL": cloud.endpoint_url}
-        environment |= {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"} | _credentials(cloud)
+        environment |= cloud.credentials.environment()
         with subprocess.Popen(
             [sys.executable, "-c", _CLIENT, os.fspath(archive), json.dumps(_MACHINE)],
             env=environment,
@@ -217,12 +217,6 @@ def endpoint_paths(folder: Path) -> dict[str, CallPath]:
             client.stdin.close()
     names = {"invoke": "warm Invoke", "put": "PutObject", "map": "Map of one item"}
     return {names[name]: path_of(files) for name, files in found.items()}
-
-
-def _credentials(cloud: object) -> dict[str, str]:
-    """Return the variables with the credentials that `cloud` checks, if it does."""
-    found: dict[str, str] = getattr(cloud, "credentials_environment", dict)()
-    return found
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from emulator.aws.credentials import Credentials
 from emulator.aws.gateway.address import LOOPBACK, listen, local_address
 from emulator.aws.lambda_.core.runtimes import check_installed
 from emulator.aws.lambda_.core.settings import LambdaSettings
@@ -49,6 +50,8 @@ class LocalCloud:
         programs on this machine.
     host_names
         Further names that a request's Host header may contain, besides those that `OwnNames` lists.
+    credentials
+        The key that requests must be signed with; None if the endpoint does not check signatures.
     state
         The folder that keeps buckets, functions, state machines and logs, even if this process is killed. Without
         one, they are deleted at the end.
@@ -57,6 +60,10 @@ class LocalCloud:
     ----------
     endpoint_url
         For ``AWS_ENDPOINT_URL``.
+    credentials
+        A key for requests: the given one, or any if signatures are not checked.
+    page_url
+        The page, with the token that opens it.
     rendezvous
         ``host:port`` for ``FMI_RENDEZVOUS``.
     notes
@@ -71,8 +78,12 @@ class LocalCloud:
         state: Path | None = None,
         host: str = LOOPBACK,
         host_names: Sequence[str] = (),
+        credentials: Credentials | None = None,
     ) -> None:
-        self._settings = replace(settings, annotate_event=event_rank)
+        self._is_open = credentials is None
+        self.credentials = credentials or Credentials.random()
+        self._functions_key = Credentials.random_session()
+        self._settings = replace(settings, annotate_event=event_rank, credentials=self._functions_key)
         self._state_path = state
         self._host = host
         self._host_names = host_names
@@ -80,6 +91,7 @@ class LocalCloud:
         self._preload = preload
         self.endpoint_url = ""
         self.rendezvous = ""
+        self.page_url = ""
         self.notes: list[str] = []
 
     def __enter__(self) -> Self:
@@ -150,14 +162,18 @@ class LocalCloud:
             if (reason := self._sandboxes.cpu_shares_missing) is not None:
                 self.notes.append(f"CPU shares are not enforced, every function may use every core: {reason}")
             # Importing moto takes as long as starting the zygote: on two cores, both run in parallel.
+            from emulator.aws.gateway.admission import PageAccess
             from emulator.aws.gateway.app import Gateway
-            from emulator.aws.gateway.browser_requests import OwnNames
+            from emulator.aws.gateway.browser_requests import PAGE_ROOT, OwnNames
+            from emulator.aws.gateway.key_ring import KeyRing
             from emulator.aws.logs.core import LogStore
             from emulator.page.phases import PhaseLog
             from emulator.page.views import Page
 
             listener = started.enter_context(listen(self._host, self._port))
             self.endpoint_url = f"http://{local_address(self._host)}:{listener.getsockname()[1]}"
+            page_access = None if self._is_open else PageAccess()
+            self.page_url = f"{self.endpoint_url}{PAGE_ROOT}{page_access.query if page_access else ''}"
             logs = LogStore(state)
             phases = PhaseLog(logs)
             self._gateway = gateway = Gateway(
@@ -169,6 +185,9 @@ class LocalCloud:
                 logs,
                 log_sink=phases,
                 names=OwnNames(self._host_names),
+                keys=None if self._is_open else KeyRing([self.credentials, self._functions_key]),
+                page_access=page_access,
+                own=self.credentials,
             )
             started.push_async_callback(gateway.close)
             page = Page(
@@ -177,6 +196,7 @@ class LocalCloud:
                 gateway.step_functions.executions,
                 phases,
                 self.endpoint_url,
+                self.credentials,
             )
             await gateway.start(page.routes())
             rendezvous = RendezvousServer(self._host, 0)

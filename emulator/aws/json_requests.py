@@ -15,8 +15,14 @@ _MOST_DIGITS = 18
 _ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
+# The body of a request whose signature was verified with it.
+VERIFIED_BODY = web.RequestKey("verified_body", bytes)
+
+
 async def read_body(request: web.BaseRequest, limit: int) -> bytes:
     """Read a body; return its first `limit` bytes and at most one more chunk, and discard the rest."""
+    if VERIFIED_BODY in request:
+        return request[VERIFIED_BODY]
     body = bytearray()
     async for chunk in request.content.iter_any():
         if len(body) <= limit:

@@ -17,7 +17,7 @@ from emulator.cli import arguments
 from emulator.cli.exit_codes import FAILED, deferred_interrupts, print_status, with_rank_prefix
 from emulator.cloud import LocalCloud
 from emulator.errors import EmulatorError
-from emulator.fmi.aws_session import AwsSession, EndpointUnreachableError, connect, local_session
+from emulator.fmi.aws_session import AwsSession, EndpointUnreachableError, connect, session_with
 from emulator.fmi.bundle import UploadedFile
 from emulator.fmi.deploy import EXECUTE_TMP_MB, DeploySettings, Role
 from emulator.fmi.outcomes import STOPPED
@@ -157,7 +157,7 @@ def _files(payload: PipelinePayload, options: argparse.Namespace) -> dict[str, l
 def _cloud(options: argparse.Namespace) -> Iterator[_Cloud]:
     if options.endpoint_url is None:
         with LocalCloud(preload=options.preload) as cloud:
-            yield _Cloud(AwsSession(local_session(), cloud.endpoint_url), cloud.rendezvous, cloud)
+            yield _Cloud(AwsSession(session_with(cloud.credentials), cloud.endpoint_url), cloud.rendezvous, cloud)
         return
     if options.preload:
         raise EmulatorError(

@@ -96,7 +96,9 @@ def _run(request: RunRequest, preload: Sequence[str], settings: LambdaSettings) 
     with LocalCloud(preload=preload, settings=settings) as cloud:
         for note in cloud.notes:
             print_status(note)
-        backend = local_backend(cloud.endpoint_url, cloud.rendezvous, request.world_size, cloud.stop_functions)
+        backend = local_backend(
+            cloud.endpoint_url, cloud.credentials, cloud.rendezvous, request.world_size, cloud.stop_functions
+        )
         relayed: set[RelayNotice] = set()
 
         def on_line(line: RankLine) -> None:

@@ -2,11 +2,13 @@
 
 import argparse
 import ipaddress
+import shlex
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emulator.aws import limits
+from emulator.aws.credentials import Credentials
 from emulator.aws.gateway.address import LOOPBACK
 from emulator.cli import arguments
 from emulator.cli.exit_codes import print_status
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
 _DEFAULT_PORT = 4566
+_RANDOM = "random"
 _DESCRIPTION = """\
 Serve Lambda, S3, Step Functions, CloudWatch Logs and moto's other services, and a rendezvous server, until Ctrl-C.
 
@@ -55,6 +58,12 @@ def add_parser(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
         "address can run programs here as you",
     )
     parser.add_argument(
+        "--credentials",
+        metavar="random|FILE",
+        help="answer only requests that are signed with this key: a random one, which is printed, or the one in FILE, "
+        "in the format of ~/.aws/credentials (default: signatures are not checked)",
+    )
+    parser.add_argument(
         "--host-name",
         action="append",
         default=[],
@@ -76,17 +85,31 @@ def add_parser(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
 
 def _serve(options: argparse.Namespace) -> int:
     settings = arguments.function_settings(options)
-    with LocalCloud(options.port, options.preload, settings, options.state, options.host, options.host_name) as cloud:
+    credentials = None
+    if options.credentials is not None:
+        is_random = options.credentials == _RANDOM
+        credentials = Credentials.random() if is_random else Credentials.from_file(Path(options.credentials))
+    with LocalCloud(
+        options.port, options.preload, settings, options.state, options.host, options.host_name, credentials
+    ) as cloud:
         print(f"export AWS_ENDPOINT_URL={cloud.endpoint_url}")
-        print("export AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local")
+        print(
+            "export",
+            " ".join(f"{name}={shlex.quote(value)}" for name, value in cloud.credentials.environment().items()),
+        )
         # StartSyncExecution would add the prefix sync- to the host, which does not resolve here.
         print(f"export AWS_DEFAULT_REGION={limits.REGION} AWS_DISABLE_HOST_PREFIX_INJECTION=true")
         print(f"export FMI_RENDEZVOUS={cloud.rendezvous}", flush=True)
-        if not ipaddress.IPv4Address(options.host).is_loopback:
+        if credentials is None and not ipaddress.IPv4Address(options.host).is_loopback:
             print_status(f"listening on {options.host}: anyone who can connect to it can run programs here as you")
         for note in cloud.notes:
             print_status(note)
-        print_status(f"page: {cloud.endpoint_url}/_emulator/")
+        if credentials is None:
+            print_status(
+                "open endpoint: every user of this machine, and whoever else can connect, can run programs as you; "
+                "--credentials random asks for a key"
+            )
+        print_status(f"page: {cloud.page_url}")
         print_status("ready; press Ctrl-C to stop")
         signal.pause()
     return 0

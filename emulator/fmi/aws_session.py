@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 import boto3
 from botocore.config import Config
 
+from emulator.aws.credentials import Credentials
 from emulator.aws.limits import REGION
 from emulator.errors import EmulatorError
 
@@ -93,14 +94,13 @@ def connect(url: str | None = None) -> AwsSession:
         raise InvalidEndpointError(url)
     session = boto3.Session(region_name=boto3.Session().region_name or REGION)
     if session.get_credentials() is None:
-        session = local_session()
+        # An endpoint that checks no signatures takes any key.
+        session = session_with(Credentials.random())
     return AwsSession(session, url)
 
 
-def local_session() -> boto3.Session:
-    """Return a session with dummy credentials: a local endpoint does not check them."""
-    return boto3.Session(
-        region_name=REGION,
-        aws_access_key_id="local",
-        aws_secret_access_key="local",  # noqa: S106 - the local endpoint checks no credentials
-    )
+def session_with(credentials: Credentials) -> boto3.Session:
+    """Return a session with a key."""
+    make: Any = boto3.Session
+    session: boto3.Session = make(region_name=REGION, **credentials.for_boto3())
+    return session

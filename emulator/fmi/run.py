@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from emulator.aws.credentials import Credentials
 from emulator.aws.lambda_.log_lines import Report, parse_report
 from emulator.aws.limits import ACCOUNT_ID, MB_PER_VCPU, TIMEOUT_S
 from emulator.errors import EmulatorError
-from emulator.fmi.aws_session import AwsSession, local_session
+from emulator.fmi.aws_session import AwsSession, session_with
 from emulator.fmi.bundle import UploadedFile, data_files, program_files, program_name
 from emulator.fmi.deploy import DeploySettings, Role, deploy
 from emulator.fmi.log_reader import RankLine, RankOutputReader
@@ -106,7 +107,13 @@ class Backend:
     stop_functions: Callable[[], None]
 
 
-def local_backend(endpoint_url: str, rendezvous: str, world_size: int, stop_functions: Callable[[], None]) -> Backend:
+def local_backend(
+    endpoint_url: str,
+    credentials: Credentials,
+    rendezvous: str,
+    world_size: int,
+    stop_functions: Callable[[], None],
+) -> Backend:
     """Return the backend of a local cloud on this machine.
 
     Parameters
@@ -120,7 +127,7 @@ def local_backend(endpoint_url: str, rendezvous: str, world_size: int, stop_func
     stop_functions
         Stops the cloud's running functions.
     """
-    connection = AwsSession(local_session(), endpoint_url)
+    connection = AwsSession(session_with(credentials), endpoint_url)
     return Backend(
         s3=connection.client("s3"),
         functions=connection.client("lambda", world_size + 1),

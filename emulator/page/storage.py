@@ -9,6 +9,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import ClientError, ParamValidationError
 
+from emulator.aws.credentials import Credentials
 from emulator.aws.limits import REGION
 from emulator.fmi.rank_log import LogLine, RankLineParser
 
@@ -56,13 +57,15 @@ class Storage:
     ----------
     url
         The endpoint's own URL.
+    credentials
+        A key of the endpoint.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, credentials: Credentials) -> None:
         session = boto3.Session(
             region_name=REGION,
-            aws_access_key_id="local",
-            aws_secret_access_key="local",  # noqa: S106 - the endpoint is this process, and checks no credentials
+            aws_access_key_id=credentials.access_key_id,
+            aws_secret_access_key=credentials.secret_access_key,
         )
         config = Config(retries={"total_max_attempts": 1}, read_timeout=30)
         self._s3 = session.client("s3", endpoint_url=url, config=config)

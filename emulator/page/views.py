@@ -10,6 +10,7 @@ from typing import Any
 import jinja2
 from aiohttp import web
 
+from emulator.aws.credentials import Credentials
 from emulator.aws.gateway.browser_requests import PAGE_ROOT
 from emulator.aws.lambda_.core.function_registry import FunctionRegistry
 from emulator.aws.lambda_.core.history import InvocationRecord, InvocationStatus
@@ -61,6 +62,8 @@ class Page:
         The times of the ranks' phases.
     url
         The endpoint's URL.
+    credentials
+        A key of the endpoint.
     """
 
     def __init__(
@@ -70,12 +73,14 @@ class Page:
         executions: Callable[[], Sequence[ExecutionRecord]],
         phases: PhaseLog,
         url: str,
+        credentials: Credentials,
     ) -> None:
         self._functions = functions
         self._service = service
         self._executions = executions
         self._phases = phases
         self._url = url
+        self._credentials = credentials
         self._storage: Storage | None = None
         self._templates = jinja2.Environment(
             loader=jinja2.PackageLoader("emulator.page"),
@@ -217,7 +222,7 @@ class Page:
 
         def run() -> Any:
             if self._storage is None:
-                self._storage = Storage(self._url)
+                self._storage = Storage(self._url, self._credentials)
             return query(self._storage)
 
         return await asyncio.to_thread(run)

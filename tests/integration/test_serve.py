@@ -7,6 +7,9 @@ import socket
 import subprocess
 from pathlib import Path
 
+import pytest
+from botocore.exceptions import ClientError
+
 from tests.integration.serving import COMMAND, serving
 
 
@@ -61,3 +64,47 @@ def test_an_address_of_another_machine_is_an_error() -> None:
     )
     assert ended.returncode == 2
     assert "192.0.2.1 is not an address of this machine" in ended.stderr
+
+
+def test_an_open_endpoint_is_named_and_one_with_a_key_asks_for_it(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        assert len([line for line in server.said if line.startswith("open endpoint: ")]) == 1
+        first = server.exported["AWS_SECRET_ACCESS_KEY"]
+    with serving(tmp_path, "--credentials", "random") as server:
+        assert not any("open endpoint" in line for line in server.said)
+        assert server.exported["AWS_SECRET_ACCESS_KEY"] not in ("local", first)
+        assert server.client("s3").list_buckets()["Buckets"] == []
+        server.exported["AWS_SECRET_ACCESS_KEY"] = first
+        with pytest.raises(ClientError, match="SignatureDoesNotMatch"):
+            server.client("s3").list_buckets()
+        (page,) = [line.removeprefix("page: ").strip() for line in server.said if line.startswith("page: ")]
+        assert "/_emulator/?token=" in page
+
+
+def test_the_key_can_be_in_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "credentials"
+    file.write_text("[default]\naws_access_key_id = AKIAMINE\naws_secret_access_key = a%secret/+=\n")
+    with serving(tmp_path, "--credentials", file) as server:
+        assert server.exported["AWS_ACCESS_KEY_ID"] == "AKIAMINE"
+        assert "a%secret/+=" in server.exported["AWS_SECRET_ACCESS_KEY"]
+        server.client("lambda").list_functions()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot read the credentials in "),
+        ("aws_access_key_id = x", "no credentials in "),
+        ("[x]", "expected a sec"),
+    ],
+)
+def test_a_file_without_a_key_is_an_error(tmp_path: Path, content: str | None, message: str) -> None:
+    file = tmp_path / "credentials"
+    if content is not None:
+        file.write_text(content)
+    ended = subprocess.run(
+        [COMMAND, "serve", "--port", "0", "--credentials", file], capture_output=True, text=True, timeout=30
+    )
+    assert ended.returncode == 2
+    assert message in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1

@@ -5,8 +5,10 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from aiohttp import web
 
-from emulator.aws.gateway.admission import Admission
+from emulator.aws.credentials import Credentials
+from emulator.aws.gateway.admission import Admission, PageAccess
 from emulator.aws.gateway.browser_requests import OwnNames
+from emulator.aws.gateway.key_ring import KeyRing
 from emulator.aws.gateway.moto_bridge import MotoBridge
 from emulator.aws.lambda_.core.execution_environments import ExecutionEnvironments
 from emulator.aws.lambda_.core.function_records import FunctionRecords
@@ -61,6 +63,12 @@ class Gateway:
         Receives the functions' log lines: `logs`, or an observer in front of it.
     names
         The names that a request's Host header may contain.
+    keys
+        The keys that requests must be signed with; None if signatures are not checked.
+    page_access
+        Opens the page; None if everybody may see it.
+    own
+        The key of the endpoint's own requests.
 
     Attributes
     ----------
@@ -78,6 +86,9 @@ class Gateway:
         logs: LogStore,
         log_sink: LogSink,
         names: OwnNames,
+        keys: KeyRing | None,
+        page_access: PageAccess | None,
+        own: Credentials,
     ) -> None:
         self._listener = listener
         self._moto = MotoBridge()
@@ -87,9 +98,9 @@ class Gateway:
         environments = ExecutionEnvironments(sandboxes, log_sink, url, settings)
         self.lambda_service = LambdaService(self.functions, environments, settings)
         machines = state.folder("step_functions")
-        self.step_functions = StepFunctionsService(machines, state.reserve, self.lambda_service, url)
+        self.step_functions = StepFunctionsService(machines, state.reserve, self.lambda_service, url, own)
         self._logs = LogsApi(logs)
-        self._admission = Admission(names, self.s3)
+        self._admission = Admission(names, self.s3, keys, page_access)
         self._runner: web.AppRunner | None = None
 
     async def start(self, extra_routes: Iterable[web.AbstractRouteDef] = ()) -> None:

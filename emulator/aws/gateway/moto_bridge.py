@@ -11,6 +11,7 @@ from aiohttp import web
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from moto.s3.models import s3_backends
 
+from emulator.aws.json_requests import VERIFIED_BODY
 from emulator.aws.limits import REGION
 from emulator.aws.s3.core.objects import BucketConfiguration
 
@@ -27,7 +28,8 @@ class MotoBridge:
 
     async def handle(self, request: web.BaseRequest) -> web.Response:
         """Respond to one request; its body is held in memory."""
-        body = await request.read()
+        verified = request.get(VERIFIED_BODY)
+        body = await request.read() if verified is None else verified
         target, headers = request.raw_path, request.headers
         environ = _wsgi_environ(request.method, target, headers.items(), body, request.remote or "")
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._call, environ)

@@ -176,7 +176,9 @@ class ExecutionEnvironments:
         address = await runtime.start()
         spec = SandboxSpec(
             sandbox_id=uuid.uuid4().hex,
-            environment=function_environment(function, log.group, log.stream, address, self._endpoint_url),
+            environment=function_environment(
+                function, log.group, log.stream, address, self._endpoint_url, self._settings.credentials
+            ),
             task_root=function.code_root,
             memory_bytes=function.spec.memory_mb * limits.MIB,
             ephemeral_storage_bytes=function.spec.ephemeral_storage_mb * limits.MIB,

@@ -9,6 +9,7 @@ import platform
 import sys
 from pathlib import Path
 
+from emulator.aws.credentials import Credentials
 from emulator.aws.lambda_.core.models import Function
 from emulator.aws.lambda_.core.settings import RuntimeClient
 from emulator.aws.limits import REGION
@@ -63,12 +64,11 @@ def runtime_version(function: Function) -> str:
 
 
 def function_environment(
-    function: Function, log_group: str, log_stream: str, runtime_api: str, endpoint_url: str
+    function: Function, log_group: str, log_stream: str, runtime_api: str, endpoint_url: str, credentials: Credentials
 ) -> dict[str, str]:
     """Return the complete environment of the function's process.
 
-    It contains nothing of the emulator's own environment. The credentials are placeholders; the local endpoint does
-    not check them.
+    It contains nothing of the emulator's own environment.
     """
     spec = function.spec
     # A function may override these; the others are reserved.
@@ -90,9 +90,7 @@ def function_environment(
         "AWS_LAMBDA_LOG_GROUP_NAME": log_group,
         "AWS_LAMBDA_LOG_STREAM_NAME": log_stream,
         "AWS_LAMBDA_RUNTIME_API": runtime_api,
-        "AWS_ACCESS_KEY_ID": "local",
-        "AWS_SECRET_ACCESS_KEY": "local",
-        "AWS_SESSION_TOKEN": "local",
+        **credentials.environment(),
         "LAMBDA_TASK_ROOT": str(function.code_root),
     }
     return {**defaults, **spec.environment, **reserved}

@@ -1,10 +1,11 @@
 """Settings of the Lambda service."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from emulator.aws.credentials import Credentials
 from emulator.aws.lambda_.core.cold_starts import ColdStarts
 from emulator.aws.limits import ASYNC_RETRY_DELAYS_S, INIT_S
 
@@ -38,6 +39,8 @@ class LambdaSettings:
     annotate_event
         Called with each parsed event; the result, which should be small, is kept in the invocation's record. None
         keeps nothing.
+    credentials
+        The key in the functions' environment.
     """
 
     retry_delays_s: Sequence[float] = ASYNC_RETRY_DELAYS_S
@@ -46,3 +49,4 @@ class LambdaSettings:
     idle_s: float = _IDLE_S
     init_s: float = INIT_S
     annotate_event: Callable[[Any], object] | None = None
+    credentials: Credentials = field(default_factory=Credentials.random_session)

@@ -3,6 +3,7 @@
 Shapes: https://docs.aws.amazon.com/AmazonS3/latest/API/API_Operations_Amazon_Simple_Storage_Service.html
 """
 
+import re
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from collections.abc import Set as AbstractSet
@@ -20,7 +21,8 @@ from emulator.aws.s3.http.body_transfer import BodyTransfer
 from emulator.aws.s3.http.buckets import BucketApi, ListingApi
 from emulator.aws.s3.http.cors import cors_headers, parse_cors
 from emulator.aws.s3.http.objects import ObjectApi
-from emulator.aws.s3.http.requests import S3Request, check_emulated, is_s3, new_request_id, s3_request
+from emulator.aws.s3.http.public_access import allows_everyone
+from emulator.aws.s3.http.requests import S3Request, bucket_of_host, check_emulated, is_s3, new_request_id, s3_request
 from emulator.aws.s3.http.uploads import UploadApi
 from emulator.errors import ApiError
 
@@ -30,6 +32,23 @@ _Operation = Callable[[S3Request], Awaitable[web.StreamResponse]]
 # The query parameters that a request must have for an operation, and the operation.
 _Route = tuple[AbstractSet[str], _Operation]
 _COPY_SOURCE = "x-amz-copy-source"
+# The parameters of requests that read objects or list a bucket.
+_READ_PARAMETERS = frozenset(
+    [
+        "list-type",
+        "prefix",
+        "delimiter",
+        "marker",
+        "max-keys",
+        "start-after",
+        "continuation-token",
+        "encoding-type",
+        "fetch-owner",
+        "versionId",
+        "partNumber",
+        "x-id",
+    ]
+)
 _NOT_EMULATED = ("legal-hold", "retention", "torrent", "restore", "select", "renameObject")
 # The configuration of a bucket besides versioning: moto handles these requests.
 _CONFIGURATIONS = frozenset(
@@ -127,6 +146,28 @@ class S3Api:
     def is_s3(self, http: web.BaseRequest) -> bool:
         """Return whether a request is for S3."""
         return is_s3(http, self._store.buckets.exists)
+
+    def bucket_of_host(self, http: web.BaseRequest) -> str:
+        """Return the bucket that precedes the host's name in a request; empty if none does."""
+        return bucket_of_host(http.host)
+
+    def is_public(self, http: web.BaseRequest) -> bool:
+        """Return whether the policy of its bucket allows everybody to read what a request asks for."""
+        try:
+            request = s3_request(http)
+        except ApiError:
+            return False
+        if http.method not in ("GET", "HEAD") or not request.bucket or not _READ_PARAMETERS.issuperset(request.query):
+            return False
+        policy = self._store.buckets.configuration(request.bucket, "policy")
+        block = self._store.buckets.configuration(request.bucket, "publicAccessBlock") or b""
+        if policy is None or re.search(rb"<(RestrictPublicBuckets|BlockPublicPolicy)>\s*true", block, re.IGNORECASE):
+            return False
+        action = "s3:ListBucket"
+        if request.key:
+            action = "s3:GetObjectVersion" if "versionId" in request.query else "s3:GetObject"
+        resource = f"arn:aws:s3:::{request.bucket}" + (f"/{request.key}" if request.key else "")
+        return allows_everyone(policy, action, resource)
 
     def cors(self, http: web.BaseRequest, origin: str) -> dict[str, str] | None:
         """Return the headers that allow a request to a web page of another origin; None if it is not allowed.

@@ -1,7 +1,7 @@
 r"""Bodies between network and disk: decoded and hashed while they are received, sent without a copy through Python.
 
 In the aws-chunked encoding, a chunk is ``size in hex[;chunk-signature=…]\r\n data \r\n``; the chunk of size 0 is
-followed by trailers, one ``name:value\r\n`` each, and an empty line. Signatures are not checked, nor are credentials.
+followed by trailers, one ``name:value\r\n`` each, and an empty line. Chunk signatures are not checked.
 Source: https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-streaming-trailers.html
 """
 
@@ -138,6 +138,23 @@ _CHECKSUM = "x-amz-checksum-"
 _ABOUT_CHECKSUMS = ("x-amz-checksum-algorithm", "x-amz-checksum-mode", "x-amz-checksum-type")
 
 
+# The SHA-256 of a body in hex, as signed, where signatures are checked.
+SIGNED_SHA256 = web.RequestKey("signed_sha256", str)
+
+
+def check_signed_sha256(request: S3Request, digest: bytes) -> None:
+    """Compare a body's SHA-256 with the signed one, if there is one.
+
+    Raises
+    ------
+    ApiError
+        XAmzContentSHA256Mismatch.
+    """
+    if request.http.get(SIGNED_SHA256, digest.hex()) != digest.hex():
+        message = "The provided 'x-amz-content-sha256' header does not match what was computed."
+        raise bad_request("XAmzContentSHA256Mismatch", message)
+
+
 class BodyTransfer:
     """Receives and sends bodies.
 
@@ -181,7 +198,8 @@ class BodyTransfer:
             )
             raise bad_request("InvalidRequest", message)
         algorithm = sent or wanted
-        writer = self._bodies.writer([algorithm] if algorithm else [], small_bytes)
+        signed = [ChecksumAlgorithm.SHA256] if SIGNED_SHA256 in request.http else []
+        writer = self._bodies.writer([*([algorithm] if algorithm else []), *signed], small_bytes)
         try:
             trailers = await self._write_body(request, writer)
             checksum = writer.digests.checksum(algorithm) if algorithm else None
@@ -232,7 +250,8 @@ class BodyTransfer:
         """
         body = bytearray()
         algorithm = _checksum_algorithm(request) if with_checksum else None
-        digests = Digests([algorithm] if algorithm else [])
+        signed = [ChecksumAlgorithm.SHA256] if SIGNED_SHA256 in request.http else []
+        digests = Digests([*([algorithm] if algorithm else []), *signed])
         decoder = _decoder(request)
         async for chunk in request.http.content.iter_any():
             for piece in decoder.feed(chunk):
@@ -367,6 +386,8 @@ def checksums_of(headers: Mapping[str, str]) -> list[Checksum]:
 
 def _verify(request: S3Request, trailers: Mapping[str, str], digests: Digests, checksum: Checksum | None) -> None:
     """Check a body against its announced length, Content-MD5 and checksum."""
+    if SIGNED_SHA256 in request.http:
+        check_signed_sha256(request, base64.b64decode(digests.checksum(ChecksumAlgorithm.SHA256).value))
     length = request.header("x-amz-decoded-content-length")
     if length and whole_number(length) != digests.size:
         message = f"You did not provide the number of bytes specified: expected {length:.80}, got {digests.size}"

@@ -137,7 +137,7 @@ def is_s3(http: web.BaseRequest, bucket_exists: Callable[[str], bool]) -> bool:
         return True
     if "X-Amz-Target" in http.headers:
         return False
-    return bucket_exists(_bucket_of_host(http.host)) or bucket_exists(urllib.parse.unquote(path.split("/")[1]))
+    return bucket_exists(bucket_of_host(http.host)) or bucket_exists(urllib.parse.unquote(path.split("/")[1]))
 
 
 def s3_request(http: web.BaseRequest) -> S3Request:
@@ -149,7 +149,7 @@ def s3_request(http: web.BaseRequest) -> S3Request:
         When the key is not UTF-8 or too long.
     """
     path, _, query = http.raw_path.partition("?")
-    bucket = _bucket_of_host(http.host)
+    bucket = bucket_of_host(http.host)
     rest = path.removeprefix("/")
     if not bucket:
         bucket, _, rest = rest.partition("/")
@@ -165,7 +165,8 @@ def s3_request(http: web.BaseRequest) -> S3Request:
     return S3Request(http, urllib.parse.unquote(bucket), key, parameters)
 
 
-def _bucket_of_host(host: str) -> str:
+def bucket_of_host(host: str) -> str:
+    """Return the bucket that precedes a host's name; empty if none does."""
     match = _BUCKET_HOST.fullmatch(host.partition(":")[0])
     return match["bucket"] if match else ""
 

@@ -9,6 +9,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError, UnknownServiceError
 from botocore.model import ServiceModel
 
+from emulator.aws.credentials import Credentials
 from emulator.aws.limits import REGION
 from emulator.aws.stepfunctions.asl.failures import RUNTIME, StateFailure
 from emulator.aws.stepfunctions.asl.json_values import Json, dumps
@@ -44,7 +45,8 @@ class AwsClient:
         The endpoint of all services.
     """
 
-    def __init__(self, endpoint_url: str) -> None:
+    def __init__(self, endpoint_url: str, credentials: Credentials | None = None) -> None:
+        self._credentials = credentials or Credentials.random()
         self._endpoint_url = endpoint_url
         self._clients: dict[str, Any] = {}
         self._services: frozenset[str] = frozenset()
@@ -95,11 +97,8 @@ class AwsClient:
         # Creating clients is not thread-safe, using them is.
         with self._lock:
             if service not in self._clients:
-                session: Any = boto3.Session(
-                    region_name=REGION,
-                    aws_access_key_id="local",
-                    aws_secret_access_key="local",  # noqa: S106 - the local endpoint checks no credentials
-                )
+                make: Any = boto3.Session
+                session = make(region_name=REGION, **self._credentials.for_boto3())
                 self._clients[service] = session.client(service, endpoint_url=self._endpoint_url, config=_CONFIG)
             return self._clients[service]
 

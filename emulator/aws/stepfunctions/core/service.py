@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from pathlib import Path
 
+from emulator.aws.credentials import Credentials
 from emulator.aws.disk_reserve import DiskReserve
 from emulator.aws.lambda_.core.invocations import LambdaService
 from emulator.aws.stepfunctions.asl.definition import MachineType
@@ -43,8 +44,15 @@ class StepFunctionsService:
         The task tokens that Tasks wait for.
     """
 
-    def __init__(self, folder: Path, reserve: DiskReserve, functions: LambdaService, endpoint_url: str) -> None:
-        aws = AwsClient(endpoint_url)
+    def __init__(
+        self,
+        folder: Path,
+        reserve: DiskReserve,
+        functions: LambdaService,
+        endpoint_url: str,
+        credentials: Credentials | None = None,
+    ) -> None:
+        aws = AwsClient(endpoint_url, credentials)
         lambda_tasks = LambdaTasks(functions)
         integrations: dict[str, Integration] = {
             "": lambda_tasks,

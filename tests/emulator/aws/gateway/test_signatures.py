@@ -1,0 +1,316 @@
+"""An endpoint that asks for a key: what is signed with one is served, everything else is refused."""
+
+import calendar
+import hashlib
+import json
+import time
+import urllib.parse
+from collections.abc import Iterator
+from http.client import HTTPConnection
+from typing import Any
+
+import boto3
+import pytest
+from botocore import UNSIGNED
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.config import Config
+from botocore.credentials import Credentials as BotoCredentials
+from botocore.exceptions import ClientError
+
+from emulator.aws.credentials import Credentials
+from emulator.aws.gateway.signatures import SignatureError, SignedRequest, read_claim, signed_payload, verify
+from emulator.cloud import LocalCloud
+from tests.emulator.conftest import ROLE, archive
+
+KEY = "folder/a key+~*'()/../ü"
+ASKS = "Access Denied"
+
+
+@pytest.fixture(scope="module")
+def closed() -> Iterator[LocalCloud]:
+    with LocalCloud(credentials=Credentials.random()) as running:
+        yield running
+
+
+def client(cloud: LocalCloud, service: str, key: Credentials | None = None, **config: Any) -> Any:
+    make: Any = boto3.client
+    return make(
+        service,
+        endpoint_url=cloud.endpoint_url,
+        region_name="us-east-1",
+        config=Config(retries={"total_max_attempts": 1}, **config),
+        **(key or cloud.credentials).for_boto3(),
+    )
+
+
+def send(cloud: LocalCloud, url: str, method: str = "GET", body: bytes = b"", **headers: str) -> tuple[Any, bytes]:
+    parts = urllib.parse.urlsplit(urllib.parse.urljoin(cloud.endpoint_url, url))
+    connection = HTTPConnection(parts.netloc, timeout=30)
+    try:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        connection.request(method, parts._replace(scheme="", netloc="").geturl(), body, named)
+        answer = connection.getresponse()
+        return answer, answer.read()
+    finally:
+        connection.close()
+
+
+@pytest.fixture(scope="module")
+def bucket(closed: LocalCloud) -> str:
+    s3 = client(closed, "s3")
+    s3.create_bucket(Bucket="signed")
+    s3.put_object(Bucket="signed", Key=KEY, Body=b"body", Metadata={"a": "b  c"})
+    return "signed"
+
+
+CALLS = [
+    ("s3", "list_buckets"),
+    ("lambda", "list_functions"),
+    ("stepfunctions", "list_state_machines"),
+    ("logs", "describe_log_groups"),
+    ("iam", "list_users"),
+    ("sqs", "list_queues"),
+    ("dynamodb", "list_tables"),
+    ("sts", "get_caller_identity"),
+]
+
+
+@pytest.mark.parametrize(("service", "operation"), CALLS)
+def test_every_service_takes_the_key_and_no_other(closed: LocalCloud, service: str, operation: str) -> None:
+    assert getattr(client(closed, service), operation)()["ResponseMetadata"]["HTTPStatusCode"] == 200
+    unknown = Credentials.random()
+    wrong_secret = Credentials(closed.credentials.access_key_id, unknown.secret_access_key)
+    wrong_token = Credentials(closed.credentials.access_key_id, closed.credentials.secret_access_key, "token")
+    codes = []
+    for key in (unknown, wrong_secret, wrong_token):
+        with pytest.raises(ClientError) as refused:
+            getattr(client(closed, service, key), operation)()
+        assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == 403
+        codes.append(refused.value.response["Error"]["Code"])
+    assert codes[0] in ("InvalidAccessKeyId", "InvalidClientTokenId", "UnrecognizedClientException")
+    assert codes[1] in ("SignatureDoesNotMatch", "InvalidSignatureException")
+    assert codes[2] in ("InvalidToken", "InvalidClientTokenId", "UnrecognizedClientException")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers"),
+    [
+        ("GET", "/", {}),
+        ("GET", "/2015-03-31/functions/", {}),
+        ("POST", "/2015-03-31/functions", {}),
+        ("POST", "/", {"X_Amz_Target": "AWSStepFunctions.ListStateMachines"}),
+        ("POST", "/", {"X_Amz_Target": "Logs_20140328.DescribeLogGroups"}),
+        ("POST", "/", {"Content_Type": "application/x-www-form-urlencoded"}),
+        ("POST", "/moto-api/reset", {}),
+        ("GET", "/signed/folder", {}),
+        ("PUT", "/signed/new", {}),
+        ("DELETE", "/signed", {}),
+        ("GET", "/_emulator/", {}),
+        ("GET", "/_emulator/?token=wrong", {}),
+    ],
+)
+def test_unsigned_requests_are_refused(
+    closed: LocalCloud, bucket: str, method: str, path: str, headers: dict[str, str]
+) -> None:
+    assert send(closed, path, method, b"", **headers)[0].status == 403
+
+
+@pytest.mark.parametrize("version", ["s3v4", "s3"])
+@pytest.mark.parametrize("style", ["path", "virtual"])
+def test_presigned_urls_are_verified(closed: LocalCloud, bucket: str, version: str, style: str) -> None:
+    s3 = client(closed, "s3", signature_version=version, s3={"addressing_style": style})
+    params = {"Bucket": bucket, "Key": KEY}
+    url = s3.generate_presigned_url("get_object", Params={**params, "ResponseContentType": "a/b c"}, ExpiresIn=60)
+    host = urllib.parse.urlsplit(url).netloc
+    local = url.replace(host, urllib.parse.urlsplit(closed.endpoint_url).netloc, 1)
+    answer, body = send(closed, local, Host=host)
+    assert (answer.status, body) == (200, b"body")
+    for changed in (local.replace("folder", "other"), local.replace("Signature=", "Signature=a"), local + "&acl"):
+        assert send(closed, changed, Host=host)[0].status == 403, changed
+    assert send(closed, local, "DELETE", Host=host)[0].status == 403
+    put = s3.generate_presigned_url(
+        "put_object", Params={**params, "Key": "put", "ContentType": "text/x"}, ExpiresIn=60
+    )
+    put = put.replace(host, urllib.parse.urlsplit(closed.endpoint_url).netloc, 1)
+    assert send(closed, put, "PUT", b"new", Host=host, Content_Type="text/x")[0].status == 200
+
+
+def test_an_expired_url_is_refused(closed: LocalCloud, bucket: str) -> None:
+    for version in ("s3v4", "s3"):
+        s3 = client(closed, "s3", signature_version=version)
+        url = s3.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": KEY}, ExpiresIn=1)
+        time.sleep(1.1)
+        answer, body = send(closed, url)
+        assert answer.status == 403
+        assert b"<Code>AccessDenied</Code><Message>Request has expired" in body
+
+
+def test_a_body_that_is_not_the_signed_one_is_refused(closed: LocalCloud, bucket: str) -> None:
+    """The same signature with another body: S3's hash is in a header, the other services' in the signature."""
+    key = BotoCredentials(closed.credentials.access_key_id, closed.credentials.secret_access_key)
+    for service, path, target in (
+        ("s3", f"/{bucket}/changed", ""),
+        ("s3", f"/{bucket}?policy", ""),
+        ("s3", f"/{bucket}?delete", ""),
+        ("states", "/", "AWSStepFunctions.ListStateMachines"),
+        ("lambda", "/2015-03-31/functions", ""),
+        ("iam", "/", ""),
+    ):
+        method = "PUT" if service == "s3" and "delete" not in path else "POST"
+        request = AWSRequest(method, closed.endpoint_url + path, data=b'{"a": 1}')
+        if target:
+            request.headers["X-Amz-Target"] = target
+        signer = SigV4Auth(key, service, "us-east-1")
+        if service == "s3":
+            import hashlib
+
+            request.headers["X-Amz-Content-SHA256"] = hashlib.sha256(b'{"a": 1}').hexdigest()
+        signer.add_auth(request)
+        headers = {name.replace("-", "_"): value for name, value in request.headers.items()}
+        answer, body = send(closed, path, method, b'{"a": 2}', **headers)
+        assert answer.status in (400, 403), (service, path)
+        assert b"SHA256" in body or b"ignature" in body, (service, path, body)
+    with pytest.raises(ClientError):
+        client(closed, "s3").head_object(Bucket=bucket, Key="changed")
+
+
+def test_time_and_scope_are_verified() -> None:
+    key = Credentials.random()
+    request = AWSRequest("GET", "http://127.0.0.1:1/path")
+    SigV4Auth(BotoCredentials(key.access_key_id, key.secret_access_key), "lambda", "us-east-1").add_auth(request)
+    headers = {"host": "127.0.0.1:1", **{name.lower(): value for name, value in request.headers.items()}}
+    signed = SignedRequest("GET", "/path", "", headers)
+    claim = read_claim(signed)
+    assert claim is not None
+    now = calendar.timegm(time.strptime(claim.timestamp, "%Y%m%dT%H%M%SZ"))
+    empty = hashlib.sha256(b"").hexdigest()
+
+    def check(request: SignedRequest, at: float) -> str:
+        try:
+            verify(request, claim, key, lambda: signed_payload(request, claim, lambda: empty), at)
+        except SignatureError as error:
+            return error.kind
+        return "verified"
+
+    assert check(signed, now + 899) == check(signed, now - 899) == "verified"
+    assert check(signed, now + 901) == check(signed, now - 901) == "skewed"
+    assert check(SignedRequest("GET", "/other", "", headers), now) == "signature"
+    assert check(SignedRequest("POST", "/path", "", headers), now) == "signature"
+    assert check(SignedRequest("GET", "/path", "a=1", headers), now) == "signature"
+    assert check(SignedRequest("GET", "/path", "", {**headers, "host": "other"}), now) == "signature"
+    assert check(SignedRequest("GET", "/path", "", {**headers, "x-amz-target": "x"}), now) == "signature"
+    for wrong in ("AWS4-HMAC-SHA256 Credential=a", "Basic abc", "AWS4-HMAC-SHA256 " + "," * 1000):
+        with pytest.raises(SignatureError) as malformed:
+            read_claim(SignedRequest("GET", "/", "", {"authorization": wrong}))
+        assert malformed.value.kind == "malformed"
+
+
+def test_functions_have_a_key_that_verifies(closed: LocalCloud) -> None:
+    functions = client(closed, "lambda")
+    source = """
+        import os, boto3
+        def handler(event, context):
+            boto3.client("s3").create_bucket(Bucket="made-by-a-function")
+            return os.environ["AWS_ACCESS_KEY_ID"], bool(os.environ["AWS_SESSION_TOKEN"])
+    """
+    functions.create_function(
+        FunctionName="f",
+        Runtime="python3.11",
+        Handler="main.handler",
+        Role=ROLE,
+        Code={"ZipFile": archive(main=source)},
+        Timeout=30,
+    )
+    answer = functions.invoke(FunctionName="f", Payload=b"{}")
+    key, has_token = json.loads(answer["Payload"].read())
+    assert key.startswith("ASIA")
+    assert has_token
+    assert key != closed.credentials.access_key_id
+    client(closed, "s3").head_bucket(Bucket="made-by-a-function")
+
+
+def test_keys_that_iam_and_sts_issue_verify(closed: LocalCloud) -> None:
+    iam, sts = client(closed, "iam"), client(closed, "sts")
+    iam.create_user(UserName="user")
+    made = iam.create_access_key(UserName="user")["AccessKey"]
+    user = Credentials(made["AccessKeyId"], made["SecretAccessKey"])
+    assert client(closed, "sts", user).get_caller_identity()["Arn"].endswith("user/user")
+    sessions = [
+        sts.assume_role(RoleArn=ROLE, RoleSessionName="session"),
+        sts.get_session_token(),
+        sts.get_session_token(),
+        sts.get_federation_token(Name="federated"),
+    ]
+    keys = [
+        Credentials(issued["AccessKeyId"], issued["SecretAccessKey"], issued["SessionToken"])
+        for issued in (session["Credentials"] for session in sessions)
+    ]
+    assert len(set(keys)) == 4
+    for key in keys:
+        client(closed, "s3", key).list_buckets()
+        with pytest.raises(ClientError):
+            client(closed, "s3", Credentials(key.access_key_id, key.secret_access_key)).list_buckets()
+    # Everybody knows these, from AWS's documentation.
+    with pytest.raises(ClientError):
+        client(
+            closed, "s3", Credentials("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYzEXAMPLEKEY")
+        ).list_buckets()
+    iam.update_access_key(UserName="user", AccessKeyId=user.access_key_id, Status="Inactive")
+    with pytest.raises(ClientError):
+        client(closed, "s3", user).list_buckets()
+
+
+def test_objects_that_a_policy_makes_public_need_no_signature(closed: LocalCloud) -> None:
+    s3 = client(closed, "s3")
+    anonymous = boto3.client(
+        "s3",
+        endpoint_url=closed.endpoint_url,
+        region_name="us-east-1",
+        config=Config(signature_version=UNSIGNED, retries={"total_max_attempts": 1}),
+    )
+    s3.create_bucket(Bucket="public")
+    for name in ("open/key", "closed/key"):
+        s3.put_object(Bucket="public", Key=name, Body=b"body")
+    with pytest.raises(ClientError):
+        anonymous.get_object(Bucket="public", Key="open/key")
+    statement = {
+        "Effect": "Allow",
+        "Principal": "*",
+        "Action": ["s3:GetObject"],
+        "Resource": "arn:aws:s3:::public/open/*",
+    }
+    s3.put_bucket_policy(Bucket="public", Policy=json.dumps({"Version": "2012-10-17", "Statement": [statement]}))
+    assert anonymous.get_object(Bucket="public", Key="open/key")["Body"].read() == b"body"
+    for attempt in (
+        lambda: anonymous.get_object(Bucket="public", Key="closed/key"),
+        lambda: anonymous.list_objects_v2(Bucket="public"),
+        lambda: anonymous.put_object(Bucket="public", Key="open/key", Body=b"other"),
+        lambda: anonymous.delete_object(Bucket="public", Key="open/key"),
+        lambda: anonymous.get_bucket_policy(Bucket="public"),
+        lambda: anonymous.get_object_tagging(Bucket="public", Key="open/key"),
+    ):
+        with pytest.raises(ClientError) as refused:
+            attempt()
+        assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == 403
+    s3.put_public_access_block(
+        Bucket="public", PublicAccessBlockConfiguration={"RestrictPublicBuckets": True, "BlockPublicPolicy": False}
+    )
+    with pytest.raises(ClientError):
+        anonymous.get_object(Bucket="public", Key="open/key")
+
+
+def test_the_printed_url_opens_the_page(closed: LocalCloud) -> None:
+    answer, _ = send(closed, closed.page_url)
+    assert (answer.status, answer.headers["Location"]) == (303, "/_emulator/")
+    cookie = answer.headers["Set-Cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=Strict" in cookie
+    assert "Path=/_emulator" in cookie
+    pair = cookie.partition(";")[0]
+    answer, body = send(closed, "/_emulator/", Cookie=pair)
+    assert answer.status == 200
+    assert b"signed" in body or b"bucket" in body
+    assert send(closed, "/_emulator/style.css", Cookie=pair)[0].status == 200
+    assert send(closed, "/_emulator/", Cookie=pair + "x")[0].status == 403
+    assert send(closed, "/2015-03-31/functions/", Cookie=pair)[0].status == 403
