@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from emulator.aws.stepfunctions.asl.failures import StateFailure
 from emulator.aws.stepfunctions.core.concurrency import run_concurrently
+from emulator.aws.stepfunctions.core.turns import Turns
 
 few = settings(max_examples=50)
 
@@ -26,7 +27,7 @@ def test_every_item_is_processed_once_within_the_concurrency_limit(count: int, l
         at_once[0] -= 1
         done.append(item)
 
-    asyncio.run(run_concurrently(range(count), limit, work))
+    asyncio.run(run_concurrently(range(count), limit, work, Turns()))
     assert sorted(done) == list(range(count))
     assert at_once == [0, min(count, limit)]
 
@@ -44,7 +45,7 @@ def test_the_first_failure_cancels_the_others_and_waits_for_them() -> None:
         raise StateFailure("Mine", "why")
 
     with pytest.raises(StateFailure, match="Mine: why"):
-        asyncio.run(run_concurrently(range(10), 5, work))
+        asyncio.run(run_concurrently(range(10), 5, work, Turns()))
     assert sorted(ended) == [0, 1, 2, 4], "pending items never start"
 
 
@@ -58,7 +59,7 @@ def test_cancelling_the_caller_cancels_the_workers() -> None:
             ended.append(item)
 
     async def cancelled() -> None:
-        task = asyncio.create_task(run_concurrently(range(3), 3, work))
+        task = asyncio.create_task(run_concurrently(range(3), 3, work, Turns()))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         task.cancel()
