@@ -65,6 +65,8 @@ class DiskReserve:
     ----------
     missing
         Bytes that are released at present.
+    is_held
+        Whether there is a reserve, none of which is needed for a folder that does not last.
     """
 
     def __init__(self, path: Path, size: int = RESERVE_BYTES) -> None:
@@ -73,6 +75,7 @@ class DiskReserve:
         self._lock = threading.Lock()
         disk = os.statvfs(path.parent)
         self._size = min(size, disk.f_blocks * disk.f_frsize // _SHARE_OF_DISK) // _PAGE_BYTES * _PAGE_BYTES
+        self.is_held = self._size > 0
         held = path.stat().st_size if path.exists() else 0
         self.missing = max(0, self._size - held)
 

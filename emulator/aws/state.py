@@ -123,7 +123,8 @@ class StateFolder:
             When the disk and the reserve are full; the transaction has had no effect.
         """
         database = self.database
-        self.reserve.ensure(size + TRANSACTION_BYTES, for_delete=is_delete)
+        if self.reserve.is_held:
+            self.reserve.ensure(size + TRANSACTION_BYTES, for_delete=is_delete)
         try:
             database.execute("BEGIN IMMEDIATE")
             yield

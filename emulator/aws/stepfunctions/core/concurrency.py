@@ -8,9 +8,8 @@ from emulator.aws.limits import INLINE_MAP_CONCURRENCY, INLINE_MAP_TASKS
 from emulator.aws.stepfunctions.asl.definition import MapState, ParallelState
 from emulator.aws.stepfunctions.asl.failures import StateFailure
 from emulator.aws.stepfunctions.asl.json_values import Json
-from emulator.aws.stepfunctions.core.interpreter import Interpreter, StateExecution
+from emulator.aws.stepfunctions.core.interpreter import Interpreter, StateExecution, Turns
 from emulator.aws.stepfunctions.core.records import Status
-from emulator.aws.stepfunctions.core.turns import Turns
 
 _Item = TypeVar("_Item")
 

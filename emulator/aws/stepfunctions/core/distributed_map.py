@@ -24,9 +24,8 @@ from emulator.aws.stepfunctions.core.arns import machine_arn
 from emulator.aws.stepfunctions.core.aws_sdk import AwsClient
 from emulator.aws.stepfunctions.core.concurrency import run_concurrently
 from emulator.aws.stepfunctions.core.execution import Execution, MapRun, error_details, format_timestamp
-from emulator.aws.stepfunctions.core.interpreter import Interpreter, StateExecution
+from emulator.aws.stepfunctions.core.interpreter import Interpreter, StateExecution, Turns
 from emulator.aws.stepfunctions.core.records import Status
-from emulator.aws.stepfunctions.core.turns import Turns
 
 
 def child_results(map_run: MapRun, children: Sequence[Execution], transformation: Transformation) -> list[Json]:

@@ -15,11 +15,10 @@ from emulator.aws.stepfunctions.core.aws_sdk import AwsClient
 from emulator.aws.stepfunctions.core.concurrency import run_inline_map, run_parallel
 from emulator.aws.stepfunctions.core.distributed_map import DistributedMaps
 from emulator.aws.stepfunctions.core.execution import Execution, MapRun, new_execution_name
-from emulator.aws.stepfunctions.core.interpreter import Interpreter, StateExecution, Work
+from emulator.aws.stepfunctions.core.interpreter import Interpreter, StateExecution, Turns, Work
 from emulator.aws.stepfunctions.core.machines import Machine
 from emulator.aws.stepfunctions.core.records import Status
 from emulator.aws.stepfunctions.core.tasks import Integration, TaskRunner, TaskTokens
-from emulator.aws.stepfunctions.core.turns import Turns
 
 _log = logging.getLogger(__name__)
 

@@ -1,7 +1,11 @@
-"""The interpreter: runs the states of an execution, with their data flow, events, retries and catchers."""
+"""The interpreter: runs the states of an execution, with their data flow, events, retries and catchers.
+
+Executions take turns in the event loop, see `Turns`.
+"""
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeAlias, TypeVar
@@ -32,9 +36,49 @@ from emulator.aws.stepfunctions.asl.failures import (
 from emulator.aws.stepfunctions.asl.json_values import Json, dumps, exceeds, is_number, parse_timestamp
 from emulator.aws.stepfunctions.asl.retrying import RetryCounts, matches
 from emulator.aws.stepfunctions.core.execution import COMPLETE, Branch, Execution, format_timestamp
-from emulator.aws.stepfunctions.core.turns import Turns
 
+# Time that executions may run before the loop handles other events again.
+_SLICE_S = 0.005
 _State = TypeVar("_State", bound=State, covariant=True)
+
+
+class Turns:
+    """Lets executions run in slices of the event loop's time.
+
+    Executions run without a pause while the slice lasts. Then they wait, and one more of them continues in each
+    iteration of the loop, so that the loop handles sockets and timers between them however many executions there are.
+    """
+
+    def __init__(self) -> None:
+        self._slice_end = 0.0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._renewing = False
+
+    async def wait(self) -> None:
+        """Return at once while the slice lasts, otherwise wait for a turn. States that do not wait must call it."""
+        if self._renewing:
+            if not self._waiting and time.monotonic() < self._slice_end:
+                return
+            turn = asyncio.get_running_loop().create_future()
+            self._waiting.append(turn)
+            await turn
+            return
+        self._start_slice()
+
+    def _start_slice(self) -> None:
+        self._slice_end = time.monotonic() + _SLICE_S
+        self._renewing = True
+        asyncio.get_running_loop().call_soon(self._renew)
+
+    def _renew(self) -> None:
+        """Start the next slice in the loop's next iteration, and let one execution continue."""
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                self._start_slice()
+                turn.set_result(None)
+                return
+        self._renewing = False
 
 
 class StateExecution(Generic[_State]):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from emulator.aws.stepfunctions.asl.failures import StateFailure
 from emulator.aws.stepfunctions.core.concurrency import run_concurrently
-from emulator.aws.stepfunctions.core.turns import Turns
+from emulator.aws.stepfunctions.core.interpreter import Turns
 
 few = settings(max_examples=50)
 

@@ -1,6 +1,7 @@
 """The event loop stays free while executions run: a watchdog measures how long it is blocked."""
 
 import asyncio
+import gc
 import json
 import time
 from collections.abc import AsyncIterator
@@ -60,11 +61,15 @@ async def watchdog() -> AsyncIterator[list[float]]:
 async def run(folder: Path, states: dict[str, Any], text: str, kind: MachineType, **more: Any) -> Execution:
     store = MachineStore(folder, DiskReserve(folder / "reserve", 0))
     definition = json.dumps({"StartAt": next(iter(states)), "States": states, **more})
+    # What other tests left in this process is not collected here.
+    gc.collect()
+    gc.freeze()
     async with watchdog() as blocked:
         machine = await store.create("m", definition, "role", kind, {}, {})
         engine = Engine({}, None)  # type: ignore[arg-type] # no state of these tests calls a service
         execution = engine.start(machine, "e", text)
         await engine.wait(execution)
+    gc.unfreeze()
     assert max(blocked) < MOST_BLOCKED_S
     return execution
 
