@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import EndpointConnectionError
 
+from emulator.aws.credentials import Credentials
 from emulator.aws.prices import step_functions_usd
 from emulator.cli import arguments
 from emulator.cli.exit_codes import FAILED, deferred_interrupts, print_status, with_rank_prefix
@@ -156,7 +157,7 @@ def _files(payload: PipelinePayload, options: argparse.Namespace) -> dict[str, l
 @contextlib.contextmanager
 def _cloud(options: argparse.Namespace) -> Iterator[_Cloud]:
     if options.endpoint_url is None:
-        with LocalCloud(preload=options.preload) as cloud:
+        with LocalCloud(preload=options.preload, credentials=Credentials.random()) as cloud:
             yield _Cloud(AwsSession(session_with(cloud.credentials), cloud.endpoint_url), cloud.rendezvous, cloud)
         return
     if options.preload:

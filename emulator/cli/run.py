@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from emulator.aws.credentials import Credentials
 from emulator.aws.lambda_.core.settings import LambdaSettings
 from emulator.cli import arguments as allowed
 from emulator.cli.exit_codes import FAILED, print_status, run_command, with_rank_prefix
@@ -93,7 +94,7 @@ def _run(request: RunRequest, preload: Sequence[str], settings: LambdaSettings) 
     began = time.perf_counter()
     # Missing files are reported before anything is started.
     files = uploads(request)
-    with LocalCloud(preload=preload, settings=settings) as cloud:
+    with LocalCloud(preload=preload, settings=settings, credentials=Credentials.random()) as cloud:
         for note in cloud.notes:
             print_status(note)
         backend = local_backend(
