@@ -28,7 +28,7 @@ from rendezvous.protocol.messages import (
     RefusalReason,
     Register,
     State,
-    Watch,
+    WatchPeers,
     Welcome,
     Withdraw,
     encode,
@@ -254,7 +254,7 @@ class _RankConnection(asyncio.Protocol):
                 jobs.withdraw(self, peer)
             case Waiting():
                 extension.deliver(jobs.record_wait(self, message))
-            case Watch(peers):
+            case WatchPeers(peers):
                 extension.deliver(jobs.watch(self, peers))
             case FindCause(peer):
                 extension.find_cause(self, peer)

@@ -55,7 +55,7 @@ from rendezvous.protocol.messages import (
     Registration,
     State,
     StateRequest,
-    Watch,
+    WatchPeers,
     Withdraw,
 )
 from rendezvous.protocol.waiting import Awaited, Waiting
@@ -263,7 +263,7 @@ class RendezvousClient:
         if self._control is not None and watched != self._watched:
             self._watched = watched
             with contextlib.suppress(ServerLostError):  # the next read will fail, too
-                self._control.send(Watch(watched))
+                self._control.send(WatchPeers(watched))
 
     def find_cause(self, peer: int) -> Cause | None:
         """Have the server find the rank that this one waits for in the end; None if it does not answer.

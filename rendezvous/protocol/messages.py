@@ -201,13 +201,13 @@ class PeerEnded:
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
+class WatchPeers:
     """Rank to server: report the end of each of `peers` with a `PeerEnded`, also of those that have ended already.
 
     Attributes
     ----------
     peers
-        At most `MAX_WATCHED` ranks, in place of those of the last `Watch`.
+        At most `MAX_WATCHED` ranks, in place of those of the last `WatchPeers`.
     """
 
     kind: ClassVar[int] = 13
@@ -280,7 +280,7 @@ Message: TypeAlias = (
     | Deadlock
     | Leave
     | PeerEnded
-    | Watch
+    | WatchPeers
     | FindCause
     | StateRequest
     | State
@@ -288,7 +288,7 @@ Message: TypeAlias = (
 )
 
 
-_LONGEST = {Waiting.kind: MAX_WAITING_BYTES, Watch.kind: MAX_WATCHED * _PEER.size}
+_LONGEST = {Waiting.kind: MAX_WAITING_BYTES, WatchPeers.kind: MAX_WATCHED * _PEER.size}
 """The most bytes of a body, for the kinds that may have more than `MAX_BODY_BYTES`."""
 
 
@@ -331,7 +331,7 @@ def _body(message: Message) -> bytes:
             return b""
         case PeerEnded(peer, lost):
             return _GONE.pack(peer, lost)
-        case Watch(peers):
+        case WatchPeers(peers):
             return struct.pack(f"!{len(peers)}I", *peers)
         case FindCause(peer):
             return _PEER.pack(peer)
@@ -416,8 +416,8 @@ def _decoded(kind: int, body: bytes) -> Message:
         return Leave()
     if kind == PeerEnded.kind:
         return PeerEnded(*_GONE.unpack(body))
-    if kind == Watch.kind:
-        return Watch(tuple(peer for (peer,) in _PEER.iter_unpack(body)))
+    if kind == WatchPeers.kind:
+        return WatchPeers(tuple(peer for (peer,) in _PEER.iter_unpack(body)))
     if kind == FindCause.kind:
         return FindCause(*_PEER.unpack(body))
     if kind == StateRequest.kind:

@@ -15,6 +15,7 @@ from tests.fmi_shim.failing_programs import wait_for_all
 from tests.fmi_shim.world import World
 
 NO_LIMIT = 0
+ASLEEP_SECONDS = 4.5
 SUM = fmi.func(fmi.op.sum)
 
 
@@ -41,7 +42,11 @@ def end_before_the_first_call(comm: fmi.Communicator, rank: int, size: int, how:
     comm.allreduce(np.ones(2), SUM)
 
 
-@pytest.mark.parametrize("in_split", [False, True], ids=["world", "split"])
+@pytest.mark.parametrize(
+    ("world", "in_split"),
+    [("direct", False), ("shm", False), ("redis", False), ("s3", False), ("direct", True)],
+    indirect=["world"],
+)
 @pytest.mark.parametrize(
     ("how", "kind", "text"),
     [
@@ -69,10 +74,10 @@ def keep_the_others_waiting(comm: fmi.Communicator, rank: int, size: int, how: s
     if rank == 3:
         if how == "stopped" and (stopped := os.getpid()) and os.fork() == 0:
             os.kill(stopped, signal.SIGSTOP)
-            time.sleep(6.0)
+            time.sleep(ASLEEP_SECONDS)
             os.kill(stopped, signal.SIGKILL)
             os._exit(0)
-        time.sleep(6.0)
+        time.sleep(ASLEEP_SECONDS)
         return
     if rank < 2:
         time.sleep(0.2 * rank)  # the first to wait is the first whose time is over
@@ -86,7 +91,7 @@ def keep_the_others_waiting(comm: fmi.Communicator, rank: int, size: int, how: s
 
 @pytest.mark.parametrize("how", ["stopped", "slow"])
 def test_the_rank_at_the_end_of_a_chain_of_waiting_ranks_is_named(world: World, how: str, tmp_path: Path) -> None:
-    outcomes = world.run(keep_the_others_waiting, 4, how, tmp_path, max_timeout=2000, limit=30.0)
+    outcomes = world.run(keep_the_others_waiting, 4, how, tmp_path, max_timeout=1500, limit=30.0)
     for outcome in outcomes[:3]:
         assert isinstance(outcome.error, PeerTimeoutError), outcomes
         assert outcome.error.origin == 3, outcomes
