@@ -2,11 +2,13 @@
 
 import json
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 
 import fmi_shim as fmi
+from fmi_shim.config import ChannelName
 from fmi_shim.errors import ConfigError, FmiError, PeerTimeoutError
 from tests.fmi_shim import programs
 from tests.fmi_shim.world import World
@@ -116,11 +118,25 @@ def test_a_wrong_configuration_is_refused(tmp_path: Path) -> None:
         fmi.Communicator(0, 1, path, "name")
 
 
-def test_hints_are_accepted(world: World) -> None:
-    comm = fmi.Communicator(0, 1, world.config(), "name", 512)
-    comm.hint(fmi.hints.fast)
-    comm.hint(fmi.hints.cheap)
-    assert comm.allreduce(3, fmi.func(fmi.op.sum), fmi.types(fmi.datatypes.int)) == 3
+def test_a_hint_reaches_the_choice_of_a_channel(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[fmi.hints] = []
+
+    def choose(names: tuple[ChannelName, ...], *given: object) -> ChannelName:
+        chosen.append(cast("fmi.hints", given[-1]))
+        raise ConfigError("this test opens no channel")
+
+    monkeypatch.setattr("fmi_shim.selection.selector.choose", choose)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "of-the-test")
+    path = world.folder / "fmi.json"
+    direct = {"enabled": True, "host": "127.0.0.1", "port": 1}
+    s3 = {"enabled": True, "bucket_name": "none", "s3_region": "us-east-1", "timeout": 1, "max_timeout": 1}
+    path.write_text(json.dumps({"backends": {"Direct": direct, "S3": s3}}))
+    for hint in (fmi.hints.fast, fmi.hints.cheap):
+        comm = fmi.Communicator(0, 2, path, "name")
+        comm.hint(hint)
+        with pytest.raises(ConfigError):
+            comm.allreduce(3, fmi.func(fmi.op.sum), fmi.types(fmi.datatypes.int))
+    assert chosen == [fmi.hints.fast, fmi.hints.cheap]
 
 
 def test_a_forked_child_that_exits_does_not_close_its_parents_connections(world: World) -> None:
