@@ -13,6 +13,7 @@ CONSEQUENCES = {
     errors.BrokenCommunicatorError,
 }
 CAUSES = {errors.FmiError, errors.ConfigError, errors.RendezvousError, errors.StoreError, errors.MismatchError}
+CAUSES |= {errors.ConcurrentCallError}
 
 
 def test_every_error_of_the_library_is_a_cause_or_a_consequence() -> None:

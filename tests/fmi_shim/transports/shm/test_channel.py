@@ -143,7 +143,7 @@ def names() -> set[str]:
 
 
 def test_a_rank_that_never_connects_is_named_after_max_timeout(world: World) -> None:
-    outcomes = world.run(failing_programs.never_connect, 2, 1, max_timeout=2000)
+    outcomes = world.run(failing_programs.never_connect, [(0, 2)], 1, max_timeout=2000)
     text = failed_with(outcomes[0], PeerTimeoutError, 1)
     assert "rank 0 in attach" in text
 
