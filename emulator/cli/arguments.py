@@ -2,12 +2,17 @@
 
 import argparse
 import ipaddress
+import os
 from collections.abc import Sequence
 from importlib import metadata
 
 from emulator.aws import limits
 from emulator.aws.lambda_.core.cold_starts import ColdStarts
 from emulator.aws.lambda_.core.settings import LambdaSettings, RuntimeClient
+from emulator.fmi.functions.initialize import rank_payload
+
+# What *execute* sets from the rank's payload.
+_SET_BY_RUN = frozenset(rank_payload({"bucket": "", "S3_object_name": "", "script": ""}, 0, 1))
 
 
 def world_size(text: str) -> int:
@@ -33,6 +38,18 @@ def timeout_s(text: str) -> int:
 def positive(text: str) -> int:
     """Parse a whole number from 1."""
     return _within(text, range(1, 2**31))
+
+
+def environment_variable(text: str) -> tuple[str, str]:
+    """Parse ``NAME=VALUE``, or ``NAME`` for the variable of this process, as mpirun's ``-x``."""
+    name, assigned, value = text.partition("=")
+    if not name.isascii() or not name.isidentifier():
+        raise argparse.ArgumentTypeError(f"invalid variable {text!r}: expected NAME or NAME=VALUE")
+    if name in _SET_BY_RUN:
+        raise argparse.ArgumentTypeError(f"invalid variable {name}: the run sets it for each rank")
+    if not assigned and name not in os.environ:
+        raise argparse.ArgumentTypeError(f"variable {name} is not set here: set it, or give {name}=VALUE")
+    return name, value if assigned else os.environ[name]
 
 
 def port(text: str) -> int:

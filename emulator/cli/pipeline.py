@@ -151,7 +151,7 @@ def _files(payload: PipelinePayload, options: argparse.Namespace) -> dict[str, l
         data = next((folder for folder in named if folder.is_dir()), None)
     # A running cloud may have the code already; a new one has not.
     find = required_code_folder if options.endpoint_url is None else code_folder
-    return uploads(payload, find(payload, options.script_folder, near), data)
+    return uploads(payload, find(payload, options.script_folder, near), data, print_status)
 
 
 @contextlib.contextmanager

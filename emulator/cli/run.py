@@ -1,17 +1,17 @@
 """The ``fmirun`` command: runs a program as N functions."""
 
 import argparse
+import contextlib
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from emulator.aws.credentials import Credentials
-from emulator.aws.lambda_.core.settings import LambdaSettings
 from emulator.cli import arguments as allowed
 from emulator.cli.exit_codes import FAILED, print_status, run_command, with_rank_prefix
 from emulator.cloud import LocalCloud
+from emulator.fmi.console import Console
 from emulator.fmi.deploy import EXECUTE_TMP_MB
 from emulator.fmi.log_reader import RankLine
 from emulator.fmi.outcomes import RunOutcome
@@ -30,25 +30,31 @@ examples:
   fmirun -n 4 examples/reduce.py
   fmirun -n 4 --timeout 30 --memory 512 my_program.py --steps 10     options after the script are its arguments
   fmirun -n 4 --preload torch --data partitions --results results examples/cosmic_ai.py
+  fmirun -n 4 -x LEVEL=2 -x HOME -m package.module --steps 10        a module of the current folder, as python -m
+  fmirun -n 2 --pdb my_program.py                                    breakpoint() in rank 0 stops there
 
-exit status: 0 if every rank succeeded, 1 if a rank failed, 2 if the run could not start, 130 after Ctrl-C
+exit status: 0 if every rank succeeded; the program's own, if the rank that failed first ended with one; else 1 if a
+rank failed, 2 if the run could not start, 130 after Ctrl-C
 """
 
 
 def fmirun() -> NoReturn:
     """Run the ``fmirun`` command and exit with its status."""
     options = _parser().parse_args()
-    request = RunRequest(
-        script=options.script,
-        world_size=options.ranks,
-        arguments=tuple(options.arguments),
-        memory_mb=options.memory,
-        timeout_s=options.timeout,
-        data=options.data,
-        results=options.results,
-        batch_size=options.batch_size,
-    )
-    sys.exit(run_command("fmirun", lambda: _run(request, options.preload, allowed.function_settings(options))))
+    settings: dict[str, Any] = {
+        "arguments": tuple(options.arguments),
+        "memory_mb": options.memory,
+        "timeout_s": options.timeout,
+        "data": options.data,
+        "results": options.results,
+        "batch_size": options.batch_size,
+        "environment": dict(options.environment),
+    }
+    if options.module:
+        request = RunRequest.of_module(options.script, options.ranks, **settings)
+    else:
+        request = RunRequest(Path(options.script), options.ranks, **settings)
+    sys.exit(run_command("fmirun", lambda: _run(request, options)))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -81,21 +87,49 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="BATCH_SIZE in the environment of the ranks, for example 512",
     )
+    parser.add_argument(
+        "-x",
+        dest="environment",
+        action="append",
+        default=[],
+        type=allowed.environment_variable,
+        metavar="NAME[=VALUE]",
+        help="set a variable in the environment of the ranks, or pass on the one set here; may be repeated. It is set "
+        "before the program starts, and after the interpreter and preloaded modules have read theirs",
+    )
+    parser.add_argument(
+        "--stdin",
+        choices=("none", "rank0"),
+        default="none",
+        help="standard input of the ranks: empty, or this command's for rank 0 (default %(default)s)",
+    )
+    parser.add_argument(
+        "--pdb",
+        action="store_true",
+        help="breakpoint() in rank 0 stops there, and pdb takes its commands from standard input; implies --stdin "
+        "rank0. The other ranks wait for at most max_timeout of fmi.json",
+    )
     allowed.add_preload_option(parser)
     allowed.add_function_options(parser)
     parser.add_argument(
-        "script", type=Path, help="the program, for example examples/reduce.py; its folder is uploaded with it"
+        "-m", "--module", action="store_true", help="SCRIPT is the name of a module of the current folder, as python -m"
+    )
+    parser.add_argument(
+        "script",
+        metavar="SCRIPT",
+        help="the program, for example examples/reduce.py; its folder (with -m, the current one) is uploaded with it",
     )
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="arguments of the program")
     return parser
 
 
-def _run(request: RunRequest, preload: Sequence[str], settings: LambdaSettings) -> int:
+def _run(request: RunRequest, options: argparse.Namespace) -> int:
     began = time.perf_counter()
     # Missing files are reported before anything is started.
-    files = uploads(request)
-    with LocalCloud(preload=preload, settings=settings, credentials=Credentials.random()) as cloud:
-        for note in cloud.notes:
+    code = uploads(request)
+    settings = allowed.function_settings(options)
+    with LocalCloud(preload=options.preload, settings=settings, credentials=Credentials.random()) as cloud:
+        for note in [*cloud.notes, *code.notes()]:
             print_status(note)
         backend = local_backend(
             cloud.endpoint_url, cloud.credentials, cloud.rendezvous, request.world_size, cloud.stop_functions
@@ -107,7 +141,11 @@ def _run(request: RunRequest, preload: Sequence[str], settings: LambdaSettings) 
             if (notice := RelayNotice.parse(line.text)) is not None:
                 relayed.add(notice)
 
-        outcome = run(request, files, backend, on_line)
+        with contextlib.ExitStack() as opened:
+            console = None
+            if options.pdb or options.stdin == "rank0":
+                console = opened.enter_context(Console(cloud.rendezvous.rpartition(":")[0], options.pdb)).address
+            outcome = run(request, code.files, backend, on_line, console)
         s3_requests = cloud.s3_requests()
     print_status(run_table(outcome))
     reports = [*(rank.report for rank in outcome.ranks if rank.report is not None), *outcome.others]
@@ -116,15 +154,16 @@ def _run(request: RunRequest, preload: Sequence[str], settings: LambdaSettings) 
         print_status(relays_line(relayed))
     print_status(f"{request.world_size} ranks in {time.perf_counter() - began:.2f} s on this machine")
     if outcome.failures:
-        _print_failures(outcome)
-        return FAILED
+        return _print_failures(outcome)
     if request.results is not None:
         print_status(f"results in {request.results}")
     return 0
 
 
-def _print_failures(outcome: RunOutcome) -> None:
+def _print_failures(outcome: RunOutcome) -> int:
+    """Print why ranks failed, the cause last, and return the exit status."""
     first, *rest = outcome.failures
     for failed in rest:
         print_status(f"  then rank {failed.rank}: {failed.failure}")
     print_status(f"fmirun: rank {first.rank} failed: {first.failure}")
+    return FAILED if first.failure is None or first.failure.exit_status is None else first.failure.exit_status

@@ -2,8 +2,10 @@
 
 import importlib.util
 import io
+import itertools
 import os
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,10 @@ from emulator.errors import EmulatorError
 
 # Every rank downloads every file: a folder with more files is not only a program.
 _MOST_FILES = 500
+# To name what is large in a folder that is refused, so many of its files are looked at.
+_FILES_MEASURED = 100_000
+_ENTRIES_NAMED = 3
+_UNNAMED = "program"
 # With a constant date, equal code gives equal archives.
 _DATE = (2020, 1, 1, 0, 0, 0)
 
@@ -42,6 +48,29 @@ class UploadedFile:
             raise ProgramError(f"cannot upload {str(self.path)!r}: {error.strerror}") from None
 
 
+@dataclass(frozen=True)
+class CodeFolder:
+    """A folder of code.
+
+    Parameters
+    ----------
+    files
+        What is uploaded.
+    links_outside
+        Symbolic links, relative to the folder, that lead outside of it or nowhere. They are not uploaded.
+    """
+
+    files: list[UploadedFile]
+    links_outside: list[str]
+
+    def notes(self) -> list[str]:
+        """Return one sentence for each link that is not uploaded."""
+        return [
+            f"link {name!r} is not uploaded: it leads outside of the program's folder; copy the file into the folder"
+            for name in self.links_outside
+        ]
+
+
 def function_archive() -> bytes:
     """Return the zip of the deployed functions: their handlers, fmi_shim, its wire protocol and ``import fmi``."""
     shim, pairing = _folder("fmi_shim"), _folder("rendezvous")
@@ -59,10 +88,11 @@ def function_archive() -> bytes:
     return buffer.getvalue()
 
 
-def program_files(script: Path) -> list[UploadedFile]:
+def program_files(script: Path) -> CodeFolder:
     """Return the files of a script's folder with their keys below the folder's name.
 
-    Hidden files, byte code, virtual environments and symbolic links are excluded.
+    Hidden files, byte code and virtual environments are excluded. Symbolic links are followed if they lead to a file or
+    folder within the folder.
 
     Raises
     ------
@@ -74,7 +104,33 @@ def program_files(script: Path) -> list[UploadedFile]:
     return folder_files(script.resolve().parent, program_name(script))
 
 
-def folder_files(folder: Path, prefix: str) -> list[UploadedFile]:
+def module_files(module: str, folder: Path) -> CodeFolder:
+    """Return the files of the folder that contains a module, as `program_files` does.
+
+    Parameters
+    ----------
+    module
+        Its dotted name. It may also be installed, as with ``python -m``.
+    folder
+        The folder that becomes the first entry of ``sys.path``.
+
+    Raises
+    ------
+    ProgramError
+        If there is no such module, or the folder is larger than a program can be.
+    """
+    first = module.partition(".")[0]
+    if not all(part.isidentifier() for part in module.split(".")) or not (
+        (folder / first).is_dir() or (folder / f"{first}.py").is_file() or importlib.util.find_spec(first)
+    ):
+        raise ProgramError(
+            f"module {module!r} does not exist: expected the name of a module in {str(folder)!r}, for example "
+            "package.module, or of an installed one"
+        )
+    return folder_files(folder, folder.name or _UNNAMED)
+
+
+def folder_files(folder: Path, prefix: str) -> CodeFolder:
     """Return the files of a folder of code, with their keys below a prefix; see `program_files`.
 
     Raises
@@ -83,21 +139,23 @@ def folder_files(folder: Path, prefix: str) -> list[UploadedFile]:
         If it is larger than a program can be.
     """
     files: list[UploadedFile] = []
+    links_outside: list[str] = []
     size = 0
-    for path in _walk(folder):
+    for path in _walk(folder, links_outside):
         files.append(UploadedFile(path, f"{prefix}/{path.relative_to(folder).as_posix()}"))
         size += path.stat().st_size
         if len(files) > _MOST_FILES or size > UNZIPPED_CODE_BYTES:
             raise ProgramError(
-                f"folder {str(folder)!r} has more than {_MOST_FILES} files or {UNZIPPED_CODE_BYTES} bytes, and every "
-                "rank would download it: move the script to a folder of its own"
+                f"folder {str(folder)!r} has more than {_MOST_FILES} files or {UNZIPPED_CODE_BYTES // 10**6} MB, and "
+                f"every rank would download it (largest: {_largest_entries(folder)}): move the script to a folder of "
+                "its own"
             )
-    return files
+    return CodeFolder(files, links_outside)
 
 
 def program_name(script: Path) -> str:
     """Return the name of a script's folder, which is its prefix in the bucket."""
-    return script.resolve().parent.name or "program"
+    return script.resolve().parent.name or _UNNAMED
 
 
 def data_files(folder: Path, prefix: str) -> list[UploadedFile]:
@@ -116,18 +174,51 @@ def data_files(folder: Path, prefix: str) -> list[UploadedFile]:
     return [UploadedFile(path, prefix + path.name) for path in paths]
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    for root, folders, names in os.walk(folder):
-        here = Path(root)
+def _walk(folder: Path, links_outside: list[str]) -> Iterator[Path]:
+    """Yield the files of a folder of code; append to `links_outside` the links that are not followed."""
+    root = folder.resolve()
+
+    def is_inside(path: Path) -> bool:
+        if path.is_symlink() and not (path.exists() and path.resolve().is_relative_to(root)):
+            links_outside.append(path.relative_to(folder).as_posix())
+            return False
+        return True
+
+    for walked, folders, names in os.walk(folder, followlinks=True):
+        here = Path(walked)
         folders[:] = sorted(
             name
             for name in folders
-            if not name.startswith(".") and name != "__pycache__" and not (here / name / "pyvenv.cfg").exists()
+            if not name.startswith(".")
+            and name != "__pycache__"
+            and not (here / name / "pyvenv.cfg").exists()
+            and is_inside(here / name)
+            and not ((here / name).is_symlink() and (here / name).resolve() in _resolved(here, folder))
         )
         for name in sorted(names):
             path = here / name
-            if not name.startswith(".") and not path.is_symlink() and path.is_file():
+            if not name.startswith(".") and is_inside(path) and path.is_file():
                 yield path
+
+
+def _resolved(path: Path, root: Path) -> set[Path]:
+    """Return the real paths of a walked folder and those above it: a link to one of them would be followed for ever."""
+    return {folder.resolve() for folder in (path, *path.parents) if folder.is_relative_to(root)}
+
+
+def _largest_entries(folder: Path) -> str:
+    """Return the entries of a folder that have most bytes or, of equally many, most files."""
+    sizes: Counter[str] = Counter()
+    numbers: Counter[str] = Counter()
+    for path in itertools.islice(_walk(folder, []), _FILES_MEASURED):
+        entry = path.relative_to(folder).parts[0] + ("/" if path.parent != folder else "")
+        sizes[entry] += path.stat().st_size
+        numbers[entry] += 1
+    largest = sorted(sizes, key=lambda entry: (-sizes[entry], -numbers[entry], entry))[:_ENTRIES_NAMED]
+    return ", ".join(
+        f"{entry} {sizes[entry] / 1e6:.1f} MB" + (f" in {numbers[entry]} files" if entry.endswith("/") else "")
+        for entry in largest
+    )
 
 
 def _folder(package: str) -> Path:

@@ -25,11 +25,14 @@ class FunctionFailure:
         The exception's text.
     location
         ``file:line`` where it was raised; empty if unknown.
+    exit_status
+        The program's own exit status, if it ended with one other than 0.
     """
 
     error_type: str
     message: str
     location: str = ""
+    exit_status: int | None = None
 
     def __str__(self) -> str:
         """Return the failure in one line."""

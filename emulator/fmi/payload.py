@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -173,7 +173,9 @@ def required_code_folder(payload: PipelinePayload, given: Path | None, near: Pat
     return folder
 
 
-def uploads(payload: PipelinePayload, code: Path | None, data: Path | None) -> dict[str, list[UploadedFile]]:
+def uploads(
+    payload: PipelinePayload, code: Path | None, data: Path | None, on_note: Callable[[str], None]
+) -> dict[str, list[UploadedFile]]:
     """Return the files to upload, by bucket.
 
     Parameters
@@ -182,6 +184,8 @@ def uploads(payload: PipelinePayload, code: Path | None, data: Path | None) -> d
         Gives the buckets and prefixes.
     code, data
         The local folders; None for what is already in S3.
+    on_note
+        Called with one sentence for each file that is not uploaded.
 
     Raises
     ------
@@ -190,7 +194,10 @@ def uploads(payload: PipelinePayload, code: Path | None, data: Path | None) -> d
     """
     files: dict[str, list[UploadedFile]] = {}
     if code is not None:
-        files.setdefault(payload.bucket, []).extend(folder_files(code, payload.folder))
+        folder = folder_files(code, payload.folder)
+        for note in folder.notes():
+            on_note(note)
+        files.setdefault(payload.bucket, []).extend(folder.files)
     if data is not None:
         if not payload.data_bucket:
             raise MissingCodeError("missing data_prefix in the payload: --data requires it as the destination; add one")

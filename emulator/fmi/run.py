@@ -5,10 +5,10 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +17,10 @@ from emulator.aws.lambda_.log_lines import Report, parse_report
 from emulator.aws.limits import ACCOUNT_ID, MB_PER_VCPU, TIMEOUT_S
 from emulator.errors import EmulatorError
 from emulator.fmi.aws_session import AwsSession, session_with
-from emulator.fmi.bundle import UploadedFile, data_files, program_files, program_name
+from emulator.fmi.bundle import CodeFolder, UploadedFile, data_files, module_files, program_files, program_name
+from emulator.fmi.console import ConsoleAddress
 from emulator.fmi.deploy import DeploySettings, Role, deploy
+from emulator.fmi.functions.execute import ScriptExit
 from emulator.fmi.log_reader import RankLine, RankOutputReader
 from emulator.fmi.outcomes import (
     STOPPED_FAILURE,
@@ -43,6 +45,7 @@ _POLL_S = 0.1
 # After the first failure, the other ranks have this long to detect it and raise their own errors.
 _GRACE_S = 3.0
 _LOG_SETTLE_S = 5.0
+_EXIT_STATUS = re.compile(r"exit(?:ed with)? status (\d+)")
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 
 
@@ -53,7 +56,7 @@ class RunRequest:
     Parameters
     ----------
     script
-        The program; its folder is uploaded with it.
+        The program; its folder is uploaded with it. With `module`, a path in the folder to upload.
     world_size
         Number of ranks.
     arguments
@@ -68,6 +71,10 @@ class RunRequest:
         Folder to which the results are downloaded after all ranks have succeeded, or None.
     batch_size
         BATCH_SIZE in the script's environment; None leaves it unset.
+    module
+        Dotted name of the module to run as ``__main__`` instead of the script, or None.
+    environment
+        Variables of the script's environment.
     """
 
     script: Path
@@ -78,6 +85,13 @@ class RunRequest:
     data: Path | None = None
     results: Path | None = None
     batch_size: int | None = None
+    module: str | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of_module(cls, module: str, world_size: int, **settings: Any) -> "RunRequest":
+        """Return the request for a module in the current folder, as ``python -m`` runs it."""
+        return cls(Path.cwd() / module.partition(".")[0], world_size, module=module, **settings)
 
 
 @dataclass(frozen=True)
@@ -143,7 +157,7 @@ class RunError(EmulatorError):
     """The run failed outside of its ranks."""
 
 
-def uploads(request: RunRequest) -> list[UploadedFile]:
+def uploads(request: RunRequest) -> CodeFolder:
     """Return the files to upload, the program's folder and the data, and check the folder of the results.
 
     Raises
@@ -154,11 +168,17 @@ def uploads(request: RunRequest) -> list[UploadedFile]:
         If results cannot be written to their folder.
     """
     check_folder(request.results)
-    return program_files(request.script) + (data_files(request.data, _DATA_PREFIX) if request.data else [])
+    code = module_files(request.module, request.script.parent) if request.module else program_files(request.script)
+    data = data_files(request.data, _DATA_PREFIX) if request.data else []
+    return replace(code, files=code.files + data)
 
 
 def run(
-    request: RunRequest, files: Sequence[UploadedFile], backend: Backend, on_line: Callable[[RankLine], None]
+    request: RunRequest,
+    files: Sequence[UploadedFile],
+    backend: Backend,
+    on_line: Callable[[RankLine], None],
+    console: ConsoleAddress | None = None,
 ) -> RunOutcome:
     """Run a program and return how each rank ended.
 
@@ -172,6 +192,8 @@ def run(
         Where to run it.
     on_line
         Called with each line of the ranks' output.
+    console
+        Where the standard input of rank 0 comes from; None if it is empty.
 
     Returns
     -------
@@ -188,7 +210,7 @@ def run(
         backend.s3.put_object(Bucket=backend.bucket, Key=file.key, Body=file.read())
     settings = DeploySettings(request.memory_mb, request.timeout_s, backend.rendezvous)
     deploy(backend.functions, FUNCTIONS, settings, backend.role)
-    event = _event(request, backend.bucket)
+    event = _event(request, backend.bucket, console)
     initialized, initialize_report, failure = _invoke(backend, FUNCTIONS[Role.INITIALIZE], event)
     if failure:
         raise RunError(f"initialize failed: {failure}")
@@ -202,7 +224,7 @@ def run(
     return RunOutcome(tuple(ranks), (initialize_report, summarize_report), rank_results)
 
 
-def _event(request: RunRequest, bucket: str) -> dict[str, Any]:
+def _event(request: RunRequest, bucket: str, console: ConsoleAddress | None) -> dict[str, Any]:
     """Return the state machine's input for this request."""
     name = program_name(request.script)
     return {
@@ -212,6 +234,9 @@ def _event(request: RunRequest, bucket: str) -> dict[str, Any]:
         "S3_object_name": name,
         "script": f"{name}/{request.script.name}",
         "script_arguments": list(request.arguments),
+        **({"script_module": request.module} if request.module else {}),
+        **({"script_environment": dict(request.environment)} if request.environment else {}),
+        **({"console": console.payload()} if console else {}),
         **({"data_bucket": bucket, "data_prefix": _DATA_PREFIX} if request.data else {}),
         "result_path": _RESULT_PATH,
         "batch_size": "" if request.batch_size is None else request.batch_size,
@@ -291,6 +316,13 @@ def _failure(answer: dict[str, Any], report: Report) -> FunctionFailure:
     if report.error_type == "Runtime.OutOfMemory":
         return out_of_memory_failure(report.memory_mb)
     if kind == "Runtime.ExitError":
-        return FunctionFailure("ProcessEnded", message.rpartition("exited with error: ")[2])
+        ended = message.rpartition("exited with error: ")[2]
+        return FunctionFailure("ProcessEnded", ended, exit_status=_exit_status(ended))
     frames = _FRAME.findall("".join(answer.get("stackTrace", [])))
-    return FunctionFailure(kind, message, failure_location(frames))
+    exit_status = _exit_status(message) if kind == ScriptExit.__name__ else None
+    return FunctionFailure(kind, message, failure_location(frames), exit_status)
+
+
+def _exit_status(text: str) -> int | None:
+    found = _EXIT_STATUS.search(text)
+    return int(found[1]) if found else None

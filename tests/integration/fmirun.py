@@ -12,12 +12,14 @@ EXAMPLES = Path(__file__).resolve().parent.parent.parent / "examples"
 COMMAND = Path(sys.executable).with_name("fmirun")
 
 
-def start(tmp_path: Path, *arguments: object) -> "subprocess.Popen[str]":
+def start(tmp_path: Path, *arguments: object, cwd: Path | None = None) -> "subprocess.Popen[str]":
     """Start the command with a temporary directory of its own, so that tests find leftovers."""
     state = tmp_path / "state"
     state.mkdir(exist_ok=True)
     return subprocess.Popen(
         [COMMAND, *map(str, arguments)],
+        stdin=subprocess.PIPE,
+        cwd=cwd,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -25,10 +27,12 @@ def start(tmp_path: Path, *arguments: object) -> "subprocess.Popen[str]":
     )
 
 
-def fmirun(tmp_path: Path, *arguments: object) -> tuple[int, str, str]:
+def fmirun(
+    tmp_path: Path, *arguments: object, cwd: Path | None = None, standard_input: str = ""
+) -> tuple[int, str, str]:
     """Return the exit status, standard output and standard error, and see that nothing is left."""
-    command = start(tmp_path, *arguments)
-    output, errors = command.communicate(timeout=50)
+    command = start(tmp_path, *arguments, cwd=cwd)
+    output, errors = command.communicate(standard_input, timeout=50)
     assert leftovers(tmp_path) == []
     return command.returncode, output, errors
 

@@ -2,6 +2,7 @@
 
 import os
 import runpy
+import socket
 import sys
 import tempfile
 import time
@@ -13,6 +14,8 @@ from typing import Any
 import boto3
 
 from fmi_shim.log_lines import Phase, is_traced, rank_line
+
+_LARGEST_STATUS = 255
 
 
 class ScriptExit(Exception):  # noqa: N818 - users see this name in the answer
@@ -29,7 +32,9 @@ def handler(event: dict[str, Any], context: Any = None) -> dict[str, Any]:
     Parameters
     ----------
     event
-        A payload made by *initialize*. Its strings and numbers become environment variables.
+        A payload made by *initialize*. Its strings and numbers become environment variables, and so do the entries of
+        ``SCRIPT_ENVIRONMENT``. ``SCRIPT_MODULE`` is run instead of the script, as by ``python -m``. ``CONSOLE`` is
+        where standard input comes from.
     context
         Lambda's context. Its request id is logged with the rank, so that readers of the log know the rank.
 
@@ -48,12 +53,13 @@ def handler(event: dict[str, Any], context: Any = None) -> dict[str, Any]:
         ended = time.time()
         print(Phase("download", ((began, ended),), round(ended - began, 6), 1).line(), flush=True)
     script = root / event["SCRIPT"].removeprefix("/tmp/")  # noqa: S108 - published payloads contain it
-    if not script.is_file():
+    module = event.get("SCRIPT_MODULE", "")
+    if not module and not script.is_file():
         raise FileNotFoundError(
             f"script {event['SCRIPT']!r} does not exist in s3://{event['S3_BUCKET']}/{event['S3_OBJECT_NAME']}/"
         )
-    with _as_main(script, event):
-        _run(script)
+    with _as_main(script, event), _console(event.get("CONSOLE")):
+        _run(script, module)
     return {"statusCode": 200, "rank": int(event["RANK"])}
 
 
@@ -115,6 +121,7 @@ def _as_main(script: Path, event: dict[str, Any]) -> Iterator[None]:
     environment, directory, arguments, path = dict(os.environ), Path.cwd(), sys.argv, list(sys.path)
     hook, sys.excepthook = sys.excepthook, _print_nothing
     os.environ.update({name: str(value) for name, value in event.items() if isinstance(value, str | int)})
+    os.environ.update(event.get("SCRIPT_ENVIRONMENT", {}))
     os.chdir(script.parent)
     sys.argv = [str(script), *event.get("SCRIPT_ARGUMENTS", [])]
     sys.path.insert(0, str(script.parent))
@@ -133,12 +140,53 @@ def _print_nothing(*_: object) -> None:
     """Replace the exception hook: the runtime logs the exceptions of a handler."""
 
 
-def _run(script: Path) -> None:
+@contextmanager
+def _console(console: dict[str, Any] | None) -> Iterator[None]:
+    """Connect standard input to the command that started the run; with ``debugger``, ``breakpoint()``, too."""
+    if console is None:
+        yield
+        return
+    hook, standard_input = sys.breakpointhook, sys.stdin
+    with (
+        socket.create_connection((console["host"], console["port"])) as connection,
+        connection.makefile("r", encoding="utf-8", errors="backslashreplace") as reader,
+        connection.makefile("w", encoding="utf-8", errors="backslashreplace") as writer,
+    ):
+        connection.sendall(f"{console['token']}\n".encode())
+        # Programs that the script starts read the descriptor.
+        former = os.dup(0)
+        os.dup2(connection.fileno(), 0)
+        sys.stdin = reader
+        if console["debugger"]:
+            import pdb  # noqa: T100 - the user asked for it; other cold starts do not pay for the import
+
+            debugger = pdb.Pdb(stdin=reader, stdout=writer)
+            sys.breakpointhook = lambda *_, **__: debugger.set_trace(sys._getframe(1))  # noqa: SLF001 - the frame that pdb.set_trace() takes
+        try:
+            yield
+        finally:
+            sys.breakpointhook, sys.stdin = hook, standard_input
+            os.dup2(former, 0)
+            os.close(former)
+
+
+def _run(script: Path, module: str) -> None:
     try:
-        runpy.run_path(str(script), run_name="__main__")
+        if module:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(str(script), run_name="__main__")
     except SystemExit as end:
-        if end.code not in (None, 0):
-            raise ScriptExit(f"the script exited with status {end.code}") from None
+        if isinstance(end.code, int) or end.code is None:
+            # As the kernel does, but a failure stays one.
+            status = 0 if not end.code else end.code & _LARGEST_STATUS or 1
+        else:
+            print(end.code, file=sys.stderr, flush=True)
+            status = 1
+        if status:
+            # With the traceback of the exit: the place of the failure is the script's line.
+            exited = ScriptExit(f"the script exited with status {status}")
+            raise exited.with_traceback(end.__traceback__) from None
     except BaseException:
         sys.excepthook(*sys.exc_info())  # as the interpreter does: libraries may have set a hook
         raise

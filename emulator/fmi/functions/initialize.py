@@ -85,6 +85,9 @@ def rank_payload(event: dict[str, Any], rank: int, world_size: int) -> dict[str,
         "DATA_PATH": event.get("data_path", ""),
         "RESULT_PATH": event.get("result_path", ""),
         "BATCH_SIZE": str(event.get("batch_size", "")),
+        **({"SCRIPT_MODULE": event["script_module"]} if event.get("script_module") else {}),
+        **({"SCRIPT_ENVIRONMENT": event["script_environment"]} if event.get("script_environment") else {}),
+        **({"CONSOLE": event["console"]} if event.get("console") and rank == 0 else {}),
     }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from emulator.fmi.bundle import ProgramError, data_files, function_archive, program_files
+from emulator.fmi.bundle import ProgramError, data_files, function_archive, module_files, program_files
 
 
 def test_the_functions_archive_is_the_same_every_time() -> None:
@@ -64,8 +64,7 @@ def test_the_scripts_folder_is_uploaded_without_hidden_and_generated_files(tmp_p
     ):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("x")
-    (folder / "link").symlink_to("/etc/passwd")
-    keys = [file.key for file in program_files(folder / "main.py")]
+    keys = [file.key for file in program_files(folder / "main.py").files]
     assert keys == ["my program/fmi.json", "my program/main.py", "my program/package/part.py"]
 
 
@@ -73,8 +72,41 @@ def test_a_folder_too_large_for_a_program_is_refused(tmp_path: Path) -> None:
     for number in range(501):
         (tmp_path / f"{number}.txt").touch()
     (tmp_path / "main.py").touch()
-    with pytest.raises(ProgramError, match="move the script to a folder of its own"):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "model.pt").write_bytes(bytes(3_000_000))
+    with pytest.raises(ProgramError, match="move the script to a folder of its own") as refused:
         program_files(tmp_path / "main.py")
+    assert "largest: data/ 3.0 MB in 1 files, 0.txt 0.0 MB" in str(refused.value)
+
+
+def test_links_are_followed_within_the_folder_and_named_when_they_lead_out_of_it(tmp_path: Path) -> None:
+    folder = tmp_path / "program"
+    (folder / "package").mkdir(parents=True)
+    (folder / "main.py").touch()
+    (folder / "package" / "part.py").touch()
+    (folder / "alias.py").symlink_to("package/part.py")
+    (folder / "again").symlink_to(folder / "package")
+    # Links that lead back to a folder above them, directly and by way of each other.
+    (folder / "package" / "up").symlink_to(folder)
+    (folder / "package" / "back").symlink_to(folder / "again")
+    (folder / "passwd").symlink_to("/etc/passwd")
+    (folder / "package" / "etc").symlink_to("/etc")
+    (folder / "gone").symlink_to("missing")
+    code = program_files(folder / "main.py")
+    names = ["alias.py", "main.py", "again/part.py", "package/part.py"]
+    assert sorted(file.key for file in code.files) == sorted(f"program/{name}" for name in names)
+    assert sorted(set(code.links_outside)) == ["again/etc", "gone", "package/etc", "passwd"]
+    assert "link 'gone' is not uploaded" in code.notes()[code.links_outside.index("gone")]
+
+
+def test_a_module_is_found_in_the_folder_or_among_the_installed_ones(tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "part.py").touch()
+    assert [file.key for file in module_files("own.part", tmp_path).files] == [f"{tmp_path.name}/own/part.py"]
+    assert module_files("json.tool", tmp_path).files
+    for name in ("missing.part", "own part", "own/part.py", ""):
+        with pytest.raises(ProgramError, match="does not exist: expected the name of a module"):
+            module_files(name, tmp_path)
 
 
 def test_what_does_not_exist_is_named(tmp_path: Path) -> None:

@@ -129,10 +129,10 @@ def test_execute_takes_an_exit_without_error_for_success(s3: Any, bucket: str, e
     assert execute.handler(payload(bucket))["statusCode"] == 200
 
 
-@pytest.mark.parametrize("status", ["3", "'text'"])
-def test_execute_raises_on_an_exit_with_an_error(s3: Any, bucket: str, status: str) -> None:
-    put(s3, bucket, **{"code/main.py": f"import sys; sys.exit({status})"})
-    with pytest.raises(execute.ScriptExit, match=status.strip("'")):
+@pytest.mark.parametrize(("code", "status"), [("3", 3), ("'text'", 1), ("-1", 255), ("512", 1)])
+def test_execute_raises_on_an_exit_with_an_error(s3: Any, bucket: str, code: str, status: int) -> None:
+    put(s3, bucket, **{"code/main.py": f"import sys; sys.exit({code})"})
+    with pytest.raises(execute.ScriptExit, match=f"status {status}$"):
         execute.handler(payload(bucket))
 
 
