@@ -152,14 +152,14 @@ def test_files_go_where_the_payload_says(checkout: Path, tmp_path: Path) -> None
     data = tmp_path / "partitions"
     data.mkdir()
     (data / "1.pt").touch()
-    assert uploads(PAYLOAD, checkout, data) == {
+    assert uploads(PAYLOAD, checkout, data, pytest.fail) == {
         "code": [UploadedFile(checkout / "in" / "main.py", "scripts/my job/in/main.py")],
         "data": [UploadedFile(data / "1.pt", "25MB/1.pt")],
     }
-    assert uploads(PAYLOAD, None, None) == {}
+    assert uploads(PAYLOAD, None, None, pytest.fail) == {}
 
 
 def test_data_requires_a_prefix_in_the_payload(tmp_path: Path) -> None:
     first = parse_payload({"bucket": "code", "world_size": 1, "S3_object_name": "a", "script": "a/b.py"})
     with pytest.raises(MissingCodeError, match="missing data_prefix in the payload"):
-        uploads(first, None, tmp_path)
+        uploads(first, None, tmp_path, pytest.fail)
