@@ -12,17 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from fmi_shim.channel import Channel
+from fmi_shim.channel import Channel, Schedule
 from fmi_shim.errors import BrokenCommunicatorError, ConcurrentCallError, FmiError
 from fmi_shim.frames import Call, Operation
 from fmi_shim.log import log_failure
-from fmi_shim.operators import ReduceFunction
+from fmi_shim.operators import Operator, ReduceFunction
 from fmi_shim.payload import combine_of
 from fmi_shim.selection.policy import Hint
 from fmi_shim.selection.selector import ChannelSelector
 from fmi_shim.value_types import ValueType, array_type
 
 _BYTE = array_type(np.dtype(np.uint8), (1,), False)
+_FILLING_REDUCTIONS = (Operation.exscan, Operation.reduce_scatter)
+"""Those whose schedule fills its last buffer."""
 _BINDING_REDUCTIONS = (Operation.reduce, Operation.allreduce, Operation.scan)
 _CACHED_PLANS = 256
 """Largest number of cached plans. When it is reached, all are dropped, and made again when they are needed."""
@@ -95,8 +97,8 @@ class Calls:
 
     Parameters
     ----------
-    rank
-        This rank.
+    rank, size
+        This rank and the number of ranks.
     channels
         The channels to the other ranks.
 
@@ -112,8 +114,9 @@ class Calls:
         began meanwhile has raised.
     """
 
-    def __init__(self, rank: int, channels: ChannelSelector) -> None:
+    def __init__(self, rank: int, size: int, channels: ChannelSelector) -> None:
         self._rank = rank
+        self._size = size
         self._channels = channels
         self._collectives = itertools.count()
         self._sent: defaultdict[int, Iterator[int]] = defaultdict(itertools.count)
@@ -152,14 +155,33 @@ class Calls:
             return known
         if f is not None and value_type is not None and value_type.is_list and operation in _BINDING_REDUCTIONS:
             f = f if self._channels.framed else f.in_any_order()  # as FMI's Python binding, which other ranks may use
-        combine = None if f is None or value_type is None else combine_of(f, value_type)
+        if f is None or value_type is None:
+            function, combine = None, None
+        else:
+            parts = self._size if operation is Operation.reduce_scatter else 1
+            function, combine = f.combining(), combine_of(f, value_type, parts)
+
         # Here and below a closure prepares the schedule: it runs once for each plan, never in a planned call.
+        def prepare(channel: Channel, call: Call) -> Schedule:
+            schedule = channel.prepare(call, function, combine)
+            return self._mean(call, schedule) if f is not None and f.operator is Operator.avg else schedule
+
         return self._plan(
-            key,
-            _call(operation, value_type, root, 0 if f is None else f.code),
-            self._collectives,
-            lambda channel, call: channel.prepare(call, f, combine),
+            key, _call(operation, value_type, root, 0 if f is None else f.code), self._collectives, prepare
         )
+
+    def _mean(self, call: Call, schedule: Schedule) -> Schedule:
+        """Return the schedule of a mean, given that of the sum."""
+        ranks = {Operation.scan: self._rank + 1, Operation.exscan: self._rank}.get(call.operation, self._size)
+
+        def run_mean(*buffers: Any) -> Any:
+            result = schedule(*buffers)
+            total = buffers[-1] if call.operation in _FILLING_REDUCTIONS else result
+            if total is not None and ranks:
+                np.divide(total, ranks, out=total)
+            return result
+
+        return run_mean
 
     def sending(self, dst: int, value_type: ValueType, posted: bool = False) -> Plan:
         """Return the plan of a message to rank `dst`."""

@@ -20,6 +20,8 @@ from typing import Any
 
 import numpy as np
 
+from fmi_shim.operators import Operator
+
 _MAGIC = b"FM"
 _VERSION = 1
 _HEADER = struct.Struct("<2sBBBBBBiIQQ")
@@ -144,8 +146,13 @@ class Call:
 
 
 def _operator_name(code: int) -> str:
-    name = {1: "sum", 2: "prod", 3: "max", 4: "min", 5: "custom"}.get(code & 15, f"code {code}")
-    return name if name != "custom" else f"custom(commutative={bool(code & 16)}, associative={bool(code & 32)})"
+    try:
+        operator = Operator(code & 15)
+    except ValueError:
+        return f"code {code}"
+    if operator is Operator.custom:
+        return f"custom(commutative={bool(code & 16)}, associative={bool(code & 32)})"
+    return f"{operator.name}(wrap=True)" if code & 64 else operator.name
 
 
 def signature(call: Call, kind: Kind = Kind.data) -> bytes:

@@ -55,7 +55,7 @@ class Lifecycle:
         self._name = name
         self._memory_mib = memory_mib
         self._splits = 0
-        self._calls = calls_type()(rank, ChannelSelector(rank, size, name, config, memory_mib))
+        self._calls = calls_type()(rank, size, ChannelSelector(rank, size, name, config, memory_mib))
         self._finalizer = weakref.finalize(self, self._calls.close)
         self._finalizer.atexit = False  # `_close_all` is called before the modules that it needs are gone
         if not _members:

@@ -14,6 +14,9 @@ Array = NDArray[Any]
 Combine = Callable[[Array, Array, Array], None]
 """``combine(left, right, out)`` stores f(left, right) in `out`, which may be one of the two."""
 
+Overflow = Callable[[Array, Array, NDArray[np.bool_]], OverflowError]
+"""Makes the error for two operands, given where their result may be out of range."""
+
 
 class _BindingEnumType(enum.EnumMeta):
     """Adds what enumerations of FMI's Python binding have beyond Python's."""
@@ -44,9 +47,27 @@ class Operator(BindingEnum):
     max = 3
     min = 4
     custom = 5
+    land = 6
+    """Logical and: 1 or True where both elements are not 0."""
+    lor = 7
+    """Logical or."""
+    lxor = 8
+    """Logical exclusive or."""
+    band = 9
+    """Bitwise and."""
+    bor = 10
+    """Bitwise or."""
+    bxor = 11
+    """Bitwise exclusive or."""
+    minloc = 12
+    """The pair (value, location) with the lowest value, of equal ones that with the lowest location."""
+    maxloc = 13
+    """The pair (value, location) with the highest value, of equal ones that with the lowest location."""
+    avg = 14
+    """The mean: the sum, divided by the number of ranks that it has values of."""
 
 
-_built_in: dict[Operator, ReduceFunction] = {}
+_built_in: dict[tuple[Operator, bool], ReduceFunction] = {}
 
 
 class ReduceFunction:
@@ -62,25 +83,31 @@ class ReduceFunction:
     commutative, associative
         For ``fmi.op.custom``: the function's properties. Unless it has both, values are combined strictly from
         left to right by rank.
+    wrap
+        For ``fmi.op.sum`` and ``fmi.op.prod`` of integers: whether a result out of the type's range wraps, as in C and
+        numpy, instead of raising OverflowError.
 
     Attributes
     ----------
     left_to_right
         Whether ranks must be combined strictly in their order.
+    element_wise
+        Whether a payload may be cut into pieces that are combined separately.
 
     Raises
     ------
     TypeError
         If `operator` is none of ``fmi.op``, or a custom function or its flags are missing or not of their
-        type.
+        type, or `wrap` is given for another operator.
     """
 
-    __slots__ = ("associative", "commutative", "function", "left_to_right", "operator")
+    __slots__ = ("associative", "commutative", "element_wise", "function", "left_to_right", "operator", "wrap")
 
     def __new__(cls, operator: Operator, *algebra: object, **named: object) -> ReduceFunction:  # noqa: D102, PYI034
         if operator is Operator.custom or not isinstance(operator, Operator):
             return super().__new__(cls)
-        return _built_in.setdefault(operator, super().__new__(cls))  # one object for each operator
+        # One object for each operator, which a repeated call compares by identity.
+        return _built_in.setdefault((operator, named.get("wrap") is True), super().__new__(cls))
 
     def __init__(
         self,
@@ -88,6 +115,8 @@ class ReduceFunction:
         function: Callable[[Any, Any], Any] | None = None,
         commutative: bool | None = None,
         associative: bool | None = None,
+        *,
+        wrap: bool = False,
     ) -> None:
         if not isinstance(operator, Operator):
             raise TypeError(f"invalid operator {operator!r}: expected one of {', '.join(map(str, Operator))}")
@@ -99,47 +128,90 @@ class ReduceFunction:
                     raise TypeError(f"invalid {name} {flag!r}: expected True or False for fmi.op.custom")
         elif function is not None or commutative is not None or associative is not None:
             raise TypeError(f"unexpected function or flags for {operator}: expected them for fmi.op.custom only")
+        if not isinstance(wrap, bool) or (wrap and operator not in (Operator.sum, Operator.prod)):
+            raise TypeError(f"invalid wrap {wrap!r} for {operator}: expected True for fmi.op.sum and fmi.op.prod only")
         self.operator = operator
         self.function = function
         self.commutative = operator is not Operator.custom or bool(commutative)
         self.associative = operator is not Operator.custom or bool(associative)
         self.left_to_right = not (self.commutative and self.associative)
+        self.element_wise = operator not in (Operator.custom, Operator.minloc, Operator.maxloc)
+        self.wrap = wrap
 
     def __repr__(self) -> str:
         if self.operator is not Operator.custom:
-            return f"fmi.func({self.operator})"
+            return f"fmi.func({self.operator}{', wrap=True' if self.wrap else ''})"
         return f"fmi.func({self.operator}, {self.function!r}, {self.commutative}, {self.associative})"
 
     def in_any_order(self) -> ReduceFunction:
         """Return this function with both flags set, so that values are combined in FMI's tree."""
         return ReduceFunction(self.operator, self.function, True, True) if self.left_to_right else self
 
+    def combining(self) -> ReduceFunction:
+        """Return the function that combines two payloads: for a mean the sum, which is divided at the end."""
+        return ReduceFunction(Operator.sum) if self.operator is Operator.avg else self
+
     @property
     def code(self) -> int:
         """The operator and its flags in one byte, compared between ranks in framed mode."""
-        return self.operator.value | self.commutative << 4 | self.associative << 5
+        return self.operator.value | self.commutative << 4 | self.associative << 5 | self.wrap << 6
 
 
 def keeps_order(code: int) -> bool:
     """Whether the function with this `ReduceFunction.code` combines strictly in the order of the ranks."""
-    return code != 0 and code >> 4 != 3
+    return code != 0 and code >> 4 & 3 != 3
+
+
+_UNCHECKED: dict[Operator, np.ufunc] = {
+    Operator.max: np.maximum,
+    Operator.min: np.minimum,
+    Operator.land: np.logical_and,
+    Operator.lor: np.logical_or,
+    Operator.lxor: np.logical_xor,
+    Operator.band: np.bitwise_and,
+    Operator.bor: np.bitwise_or,
+    Operator.bxor: np.bitwise_xor,
+}
+_DEFINED_FOR: dict[Operator, str] = {
+    Operator.sum: "iufc",
+    Operator.prod: "iufc",
+    Operator.max: "biuf",
+    Operator.min: "biuf",
+    **dict.fromkeys((Operator.land, Operator.lor, Operator.lxor, Operator.band, Operator.bor, Operator.bxor), "biu"),
+    Operator.minloc: "iuf",
+    Operator.maxloc: "iuf",
+    Operator.avg: "fc",
+}
+"""The kinds of numpy's element types that each operator is defined for."""
+
+
+def operators_of(kind: str) -> list[Operator]:
+    """Return the built-in operators that are defined for elements of this kind (`numpy.dtype.kind`)."""
+    return [operator for operator, kinds in _DEFINED_FOR.items() if kind in kinds]
 
 
 @functools.cache
-def builtin_combine(operator: Operator, dtype: np.dtype[Any]) -> Combine:
-    """Return the in-place combination of two arrays of `dtype` by an operator other than ``custom``.
+def builtin_combine(
+    operator: Operator, dtype: np.dtype[Any], wrap: bool = False, wider: str = "an array of int64 or float64"
+) -> Combine:
+    """Return the in-place combination of two arrays of `dtype` by an operator other than ``custom`` and ``avg``.
 
-    Integer sums and products are checked: a result outside of the type's range raises OverflowError and never wraps.
-    Floating-point results are IEEE's; max and min propagate a NaN, as `numpy.maximum` does.
+    Integer sums and products are checked unless they may `wrap`: a result outside of the type's range raises
+    OverflowError, which recommends the type `wider`. Floating-point results are IEEE's; max and min propagate a NaN, as
+    `numpy.maximum` does. Of ``minloc`` and ``maxloc`` the arrays are pairs of a value and a location, one after
+    another.
     """
-    if operator in (Operator.max, Operator.min):
-        return _unchecked(np.maximum if operator is Operator.max else np.minimum)
+    if operator in (Operator.minloc, Operator.maxloc):
+        return _located(np.less if operator is Operator.minloc else np.greater)
+    if operator in _UNCHECKED:
+        return _unchecked(_UNCHECKED[operator])
     function = np.add if operator is Operator.sum else np.multiply
-    if dtype.kind not in "iu":
+    if dtype.kind not in "iu" or wrap:
         return _unchecked(function)
+    error = functools.partial(_overflow, operator, dtype, wider)
     if dtype.itemsize <= 4:
-        return _checked_in_64_bits(operator, function, dtype)
-    return _checked_exactly(operator, function, dtype)
+        return _checked_in_64_bits(error, function, dtype)
+    return _checked_exactly(error, int.__add__ if operator is Operator.sum else int.__mul__, function, dtype)
 
 
 # The combinations are closures: a callable object would take longer on each call, of which small reductions have many.
@@ -154,7 +226,20 @@ def _unchecked(function: np.ufunc) -> Combine:
     return combine
 
 
-def _checked_in_64_bits(operator: Operator, function: np.ufunc, dtype: np.dtype[Any]) -> Combine:
+def _located(precedes: np.ufunc) -> Combine:
+    """Combine pairs (value, location) one after another: the pair whose value `precedes`, or is NaN."""
+
+    def combine(left: Array, right: Array, out: Array) -> None:
+        (value, location), (other, place) = left.reshape(-1, 2).T, right.reshape(-1, 2).T
+        nan, other_nan = value != value, other != other
+        equal = (value == other) | (nan & other_nan)
+        keeps = precedes(value, other) | (nan & ~other_nan) | (equal & (location <= place))
+        out.reshape(-1, 2)[...] = np.where(keeps[:, None], left.reshape(-1, 2), right.reshape(-1, 2))
+
+    return combine
+
+
+def _checked_in_64_bits(error: Overflow, function: np.ufunc, dtype: np.dtype[Any]) -> Combine:
     """Combine integers of at most 32 bits, whose sum and product fit into 64 bits: compute there, then check."""
     limits = np.iinfo(dtype)
     lowest, highest = int(limits.min), int(limits.max)
@@ -163,13 +248,15 @@ def _checked_in_64_bits(operator: Operator, function: np.ufunc, dtype: np.dtype[
     def combine(left: Array, right: Array, out: Array) -> None:
         result = function(left, right, dtype=wide)
         if result.size and (result.min() < lowest or result.max() > highest):
-            raise _overflow(operator, dtype, left, right, (result < lowest) | (result > highest))
+            raise error(left, right, (result < lowest) | (result > highest))
         out[...] = result
 
     return combine
 
 
-def _checked_exactly(operator: Operator, function: np.ufunc, dtype: np.dtype[Any]) -> Combine:
+def _checked_exactly(
+    error: Overflow, exact: Callable[[int, int], int], function: np.ufunc, dtype: np.dtype[Any]
+) -> Combine:
     """Combine 64-bit integers: a float estimate finds the elements near the limits, Python's integers check those."""
     limits = np.iinfo(dtype)
     lowest, highest = int(limits.min), int(limits.max)
@@ -179,21 +266,20 @@ def _checked_exactly(operator: Operator, function: np.ufunc, dtype: np.dtype[Any
         near = estimate >= highest * (1 - 1e-9)
         if lowest:
             near |= estimate <= lowest * (1 - 1e-9)
-        exact = int.__add__ if operator is Operator.sum else int.__mul__
         for index in np.flatnonzero(near):
             if not lowest <= exact(int(left[index]), int(right[index])) <= highest:
-                raise _overflow(operator, dtype, left, right, near)
+                raise error(left, right, near)
         function(left, right, out=out)
 
     return combine
 
 
 def _overflow(
-    operator: Operator, dtype: np.dtype[Any], left: Array, right: Array, where: NDArray[np.bool_]
+    operator: Operator, dtype: np.dtype[Any], wider: str, left: Array, right: Array, where: NDArray[np.bool_]
 ) -> OverflowError:
     index = int(np.flatnonzero(where)[0])
     limits = np.iinfo(dtype)
     return OverflowError(
         f"{operator.name} of {left[index]} and {right[index]} at element {index} is out of range: expected "
-        f"{limits.min} to {limits.max} for {dtype.name}: use a wider type, e.g. fmi.datatypes.double"
+        f"{limits.min} to {limits.max} for {dtype.name}: use {wider}, or fmi.func({operator}, wrap=True)"
     )

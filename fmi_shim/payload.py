@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmi_shim.frames import ELEMENT_CODES
-from fmi_shim.operators import Array, Combine, Operator, ReduceFunction, builtin_combine
+from fmi_shim.operators import Array, Combine, Operator, ReduceFunction, builtin_combine, operators_of
 from fmi_shim.value_types import INT32, Datatype, TypeDescriptor, ValueType, array_type, value_type_of, wrap
 
 _INT32_LIMITS = (-(2**31), 2**31 - 1)
@@ -310,22 +310,21 @@ def _tensor_memory(tensor: Any, name: str) -> NDArray[Any]:
     return memory
 
 
-def combine_of(function: ReduceFunction, value_type: ValueType) -> Combine:
-    """Return how `function` combines two flat payloads of `value_type`.
+def combine_of(function: ReduceFunction, value_type: ValueType, parts: int = 1) -> Combine:
+    """Return how `function` combines two flat payloads of `value_type`, which may be divided into equal `parts`.
 
     Raises
     ------
-    TypeError
-        If the operator is not defined for the element type.
+    TypeError, ValueError
+        If the operator is not defined for the type.
     """
     if function.operator is not Operator.custom:
-        ordering = function.operator in (Operator.max, Operator.min)
-        if (value_type.dtype.kind == "b" and not ordering) or (value_type.dtype.kind == "c" and ordering):
-            raise TypeError(
-                f"invalid f {function.operator} for elements of {value_type.dtype}: expected "
-                f"{'sum or prod' if ordering else 'max or min'}, or a custom function"
-            )
-        return builtin_combine(function.operator, value_type.dtype)
+        dtype = value_type.dtype
+        _require_defined(function, dtype)
+        if not function.element_wise:
+            _require_pairs(function.operator, value_type, parts)
+        wider = "an array of int64 or float64" if value_type.descriptor is None else "fmi.datatypes.double"
+        return builtin_combine(function.combining().operator, dtype, function.wrap, wider)
     # The combinations are closures: a callable object would take longer on each call.
     call = function.function
     assert call is not None  # noqa: S101 - ReduceFunction has checked it
@@ -353,6 +352,29 @@ def combine_of(function: ReduceFunction, value_type: ValueType) -> Combine:
         out[...] = result.reshape(-1)
 
     return combine_arrays
+
+
+def _require_defined(function: ReduceFunction, dtype: np.dtype[Any]) -> None:
+    allowed = operators_of(dtype.kind)
+    if function.operator not in allowed:
+        raise TypeError(
+            f"invalid f {function.operator} for elements of {dtype}: expected "
+            f"{', '.join(operator.name for operator in allowed)}, or a custom function"
+        )
+    if function.wrap and dtype.kind not in "iu":
+        raise TypeError(f"invalid wrap=True for elements of {dtype}: expected integers")
+
+
+def _require_pairs(operator: Operator, value_type: ValueType, parts: int) -> None:
+    """Raise unless each of the equal parts of such a value consists of pairs."""
+    shape, typed = value_type.shape, value_type.descriptor is not None
+    last = shape[-1] // (parts if len(shape) == 1 else 1) if shape else 1
+    if (last % 2 if typed else last != 2) or not shape or (typed and not value_type.is_list):
+        found = f"{value_type.count} elements" if typed else f"shape {list(shape)}"
+        raise ValueError(
+            f"invalid value of {found} for {operator}: expected pairs of a value and a location: "
+            "an array whose last axis has the length 2, or a list with one pair after another"
+        )
 
 
 def _short(value: object) -> str:

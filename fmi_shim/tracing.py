@@ -56,8 +56,8 @@ class Intervals:
 class TracedCalls(Calls):
     """`Calls` that write one line with their times to standard output at the end."""
 
-    def __init__(self, rank: int, channels: ChannelSelector) -> None:
-        super().__init__(rank, channels)
+    def __init__(self, rank: int, size: int, channels: ChannelSelector) -> None:
+        super().__init__(rank, size, channels)
         self._intervals = Intervals()
         # The wall clock's time, without its steps.
         self._epoch = time.time() - time.perf_counter()

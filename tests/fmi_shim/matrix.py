@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce as fold
 from typing import Any
 
@@ -54,6 +54,28 @@ class Function(enum.Enum):
     custom_commutative = (True, False)
     custom_associative = (False, True)
     custom_neither = (False, False)
+    land = 4
+    lor = 5
+    lxor = 6
+    band = 7
+    bor = 8
+    bxor = 9
+    minloc = 10
+    maxloc = 11
+    avg = 12
+
+    @property
+    def is_fmi(self) -> bool:
+        """Whether FMI has it, too."""
+        return isinstance(self.value, tuple) or self.value < 4
+
+    def is_defined(self, kind: Kind) -> bool:
+        """Whether it combines such values; ours of pairs combine lists of an even length."""
+        if self.name in ("minloc", "maxloc"):
+            return kind.is_list
+        if self.is_fmi:
+            return True
+        return (kind in (Kind.double, Kind.double_list)) == (self is Function.avg)
 
     @property
     def left_to_right(self) -> bool:
@@ -115,6 +137,16 @@ class Step:
     seed: int = 0
     form: Form = Form.typed
 
+    @property
+    def is_valid(self) -> bool:
+        """Whether the operation is defined."""
+        if self.operation.takes_lists and not self.kind.is_list:
+            return False
+        if not self.operation.takes_function:
+            return True
+        pairs = self.function in (Function.minloc, Function.maxloc)
+        return self.function.is_defined(self.kind) and not (pairs and (self.count % 2 or self.form is not Form.typed))
+
     def values(self, size: int, wide: bool = False) -> list[Any]:
         """Return every rank's value: halves and integers from -2 to 2, so that all combinations of 16 are exact."""
         count = self.count * (size if wide else 1)
@@ -132,9 +164,24 @@ def steps(size: int) -> Iterator[Step]:
     for operation in Operation:
         for kind in Kind:
             if operation is not Operation.barrier and (kind.is_list or not operation.takes_lists):
-                for function in Function if operation.takes_function else (Function.sum,):
+                for function in FMI_FUNCTIONS if operation.takes_function else (Function.sum,):
                     for root in range(size if operation.takes_root else 1):
                         yield Step(operation, kind, function, root, seed=root)
+    yield from steps_beyond_fmi(size)
+
+
+FMI_FUNCTIONS = [function for function in Function if function.is_fmi]
+
+
+def steps_beyond_fmi(size: int) -> Iterator[Step]:
+    """Yield every function that FMI lacks, with types, roots and reductions that take turns."""
+    reductions = [operation for operation in Operation if operation.takes_function]
+    for i, function in enumerate(function for function in Function if not function.is_fmi):
+        kinds = [kind for kind in Kind if function.is_defined(kind)]
+        for j in range(2):
+            operation = reductions[(i + 2 * j + size) % len(reductions)]
+            fitting = [kind for kind in kinds if kind.is_list or not operation.takes_lists]
+            yield Step(operation, fitting[(i + j) % len(fitting)], function, (i + j) % size, 4, i)
 
 
 def covering_steps(size: int) -> Iterator[Step]:
@@ -144,14 +191,15 @@ def covering_steps(size: int) -> Iterator[Step]:
     """
     for operation in Operation:
         kinds = [kind for kind in Kind if kind.is_list or not operation.takes_lists]
-        functions = list(Function) if operation.takes_function else [Function.sum]
+        functions = FMI_FUNCTIONS if operation.takes_function else [Function.sum]
         count = size if operation.takes_root else 2 if operation.takes_function else 1
         if operation is Operation.in_turn:  # as many messages one after another as there are ranks: slow
             count = min(count, 4)
         for i in range(count):
             turn = SIZES.index(size) * 2 + i
-            kind = kinds[(turn + turn // len(Function)) % len(kinds)]
+            kind = kinds[(turn + turn // len(FMI_FUNCTIONS)) % len(kinds)]
             yield Step(operation, kind, functions[turn % len(functions)], i if operation.takes_root else 0, seed=i)
+    yield from list(steps_beyond_fmi(size))[::4]
 
 
 def every_step(comm: fmi.Communicator, rank: int, size: int, todo: Sequence[Step], order: Order) -> list[Any]:
@@ -163,7 +211,9 @@ def expected(step: Step, size: int, order: Order, framed: bool = True) -> list[A
     """Return what every rank must get, computed in the simplest way."""
     values, ranks = step.values(size), range(size)
     ordered = step.function.left_to_right and (framed or not step.kind.is_list or step.form is not Form.typed)
-    f = _element_wise(_function(step, order)[1])
+    f = _of_lists(step.function, _function(step, order)[1])
+    if step.function is Function.avg and step.operation.takes_function:
+        return _means(step, size, order, framed)
     joined = [element for value in values for element in (value if step.kind.is_list else [value])]
     wide = step.values(size, wide=True) if step.operation.takes_lists else []
     slices = [slice(rank * step.count, (rank + 1) * step.count) for rank in ranks]
@@ -200,7 +250,18 @@ def expected(step: Step, size: int, order: Order, framed: bool = True) -> list[A
         case Operation.reduce_scatter:
             return [fold(f, wide)[slices[rank]] for rank in ranks]
         case Operation.split:
-            return [[len(ranks[rank % 2 :: 2]), fold(_element_wise(_add), values[rank % 2 :: 2])] for rank in ranks]
+            return [
+                [len(ranks[rank % 2 :: 2]), fold(_of_lists(Function.sum, _add), values[rank % 2 :: 2])]
+                for rank in ranks
+            ]
+
+
+def _means(step: Step, size: int, order: Order, framed: bool) -> list[Any]:
+    """Return the sums, divided by the number of ranks that they are of."""
+    ranks = {Operation.scan: range(1, size + 1), Operation.exscan: range(size)}.get(step.operation, [size] * size)
+    sums = expected(replace(step, function=Function.sum), size, order, framed)
+    divided = lambda total, count: [t / count for t in total] if isinstance(total, list) else total / count  # noqa: E731
+    return [None if total is None else divided(total, count) for total, count in zip(sums, ranks, strict=True)]
 
 
 def _tree(values: list[Any], f: Plain) -> Any:
@@ -257,9 +318,8 @@ def _larger(left: Any, right: Any) -> Any:
 
 def _function(step: Step, order: Order) -> tuple[fmi.func, Plain]:
     """Return the step's function and what it does; where no order is required its flags are the truth."""
-    builtin = {Function.sum: _add, Function.prod: _multiply, Function.max: max, Function.min: min}
-    if step.function in builtin:
-        return fmi.func(fmi.op[step.function.name]), builtin[step.function]
+    if step.function in _BUILT_IN:
+        return fmi.func(fmi.op[step.function.name]), _BUILT_IN[step.function]
     plain = _double_and_add
     in_order = (Operation.reduce, Operation.allreduce, Operation.scan)
     if step.function is Function.custom_both and (order is Order.own or step.operation not in in_order):
@@ -269,7 +329,29 @@ def _function(step: Step, order: Order) -> tuple[fmi.func, Plain]:
     return fmi.func(fmi.op.custom, plain, *step.function.value), plain
 
 
-def _element_wise(plain: Plain) -> Plain:
+_BUILT_IN: dict[Function, Plain] = {
+    Function.sum: _add,
+    Function.prod: _multiply,
+    Function.max: max,
+    Function.min: min,
+    Function.land: lambda a, b: int(bool(a) and bool(b)),
+    Function.lor: lambda a, b: int(bool(a) or bool(b)),
+    Function.lxor: lambda a, b: int(bool(a) != bool(b)),
+    Function.band: lambda a, b: a & b,
+    Function.bor: lambda a, b: a | b,
+    Function.bxor: lambda a, b: a ^ b,
+    Function.minloc: lambda a, b: min(a, b),
+    Function.maxloc: lambda a, b: max(a, b, key=lambda pair: (pair[0], -pair[1])),
+    Function.avg: _add,
+}
+
+
+def _of_lists(function: Function, plain: Plain) -> Plain:
+    """Return the function of two values or lists; lists of pairs are combined pair by pair."""
+    if function in (Function.minloc, Function.maxloc):
+        return lambda a, b: [
+            element for i in range(0, len(a), 2) for element in plain((a[i], a[i + 1]), (b[i], b[i + 1]))
+        ]
     return lambda a, b: [plain(x, y) for x, y in zip(a, b, strict=True)] if isinstance(a, list) else plain(a, b)
 
 

@@ -342,7 +342,9 @@ def test_the_text_of_a_call_contains_what_its_operation_compares(call: Call, tex
         (5 | 16, "custom(commutative=True, associative=False)"),
         (5 | 32, "custom(commutative=False, associative=True)"),
         (5 | 48, "custom(commutative=True, associative=True)"),
-        (6 | 48, "code 54"),
+        (14 | 48, "avg"),
+        (1 | 112, "sum(wrap=True)"),
+        (15 | 48, "code 63"),
     ],
 )
 def test_the_text_of_a_call_names_its_operator(code: int, name: str) -> None:

@@ -84,16 +84,17 @@ def test_any_sequence_of_calls_equals_plain_python(ranks: Ranks) -> None:
 
 @st.composite
 def some_steps(draw: st.DrawFn, size: int, most: int) -> list[Step]:
-    def step() -> Step:
-        operation = draw(st.sampled_from(Operation))
-        return Step(
-            operation,
-            draw(st.sampled_from([kind for kind in Kind if kind.is_list or not operation.takes_lists])),
-            draw(st.sampled_from(Function)),
-            draw(st.integers(0, size - 1)),
-            draw(st.sampled_from([1, 2, 3, 50, 3000])),
-            draw(st.integers(0, 1000)),
-            draw(st.sampled_from(Form)),
-        )
+    return [draw(a_step(size)) for _ in range(draw(st.integers(1, most)))]
 
-    return [step() for _ in range(draw(st.integers(1, most)))]
+
+def a_step(size: int) -> st.SearchStrategy[Step]:
+    return st.builds(
+        Step,
+        st.sampled_from(Operation),
+        st.sampled_from(Kind),
+        st.sampled_from(Function),
+        st.integers(0, size - 1),
+        st.sampled_from([1, 2, 3, 50, 3000]),
+        st.integers(0, 1000),
+        st.sampled_from(Form),
+    ).filter(lambda step: step.is_valid)

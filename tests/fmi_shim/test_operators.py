@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 import fmi_shim as fmi
 from fmi_shim.operators import builtin_combine
+from fmi_shim.payload import combine_of
+from fmi_shim.value_types import ValueType, array_type, value_type_of
 
 PYTHON = {
     fmi.op.sum: python_operator.add,
@@ -60,6 +62,91 @@ def test_the_first_element_that_overflows_is_named() -> None:
         OverflowError, match="sum of 2147483647 and 1 at element 1 is out of range: expected -2147483648"
     ):
         builtin_combine(fmi.op.sum, left.dtype)(left, np.array([1, 1], np.int32), left)
+
+
+@given(st.sampled_from([fmi.op.sum, fmi.op.prod]), integer_pairs())
+def test_wrapping_integers_are_combined_modulo_their_range(
+    op: fmi.op, pair: tuple[np.dtype[Any], list[int], list[int]]
+) -> None:
+    dtype, left, right = pair
+    out = np.array(left, dtype)
+    builtin_combine(op, dtype, wrap=True)(out, np.array(right, dtype), out)
+    limits = np.iinfo(dtype)
+    span, lowest = int(limits.max) - int(limits.min) + 1, int(limits.min)
+    exact = [PYTHON[op](a, b) for a, b in zip(left, right, strict=True)]
+    assert out.tolist() == [(value - lowest) % span + lowest for value in exact]
+
+
+_VALUES = st.sampled_from([0.0, 1.0, -2.5, float("inf"), float("nan")])
+_PAIRS = st.lists(st.tuples(_VALUES, st.integers(0, 3), _VALUES, st.integers(0, 3)), max_size=5)
+
+
+@given(st.sampled_from([fmi.op.minloc, fmi.op.maxloc]), _PAIRS)
+def test_a_located_extreme_is_that_of_numpy_with_the_lowest_location(op: fmi.op, rows: list[tuple[float, ...]]) -> None:
+    left, right = (np.array([row[at : at + 2] for row in rows], float).reshape(-1) for at in (0, 2))
+    results = []
+    for first, second in ((left, right), (right, left)):  # the order of the ranks does not matter
+        out = first.copy()
+        builtin_combine(op, out.dtype)(out, second, out)
+        results.append(out)
+    np.testing.assert_array_equal(results[0], results[1])
+    extreme = np.minimum if op is fmi.op.minloc else np.maximum
+    expected = extreme(left[::2], right[::2])
+    np.testing.assert_array_equal(results[0][::2], expected)
+    for value, place, (a, i, b, j) in zip(expected, results[0][1::2], rows, strict=True):
+        having = [at for at, of in ((i, a), (j, b)) if of == value or (np.isnan(of) and np.isnan(value))]
+        assert place == min(having)
+
+
+@pytest.mark.parametrize(
+    ("op", "dtype", "allowed"),
+    [
+        (fmi.op.band, np.float64, "sum, prod, max, min, minloc, maxloc, avg, or a custom function"),
+        (fmi.op.land, np.complex64, "sum, prod, avg, or a custom function"),
+        (fmi.op.avg, np.int32, "sum, prod, max, min, land, lor, lxor, band, bor, bxor, minloc, maxloc, or a custom"),
+        (fmi.op.sum, np.bool_, "max, min, land, lor, lxor, band, bor, bxor, or a custom function"),
+    ],
+)
+def test_an_operator_that_the_elements_lack_is_refused(op: fmi.op, dtype: type, allowed: str) -> None:
+    value_type = array_type(np.dtype(dtype), (2,), False)
+    with pytest.raises(TypeError, match=f"invalid f {op} for elements of {np.dtype(dtype)}: expected {allowed}"):
+        combine_of(fmi.func(op), value_type)
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3), (2, 1)])
+def test_a_located_extreme_of_no_pairs_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="expected pairs of a value and a location: an array whose last axis"):
+        combine_of(fmi.func(fmi.op.minloc), array_type(np.dtype(float), shape, False))
+
+
+def test_pairs_are_not_divided_between_ranks() -> None:
+    six = value_type_of(fmi.types(fmi.datatypes.double_list, 6))
+    combine_of(fmi.func(fmi.op.minloc), six, parts=3)
+    with pytest.raises(ValueError, match="expected pairs"):
+        combine_of(fmi.func(fmi.op.minloc), six, parts=2)
+
+
+def test_wrapping_is_refused_where_it_has_no_meaning() -> None:
+    with pytest.raises(TypeError, match=r"invalid wrap True for Operator.max: expected True for fmi.op.sum"):
+        fmi.func(fmi.op.max, wrap=True)
+    with pytest.raises(TypeError, match="invalid wrap=True for elements of float64: expected integers"):
+        combine_of(fmi.func(fmi.op.sum, wrap=True), array_type(np.dtype(float), (2,), False))
+
+
+@pytest.mark.parametrize(
+    ("value_type", "advice"),
+    [
+        (
+            array_type(np.dtype(np.int8), (2,), False),
+            r"use an array of int64 or float64, or fmi.func\(Operator.sum, wrap",
+        ),
+        (value_type_of(fmi.types(fmi.datatypes.int_list, 2)), r"use fmi.datatypes.double, or fmi.func\("),
+    ],
+)
+def test_an_overflow_recommends_what_the_program_can_use(value_type: ValueType, advice: str) -> None:
+    most = np.array([1, np.iinfo(value_type.dtype).max], value_type.dtype)
+    with pytest.raises(OverflowError, match=advice):
+        combine_of(fmi.func(fmi.op.sum), value_type)(most, most, most)
 
 
 @pytest.mark.parametrize(

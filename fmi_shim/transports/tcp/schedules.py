@@ -28,7 +28,7 @@ from fmi_shim.collectives.memory import (
     working_copy,
 )
 from fmi_shim.frames import Call, Operation
-from fmi_shim.operators import Array, Combine, Operator, ReduceFunction
+from fmi_shim.operators import Array, Combine, ReduceFunction
 from fmi_shim.transports.tcp.switch_points import SWITCH_POINTS
 
 _FEW_RANKS = 8
@@ -68,7 +68,7 @@ def _reduction(channel: Channel, call: Call, function: ReduceFunction, combine: 
     """
     assert call.dtype is not None  # noqa: S101 - every rank of a reduction knows the type
     size_bytes = call.count * call.dtype.itemsize
-    cut = channel.full_duplex and channel.size > 1 and function.operator is not Operator.custom
+    cut = channel.full_duplex and channel.size > 1 and function.element_wise
     ordered = function.left_to_right
     match call.operation:
         case Operation.reduce if cut and size_bytes >= SWITCH_POINTS.reduce:
@@ -95,7 +95,7 @@ def _reduction(channel: Channel, call: Call, function: ReduceFunction, combine: 
 def _reduce_scatter(function: ReduceFunction, size: int) -> reduce_scatter.Algorithm:
     if function.left_to_right:
         return reduce_scatter.left_to_right
-    if function.operator is Operator.custom:
+    if not function.element_wise:
         return reduce_scatter.whole
     return reduce_scatter.pairwise if size & (size - 1) else reduce_scatter.halving
 

@@ -40,7 +40,7 @@ def reduce(
     channel: SegmentChannel, call: Call, function: ReduceFunction, combine: Combine
 ) -> Callable[[Array, Array | None], Array | None]:
     """Return the schedule of a reduction to the root: it returns the result there, None elsewhere."""
-    if function.operator is Operator.custom:
+    if not function.element_wise:
         return reduce_whole(channel, call, combine)
     if call.count * dtype_of(call).itemsize <= min(ROOT_COMBINES_BYTES, slot_bytes(channel, call)):
         return reduce_at_root(channel, call, function, combine)
@@ -58,7 +58,7 @@ def allreduce(
     channel: SegmentChannel, call: Call, function: ReduceFunction, combine: Combine
 ) -> Callable[[Array, Array | None], Array]:
     """Return the schedule of a reduction whose result all ranks have."""
-    if function.operator is Operator.custom:
+    if not function.element_wise:
         return allreduce_whole(channel, call, combine)
     size_bytes = call.count * dtype_of(call).itemsize
     if call.count == 1 and call.dtype == np.float64 and function.operator in (Operator.sum, Operator.prod):
@@ -191,7 +191,7 @@ def reduce_scatter(
 
     Values that a custom function combines are gathered at rank 0, and the result is scattered.
     """
-    if function.operator is Operator.custom:
+    if not function.element_wise:
         reduce_to_0, scatter = reduce_whole(channel, call, combine), exchanges.scatter(channel, call)
 
         def run_through_rank_0(buffer: Array, spare: Array | None, own: Array) -> None:

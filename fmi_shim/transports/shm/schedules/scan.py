@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from fmi_shim.collectives import scan as messages
 from fmi_shim.frames import Call
-from fmi_shim.operators import Array, Combine, Operator, ReduceFunction
+from fmi_shim.operators import Array, Combine, ReduceFunction
 from fmi_shim.transports.shm.schedules.exchange import SegmentChannel, dtype_of
 from fmi_shim.transports.shm.schedules.reduce import combine_in_order, result_memory, slot_bytes
 
@@ -55,7 +55,7 @@ def prefix(
     Returns None for custom functions, and for payloads larger than a slot, which messages carry from rank to rank.
     Copies: one in. Cost: ``sigma + n * beta + ranks * n * gamma``.
     """
-    if function.operator is Operator.custom or call.count * dtype_of(call).itemsize > slot_bytes(channel, call):
+    if not function.element_wise or call.count * dtype_of(call).itemsize > slot_bytes(channel, call):
         return None
     rounds, call_tag, slots = channel.rounds, channel.call_tag(call), channel.slots(dtype_of(call))[:, :, : call.count]
 
