@@ -9,7 +9,8 @@ import socket
 import struct
 import sys
 import termios
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 from fmi_shim.backoff import Deadline
 from fmi_shim.channel import Pending
@@ -23,11 +24,17 @@ from fmi_shim.pairing.sockets import Poller
 from fmi_shim.transports.transfers import Buffers, OnReceived, PendingTransfers, Transfer, advance
 from rendezvous.protocol import Endpoint, pair_name
 
+A = TypeVar("A")
+T = TypeVar("T")
+
 _DRAIN_BYTES = 1 << 16
 _DRAIN_READS = 64
 
 _TCP_INFO = struct.Struct("=24xI116xI")
 """``tcpi_unacked`` and ``tcpi_notsent_bytes`` of struct tcp_info (include/uapi/linux/tcp.h)."""
+
+_RECEIVE_TIMEOUT = struct.pack("@ll", 0, 20_000)
+"""``struct timeval`` of SO_RCVTIMEO: a rank that waits for one message notices after this time what else happened."""
 
 _YIELDS = 5
 """How often a transfer yields the processor and retries before it sleeps. If ranks share cores, the awaited rank then
@@ -71,6 +78,9 @@ class Stream:
     __slots__ = ("backlog", "descriptor", "ended", "in_message", "peer", "received", "sent", "socket")
 
     def __init__(self, connection: socket.socket, peer: int) -> None:
+        # Receiving blocks in the kernel, with a time limit; all else says MSG_DONTWAIT.
+        connection.setblocking(True)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _RECEIVE_TIMEOUT)
         self.socket = connection
         self.peer = peer
         self.descriptor = connection.fileno()
@@ -91,7 +101,7 @@ class Stream:
             If the connection broke.
         """
         if not self.ended and not self.backlog:
-            return self.socket.recvmsg_into(buffers)[0]
+            return self.socket.recvmsg_into(buffers, 0, socket.MSG_DONTWAIT)[0]
         taken = 0
         for buffer in buffers:
             part = self.backlog[: len(buffer)]
@@ -107,7 +117,7 @@ class Stream:
     def peek(self) -> tuple[bytes, int]:
         """Return the first unread bytes, at most a header, and the number of all unread bytes."""
         try:
-            first = self.socket.recv(HEADER_BYTES, socket.MSG_PEEK)
+            first = self.socket.recv(HEADER_BYTES, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except OSError:  # no data, or broken: then the next use raises
             return b"", 0
         count = fcntl.ioctl(self.descriptor, termios.FIONREAD, bytes(4))
@@ -128,7 +138,7 @@ class Stream:
         """Read all available bytes, up to the end of the stream, into the backlog."""
         collected = bytearray(self.backlog)
         try:
-            while data := self.socket.recv(_DRAIN_BYTES):
+            while data := self.socket.recv(_DRAIN_BYTES, socket.MSG_DONTWAIT):
                 collected += data
             self.ended = True
         except BlockingIOError:
@@ -146,7 +156,7 @@ class Stream:
         try:
             self.socket.shutdown(socket.SHUT_WR)
             for _ in range(0 if self.in_message else _DRAIN_READS):
-                if not self.socket.recv(_DRAIN_BYTES):
+                if not self.socket.recv(_DRAIN_BYTES, socket.MSG_DONTWAIT):
                     break
         except OSError:
             pass  # nothing more to read, or closed already
@@ -166,8 +176,6 @@ class Connections:
         The rendezvous server and the time-out.
     """
 
-    _call: Call  # the running one, for the errors
-
     def __init__(self, rank: int, size: int, comm_name: str, config: DirectConfig) -> None:
         self.rank = rank
         self.size = size
@@ -180,6 +188,21 @@ class Connections:
         self._poller = Poller(self._on_disconnect)
         self._awaited: int | None = None
         self._process = os.getpid()
+        self._planned: Call | None = None
+        self._sequence = 0
+        self._running: Call | None = None
+
+    @property
+    def _call(self) -> Call:
+        """The running call. It is numbered when it is needed, which is not so in a short call without a wait."""
+        if self._running is None:
+            assert self._planned is not None  # noqa: S101 - a call has begun
+            self._running = self._planned.numbered(self._sequence)
+        return self._running
+
+    @_call.setter
+    def _call(self, call: Call) -> None:
+        self._running = call
 
     def _hello(self, peer: int) -> PeerHello | None:
         return None
@@ -290,7 +313,7 @@ class Connections:
     def _send_some(self, target: Stream, outgoing: Buffers, interest: dict[int, int]) -> bool:
         """Send as much as the connection accepts; if it accepts nothing, add to `interest` what to wait for."""
         try:
-            advance(outgoing, target.socket.sendmsg(outgoing))
+            advance(outgoing, target.socket.sendmsg(outgoing, (), socket.MSG_DONTWAIT))
         except BlockingIOError:
             interest[target.descriptor] = interest.get(target.descriptor, 0) | select.POLLOUT
             return False
@@ -316,6 +339,16 @@ class Connections:
         if on_received is not None:
             on_received(received)
         return True
+
+    def _await(self, stream: Stream, receive: Callable[[A], T], space: A) -> T:
+        """Return what `receive(space)` returns as soon as data is available."""
+        while True:
+            try:
+                return receive(space)
+            except BlockingIOError:
+                self._wait({stream.descriptor: select.POLLIN})
+            except ConnectionError:
+                raise self._broken(stream) from None
 
     def _pause(self, interest: dict[int, int], yields: int) -> int:
         """Yield the processor, or after `_YIELDS` times wait until one of `interest` is ready; return the new count."""

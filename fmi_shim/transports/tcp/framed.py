@@ -6,31 +6,31 @@ import contextlib
 import os
 import select
 import socket
-from collections.abc import Callable, Iterator
-from typing import TypeVar
+import time
+from collections.abc import Iterator
 
 from fmi_shim.backoff import Deadline
 from fmi_shim.channel import Schedule
 from fmi_shim.config import DirectConfig
 from fmi_shim.error_codec import abort_error, abort_frame, decode_termination, goodbye_frame
 from fmi_shim.errors import FmiError, MismatchError
-from fmi_shim.frames import HEADER_BYTES, KIND_AT, Call, FrameError, Kind, decode_header, waiting_frame
+from fmi_shim.frames import HEADER_BYTES, KIND_AT, Call, FrameError, Kind, decode_header, renumbered, waiting_frame
 from fmi_shim.operators import Array, Combine, ReduceFunction
 from fmi_shim.pairing.control_connection import ForeignServerError, read_access
 from fmi_shim.pairing.handshake import PeerHello
 from fmi_shim.pairing.rendezvous_client import RendezvousClient
-from fmi_shim.transports.framing import Framing
-from fmi_shim.transports.tcp import schedules
-from fmi_shim.transports.tcp.connections import Connections, Stream, yields_spent
+from fmi_shim.transports.framing import ExpectedMessage, Framing
+from fmi_shim.transports.tcp import schedules, short_allreduce
+from fmi_shim.transports.tcp.connections import Connections, Stream
 from fmi_shim.transports.transfers import Buffers, advance, octets
 from rendezvous.protocol.messages import Abort
 from rendezvous.protocol.waiting import MAX_COUNTS, Awaited, Counts, Waiting, describe, pack_counts
 
-A = TypeVar("A")
-T = TypeVar("T")
-
 _SHORT_BYTES = 4096
 """Messages up to this size are copied into one buffer with their header: cheaper than a list of buffers."""
+
+_CHECK_SECONDS = 0.001
+"""Calls that do not wait look for failed ranks once in this time."""
 
 _STILL_SECONDS = 0.05
 """Two ranks that send to each other are in a deadlock if no byte moves for this time."""
@@ -62,6 +62,8 @@ class FramedChannel(Connections, Framing[Stream]):
         self._session = session
         session.waits.append(self._current_wait)
         self._waits = 0
+        self._check_due = 0.0
+        self._templates: dict[int, bytes] = {}
 
     @contextlib.contextmanager
     def monitoring(self, session: RendezvousClient) -> Iterator[None]:
@@ -77,13 +79,20 @@ class FramedChannel(Connections, Framing[Stream]):
 
     def prepare(self, call: Call, function: ReduceFunction | None, combine: Combine | None) -> Schedule:
         """Return the schedule of a collective over point-to-point messages."""
-        return schedules.prepare(self, call, function, combine)
+        head_bytes = HEADER_BYTES + 8 * len(call.shape or ())
+        short = short_allreduce.prepare(self, call, function, combine, head_bytes)
+        return short or schedules.prepare(self, call, function, combine)
 
     def begin(self, call: Call, sequence: int) -> None:
         """Start a call, which messages are compared with; raise if a connected rank has failed meanwhile."""
-        self._call = call.numbered(sequence)
+        self._sequence, self._running = sequence, None
         self._heads = {}
-        self._poller.check()
+        if call is not self._planned:
+            self._planned, self._templates = call, {}
+        now = time.monotonic()
+        if now >= self._check_due:
+            self._check_due = now + _CHECK_SECONDS
+            self._poller.check()
 
     def _send_now(self, buffer: Array, dst: int, src: int | None = None, posted: bool = False) -> Buffers | None:
         stream = self._streams.get(dst)
@@ -94,11 +103,11 @@ class FramedChannel(Connections, Framing[Stream]):
             if size <= _SHORT_BYTES:
                 head = self._heads.get(size) or self._head(size)
                 message: Buffers = [memoryview(head + buffer.tobytes())]
-                sent = stream.socket.send(message[0])
+                sent = stream.socket.send(message[0], socket.MSG_DONTWAIT)
             else:
                 head = self._head(size, Kind.posted if posted else Kind.data)
                 message = [memoryview(head), octets(buffer)]
-                sent = stream.socket.sendmsg(message)
+                sent = stream.socket.sendmsg(message, (), socket.MSG_DONTWAIT)
         except BlockingIOError:
             return None
         except ConnectionError:
@@ -122,7 +131,7 @@ class FramedChannel(Connections, Framing[Stream]):
 
     def _receive_short(self, stream: Stream, head: bytes, buffer: Array) -> bool:
         whole = len(head) + buffer.nbytes
-        message = self._await(stream, stream.socket.recv, whole, 0)
+        message = self._await(stream, stream.socket.recv, whole)
         if len(message) != whole or not message.startswith(head):
             stream.push_back(message)
             return False
@@ -133,7 +142,7 @@ class FramedChannel(Connections, Framing[Stream]):
     def _receive_long(self, stream: Stream, head: bytes, payload: memoryview) -> bool:
         found = bytearray(len(head))
         space = [memoryview(found), payload]
-        received = self._await(stream, stream.socket.recvmsg_into, space, yields_spent(payload))[0]
+        received = self._await(stream, stream.socket.recvmsg_into, space)[0]
         seen = received - len(head)
         if found[KIND_AT] == Kind.posted:
             found[KIND_AT] = Kind.data
@@ -145,15 +154,51 @@ class FramedChannel(Connections, Framing[Stream]):
         stream.received += 1
         return True
 
-    def _await(self, stream: Stream, receive: Callable[[A], T], space: A, yields: int) -> T:
-        """Return what `receive(space)` returns as soon as data is available; see `yields_spent`."""
-        while True:
-            try:
-                return receive(space)
-            except BlockingIOError:
-                yields = self._pause({stream.descriptor: select.POLLIN}, yields)
-            except ConnectionError:
-                raise self._broken(stream) from None
+    def _expect(self, call: Call) -> None:
+        super()._expect(call)
+        self._planned, self._templates = None, {}
+
+    def _head(self, length: int, kind: Kind = Kind.data) -> bytes:
+        if self._running is not None and self._planned is None:
+            return super()._head(length, kind)
+        key = length if kind is Kind.data else ~length
+        template = self._templates.get(key)
+        if template is None:
+            template = self._templates[key] = super()._head(length, kind)
+        head = self._heads[key] = renumbered(template, self._sequence)
+        return head
+
+    def short_head(self, length: int) -> bytes:
+        """Return the header of a message of the running call."""
+        return self._head(length)
+
+    def exchange_short(
+        self, peer: int, head: bytes, outgoing: bytearray, incoming: bytearray, result: Array, received: Array
+    ) -> None:
+        """Exchange one message with rank `peer`; see `ShortChannel`."""
+        stream = self._streams.get(peer)
+        if stream is None or stream.backlog or stream.ended or self._pending.transfers:
+            self.sendrecv(result, peer, received, peer)
+            return
+        try:
+            sent = stream.socket.send(outgoing, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            self.sendrecv(result, peer, received, peer)
+            return
+        except ConnectionError:
+            raise self._broken(stream) from None
+        stream.sent += 1
+        if sent < len(outgoing):
+            stream.in_message = True
+            message = ExpectedMessage(self, stream, octets(received))
+            self._move(stream, [memoryview(outgoing)[sent:]], stream, message.buffers, message.validate_header)
+            return
+        got = self._await(stream, stream.socket.recv_into, incoming)
+        if got == len(incoming) and incoming.startswith(head):
+            stream.received += 1
+        else:
+            stream.push_back(bytes(incoming[:got]))
+            self.recv(received, peer)
 
     def fail(self, error: BaseException) -> None:
         """Send the error to connected ranks, and through the rendezvous server to the others; then close."""
@@ -220,7 +265,7 @@ class FramedChannel(Connections, Framing[Stream]):
                 self._report_wait(stream.peer, Awaited.receiving, report)
         elif report == 0 and not stream.in_message:
             with contextlib.suppress(OSError):  # broken: the next use raises
-                stream.socket.send(waiting_frame(self._call, stream.received))
+                stream.socket.send(waiting_frame(self._call, stream.received), socket.MSG_DONTWAIT)
             self._report_wait(stream.peer, Awaited.sending, report)
 
     def _report_wait(self, peer: int, awaited: Awaited, report: int) -> None:
@@ -305,7 +350,7 @@ class FramedChannel(Connections, Framing[Stream]):
                 if not stream.in_message:
                     # A rank that ended, or does not read, detects the end of the connection.
                     with contextlib.suppress(OSError):
-                        stream.socket.send(last_frame)
+                        stream.socket.send(last_frame, socket.MSG_DONTWAIT)
         self._close_streams()
         if self._client is not None:
             if os.getpid() == self._process:

@@ -5,10 +5,12 @@ A rank of the C++ library may be at the other end. `framed.FramedChannel` adds h
 
 from __future__ import annotations
 
+import socket
+
 from fmi_shim.channel import Schedule
 from fmi_shim.frames import Call
 from fmi_shim.operators import Array, Combine, ReduceFunction
-from fmi_shim.transports.tcp import schedules
+from fmi_shim.transports.tcp import schedules, short_allreduce
 from fmi_shim.transports.tcp.connections import Connections, Stream
 from fmi_shim.transports.transfers import Transfer, octets
 from rendezvous.protocol import pair_name
@@ -24,11 +26,12 @@ class RawChannel(Connections):
 
     def prepare(self, call: Call, function: ReduceFunction | None, combine: Combine | None) -> Schedule:
         """Return the schedule of a collective over point-to-point messages."""
-        return schedules.prepare(self, call, function, combine)
+        short = short_allreduce.prepare(self, call, function, combine, 0)
+        return short or schedules.prepare(self, call, function, combine)
 
     def begin(self, call: Call, sequence: int) -> None:
         """Start a call, which errors name."""
-        self._call = call.numbered(sequence)
+        self._planned, self._sequence, self._running = call, sequence, None
 
     def send(self, buffer: Array, dst: int) -> None:
         """Send all of `buffer`, raw."""
@@ -56,6 +59,31 @@ class RawChannel(Connections):
         else:
             self.send(outgoing, dst)
             self.recv(incoming, src)
+
+    def short_head(self, length: int) -> bytes:
+        """Return the empty header."""
+        return b""
+
+    def exchange_short(
+        self, peer: int, head: bytes, outgoing: bytearray, incoming: bytearray, result: Array, received: Array
+    ) -> None:
+        """Exchange one message with rank `peer`; see `ShortChannel`. The bytes are those of `sendrecv`."""
+        stream = self._streams.get(peer)
+        if stream is None or stream.backlog or stream.ended or self._pending.transfers:
+            self.sendrecv(result, peer, received, peer)
+            return
+        try:
+            sent = stream.socket.send(outgoing, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            sent = 0
+        except ConnectionError:
+            raise self._broken(stream) from None
+        got = self._await(stream, stream.socket.recv_into, incoming) if sent == len(outgoing) else 0
+        if got == len(incoming):
+            return
+        if got == 0 and sent == len(outgoing):
+            raise self._ended(stream)
+        self._move(stream, [memoryview(outgoing)[sent:]], stream, [memoryview(incoming)[got:]])
 
     def isend(self, buffer: Array, dst: int) -> Transfer[Stream]:
         """Begin to send all of `buffer`, raw. Both ends of a first message must be posted, or neither."""
