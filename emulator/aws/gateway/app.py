@@ -5,9 +5,13 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from aiohttp import web
 
+from emulator.aws.cloudformation.catalog import Catalog
+from emulator.aws.cloudformation.http import CloudFormationApi
+from emulator.aws.cloudformation.service import CloudFormationService
 from emulator.aws.credentials import Credentials
 from emulator.aws.gateway.admission import Admission, PageAccess
 from emulator.aws.gateway.browser_requests import OwnNames
+from emulator.aws.gateway.credential_scope import credential_scope
 from emulator.aws.gateway.key_ring import KeyRing
 from emulator.aws.gateway.moto_bridge import MotoBridge
 from emulator.aws.lambda_.core.execution_environments import ExecutionEnvironments
@@ -17,13 +21,14 @@ from emulator.aws.lambda_.core.invocations import LambdaService
 from emulator.aws.lambda_.core.settings import LambdaSettings
 from emulator.aws.lambda_.http import LambdaApi
 from emulator.aws.lambda_.log_lines import LogSink
-from emulator.aws.limits import MIB
+from emulator.aws.limits import ACCOUNT_ID, MIB
 from emulator.aws.logs.core import LogStore
 from emulator.aws.logs.http import TARGET_PREFIX as LOGS_TARGET
 from emulator.aws.logs.http import LogsApi
 from emulator.aws.s3.core.store import ObjectStore
 from emulator.aws.s3.http.api import S3Api
 from emulator.aws.sandboxes.base import SandboxFactory
+from emulator.aws.sdk_client import AwsClient
 from emulator.aws.state import StateFolder
 from emulator.aws.stepfunctions.core.service import StepFunctionsService
 from emulator.aws.stepfunctions.http.api import TARGET as STEP_FUNCTIONS
@@ -98,7 +103,9 @@ class Gateway:
         environments = ExecutionEnvironments(sandboxes, log_sink, url, settings)
         self.lambda_service = LambdaService(self.functions, environments, settings)
         machines = state.folder("step_functions")
-        self.step_functions = StepFunctionsService(machines, state.reserve, self.lambda_service, url, own)
+        self._aws = AwsClient(url, own)
+        self.step_functions = StepFunctionsService(machines, state.reserve, self.lambda_service, self._aws)
+        self._cloudformation = CloudFormationService(self._aws, Catalog(self._aws), ACCOUNT_ID)
         self._logs = LogsApi(logs)
         self._admission = Admission(names, self.s3, keys, page_access)
         self._runner: web.AppRunner | None = None
@@ -116,7 +123,8 @@ class Gateway:
         app.add_routes(LambdaApi(self.functions, self.lambda_service, self._objects.read).routes())
         app.add_routes(extra_routes)
         app.router.add_post(_RESET, self._reset)
-        by_service = _by_service(StepFunctionsApi(self.step_functions), self._logs, self.s3, self._moto)
+        stacks = CloudFormationApi(self._cloudformation, self._aws)
+        by_service = _by_service(StepFunctionsApi(self.step_functions), self._logs, stacks, self.s3, self._moto)
         # A key may contain any character, line feeds included.
         app.router.add_route("*", "/{path:(?s:.*)}", by_service)
         self._admission.install(app)
@@ -136,6 +144,7 @@ class Gateway:
 
     async def _reset(self, request: web.Request) -> web.StreamResponse:
         """Empty every store: what is running is stopped first, so that it stores nothing afterwards."""
+        await self._cloudformation.reset()
         await self.step_functions.reset()
         await self.lambda_service.reset()
         self._logs.clear()
@@ -143,16 +152,18 @@ class Gateway:
 
     async def close(self) -> None:
         """End executions, queued events and warm sandboxes, and stop listening."""
+        await self._cloudformation.close()
         await self.step_functions.close()
         await self.lambda_service.close()
         if self._runner is not None:
             await self._runner.cleanup()
+        self._aws.close()
         self.s3.close()
         self._moto.close()
 
 
 def _by_service(
-    step_functions: StepFunctionsApi, logs: LogsApi, s3: S3Api, moto: MotoBridge
+    step_functions: StepFunctionsApi, logs: LogsApi, stacks: CloudFormationApi, s3: S3Api, moto: MotoBridge
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     """Return a handler for the services that are identified by their headers, not their paths."""
 
@@ -162,6 +173,11 @@ def _by_service(
             return await step_functions.handle(request)
         if target.startswith(LOGS_TARGET):
             return await logs.handle(request)
-        return await (s3.handle(request) if s3.is_s3(request) else moto.handle(request))
+        if s3.is_s3(request):
+            return await s3.handle(request)
+        scope = credential_scope(request)
+        if scope.service == "cloudformation":
+            return await stacks.handle(request, scope.region)
+        return await moto.handle(request)
 
     return handle

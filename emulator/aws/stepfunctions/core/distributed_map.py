@@ -10,6 +10,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from emulator.aws.limits import DISTRIBUTED_MAP_CONCURRENCY
+from emulator.aws.sdk_client import AwsClient
 from emulator.aws.stepfunctions.asl.definition import Distribution, ItemBatcher, ItemReader, MapState, Transformation
 from emulator.aws.stepfunctions.asl.failures import (
     EXCEED_TOLERATED_FAILURES,
@@ -21,7 +22,6 @@ from emulator.aws.stepfunctions.asl.failures import (
 from emulator.aws.stepfunctions.asl.items import ItemsError, Tolerance, batches, read_items
 from emulator.aws.stepfunctions.asl.json_values import Json, dumps
 from emulator.aws.stepfunctions.core.arns import machine_arn
-from emulator.aws.stepfunctions.core.aws_sdk import AwsClient
 from emulator.aws.stepfunctions.core.concurrency import run_concurrently
 from emulator.aws.stepfunctions.core.execution import Execution, MapRun, error_details, format_timestamp
 from emulator.aws.stepfunctions.core.interpreter import Interpreter, StateExecution, Turns

@@ -7,11 +7,11 @@ from collections import deque
 from collections.abc import Mapping
 
 from emulator.aws.limits import EXECUTIONS_KEPT, EXPRESS_TIMEOUT_S
+from emulator.aws.sdk_client import AwsClient
 from emulator.aws.stepfunctions.asl.definition import MachineType, MapState, ParallelState, Program, State, TaskState
 from emulator.aws.stepfunctions.asl.failures import RUNTIME, TIMEOUT, StateFailure
 from emulator.aws.stepfunctions.asl.json_values import Json, dumps
 from emulator.aws.stepfunctions.core.arns import execution_arn, express_arn
-from emulator.aws.stepfunctions.core.aws_sdk import AwsClient
 from emulator.aws.stepfunctions.core.concurrency import run_inline_map, run_parallel
 from emulator.aws.stepfunctions.core.distributed_map import DistributedMaps
 from emulator.aws.stepfunctions.core.execution import Execution, MapRun, new_execution_name

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from pathlib import Path
 
-from emulator.aws.credentials import Credentials
 from emulator.aws.disk_reserve import DiskReserve
 from emulator.aws.lambda_.core.invocations import LambdaService
+from emulator.aws.sdk_client import AwsClient
 from emulator.aws.stepfunctions.asl.definition import MachineType
 from emulator.aws.stepfunctions.asl.failures import StateFailure
 from emulator.aws.stepfunctions.asl.json_values import loads
 from emulator.aws.stepfunctions.core.arns import execution_arn, validate_arn, validate_name
-from emulator.aws.stepfunctions.core.aws_sdk import AwsClient, SdkTasks
+from emulator.aws.stepfunctions.core.aws_sdk import SdkTasks
 from emulator.aws.stepfunctions.core.engine import Engine
 from emulator.aws.stepfunctions.core.execution import Execution, MapRun, new_execution_name
 from emulator.aws.stepfunctions.core.lambda_tasks import LambdaTasks
@@ -33,8 +33,8 @@ class StepFunctionsService:
         Space for small writes on a full disk.
     functions
         The Lambda service, which runs the functions that Tasks invoke.
-    endpoint_url
-        The endpoint of the other AWS services that Tasks call.
+    aws
+        Calls the other AWS services for Tasks.
 
     Attributes
     ----------
@@ -49,10 +49,8 @@ class StepFunctionsService:
         folder: Path,
         reserve: DiskReserve,
         functions: LambdaService,
-        endpoint_url: str,
-        credentials: Credentials | None = None,
+        aws: AwsClient,
     ) -> None:
-        aws = AwsClient(endpoint_url, credentials)
         lambda_tasks = LambdaTasks(functions)
         integrations: dict[str, Integration] = {
             "": lambda_tasks,

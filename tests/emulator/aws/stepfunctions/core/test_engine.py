@@ -5,10 +5,10 @@ import json
 
 import pytest
 
+from emulator.aws.sdk_client import AwsClient
 from emulator.aws.stepfunctions.asl.definition import MachineType
 from emulator.aws.stepfunctions.asl.parse_machine import parse_definition
 from emulator.aws.stepfunctions.core import engine as engine_module
-from emulator.aws.stepfunctions.core.aws_sdk import AwsClient
 from emulator.aws.stepfunctions.core.engine import Engine
 from emulator.aws.stepfunctions.core.machines import Machine
 from emulator.aws.stepfunctions.core.records import Status

@@ -1,0 +1,1 @@
+"""The types that resources of stacks can have, one module for each service."""
