@@ -56,9 +56,9 @@ def _convert(shape: Any, value: Any, path: str) -> Any:
                 raise ResourceFailedError(f"{path}: expected true or false, got {value!r:.80}")
             return _TRUTH[str(value).lower()]
         case "string":
-            return _text(value)
+            return text_of(value)
         case "blob":
-            return value if isinstance(value, bytes) else _text(value).encode()
+            return value if isinstance(value, bytes) else text_of(value).encode()
     return value
 
 
@@ -95,7 +95,8 @@ def _number(kind: type[int] | type[float], value: Any, path: str) -> Any:
         raise ResourceFailedError(f"{path}: expected a number, got {value!r:.80}") from None
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
+    """Return a value as the text of an attribute: booleans in lower case, documents as JSON."""
     if isinstance(value, bool):
         return str(value).lower()
     return json.dumps(value) if isinstance(value, (dict, list)) else str(value)

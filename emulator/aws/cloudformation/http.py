@@ -5,7 +5,6 @@ Operations: https://docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/AP
 
 import inspect
 import json
-import re
 import urllib.parse
 import uuid
 from collections.abc import Callable, Mapping
@@ -31,6 +30,8 @@ from emulator.aws.cloudformation.stacks import (
     StackSettings,
 )
 from emulator.aws.cloudformation.template import ParameterValue, Template
+from emulator.aws.cloudformation.template_urls import read_template
+from emulator.aws.cloudformation.types.custom import RESPONSE_BYTES, RESPONSE_ROOT, ResponseUrls
 from emulator.aws.json_requests import read_body
 from emulator.aws.limits import MIB
 from emulator.aws.sdk_client import AwsClient
@@ -38,10 +39,8 @@ from emulator.errors import ApiError
 
 API_VERSION = "2010-05-15"
 _REQUEST_BYTES = 2 * MIB
-_TEMPLATE_BYTES = MIB
 _PAGE = 100
 _Parameters = Mapping[str, Any]
-_S3_HOST = re.compile(r"(?:(?P<bucket>.+)\.)?s3[.-](?:[a-z0-9-]+\.)?amazonaws\.com(?:\.cn)?")
 _ON_FAILURE = ("ROLLBACK", "DELETE", "DO_NOTHING")
 
 
@@ -54,9 +53,12 @@ class CloudFormationApi:
         The stacks.
     aws
         Reads templates from S3.
+    urls
+        Take the reports of custom resources.
     """
 
-    def __init__(self, service: CloudFormationService, aws: AwsClient) -> None:
+    def __init__(self, service: CloudFormationService, aws: AwsClient, urls: ResponseUrls) -> None:
+        self._urls = urls
         self._service = service
         self._aws = aws
         self._model = get_service_model("cloudformation")
@@ -112,6 +114,20 @@ class CloudFormationApi:
             return _error(invalid(str(error)))
         answered = QuerySerializer(model).serialize(answer or {})
         return web.Response(body=str(answered["body"]).encode(), content_type="text/xml")
+
+    def routes(self) -> list[web.AbstractRouteDef]:
+        """Return the route that custom resources report to."""
+        return [web.put(RESPONSE_ROOT + "{token}", self._report)]
+
+    async def _report(self, request: web.Request) -> web.Response:
+        content = await read_body(request, RESPONSE_BYTES)
+        try:
+            is_known = self._urls.report(request.match_info["token"], content)
+        except ValueError as error:
+            return web.Response(status=HTTPStatus.BAD_REQUEST, text=f"{error}\n")
+        if not is_known:
+            return web.Response(status=HTTPStatus.FORBIDDEN, text="no custom resource waits for this report\n")
+        return web.Response()
 
     def _operation(self, name: str, size: int) -> Callable[[str, _Parameters], Any]:
         """Return an operation by name, for a request of a number of bytes.
@@ -383,35 +399,6 @@ class CloudFormationApi:
             given.get("ClientRequestToken"),
         )
         return StackRequest(text, parameters, frozenset(previous), settings)
-
-
-async def read_template(url: str, region: str, aws: AwsClient) -> str:
-    """Return the template at the URL of an object in S3, in any of S3's forms or at the endpoint's own address.
-
-    Raises
-    ------
-    ApiError
-        ValidationError when the URL is not one of S3, or the object cannot be read.
-    """
-    parts = urllib.parse.urlsplit(url)
-    path = urllib.parse.unquote(parts.path.lstrip("/"))
-    match = _S3_HOST.fullmatch(parts.hostname or "")
-    virtual = re.fullmatch(r"(.+)\.s3\.(?:[a-z0-9-]+\.)?localhost.*", parts.hostname or "")
-    bucket = match["bucket"] if match else virtual[1] if virtual else None
-    if parts.scheme == "s3":
-        bucket = parts.netloc
-    if bucket is None:
-        bucket, _, path = path.partition("/")
-    if not bucket or not path:
-        raise invalid(f"invalid TemplateURL {url!r:.200}: expected the URL of an object in S3")
-    try:
-        found = await aws.call("s3", "GetObject", {"Bucket": bucket, "Key": path}, region)
-    except ClientError as error:
-        raise invalid(f"S3 error: {error.response['Error'].get('Message', '')}") from None
-    content: bytes = found["Body"]
-    if len(content) > _TEMPLATE_BYTES:
-        raise invalid(f"template of {len(content)} bytes: expected at most {_TEMPLATE_BYTES}")
-    return content.decode(errors="replace")
 
 
 def _parse(parser: QueryParser, values: Mapping[str, str], shape: Any) -> dict[str, Any]:

@@ -25,7 +25,9 @@ from emulator.aws.cloudformation.stacks import (
     StackSettings,
 )
 from emulator.aws.cloudformation.template import SSM_PARAMETER, ParameterValue, Template
+from emulator.aws.cloudformation.template_urls import read_template
 from emulator.aws.cloudformation.transforms import apply_transforms
+from emulator.aws.cloudformation.types.nested_stack import NestedRequest
 from emulator.aws.sdk_client import AwsClient
 from emulator.errors import ApiError
 
@@ -295,6 +297,27 @@ class CloudFormationService:
     async def transformed(self, text: str, region: str, parameters: Mapping[str, str]) -> Template:
         """Return a template with its transforms applied."""
         return await apply_transforms(Template.parse(text), parameters, self._account, region, self._aws)
+
+    async def deploy_nested(self, request: ResourceRequest, wanted: NestedRequest) -> Stack:
+        """Begin to create, or to update, the stack of a nested stack's resource; return it.
+
+        Raises
+        ------
+        ApiError
+            When the template or the parameters are not valid.
+        """
+        region = request.stack.region
+        text = await read_template(wanted.url, region, self._aws)
+        stack_request = StackRequest(text, wanted.parameters, frozenset(), wanted.settings)
+        if request.current is None:
+            name = request.generated_name(128, "A-Za-z0-9-")
+            return await self.create_stack(region, name, stack_request, parent=self.get(region, request.stack.arn))
+        stack = self.get(region, request.physical_id)
+        target = await self._target(stack, stack_request)
+        if self._differs(stack, target):
+            stack.set_status(Operation.UPDATE.in_progress, "User Initiated")
+            self._run(stack, self._update(stack, target))
+        return stack
 
     async def wait(self, stack: Stack) -> None:
         """Wait until no operation runs on a stack."""

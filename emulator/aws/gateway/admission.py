@@ -9,6 +9,7 @@ from http import HTTPStatus
 
 from aiohttp import web
 
+from emulator.aws.cloudformation.types.custom import RESPONSE_ROOT
 from emulator.aws.gateway.browser_requests import PAGE_ROOT, OwnNames, foreign_origin, is_page_navigation, refused_host
 from emulator.aws.gateway.key_ring import KeyRing
 from emulator.aws.gateway.refusals import refusal
@@ -148,6 +149,9 @@ class Admission:
         """Return the response to a request that is not signed as required; None for any other request."""
         if request.path == PAGE_ROOT[:-1] or request.path.startswith(PAGE_ROOT):
             return self._page.admit(request) if self._page is not None else None
+        if request.path.startswith(RESPONSE_ROOT):
+            # Its random token is the permission.
+            return None
         is_s3 = "path" in request.match_info and "X-Amz-Target" not in request.headers and self._s3.is_s3(request)
         try:
             await self._verify(request, keys, is_s3=is_s3)

@@ -8,6 +8,8 @@ from aiohttp import web
 from emulator.aws.cloudformation.catalog import Catalog
 from emulator.aws.cloudformation.http import CloudFormationApi
 from emulator.aws.cloudformation.service import CloudFormationService
+from emulator.aws.cloudformation.types.custom import ResponseUrls
+from emulator.aws.cloudformation.types.nested_stack import NestedStack
 from emulator.aws.credentials import Credentials
 from emulator.aws.gateway.admission import Admission, PageAccess
 from emulator.aws.gateway.browser_requests import OwnNames
@@ -105,7 +107,11 @@ class Gateway:
         machines = state.folder("step_functions")
         self._aws = AwsClient(url, own)
         self.step_functions = StepFunctionsService(machines, state.reserve, self.lambda_service, self._aws)
-        self._cloudformation = CloudFormationService(self._aws, Catalog(self._aws), ACCOUNT_ID)
+        urls = ResponseUrls(url)
+        types = Catalog(self._aws, urls)
+        self._cloudformation = CloudFormationService(self._aws, types, ACCOUNT_ID)
+        types.serve_stacks(NestedStack(self._cloudformation, self._cloudformation.deploy_nested))
+        self._stacks = CloudFormationApi(self._cloudformation, self._aws, urls)
         self._logs = LogsApi(logs)
         self._admission = Admission(names, self.s3, keys, page_access)
         self._runner: web.AppRunner | None = None
@@ -123,8 +129,8 @@ class Gateway:
         app.add_routes(LambdaApi(self.functions, self.lambda_service, self._objects.read).routes())
         app.add_routes(extra_routes)
         app.router.add_post(_RESET, self._reset)
-        stacks = CloudFormationApi(self._cloudformation, self._aws)
-        by_service = _by_service(StepFunctionsApi(self.step_functions), self._logs, stacks, self.s3, self._moto)
+        app.add_routes(self._stacks.routes())
+        by_service = _by_service(StepFunctionsApi(self.step_functions), self._logs, self._stacks, self.s3, self._moto)
         # A key may contain any character, line feeds included.
         app.router.add_route("*", "/{path:(?s:.*)}", by_service)
         self._admission.install(app)

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from aiohttp import web
+from moto.core.config import default_user_config
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from moto.s3.models import s3_backends
 
@@ -23,6 +24,8 @@ class MotoBridge:
     """Passes AWS requests to moto."""
 
     def __init__(self) -> None:
+        # Roles of templates have AWS's own policies; moto loads them in 0.15 s, when IAM is first used.
+        default_user_config["iam"]["load_aws_managed_policies"] = True
         self._app = DomainDispatcherApplication(create_backend_app)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="moto")
 

@@ -1,7 +1,7 @@
 """Resources that calls of a service's own API create, update and delete."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, ClassVar
 
 from botocore.exceptions import ClientError
@@ -125,6 +125,28 @@ class SimpleResource(ApiResource):
         if request.current is None:
             raise ResourceFailedError("no resource to update")
         return request.current
+
+
+def check_known(request: ResourceRequest, known: Collection[str]) -> None:
+    """Check the names of the properties of a type whose operations take attributes of any name.
+
+    Raises
+    ------
+    ResourceFailedError
+        When a property is none of them.
+    """
+    for name in request.properties:
+        if name not in known:
+            raise ResourceFailedError(
+                f"Encountered unsupported property {name}: expected one of {', '.join(sorted(known))}"
+            )
+
+
+def tag_list(request: ResourceRequest) -> list[dict[str, str]] | None:
+    """Return the tags of a resource and of its stack as a list of Key and Value; None if there are none."""
+    own = {str(tag["Key"]): str(tag["Value"]) for tag in request.properties.get("Tags") or []}
+    tags = {**request.stack.tags, **own}
+    return [{"Key": key, "Value": value} for key, value in tags.items()] or None
 
 
 async def wait_until(is_ready: Callable[[], Awaitable[bool]], what: str) -> None:

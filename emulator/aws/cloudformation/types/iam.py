@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError
 
 from emulator.aws.cloudformation.deployment_errors import is_gone
 from emulator.aws.cloudformation.resource import Resource, ResourceRequest
-from emulator.aws.cloudformation.types.api import ApiResource
+from emulator.aws.cloudformation.types.api import ApiResource, tag_list
 
 _Parameters = Mapping[str, Any]
 
@@ -69,7 +69,7 @@ class Role(_Principal):
         """Create a role with its policies."""
         properties = {key: value for key, value in request.properties.items() if key not in _POLICIES}
         name = str(properties.setdefault("RoleName", request.generated_name()))
-        properties["Tags"] = _tag_list(request)
+        properties["Tags"] = tag_list(request)
         role = (await self.call(request, "CreateRole", properties))["Role"]
         await self._created(request, name)
         return Resource(name, {"Arn": role["Arn"], "RoleId": role["RoleId"]})
@@ -88,7 +88,7 @@ class Role(_Principal):
             operation = "PutRolePermissionsBoundary" if boundary else "DeleteRolePermissionsBoundary"
             await self.call(request, operation, {"RoleName": name, "PermissionsBoundary": boundary})
         if request.changed("Tags") and properties.get("Tags"):
-            await self.call(request, "TagRole", {"RoleName": name, "Tags": _tag_list(request)})
+            await self.call(request, "TagRole", {"RoleName": name, "Tags": tag_list(request)})
         await self._set_policies(request, name)
         return request.current or Resource(name)
 
@@ -326,12 +326,6 @@ def _principals(properties: _Parameters) -> set[tuple[str, str]]:
     return found | {
         (kind, str(properties[f"{kind}Name"])) for kind in ("Role", "User", "Group") if f"{kind}Name" in properties
     }
-
-
-def _tag_list(request: ResourceRequest) -> list[dict[str, str]] | None:
-    own = {tag["Key"]: str(tag["Value"]) for tag in request.properties.get("Tags") or []}
-    tags = {**request.stack.tags, **own}
-    return [{"Key": key, "Value": value} for key, value in tags.items()] or None
 
 
 TYPES: Mapping[str, type[ApiResource]] = {

@@ -6,9 +6,8 @@ Properties: https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReferen
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from emulator.aws.cloudformation.errors import ResourceFailedError
 from emulator.aws.cloudformation.resource import Resource, ResourceRequest
-from emulator.aws.cloudformation.types.api import ApiResource
+from emulator.aws.cloudformation.types.api import ApiResource, check_known
 from emulator.aws.limits import REGION
 
 # A property, the operations that set and delete it, and the parameter.
@@ -28,6 +27,7 @@ _CONFIGURATIONS = {
     "AccelerateConfiguration": ("PutBucketAccelerateConfiguration", "", "AccelerateConfiguration"),
     "NotificationConfiguration": ("PutBucketNotificationConfiguration", "", "NotificationConfiguration"),
 }
+_KNOWN = frozenset([*_CONFIGURATIONS, "BucketName", "AccessControl", "ObjectLockEnabled", "Tags"])
 # What a configuration without an operation to delete it is set to.
 _EMPTY: Mapping[str, dict[str, Any]] = {
     "VersioningConfiguration": {"Status": "Suspended"},
@@ -55,7 +55,7 @@ class Bucket(ApiResource):
 
     async def create(self, request: ResourceRequest) -> Resource:
         """Create a bucket, and configure it."""
-        self._check(request)
+        check_known(request, _KNOWN)
         name = str(request.properties.get("BucketName") or request.generated_name(63, "A-Za-z0-9-").lower())
         region = request.stack.region
         acl = request.properties.get("AccessControl")
@@ -82,7 +82,7 @@ class Bucket(ApiResource):
 
     async def update(self, request: ResourceRequest) -> Resource:
         """Change the bucket's configuration."""
-        self._check(request)
+        check_known(request, _KNOWN)
         name = request.physical_id
         for member, (_, delete, parameter) in _CONFIGURATIONS.items():
             if not request.changed(member):
@@ -104,14 +104,6 @@ class Bucket(ApiResource):
     async def delete(self, request: ResourceRequest) -> None:
         """Delete the bucket, which must be empty, as on AWS."""
         await self.call(request, "DeleteBucket", {"Bucket": request.physical_id})
-
-    def _check(self, request: ResourceRequest) -> None:
-        known = {*_CONFIGURATIONS, "BucketName", "AccessControl", "ObjectLockEnabled", "Tags"}
-        for name in request.properties:
-            if name not in known:
-                raise ResourceFailedError(
-                    f"property {name} is not emulated: expected one of {', '.join(sorted(known))}"
-                )
 
     async def _configure(self, request: ResourceRequest, name: str, member: str) -> None:
         put, _, parameter = _CONFIGURATIONS[member]
