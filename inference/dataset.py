@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -55,7 +55,7 @@ def download(s3: Any, bucket: str, key: str) -> Partition:
     """
     name = f"s3://{bucket}/{key}"
     with tempfile.TemporaryDirectory(prefix="partition-") as folder:
-        path = Path(folder) / "partition.pt"
+        path = Path(folder) / f"partition{PurePosixPath(key).suffix}"
         try:
             s3.download_file(bucket, key, str(path))
         except (BotoCoreError, ClientError) as error:

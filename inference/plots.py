@@ -1,4 +1,4 @@
-"""The figure of predicted against spectroscopic redshifts, as PNG."""
+"""The figures of a run as PNG: predicted against spectroscopic redshifts, and the stamps with their predictions."""
 
 from __future__ import annotations
 
@@ -11,23 +11,33 @@ import numpy as np
 
 from inference.catalog import Floats
 from inference.metrics import OUTLIER, Metrics, compute_metrics, residuals, sigma_nmad
+from inference.stamps import Images
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 INK, BLUE, ORANGE, GREY = "#22272e", "#2b5c8a", "#d9772b", "#8b949e"
 CREDIT = "SDSS photometry and redshifts real; stamps rendered"
+TREND_RESAMPLES = 100
+MAX_DRAWN = 10_000  # galaxies of a bin in the bootstrap; the error of more is scaled
 MIN_BIN_COUNT = 10  # galaxies in a bin that is drawn
 
 
-def draw(z_spec: Floats, z_phot: Floats, r: Floats, title: str = "Photometric redshifts of SDSS galaxies") -> bytes:
-    """Draw the figure and return it as PNG.
+def draw(
+    z_spec: Floats,
+    z_phot: Floats,
+    r: Floats,
+    title: str = "Photometric redshifts of SDSS galaxies",
+    credit: str = CREDIT,
+) -> bytes:
+    """Draw the redshifts and return the figure as PNG.
 
     Parameters
     ----------
     z_spec, z_phot, r : float64 [n]
         Both redshifts, and the r magnitude.
-    title : str
+    title, credit : str
+        The credit says where the galaxies are from.
 
     Raises
     ------
@@ -57,14 +67,15 @@ def draw(z_spec: Floats, z_phot: Floats, r: Floats, title: str = "Photometric re
     _residuals(panels["residuals"], dz, metrics)
     _counts(panels["counts"], z_spec, z_phot, top)
     panels["magnitude"].sharey(panels["redshift"])
-    _trend(panels["redshift"], z_spec, dz, "spectroscopic redshift")
+    # Against z_spec every regression is biased towards the mean; in use only z_phot is known.
+    _trend(panels["redshift"], z_phot, dz, "photometric redshift")
     _trend(panels["magnitude"], r, dz, "r magnitude")
     for panel in panels.values():
         panel.spines[["top", "right"]].set_visible(False)
         panel.tick_params(colors=INK, labelsize=9)
     figure.suptitle(title, fontsize=15, color=INK, x=0.01, ha="left", weight="bold")
     figure.supxlabel(
-        f"{CREDIT}   ·   dz = (z_phot - z_spec) / (1 + z_spec)", fontsize=9, color=GREY, x=0.99, ha="right"
+        f"{credit}   ·   dz = (z_phot - z_spec) / (1 + z_spec)", fontsize=9, color=GREY, x=0.99, ha="right"
     )
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
@@ -128,17 +139,74 @@ def _counts(panel: Axes, z_spec: Floats, z_phot: Floats, top: float) -> None:
 
 
 def _trend(panel: Axes, quantity: Floats, dz: Floats, label: str) -> None:
-    """Draw the median of dz and sigma_NMAD in ten bins with equal numbers of galaxies."""
+    """Draw the median of dz and sigma_NMAD with bootstrap errors in ten bins with equal numbers of galaxies."""
     edges = np.unique(np.percentile(quantity, np.linspace(0.0, 100.0, 11)))
     inside = [(quantity >= low) & (quantity <= high) for low, high in itertools.pairwise(edges)]
     full = [rows for rows in inside if rows.sum() >= MIN_BIN_COUNT]
     middles = [float(np.median(quantity[rows])) for rows in full]
-    statistics: list[tuple[str, str, Callable[[Floats], float]]] = [
-        ("median dz", ORANGE, lambda values: float(np.median(values))),
-        (r"$\sigma_{NMAD}$", BLUE, sigma_nmad),
+    statistics: list[tuple[str, str, float, Callable[[Floats], float]]] = [
+        ("median dz", ORANGE, 0.003, lambda values: float(np.median(values))),
+        (r"$\sigma_{NMAD}$", BLUE, 0.02, sigma_nmad),
     ]
-    for name, colour, statistic in statistics:
-        panel.plot(middles, [statistic(dz[rows]) for rows in full], "o-", color=colour, ms=4, lw=1.4, label=name)
+    generator = np.random.default_rng(0)
+    for name, colour, required, statistic in statistics:
+        values = [statistic(dz[rows]) for rows in full]
+        errors = [_bootstrap_error(dz[rows], statistic, generator) for rows in full]
+        panel.errorbar(middles, values, errors, fmt="o-", color=colour, ms=4, lw=1.4, capsize=2, label=name)
+        panel.axhline(required, color=colour, lw=0.8, ls=":")
     panel.axhline(0.0, color=INK, lw=0.8)
     panel.legend(frameon=False, fontsize=8)
-    panel.set(xlabel=label, title="Bias and scatter")
+    panel.set(xlabel=label, title="Bias and scatter (dotted: LSST)")
+
+
+def _bootstrap_error(values: Floats, statistic: Callable[[Floats], float], generator: np.random.Generator) -> float:
+    drawn = values if len(values) <= MAX_DRAWN else values[:MAX_DRAWN]
+    resamples = [statistic(drawn[generator.integers(0, len(drawn), len(drawn))]) for _ in range(TREND_RESAMPLES)]
+    return float(np.std(resamples) * np.sqrt(len(drawn) / len(values)))
+
+
+def draw_stamps(images: Images, z_spec: Floats, z_phot: Floats, credit: str = CREDIT) -> bytes:
+    """Draw stamps as colour images with their redshifts, and return the figure as PNG.
+
+    Parameters
+    ----------
+    images : float32 [k, 5, 32, 32], nanomaggies
+        The first half are the best predictions, the second half the worst; k is even.
+    z_spec, z_phot : float64 [k]
+    credit : str
+        Where the galaxies are from.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = max(1, len(images) // 2)
+    figure = Figure(figsize=(max(6.0, 2.1 * columns), 5.6), dpi=110, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    dz = residuals(z_spec, z_phot)
+    panels = figure.subplots(2, columns, squeeze=False)
+    for panel in panels.flat:
+        panel.set_axis_off()
+    for panel, image, spectroscopic, photometric, residual in zip(
+        panels.flat, images, z_spec, z_phot, dz, strict=False
+    ):
+        panel.imshow(colour_image(image), origin="lower", interpolation="nearest")
+        panel.set_title(f"spec {spectroscopic:.3f}  phot {photometric:.3f}\ndz {residual:+.4f}", fontsize=9, color=INK)
+    figure.suptitle("Best predictions (above) and worst (below)", fontsize=14, color=INK, x=0.01, ha="left")
+    figure.supxlabel(f"{credit}   ·   i, r, g as red, green, blue", fontsize=8, color=GREY, x=0.99, ha="right")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def colour_image(image: Images) -> Images:
+    """Return a stamp [5, 32, 32] as red, green and blue [32, 32, 3] from 0 to 1: bands i, r and g.
+
+    One arcsinh stretch of the mean intensity keeps colours, as Lupton et al. (2004, PASP 116, 133).
+    """
+    bands = np.maximum(image[[3, 2, 1]].astype(np.float64), 0.0)
+    intensity = bands.mean(axis=0)
+    softening = max(3.0 * float(np.median(np.abs(image[1:4]))), 1e-6)
+    stretched = np.arcsinh(intensity / softening) / max(1e-6, float(np.arcsinh(intensity.max() / softening)))
+    colours = bands * np.where(intensity > 0, stretched / np.where(intensity > 0, intensity, 1.0), 0.0)
+    largest = np.maximum(colours.max(axis=0), 1.0)
+    return np.asarray(np.moveaxis(colours / largest, 0, 2), dtype=np.float32)

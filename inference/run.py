@@ -1,26 +1,24 @@
-"""Inference over many galaxies with its time and memory, reported with the published result's keys."""
+"""Inference over many galaxies, and the time that it takes."""
 
 from __future__ import annotations
 
 import os
-import resource
-import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from inference.catalog import Floats
-from inference.errors import DeviceError
-from inference.estimator import Estimator
+from inference.errors import DeviceError, PartitionError
 
 MB_PER_VCPU = 1769  # AWS Lambda: https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html (2025)
 MAX_VCPUS = 6
 MICRO_BATCH = 128  # galaxies whose activations fit in a core's cache; 64 to 128 were fastest
+
+Network = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +32,8 @@ class Timing:
     galaxies, batches : int
     bits : int
         Size of the input.
+    waited : float
+        Seconds of wall-clock time without computing, because data was not there yet. Not part of `wall`.
     """
 
     wall: float = 0.0
@@ -41,6 +41,7 @@ class Timing:
     galaxies: int = 0
     batches: int = 0
     bits: int = 0
+    waited: float = 0.0
 
     def __add__(self, other: Timing) -> Timing:
         return Timing(
@@ -49,6 +50,7 @@ class Timing:
             self.galaxies + other.galaxies,
             self.batches + other.batches,
             self.bits + other.bits,
+            self.waited + other.waited,
         )
 
     @property
@@ -56,20 +58,10 @@ class Timing:
         """Galaxies per second of wall-clock time; 0 if there were none."""
         return self.galaxies / self.wall if self.galaxies else 0.0
 
-    def result(self, *, batch_size: int, device: str, result_path: str, data_path: str) -> dict[str, Any]:
-        """Return a rank's result with the published keys; the memory is the peak resident set size of the process."""
-        return {
-            "total_cpu_time (seconds)": self.cpu,
-            "total_cpu_memory (MB)": peak_memory(),
-            "execution_time (seconds/batch)": self.wall / self.batches if self.batches else 0.0,
-            "num_batches": self.batches,
-            "batch_size": batch_size,
-            "device": device,
-            "throughput_bps": self.bits / self.wall if self.batches else 0.0,
-            "sample_persec": self.samples_per_second,
-            "result_path": result_path,
-            "data_path": data_path,
-        }
+    @property
+    def compute_share(self) -> float:
+        """Fraction of the time that was spent computing instead of waiting for data; 1 if there was none."""
+        return self.wall / (self.wall + self.waited) if self.galaxies else 1.0
 
 
 def vcpus(environment: Mapping[str, str] = os.environ) -> int:
@@ -98,14 +90,15 @@ def choose_device(name: str) -> torch.device:
 
 @torch.inference_mode()
 def predict(
-    estimator: Estimator, images: Tensor, magnitudes: Tensor, batch_size: int, device: torch.device
+    estimator: Network, images: Tensor, magnitudes: Tensor, batch_size: int, device: torch.device
 ) -> tuple[Floats, Timing]:
     """Estimate the redshifts of n galaxies.
 
     Parameters
     ----------
-    estimator : Estimator
-        Fastest after ``for_inference()``; must be on ``device``.
+    estimator : module
+        Images and magnitudes to redshifts, an `Estimator` above all; fastest after ``for_inference()``. Must be on
+        ``device``.
     images : float32 [n, 5, 32, 32], nanomaggies
     magnitudes : float64 [n, 5]
     batch_size : int
@@ -117,11 +110,17 @@ def predict(
     -------
     z_phot : float64 [n]
     timing : Timing
+
+    Raises
+    ------
+    PartitionError
+        A redshift is not finite; the message names the row.
     """
     if batch_size < 1:
         raise ValueError(f"invalid batch_size {batch_size}: expected at least 1")
     wall, cpu = time.perf_counter(), time.process_time()
-    step = min(batch_size, MICRO_BATCH) if device.type == "cpu" else batch_size
+    on_cpu = device.type == "cpu"
+    step = min(batch_size, MICRO_BATCH) if on_cpu else batch_size
     redshifts = []
     batches = 0
     for image_batch, magnitude_batch in zip(
@@ -129,15 +128,17 @@ def predict(
     ):
         batches += 1
         for image, magnitude in zip(torch.split(image_batch, step), torch.split(magnitude_batch, step), strict=True):
-            ready = image.to(device).contiguous(memory_format=torch.channels_last)
+            ready = image if on_cpu else image.pin_memory().to(device, non_blocking=True)
+            ready = ready.contiguous(memory_format=torch.channels_last)
             redshifts.append(estimator(ready, magnitude.to(device)).double())
     z_phot = torch.cat(redshifts).cpu().numpy() if redshifts else np.empty(0)
     bits = 8 * (images.numel() * images.element_size() + magnitudes.numel() * magnitudes.element_size())
     timing = Timing(time.perf_counter() - wall, time.process_time() - cpu, len(images), batches, bits)
+    invalid = np.flatnonzero(~np.isfinite(z_phot))
+    if len(invalid):
+        row = int(invalid[0])
+        raise PartitionError(
+            f"row {row}: expected values that the network can process, its redshift is {z_phot[row]}: magnitudes "
+            f"{magnitudes[row].tolist()}, pixels from {float(images[row].min())} to {float(images[row].max())}"
+        )
     return z_phot, timing
-
-
-def peak_memory() -> float:
-    """Return the peak resident set size of this process, MB of 10^6 bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6  # bytes on macOS, KiB on Linux

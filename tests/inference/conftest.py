@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
+from moto.server import ThreadedMotoServer
 
 from inference import catalog, checkpoint
 from inference.catalog import Catalog
@@ -27,3 +30,12 @@ def partition(galaxies: Catalog) -> Partition:
 @pytest.fixture(scope="session")
 def shipped() -> Estimator:
     return checkpoint.load()
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    moto = ThreadedMotoServer("127.0.0.1", port=0)
+    moto.start()
+    host, port = moto.get_host_and_port()
+    yield f"http://{host}:{port}"
+    moto.stop()

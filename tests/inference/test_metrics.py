@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ def test_sums_are_bit_identical_for_any_distribution_over_ranks(table: Floats, d
     order = data.draw(st.permutations(range(5)))
     vectors = [PartialSums.from_redshifts(*table[:, rank_of == rank]).to_vector() for rank in range(5)]
     total = np.zeros_like(vectors[0])
+    assert total.dtype == np.int64
     for rank in order:
         total = total + vectors[rank]
     assert PartialSums.from_vector(total) == PartialSums.from_redshifts(*table)
@@ -105,8 +107,72 @@ def test_sums_over_another_number_of_galaxies_are_an_error() -> None:
         metrics.compute_metrics(z, z, PartialSums.from_redshifts(z[:3], z[:3]))
 
 
-def test_a_vector_of_another_length_or_with_inexact_sums_is_an_error() -> None:
+def test_a_vector_of_another_length_or_type_is_an_error() -> None:
     with pytest.raises(MetricsError, match="expected 8 sums"):
-        PartialSums.from_vector(np.zeros(7))
-    with pytest.raises(MetricsError, match="the limit of exact addition"):
-        PartialSums.from_vector(np.full(8, 2.0**21))
+        PartialSums.from_vector(np.zeros(7, dtype=np.int64))
+    with pytest.raises(MetricsError, match=r"expected 8 sums .* got float64"):
+        PartialSums.from_vector(np.zeros(16))  # type: ignore[arg-type]  # the wrong type is the point
+
+
+@pytest.mark.parametrize(("z_spec", "z_phot"), [(0.1, 2000.0), (2e6, 0.1), (-1.0, 0.1)])
+def test_a_redshift_that_cannot_be_added_exactly_is_an_error_that_names_the_galaxy(
+    z_spec: float, z_phot: float
+) -> None:
+    with (
+        np.errstate(divide="ignore"),
+        pytest.raises(MetricsError, match=r"invalid redshifts of galaxy 1.* exact addition"),
+    ):
+        PartialSums.from_redshifts(np.array([0.1, z_spec]), np.array([0.1, z_phot]))
+
+
+def test_sums_of_a_terabyte_of_galaxies_stay_exact() -> None:
+    """52 million galaxies: float64 could not add their terms without rounding."""
+    block = PartialSums.from_redshifts(np.full(1000, 0.7), np.full(1000, 0.3))
+    total = PartialSums()
+    for _ in range(100):
+        total = total + block
+    vector = np.zeros(16, dtype=np.int64)
+    for _ in range(524):  # ranks
+        vector = vector + total.to_vector()
+    assert PartialSums.from_vector(vector) == PartialSums(*(value * 52_400 for value in block.to_values()))
+    assert PartialSums.from_vector(vector).means()["bias"] == pytest.approx(-0.4 / 1.7, abs=1e-9)
+
+
+def test_negative_sums_survive_their_limbs() -> None:
+    sums = PartialSums.from_redshifts(np.array([0.5, 0.4]), np.array([0.1, 0.2]))
+    assert sums.dz < 0
+    assert PartialSums.from_vector(sums.to_vector() + sums.to_vector()) == sums + sums
+
+
+def test_outliers_by_rails_definition() -> None:
+    """At a small scatter the limit is 0.06, at a large one three times the scatter."""
+    generator = np.random.default_rng(3)
+    z_spec = np.full(10_000, 0.5)
+    narrow = z_spec + 1.5 * np.where(np.arange(10_000) < 100, 0.061, generator.normal(0.0, 0.005, 10_000))
+    assert metrics.compute_metrics(z_spec, narrow).rail_outliers == pytest.approx(0.01, abs=1e-9)
+    wide = z_spec + 1.5 * generator.normal(0.0, 0.04, 10_000)
+    assert metrics.compute_metrics(z_spec, wide).rail_outliers == pytest.approx(0.0027, abs=0.0015)
+
+
+def test_lsst_requirements_are_compared_with_the_metrics() -> None:
+    z_spec = np.random.default_rng(4).uniform(0.3, 1.0, 2000)
+    report = metrics.compute_metrics(z_spec, z_spec + 0.01)
+    met = {one.name: one.is_met for one in metrics.lsst_requirements(report)}
+    assert met == {"bias": False, "sigma_iqr": True, "rail_outliers": True}
+    text = metrics.format_table(report, metrics.bootstrap(z_spec, z_spec + 0.01))
+    assert re.search(r" bias .*LSST requires less than 0.003: not met", text)
+
+
+def test_tomographic_bins_have_equal_numbers_and_the_shift_of_their_means() -> None:
+    generator = np.random.default_rng(5)
+    z_phot = generator.permutation(np.linspace(0.1, 0.6, 1000))
+    z_spec = z_phot - 0.01 + generator.normal(0.0, 0.02, 1000)
+    bins = metrics.tomographic_bins(z_spec, z_phot)
+    assert [found.n for found in bins] == [200] * 5
+    assert bins[0].high < bins[1].low
+    for found in bins:
+        assert found.shift == pytest.approx(found.mean_z_phot - found.mean_z_spec)
+        assert found.shift_error == pytest.approx(0.02 / np.sqrt(200), rel=0.25)
+        assert abs(found.shift - 0.01) < 4 * found.shift_error
+    assert metrics.tomographic_bins(z_spec[:1], z_phot[:1]) == []
+    assert len(metrics.format_bins(bins).splitlines()) == 6

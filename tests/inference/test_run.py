@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from inference import run
-from inference.errors import DeviceError
+from inference.errors import DeviceError, PartitionError
 from inference.estimator import Estimator
 from inference.partition import Partition
 
@@ -32,27 +32,24 @@ def test_a_batch_size_of_0_is_an_error(shipped: Estimator, partition: Partition)
         run.predict(shipped, partition.images, partition.magnitudes, 0, CPU)
 
 
-def test_the_result_has_the_published_keys() -> None:
-    timing = run.Timing(wall=2.0, cpu=3.0, galaxies=100, batches=4, bits=800) + run.Timing()
-    result = timing.result(batch_size=32, device="cpu", result_path="results", data_path="data")
-    memory = result.pop("total_cpu_memory (MB)")
-    assert 50 < memory < 100_000
-    assert result == {
-        "total_cpu_time (seconds)": 3.0,
-        "execution_time (seconds/batch)": 0.5,
-        "num_batches": 4,
-        "batch_size": 32,
-        "device": "cpu",
-        "throughput_bps": 400.0,
-        "sample_persec": 50.0,
-        "result_path": "results",
-        "data_path": "data",
-    }
+def test_timings_add_up_and_tell_waiting_from_computing() -> None:
+    timing = run.Timing(wall=3.0, cpu=3.0, galaxies=90, batches=4, bits=800, waited=1.0) + run.Timing()
+    assert timing.samples_per_second == 30.0
+    assert timing.compute_share == 0.75
+    assert (timing + timing).waited == 2.0
+    assert (run.Timing().samples_per_second, run.Timing().compute_share) == (0.0, 1.0)
 
 
-def test_the_result_of_a_rank_without_data_has_zeros() -> None:
-    result = run.Timing().result(batch_size=512, device="cpu", result_path="r", data_path="d")
-    assert result["num_batches"] == result["sample_persec"] == result["execution_time (seconds/batch)"] == 0
+def test_a_row_that_the_network_cannot_process_is_an_error_that_names_it(
+    shipped: Estimator, partition: Partition
+) -> None:
+    """The values are finite, and the network's are not."""
+    images = partition.images[:20].clone()
+    images[13] = 3e38
+    magnitudes = partition.magnitudes[:20].clone()
+    magnitudes[13] = 1e300
+    with pytest.raises(PartitionError, match="row 13: expected values that the network can process"):
+        run.predict(shipped.for_inference(), images, magnitudes, 8, CPU)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from inference import partition
+from inference import partition, synthetic
 from tests.integration.fmirun import EXAMPLES, fmirun, start
 
 
@@ -78,11 +78,11 @@ def partitions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def cosmic_ai(tmp_path: Path, data: Path) -> tuple[int, str, str]:
+def cosmic_ai(tmp_path: Path, data: Path, *arguments: object, ranks: int = 2) -> tuple[int, str, str]:
     return fmirun(
         tmp_path,
-        *("-n", 2, "--preload", "torch", "--data", data, "--results", tmp_path / "results"),
-        *("--batch-size", 16, EXAMPLES / "cosmic_ai.py"),
+        *("-n", ranks, "--preload", "torch", "--data", data, "--results", tmp_path / "results"),
+        *("--batch-size", 16, EXAMPLES / "cosmic_ai.py", *arguments),
     )
 
 
@@ -94,6 +94,11 @@ def test_cosmic_ai_ends_with_the_reduced_metrics_and_the_published_files(tmp_pat
     assert [entry["rank"] for entry in combined] == [0, 1]
     assert [entry["num_batches"] for entry in combined] == [4, 2]
     assert {entry["batch_size"] for entry in combined} == {16}
+    assert {"cpu_info", "avg_profile", "self_cpu_memory (MB)"} <= json.loads(
+        (results / "Results.json").read_text()
+    ).keys()
+    assert (results / "stamps.png").read_bytes().startswith(b"\x89PNG")
+    assert (results / "objects" / "redshifts.fits").read_bytes().startswith(b"SIMPLE")
     for entry in combined:
         assert {"total_cpu_time (seconds)", "execution_time (seconds/batch)", "sample_persec"} <= entry.keys()
     reduced = json.loads((results / "ResultsReduce.json").read_text())
@@ -103,6 +108,23 @@ def test_cosmic_ai_ends_with_the_reduced_metrics_and_the_published_files(tmp_pat
     assert len((results / "objects" / "redshifts.ecsv").read_text().splitlines()) > 60
     assert re.search(r"galaxies +60", output)
     assert "samples/s" in errors
+
+
+def test_ranks_without_partitions_take_part_in_the_collectives(tmp_path: Path, partitions: Path) -> None:
+    """Three partitions and five ranks."""
+    status, output, errors = cosmic_ai(tmp_path, partitions, ranks=5)
+    assert status == 0, errors
+    combined = json.loads((tmp_path / "results" / "combined_data.json").read_text())
+    assert [entry["num_samples"] for entry in combined] == [20, 20, 20, 0, 0]
+    assert re.search(r"galaxies +60", output)
+
+
+def test_a_synthetic_set_is_drawn_by_the_ranks(tmp_path: Path, partitions: Path) -> None:
+    status, output, errors = cosmic_ai(tmp_path, partitions, "--synthetic", "1.5MB", "--megabytes", 1)
+    assert status == 0, errors
+    reduced = json.loads((tmp_path / "results" / "ResultsReduce.json").read_text())
+    assert (reduced["n"], reduced["origins"]) == (76, [synthetic.ORIGIN])
+    assert re.search(r"rank 1: 2 25 galaxies", output)
 
 
 def test_a_damaged_partition_ends_the_run_with_its_rank_and_key(tmp_path: Path, partitions: Path) -> None:
