@@ -15,14 +15,16 @@ if TYPE_CHECKING:
     from fmi_shim.communicator import Communicator
     from fmi_shim.operators import Operator as op  # noqa: N813 - the original module's name
     from fmi_shim.operators import ReduceFunction as func  # noqa: N813
+    from fmi_shim.requests import Request
     from fmi_shim.selection.policy import Hint as hints  # noqa: N813
     from fmi_shim.value_types import Datatype as datatypes  # noqa: N813
     from fmi_shim.value_types import TypeDescriptor as types  # noqa: N813
 
-__all__ = ["Communicator", "datatypes", "func", "hints", "op", "types"]
+__all__ = ["Communicator", "Request", "datatypes", "func", "hints", "op", "types"]
 
 _DEFINED_IN = {
     "Communicator": "communicator.Communicator",
+    "Request": "requests.Request",
     "datatypes": "value_types.Datatype",
     "func": "operators.ReduceFunction",
     "hints": "selection.policy.Hint",

@@ -32,6 +32,11 @@ class Deadline:
         self.seconds = seconds
         self.end = math.inf if seconds is None else time.monotonic() + seconds
 
+    def within(self, seconds: float | None) -> Deadline:
+        """Return the earlier one of this deadline and that `seconds` from now."""
+        other = Deadline(seconds)
+        return self if self.end <= other.end and self.seconds is not None else other
+
     def remaining(self) -> float | None:
         """Return the seconds left, at least 0, or None."""
         return None if self.seconds is None else max(0.0, self.end - time.monotonic())
@@ -40,6 +45,12 @@ class Deadline:
     def passed(self) -> bool:
         """Whether the instant has passed."""
         return time.monotonic() >= self.end
+
+
+def raise_limit(passed: Deadline, of_call: Deadline, setting: str) -> str:
+    """Return the advice for a wait that ended at `passed`: which limit to raise, that of the call or a setting's."""
+    limit = "timeout" if passed is of_call else f"{setting} (ms, 0 for no limit)"
+    return f"raise {limit} if it needs longer"
 
 
 def pauses(longest: float, first: float | None = None) -> Iterator[float]:
@@ -69,21 +80,33 @@ class PollBackoff:
         Seconds since the last restart until `pause` returns False; None for no limit.
     sleep
         Pauses for the given seconds.
+    last
+        The instant from which on `pause` returns False whatever the progress.
+
+    Attributes
+    ----------
+    deadline
+        The instant from which on `pause` returns False unless it is restarted.
     """
 
     def __init__(
-        self, poll: float, longest: float | None, sleep: Callable[[float], None] = lambda seconds: time.sleep(seconds)
+        self,
+        poll: float,
+        longest: float | None,
+        sleep: Callable[[float], None] = lambda seconds: time.sleep(seconds),
+        last: Deadline | None = None,
     ) -> None:
         self._poll = poll
         self._sleep = sleep
         self._longest = longest
+        self._last = Deadline(None) if last is None else last
         self._restart()
 
     def pause(self, restart: bool = False) -> bool:
         """Sleep and return True; return False at once if the time limit has passed."""
         if restart:
             self._restart()
-        left = self._deadline.end - time.monotonic()
+        left = self.deadline.end - time.monotonic()
         if left <= 0:
             return False
         self._sleep(min(next(self._pauses), left))
@@ -91,7 +114,7 @@ class PollBackoff:
 
     def _restart(self) -> None:
         self._pauses = pauses(self._poll)
-        self._deadline = Deadline(self._longest)
+        self.deadline = self._last.within(self._longest)
 
 
 def poll_without_sleep(ready: Callable[[], bool], spins: int, seconds: float) -> bool:

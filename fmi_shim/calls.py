@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from fmi_shim.backoff import Deadline
 from fmi_shim.channel import Channel, Schedule
 from fmi_shim.errors import BrokenCommunicatorError, ConcurrentCallError, FmiError
 from fmi_shim.frames import Call, Operation
@@ -20,6 +21,7 @@ from fmi_shim.operators import Operator, ReduceFunction
 from fmi_shim.payload import combine_of
 from fmi_shim.selection.policy import Hint
 from fmi_shim.selection.selector import ChannelSelector
+from fmi_shim.validation import require_timeout
 from fmi_shim.value_types import ValueType, array_type
 
 _BYTE = array_type(np.dtype(np.uint8), (1,), False)
@@ -191,6 +193,7 @@ class Calls:
             _call(Operation.send, value_type, self._rank),
             self._sent[dst],
             lambda channel, call: functools.partial(channel.isend if posted else channel.send, dst=dst),
+            dst,
         )
 
     def receiving(self, src: int, value_type: ValueType | None, posted: bool = False) -> Plan:
@@ -203,10 +206,34 @@ class Calls:
             lambda channel, call: (
                 functools.partial(channel.irecv, src=src) if posted else functools.partial(_receive, channel, src=src)
             ),
+            src,
         )
 
+    @property
+    def longest_wait(self) -> float | None:
+        """The configured limit of a wait for another rank, in seconds; None for no limit."""
+        return self._channels.longest_wait
+
+    def within(self, timeout: object) -> contextlib.AbstractContextManager[None]:
+        """Limit the calls in the block to `timeout` seconds in all."""
+        return self.until(Deadline(require_timeout(timeout)))
+
+    @contextlib.contextmanager
+    def until(self, deadline: Deadline) -> Iterator[None]:
+        """End the calls in the block by `deadline`."""
+        self._channels.call_deadline = deadline
+        try:
+            yield
+        finally:
+            self._channels.call_deadline = Deadline(None)
+
     def _plan(
-        self, key: object, call: Call, numbers: Iterator[int], prepare: Callable[[Channel, Call], Callable[..., Any]]
+        self,
+        key: object,
+        call: Call,
+        numbers: Iterator[int],
+        prepare: Callable[[Channel, Call], Callable[..., Any]],
+        peer: int | None = None,
     ) -> Plan:
         self.require_open(call, numbers)
         names = self._channels.names
@@ -214,7 +241,7 @@ class Calls:
             raise self.refusal(call, numbers)
         self.running = call
         try:
-            channel = self._channels.choose(call)
+            channel = self._channels.choose(call, peer)
         except BaseException as error:
             if self.running is not call and isinstance(error, Exception):
                 raise self.interrupted(call) from error
@@ -334,8 +361,5 @@ def _call(operation: Operation, value_type: ValueType | None, root: int, operato
 
 
 def _receive(channel: Channel, buffer: Any, src: int) -> Any:
-    """Return the next message from rank `src`, in `buffer` if it is given."""
-    if buffer is None:
-        return channel.recv_new(src)
-    channel.recv(buffer, src)
-    return buffer
+    """Return the next message from rank `src`, in `buffer`, or the first part of it, if it is given."""
+    return channel.recv_new(src) if buffer is None else channel.recv(buffer, src)

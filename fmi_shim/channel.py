@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from fmi_shim.backoff import Deadline
 from fmi_shim.frames import Call
 from fmi_shim.operators import Array, Combine, ReduceFunction
 
@@ -34,10 +35,15 @@ class Pending(Protocol):
     ----------
     done
         Whether all of it was sent or received.
+    array
+        Of a message that was received, its content: the memory it was received into, as far as it was filled.
     """
 
     @property
     def done(self) -> bool: ...  # noqa: D102 - see above
+
+    @property
+    def array(self) -> Array | None: ...  # noqa: D102 - see above
 
 
 class Channel(Protocol):
@@ -49,11 +55,14 @@ class Channel(Protocol):
         This rank and the number of ranks.
     full_duplex
         Whether `sendrecv` moves both messages at the same time, so that their size does not matter.
+    call_deadline
+        The instant by which the running call must end, beside the configured limit of each wait.
     """
 
     rank: int
     size: int
     full_duplex: bool
+    call_deadline: Deadline
 
     def prepare(self, call: Call, function: ReduceFunction | None, combine: Combine | None) -> Schedule:
         """Return the schedule of a collective, which is run each time that this rank makes the call.
@@ -72,8 +81,11 @@ class Channel(Protocol):
     def send(self, buffer: Array, dst: int) -> None:
         """Send all of `buffer` to rank `dst`; it may be changed on return."""
 
-    def recv(self, buffer: Array, src: int) -> None:
-        """Fill `buffer` with the next message of rank `src`."""
+    def recv(self, buffer: Array, src: int) -> Array:
+        """Fill `buffer` with the next message of rank `src`, and return it.
+
+        Of a message with fewer rows, which `Call.accepts_shorter` describes, the part that was filled is returned.
+        """
 
     def recv_new(self, src: int, parts: int | None = None) -> Array:
         """Return the next message of rank `src`, whose type and shape only the sender knows.
@@ -92,11 +104,11 @@ class Channel(Protocol):
     def isend(self, buffer: Array, dst: int) -> Pending:
         """Begin to send `buffer`, which must not be changed until it is done; never block."""
 
-    def irecv(self, buffer: Array, src: int) -> Pending:
-        """Begin to fill `buffer` with the next message of rank `src`; never block."""
+    def irecv(self, buffer: Array | None, src: int) -> Pending:
+        """Begin to fill `buffer`, or as `recv_new` a new array, with the next message of rank `src`; never block."""
 
-    def progress(self, pending: Pending, wait: bool) -> bool:
-        """Move posted messages, until `pending` is done if `wait` is true; return whether it is done."""
+    def progress(self, pending: Sequence[Pending], wait: bool) -> bool:
+        """Move posted messages, until one of `pending` is done if `wait` is true; return whether one is done."""
 
     def fail(self, error: BaseException) -> None:
         """Report `error` to the other ranks, if the channel can; then close."""

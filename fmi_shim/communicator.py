@@ -18,7 +18,6 @@ from fmi_shim.validation import (
     require_function,
     require_integer,
     require_name,
-    require_peer,
     require_rank,
     require_type,
 )
@@ -51,6 +50,9 @@ class Communicator(Lifecycle):
     may be the value itself, or another object with the same memory (a view, a tensor's ``.data``); in `gather`,
     `allgather`, `scatter` and `reduce_scatter`, where one of the two is larger, this rank's part of it. Memory that
     overlaps otherwise raises a `ValueError` before anything is sent.
+
+    With ``timeout`` a call must end within that number of seconds, or raises `PeerTimeoutError`; without it, only each
+    wait for another rank is limited, by ``max_timeout``.
 
     Each method states how often a rank copies a large array over Direct, apart from the kernel's copies into and out of
     a socket, and how many messages it sends and receives among p ranks (lg is the logarithm to base 2, rounded up).
@@ -93,65 +95,86 @@ class Communicator(Lifecycle):
         configure_log()
         self._open(peer_id, num_peers, load(config_path), comm_name, faas_memory)
 
-    def barrier(self) -> None:
+    def barrier(self, timeout: float | None = None) -> None:
         """Block until all ranks have called it.
 
         lg p messages sent and received.
         """
+        if timeout is not None:
+            with self._calls.within(timeout):
+                self.barrier()
+            return
         plan = self._calls.barrier
         if plan is None:
             plan = self._calls.barrier = self._calls.collective(Operation.barrier)
         plan.run()
 
-    def send(self, value: object, dst: int, t: TypeDescriptor | None = None) -> None:
+    def send(self, value: object, dst: int, t: TypeDescriptor | None = None, timeout: float | None = None) -> None:
         """Send `value` to rank `dst`, which must call `recv`.
 
-        One message, no copies. `value` may be changed on return.
+        One message, no copies. `value` may be changed on return. To this rank itself: one copy, without waiting.
         """
-        require_peer("dst", dst, self._rank, self._size)
+        if timeout is not None:
+            with self._calls.within(timeout):
+                self.send(value, dst, t)
+            return
+        require_rank("dst", dst, self._size)
         payload = pack(value, t)
         self._calls.sending(dst, payload.value_type).run(payload.flat)
 
-    def recv(self, src: int, t: TypeDescriptor | None = None, out: object = None) -> Any:
+    def recv(self, src: int, t: TypeDescriptor | None = None, out: object = None, timeout: float | None = None) -> Any:
         """Receive the next value that rank `src` sends.
 
         Without `t` the value is an array: it is received into `out`, or in framed mode into a new array if `out` is
-        None. One message, no copies.
+        None. An array with fewer rows than `out` (a shorter first axis, the others equal) is received in framed mode,
+        too: its rows in `out` are returned, ``out[:rows]``. One message, no copies; from this rank itself one copy.
         """
-        require_peer("src", src, self._rank, self._size)
+        if timeout is not None:
+            with self._calls.within(timeout):
+                return self.recv(src, t, out)
+        require_rank("src", src, self._size)
         target = self._target(out, t, "out")
         received = self._calls.receiving(src, _value_type(target)).run(_flat(target))
-        return received if target is None else target.restore()
+        return received if target is None else target.restore_part(received)
 
     def isend(self, value: object, dst: int, t: TypeDescriptor | None = None) -> Request:
         """Begin to send `value` to rank `dst`, and return a request without waiting.
 
         An array must not be changed until the request is done. One message, no copies.
         """
-        require_peer("dst", dst, self._rank, self._size)
+        require_rank("dst", dst, self._size)
         payload = pack(value, t)
         return Request(self._calls.sending(dst, payload.value_type, posted=True), payload, receives=False)
 
     def irecv(self, src: int, t: TypeDescriptor | None = None, out: object = None) -> Request:
-        """Begin to receive a value of type `t`, or an array into `out`, from rank `src`; return a request at once.
+        """Begin to receive from rank `src` what `recv` receives with these arguments; return a request at once.
 
         One message, no copies.
         """
-        require_peer("src", src, self._rank, self._size)
-        if t is None and out is None:
-            raise TypeError("missing t and out: expected fmi.types or an array to fill")
+        require_rank("src", src, self._size)
         target = self._target(out, t, "out")
-        assert target is not None  # noqa: S101 - one of the two was given
-        return Request(self._calls.receiving(src, target.value_type, posted=True), target, receives=True)
+        return Request(self._calls.receiving(src, _value_type(target), posted=True), target, receives=True)
 
-    def sendrecv(self, value: object, dst: int, src: int, t: TypeDescriptor | None = None, out: object = None) -> Any:
+    def sendrecv(
+        self,
+        value: object,
+        dst: int,
+        src: int,
+        t: TypeDescriptor | None = None,
+        out: object = None,
+        timeout: float | None = None,
+    ) -> Any:
         """Send `value` to rank `dst`, and receive a value from rank `src` at the same time.
 
-        The received value has the type and shape of `out` where that is an array, else those of `value`. One message
+        The received value has the type and shape of `out` where that is an array, else those of `value`; it may have
+        fewer rows, as in `recv`. One message
         sent and one received; one copy if `value` and `out` share memory, else none.
         """
-        require_peer("dst", dst, self._rank, self._size)
-        require_peer("src", src, self._rank, self._size)
+        if timeout is not None:
+            with self._calls.within(timeout):
+                return self.sendrecv(value, dst, src, t, out)
+        require_rank("dst", dst, self._size)
+        require_rank("src", src, self._size)
         payload = pack(value, t)
         if out is not None and t is None:
             target = pack_template(out, "out")
@@ -164,24 +187,37 @@ class Communicator(Lifecycle):
         outgoing.wait()
         return incoming.wait()
 
-    def bcast(self, value: object, root: int, t: TypeDescriptor | None = None) -> Any:
+    def bcast(self, value: object, root: int, t: TypeDescriptor | None = None, timeout: float | None = None) -> Any:
         """Broadcast the root's `value`; every rank returns it.
 
         On other ranks `value` is ignored if `t` is given. Without `t` it is the array to receive into, or in framed
         mode None for a new array. One message received, up to lg p sent; no copies.
         """
+        if timeout is not None:
+            with self._calls.within(timeout):
+                return self.bcast(value, root, t)
         require_rank("root", root, self._size)
         payload = pack(value, t) if self._rank == root else self._target(value, t, "value")
         received = self._calls.collective(Operation.bcast, _value_type(payload), root).run(_flat(payload))
         return received if payload is None else payload.restore()
 
-    def gather(self, value: object, root: int, t: TypeDescriptor | None = None, out: object = None) -> Any:
+    def gather(
+        self,
+        value: object,
+        root: int,
+        t: TypeDescriptor | None = None,
+        out: object = None,
+        timeout: float | None = None,
+    ) -> Any:
         """Gather all ranks' values on the root.
 
         The root returns one flat list in rank order, or arrays joined along the first axis, which must have the same
         shape on all ranks. Other ranks return an empty list, or an array without rows. Up to lg p messages received,
         one sent. One copy of this rank's value; at a root other than rank 0 one of the result, and one more into `out`.
         """
+        if timeout is not None:
+            with self._calls.within(timeout):
+                return self.gather(value, root, t, out)
         require_rank("root", root, self._size)
         payload = pack(value, t)
         whole = payload.value_type.concatenated(self._size)
@@ -193,12 +229,17 @@ class Communicator(Lifecycle):
             return payload.value_type.concatenated(0).restore(payload.flat[:0])
         return whole.restore(parts) if place is None else place.restore()
 
-    def allgather(self, value: object, t: TypeDescriptor | None = None, out: object = None) -> Any:
+    def allgather(
+        self, value: object, t: TypeDescriptor | None = None, out: object = None, timeout: float | None = None
+    ) -> Any:
         """Gather all ranks' values on every rank, joined as in `gather`.
 
         p - 1 messages sent and received, and one copy of this rank's value. For results smaller than
         `SwitchPoints.allgather` lg p messages, and two more copies of the result.
         """
+        if timeout is not None:
+            with self._calls.within(timeout):
+                return self.allgather(value, t, out)
         payload = pack(value, t)
         whole = payload.value_type.concatenated(self._size)
         place = pack_out(out, whole) or Payload.empty(whole)
@@ -208,7 +249,14 @@ class Communicator(Lifecycle):
         self._calls.collective(Operation.allgather, payload.value_type).run(parts)
         return place.restore()
 
-    def scatter(self, value: object, root: int, t: TypeDescriptor | None = None, out: object = None) -> Any:
+    def scatter(
+        self,
+        value: object,
+        root: int,
+        t: TypeDescriptor | None = None,
+        out: object = None,
+        timeout: float | None = None,
+    ) -> Any:
         """Scatter the root's `value` in equal slices; each rank returns the slice of its number.
 
         The length of the list, which ``t`` counts, or of the array's first axis must be a multiple of p. Without `t`,
@@ -216,6 +264,9 @@ class Communicator(Lifecycle):
         One message received, up to lg p sent. One copy of the slice on ranks that send; at a root other than rank 0 one
         of the whole value.
         """
+        if timeout is not None:
+            with self._calls.within(timeout):
+                return self.scatter(value, root, t, out)
         require_rank("root", root, self._size)
         whole = pack(value, t) if self._rank == root else None
         own: Payload | None
@@ -230,7 +281,9 @@ class Communicator(Lifecycle):
         received = plan.run(_flat(whole), _flat(own))
         return received if own is None else own.restore()
 
-    def alltoall(self, value: object, t: TypeDescriptor | None = None, out: object = None) -> Any:
+    def alltoall(
+        self, value: object, t: TypeDescriptor | None = None, out: object = None, timeout: float | None = None
+    ) -> Any:
         """Send slice i of `value` to rank i; slice i of the result is the slice received from rank i.
 
         Values are cut as in `scatter`; ``t`` counts the whole list. p - 1 messages sent and received, and one copy of
@@ -238,6 +291,9 @@ class Communicator(Lifecycle):
         of the whole value at the start and at the end, and one of half of it for each message. One more copy of the
         whole value where `out` is the value itself.
         """
+        if timeout is not None:
+            with self._calls.within(timeout):
+                return self.alltoall(value, t, out)
         payload = pack(value, t)
         payload.value_type.slice(self._size)
         place = pack_out(out, payload.value_type) or Payload.empty(payload.value_type)
@@ -248,13 +304,22 @@ class Communicator(Lifecycle):
         return place.restore()
 
     def reduce(
-        self, value: object, root: int, f: ReduceFunction, t: TypeDescriptor | None = None, out: object = None
+        self,
+        value: object,
+        root: int,
+        f: ReduceFunction,
+        t: TypeDescriptor | None = None,
+        out: object = None,
+        timeout: float | None = None,
     ) -> Any:
         """Combine all ranks' values with `f`; the root returns the result, other ranks return None.
 
         Up to lg p messages received, one sent; from `SwitchPoints.reduce` on that many for each MiB, and no copy unless
         `f` is custom. Otherwise one copy, or none where the root's `out` is its value.
         """
+        if timeout is not None:
+            with self._calls.within(timeout):
+                return self.reduce(value, root, f, t, out)
         require_rank("root", root, self._size)
         value_type, flat, spare = pack_operand(value, t, out if self._rank == root else None)
         result = self._calls.collective(Operation.reduce, value_type, root, require_function(f)).run(flat, spare)
@@ -262,13 +327,23 @@ class Communicator(Lifecycle):
             return None
         return value_type.restore(result) if out is None else out
 
-    def allreduce(self, value: object, f: ReduceFunction, t: TypeDescriptor | None = None, out: object = None) -> Any:
+    def allreduce(
+        self,
+        value: object,
+        f: ReduceFunction,
+        t: TypeDescriptor | None = None,
+        out: object = None,
+        timeout: float | None = None,
+    ) -> Any:
         """Combine all ranks' values with `f`; every rank returns the result.
 
         lg p messages sent and received, and one copy, or none where `out` is the value. From `SwitchPoints.allreduce`
         on, unless `f` is custom, twice as many messages of a half, a quarter and so on of the value, in segments of at
         most 1 MiB, and no copy.
         """
+        if timeout is not None:
+            with self._calls.within(timeout):
+                return self.allreduce(value, f, t, out)
         if t is None and type(value) is ndarray and (out is None or out is value):
             known = self._calls.allreduces.get(value.shape)
             if known is not None and known[0] is f and known[1] is value.dtype and value.flags.carray:
@@ -284,13 +359,21 @@ class Communicator(Lifecycle):
         return value_type.restore(result) if out is None else out
 
     def reduce_scatter(
-        self, value: object, f: ReduceFunction, t: TypeDescriptor | None = None, out: object = None
+        self,
+        value: object,
+        f: ReduceFunction,
+        t: TypeDescriptor | None = None,
+        out: object = None,
+        timeout: float | None = None,
     ) -> Any:
         """Combine all ranks' values with `f`; each rank returns its slice of the result, cut as in `scatter`.
 
         ``t`` counts the whole list. lg p messages sent and received if p is a power of two, else p - 1. One copy of an
         array, and one of the slice.
         """
+        if timeout is not None:
+            with self._calls.within(timeout):
+                return self.reduce_scatter(value, f, t, out)
         payload = pack(value, t)
         value_type = payload.value_type.slice(self._size)
         own = pack_out(out, value_type) or Payload.empty(value_type)
@@ -300,20 +383,40 @@ class Communicator(Lifecycle):
         plan.run(payload.flat, payload.spare, own.flat)
         return own.restore()
 
-    def scan(self, value: object, f: ReduceFunction, t: TypeDescriptor | None = None, out: object = None) -> Any:
+    def scan(
+        self,
+        value: object,
+        f: ReduceFunction,
+        t: TypeDescriptor | None = None,
+        out: object = None,
+        timeout: float | None = None,
+    ) -> Any:
         """Combine the values of ranks 0 to this one with `f` (inclusive prefix reduction).
 
         Up to 2 lg p messages sent and received in all. One copy of an array, none where `out` is the value.
         """
+        if timeout is not None:
+            with self._calls.within(timeout):
+                return self.scan(value, f, t, out)
         value_type, flat, spare = pack_operand(value, t, out)
         result = self._calls.collective(Operation.scan, value_type, 0, require_function(f)).run(flat, spare)
         return value_type.restore(result) if out is None else out
 
-    def exscan(self, value: object, f: ReduceFunction, t: TypeDescriptor | None = None, out: object = None) -> Any:
+    def exscan(
+        self,
+        value: object,
+        f: ReduceFunction,
+        t: TypeDescriptor | None = None,
+        out: object = None,
+        timeout: float | None = None,
+    ) -> Any:
         """Combine the values of all ranks below this one with `f` (exclusive prefix reduction); rank 0 returns None.
 
         lg p messages sent and received. One copy of an array.
         """
+        if timeout is not None:
+            with self._calls.within(timeout):
+                return self.exscan(value, f, t, out)
         payload = pack(value, t)
         prefix = pack_out(out, payload.value_type) or Payload.empty(payload.value_type)
         if out is not None:

@@ -144,6 +144,28 @@ class Call:
         # numpy's float64 equals None
         return same_call and (self.dtype is None or (sent.dtype is not None and same_type))
 
+    @property
+    def takes_shorter(self) -> bool:
+        """Whether this is the receipt of an array into memory that may be larger."""
+        return self.operation is Operation.send and bool(self.shape)
+
+    def accepts_shorter(self, sent: Call, dimensions: int | None) -> bool:
+        """Whether this call can receive a message of `sent` with that number of axes and less elements.
+
+        The lengths of the axes are compared by `fits_into`.
+        """
+        return (
+            self.takes_shorter
+            and self.accepts(replace(sent, count=self.count))
+            and sent.count < self.count
+            and dimensions == len(self.shape or ())
+        )
+
+    def fits_into(self, shape: tuple[int, ...], count: int) -> bool:
+        """Whether an array of `count` elements has the shape of this call's but for fewer rows."""
+        own = self.shape or (0,)
+        return shape[1:] == own[1:] and shape[0] < own[0] and math.prod(shape) == count
+
 
 def _operator_name(code: int) -> str:
     try:

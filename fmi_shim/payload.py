@@ -64,6 +64,17 @@ class Payload(NamedTuple):
         """Return the program's value; an array that the program passed is returned itself."""
         return self.value_type.restore(self.flat) if self.origin is None else self.origin
 
+    def restore_part(self, flat: Array) -> Any:
+        """Return the program's value after `flat`, the first part of its memory, was received: the rows in it."""
+        if flat.size == self.flat.size:
+            return self.restore()
+        shape = self.value_type.shape
+        rows = flat.size * shape[0] // self.flat.size
+        origin: Any = self.origin
+        if isinstance(origin, np.ndarray) or is_tensor(origin):
+            return origin[:rows]
+        return flat.reshape(rows, *shape[1:])
+
 
 def pack(value: object, t: TypeDescriptor | None) -> Payload:
     """Return `value` as a payload: typed values in new memory, arrays in their own where they are contiguous.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from fmi_shim.operators import ReduceFunction
 from fmi_shim.value_types import TypeDescriptor
 from rendezvous.protocol import MAX_NAME_BYTES, ProtocolError, pair_name
@@ -20,11 +22,13 @@ def require_rank(name: str, value: object, size: int) -> None:
     require_integer(name, value, 0, size - 1)
 
 
-def require_peer(name: str, value: object, rank: int, size: int) -> None:
-    """Raise unless `value` is a rank other than `rank`."""
-    require_rank(name, value, size)
-    if value == rank:
-        raise ValueError(f"invalid {name} {value}: expected another rank than this one")
+def require_timeout(value: object) -> float:
+    """Return `value` if it is a time limit in seconds."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError(f"invalid timeout {value!r}: expected a number of seconds, or None")
+    if not 0 < value < math.inf:
+        raise ValueError(f"invalid timeout {value}: expected seconds above 0, or None for max_timeout alone")
+    return value
 
 
 def require_name(name: str, value: object, size: int) -> None:

@@ -56,4 +56,4 @@ def spread(channel: Channel, outgoing: Array, incoming: Array) -> None:
     for i in range(1, size):
         channel.recv(incoming[(rank - i) % size], (rank - i) % size)
     for pending in posted:
-        channel.progress(pending, wait=True)
+        channel.progress([pending], wait=True)

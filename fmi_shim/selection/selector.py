@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from dataclasses import replace
 
+from fmi_shim.backoff import Deadline
 from fmi_shim.channel import Channel
 from fmi_shim.config import ChannelName, Config, Sharing
 from fmi_shim.error_codec import make_abort
@@ -15,6 +17,7 @@ from fmi_shim.pairing.rendezvous_client import open_session
 from fmi_shim.selection.model import Pattern, Task
 from fmi_shim.selection.policy import Hint, choose
 from fmi_shim.transports.catalog import TRANSPORTS, Place
+from fmi_shim.transports.loopback import Loopback
 
 _log = logging.getLogger("fmi_shim")
 
@@ -53,6 +56,7 @@ class ChannelSelector:
         self._place = Place(rank, size, comm_name, config, session)
         self._memory_mib = memory_mib
         self._opened: dict[ChannelName, Channel] = {}
+        self._loopback = Loopback(rank)
         enabled = tuple(name for name, transport in TRANSPORTS.items() if transport.enabled(config))
         network: tuple[ChannelName, ...] = tuple(name for name in enabled if name is not ChannelName.SharedMemory)
         required = config.sharing is Sharing.always
@@ -60,13 +64,33 @@ class ChannelSelector:
         self._undecided = ChannelName.SharedMemory in enabled and not required and size > 1
         """Whether the ranks have not yet determined if they share memory."""
 
-    def choose(self, call: Call) -> Channel:
-        """Return the channel for `call`; it is opened now if it was not.
+    @property
+    def longest_wait(self) -> float | None:
+        """The longest of the enabled channels' limits of a wait, in seconds; None if one has no limit."""
+        config = self._place.config
+        limits = [backend.max_timeout for backend in (config.direct, config.redis, config.s3) if backend is not None]
+        return None if None in limits else max(limit for limit in limits if limit is not None)
+
+    @property
+    def call_deadline(self) -> Deadline:
+        """The instant by which the running call must end, on every channel."""
+        return self._place.deadline
+
+    @call_deadline.setter
+    def call_deadline(self, deadline: Deadline) -> None:
+        self._place = replace(self._place, deadline=deadline)
+        for channel in self._opened.values():
+            channel.call_deadline = deadline
+
+    def choose(self, call: Call, peer: int | None = None) -> Channel:
+        """Return the channel for `call`, which concerns rank `peer` alone; it is opened now if it was not.
 
         All ranks must make the same choice. Therefore the size of an array that only its sender may know (a ``send``,
         ``bcast`` or ``scatter`` without ``fmi.types``) counts as 0. Whether the ranks share memory is determined by
         all together, in the first collective after the hint became ``fast``.
         """
+        if peer == self._place.rank:
+            return self._loopback
         if self._undecided and self.hint is Hint.fast and call.operation is not Operation.send:
             self._try_shared_memory()
         name = self.names[0]
@@ -90,6 +114,7 @@ class ChannelSelector:
 
     def _open(self, name: ChannelName) -> Channel:
         channel = TRANSPORTS[name].open(self._place)
+        channel.call_deadline = self._place.deadline
         _log.info("rank %d: opened channel %s of %r", self._place.rank, name.value, self._place.comm_name)
         return channel
 

@@ -6,8 +6,9 @@ A transport is a folder here and an entry in `TRANSPORTS`. Which one an operatio
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from fmi_shim.backoff import Deadline
 from fmi_shim.channel import Channel
 from fmi_shim.config import ChannelName, Config, Sharing
 from fmi_shim.pairing.rendezvous_client import RendezvousClient, ServerRegistration
@@ -33,6 +34,8 @@ class Place:
         The configuration.
     session
         The communicator's session with the rendezvous server; None in raw mode, or where no server is configured.
+    deadline
+        The instant by which the running call must end, and a channel that it needs must be open.
     """
 
     rank: int
@@ -40,6 +43,7 @@ class Place:
     comm_name: str
     config: Config
     session: RendezvousClient | None = None
+    deadline: Deadline = field(default_factory=lambda: Deadline(None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +101,7 @@ def open_shared_memory(place: Place) -> Channel:
     direct = place.config.direct
     assert direct is not None  # noqa: S101 - `load` requires it where memory may be shared
     required = place.config.sharing is Sharing.always
-    return SharedMemoryChannel(place.rank, place.size, place.comm_name, direct, required, place.session)
+    return SharedMemoryChannel(place.rank, place.size, place.comm_name, direct, required, place.session, place.deadline)
 
 
 TRANSPORTS = {

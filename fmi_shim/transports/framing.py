@@ -30,7 +30,7 @@ from fmi_shim.frames import (
     signature,
 )
 from fmi_shim.operators import Array
-from fmi_shim.transports.transfers import Buffers, OnReceived, Transfer, octets
+from fmi_shim.transports.transfers import Buffers, Message, OnReceived, Transfer, UncheckedMessage, octets
 from rendezvous.protocol.messages import Abort
 
 MAX_ANNOUNCED_BYTES = 1 << 34
@@ -69,6 +69,8 @@ class Framing(Generic[L]):
     rank: int
     size: int
     full_duplex = True
+    reads_ahead = True
+    """Whether one read may return the end of a message together with the beginning of the next one."""
 
     _call: Call
 
@@ -114,12 +116,14 @@ class Framing(Generic[L]):
         elif rest:
             self._move(self._link(dst), rest, None, [])
 
-    def recv(self, buffer: Array, src: int) -> None:
-        """Fill `buffer` with the payload of a message of the running call."""
-        if not self._receive_now(buffer, src):
-            source = self._link(src)
-            message = ExpectedMessage(self, source, octets(buffer))
-            self._move(None, [], source, message.buffers, message.validate_header)
+    def recv(self, buffer: Array, src: int) -> Array:
+        """Fill `buffer` with the payload of a message of the running call; see `Channel.recv`."""
+        if self._receive_now(buffer, src):
+            return buffer
+        source = self._link(src)
+        message = ExpectedMessage(self, source, buffer)
+        self._move(None, [], source, message.buffers, message.on_received)
+        return message.array
 
     def sendrecv(self, outgoing: Array, dst: int, incoming: Array, src: int) -> None:
         """Send and receive at the same time; what can be sent without waiting is sent first."""
@@ -136,16 +140,16 @@ class Framing(Generic[L]):
         else:
             self.recv(incoming, src)
             return
-        message = ExpectedMessage(self, source, octets(incoming))
-        self._move(target, rest, source, message.buffers, message.validate_header)
+        message = ExpectedMessage(self, source, incoming)
+        self._move(target, rest, source, message.buffers, message.on_received)
 
     def recv_new(self, src: int, parts: int | None = None) -> Array:
         """Allocate what the header announces, and fill it."""
         source = self._link(src)
-        buffer = self._announced(source, parts)
-        self._move(None, [], source, [octets(buffer)])
-        source.received += 1
-        return buffer
+        message = AnnouncedMessage(self, source, parts)
+        self._move(None, [], source, message.buffers, message.on_received)
+        assert message.array is not None  # noqa: S101 - all of it was received
+        return message.array
 
     def isend(self, buffer: Array, dst: int) -> Transfer[L]:
         """Begin to send a header and all of `buffer`."""
@@ -158,23 +162,27 @@ class Framing(Generic[L]):
         transfer.begin(self._link(dst))
         return transfer
 
-    def irecv(self, buffer: Array, src: int) -> Transfer[L]:
-        """Begin to fill `buffer` with the payload of a message of the running call."""
+    def irecv(self, buffer: Array | None, src: int) -> Transfer[L]:
+        """Begin to fill `buffer`, or a new array, with the payload of a message of the running call."""
         return self._post(Transfer(src, False, partial(self._attach_incoming, self._call, buffer)))
 
-    def _attach_outgoing(self, message: Buffers, link: L) -> tuple[Buffers, OnReceived | None]:
+    def _attach_outgoing(self, message: Buffers, link: L) -> Message:
         link.sent += 1
-        return message, None
+        return UncheckedMessage(message)
 
-    def _attach_rest(self, rest: Buffers, link: L) -> tuple[Buffers, OnReceived | None]:
-        return rest, None
+    def _attach_rest(self, rest: Buffers, link: L) -> Message:
+        return UncheckedMessage(rest)
 
-    def _attach_incoming(self, call: Call, buffer: Array, link: L) -> tuple[Buffers, OnReceived | None]:
+    def _attach_incoming(self, call: Call, buffer: Array | None, link: L) -> Message:
         running = self._call
         self._expect(call)
-        message = ExpectedMessage(self, link, octets(buffer), blocking=False)
+        message: Message
+        if buffer is None:
+            message = AnnouncedMessage(self, link, blocking=False)
+        else:
+            message = ExpectedMessage(self, link, buffer, blocking=False)
         self._expect(running)
-        return message.buffers, message.validate_header
+        return message
 
     @property
     def _purpose(self) -> str:
@@ -195,14 +203,6 @@ class Framing(Generic[L]):
     def _message(self, buffer: Array, kind: Kind = Kind.data) -> Buffers:
         payload = octets(buffer)
         return [memoryview(self._head(len(payload), kind)), payload]
-
-    def _announced(self, source: L, parts: int | None = None) -> Array:
-        """Read a header that only the sender could know, and return an array for what it announces."""
-        found = self._accept(source, self._read(source, HEADER_BYTES), b"")
-        while found.kind is Kind.waiting:
-            self._on_wait_notice(source, found.call, found.length, blocking=True)
-            found = self._accept(source, self._read(source, HEADER_BYTES), b"")
-        return self._allocated(source.peer, found, self._read(source, 8 * (found.dimensions or 0)), parts)
 
     def _allocated(self, peer: int, found: Header, axes: bytes | bytearray, parts: int | None = None) -> Array:
         """Return an array for what `peer` announced, and expect its call from now on."""
@@ -318,7 +318,7 @@ class ExpectedMessage(Generic[L]):
         The channel that receives the message.
     source
         The connection to receive from.
-    payload
+    buffer
         The memory to fill.
     blocking
         Whether the rank blocks until the message is received.
@@ -327,22 +327,42 @@ class ExpectedMessage(Generic[L]):
     ----------
     buffers
         The memory that is not yet filled.
+    array
+        The memory to fill; of a shorter message, the part of it that the message fills.
     """
 
-    __slots__ = ("_blocking", "_call", "_expected", "_framing", "_head", "_payload", "_source", "_total", "buffers")
+    __slots__ = (
+        "_blocking",
+        "_call",
+        "_expected",
+        "_framing",
+        "_head",
+        "_payload",
+        "_source",
+        "_total",
+        "array",
+        "buffers",
+    )
 
-    def __init__(self, framing: Framing[L], source: L, payload: memoryview, blocking: bool = True) -> None:
+    def __init__(self, framing: Framing[L], source: L, buffer: Array, blocking: bool = True) -> None:
+        self.array = buffer
         self._framing = framing
         self._source = source
-        self._payload = payload
+        self._payload = payload = octets(buffer)
         self._blocking = blocking
         self._call = framing._call  # noqa: SLF001 - of one concept, for this class and its uses below
         self._expected = framing._head(len(payload))  # noqa: SLF001
         self._head = bytearray(len(self._expected))
         self._total = 0
-        self.buffers = [memoryview(self._head), payload]
+        self.buffers: Buffers = []
+        self._expect_header()
 
-    def validate_header(self, received: int) -> None:
+    def _expect_header(self) -> None:
+        """Receive a header, and the payload with it unless more than that might be received into its memory."""
+        alone = self._framing.reads_ahead and self._call.takes_shorter
+        self.buffers[:] = [memoryview(self._head)] if alone else [memoryview(self._head), self._payload]
+
+    def on_received(self, received: int) -> None:
         """Check the header once it is complete, after `received` more bytes; raise if it is not the expected one."""
         before = self._total
         self._total = total = before + received
@@ -354,13 +374,41 @@ class ExpectedMessage(Generic[L]):
                 return
             if head[KIND_AT] == Kind.posted:
                 head[KIND_AT] = Kind.data
-            if head[:seen] != expected[:seen]:
+            if head[:seen] != expected[:seen] and not self._is_shorter(seen):
                 framing = self._framing
                 framing._expect(self._call)  # noqa: SLF001 - another call may run while a posted message is received
                 extra = bytes(payload[: total - seen])
                 raise framing._mismatch_error(self._source, head[:seen], expected, extra)  # noqa: SLF001
+            if self._call.takes_shorter and seen == len(expected):
+                payload = self._payload
+                rest = payload[total - seen :]
+                self.buffers[:] = [rest] if rest else []
         if total == len(expected) + len(payload):
             self._source.received += 1
+
+    def begun_header(self) -> bytes | None:
+        """Return what was received of the header while it is incomplete, else None."""
+        return None if self._total >= len(self._head) else bytes(self._head[: self._total])
+
+    def _is_shorter(self, seen: int) -> bool:
+        """Return whether the header, of which `seen` bytes are received, is of a message with fewer rows.
+
+        Once it is complete, the message is received into the first part of the memory.
+        """
+        try:
+            found = decode_header(self._head)
+        except FrameError:
+            return False
+        if found.kind is not Kind.data or not self._call.accepts_shorter(found.call, found.dimensions):
+            return False
+        if seen < len(self._head):
+            return True
+        count = found.call.count
+        if not self._call.fits_into(decode_shape(self._head[HEADER_BYTES:]), count):
+            return False
+        self.array = self.array[:count]
+        self._payload = octets(self.array)
+        return len(self._payload) == found.length
 
     def _skip_wait_notice(self, seen: int) -> None:
         """Handle a wait notice received in place of the header, and continue with the bytes read after it."""
@@ -368,8 +416,82 @@ class ExpectedMessage(Generic[L]):
         notice = self._framing._accept(source, head, b"")  # noqa: SLF001
         self._framing._on_wait_notice(source, notice.call, notice.length, self._blocking)  # noqa: SLF001
         source.push_back(bytes(head[HEADER_BYTES:seen]) + bytes(self._payload[: self._total - seen]))
-        self.buffers[:] = [memoryview(head), self._payload]
+        self._expect_header()
         self._total = 0
+
+
+class AnnouncedMessage(Generic[L]):
+    """A message from `source` whose type and size only its header tells: it is received into a new array.
+
+    Parameters
+    ----------
+    framing
+        The channel that receives the message in its running call.
+    source
+        The connection to receive from.
+    parts
+        See `Channel.recv_new`.
+    blocking
+        Whether the rank blocks until the message is received.
+
+    Attributes
+    ----------
+    buffers
+        The memory that is not yet filled.
+    array
+        The new array, once the header is complete.
+    """
+
+    __slots__ = ("_axes", "_blocking", "_call", "_found", "_framing", "_head", "_parts", "_source", "array", "buffers")
+
+    def __init__(self, framing: Framing[L], source: L, parts: int | None = None, blocking: bool = True) -> None:
+        self._framing = framing
+        self._source = source
+        self._parts = parts
+        self._blocking = blocking
+        self._call = framing._call  # noqa: SLF001 - of one concept
+        self._head = bytearray(HEADER_BYTES)
+        self._axes = bytearray()
+        self._found: Header | None = None
+        self.array: Array | None = None
+        self.buffers: Buffers = [memoryview(self._head)]
+
+    def begun_header(self) -> bytes | None:
+        """Return what was received of the header while it is incomplete, else None."""
+        if self.array is not None:
+            return None
+        read = bytes(self._head + self._axes)
+        return read[: len(read) - sum(map(len, self.buffers))]
+
+    def on_received(self, received: int) -> None:
+        """Continue with the axis lengths after the header, and then with the payload."""
+        if self.buffers:
+            return
+        framing, source = self._framing, self._source
+        if self._found is None:
+            running = framing._call  # noqa: SLF001
+            framing._expect(self._call)  # noqa: SLF001 - another call may run while a posted message is received
+            found = framing._accept(source, self._head, b"")  # noqa: SLF001
+            framing._expect(running)  # noqa: SLF001
+            if found.kind is Kind.waiting:
+                framing._on_wait_notice(source, found.call, found.length, self._blocking)  # noqa: SLF001
+                self.buffers[:] = [memoryview(self._head)]
+                return
+            self._found = found
+            self._axes = bytearray(8 * (found.dimensions or 0))
+            if self._axes:
+                self.buffers[:] = [memoryview(self._axes)]
+                return
+        if self.array is None:
+            running = framing._call  # noqa: SLF001
+            framing._expect(self._call)  # noqa: SLF001
+            self.array = framing._allocated(source.peer, self._found, self._axes, self._parts)  # noqa: SLF001
+            if not self._blocking:
+                framing._expect(running)  # noqa: SLF001 - the type is that of this message alone
+            if self.array.nbytes:
+                self.buffers[:] = [octets(self.array)]
+                return
+        source.received += 1
 
 
 def _opens_first(rank: int, one: int, other: int) -> bool:

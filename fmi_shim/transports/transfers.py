@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -18,6 +18,44 @@ OnReceived = Callable[[int], None]
 
 L = TypeVar("L")
 """The connection to one rank."""
+
+
+class Message(Protocol):
+    """A message that is being moved.
+
+    Attributes
+    ----------
+    buffers
+        The bytes that remain to be moved.
+    on_received
+        What checks them while they are received, if anything does.
+    array
+        The array that is received, as far as its type and size are known.
+    """
+
+    buffers: Buffers
+
+    @property
+    def on_received(self) -> OnReceived | None: ...  # noqa: D102 - see above
+
+    @property
+    def array(self) -> Array | None: ...  # noqa: D102 - see above
+
+    def begun_header(self) -> bytes | None:
+        """Return what was received of the header while it is incomplete, else None."""
+
+
+@dataclass(slots=True, eq=False)
+class UncheckedMessage:
+    """A message that is sent, or received without a check. Implements `Message`."""
+
+    buffers: Buffers
+    array: Array | None = None
+    on_received: OnReceived | None = None
+
+    def begun_header(self) -> bytes | None:
+        """Return None: there is no header to receive."""
+        return None
 
 
 def octets(buffer: Array) -> memoryview:
@@ -45,31 +83,34 @@ class Transfer(Generic[L]):
     sends
         Whether it is sent to that rank; otherwise it is received from there.
     attach
-        Called when all earlier messages of the pair and direction have been moved. Returns the buffers to move, and
-        the function that checks them while they are received.
+        Called when all earlier messages of the pair and direction have been moved. Returns the message to move.
     link
         The connection that it uses, None until `attach` was called.
-    buffers
-        The bytes that remain to be moved.
+    message
+        What is moved.
     """
 
     peer: int
     sends: bool
-    attach: Callable[[L], tuple[Buffers, OnReceived | None]]
+    attach: Callable[[L], Message]
     link: L | None = None
-    buffers: Buffers = field(default_factory=list)
-    on_received: OnReceived | None = None
+    message: Message = field(default_factory=lambda: UncheckedMessage([]))
 
     @property
     def done(self) -> bool:
         """Whether all of it was moved."""
-        return self.link is not None and not self.buffers
+        return self.link is not None and not self.message.buffers
+
+    @property
+    def array(self) -> Array | None:
+        """What was received."""
+        return self.message.array
 
     def begin(self, link: L) -> None:
         """Move through `link` from now on."""
         self.link = link
-        self.buffers, self.on_received = self.attach(link)
-        advance(self.buffers, 0)
+        self.message = self.attach(link)
+        advance(self.message.buffers, 0)
 
 
 @dataclass(slots=True, eq=False)
@@ -96,10 +137,19 @@ class PendingTransfers(Generic[L]):
         """Whether messages to (`sends`) or from rank `peer` are pending, which must be moved before any other one."""
         return any((transfer.peer, transfer.sends) == (peer, sends) for transfer in self.transfers)
 
-    def bytes_remaining(self, peer: int) -> int:
-        """Return how many bytes of the message from `peer` that is being received are missing."""
-        coming = (t for t in self.transfers if t.peer == peer and not t.sends and t.link is not None)
-        return sum(len(part) for transfer in coming for part in transfer.buffers)
+    def whole_frames(self, peer: int, backlog: memoryview) -> memoryview:
+        """Return `backlog`, what rank `peer` has sent last, from the beginning of a frame on.
+
+        It begins in the middle of a message that is being received: without the rest of that one, or with the part of
+        its header that was read before.
+        """
+        for transfer in self.transfers:
+            if transfer.peer == peer and not transfer.sends and transfer.link is not None:
+                head = transfer.message.begun_header()
+                if head is not None:
+                    return memoryview(head + bytes(backlog))
+                return backlog[sum(map(len, transfer.message.buffers)) :]
+        return backlog
 
     def directions(self) -> list[tuple[L, bool]]:
         """Return the links that messages have begun to move through, each with whether they are sent."""
@@ -119,9 +169,9 @@ class PendingTransfers(Generic[L]):
                 continue
             if transfer.link is None:
                 transfer.begin(link)
-            if transfer.buffers:
+            if transfer.message.buffers:
                 moved |= move(transfer, link)
-            if transfer.buffers:
+            if transfer.message.buffers:
                 held.add((transfer.peer, transfer.sends))
             else:
                 self.transfers.remove(transfer)

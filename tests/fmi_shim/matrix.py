@@ -409,8 +409,6 @@ def _call(
 def _around(comm: fmi.Communicator, rank: int, size: int, step: Step, value: Any, how: dict[str, Any]) -> Any:
     """Hand a value to the next rank around a ring, and return the one before's."""
     after, before = (rank + 1) % size, (rank - 1) % size
-    if size == 1:
-        return value
     if step.operation is Operation.sendrecv:
         return comm.sendrecv(value, after, before, **how)
     into = how if "t" in how else {"out": np.empty_like(value)}

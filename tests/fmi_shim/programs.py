@@ -123,7 +123,6 @@ def wrong_arguments(comm: fmi.Communicator, rank: int, size: int) -> tuple[list[
     total = fmi.func(fmi.op.sum)
     calls: list[Callable[[], Any]] = [
         lambda: comm.send(1, size, INT),
-        lambda: comm.send(1, rank, INT),
         lambda: comm.recv(-1, INT),
         lambda: comm.recv("0", INT),  # type: ignore[arg-type]
         lambda: comm.bcast(1, 7, INT),

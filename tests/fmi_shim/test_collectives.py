@@ -5,7 +5,7 @@ Elements are strings, and combining two writes ``(left right)``: a result tells 
 
 import collections
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fmi_shim.backoff import Deadline
 from fmi_shim.channel import Pending
 from fmi_shim.collectives import (
     allgather,
@@ -31,7 +32,7 @@ from fmi_shim.collectives import (
 from fmi_shim.collectives.tree import position
 from fmi_shim.frames import Call
 from fmi_shim.operators import Array, Operator, builtin_combine
-from fmi_shim.transports.transfers import Transfer
+from fmi_shim.transports.transfers import Transfer, UncheckedMessage
 
 Message = tuple[int, int, list[Any]]
 
@@ -40,6 +41,7 @@ class QueueChannel:
     """One rank's end of a world in memory; a message is kept in `sent` as (source, destination, elements)."""
 
     full_duplex = True
+    call_deadline = Deadline(None)
 
     def __init__(self, rank: int, size: int, world: "QueueWorld") -> None:
         self.rank, self.size, self.world = rank, size, world
@@ -52,11 +54,12 @@ class QueueChannel:
         self.buffers.append(buffer)
         self.world.put(self.rank, dst, buffer)
 
-    def recv(self, buffer: Array, src: int) -> None:
+    def recv(self, buffer: Array, src: int) -> Array:
         self.buffers.append(buffer)
         message = self.world.get(src, self.rank)
         assert message.size == buffer.size
         buffer[...] = message.reshape(buffer.shape)
+        return buffer
 
     def recv_new(self, src: int, parts: int | None = None) -> Array:
         message = self.world.get(src, self.rank)
@@ -69,10 +72,10 @@ class QueueChannel:
 
     def isend(self, buffer: Array, dst: int) -> Transfer[object]:
         self.send(buffer, dst)
-        return Transfer(dst, True, lambda link: ([], None), object())
+        return Transfer(dst, True, lambda link: UncheckedMessage([]), object())
 
-    def progress(self, pending: Pending, wait: bool) -> bool:
-        return pending.done
+    def progress(self, pending: Sequence[Pending], wait: bool) -> bool:
+        return all(transfer.done for transfer in pending)
 
     def fail(self, error: BaseException) -> None: ...
 

@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from fmi_shim.backoff import PollBackoff
+from fmi_shim.backoff import Deadline, PollBackoff
 from fmi_shim.channel import Pending, Schedule
 from fmi_shim.config import ObjectConfig
 from fmi_shim.error_codec import make_abort
@@ -40,8 +40,9 @@ from fmi_shim.transports.objects.timing import MAX_CLOSE_WAIT
 class _PendingObject:
     """A posted message; see `Pending`."""
 
-    names: list[ObjectName]
-    buffer: Array
+    name: ObjectName | None
+    call: Call
+    array: Array | None
     done: bool = False
 
 
@@ -84,6 +85,15 @@ class ObjectChannel:
         self._closed = False
         self._process = os.getpid()
 
+    @property
+    def call_deadline(self) -> Deadline:
+        """The instant by which the running call must end."""
+        return self._poller.call_deadline
+
+    @call_deadline.setter
+    def call_deadline(self, deadline: Deadline) -> None:
+        self._poller.call_deadline = deadline
+
     def prepare(self, call: Call, function: ReduceFunction | None, combine: Combine | None) -> Schedule:
         """Return the schedule of a collective over objects."""
         return schedules.prepare(self, call, function, combine)
@@ -98,10 +108,13 @@ class ObjectChannel:
         """Write one object."""
         self.put({self.outgoing(dst): buffer}, [dst])
 
-    def recv(self, buffer: Array, src: int) -> None:
-        """Wait for one object and copy it into `buffer`."""
+    def recv(self, buffer: Array, src: int) -> Array:
+        """Wait for one object and copy it into `buffer`; see `Channel.recv`."""
         (found,) = self.get([self.incoming(src)], buffer)
+        if found.size < buffer.size:
+            buffer = buffer[: found.size]
         buffer[...] = found.reshape(buffer.shape)
+        return buffer
 
     def recv_new(self, src: int, parts: int | None = None) -> Array:
         """Return an array made from one object with a header."""
@@ -115,23 +128,32 @@ class ObjectChannel:
     def isend(self, buffer: Array, dst: int) -> Pending:
         """Write one object, which completes the send."""
         self.send(buffer, dst)
-        return _PendingObject([], buffer, done=True)
+        return _PendingObject(None, self._call, buffer, done=True)
 
-    def irecv(self, buffer: Array, src: int) -> Pending:
+    def irecv(self, buffer: Array | None, src: int) -> Pending:
         """Record the object to be read."""
-        return _PendingObject([self.incoming(src)], buffer)
+        return _PendingObject(self.incoming(src), self._call, buffer)
 
-    def progress(self, pending: Pending, wait: bool) -> bool:
-        """Read the object, and wait for it if `wait` is true; return whether it was read."""
-        assert isinstance(pending, _PendingObject)  # noqa: S101 - made by this channel
-        if not pending.done and (wait or self._exist(pending.names)):
-            (found,) = self.get(pending.names, pending.buffer)
-            pending.buffer[...] = found.reshape(pending.buffer.shape)
-            pending.done = True
-        return pending.done
-
-    def _exist(self, names: Sequence[ObjectName]) -> bool:
-        return None not in self._store.get([name.key(self.comm_name) for name in names])
+    def progress(self, pending: Sequence[Pending], wait: bool) -> bool:
+        """Read those of the objects that exist, and wait for one if `wait` is true; return whether one was read."""
+        waiting = [m for m in pending if isinstance(m, _PendingObject) and not m.done]
+        missing = {message.name: message for message in waiting if message.name is not None}
+        wait = wait and len(waiting) == len(pending)
+        contents = self._poller.read_some(list(missing), lambda: self._call, wait)
+        running = self._call
+        for name, content in contents.items():
+            message = missing[name]
+            self._call = message.call
+            found = self._received(name, content)
+            if message.array is None:
+                message.array, _ = found.new_array()
+            else:
+                payload = found.payload(message.array, self._config.framed)
+                message.array = message.array[: payload.size]
+                message.array[...] = payload
+            message.done = True
+        self._call = running
+        return any(message.done for message in pending)
 
     def outgoing(self, dst: int) -> ObjectName:
         """Return the name of the next message to rank `dst`."""

@@ -43,6 +43,8 @@ class ReceivedObject:
     def payload(self, like: Array, framed: bool) -> Array:
         """Return the payload as a flat read-only array of the type and size of `like`, without copying.
 
+        A message with fewer rows is smaller, see `Call.accepts_shorter`.
+
         Raises
         ------
         MismatchError
@@ -50,6 +52,8 @@ class ReceivedObject:
         """
         expected = header(signature(self.call), like.nbytes, self.call.shape) if framed else b""
         if not self.content.startswith(expected):
+            if (shorter := self._shorter()) is not None:
+                return shorter
             raise self._error(
                 f"rank {self.writer} sent {self._header_call()} where {self._purpose} expected {like.nbytes} bytes: "
                 "types and shapes must be the same on all ranks"
@@ -61,6 +65,23 @@ class ReceivedObject:
                 f"{received}: types and counts must be the same on all ranks"
             )
         return _array(self.content, len(expected), like.dtype)
+
+    def _shorter(self) -> Array | None:
+        """Return the payload if the message has fewer rows than the running call can receive, else None."""
+        if not self.call.takes_shorter:
+            return None
+        try:
+            found = decode_header(self.content)
+        except FrameError:
+            return None
+        start = HEADER_BYTES + 8 * (found.dimensions or 0)
+        if not self.call.accepts_shorter(found.call, found.dimensions) or len(self.content) != start + found.length:
+            return None
+        dtype, count = self.call.dtype, found.call.count
+        shape = decode_shape(self.content[HEADER_BYTES:start])
+        if dtype is None or not self.call.fits_into(shape, count) or found.length != count * dtype.itemsize:
+            return None
+        return _array(self.content, start, dtype)
 
     def new_array(self, parts: int | None = None) -> tuple[Array, Call]:
         """Return a new array of the type and shape in the header (see `Channel.recv_new`), and the header's call.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from fmi_shim.backoff import PollBackoff
+from fmi_shim.backoff import Deadline, PollBackoff, raise_limit
 from fmi_shim.config import ObjectConfig
 from fmi_shim.errors import PeerTimeoutError
 from fmi_shim.frames import Call
@@ -38,6 +38,8 @@ class ObjectPoller:
     ----------
     last_read
         For each rank, the key of its last object that was read.
+    call_deadline
+        The instant by which the running call must end.
     """
 
     def __init__(self, rank: int, comm_name: str, store: Store, config: ObjectConfig, liveness: Liveness) -> None:
@@ -47,6 +49,7 @@ class ObjectPoller:
         self._config = config
         self._liveness = liveness
         self.last_read: dict[int, str] = {}
+        self.call_deadline = Deadline(None)
 
     def read(self, names: Sequence[ObjectName], call: RunningCall) -> dict[ObjectName, bytes]:
         """Return the content of all objects in `names`, once they exist.
@@ -77,6 +80,19 @@ class ObjectPoller:
                 asked = missing[:1]
         return {name: found[name] for name in names}
 
+    def read_some(self, names: Sequence[ObjectName], call: RunningCall, wait: bool) -> dict[ObjectName, bytes]:
+        """Return the content of those objects in `names` that exist; with `wait` at least one, errors as in `read`."""
+        backoff = self._backoff() if wait else None
+        while names:
+            contents = self._store.get([name.key(self._comm_name) for name in names])
+            found = {name: content for name, content in zip(names, contents, strict=True) if content is not None}
+            for name in found:
+                self._record(name)
+            if found or backoff is None:
+                return found
+            self._pause(names, backoff, call, restart=False)
+        return {}
+
     def wait_until_present(self, names: Sequence[ObjectName], call: RunningCall) -> None:
         """Wait until all objects in `names` exist, without reading them; errors as in `read`."""
         missing = {name.key(self._comm_name): name for name in names}
@@ -91,7 +107,7 @@ class ObjectPoller:
 
     def _backoff(self) -> PollBackoff:
         self._liveness.start_wait()
-        return PollBackoff(self._config.poll, self._config.max_timeout, self._liveness.sleep)
+        return PollBackoff(self._config.poll, self._config.max_timeout, self._liveness.sleep, self.call_deadline)
 
     def _pause(self, missing: Sequence[ObjectName], backoff: PollBackoff, call: RunningCall, restart: bool) -> None:
         """Pause before the next poll; raise if a rank has failed, an awaited one has ended, or time is over."""
@@ -102,14 +118,14 @@ class ObjectPoller:
 
         self._liveness.check_peers([name.writer for name in missing], found, call)
         if not backoff.pause(restart):
-            raise self._timeout_error(missing, call())
+            raise self._timeout_error(missing, call(), backoff.deadline)
 
     def _record(self, name: ObjectName) -> None:
         if name.writer != self._rank:
             self._liveness.mark_seen(name.writer)
             self.last_read[name.writer] = name.key(self._comm_name)
 
-    def _timeout_error(self, missing: Sequence[ObjectName], call: Call) -> PeerTimeoutError:
+    def _timeout_error(self, missing: Sequence[ObjectName], call: Call, passed: Deadline) -> PeerTimeoutError:
         first = missing[0]
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         cause = None
@@ -120,8 +136,8 @@ class ObjectPoller:
         chain = f"; the cause: {cause.text}" if cause is not None and cause.text else ""
         return PeerTimeoutError(
             f"rank {self._rank} in {call}: {describe(first, self._comm_name, self._store)}{more} did not appear for "
-            f"{self._config.max_timeout:g} s: check that rank {first.writer} has not ended and is not stopped, late, "
-            f"or in another call; raise max_timeout (ms, 0 for no limit) if it needs longer{chain}",
+            f"{passed.seconds:g} s: check that rank {first.writer} has not ended and is not stopped, late, "
+            f"or in another call; {raise_limit(passed, self.call_deadline, 'max_timeout')}{chain}",
             origin=first.writer if cause is None or cause.origin is None else cause.origin,
         )
 

@@ -12,6 +12,7 @@ import contextlib
 
 import numpy as np
 
+from fmi_shim.backoff import Deadline
 from fmi_shim.collectives import bcast, gather
 from fmi_shim.config import DirectConfig
 from fmi_shim.errors import ConfigError
@@ -35,6 +36,7 @@ def open_segment(
     config: DirectConfig,
     required: bool = True,
     session: RendezvousClient | None = None,
+    deadline: Deadline | None = None,
 ) -> Segment:
     """Return the segment, once all `size` ranks have opened it.
 
@@ -48,6 +50,7 @@ def open_segment(
         As the Direct channel does, if the ranks cannot connect.
     """
     channel = FramedChannel(rank, size, comm_name + NAME_SUFFIX, config)
+    channel.call_deadline = Deadline(None) if deadline is None else deadline
     with channel.monitoring(session) if session is not None else contextlib.nullcontext():
         opened, attached = _open_with(channel, rank, size, required)
     if opened is None or not attached.all():

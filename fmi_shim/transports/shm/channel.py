@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import numpy as np
 
+from fmi_shim.backoff import Deadline
 from fmi_shim.channel import Pending, Schedule
 from fmi_shim.config import DirectConfig
 from fmi_shim.errors import ConfigError, MismatchError
@@ -51,6 +53,8 @@ class SharedMemoryChannel(SegmentFraming, SegmentChannel):
         reports it, so that all ranks get the same result.
     session
         The communicator's session with the server, if it has one: its errors are raised from every wait.
+    deadline
+        The instant by which it must be open, beside the longest wait.
 
     Raises
     ------
@@ -68,6 +72,7 @@ class SharedMemoryChannel(SegmentFraming, SegmentChannel):
         config: DirectConfig,
         required: bool = True,
         session: RendezvousClient | None = None,
+        deadline: Deadline | None = None,
     ) -> None:
         if required and not semaphores.AVAILABLE:
             raise ConfigError("FMI_CHANNEL is shm on this system: expected Linux; use the Direct channel")
@@ -77,7 +82,7 @@ class SharedMemoryChannel(SegmentFraming, SegmentChannel):
             )
         name = comm_name + NAME_SUFFIX
         pair_name(name, size - 1, size - 1)  # the longest name needed
-        segment = open_segment(rank, size, comm_name, config, required, session)
+        segment = open_segment(rank, size, comm_name, config, required, session, deadline)
         reporter = DeadlockReporter(rank, size, name, config, session)
         super().__init__(rank, size, segment, config.max_timeout, reporter)
         self._process = os.getpid()
@@ -268,20 +273,19 @@ class SharedMemoryChannel(SegmentFraming, SegmentChannel):
         self._pending.advance(self._links, self._move_posted)
         return transfer
 
-    def progress(self, pending: Pending, wait: bool) -> bool:
-        """Move posted messages, until `pending` is done if `wait` is true; return whether it is done."""
-        assert isinstance(pending, Transfer)  # noqa: S101 - made by this channel
+    def progress(self, pending: Sequence[Pending], wait: bool) -> bool:
+        """Move posted messages, until one of `pending` is done if `wait` is true; return whether one is done."""
         moved = self._pending.advance(self._links, self._move_posted)
-        while wait and not pending.done:
+        while not (done := any(transfer.done for transfer in pending)) and wait:
             if not moved:
-                self._wait(self._posted_events(), pending.peer)
+                self._wait(self._posted_events(), next(t.peer for t in pending if isinstance(t, Transfer)))
             moved = self._pending.advance(self._links, self._move_posted)
-        return pending.done
+        return done
 
     def _move_posted(self, transfer: Transfer[RingPair], link: RingPair) -> bool:
         if transfer.sends:
-            return link.writer.push(transfer.buffers) > 0
-        return self._pull(link, transfer.buffers, transfer.on_received)
+            return link.writer.push(transfer.message.buffers) > 0
+        return self._pull(link, transfer.message.buffers, transfer.message.on_received)
 
     def _posted_events(self) -> list[Event]:
         """Return the ring ends that posted messages wait for."""

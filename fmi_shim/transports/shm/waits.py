@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Sequence
 
-from fmi_shim.backoff import poll_without_sleep
+from fmi_shim.backoff import Deadline, poll_without_sleep, raise_limit
 from fmi_shim.errors import FmiError, PeerLostError, PeerTimeoutError
 from fmi_shim.transports.framing import Framing
 from fmi_shim.transports.shm.abort_record import AbortRecord
@@ -37,6 +37,7 @@ class SegmentFraming(Framing[RingPair]):
         Reports long waits.
     """
 
+    reads_ahead = False  # a block has bytes of one message only
     rounds: Rounds
 
     def __init__(
@@ -52,6 +53,7 @@ class SegmentFraming(Framing[RingPair]):
             peer: RingPair(segment.memory, segment.layout, rank, peer) for peer in range(size) if peer != rank
         }
         self._deadlock_reporter = deadlock_reporter
+        self.call_deadline = Deadline(None)
 
     def _wait(self, events: Sequence[Event], peer: int) -> None:
         """Wait until one of `events`, each of which depends on `peer` or a posted message, has occurred.
@@ -71,18 +73,19 @@ class SegmentFraming(Framing[RingPair]):
         if poll_without_sleep(occurred, self._spins, YIELD_SECONDS):
             return
         nap = SHORT_NAP_SECONDS if only is None else NAP_SECONDS
-        while not occurred() and not events[-1].sleep(nap):
+        deadline = self.call_deadline.within(self._max_timeout)
+        while not occurred() and not events[-1].sleep(min(nap, deadline.end - time.monotonic())):
             self._check_errors()
             self._require_alive(events, peer)
             waited = time.monotonic() - start
             self._deadlock_reporter.check(waited, only, peer, self._links, self.rounds, lambda: str(self._call))
-            if self._max_timeout is not None and waited >= self._max_timeout:
+            if deadline.passed:
                 cause = self._deadlock_reporter.find_cause(peer)
                 chain = f"; the cause: {cause.text}" if cause is not None and cause.text else ""
                 raise PeerTimeoutError(
-                    f"{self._purpose}: no data from or to rank {peer} for {self._max_timeout:g} s: check that it is "
-                    "not stopped, late, or in another call; raise backends.Direct.max_timeout (ms, 0 for no limit) if "
-                    f"it needs longer{chain}",
+                    f"{self._purpose}: no data from or to rank {peer} for {deadline.seconds:g} s: check that it is "
+                    "not stopped, late, or in another call; "
+                    f"{raise_limit(deadline, self.call_deadline, 'backends.Direct.max_timeout')}{chain}",
                     origin=peer if cause is None or cause.origin is None else cause.origin,
                 )
         self._deadlock_reporter.end_wait()

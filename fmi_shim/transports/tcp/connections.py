@@ -12,7 +12,7 @@ import termios
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
-from fmi_shim.backoff import Deadline
+from fmi_shim.backoff import Deadline, raise_limit
 from fmi_shim.channel import Pending
 from fmi_shim.config import DirectConfig
 from fmi_shim.errors import FmiError, PeerLostError, PeerTimeoutError
@@ -188,6 +188,7 @@ class Connections:
         self._poller = Poller(self._on_disconnect)
         self._awaited: int | None = None
         self._process = os.getpid()
+        self.call_deadline = Deadline(None)
         self._planned: Call | None = None
         self._sequence = 0
         self._running: Call | None = None
@@ -221,7 +222,7 @@ class Connections:
         order is not the program's, each connection is attempted for a short time in turn.
         """
         wanted = {transfer.peer: None for transfer in self._pending.transfers} | dict(names)
-        deadline = Deadline(self._max_timeout)
+        deadline = self.call_deadline.within(self._max_timeout)
         while not self._streams.keys() >= names.keys():
             missing = sorted(wanted.keys() - self._streams.keys(), key=lambda p: (max(p, self.rank), min(p, self.rank)))
             for peer in missing:
@@ -260,20 +261,22 @@ class Connections:
         self._advance_posted({})
         return transfer
 
-    def progress(self, pending: Pending, wait: bool) -> bool:
-        """Move posted messages, until `pending` is done if `wait` is true; return whether it is done.
+    def progress(self, pending: Sequence[Pending], wait: bool) -> bool:
+        """Move posted messages, until one of `pending` is done if `wait` is true; return whether one is done.
 
-        Opens the connection, which blocks, if the two ranks have none yet.
+        Opens the connections, which blocks, if the two ranks have none yet.
         """
-        assert isinstance(pending, Transfer)  # noqa: S101 - made by this channel
-        if pending.peer not in self._streams:
-            self._open({pending.peer: None})
+        peers = [transfer.peer for transfer in pending if isinstance(transfer, Transfer)]
+        missing = [peer for peer in peers if peer not in self._streams]
+        if missing and not any(transfer.done for transfer in pending):
+            self._open(dict.fromkeys(missing))
         yields = 0
         while True:
             interest: dict[int, int] = {}
             moved = self._advance_posted(interest)
-            if pending.done or not wait:
-                return pending.done
+            done = any(transfer.done for transfer in pending)
+            if done or not wait:
+                return done
             if not moved:
                 yields = self._pause(interest, yields)
 
@@ -305,8 +308,8 @@ class Connections:
 
         def move(transfer: Transfer[Stream], stream: Stream) -> bool:
             if transfer.sends:
-                return self._send_some(stream, transfer.buffers, interest)
-            return self._receive_some(stream, transfer.buffers, transfer.on_received, interest)
+                return self._send_some(stream, transfer.message.buffers, interest)
+            return self._receive_some(stream, transfer.message.buffers, transfer.message.on_received, interest)
 
         return self._pending.advance(self._streams, move)
 
@@ -361,7 +364,7 @@ class Connections:
     def _wait(self, interest: dict[int, int]) -> None:
         waits = list(interest.items())
         self._awaited = self._by_descriptor[waits[0][0]].peer
-        deadline = Deadline(self._max_timeout)
+        deadline = self.call_deadline.within(self._max_timeout)
         pause, report = deadlock_report_seconds(self.size), 0
         while True:
             remaining = deadline.remaining()
@@ -374,8 +377,8 @@ class Connections:
             pause, report = _REPORT_PAUSE_SECONDS, report + 1
         peers = " and ".join(f"rank {self._by_descriptor[descriptor].peer}" for descriptor in interest)
         raise self._timeout_error(
-            f"{self._purpose}: no data from or to {peers} for {self._max_timeout:g} s: check that it is not stopped, "
-            "late, or in another call; raise backends.Direct.max_timeout (ms, 0 for no limit) if it needs longer",
+            f"{self._purpose}: no data from or to {peers} for {deadline.seconds:g} s: check that it is not stopped, "
+            f"late, or in another call; {raise_limit(deadline, self.call_deadline, 'backends.Direct.max_timeout')}",
             self._awaited,
         )
 

@@ -141,7 +141,8 @@ class FramedChannel(Connections, Framing[Stream]):
 
     def _receive_long(self, stream: Stream, head: bytes, payload: memoryview) -> bool:
         found = bytearray(len(head))
-        space = [memoryview(found), payload]
+        # A shorter message could be followed by the next one, which must not be received into the program's memory.
+        space = [memoryview(found)] if self._call.takes_shorter else [memoryview(found), payload]
         received = self._await(stream, stream.socket.recvmsg_into, space)[0]
         seen = received - len(head)
         if found[KIND_AT] == Kind.posted:
@@ -190,8 +191,8 @@ class FramedChannel(Connections, Framing[Stream]):
         stream.sent += 1
         if sent < len(outgoing):
             stream.in_message = True
-            message = ExpectedMessage(self, stream, octets(received))
-            self._move(stream, [memoryview(outgoing)[sent:]], stream, message.buffers, message.validate_header)
+            message = ExpectedMessage(self, stream, received)
+            self._move(stream, [memoryview(outgoing)[sent:]], stream, message.buffers, message.on_received)
             return
         got = self._await(stream, stream.socket.recv_into, incoming)
         if got == len(incoming) and incoming.startswith(head):
@@ -315,7 +316,7 @@ class FramedChannel(Connections, Framing[Stream]):
         stream = self._by_descriptor[descriptor]
         self._poller.remove(descriptor)
         stream.drain()
-        end = decode_termination(stream.backlog[self._pending.bytes_remaining(stream.peer) :], stream.peer)
+        end = decode_termination(self._pending.whole_frames(stream.peer, stream.backlog), stream.peer)
         if isinstance(end, Abort):
             raise self._abort_error(end)
         if end is None:
@@ -333,7 +334,7 @@ class FramedChannel(Connections, Framing[Stream]):
     def _broken(self, stream: Stream) -> FmiError:
         """Return the error that was received before the connection broke, if any."""
         stream.drain()
-        end = decode_termination(stream.backlog[self._pending.bytes_remaining(stream.peer) :], stream.peer)
+        end = decode_termination(self._pending.whole_frames(stream.peer, stream.backlog), stream.peer)
         if isinstance(end, Abort):
             return self._abort_error(end)
         if stream.in_message:

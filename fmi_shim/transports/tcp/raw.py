@@ -6,13 +6,14 @@ A rank of the C++ library may be at the other end. `framed.FramedChannel` adds h
 from __future__ import annotations
 
 import socket
+from typing import NoReturn
 
 from fmi_shim.channel import Schedule
 from fmi_shim.frames import Call
 from fmi_shim.operators import Array, Combine, ReduceFunction
 from fmi_shim.transports.tcp import schedules, short_allreduce
 from fmi_shim.transports.tcp.connections import Connections, Stream
-from fmi_shim.transports.transfers import Transfer, octets
+from fmi_shim.transports.transfers import Transfer, UncheckedMessage, octets
 from rendezvous.protocol import pair_name
 
 
@@ -37,11 +38,12 @@ class RawChannel(Connections):
         """Send all of `buffer`, raw."""
         self._move(self._stream(dst, self._name_to(dst)), [octets(buffer)], None, [])
 
-    def recv(self, buffer: Array, src: int) -> None:
+    def recv(self, buffer: Array, src: int) -> Array:
         """Fill `buffer` with raw bytes."""
         self._move(None, [], self._stream(src, self._name_from(src)), [octets(buffer)])
+        return buffer
 
-    def recv_new(self, src: int, parts: int | None = None) -> Array:
+    def recv_new(self, src: int, parts: int | None = None) -> NoReturn:
         """Raise TypeError: raw messages have no type and size."""
         raise TypeError(
             "missing t or array to fill: expected one of them, since only messages of the framed mode carry their type"
@@ -87,11 +89,13 @@ class RawChannel(Connections):
 
     def isend(self, buffer: Array, dst: int) -> Transfer[Stream]:
         """Begin to send all of `buffer`, raw. Both ends of a first message must be posted, or neither."""
-        return self._post(Transfer(dst, True, lambda stream: ([octets(buffer)], None)))
+        return self._post(Transfer(dst, True, lambda stream: UncheckedMessage([octets(buffer)])))
 
-    def irecv(self, buffer: Array, src: int) -> Transfer[Stream]:
+    def irecv(self, buffer: Array | None, src: int) -> Transfer[Stream]:
         """Begin to fill `buffer` with raw bytes. Both ends of a first message must be posted, or neither."""
-        return self._post(Transfer(src, False, lambda stream: ([octets(buffer)], None)))
+        if buffer is None:
+            return self.recv_new(src)
+        return self._post(Transfer(src, False, lambda stream: UncheckedMessage([octets(buffer)], buffer)))
 
     def _name_to(self, dst: int) -> bytes:
         return pair_name(self.comm_name, self.rank, dst)

@@ -116,7 +116,7 @@ def test_posted_messages_arrive_in_order_if_the_kernel_accepts_only_the_first(pa
     came = b""
     while not all(pending.done for pending in posted):
         came += pair.theirs.recv(1 << 16)
-        pair.channel.progress(posted[-1], wait=False)
+        pair.channel.progress([posted[-1]], wait=False)
     pair.theirs.setblocking(False)
     with contextlib.suppress(BlockingIOError):
         while True:
