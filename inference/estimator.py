@@ -20,7 +20,8 @@ class Normalisation:
     Attributes
     ----------
     softening : 5 floats
-        Nanomaggies by band: the input of a pixel is arcsinh(pixel / softening) / image_scale.
+        Nanomaggies by band: the input of a pixel is arcsinh(pixel / softening) / image_scale; if all are 0, it is
+        pixel / image_scale.
     image_scale : 5 floats
     magnitude_mean : 5 floats
         The input of the magnitudes is (magnitudes - magnitude_mean) @ magnitude_mixing.
@@ -36,6 +37,19 @@ class Normalisation:
     magnitude_mixing: tuple[Row, ...]
     redshift_mean: float
     redshift_scale: float
+
+    def __post_init__(self) -> None:
+        """Check that no band is divided by zero."""
+        if not (all(value > 0 for value in self.softening) or all(value == 0 for value in self.softening)):
+            raise ValueError(f"invalid softening {list(self.softening)}: expected positive numbers, or 0 for all bands")
+        if 0 in self.image_scale:
+            raise ValueError(f"invalid image_scale {list(self.image_scale)}: expected numbers other than 0")
+
+    @classmethod
+    def identity(cls) -> Normalisation:
+        """Return the normalisation of the published network: pixels, magnitudes and redshifts as they are."""
+        mixing = tuple(tuple(float(row == column) for column in range(5)) for row in range(5))
+        return cls((0.0,) * 5, (1.0,) * 5, (0.0,) * 5, mixing, 0.0, 1.0)
 
 
 class Estimator(nn.Module):
@@ -64,7 +78,8 @@ class Estimator(nn.Module):
 
     def normalise_images(self, images: Tensor) -> Tensor:
         """Return the image branches' input, float32 [B, 5, 32, 32]."""
-        return torch.asinh(images / self.softening) / self.image_scale
+        stretched = torch.asinh(images / self.softening) if self.normalisation.softening[0] else images
+        return stretched / self.image_scale
 
     def to_redshift(self, output: Tensor) -> Tensor:
         """Convert the network's output [B, 1] to redshifts [B]."""
