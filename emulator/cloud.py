@@ -21,6 +21,7 @@ from emulator.aws.sandboxes.process import ProcessSandboxes
 from emulator.aws.state import StateFolder
 from emulator.aws.stepfunctions.core.records import ExecutionRecord
 from emulator.fmi.event_rank import event_rank
+from emulator.fmi.rendezvous_container import RendezvousPrograms
 from rendezvous.server import RendezvousServer
 
 _Result = TypeVar("_Result")
@@ -188,6 +189,7 @@ class LocalCloud:
                 keys=None if self._is_open else KeyRing([self.credentials, self._functions_key]),
                 page_access=page_access,
                 own=self.credentials,
+                programs=RendezvousPrograms(self.endpoint_url, self._functions_key),
             )
             started.push_async_callback(gateway.close)
             page = Page(

@@ -154,6 +154,7 @@ class Deployment:
             str(definition["Type"]),
             depends_on=frozenset(evaluation.dependencies(name)),
             deletion_policy=str(evaluation.evaluate(definition.get("DeletionPolicy", "Delete"))),
+            replacement_policy=str(evaluation.evaluate(definition.get("UpdateReplacePolicy", "Delete"))),
         )
         is_new = existing is None or existing.resource is None or existing.type != wanted.type
         step = Operation.CREATE if is_new else Operation.UPDATE
@@ -170,7 +171,7 @@ class Deployment:
             return
         if existing is not None and existing.resource is not None:
             self._before[name] = replace(existing)
-            self._obsolete.append(replace(existing))
+            self._supersede(existing)
         await self._make(kind, wanted)
 
     async def _make(self, kind: ResourceType, wanted: StackResource, step: Operation = Operation.CREATE) -> None:
@@ -191,6 +192,7 @@ class Deployment:
         name, resource = wanted.logical_id, existing.resource
         if _same(existing.properties, wanted.properties):
             existing.depends_on, existing.deletion_policy = wanted.depends_on, wanted.deletion_policy
+            existing.replacement_policy = wanted.replacement_policy
             return
         self._before[name] = replace(existing)
         shown = json.dumps(wanted.properties, default=str)
@@ -208,7 +210,7 @@ class Deployment:
             return
         stack.set_resource_status(wanted, Operation.UPDATE.complete, properties=shown)
         if wanted.physical_id != existing.physical_id:
-            self._obsolete.append(self._before[name])
+            self._supersede(self._before[name])
 
     async def _replace(self, kind: ResourceType, wanted: StackResource, shown: str) -> None:
         """Create a new resource in the place of one, which is deleted at the end of the update."""
@@ -218,7 +220,11 @@ class Deployment:
         wanted.resource = await self._failing(wanted, Operation.UPDATE)(kind.create(self._request(wanted)))
         self._created.append(replace(wanted))
         stack.set_resource_status(wanted, Operation.UPDATE.complete, properties=shown)
-        self._obsolete.append(self._before[wanted.logical_id])
+        self._supersede(self._before[wanted.logical_id])
+
+    def _supersede(self, resource: StackResource) -> None:
+        """Delete a resource at the end of the update, because another one has replaced it."""
+        self._obsolete.append(replace(resource, deletion_policy=resource.replacement_policy))
 
     def _failing(
         self, resource: StackResource, step: Operation

@@ -108,6 +108,22 @@ class Evaluation:
         self.imports.add(name)
         return value
 
+    def check_rules(self) -> None:
+        """Check the assertions of the template's rules about its parameters.
+
+        Raises
+        ------
+        ApiError
+            ValidationError, with the assertion's own description.
+        """
+        for name, rule in (self.template.body.get("Rules") or {}).items():
+            if "RuleCondition" in rule and not self._evaluator.truth(rule["RuleCondition"]):
+                continue
+            for assertion in rule.get("Assertions") or []:
+                if not self._evaluator.truth(assertion.get("Assert")):
+                    described = assertion.get("AssertDescription", "no description given")
+                    raise invalid(f"Template error: Rule {name}: {described}")
+
     def wanted(self) -> list[str]:
         """Return the logical ids of the resources whose condition holds."""
         return [

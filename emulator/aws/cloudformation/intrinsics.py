@@ -59,9 +59,16 @@ class Evaluator:
         self._functions: dict[str, Callable[[Any], Any]] = {
             "Ref": lambda name: references.ref(str(name)),
             "Condition": lambda name: self.condition(str(name)),
-            "Fn::And": lambda items: all(self._truth(item) for item in items),
+            "Fn::And": lambda items: all(self.truth(item) for item in items),
             "Fn::Base64": lambda value: base64.b64encode(self._string(value).encode()).decode(),
             "Fn::Cidr": self._cidr,
+            "Fn::Contains": lambda pair: self._string(pair[1]) in map(_text, self._list(pair[0])),
+            "Fn::EachMemberEquals": lambda pair: all(
+                _text(item) == self._string(pair[1]) for item in self._list(pair[0])
+            ),
+            "Fn::EachMemberIn": lambda pair: (
+                set(map(_text, self._list(pair[0]))) <= set(map(_text, self._list(pair[1])))
+            ),
             "Fn::Equals": lambda pair: _text(self.evaluate(pair[0])) == _text(self.evaluate(pair[1])),
             "Fn::FindInMap": self._find_in_map,
             "Fn::GetAZs": lambda region: [f"{self.evaluate(region) or self._region}{letter}" for letter in _ZONES[:3]],
@@ -70,8 +77,8 @@ class Evaluator:
             "Fn::ImportValue": lambda name: references.imported(self._string(name)),
             "Fn::Join": lambda pair: _text(pair[0]).join(_text(item) for item in self._list(pair[1])),
             "Fn::Length": lambda value: len(self._list(value)),
-            "Fn::Not": lambda items: not self._truth(items[0]),
-            "Fn::Or": lambda items: any(self._truth(item) for item in items),
+            "Fn::Not": lambda items: not self.truth(items[0]),
+            "Fn::Or": lambda items: any(self.truth(item) for item in items),
             "Fn::Select": self._select,
             "Fn::Split": lambda pair: self._string(pair[1]).split(_text(pair[0])),
             "Fn::Sub": self._sub,
@@ -115,10 +122,11 @@ class Evaluator:
         if name not in self._decided:
             if name not in self._conditions:
                 raise bad_template(f"Unresolved condition {name}: expected one of {', '.join(self._conditions)}")
-            self._decided[name] = self._truth(self._conditions[name])
+            self._decided[name] = self.truth(self._conditions[name])
         return self._decided[name]
 
-    def _truth(self, value: Any) -> bool:
+    def truth(self, value: Any) -> bool:
+        """Return whether a condition's expression holds."""
         if isinstance(value, dict) and set(value) == {"Condition"}:
             return self.condition(str(value["Condition"]))
         evaluated = self.evaluate(value)

@@ -404,6 +404,7 @@ class CloudFormationService:
         }
         target = Target(original, template, parameters, request.settings)
         preview = self._evaluation(stack, target, is_preview=True)
+        preview.check_rules()
         for name in preview.wanted():
             preview.evaluate(template.resources[name].get("Properties") or {})
         self._check_exports(stack, await preview.outputs())

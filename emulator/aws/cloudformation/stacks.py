@@ -63,6 +63,8 @@ class StackResource:
         The logical ids of the resources it needs, which are deleted after it.
     deletion_policy
         What happens to it when it leaves the stack: ``Delete``, ``Retain``, ``RetainExceptOnCreate`` or ``Snapshot``.
+    replacement_policy
+        What happens to it when another one replaces it.
     """
 
     logical_id: str
@@ -71,6 +73,7 @@ class StackResource:
     resource: Resource | None = None
     depends_on: frozenset[str] = frozenset()
     deletion_policy: str = "Delete"
+    replacement_policy: str = "Delete"
     status: str = ""
     reason: str | None = None
     updated_at: datetime = field(default_factory=now)

@@ -1,7 +1,8 @@
 """The gateway: one HTTP port for all AWS services and the routes added to it."""
 
 import socket
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any
 
 from aiohttp import web
 
@@ -11,6 +12,9 @@ from emulator.aws.cloudformation.service import CloudFormationService
 from emulator.aws.cloudformation.types.custom import ResponseUrls
 from emulator.aws.cloudformation.types.nested_stack import NestedStack
 from emulator.aws.credentials import Credentials
+from emulator.aws.ecs.http import DESCRIBE_CLUSTERS, EcsApi
+from emulator.aws.ecs.network import LoopbackNetwork
+from emulator.aws.ecs.programs import Programs
 from emulator.aws.gateway.admission import Admission, PageAccess
 from emulator.aws.gateway.browser_requests import OwnNames
 from emulator.aws.gateway.credential_scope import credential_scope
@@ -35,6 +39,8 @@ from emulator.aws.state import StateFolder
 from emulator.aws.stepfunctions.core.service import StepFunctionsService
 from emulator.aws.stepfunctions.http.api import TARGET as STEP_FUNCTIONS
 from emulator.aws.stepfunctions.http.api import StepFunctionsApi
+from emulator.aws.triggers.event_bus import EventBus
+from emulator.aws.triggers.targets import Targets
 
 _BACKLOG = 1024
 # For responses in progress; their functions have ended by then.
@@ -76,6 +82,8 @@ class Gateway:
         Opens the page; None if everybody may see it.
     own
         The key of the endpoint's own requests.
+    programs
+        What the containers of ECS run as.
 
     Attributes
     ----------
@@ -96,6 +104,7 @@ class Gateway:
         keys: KeyRing | None,
         page_access: PageAccess | None,
         own: Credentials,
+        programs: Programs,
     ) -> None:
         self._listener = listener
         self._moto = MotoBridge()
@@ -112,6 +121,10 @@ class Gateway:
         self._cloudformation = CloudFormationService(self._aws, types, ACCOUNT_ID)
         types.serve_stacks(NestedStack(self._cloudformation, self._cloudformation.deploy_nested))
         self._stacks = CloudFormationApi(self._cloudformation, self._aws, urls)
+        self._targets = Targets(self._aws)
+        self._event_bus = EventBus(self._targets, ACCOUNT_ID)
+        network = LoopbackNetwork(self._aws, ACCOUNT_ID)
+        self._ecs = EcsApi(self._aws, programs, network, ACCOUNT_ID, self._emit_of_ecs)
         self._logs = LogsApi(logs)
         self._admission = Admission(names, self.s3, keys, page_access)
         self._runner: web.AppRunner | None = None
@@ -130,7 +143,10 @@ class Gateway:
         app.add_routes(extra_routes)
         app.router.add_post(_RESET, self._reset)
         app.add_routes(self._stacks.routes())
-        by_service = _by_service(StepFunctionsApi(self.step_functions), self._logs, self._stacks, self.s3, self._moto)
+        self._event_bus.open()
+        by_service = _by_service(
+            StepFunctionsApi(self.step_functions), self._logs, self._stacks, self._ecs, self.s3, self._moto
+        )
         # A key may contain any character, line feeds included.
         app.router.add_route("*", "/{path:(?s:.*)}", by_service)
         self._admission.install(app)
@@ -151,14 +167,21 @@ class Gateway:
     async def _reset(self, request: web.Request) -> web.StreamResponse:
         """Empty every store: what is running is stopped first, so that it stores nothing afterwards."""
         await self._cloudformation.reset()
+        await self._ecs.reset()
         await self.step_functions.reset()
         await self.lambda_service.reset()
         self._logs.clear()
         return await self.s3.reset(lambda: self._moto.handle(request))
 
+    def _emit_of_ecs(self, region: str, kind: str, resources: list[str], detail: Mapping[str, Any]) -> None:
+        self._event_bus.emit(region, "aws.ecs", kind, resources, detail)
+
     async def close(self) -> None:
         """End executions, queued events and warm sandboxes, and stop listening."""
         await self._cloudformation.close()
+        await self._ecs.close()
+        self._event_bus.close()
+        await self._targets.close()
         await self.step_functions.close()
         await self.lambda_service.close()
         if self._runner is not None:
@@ -169,7 +192,12 @@ class Gateway:
 
 
 def _by_service(
-    step_functions: StepFunctionsApi, logs: LogsApi, stacks: CloudFormationApi, s3: S3Api, moto: MotoBridge
+    step_functions: StepFunctionsApi,
+    logs: LogsApi,
+    stacks: CloudFormationApi,
+    ecs: EcsApi,
+    s3: S3Api,
+    moto: MotoBridge,
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     """Return a handler for the services that are identified by their headers, not their paths."""
 
@@ -184,6 +212,9 @@ def _by_service(
         scope = credential_scope(request)
         if scope.service == "cloudformation":
             return await stacks.handle(request, scope.region)
-        return await moto.handle(request)
+        if ecs.serves(target):
+            return await ecs.handle(request, scope.region)
+        response = await moto.handle(request)
+        return ecs.counted(response) if target == DESCRIBE_CLUSTERS else response
 
     return handle

@@ -85,7 +85,8 @@ class Service(ApiResource):
         await self.call(request, "DeleteService", key)
 
     async def _stable(self, request: ResourceRequest, arn: str, cluster: Any) -> None:
-        """Wait until as many tasks run as the service wants, of its latest deployment alone."""
+        """Wait until as many tasks run as the service wants, of the wanted task definition alone."""
+        wanted = str(request.properties.get("TaskDefinition", ""))
 
         async def is_stable() -> bool:
             found = await self.call(request, "DescribeServices", {"services": [arn], "cluster": cluster})
@@ -93,9 +94,13 @@ class Service(ApiResource):
                 raise ResourceFailedError(f"service {arn} does not exist any more")
             service = found["services"][0]
             deployments = service.get("deployments", [])
-            if any(deployment.get("rolloutState") == "FAILED" for deployment in deployments):
-                events = service.get("events") or [{"message": "its tasks failed to start"}]
-                raise ResourceFailedError(f"service {arn} failed: {events[0]['message']}")
+            is_failed = any(deployment.get("rolloutState") == "FAILED" for deployment in deployments)
+            # A circuit breaker goes back to the task definition before.
+            is_rolled_back = wanted.startswith("arn:") and service["taskDefinition"] != wanted
+            if is_failed or is_rolled_back:
+                messages = [event["message"] for event in service.get("events", [])]
+                reasons = [text for text in messages if "unable" in text] or ["its tasks failed to start"]
+                raise ResourceFailedError(f"service {arn} failed: {reasons[0]}")
             return len(deployments) <= 1 and service["runningCount"] == service["desiredCount"]
 
         await wait_until(is_stable, f"service {arn}")

@@ -1,0 +1,79 @@
+"""Addresses of tasks: each has one of this machine's loopback addresses, and an interface that EC2 describes."""
+
+import asyncio
+import contextlib
+import ipaddress
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+from moto.ec2.models import ec2_backends
+
+from emulator.aws.ecs.tasks import Interface
+from emulator.aws.sdk_client import AwsClient
+
+# Linux answers at all of 127.0.0.0/8, so that tasks can listen on the same port.
+_FIRST = int(ipaddress.IPv4Address("127.0.1.1"))
+_ADDRESSES = 250
+_LOOPBACK = "127.0.0.1"
+
+
+class LoopbackNetwork:
+    """Gives each task a loopback address of its own, and 127.0.0.1 where the machine has no other one.
+
+    Parameters
+    ----------
+    aws
+        Makes interfaces.
+    account
+        The account.
+    """
+
+    def __init__(self, aws: AwsClient, account: str) -> None:
+        self._aws = aws
+        self._account = account
+        self._used: set[str] = set()
+        self._next = 0
+
+    async def attach(self, region: str, configuration: Mapping[str, Any]) -> Interface:
+        """Make an interface in the first of the given subnets.
+
+        Parameters
+        ----------
+        region
+            The region.
+        configuration
+            ``subnets``, ``securityGroups`` and ``assignPublicIp``, as in awsvpcConfiguration.
+        """
+        address = self._address()
+        request = {"SubnetId": (configuration.get("subnets") or [""])[0], "PrivateIpAddress": address}
+        groups = {"Groups": configuration["securityGroups"]} if configuration.get("securityGroups") else {}
+        made = (await self._aws.call("ec2", "CreateNetworkInterface", {**request, **groups}, region))[
+            "NetworkInterface"
+        ]
+        interface = Interface(made["NetworkInterfaceId"], request["SubnetId"], made.get("MacAddress", ""), address)
+        if configuration.get("assignPublicIp") == "ENABLED":
+            await asyncio.to_thread(self._publish, region, interface)
+        return interface
+
+    async def detach(self, region: str, interface: Interface) -> None:
+        """Remove an interface; its address can be used again."""
+        self._used.discard(interface.address)
+        await self._aws.call("ec2", "DeleteNetworkInterface", {"NetworkInterfaceId": interface.id}, region)
+
+    def _publish(self, region: str, interface: Interface) -> None:
+        """Set the public address, which EC2 has no call for; programs of this machine reach the task there."""
+        found = ec2_backends[self._account][region].enis[interface.id]
+        found.public_ip = interface.address
+
+    def _address(self) -> str:
+        for _ in range(_ADDRESSES):
+            address = str(ipaddress.IPv4Address(_FIRST + self._next % _ADDRESSES))
+            self._next += 1
+            if address in self._used:
+                continue
+            with contextlib.suppress(OSError), socket.socket() as probe:
+                probe.bind((address, 0))
+                self._used.add(address)
+                return address
+        return _LOOPBACK
