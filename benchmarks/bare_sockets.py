@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import functools
+import os
 import select
 import socket
+import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,16 +23,38 @@ if TYPE_CHECKING:
 
 _LOOPBACK = "127.0.0.1"
 _LOOK_SECONDS = 0.01
+_SHORT_BYTES = 4096
+_ROUNDS = """
+#include <sys/socket.h>
+int rounds(const int *peers, int count, const char *value, char *out, int size) {
+    for (int i = 0; i < count; i++)
+        if (send(peers[i], value, size, 0) != size || recv(peers[i], out, size, MSG_WAITALL) != size) return 1;
+    return 0;
+}
+"""
 
 
 class BareSockets:
     """One connection per pair of ranks, without headers or error handling. The number of ranks is a power of two.
 
     Large payloads use Direct's algorithms: binomial tree, ring, recursive halving and pairwise exchange. Nothing is
-    combined: a reduction takes the time of the kernel's copies.
+    combined: a reduction takes the time of the kernel's copies. A short allreduce and a barrier are recursive doubling
+    by one blocking send and one blocking receive a round: the least that a Python program can do.
+
+    Parameters
+    ----------
+    rank, size
+        This rank and the number of ranks.
+    folder
+        Where the ranks find each other's ports.
+    in_c
+        Whether a C function runs the rounds of a short allreduce: the least that any program can do.
     """
 
-    def __init__(self, rank: int, size: int, folder: Path) -> None:
+    def __init__(self, rank: int, size: int, folder: Path, *, in_c: bool = False) -> None:
+        folder = folder / "c" if in_c else folder
+        folder.mkdir(exist_ok=True)
+        self._compiled = _compiled_rounds(folder) if in_c else None
         self._rank = rank
         self._size = size
         self._peers: dict[int, socket.socket] = {}
@@ -52,10 +79,12 @@ class BareSockets:
         """Return one call of each operation."""
         value, out = octets(memory.value), octets(memory.out)
         return {
-            "allreduce": lambda: self._halve(value, out),
+            "allreduce": functools.partial(self._halve, value, out)
+            if len(value) > _SHORT_BYTES
+            else self._double(value, out),
             "reduce": lambda: self._up(value),
             "bcast": lambda: self._down(value),
-            "barrier": lambda: self._double(value[:1], out[:1]),
+            "barrier": self._double(value[:1], out[:1]),
             "allgather": lambda: self._ring(out),
             "alltoall": lambda: self._spread(value, out),
         }
@@ -85,11 +114,27 @@ class BareSockets:
         if place.parent is not None:
             self._peers[place.parent].sendall(value)
 
-    def _double(self, value: memoryview, out: memoryview) -> None:
+    def _double(self, value: memoryview, out: memoryview) -> Callable[[], None]:
+        if self._compiled is None:
+            return functools.partial(self._rounds, value, out)
+        return self._rounds_in_c(value, out)
+
+    def _rounds(self, value: memoryview, out: memoryview) -> None:
         distance = 1
         while distance < self._size:
-            self._exchange(value, self._rank ^ distance, out, self._rank ^ distance)
+            peer = self._peers[self._rank ^ distance]
+            peer.send(value)
+            if peer.recv_into(out, len(value)) != len(value):
+                raise ConnectionError("a short message came in pieces")
             distance *= 2
+
+    def _rounds_in_c(self, value: memoryview, out: memoryview) -> Callable[[], None]:
+        """Return one call of the compiled rounds."""
+        assert self._compiled is not None
+        count = self._size.bit_length() - 1
+        peers = (ctypes.c_int * count)(*(self._peers[self._rank ^ 1 << bit].fileno() for bit in range(count)))
+        pointers = [(ctypes.c_char * len(buffer)).from_buffer(buffer) for buffer in (value, out)]
+        return functools.partial(self._compiled, peers, count, *pointers, len(value))
 
     def _halve(self, value: memoryview, out: memoryview) -> None:
         distance, part = 1, len(value) // 2
@@ -132,3 +177,12 @@ class BareSockets:
                 if outgoing:
                     poll.register(target, select.POLLOUT | (select.POLLIN if incoming and target is origin else 0))
                 poll.poll()
+
+
+def _compiled_rounds(folder: Path) -> Callable[..., None]:
+    """Compile `_ROUNDS` and return its function."""
+    source, library = folder / f"rounds-{os.getpid()}.c", folder / f"rounds-{os.getpid()}.so"
+    source.write_text(_ROUNDS)
+    subprocess.run(["cc", "-O2", "-shared", "-fPIC", "-o", library, source], check=True)
+    rounds: Callable[..., None] = ctypes.CDLL(str(library)).rounds
+    return rounds

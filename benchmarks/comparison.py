@@ -25,7 +25,7 @@ from pathlib import Path
 
 from benchmarks import comparison_plot, figures, forked_ranks
 from benchmarks.cleanup import exit_on_signals
-from benchmarks.figures import FLOOR, OURS, PEERS, Figure
+from benchmarks.figures import FLOORS, OURS, PEERS, Figure
 from benchmarks.local_server import running_server
 
 OPERATIONS = ("allreduce", "reduce", "bcast", "barrier", "allgather", "alltoall")
@@ -162,9 +162,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--contestants",
         nargs="+",
-        choices=(*OURS, *PEERS, FLOOR),
+        choices=(*OURS, *PEERS, *FLOORS),
         default=OURS + PEERS,
-        help=f"default: all but {FLOOR}, which move the same bytes and do nothing else",
+        help=f"default: all but {' and '.join(FLOORS)}, which move the same bytes and do nothing else",
     )
     parser.add_argument("--turns", type=int, help=f"of each contestant at each case; default: {TURNS}")
     parser.add_argument(

@@ -17,7 +17,7 @@ import numpy as np
 import fmi_shim as fmi
 from benchmarks import forked_ranks
 from benchmarks.bare_sockets import BareSockets
-from benchmarks.figures import FLOOR
+from benchmarks.figures import FLOORS
 from fmi_shim.operators import Array
 
 _BYTES_A_TURN = 32 << 20
@@ -151,8 +151,8 @@ class Gloo:
 def _make(name: str, rank: int, size: int, folder: Path) -> Contestant:
     if name == "mpi":
         return Mpi()
-    if name == FLOOR:
-        return BareSockets(rank, size, folder)
+    if name in FLOORS:
+        return BareSockets(rank, size, folder, in_c=name == "c")
     return Gloo(rank, size, folder) if name == "gloo" else Fmi(rank, size, folder, name)
 
 

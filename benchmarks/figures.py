@@ -9,8 +9,8 @@ from pathlib import Path
 
 OURS = ("direct", "shm")
 PEERS = ("mpi", "gloo")
-FLOOR = "sockets"
-"""The lower bound over TCP, `benchmarks.bare_sockets`; measured only on request."""
+FLOORS = ("sockets", "c")
+"""The lower bounds over TCP, `benchmarks.bare_sockets`, in Python and in C; measured only on request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Figure:
 
 def table_header(names: Sequence[str]) -> str:
     """Return the table's first line."""
-    ratios = [f"{ours}/{theirs}" for ours in OURS for theirs in (*PEERS, FLOOR) if {ours, theirs} <= {*names}]
+    ratios = [f"{ours}/{theirs}" for ours in OURS for theirs in (*PEERS, *FLOORS) if {ours, theirs} <= {*names}]
     return f"{'operation':<10}{'bytes':>10}{'N':>4}" + "".join(f"{name:>15}" for name in [*names, *ratios])
 
 
@@ -56,7 +56,7 @@ def table_line(figure: Figure) -> str:
     """Return a line of the table: milliseconds, then ratios."""
     line = f"{figure.operation:<10}{figure.size_bytes:>10}{figure.world_size:>4}"
     line += "".join(f"{seconds * 1e3:>15.4f}" for seconds in figure.seconds.values())
-    ratios = [figure.ratio(ours, theirs) for ours in OURS for theirs in (*PEERS, FLOOR)]
+    ratios = [figure.ratio(ours, theirs) for ours in OURS for theirs in (*PEERS, *FLOORS)]
     return line + "".join(f"{ratio:>15.2f}" for ratio in ratios if ratio is not None)
 
 

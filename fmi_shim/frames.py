@@ -204,6 +204,11 @@ def renumbered(head: bytes, sequence: int) -> bytes:
     return head[:_SEQUENCE_AT] + struct.pack("<I", sequence & 0xFFFFFFFF) + head[_SEQUENCE_AT + 4 :]
 
 
+def write_sequence(head: bytearray, sequence: int) -> None:
+    """Write another call number into the header that `head` begins with."""
+    struct.pack_into("<I", head, _SEQUENCE_AT, sequence & 0xFFFFFFFF)
+
+
 @dataclass(frozen=True, slots=True)
 class Header:
     """A decoded header.

@@ -24,7 +24,6 @@ from fmi_shim.pairing.sockets import Poller
 from fmi_shim.transports.transfers import Buffers, OnReceived, PendingTransfers, Transfer, advance
 from rendezvous.protocol import Endpoint, pair_name
 
-A = TypeVar("A")
 T = TypeVar("T")
 
 _DRAIN_BYTES = 1 << 16
@@ -65,6 +64,8 @@ class Stream:
         Rank at the other end.
     descriptor
         The socket's file descriptor.
+    send, recv_into
+        The socket's methods: short messages look them up often.
     backlog
         Bytes that were read ahead when the other end closed; they precede anything from the socket.
     ended
@@ -75,13 +76,26 @@ class Stream:
         In framed mode, the number of messages whose sending has begun, and of those completely received.
     """
 
-    __slots__ = ("backlog", "descriptor", "ended", "in_message", "peer", "received", "sent", "socket")
+    __slots__ = (
+        "backlog",
+        "descriptor",
+        "ended",
+        "in_message",
+        "peer",
+        "received",
+        "recv_into",
+        "send",
+        "sent",
+        "socket",
+    )
 
     def __init__(self, connection: socket.socket, peer: int) -> None:
         # Receiving blocks in the kernel, with a time limit; all else says MSG_DONTWAIT.
         connection.setblocking(True)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _RECEIVE_TIMEOUT)
         self.socket = connection
+        self.send = connection.send
+        self.recv_into = connection.recv_into
         self.peer = peer
         self.descriptor = connection.fileno()
         self.backlog = memoryview(b"")
@@ -190,7 +204,7 @@ class Connections:
         self._process = os.getpid()
         self.call_deadline = Deadline(None)
         self._planned: Call | None = None
-        self._sequence = 0
+        self.sequence = 0
         self._running: Call | None = None
 
     @property
@@ -198,7 +212,7 @@ class Connections:
         """The running call. It is numbered when it is needed, which is not so in a short call without a wait."""
         if self._running is None:
             assert self._planned is not None  # noqa: S101 - a call has begun
-            self._running = self._planned.numbered(self._sequence)
+            self._running = self._planned.numbered(self.sequence)
         return self._running
 
     @_call.setter
@@ -343,11 +357,11 @@ class Connections:
             on_received(received)
         return True
 
-    def _await(self, stream: Stream, receive: Callable[[A], T], space: A) -> T:
-        """Return what `receive(space)` returns as soon as data is available."""
+    def _await(self, stream: Stream, receive: Callable[..., T], *arguments: object) -> T:
+        """Return what `receive` returns as soon as data is available."""
         while True:
             try:
-                return receive(space)
+                return receive(*arguments)
             except BlockingIOError:
                 self._wait({stream.descriptor: select.POLLIN})
             except ConnectionError:

@@ -14,7 +14,18 @@ from fmi_shim.channel import Schedule
 from fmi_shim.config import DirectConfig
 from fmi_shim.error_codec import abort_error, abort_frame, decode_termination, goodbye_frame
 from fmi_shim.errors import FmiError, MismatchError
-from fmi_shim.frames import HEADER_BYTES, KIND_AT, Call, FrameError, Kind, decode_header, renumbered, waiting_frame
+from fmi_shim.frames import (
+    HEADER_BYTES,
+    KIND_AT,
+    Call,
+    FrameError,
+    Kind,
+    decode_header,
+    header,
+    renumbered,
+    signature,
+    waiting_frame,
+)
 from fmi_shim.operators import Array, Combine, ReduceFunction
 from fmi_shim.pairing.control_connection import ForeignServerError, read_access
 from fmi_shim.pairing.handshake import PeerHello
@@ -22,6 +33,7 @@ from fmi_shim.pairing.rendezvous_client import RendezvousClient
 from fmi_shim.transports.framing import ExpectedMessage, Framing
 from fmi_shim.transports.tcp import schedules, short_allreduce
 from fmi_shim.transports.tcp.connections import Connections, Stream
+from fmi_shim.transports.tcp.short_allreduce import Exchange
 from fmi_shim.transports.transfers import Buffers, advance, octets
 from rendezvous.protocol.messages import Abort
 from rendezvous.protocol.waiting import MAX_COUNTS, Awaited, Counts, Waiting, describe, pack_counts
@@ -79,13 +91,14 @@ class FramedChannel(Connections, Framing[Stream]):
 
     def prepare(self, call: Call, function: ReduceFunction | None, combine: Combine | None) -> Schedule:
         """Return the schedule of a collective over point-to-point messages."""
-        head_bytes = HEADER_BYTES + 8 * len(call.shape or ())
-        short = short_allreduce.prepare(self, call, function, combine, head_bytes)
+        size_bytes = 0 if call.dtype is None else call.count * call.dtype.itemsize
+        head = header(signature(call), size_bytes, call.shape)
+        short = short_allreduce.prepare(self, self._streams, self._pending, call, head, function, combine)
         return short or schedules.prepare(self, call, function, combine)
 
     def begin(self, call: Call, sequence: int) -> None:
         """Start a call, which messages are compared with; raise if a connected rank has failed meanwhile."""
-        self._sequence, self._running = sequence, None
+        self.sequence, self._running = sequence, None
         self._heads = {}
         if call is not self._planned:
             self._planned, self._templates = call, {}
@@ -143,7 +156,7 @@ class FramedChannel(Connections, Framing[Stream]):
         found = bytearray(len(head))
         # A shorter message could be followed by the next one, which must not be received into the program's memory.
         space = [memoryview(found)] if self._call.takes_shorter else [memoryview(found), payload]
-        received = self._await(stream, stream.socket.recvmsg_into, space)[0]
+        received = self._await(stream, stream.socket.recvmsg_into, space, 0)[0]
         seen = received - len(head)
         if found[KIND_AT] == Kind.posted:
             found[KIND_AT] = Kind.data
@@ -166,40 +179,29 @@ class FramedChannel(Connections, Framing[Stream]):
         template = self._templates.get(key)
         if template is None:
             template = self._templates[key] = super()._head(length, kind)
-        head = self._heads[key] = renumbered(template, self._sequence)
+        head = self._heads[key] = renumbered(template, self.sequence)
         return head
 
-    def short_head(self, length: int) -> bytes:
-        """Return the header of a message of the running call."""
-        return self._head(length)
-
-    def exchange_short(
-        self, peer: int, head: bytes, outgoing: bytearray, incoming: bytearray, result: Array, received: Array
-    ) -> None:
-        """Exchange one message with rank `peer`; see `ShortChannel`."""
-        stream = self._streams.get(peer)
-        if stream is None or stream.backlog or stream.ended or self._pending.transfers:
-            self.sendrecv(result, peer, received, peer)
+    def finish_exchange(self, exchange: Exchange, peer: int, sent: int | None, got: int | None) -> None:
+        """Complete an exchange of short messages; see `ShortChannel`."""
+        if sent is None:
+            self.sendrecv(exchange.result, peer, exchange.received, peer)
             return
-        try:
-            sent = stream.socket.send(outgoing, socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            self.sendrecv(result, peer, received, peer)
-            return
-        except ConnectionError:
-            raise self._broken(stream) from None
+        stream = self._streams[peer]
         stream.sent += 1
-        if sent < len(outgoing):
+        if sent < len(exchange.outgoing):
             stream.in_message = True
-            message = ExpectedMessage(self, stream, received)
-            self._move(stream, [memoryview(outgoing)[sent:]], stream, message.buffers, message.on_received)
+            message = ExpectedMessage(self, stream, exchange.received)
+            rest = [memoryview(exchange.outgoing)[sent:]]
+            self._move(stream, rest, stream, message.buffers, message.on_received)
             return
-        got = self._await(stream, stream.socket.recv_into, incoming)
-        if got == len(incoming) and incoming.startswith(head):
+        if got is None:
+            got = self._await(stream, stream.recv_into, exchange.incoming, 0)
+        if got == len(exchange.incoming) and exchange.is_expected:
             stream.received += 1
         else:
-            stream.push_back(bytes(incoming[:got]))
-            self.recv(received, peer)
+            stream.push_back(bytes(exchange.incoming[:got]))
+            self.recv(exchange.received, peer)
 
     def fail(self, error: BaseException) -> None:
         """Send the error to connected ranks, and through the rendezvous server to the others; then close."""

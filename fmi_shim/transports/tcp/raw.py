@@ -5,7 +5,6 @@ A rank of the C++ library may be at the other end. `framed.FramedChannel` adds h
 
 from __future__ import annotations
 
-import socket
 from typing import NoReturn
 
 from fmi_shim.channel import Schedule
@@ -13,6 +12,7 @@ from fmi_shim.frames import Call
 from fmi_shim.operators import Array, Combine, ReduceFunction
 from fmi_shim.transports.tcp import schedules, short_allreduce
 from fmi_shim.transports.tcp.connections import Connections, Stream
+from fmi_shim.transports.tcp.short_allreduce import Exchange
 from fmi_shim.transports.transfers import Transfer, UncheckedMessage, octets
 from rendezvous.protocol import pair_name
 
@@ -27,12 +27,12 @@ class RawChannel(Connections):
 
     def prepare(self, call: Call, function: ReduceFunction | None, combine: Combine | None) -> Schedule:
         """Return the schedule of a collective over point-to-point messages."""
-        short = short_allreduce.prepare(self, call, function, combine, 0)
+        short = short_allreduce.prepare(self, self._streams, self._pending, call, b"", function, combine)
         return short or schedules.prepare(self, call, function, combine)
 
     def begin(self, call: Call, sequence: int) -> None:
         """Start a call, which errors name."""
-        self._planned, self._sequence, self._running = call, sequence, None
+        self._planned, self.sequence, self._running = call, sequence, None
 
     def send(self, buffer: Array, dst: int) -> None:
         """Send all of `buffer`, raw."""
@@ -62,30 +62,16 @@ class RawChannel(Connections):
             self.send(outgoing, dst)
             self.recv(incoming, src)
 
-    def short_head(self, length: int) -> bytes:
-        """Return the empty header."""
-        return b""
-
-    def exchange_short(
-        self, peer: int, head: bytes, outgoing: bytearray, incoming: bytearray, result: Array, received: Array
-    ) -> None:
-        """Exchange one message with rank `peer`; see `ShortChannel`. The bytes are those of `sendrecv`."""
-        stream = self._streams.get(peer)
-        if stream is None or stream.backlog or stream.ended or self._pending.transfers:
-            self.sendrecv(result, peer, received, peer)
+    def finish_exchange(self, exchange: Exchange, peer: int, sent: int | None, got: int | None) -> None:
+        """Complete an exchange of short messages; see `ShortChannel`. Its bytes are those of `sendrecv`."""
+        if sent is None:
+            self.sendrecv(exchange.result, peer, exchange.received, peer)
             return
-        try:
-            sent = stream.socket.send(outgoing, socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            sent = 0
-        except ConnectionError:
-            raise self._broken(stream) from None
-        got = self._await(stream, stream.socket.recv_into, incoming) if sent == len(outgoing) else 0
-        if got == len(incoming):
-            return
-        if got == 0 and sent == len(outgoing):
+        stream = self._streams[peer]
+        if got == 0:
             raise self._ended(stream)
-        self._move(stream, [memoryview(outgoing)[sent:]], stream, [memoryview(incoming)[got:]])
+        outgoing, incoming = memoryview(exchange.outgoing)[sent:], memoryview(exchange.incoming)[got or 0 :]
+        self._move(stream, [outgoing], stream, [incoming])
 
     def isend(self, buffer: Array, dst: int) -> Transfer[Stream]:
         """Begin to send all of `buffer`, raw. Both ends of a first message must be posted, or neither."""
