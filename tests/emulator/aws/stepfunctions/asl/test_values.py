@@ -22,7 +22,7 @@ from emulator.aws.stepfunctions.asl.expressions import (
 from emulator.aws.stepfunctions.asl.failures import RUNTIME, StateFailure
 from emulator.aws.stepfunctions.asl.intrinsics import INTRINSICS, IntrinsicError
 from emulator.aws.stepfunctions.asl.items import ItemsError, Tolerance, batches, read_items
-from emulator.aws.stepfunctions.asl.json_values import is_number, json_equal, loads, parse_timestamp
+from emulator.aws.stepfunctions.asl.json_values import Json, exceeds, is_number, json_equal, loads, parse_timestamp
 
 few = settings(max_examples=40)
 NOWHERE = Scope({}, {})
@@ -391,3 +391,42 @@ def test_a_tolerance_is_exceeded_beyond_its_limits(
     tolerance: Tolerance, failed: int, total: int, exceeded: bool
 ) -> None:
     assert tolerance.exceeded(failed, total) is exceeded
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def least_bytes(value: Json) -> int:
+    """A byte for each value, each character and each comma."""
+    if isinstance(value, str):
+        return 1 + len(value)
+    if isinstance(value, list):
+        return 1 + len(value) + sum(map(least_bytes, value))
+    if isinstance(value, dict):
+        return 1 + sum(len(name) + least_bytes(entry) for name, entry in value.items())
+    return 1
+
+
+@few
+@given(JSON_VALUES, st.integers(-2, 2))
+def test_a_value_exceeds_what_its_text_has_at_the_least(value: Json, more: int) -> None:
+    least = least_bytes(value)
+    assert exceeds(value, least + more) == (more < 0)
+    assert least <= len(json.dumps(value, ensure_ascii=False).encode())
+
+
+def test_a_value_that_shares_its_parts_is_not_walked_through() -> None:
+    value: Json = "x"
+    for _ in range(200):
+        value = [value, value]
+    assert exceeds(value, 1000)
+
+
+def test_what_is_formatted_must_not_exceed_a_states_data() -> None:
+    shared: Json = ["x" * 1000] * 1000
+    with pytest.raises(IntrinsicError, match=r"States.Format: values: expected at most \d+ bytes as JSON, got more"):
+        INTRINSICS["States.Format"]("{}", shared)
