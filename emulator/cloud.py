@@ -9,17 +9,26 @@ from collections.abc import Coroutine, Sequence
 from concurrent.futures import Future
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials as SigningKey
+from botocore.httpsession import URLLib3Session
+
 from emulator.aws.credentials import Credentials
-from emulator.aws.gateway.address import LOOPBACK, listen, local_address
+from emulator.aws.gateway.address import LOOPBACK, RESET_PATH, listen, local_address
 from emulator.aws.lambda_.core.runtimes import check_installed
 from emulator.aws.lambda_.core.settings import LambdaSettings
+from emulator.aws.limits import REGION
 from emulator.aws.sandboxes.process import ProcessSandboxes
 from emulator.aws.state import StateFolder
 from emulator.aws.stepfunctions.core.records import ExecutionRecord
+from emulator.errors import EmulatorError
+from emulator.fmi.aws_session import AwsSession, session_with
 from emulator.fmi.event_rank import event_rank
 from emulator.fmi.rendezvous_container import RendezvousPrograms
 from rendezvous.server import RendezvousServer
@@ -136,6 +145,30 @@ class LocalCloud:
     def stop_functions(self) -> None:
         """Kill every running function; their callers receive an error."""
         self._loop.call_soon_threadsafe(self._sandboxes.kill_all)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables with which boto3 and the other AWS SDKs use this endpoint."""
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint_url,
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_EC2_METADATA_DISABLED": "true",
+            **self.credentials.environment(),
+        }
+
+    def client(self, service: str) -> Any:
+        """Return a boto3 client of this endpoint, for example ``client("s3")``."""
+        return AwsSession(session_with(self.credentials), self.endpoint_url).client(service)
+
+    def reset(self) -> None:
+        """Empty every service, and end what is running."""
+        request = AWSRequest("POST", f"{self.endpoint_url}{RESET_PATH}", data=b"")
+        key = self.credentials
+        signer = SigV4Auth(SigningKey(key.access_key_id, key.secret_access_key, key.session_token), "s3", REGION)
+        signer.add_auth(request)
+        response = URLLib3Session().send(request.prepare())
+        if response.status_code != HTTPStatus.OK:
+            raise EmulatorError(f"the local cloud cannot be reset: {response.status_code} {response.text[:200]}")
 
     def s3_requests(self) -> dict[str, int]:
         """Return the number of S3 requests so far, by HTTP method."""

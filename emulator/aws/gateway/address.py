@@ -7,6 +7,8 @@ import socket
 from emulator.errors import AddressNotAvailableError, PortInUseError
 
 LOOPBACK = "127.0.0.1"
+RESET_PATH = "/moto-api/reset"
+"""Where a POST empties every service: moto's own path for it."""
 
 
 def listen(host: str, port: int) -> socket.socket:

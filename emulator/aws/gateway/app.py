@@ -15,6 +15,7 @@ from emulator.aws.credentials import Credentials
 from emulator.aws.ecs.http import DESCRIBE_CLUSTERS, EcsApi
 from emulator.aws.ecs.network import LoopbackNetwork
 from emulator.aws.ecs.programs import Programs
+from emulator.aws.gateway.address import RESET_PATH
 from emulator.aws.gateway.admission import Admission, PageAccess
 from emulator.aws.gateway.browser_requests import OwnNames
 from emulator.aws.gateway.credential_scope import credential_scope
@@ -51,8 +52,6 @@ _MOTO_BYTES = 64 * MIB
 _READ_BUFFER_BYTES = 1024 * 1024
 # A key may have 1024 bytes, percent-encoded, and a presigned URL also has a token.
 _LINE_BYTES = 16 * 1024
-# Moto's own address for it.
-_RESET = "/moto-api/reset"
 
 
 class Gateway:
@@ -141,7 +140,7 @@ class Gateway:
         app = web.Application(client_max_size=_MOTO_BYTES)
         app.add_routes(LambdaApi(self.functions, self.lambda_service, self._objects.read).routes())
         app.add_routes(extra_routes)
-        app.router.add_post(_RESET, self._reset)
+        app.router.add_post(RESET_PATH, self._reset)
         app.add_routes(self._stacks.routes())
         self._event_bus.open()
         by_service = _by_service(

@@ -1,0 +1,602 @@
+"""A world: forks its ranks from this process, waits until all have ended, and returns what they returned."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import re
+import resource
+import selectors
+import signal
+import socket
+import sys
+import tempfile
+import time
+import uuid
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from io import FileIO
+from pathlib import Path
+from typing import Any, NoReturn
+
+from emulator.testing import rank_process
+from emulator.testing.errors import (
+    HUNG,
+    DebuggedWorldError,
+    RankFailure,
+    WorldError,
+    WorldTimeoutError,
+    WorldUsageError,
+    by_cause,
+)
+from emulator.testing.rank_process import (
+    LENGTH_BYTES,
+    STACKS_SIGNAL,
+    DebugEnd,
+    DebuggerType,
+    DebugRequest,
+    Descriptors,
+    Format,
+    RankJob,
+    RankReport,
+    become_rank,
+    format_with_locals,
+)
+from emulator.testing.services import Access, Services, WorldChannel
+
+DEFAULT_LIMIT_S = 30.0
+DEFAULT_MAX_TIMEOUT_S = 20.0
+_GRACE_S = 3.0
+"""After the first failure, the other ranks have this long to detect it and raise their own errors."""
+_POLL_S = 0.1
+_STACKS_S = 1.0
+_DESCRIPTORS_PER_RANK = 4
+_BYTES_PER_RANK = 16 * 1024 * 1024
+"""Memory that a rank needs of its own: 19.8 MB with boto3, about 8 MB without."""
+_READ_BYTES = 1 << 20
+_HARNESS_FRAME = re.compile(r'^  File ".*rank_process\.py", line \d+ in _run$')
+_STACK_LINE = re.compile(r'^  File "([^"]+)", line (\d+) in (\S+)')
+
+
+@dataclass(frozen=True)
+class Presentation:
+    """How a world shows its ranks to the user of the process that forks them.
+
+    Attributes
+    ----------
+    format
+        Renders the traceback of a rank's exception, in the rank.
+    debugger
+        Makes the debugger of a ``breakpoint()`` in a rank; None for no debugger.
+    post_mortem
+        Whether a rank that fails stops in the debugger.
+    terminal
+        The standard descriptors that the debugger uses, 0, 1 and 2 of the command.
+    lend_terminal
+        Is entered while a rank uses the terminal.
+    on_quit
+        Is called when the user quits the debugger; raises what ends the session.
+    on_output
+        Is called with a rank and lines that it wrote, while it runs; None to collect the output only.
+    """
+
+    format: Format = format_with_locals
+    debugger: DebuggerType | None = None
+    post_mortem: bool = False
+    terminal: tuple[int, ...] = ()
+    lend_terminal: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
+    on_quit: Callable[[], NoReturn] = lambda: _interrupt()
+    on_output: Callable[[int, str], None] | None = None
+
+
+_PLAIN = Presentation()
+
+
+@dataclass
+class World:
+    """Ranks that run one function after another, each time in new processes.
+
+    A call ``world(function, *arguments)`` forks `size` processes from this one, runs
+    ``function(comm, *arguments)`` in each, and returns the values by rank.
+
+    Attributes
+    ----------
+    size
+        Number of ranks.
+    services
+        The servers that the ranks use.
+    channel
+        The channel between the ranks.
+    framed
+        Whether messages have headers.
+    limit_s
+        Seconds until all ranks must have ended.
+    max_timeout_s
+        The longest wait of a rank for another one, s.
+    environment
+        Further variables of the ranks.
+    presentation
+        How the ranks are shown to the user.
+    output
+        What each rank of the last call wrote to its standard output and standard error.
+    """
+
+    size: int
+    services: Services
+    channel: WorldChannel = WorldChannel.DIRECT
+    framed: bool = True
+    limit_s: float = DEFAULT_LIMIT_S
+    max_timeout_s: float = DEFAULT_MAX_TIMEOUT_S
+    environment: Mapping[str, str] = field(default_factory=dict)
+    presentation: Presentation = _PLAIN
+    output: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises
+        ------
+        WorldUsageError
+            If a value is invalid, or the world is too large for this machine.
+        """
+        if callable(self.size):
+            raise WorldUsageError(
+                "invalid world size: got a function: expected the number of ranks first, as in fmi_world(4)(function)"
+            )
+        if isinstance(self.size, bool) or not isinstance(self.size, int) or self.size < 1:
+            raise WorldUsageError(f"invalid world size {self.size!r}: expected a whole number from 1")
+        for name, value in (("time limit", self.limit_s), ("max_timeout", self.max_timeout_s)):
+            if not value > 0:
+                raise WorldUsageError(f"invalid {name} {value!r}: expected seconds above 0")
+        _require_room(self.size)
+
+    def __call__(self, function: Callable[..., Any], *arguments: Any, **keywords: Any) -> list[Any]:
+        """Run ``function(comm, *arguments, **keywords)`` on every rank and return the values by rank.
+
+        The function may be a closure or a local one. Values must be picklable. Each rank is a fork of this process: it
+        sees the objects of this one as they are now, and its changes to them are lost at its end.
+
+        Raises
+        ------
+        WorldError
+            If a rank failed. The others are given 3 s to end with their own errors.
+        WorldTimeoutError
+            If ranks have not ended within the time limit.
+        WorldUsageError
+            If the world cannot be started.
+        """
+        if not callable(function):
+            raise WorldUsageError(f"invalid rank function {function!r}: expected a function of the communicator")
+        if rank_process.inside_rank is not None:
+            raise WorldUsageError(
+                f"nested world: rank {rank_process.inside_rank} of a world asked for another world: expected a call in "
+                "the test itself; use comm.split() to divide the ranks"
+            )
+        access = self.services.access(self.channel, self.framed, self.max_timeout_s)
+        name = f"world-{uuid.uuid4().hex[:12]}-"
+        run = _Run(self.size, self.presentation)
+        try:
+            for rank in range(self.size):
+                job = self._job(rank, function, arguments, keywords, access, name)
+                run.fork(job)
+            return run.values(self.limit_s)
+        finally:
+            self.output = run.end()
+
+    def _job(
+        self,
+        rank: int,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        keywords: Mapping[str, Any],
+        access: Access,
+        name: str,
+    ) -> RankJob:
+        environment = {**access.environment, **self.environment}
+        presentation = self.presentation
+        return RankJob(
+            rank,
+            self.size,
+            function,
+            arguments,
+            keywords,
+            access.config,
+            name,
+            environment,
+            presentation.format,
+            presentation.debugger,
+            presentation.post_mortem,
+        )
+
+
+def _require_room(size: int) -> None:
+    """Raise if this machine cannot hold that many ranks."""
+    import psutil  # not needed before the first world
+
+    descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    limits = [(descriptors // _DESCRIPTORS_PER_RANK, f"{descriptors} file descriptors (ulimit -n)")]
+    memory = psutil.virtual_memory().available
+    limits.append((memory // _BYTES_PER_RANK, f"{memory >> 20} MB of free memory"))
+    processes = resource.getrlimit(resource.RLIMIT_NPROC)[0]
+    if processes != resource.RLIM_INFINITY:
+        limits.append((processes, f"{processes} processes (ulimit -u)"))
+    most, why = min(limits)
+    if size > most:
+        raise WorldUsageError(
+            f"a world of {size} ranks is too large for this machine: expected at most {most}, because of {why}"
+        )
+
+
+@dataclass(eq=False)
+class _Rank:
+    """A forked rank, as its parent sees it."""
+
+    rank: int
+    pid: int
+    link: socket.socket
+    output: FileIO
+    stacks: FileIO
+    received: bytearray = field(default_factory=bytearray)
+    report: RankReport | None = None
+    failure: RankFailure | None = None
+    status: int | None = None
+    shown: int = 0
+    has_closed: bool = False
+
+    def receive(self) -> list[object]:
+        """Read what has arrived and return the complete messages."""
+        try:
+            data = self.link.recv(_READ_BYTES)
+        except BlockingIOError:
+            return []
+        except ConnectionError:
+            data = b""
+        self.has_closed = not data
+        self.received += data
+        messages: list[object] = []
+        while len(self.received) >= LENGTH_BYTES:
+            end = LENGTH_BYTES + int.from_bytes(self.received[:LENGTH_BYTES], "little")
+            if len(self.received) < end:
+                break
+            # Written by a fork of this process, on a socket that no other process has.
+            messages.append(pickle.loads(memoryview(self.received)[LENGTH_BYTES:end]))  # noqa: S301
+            del self.received[:end]
+        return messages
+
+    def reap(self) -> bool:
+        """Return whether the process has ended; then no process of its group remains."""
+        if self.status is not None:
+            return True
+        if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            return False
+        # Its number cannot be another process's before it is waited for.
+        self.kill()
+        self.status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return True
+
+    def kill(self) -> None:
+        """Kill the process and those that it has started."""
+        for kill in (os.killpg, os.kill):  # before its first instructions it has no group of its own
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                kill(self.pid, signal.SIGKILL)
+
+    def text(self) -> str:
+        """Return what it has written so far."""
+        self.output.seek(0)
+        return self.output.readall().decode(errors="replace")
+
+    def close(self) -> None:
+        """Release the descriptors."""
+        self.link.close()
+        self.output.close()
+        self.stacks.close()
+
+
+class _Run:
+    """One call of a world: its ranks from the first fork to the last exit."""
+
+    def __init__(self, size: int, presentation: Presentation) -> None:
+        self._size = size
+        self._presentation = presentation
+        self._ranks: list[_Rank] = []
+        self._was_debugged = False
+        self._selector = selectors.DefaultSelector()
+
+    def fork(self, job: RankJob) -> None:
+        """Fork a rank.
+
+        Raises
+        ------
+        WorldUsageError
+            If the machine has no room for it.
+        """
+        try:
+            self._fork(job)
+        except (OSError, MemoryError) as error:
+            raise WorldUsageError(
+                f"a world of {self._size} ranks is too large for this machine: rank {job.rank} cannot be started: "
+                f"{error}: use fewer ranks"
+            ) from None
+
+    def _fork(self, job: RankJob) -> None:
+        with contextlib.ExitStack() as opened:
+            ours, theirs = socket.socketpair()
+            opened.callback(ours.close)
+            files = [FileIO(_anonymous_file(), "r+") for _ in range(2)]
+            for file in files:
+                opened.callback(file.close)
+            output, stacks = files
+            for stream in (sys.stdout, sys.stderr):
+                with contextlib.suppress(OSError, ValueError):
+                    stream.flush()
+            parent = os.getpid()
+            descriptors = Descriptors(theirs, output.fileno(), stacks.fileno(), self._presentation.terminal)
+            with theirs, warnings.catch_warnings():
+                # Python warns of threads, whose locks a fork may inherit locked. The rank uses none of them: it
+                # replaces logging's handlers, and threads of the local cloud hold no lock of the library.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+                try:
+                    pid = os.fork()
+                    if pid == 0:
+                        _run_child(job, descriptors, parent)
+                finally:
+                    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+            ours.setblocking(False)
+            rank = _Rank(job.rank, pid, ours, output, stacks)
+            self._ranks.append(rank)
+            self._selector.register(ours, selectors.EVENT_READ, rank)
+            opened.pop_all()
+
+    def values(self, limit_s: float) -> list[Any]:
+        """Wait until all ranks have ended and return their values; see `World.__call__`."""
+        deadline = time.monotonic() + limit_s
+        try:
+            in_time = self._wait(deadline)
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
+            # Another time limit, such as pytest-timeout's, is over.
+            self._dump_stacks(self._running)
+            for rank in self._running:
+                print(f"rank {rank.rank} is in:\n{_stacks(rank)}", file=sys.stderr)
+            raise
+        failures = [rank.failure for rank in self._ranks if rank.failure is not None]
+        if failures:
+            ordered = by_cause(failures)
+            output = [rank.text() for rank in self._ranks]
+            error: WorldError
+            if self._was_debugged:
+                error = DebuggedWorldError(self._size, ordered, output)
+            elif in_time:
+                error = WorldError(self._size, ordered, output)
+            else:
+                error = WorldTimeoutError(self._size, ordered, output, limit_s)
+            raise error from ordered[0].error
+        for rank in self._ranks:
+            if rank.report is not None and rank.report.skipped is not None:
+                _skip(rank.report.skipped)
+        return [self._value(rank) for rank in self._ranks]
+
+    def _value(self, rank: _Rank) -> Any:
+        assert rank.report is not None  # noqa: S101 - a rank without a report has failed
+        try:
+            return pickle.loads(rank.report.value)  # noqa: S301 - see `_Rank.receive`
+        except Exception as error:
+            message = f"rank {rank.rank} returned a value that cannot be unpickled: {error}: return plain values"
+            failure = RankFailure(
+                rank.rank, type(error).__name__, message, False, None, message, "", 0, time.monotonic(), error
+            )
+            raise WorldError(self._size, [failure], [known.text() for known in self._ranks]) from error
+
+    @property
+    def _running(self) -> list[_Rank]:
+        return [rank for rank in self._ranks if rank.status is None]
+
+    def _wait(self, deadline: float) -> bool:
+        """Wait until all ranks have ended; return whether that was within the time limit."""
+        grace = float("inf")
+        while running := self._running:
+            now = time.monotonic()
+            if now >= min(deadline, grace):
+                self._give_up(running, is_grace=grace < deadline)
+                return grace < deadline
+            for key, _ in self._selector.select(min(_POLL_S, deadline - now, max(0.0, grace - now))):
+                began = time.monotonic()
+                if self._receive(key.data):  # a user's time at the debugger is nobody's
+                    deadline += time.monotonic() - began
+            self._show_output()
+            for rank in running:
+                if rank.reap():
+                    self._ended(rank)
+            if grace == float("inf") and any(rank.failure for rank in self._ranks):
+                grace = time.monotonic() + _GRACE_S
+        return True
+
+    def _receive(self, rank: _Rank) -> bool:
+        """Process the messages of a rank; return whether it used the terminal."""
+        debugged = False
+        messages = rank.receive()
+        for message in messages:
+            if isinstance(message, RankReport):
+                self._set_report(rank, message)
+            elif isinstance(message, DebugRequest):
+                self._lend_terminal(rank)
+                debugged = True
+        if rank.has_closed:
+            self._selector.unregister(rank.link)
+            # Closed by its exit: it can be waited for at once.
+            os.waitid(os.P_PID, rank.pid, os.WEXITED | os.WNOWAIT)
+        return debugged
+
+    def _set_report(self, rank: _Rank, report: RankReport) -> None:
+        rank.report = report
+        rank.failure = report.failure
+
+    def _ended(self, rank: _Rank) -> None:
+        """Take note of an end; one without a report is a failure."""
+        if not rank.has_closed:
+            while messages := rank.receive():
+                for message in messages:
+                    if isinstance(message, RankReport):
+                        self._set_report(rank, message)
+            self._selector.unregister(rank.link)
+        if rank.report is None and rank.failure is None:
+            rank.failure = _death(rank)
+
+    def _give_up(self, running: list[_Rank], is_grace: bool) -> None:
+        """Kill the ranks that still run, and note where they were."""
+        self._dump_stacks(running)
+        now = time.monotonic()
+        for rank in running:
+            state = _state(rank.pid)
+            stacks = _stacks(rank) or state
+            path, line = _innermost(stacks)
+            message = f"still running {_GRACE_S:g} s after another rank had failed" if is_grace else "did not end"
+            if state:
+                message += f" ({state})"
+            rank.failure = RankFailure(rank.rank, HUNG, message, is_grace, None, stacks, path, line, now)
+
+    def _dump_stacks(self, running: list[_Rank]) -> None:
+        """Have ranks write their stacks, and wait until they have."""
+        for rank in running:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(rank.pid, STACKS_SIGNAL)
+        deadline = time.monotonic() + _STACKS_S
+        sizes: list[int] = []
+        while time.monotonic() < deadline:
+            former, sizes = sizes, [os.fstat(rank.stacks.fileno()).st_size for rank in running]
+            if sizes == former and all(sizes):
+                return
+            time.sleep(0.02)
+
+    def _lend_terminal(self, rank: _Rank) -> None:
+        """Give the terminal to a rank until it has returned it or ended."""
+        self._was_debugged = True
+        with self._presentation.lend_terminal(), _foreground(self._presentation.terminal, rank.pid):
+            print(f"\nrank {rank.rank} stopped; the debugger is in its process", file=sys.stderr, flush=True)
+            rank.link.setblocking(True)
+            rank.link.send(b"g")
+            messages: list[object] = []
+            while not messages and not rank.has_closed:
+                messages = rank.receive()
+            rank.link.setblocking(False)
+        for message in messages:
+            if isinstance(message, RankReport):
+                self._set_report(rank, message)
+            elif isinstance(message, DebugEnd) and message.quits:
+                self._presentation.on_quit()
+
+    def _show_output(self) -> None:
+        on_output = self._presentation.on_output
+        if on_output is None:
+            return
+        for rank in self._ranks:
+            size = os.fstat(rank.output.fileno()).st_size
+            if size > rank.shown:
+                data = os.pread(rank.output.fileno(), size - rank.shown, rank.shown)
+                end = len(data) if rank.status is not None else data.rfind(b"\n") + 1
+                if end:
+                    rank.shown += end
+                    on_output(rank.rank, data[:end].decode(errors="replace"))
+
+    def end(self) -> tuple[str, ...]:
+        """Kill what still runs, wait for it, and return the output by rank."""
+        for rank in self._running:
+            rank.kill()
+        for rank in self._running:
+            os.waitid(os.P_PID, rank.pid, os.WEXITED | os.WNOWAIT)
+            rank.reap()
+        self._show_output()
+        output = tuple(rank.text() for rank in self._ranks)
+        self._selector.close()
+        for rank in self._ranks:
+            rank.close()
+        return output
+
+
+def _interrupt() -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _run_child(job: RankJob, descriptors: Descriptors, parent: int) -> NoReturn:
+    """Become the rank; no exception may return to the parent's code in this process."""
+    try:
+        become_rank(job, descriptors, parent)
+    finally:
+        os._exit(70)
+
+
+def _anonymous_file() -> int:
+    """Return a descriptor of an empty file without a name."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("rank", os.MFD_CLOEXEC)
+    descriptor, path = tempfile.mkstemp()
+    Path(path).unlink()
+    return descriptor
+
+
+def _death(rank: _Rank) -> RankFailure:
+    """Return the failure of a process that ended without a report."""
+    status = rank.status or 0
+    if status < 0:
+        kind, message = "Killed", f"the process was ended by {signal.Signals(-status).name}"
+    else:
+        kind, message = "Exited", f"the process ended with status {status} before the function returned"
+    return RankFailure(rank.rank, kind, message, False, None, "", "", 0, time.monotonic())
+
+
+def _stacks(rank: _Rank) -> str:
+    """Return the stacks that a rank has written, without the frames of this package and of the test runner."""
+    rank.stacks.seek(0)
+    lines: list[str] = []
+    is_hidden = False
+    for line in rank.stacks.readall().decode(errors="replace").splitlines():
+        if not line.startswith("  "):
+            is_hidden = False
+        is_hidden = is_hidden or _HARNESS_FRAME.match(line) is not None
+        if not is_hidden and line:
+            lines.append(line)
+    return "\n".join(lines)
+
+
+def _innermost(stacks: str) -> tuple[str, int]:
+    """Return the innermost line of the program, outside of the library and the standard library if there is one."""
+    frames = [(found[1], int(found[2])) for line in stacks.splitlines() if (found := _STACK_LINE.match(line))]
+    own = [(path, line) for path, line in frames if f"{os.sep}fmi_shim{os.sep}" not in path]
+    return (own or frames or [("", 0)])[0]
+
+
+def _state(pid: int) -> str:
+    """Return ``stopped`` for a stopped process, which writes no stacks; else nothing."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return ""
+    return "stopped by a signal" if state in "Tt" else ""
+
+
+@contextlib.contextmanager
+def _foreground(terminal: Sequence[int], group: int) -> Iterator[None]:
+    """Make `group` the foreground group of the terminal, if there is one."""
+    if not terminal or not os.isatty(terminal[0]):
+        yield
+        return
+    former = os.tcgetpgrp(terminal[0])
+    # A background process that changes the foreground group receives SIGTTOU.
+    handler = signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+    try:
+        os.tcsetpgrp(terminal[0], group)
+        yield
+    finally:
+        os.tcsetpgrp(terminal[0], former)
+        signal.signal(signal.SIGTTOU, handler)
+
+
+def _skip(reason: str) -> NoReturn:
+    """Skip the test, as ``pytest.skip`` in a rank asked."""
+    import pytest
+
+    pytest.skip(reason)
