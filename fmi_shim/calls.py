@@ -14,6 +14,7 @@ import numpy as np
 
 from fmi_shim.backoff import Deadline
 from fmi_shim.channel import Channel, Schedule
+from fmi_shim.collectives import objects
 from fmi_shim.errors import BrokenCommunicatorError, ConcurrentCallError, FmiError
 from fmi_shim.frames import Call, Operation
 from fmi_shim.log import log_failure
@@ -24,8 +25,10 @@ from fmi_shim.selection.selector import ChannelSelector
 from fmi_shim.validation import require_timeout
 from fmi_shim.value_types import ValueType, array_type
 
+_BYTES = np.dtype(np.uint8), 1
+"""Element type and number of elements of a row of objects."""
 _BYTE = array_type(np.dtype(np.uint8), (1,), False)
-_FILLING_REDUCTIONS = (Operation.exscan, Operation.reduce_scatter)
+_FILLING_REDUCTIONS = (Operation.exscan, Operation.reduce_scatter, Operation.reduce_scatterv)
 """Those whose schedule fills its last buffer."""
 _BINDING_REDUCTIONS = (Operation.reduce, Operation.allreduce, Operation.scan)
 _CACHED_PLANS = 256
@@ -162,6 +165,9 @@ class Calls:
         else:
             parts = self._size if operation is Operation.reduce_scatter else 1
             function, combine = f.combining(), combine_of(f, value_type, parts)
+        described = (
+            value_type.row() if value_type is not None and operation is Operation.reduce_scatterv else value_type
+        )
 
         # Here and below a closure prepares the schedule: it runs once for each plan, never in a planned call.
         def prepare(channel: Channel, call: Call) -> Schedule:
@@ -169,7 +175,7 @@ class Calls:
             return self._mean(call, schedule) if f is not None and f.operator is Operator.avg else schedule
 
         return self._plan(
-            key, _call(operation, value_type, root, 0 if f is None else f.code), self._collectives, prepare
+            key, _call(operation, described, root, 0 if f is None else f.code), self._collectives, prepare
         )
 
     def _mean(self, call: Call, schedule: Schedule) -> Schedule:
@@ -206,6 +212,38 @@ class Calls:
             lambda channel, call: (
                 functools.partial(channel.irecv, src=src) if posted else functools.partial(_receive, channel, src=src)
             ),
+            src,
+        )
+
+    def collective_of_objects(self, operation: Operation, root: int = 0) -> Plan:
+        """Return the plan of a collective of Python objects; for its buffers see `collectives.objects`."""
+        key = (operation, root)
+        return self._plans.get(key) or self._plan(
+            key,
+            Call(operation, 0, *_BYTES, root, shape=()),
+            self._collectives,
+            lambda channel, call: channel.prepare(call, None, None),
+        )
+
+    def sending_object(self, dst: int) -> Plan:
+        """Return the plan of an object to rank `dst`."""
+        key = ("object to", dst)
+        return self._plans.get(key) or self._plan(
+            key,
+            Call(Operation.send_object, 0, *_BYTES, self._rank, shape=()),
+            self._sent[dst],
+            lambda channel, call: functools.partial(objects.send, channel, dst=dst),
+            dst,
+        )
+
+    def receiving_object(self, src: int) -> Plan:
+        """Return the plan of an object from rank `src`."""
+        key = ("object from", src)
+        return self._plans.get(key) or self._plan(
+            key,
+            Call(Operation.send_object, 0, *_BYTES, src, shape=()),
+            self._received[src],
+            lambda channel, call: functools.partial(objects.recv, channel, src=src),
             src,
         )
 

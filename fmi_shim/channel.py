@@ -22,6 +22,11 @@ allreduce, scan           ``(value, spare or None) -> result``
 exscan, reduce_scatter    ``(value, spare or None, out) -> None``
 allgather                 ``(parts)``, shape (p, n), which hold this rank's own row
 alltoall                  ``(outgoing, incoming)``, both of shape (p, n)
+gatherv                   ``(part, parts or None)`` -> parts at the root, new arrays where they were None, else None
+scatterv                  ``(parts or None, own or None) -> own``
+allgatherv                ``(parts)``, one array for each rank, which hold this rank's own
+alltoallv                 ``(outgoing, incoming)``, one array for each rank
+reduce_scatterv           ``(value, spare or None, sizes, own) -> None``, with the elements of each rank
 ========================  ====================================================================================
 
 `value` is left unchanged unless it is `spare`, which is memory of the same type and size that may be overwritten.

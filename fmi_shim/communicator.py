@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
-from numpy import ndarray
+from numpy import array, concatenate, ndarray
 
 from fmi_shim.config import load
 from fmi_shim.frames import Operation
-from fmi_shim.lifecycle import Lifecycle
 from fmi_shim.log import configure_log
+from fmi_shim.objects import ObjectOperations
 from fmi_shim.operators import Array, ReduceFunction
-from fmi_shim.payload import Payload, is_in_place, pack, pack_operand, pack_out, pack_template
+from fmi_shim.payload import Payload, combine_of, cut, is_in_place, pack, pack_operand, pack_out, pack_template
 from fmi_shim.requests import Request
 from fmi_shim.validation import (
+    require_counts,
     require_function,
     require_integer,
     require_name,
     require_rank,
+    require_rows,
     require_type,
 )
 from fmi_shim.value_types import TypeDescriptor, ValueType, value_type_of
@@ -32,7 +35,7 @@ def _flat(payload: Payload | None) -> Array | None:
     return None if payload is None else payload.flat
 
 
-class Communicator(Lifecycle):
+class Communicator(ObjectOperations):
     """A group of ranks that exchange messages and run collective operations.
 
     All ranks make the same collective calls in the same order with the same arguments. A call blocks until this rank's
@@ -364,24 +367,197 @@ class Communicator(Lifecycle):
         f: ReduceFunction,
         t: TypeDescriptor | None = None,
         out: object = None,
+        counts: Sequence[int] | None = None,
         timeout: float | None = None,
     ) -> Any:
         """Combine all ranks' values with `f`; each rank returns its slice of the result, cut as in `scatter`.
 
         ``t`` counts the whole list. lg p messages sent and received if p is a power of two, else p - 1. One copy of an
-        array, and one of the slice.
+        array, and one of the slice. With `counts`, the number of rows of each rank's slice, which are the same on all
+        ranks: p - 1 messages and one copy of the slice, unless `f` is custom.
         """
         if timeout is not None:
             with self._calls.within(timeout):
-                return self.reduce_scatter(value, f, t, out)
+                return self.reduce_scatter(value, f, t, out, counts)
         payload = pack(value, t)
+        function = require_function(f)
+        if counts is not None:
+            return self._reduce_scatterv(payload, function, out, counts)
         value_type = payload.value_type.slice(self._size)
         own = pack_out(out, value_type) or Payload.empty(value_type)
         if out is not None:
             is_in_place(payload.flat, own.flat, self._own_part(payload))
-        plan = self._calls.collective(Operation.reduce_scatter, payload.value_type, 0, require_function(f))
+        plan = self._calls.collective(Operation.reduce_scatter, payload.value_type, 0, function)
         plan.run(payload.flat, payload.spare, own.flat)
         return own.restore()
+
+    def _reduce_scatterv(self, payload: Payload, f: ReduceFunction, out: object, counts: Sequence[int]) -> Any:
+        value_type = payload.value_type
+        row = value_type.row()
+        counts = require_counts("counts", counts, self._size)
+        require_rows("counts", counts, value_type.shape[0])
+        for rows in {*counts}:
+            combine_of(f, value_type.with_rows(rows))  # raises if a slice is not of whole pairs
+        own_type = value_type.with_rows(counts[self._rank])
+        own = pack_out(out, own_type) or Payload.empty(own_type)
+        if out is not None:
+            is_in_place(payload.flat, own.flat, cut(payload.flat, counts, row)[self._rank])
+        plan = self._calls.collective(Operation.reduce_scatterv, value_type, 0, f)
+        plan.run(payload.flat, payload.spare, [rows * row.count for rows in counts], own.flat)
+        return own.restore()
+
+    def gatherv(
+        self,
+        value: object,
+        root: int,
+        counts: Sequence[int] | None = None,
+        t: TypeDescriptor | None = None,
+        out: object = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """Gather values with different numbers of rows (of lists: elements) on the root, joined as in `gather`.
+
+        The root passes `counts`, the rows of each rank, or for arrays in framed mode None, which costs one more copy of
+        everything; on other ranks they are ignored. ``t`` counts this rank's list. p - 1 messages received by the root,
+        one sent by the others. One copy of the root's value.
+        """
+        if timeout is not None:
+            with self._calls.within(timeout):
+                return self.gatherv(value, root, counts, t, out)
+        require_rank("root", root, self._size)
+        payload = pack(value, t)
+        value_type, row = payload.value_type, payload.value_type.row()
+        plan = self._calls.collective(Operation.gatherv, row, root)
+        if self._rank != root:
+            plan.run(payload.flat, None)
+            return value_type.with_rows(0).restore(payload.flat[:0])
+        if counts is None:
+            self._require_described("counts", t)
+            parts = [part.reshape(-1) for part in plan.run(payload.flat, None)]
+            whole = value_type.with_rows(sum(part.size for part in parts) // max(1, row.count))
+            place = pack_out(out, whole) or Payload.empty(whole)
+            concatenate(parts, out=place.flat)
+            return place.restore()
+        counts = require_counts("counts", counts, self._size)
+        require_rows("counts", counts, value_type.shape[0], root)
+        place = self._joined(payload, value_type.with_rows(sum(counts)), counts, out)
+        plan.run(payload.flat, cut(place.flat, counts, row))
+        return place.restore()
+
+    def allgatherv(
+        self,
+        value: object,
+        counts: Sequence[int] | None = None,
+        t: TypeDescriptor | None = None,
+        out: object = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """Gather values with different numbers of rows on every rank, joined as in `gather`.
+
+        `counts` are the rows of each rank. They are passed on all ranks or on none; then an allgather of one number
+        determines them. ``t`` counts this rank's list. p - 1 messages sent and received, and one copy of this rank's
+        value. For results smaller than `SwitchPoints.allgather` lg p messages, and two more copies of the result.
+        """
+        if timeout is not None:
+            with self._calls.within(timeout):
+                return self.allgatherv(value, counts, t, out)
+        payload = pack(value, t)
+        row, rows = payload.value_type.row(), payload.value_type.shape[0]
+        counts = self.allgather(array([rows])).tolist() if counts is None else counts
+        counts = require_counts("counts", counts, self._size)
+        require_rows("counts", counts, rows, self._rank)
+        place = self._joined(payload, payload.value_type.with_rows(sum(counts)), counts, out)
+        parts = cut(place.flat, counts, row)
+        parts[self._rank][...] = payload.flat
+        self._calls.collective(Operation.allgatherv, row).run(parts)
+        return place.restore()
+
+    def scatterv(
+        self,
+        value: object,
+        root: int,
+        counts: Sequence[int] | None = None,
+        t: TypeDescriptor | None = None,
+        out: object = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """Scatter the root's `value` in slices of `counts` rows; each rank returns the slice of its number.
+
+        The root passes `counts`, the rows of each rank; with `t`, which counts the whole list, all ranks do. Without
+        `t`, the other ranks pass the array to receive into as `value` or as `out`, or in framed mode None for a new
+        array. p - 1 messages sent by the root, one received by the others. One copy of the root's slice.
+        """
+        if timeout is not None:
+            with self._calls.within(timeout):
+                return self.scatterv(value, root, counts, t, out)
+        require_rank("root", root, self._size)
+        whole = pack(value, t) if self._rank == root else None
+        whole_type = whole.value_type if whole is not None else None if t is None else value_type_of(require_type(t))
+        row = None if whole_type is None else whole_type.row()
+        parts: list[Array] | None = None
+        own: Payload | None
+        if whole_type is not None and row is not None:
+            counts = require_counts("counts", counts, self._size)
+            require_rows("counts", counts, whole_type.shape[0])
+            own_type = whole_type.with_rows(counts[self._rank])
+            own = pack_out(out, own_type)
+            if whole is not None:
+                parts = cut(whole.flat, counts, row)
+                if own is not None:
+                    is_in_place(whole.flat, own.flat, parts[root])
+            own = own or Payload.empty(own_type)
+        else:
+            own = self._target(value if out is None else out, None, "value" if out is None else "out")
+            row = None if own is None else own.value_type.row()
+        received = self._calls.collective(Operation.scatterv, row, root).run(parts, _flat(own))
+        return received if own is None else own.restore()
+
+    def alltoallv(
+        self,
+        value: object,
+        sendcounts: Sequence[int],
+        recvcounts: Sequence[int] | None = None,
+        t: TypeDescriptor | None = None,
+        out: object = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """Send the next ``sendcounts[i]`` rows of `value` to rank i; the result has ``recvcounts[i]`` rows of rank i.
+
+        `recvcounts` are passed on all ranks or on none; then an alltoall of one number determines them. ``t`` counts
+        the whole list. p - 1 messages sent and received, and one copy of one slice; one more of the whole value where
+        `out` is the value itself.
+        """
+        if timeout is not None:
+            with self._calls.within(timeout):
+                return self.alltoallv(value, sendcounts, recvcounts, t, out)
+        payload = pack(value, t)
+        row = payload.value_type.row()
+        sends = require_counts("sendcounts", sendcounts, self._size)
+        require_rows("sendcounts", sends, payload.value_type.shape[0])
+        recvcounts = self.alltoall(array(sends)).tolist() if recvcounts is None else recvcounts
+        receives = require_counts("recvcounts", recvcounts, self._size)
+        require_rows("recvcounts", receives, sends[self._rank], self._rank)
+        value_type = payload.value_type.with_rows(sum(receives))
+        place = pack_out(out, value_type) or Payload.empty(value_type)
+        if out is not None:
+            payload = payload.apart_from(place)
+        outgoing, incoming = cut(payload.flat, sends, row), cut(place.flat, receives, row)
+        self._calls.collective(Operation.alltoallv, row).run(outgoing, incoming)
+        return place.restore()
+
+    def _joined(self, payload: Payload, whole: ValueType, counts: Sequence[int], out: object) -> Payload:
+        """Return the memory for the joined values of all ranks."""
+        place = pack_out(out, whole) or Payload.empty(whole)
+        if out is not None:
+            is_in_place(payload.flat, place.flat, cut(place.flat, counts, whole.row())[self._rank])
+        return place
+
+    def _require_described(self, name: str, t: TypeDescriptor | None) -> None:
+        """Raise unless messages carry their number of rows."""
+        if t is not None or not self._config.framed:
+            raise TypeError(
+                f"missing {name}: expected the rows of each rank, since only arrays in framed mode carry theirs"
+            )
 
     def scan(
         self,

@@ -8,6 +8,12 @@ All numbers are little-endian. A header is 32 bytes::
 It is followed by ``dimensions`` axis lengths of 8 bytes, if the receiver may not know the array's shape, and by
 ``length`` bytes of payload. Everything before ``length`` is the *signature* of the call. Both ends compute it
 independently: two ranks are in the same call with the same arguments if these 24 bytes are equal.
+
+In the operations `BY_ROWS` ranks have different numbers of rows. There ``count`` and the axis lengths are those of one
+row, so that the signature is the same on all ranks, and the number of rows follows from ``length``.
+
+A Python object is one message or several: an *envelope* of bytes, and one message for each of its large buffers, whose
+lengths are in the envelope; see `fmi_shim.objects`.
 """
 
 from __future__ import annotations
@@ -23,7 +29,7 @@ import numpy as np
 from fmi_shim.operators import Operator
 
 _MAGIC = b"FM"
-_VERSION = 1
+_VERSION = 2
 _HEADER = struct.Struct("<2sBBBBBBiIQQ")
 _SIGNATURE = struct.Struct("<2sBBBBBBiIQ")
 _LENGTH = struct.Struct("<Q")
@@ -83,7 +89,51 @@ class Operation(enum.IntEnum):
     alltoall = 10
     reduce_scatter = 11
     exscan = 12
+    gatherv = 13
+    scatterv = 14
+    allgatherv = 15
+    alltoallv = 16
+    reduce_scatterv = 17
+    send_object = 18
+    bcast_object = 19
+    gather_object = 20
+    scatter_object = 21
+    allgather_object = 22
     attach = 64
+
+
+OBJECTS = frozenset(
+    (
+        Operation.send_object,
+        Operation.bcast_object,
+        Operation.gather_object,
+        Operation.scatter_object,
+        Operation.allgather_object,
+    )
+)
+"""The operations of Python objects."""
+BY_ROWS = OBJECTS | {
+    Operation.gatherv,
+    Operation.scatterv,
+    Operation.allgatherv,
+    Operation.alltoallv,
+    Operation.reduce_scatterv,
+}
+"""The operations whose messages have different numbers of rows; those of an object are bytes."""
+ROOTED = frozenset(
+    (
+        Operation.bcast,
+        Operation.gather,
+        Operation.scatter,
+        Operation.reduce,
+        Operation.gatherv,
+        Operation.scatterv,
+        Operation.bcast_object,
+        Operation.gather_object,
+        Operation.scatter_object,
+    )
+)
+"""The operations with a root."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +150,7 @@ class Call:
     dtype
         Element type, None if the sender determines it.
     count
-        Elements of this rank's part (for scatter: of every rank's slice).
+        Elements of this rank's part (for scatter: of every rank's slice; in the operations `BY_ROWS`: of a row).
     root
         Root's rank, 0 in calls without one, the sender's rank in ``send``.
     operator
@@ -119,10 +169,10 @@ class Call:
 
     def __str__(self) -> str:
         what = "values of any type" if self.dtype is None else f"{self.count} x {self.dtype.name}"
-        details = [f"call {self.sequence}", what]
-        if self.operation in (Operation.bcast, Operation.gather, Operation.scatter, Operation.reduce):
+        details = [f"call {self.sequence}", f"rows of {what}" if self.operation in BY_ROWS else what]
+        if self.operation in ROOTED:
             details.append(f"root {self.root}")
-        if self.operation is Operation.send:
+        if self.operation in (Operation.send, Operation.send_object):
             details.append(f"from rank {self.root}")
         if self.operator:
             details.append(f"operator {_operator_name(self.operator)}")
@@ -160,6 +210,11 @@ class Call:
             and sent.count < self.count
             and dimensions == len(self.shape or ())
         )
+
+    def rows(self, length: int) -> int:
+        """Return the number of rows in a payload of `length` bytes in a call `BY_ROWS`."""
+        row = 0 if self.dtype is None else self.count * self.dtype.itemsize
+        return length // row if row else 0
 
     def fits_into(self, shape: tuple[int, ...], count: int) -> bool:
         """Whether an array of `count` elements has the shape of this call's but for fewer rows."""

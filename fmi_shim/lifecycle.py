@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import sys
 import weakref
+from collections import Counter
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
@@ -55,6 +56,7 @@ class Lifecycle:
         self._name = name
         self._memory_mib = memory_mib
         self._splits = 0
+        self._objects: Counter[tuple[object, ...]] = Counter()  # calls with objects, by kind
         self._calls = calls_type()(rank, size, ChannelSelector(rank, size, name, config, memory_mib))
         self._finalizer = weakref.finalize(self, self._calls.close)
         self._finalizer.atexit = False  # `_close_all` is called before the modules that it needs are gone

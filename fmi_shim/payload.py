@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import array
 import functools
+import itertools
 import numbers
 import operator
 import sys
@@ -90,6 +91,12 @@ def pack(value: object, t: TypeDescriptor | None) -> Payload:
     if not isinstance(t, TypeDescriptor):
         raise TypeError(f"invalid t {t!r}: expected fmi.types(...), or None for arrays")
     return Payload(pack_typed(value, t), value_type_of(t))
+
+
+def cut(flat: Array, counts: Sequence[int], row: ValueType) -> list[Array]:
+    """Return views of a flat array with these numbers of rows of one type, one after another."""
+    ends = [0, *itertools.accumulate(rows * row.count for rows in counts)]
+    return [flat[start:end] for start, end in itertools.pairwise(ends)]
 
 
 @functools.lru_cache(4096)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 
 from fmi_shim.operators import ReduceFunction
 from fmi_shim.value_types import TypeDescriptor
@@ -29,6 +30,25 @@ def require_timeout(value: object) -> float:
     if not 0 < value < math.inf:
         raise ValueError(f"invalid timeout {value}: expected seconds above 0, or None for max_timeout alone")
     return value
+
+
+def require_counts(name: str, value: object, size: int) -> list[int]:
+    """Return `value` as a list if it is a number of rows for each of `size` ranks."""
+    try:
+        counts = [operator.index(count) for count in value]  # type: ignore[attr-defined] # the TypeError is the check
+    except TypeError:
+        raise TypeError(f"invalid {name} {value!r}: expected {size} whole numbers, one for each rank") from None
+    if len(counts) != size or any(count < 0 for count in counts):
+        raise ValueError(f"invalid {name} {counts}: expected {size} numbers of rows from 0 on, one for each rank")
+    return counts
+
+
+def require_rows(name: str, counts: list[int], rows: int, rank: int | None = None) -> None:
+    """Raise unless `counts` are of a value with `rows` rows in all, or, for a `rank`, of which it has that number."""
+    if rank is None and sum(counts) != rows:
+        raise ValueError(f"invalid {name} {counts}: expected the {rows} rows of the value in all, got {sum(counts)}")
+    if rank is not None and counts[rank] != rows:
+        raise ValueError(f"invalid {name} {counts}: expected {rows} rows for rank {rank}, as its value has")
 
 
 def require_name(name: str, value: object, size: int) -> None:

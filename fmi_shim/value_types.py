@@ -135,6 +135,31 @@ class ValueType:
             return value_type_of(TypeDescriptor(self.descriptor.datatype, shape[0]))
         return array_type(self.dtype, shape, self.tensor)
 
+    def row(self) -> ValueType:
+        """Return the type of one row: of an array along its first axis, of a list one element.
+
+        Raises
+        ------
+        ValueError
+            If it has no rows.
+        """
+        if self.descriptor is not None:
+            if not self.descriptor.is_list:
+                raise ValueError(
+                    f"invalid t {self.descriptor.datatype}: expected int_list or double_list, of which ranks can have "
+                    "different numbers of elements"
+                )
+            return value_type_of(TypeDescriptor(self.descriptor.datatype, 1))
+        if not self.shape:
+            raise ValueError("invalid value of a single element: expected an array with rows, of at least one axis")
+        return array_type(self.dtype, self.shape[1:], self.tensor)
+
+    def with_rows(self, rows: int) -> ValueType:
+        """Return the type of `rows` rows of this type's."""
+        if self.descriptor is not None:
+            return value_type_of(TypeDescriptor(self.descriptor.datatype, rows))
+        return array_type(self.dtype, (rows, *self.shape[1:]), self.tensor)
+
     def restore(self, flat: Array) -> Any:
         """Convert `flat` to the program's type of value; arrays and tensors share its memory (no copy)."""
         if self.descriptor is None:

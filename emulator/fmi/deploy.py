@@ -1,5 +1,6 @@
 """Deploys the three functions of a run: initialize, execute and summarize."""
 
+import secrets
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -83,6 +84,8 @@ def deploy(functions: "LambdaClient", names: Mapping[Role, str], settings: Deplo
         "FMI_CHANNEL": "network",
         # Two runs at one rendezvous server never pair, whatever the names of their communicators.
         "FMI_JOB": uuid.uuid4().hex,
+        # Ranks of one run accept each other's Python objects.
+        "FMI_SECRET": secrets.token_hex(32),
         # The functions see all of the machine's cores; their libraries should use only as many as the memory pays for.
         "OMP_NUM_THREADS": str(vcpus(settings.memory_mb)),
         **({"FMI_TRACE": "1"} if settings.traced else {}),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
+
 import numpy as np
 
 from fmi_shim.channel import Channel
@@ -26,10 +29,30 @@ def bruck(channel: Channel, parts: Array) -> None:
     parts[...] = np.roll(rotated, rank, axis=0)
 
 
-def ring(channel: Channel, parts: Array) -> None:
-    """Fill `parts`, shape (p, n), which has this rank's row, by forwarding the row received last around a ring.
+def bruck_of_parts(channel: Channel, parts: Sequence[Array]) -> None:
+    """Fill `parts`, of any size, as `bruck` does; all ranks know all sizes.
 
-    Cost: ``(p - 1) * (alpha + n * beta)``; no copies.
+    Cost: ``ceil(lg p) * alpha + sum(n) * beta``; one more buffer of all parts, and two copies of all.
+    """
+    rank, size = channel.rank, channel.size
+    order = [parts[(rank + i) % size] for i in range(size)]
+    ends = [0, *itertools.accumulate(part.size for part in order)]
+    rotated = np.empty(ends[-1], parts[rank].dtype)
+    rotated[: ends[1]] = parts[rank]
+    known = 1
+    while known < size:
+        step = min(known, size - known)
+        to, source = (rank - known) % size, (rank + known) % size
+        channel.sendrecv(rotated[: ends[step]], to, rotated[ends[known] : ends[known + step]], source)
+        known += step
+    for i in range(1, size):
+        order[i][...] = rotated[ends[i] : ends[i + 1]]
+
+
+def ring(channel: Channel, parts: Array | Sequence[Array]) -> None:
+    """Fill `parts`, one for each rank, which has this rank's, by forwarding the part received last around a ring.
+
+    Cost: ``(p - 1) * alpha + sum(n) * beta``; no copies.
     """
     rank, size = channel.rank, channel.size
     for step in range(size - 1):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from fmi_shim.channel import Channel
@@ -29,8 +31,12 @@ def bruck(channel: Channel, outgoing: Array, incoming: Array) -> None:
     incoming[(rank - distances) % size] = slices
 
 
-def pairwise(channel: Channel, outgoing: Array, incoming: Array) -> None:
-    """Exchange slices with one rank after the other; both arrays have the shape (p, n) and share no memory.
+Slices = Array | Sequence[Array]
+"""A slice for each rank: rows of an array, or arrays of different sizes."""
+
+
+def pairwise(channel: Channel, outgoing: Slices, incoming: Slices) -> None:
+    """Exchange slices with one rank after the other; outgoing and incoming ones share no memory.
 
     In round i two ranks exchange whose sum is i modulo p, so that all are paired for any p, a rank in one round
     with itself. Cost: ``(p - 1) * (alpha + n * beta)`` for slices of n bytes; one copy of the own slice.
@@ -38,20 +44,20 @@ def pairwise(channel: Channel, outgoing: Array, incoming: Array) -> None:
     for i in range(channel.size):
         peer = (i - channel.rank) % channel.size
         if peer == channel.rank:
-            incoming[peer] = outgoing[peer]
+            incoming[peer][...] = outgoing[peer]
         else:
             channel.sendrecv(outgoing[peer], peer, incoming[peer], peer)
 
 
-def spread(channel: Channel, outgoing: Array, incoming: Array) -> None:
+def spread(channel: Channel, outgoing: Slices, incoming: Slices) -> None:
     """Post all slices at once, to the next rank first, and receive them in the order in which they were posted.
 
     No rank waits for a round to end, so that ranks that share cores are scheduled less often. Cost as that of
-    `pairwise`, with all slices in transfer at the same time; one copy of the own slice. Both arrays have the shape
-    (p, n) and share no memory. Needs a full-duplex channel.
+    `pairwise`, with all slices in transfer at the same time; one copy of the own slice. Outgoing and incoming
+    slices share no memory. Needs a full-duplex channel.
     """
     rank, size = channel.rank, channel.size
-    incoming[rank] = outgoing[rank]
+    incoming[rank][...] = outgoing[rank]
     posted = [channel.isend(outgoing[(rank + i) % size], (rank + i) % size) for i in range(1, size)]
     for i in range(1, size):
         channel.recv(incoming[(rank - i) % size], (rank - i) % size)

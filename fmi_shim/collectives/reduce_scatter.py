@@ -1,11 +1,13 @@
 """Reduce-scatter: combine all ranks' payloads, and leave one slice of the result on each rank.
 
-In every function here `slices`, shape (p, n), is overwritten, and `own` receives this rank's slice of the result.
+In the functions of `slices` alone, which have the shape (p, n), these are overwritten, and `own` receives this rank's
+slice of the result.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -34,8 +36,8 @@ def halving(channel: Channel, slices: Array, own: Array, combine: Combine) -> No
     own[...] = slices[rank]
 
 
-def pairwise(channel: Channel, slices: Array, own: Array, combine: Combine) -> None:
-    """Send each rank its slice, and combine the received ones, for any p.
+def pairwise(channel: Channel, slices: Array | Sequence[Array], own: Array, combine: Combine) -> None:
+    """Send each rank its slice, and combine the received ones, for any p and slices of any size.
 
     The combination must commute. Cost: ``(p - 1) * alpha + (1 - 1/p) * n * (beta + gamma)`` for a payload of
     n bytes; one more slice, and one copy of the own one.
@@ -47,6 +49,29 @@ def pairwise(channel: Channel, slices: Array, own: Array, combine: Combine) -> N
         to, source = (rank + step) % size, (rank - step) % size
         channel.sendrecv(slices[to], to, received, source)
         combine(own, received, own)
+
+
+def of_parts(channel: Channel, value: Array, sizes: Sequence[int], own: Array, combine: Combine) -> None:
+    """Combine slices of different sizes, which do not overwrite `value`; see `pairwise`."""
+    pairwise(channel, cut(value, sizes), own, combine)
+
+
+def whole_of_parts(
+    channel: Channel, value: Array, sizes: Sequence[int], own: Array, combine: Combine, ordered: bool
+) -> None:
+    """Combine whole payloads at rank 0, which overwrites `value`, and send each rank its slice of the result.
+
+    Cost: that of `reduce.left_to_right` or `reduce.binomial`, and of `scatter.linear`.
+    """
+    up = reduce.left_to_right if ordered else reduce.binomial
+    result = up(channel, value, 0, combine)
+    scatter.linear(channel, None if result is None else cut(result, sizes), own, 0)
+
+
+def cut(flat: Array, sizes: Sequence[int]) -> list[Array]:
+    """Return views of `flat` with these numbers of elements, one after another."""
+    ends = [0, *itertools.accumulate(sizes)]
+    return [flat[start:end] for start, end in itertools.pairwise(ends)]
 
 
 def left_to_right(channel: Channel, slices: Array, own: Array, combine: Combine) -> None:

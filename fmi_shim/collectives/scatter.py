@@ -2,11 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from fmi_shim.channel import Channel
 from fmi_shim.collectives.tree import position
 from fmi_shim.operators import Array
+
+
+def linear(channel: Channel, parts: Sequence[Array] | None, own: Array | None, root: int) -> Array:
+    """Send each rank its part, of any size, from the root.
+
+    Cost: ``(p - 1) * alpha + sum(n) * beta`` at the root; one copy of its own part.
+
+    Parameters
+    ----------
+    channel
+        The channel to the other ranks.
+    parts
+        At the root the parts in rank order; ignored elsewhere.
+    own
+        Memory for this rank's part; None receives any part of the root.
+    root
+        The sender's rank.
+
+    Returns
+    -------
+    Array
+        `own`, or a new array where that was None.
+    """
+    if channel.rank != root:
+        return channel.recv_new(root) if own is None else channel.recv(own, root)
+    assert parts is not None  # noqa: S101 - the root has what it scatters
+    for rank, part in enumerate(parts):
+        if rank != root:
+            channel.send(part, rank)
+    if own is None:
+        return parts[root].copy()
+    own[...] = parts[root]
+    return own
 
 
 def binomial(channel: Channel, whole: Array | None, own: Array | None, root: int) -> Array:

@@ -41,6 +41,7 @@ from rendezvous.protocol.messages import (
 JOB_VARIABLE = "FMI_JOB"
 SECRET_VARIABLE = "FMI_RENDEZVOUS_SECRET"  # noqa: S105 - its name, not the secret
 CERTIFICATE_VARIABLE = "FMI_RENDEZVOUS_CERTIFICATE"
+RUN_SECRET_VARIABLE = "FMI_SECRET"  # noqa: S105 - its name, not the secret
 
 _READ_BYTES = 4096
 
@@ -59,15 +60,19 @@ class Access:
     certificate
         PEM file of the authority, or of the server itself, with which the server's certificate is verified; empty for
         the system's authorities. With a certificate, a server without TLS is refused. (FMI_RENDEZVOUS_CERTIFICATE)
+    run_secret
+        The secret of the run's ranks, by which they authenticate Python objects. (FMI_SECRET, or else
+        FMI_RENDEZVOUS_SECRET)
     """
 
     job: str = ""
     secret: bytes = field(default=b"", repr=False)
     certificate: str = ""
+    run_secret: bytes = field(default=b"", repr=False)
 
 
 def read_access(environment: Mapping[str, str] = os.environ) -> Access:
-    """Read the three variables.
+    """Read the four variables.
 
     Raises
     ------
@@ -77,7 +82,9 @@ def read_access(environment: Mapping[str, str] = os.environ) -> Access:
     job = environment.get(JOB_VARIABLE, "")
     if len(job.encode()) > MAX_JOB_BYTES:
         raise ConfigError(f"environment: invalid {JOB_VARIABLE} {job!r}: expected at most {MAX_JOB_BYTES} bytes")
-    return Access(job, environment.get(SECRET_VARIABLE, "").encode(), environment.get(CERTIFICATE_VARIABLE, ""))
+    secret = environment.get(SECRET_VARIABLE, "").encode()
+    run_secret = environment.get(RUN_SECRET_VARIABLE, "").encode() or secret
+    return Access(job, secret, environment.get(CERTIFICATE_VARIABLE, ""), run_secret)
 
 
 class ServerLostError(RendezvousError):

@@ -7,7 +7,17 @@ from dataclasses import dataclass
 
 from fmi_shim.frames import Operation
 
-_NEAREST = {"exscan": "scan", "reduce_scatter": "allreduce"}
+_NEAREST = {
+    "exscan": "scan",
+    "reduce_scatter": "allreduce",
+    "reduce_scatterv": "allreduce",
+    "gatherv": "gather",
+    "scatterv": "scatter",
+    "send_object": "send",
+    "bcast_object": "bcast",
+    "gather_object": "gather",
+    "scatter_object": "scatter",
+}
 
 
 class Pattern(enum.Enum):

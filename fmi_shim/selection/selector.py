@@ -91,7 +91,7 @@ class ChannelSelector:
         """
         if peer == self._place.rank:
             return self._loopback
-        if self._undecided and self.hint is Hint.fast and call.operation is not Operation.send:
+        if self._undecided and self.hint is Hint.fast and peer is None:
             self._try_shared_memory()
         name = self.names[0]
         if len(self.names) > 1:

@@ -17,6 +17,7 @@ import numpy as np
 from fmi_shim.error_codec import MAX_ABORT_BYTES, abort_error, decode_abort, make_abort
 from fmi_shim.errors import FmiError, MismatchError, PeerLostError
 from fmi_shim.frames import (
+    BY_ROWS,
     HEADER_BYTES,
     KIND_AT,
     Call,
@@ -213,6 +214,8 @@ class Framing(Generic[L]):
                 origin=self.rank,
             )
         shape = decode_shape(axes)
+        if found.call.operation in BY_ROWS:
+            parts = found.call.rows(found.length)
         whole = shape if parts is None else (parts, *shape)
         dtype = found.call.dtype
         announced = None if dtype is None else math.prod(whole) * dtype.itemsize
@@ -239,7 +242,7 @@ class Framing(Generic[L]):
         self._accept(source, head, payload)
         return MismatchError(
             f"rank {source.peer} sent {_described(head)} where rank {self.rank} in {self._call} "
-            f"expected {_described(expected)}: types and shapes must be the same on all ranks",
+            f"expected {_described(expected)}: types, shapes and counts must be the same on all ranks",
             origin=self.rank,
         )
 
@@ -505,9 +508,13 @@ def _opens_first(rank: int, one: int, other: int) -> bool:
 
 
 def _described(head: bytes | bytearray) -> str:
-    dimensions = decode_header(head).dimensions
+    found = decode_header(head)
+    dimensions = found.dimensions
+    rows = f"{found.call.rows(found.length)} rows of " if found.call.operation in BY_ROWS else ""
     if dimensions is None:
-        return "typed values"
+        return f"{rows}typed values"
     axes = head[HEADER_BYTES : HEADER_BYTES + 8 * dimensions]
     complete = len(axes) == 8 * dimensions
+    if rows and complete:
+        return f"{rows}shape {list(decode_shape(axes))}"
     return f"an array of shape {list(decode_shape(axes))}" if complete else f"an array of {dimensions} dimensions"

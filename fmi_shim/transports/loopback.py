@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fmi_shim.backoff import Deadline
 from fmi_shim.channel import Pending, Schedule
 from fmi_shim.errors import MismatchError
-from fmi_shim.frames import Call
+from fmi_shim.frames import BY_ROWS, Call
 from fmi_shim.operators import Array, Combine, ReduceFunction
 
 
@@ -121,9 +121,12 @@ class Loopback:
             assert sent.array is not None  # noqa: S101 - it was sent
             if receive.array is None:
                 self._require(receive.call.accepts(sent.call), sent.call, receive.call)
-                receive.array = sent.array.reshape(sent.call.shape or ())
+                receive.array = (
+                    sent.array if sent.call.operation in BY_ROWS else sent.array.reshape(sent.call.shape or ())
+                )
             else:
-                self._require(_fits(sent.call, receive.call), sent.call, receive.call)
+                fits = _fits(sent.call, receive.call) and sent.array.size <= receive.array.size
+                self._require(fits, sent.call, receive.call)
                 receive.array = receive.array[: sent.array.size]
                 receive.array[...] = sent.array
             receive.done = True

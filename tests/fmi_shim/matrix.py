@@ -9,6 +9,7 @@ import enum
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce as fold
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -110,19 +111,29 @@ class Operation(enum.Enum):
     scan = enum.auto()
     exscan = enum.auto()
     reduce_scatter = enum.auto()
+    gatherv = enum.auto()
+    scatterv = enum.auto()
+    allgatherv = enum.auto()
+    alltoallv = enum.auto()
+    reduce_scatterv = enum.auto()
     split = enum.auto()
 
     @property
     def takes_root(self) -> bool:
-        return self.name in ("in_turn", "bcast", "gather", "scatter", "reduce")
+        return self.name in ("in_turn", "bcast", "gather", "scatter", "reduce", "gatherv", "scatterv")
 
     @property
     def takes_function(self) -> bool:
-        return self.name in ("reduce", "allreduce", "scan", "exscan", "reduce_scatter")
+        return self.name in ("reduce", "allreduce", "scan", "exscan", "reduce_scatter", "reduce_scatterv")
 
     @property
     def takes_lists(self) -> bool:
-        return self.name in ("scatter", "alltoall", "reduce_scatter")
+        return self.name in ("scatter", "alltoall", "reduce_scatter") or self.is_uneven
+
+    @property
+    def is_uneven(self) -> bool:
+        """Whether ranks have lists of different lengths."""
+        return self.name in ("gatherv", "scatterv", "allgatherv", "alltoallv", "reduce_scatterv")
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,10 +160,15 @@ class Step:
 
     def values(self, size: int, wide: bool = False) -> list[Any]:
         """Return every rank's value: halves and integers from -2 to 2, so that all combinations of 16 are exact."""
-        count = self.count * (size if wide else 1)
+        count = sum(self.counts(size)) if self.operation.is_uneven else self.count * (size if wide else 1)
         scale = 1 if self.kind in (Kind.int, Kind.int_list) else 0.5
         rows = [[((self.seed + 7 * r + 3 * i) * 5 // 3 % 5 - 2) * scale for i in range(count)] for r in range(size)]
         return rows if self.kind.is_list else [row[0] for row in rows]
+
+    def counts(self, size: int) -> list[int]:
+        """Return the elements of each rank, where they differ: some have none."""
+        pairs = 2 if self.function in (Function.minloc, Function.maxloc) else 1
+        return [(self.count + self.seed + 2 * rank) % (self.count + 2) // pairs * pairs for rank in range(size)]
 
     def types(self, count: int) -> fmi.types:
         return fmi.types(self.kind.value, count) if self.kind.is_list else fmi.types(self.kind.value)
@@ -217,6 +233,9 @@ def expected(step: Step, size: int, order: Order, framed: bool = True) -> list[A
     joined = [element for value in values for element in (value if step.kind.is_list else [value])]
     wide = step.values(size, wide=True) if step.operation.takes_lists else []
     slices = [slice(rank * step.count, (rank + 1) * step.count) for rank in ranks]
+    counts = step.counts(size)
+    ends = list(accumulate(counts))
+    uneven = [slice(end - count, end) for count, end in zip(counts, ends, strict=True)]
     at_root = lambda value, other: [value if rank == step.root else other for rank in ranks]  # noqa: E731
     match step.operation:
         case Operation.barrier:
@@ -249,6 +268,17 @@ def expected(step: Step, size: int, order: Order, framed: bool = True) -> list[A
             return [fold(f, values[:rank]) if rank else None for rank in ranks]
         case Operation.reduce_scatter:
             return [fold(f, wide)[slices[rank]] for rank in ranks]
+        case Operation.gatherv:
+            return at_root([element for rank in ranks for element in values[rank][: counts[rank]]], [])
+        case Operation.allgatherv:
+            return [[element for rank in ranks for element in values[rank][: counts[rank]]]] * size
+        case Operation.scatterv:
+            return [values[step.root][uneven[rank]] for rank in ranks]
+        case Operation.alltoallv:
+            slices = [[values[source][uneven[(rank - source) % size]] for source in ranks] for rank in ranks]
+            return [[element for part in row for element in part] for row in slices]
+        case Operation.reduce_scatterv:
+            return [fold(f, values)[uneven[rank]] for rank in ranks]
         case Operation.split:
             return [
                 [len(ranks[rank % 2 :: 2]), fold(_of_lists(Function.sum, _add), values[rank % 2 :: 2])]
@@ -362,6 +392,8 @@ def _plain(result: Any) -> Any:
 def _do(comm: fmi.Communicator, rank: int, size: int, step: Step, order: Order) -> Any:
     if step.operation is Operation.split:
         return _split(comm, rank, size, step)
+    if step.operation.is_uneven:
+        return _uneven(comm, rank, size, step, order)
     value: Any = step.values(size, step.operation.takes_lists)[rank]
     if step.operation is Operation.barrier or step.form is Form.typed:
         count = step.count * (size if step.operation.takes_lists else 1)
@@ -422,6 +454,47 @@ def _around(comm: fmi.Communicator, rank: int, size: int, step: Step, value: Any
     if rank != step.root:
         comm.send(value, after, **how)
     return received
+
+
+def _uneven(comm: fmi.Communicator, rank: int, size: int, step: Step, order: Order) -> Any:
+    """Call an operation of lists of different lengths; of an alltoallv slice i goes i ranks further."""
+    counts, numbers = step.counts(size), step.values(size)[rank]
+    if step.operation in (Operation.gatherv, Operation.allgatherv):
+        numbers = numbers[: counts[rank]]
+    typed = step.form is Form.typed
+    how: dict[str, Any] = {"t": step.types(len(numbers))} if typed else {}
+    value: Any = numbers if typed else np.array(numbers, np.int32 if step.kind is Kind.int_list else np.float64)
+    if step.form is Form.out:
+        length = {Operation.gatherv: sum(counts) if rank == step.root else 0, Operation.allgatherv: sum(counts)}
+        received = sum(_received(counts, rank, size))
+        length[Operation.alltoallv] = received
+        how["out"] = np.empty(length.get(step.operation, counts[rank]), value.dtype)
+        if step.operation is Operation.gatherv and rank != step.root:
+            del how["out"]
+    match step.operation:
+        case Operation.gatherv:
+            return comm.gatherv(value, step.root, counts if rank == step.root else None, **how)
+        case Operation.allgatherv:
+            return comm.allgatherv(value, None if step.seed % 2 else counts, **how)
+        case Operation.scatterv if not typed and rank != step.root:
+            place = how.get("out", np.empty(counts[rank], value.dtype))
+            return comm.scatterv(place if step.seed % 2 else None, step.root, out=None if step.seed % 2 else place)
+        case Operation.scatterv:
+            return comm.scatterv(value, step.root, counts, **how)
+        case Operation.alltoallv:
+            sends = [counts[(i - rank) % size] for i in range(size)]
+            slices = list(np.split(np.array(value), np.cumsum(counts)[:-1]))
+            turned = np.concatenate([slices[(i - rank) % size] for i in range(size)])
+            given: Any = turned.tolist() if typed else turned.astype(value.dtype)
+            receives = None if step.seed % 2 else _received(counts, rank, size)
+            return comm.alltoallv(given, sends, receives, **how)
+        case _:
+            return comm.reduce_scatter(value, _function(step, order)[0], counts=counts, **how)
+
+
+def _received(counts: Sequence[int], rank: int, size: int) -> list[int]:
+    """Return how much each rank sends to this one in `_uneven`."""
+    return [counts[(rank - source) % size] for source in range(size)]
 
 
 def _split(comm: fmi.Communicator, rank: int, size: int, step: Step) -> list[Any]:

@@ -187,3 +187,44 @@ def late_sender(comm: fmi.Communicator, rank: int, size: int) -> Any:
             errors += "raise timeout if it needs longer" in str(error)
     comm.send([1, 2], 1, INTS)
     return errors, request.wait(timeout=20), array.array("i", request.wait()).tolist()
+
+
+def rows_of_arrays(comm: fmi.Communicator, rank: int, size: int) -> list[str]:
+    """Join and cut arrays of several axes, without counts, in place, and of no rows; return what was wrong."""
+    wrong: list[str] = []
+
+    def check(name: str, got: Any, expected: np.ndarray) -> None:
+        if got.shape != expected.shape or got.dtype != expected.dtype or not np.array_equal(got, expected):
+            wrong.append(f"{name}: {got!r}, not {expected!r}")
+
+    counts = [0, 3, 1][:size]
+    parts = [np.full((n, 2), r, np.float32) for r, n in enumerate(counts)]
+    own, joined = parts[rank], np.concatenate(parts)
+    check("gatherv", comm.gatherv(own, 1), joined if rank == 1 else own[:0])
+    place = np.empty_like(joined)
+    start = sum(counts[:rank])
+    mine = place[start : start + counts[rank]]
+    mine[...] = own
+    check("allgatherv in place", comm.allgatherv(mine, counts, out=place), joined)
+    check("allgatherv without counts", comm.allgatherv(own), joined)
+    whole = np.arange(8.0).reshape(4, 2)
+    received = comm.scatterv(whole if rank == 2 else None, 2, counts if rank == 2 else None)
+    check("scatterv", received, whole[start : start + counts[rank]])
+    turned = comm.alltoallv(np.full((2 * size, 2), rank), [2] * size)
+    check("alltoallv", turned, np.repeat(np.arange(size), 2)[:, None].repeat(2, 1))
+    total = comm.reduce_scatter(whole * rank, SUM, counts=counts)
+    check("reduce_scatter", total, 3 * whole[start : start + counts[rank]])
+    joined_all = comm.allgatherv(np.full(50_000 * (rank + 1), rank), [50_000 * (r + 1) for r in range(size)])
+    check("large allgatherv", joined_all, np.repeat(np.arange(size), [50_000 * (r + 1) for r in range(size)]))
+    return wrong
+
+
+def other_counts(comm: fmi.Communicator, rank: int, size: int, operation: str) -> None:
+    """Call with counts that the other rank does not have."""
+    own = np.zeros((rank + 1, 2))
+    if operation == "gatherv":
+        comm.gatherv(own, 0, [1, 3])
+    elif operation == "allgatherv":
+        comm.allgatherv(own, [1, 2] if rank else [1, 4])
+    else:
+        comm.alltoallv(np.zeros((3, 2)), [1, 2], [1, 2])

@@ -8,7 +8,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fmi_shim.errors import MismatchError
-from fmi_shim.frames import HEADER_BYTES, Call, FrameError, decode_header, decode_shape, header, plausible, signature
+from fmi_shim.frames import (
+    BY_ROWS,
+    HEADER_BYTES,
+    Call,
+    FrameError,
+    decode_header,
+    decode_shape,
+    header,
+    plausible,
+    signature,
+)
 from fmi_shim.operators import Array
 from fmi_shim.transports.objects.store import Content
 from fmi_shim.transports.transfers import octets
@@ -98,8 +108,10 @@ class ReceivedObject:
                 "pass the same descriptor on all ranks, or arrays on all"
             )
         start = HEADER_BYTES + 8 * len(sent.shape)
-        whole = sent.shape if parts is None else (parts, *sent.shape)
         received = len(self.content) - start
+        if sent.operation in BY_ROWS:
+            parts = sent.rows(received)
+        whole = sent.shape if parts is None else (parts, *sent.shape)
         if (
             not plausible(sent.shape)
             or math.prod(whole) * sent.dtype.itemsize != received

@@ -19,7 +19,11 @@ from typing import Protocol
 import numpy as np
 
 from fmi_shim.channel import Channel, Schedule
+from fmi_shim.collectives import gather as messages_of_gather
+from fmi_shim.collectives import objects as messages_of_objects
+from fmi_shim.collectives import reduce_scatter as messages_of_reduce_scatter
 from fmi_shim.collectives import scan as scans
+from fmi_shim.collectives import scatter as messages_of_scatter
 from fmi_shim.collectives.memory import ConsumingReduction, InPlaceReduction, InPlaceScan, placed, working_copy
 from fmi_shim.frames import Call, Operation
 from fmi_shim.operators import Array, Combine, ReduceFunction
@@ -65,7 +69,17 @@ def prepare(channel: ObjectMessages, call: Call, function: ReduceFunction | None
                 return partial(allgather, channel)
             case Operation.alltoall:
                 return partial(alltoall, channel)
-        raise AssertionError(f"{call.operation.name} is not a collective")
+            case Operation.gatherv:
+                return partial(gatherv, channel, root=root)
+            case Operation.scatterv:
+                return partial(messages_of_scatter.linear, channel, root=root)
+            case Operation.allgatherv:
+                return partial(allgatherv, channel)
+            case Operation.alltoallv:
+                return partial(alltoallv, channel)
+            case Operation.bcast_object:
+                return partial(messages_of_objects.bcast, partial(bcast, channel, root=root), root)
+        return messages_of_objects.prepare(channel, call)
     match call.operation:
         case Operation.reduce:
             return InPlaceReduction(partial(reduce, channel, root=root, function=function, combine=combine))
@@ -78,6 +92,8 @@ def prepare(channel: ObjectMessages, call: Call, function: ReduceFunction | None
             return ConsumingReduction(partial(below, channel, combine=combine))
         case Operation.reduce_scatter:
             return partial(reduce_scatter, channel, function, combine)
+        case Operation.reduce_scatterv:
+            return partial(reduce_scatterv, channel, function, combine)
     raise AssertionError(f"{call.operation.name} is not a reduction")
 
 
@@ -204,6 +220,56 @@ def reduce_scatter(
 ) -> None:
     """Reduce to rank 0, then scatter: leave this rank's slice of the result in `own`."""
     scatter(channel, reduce(channel, working_copy(value, spare), 0, function, combine), own, 0)
+
+
+def gatherv(channel: ObjectMessages, part: Array, parts: Sequence[Array] | None, root: int) -> list[Array] | None:
+    """Gather parts of any size as `gather` does; see `collectives.gather.linear`."""
+    if channel.rank != root or parts is None:
+        return messages_of_gather.linear(channel, part, parts, root)
+    _receive_all(channel, parts)
+    if parts[root] is not part:
+        parts[root][...] = part
+    return list(parts)
+
+
+def allgatherv(channel: ObjectMessages, parts: Sequence[Array]) -> None:
+    """Gather at rank 0, then broadcast; see `allgather`. One more copy of everything."""
+    gathered = gatherv(channel, parts[channel.rank], parts, 0)
+    sizes = [part.size for part in parts]
+    whole = np.concatenate(parts) if gathered else np.empty(sum(sizes), parts[0].dtype)
+    whole = bcast(channel, whole, 0)
+    for place, found in zip(parts, messages_of_reduce_scatter.cut(whole, sizes), strict=True):
+        place[...] = found
+
+
+def alltoallv(channel: ObjectMessages, outgoing: Sequence[Array], incoming: Sequence[Array]) -> None:
+    """Write all slices, then read all, as `alltoall` does."""
+    channel.put({channel.outgoing(rank): outgoing[rank] for rank in channel.others}, channel.others)
+    _receive_all(channel, incoming)
+    incoming[channel.rank][...] = outgoing[channel.rank]
+
+
+def reduce_scatterv(
+    channel: ObjectMessages,
+    function: ReduceFunction,
+    combine: Combine,
+    value: Array,
+    spare: Array | None,
+    sizes: Sequence[int],
+    own: Array,
+) -> None:
+    """Reduce to rank 0, then scatter: leave this rank's slice of the result in `own`."""
+    result = reduce(channel, working_copy(value, spare), 0, function, combine)
+    slices = None if result is None else messages_of_reduce_scatter.cut(result, sizes)
+    messages_of_scatter.linear(channel, slices, own, 0)
+
+
+def _receive_all(channel: ObjectMessages, parts: Sequence[Array]) -> None:
+    """Read the other ranks' objects, whichever exist first."""
+    pending = [channel.irecv(parts[rank], rank) for rank in channel.others]
+    while pending:
+        channel.progress(pending, wait=True)
+        pending = [message for message in pending if not message.done]
 
 
 def scan(channel: ObjectMessages, buffer: Array, function: ReduceFunction, combine: Combine) -> None:

@@ -30,7 +30,7 @@ from fmi_shim.transports.shm.waits import SegmentFraming
 from fmi_shim.transports.transfers import Buffers, OnReceived, PendingTransfers, Transfer, advance
 from rendezvous.protocol import pair_name
 
-_SEND = Operation.send
+_MESSAGES = (Operation.send, Operation.send_object)
 _EPOCHS = 2**32 - 1
 
 
@@ -103,7 +103,7 @@ class SharedMemoryChannel(SegmentFraming, SegmentChannel):
         self._running = call
         self._numbered = None
         self.rounds.sequence = sequence
-        if call.operation is _SEND:
+        if call.operation in _MESSAGES:
             self.expect_messages()
             self._check_errors()
 

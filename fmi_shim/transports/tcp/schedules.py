@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,6 +14,7 @@ from fmi_shim.collectives import (
     barrier,
     bcast,
     gather,
+    objects,
     reduce,
     reduce_scatter,
     scan,
@@ -53,11 +55,19 @@ def prepare(channel: Channel, call: Call, function: ReduceFunction | None, combi
         case Operation.allgather:
             large = channel.size * size_bytes >= SWITCH_POINTS.allgather
             return partial(allgather.ring if large and channel.full_duplex else allgather.bruck, channel)
+        case Operation.gatherv:
+            return partial(gather.linear, channel, root=call.root)
+        case Operation.scatterv:
+            return partial(scatter.linear, channel, root=call.root)
+        case Operation.allgatherv:
+            return Allgatherv(channel)
+        case Operation.alltoallv:
+            return partial(alltoall.spread if channel.full_duplex else alltoall.pairwise, channel)
         case Operation.alltoall if channel.size > _FEW_RANKS and size_bytes < SWITCH_POINTS.alltoall:
             return partial(alltoall.bruck, channel)
         case Operation.alltoall:
             return partial(alltoall.spread if channel.full_duplex else alltoall.pairwise, channel)
-    raise AssertionError(f"{call.operation.name} is not a collective")
+    return objects.prepare(channel, call)
 
 
 def _reduction(channel: Channel, call: Call, function: ReduceFunction, combine: Combine) -> Schedule:
@@ -87,6 +97,8 @@ def _reduction(channel: Channel, call: Call, function: ReduceFunction, combine: 
         case Operation.exscan:
             below = scan.exclusive_doubling if function.associative else scan.exclusive_chain
             return ConsumingReduction(partial(below, channel, combine=combine))
+        case Operation.reduce_scatterv:
+            return ReduceScatterv(channel, function, combine)
         case Operation.reduce_scatter:
             return ReduceScatter(channel, _reduce_scatter(function, channel.size), combine)
     raise AssertionError(f"{call.operation.name} is not a reduction")
@@ -139,3 +151,37 @@ class ReduceScatter:
         """Leave this rank's slice of the result in `own`."""
         slices = working_copy(value, spare).reshape(self.channel.size, -1)
         self.algorithm(self.channel, slices, own, self.combine)
+
+
+@dataclass(slots=True, eq=False)
+class Allgatherv:
+    """An allgather of parts whose sizes all ranks know. The algorithm depends on their sum."""
+
+    channel: Channel
+
+    def __call__(self, parts: Sequence[Array]) -> None:
+        """Fill the other ranks' parts."""
+        large = sum(part.nbytes for part in parts) >= SWITCH_POINTS.allgather
+        algorithm = allgather.ring if large and self.channel.full_duplex else allgather.bruck_of_parts
+        algorithm(self.channel, parts)
+
+
+@dataclass(slots=True, eq=False)
+class ReduceScatterv:
+    """A reduction of which each rank receives a slice of its own size.
+
+    Copies: of the value one where a custom function needs it whole and `spare` is not the value, else none.
+    """
+
+    channel: Channel
+    function: ReduceFunction
+    combine: Combine
+
+    def __call__(self, value: Array, spare: Array | None, sizes: Sequence[int], own: Array) -> None:
+        """Leave this rank's slice of the result in `own`."""
+        channel, function = self.channel, self.function
+        if function.element_wise:
+            reduce_scatter.of_parts(channel, value, sizes, own, self.combine)
+        else:
+            whole = working_copy(value, spare)
+            reduce_scatter.whole_of_parts(channel, whole, sizes, own, self.combine, function.left_to_right)

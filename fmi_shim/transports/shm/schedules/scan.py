@@ -8,6 +8,7 @@ from fmi_shim.collectives import scan as messages
 from fmi_shim.frames import Call
 from fmi_shim.operators import Array, Combine, ReduceFunction
 from fmi_shim.transports.shm.schedules.exchange import SegmentChannel, dtype_of
+from fmi_shim.transports.shm.schedules.messages import begin_messages
 from fmi_shim.transports.shm.schedules.reduce import combine_in_order, result_memory, slot_bytes
 
 
@@ -22,7 +23,7 @@ def scan(
         if in_slots is not None:
             in_slots(buffer, out)
             return out
-        _begin_messages(channel, call)
+        begin_messages(channel, call)
         if spare is None or spare is not buffer:
             out[...] = buffer
         messages.chain(channel, out, combine)
@@ -41,7 +42,7 @@ def exscan(
         if in_slots is not None:
             in_slots(buffer, out)
             return
-        _begin_messages(channel, call)
+        begin_messages(channel, call)
         messages.exclusive_chain(channel, buffer if spare is not None else buffer.copy(), out, combine)
 
     return run_exscan
@@ -70,10 +71,3 @@ def prefix(
             combine_in_order([*slots[slot_index, :ranks]], out, combine)
 
     return run_prefix
-
-
-def _begin_messages(channel: SegmentChannel, call: Call) -> None:
-    """Publish which call this rank is in, before it sends messages that belong to it."""
-    channel.rounds.begin(channel.call_tag(call))
-    channel.rounds.publish()
-    channel.expect_messages()
