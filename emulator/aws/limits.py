@@ -24,11 +24,18 @@ MAX_VCPUS = 6
 # Delays before the retries of an event whose function failed.
 ASYNC_RETRY_DELAYS_S = (60.0, 120.0)
 
+# How long an event waits for its function at most.
+EVENT_AGE_S = 6 * 3600
+
 # Limit of the init phase.
 INIT_S = 10.0
 
 # A function's variables, as JSON.
 ENVIRONMENT_BYTES = 4096
+
+# A change of a function that follows an update without a look at it fails for so long, seconds. On AWS an update takes
+# one to several seconds.
+UPDATE_S = 1.0
 
 ZIPPED_CODE_BYTES = 50 * MIB
 UNZIPPED_CODE_BYTES = 250 * MIB

@@ -15,6 +15,7 @@ from emulator.aws.gateway.browser_requests import PAGE_ROOT
 from emulator.aws.lambda_.core.function_registry import FunctionRegistry
 from emulator.aws.lambda_.core.history import InvocationRecord, InvocationStatus
 from emulator.aws.lambda_.core.invocations import LambdaService
+from emulator.aws.lambda_.core.references import Reference
 from emulator.aws.stepfunctions.core.records import ExecutionRecord
 from emulator.errors import ApiError
 from emulator.fmi.event_rank import rank_of
@@ -141,7 +142,7 @@ class Page:
     async def _function(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
         try:
-            function = self._functions.get(name)
+            function = self._functions.get(Reference.parse(name))
         except ApiError as error:
             return await self._not_found(error.message)
         calls = [call for call in self._service.recent() if call.function == name][-_CALLS_SHOWN:]
@@ -154,7 +155,7 @@ class Page:
             "function.html",
             refresh=running,
             function=function,
-            reserved=self._functions.reserved(name),
+            reserved=self._functions.reserved(Reference.parse(name).key),
             timeline=await self._drawn(drawn, drawn[0].received if drawn else 0.0, ended),
         )
 

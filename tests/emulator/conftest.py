@@ -23,12 +23,12 @@ def cloud() -> Iterator[LocalCloud]:
 
 
 @pytest.fixture(scope="module")
-def client(cloud: LocalCloud) -> Callable[[str], Any]:
-    def make(service: str) -> Any:
+def client(cloud: LocalCloud) -> Callable[..., Any]:
+    def make(service: str, region: str = "us-east-1") -> Any:
         return boto3.client(
             service,
             endpoint_url=cloud.endpoint_url,
-            region_name="us-east-1",
+            region_name=region,
             aws_access_key_id="test",
             aws_secret_access_key="test",
             config=Config(retries={"total_max_attempts": 1}, read_timeout=60, max_pool_connections=50),

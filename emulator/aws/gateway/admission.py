@@ -22,6 +22,8 @@ from emulator.aws.gateway.signatures import (
     verify,
 )
 from emulator.aws.json_requests import VERIFIED_BODY, read_body
+from emulator.aws.lambda_.code_downloads import DOWNLOAD_PREFIX
+from emulator.aws.lambda_.url_requests import FunctionUrlRequests
 from emulator.aws.limits import MIB
 from emulator.aws.s3.http.api import S3Api
 from emulator.aws.s3.http.body_transfer import SIGNED_SHA256
@@ -94,14 +96,24 @@ class Admission:
         The names that a Host header may contain.
     s3
         Answers web pages of other origins as the rules of its buckets say.
+    urls
+        The function URLs, some of which need no signature.
     keys
         The keys that requests must be signed with; None if signatures are not checked.
     page
         Opens the page; None if everybody may see it.
     """
 
-    def __init__(self, names: OwnNames, s3: S3Api, keys: KeyRing | None, page: PageAccess | None) -> None:
+    def __init__(
+        self,
+        names: OwnNames,
+        s3: S3Api,
+        urls: FunctionUrlRequests,
+        keys: KeyRing | None,
+        page: PageAccess | None,
+    ) -> None:
         self._names = names
+        self._urls = urls
         self._keys = keys
         self._page = page
         self._s3 = s3
@@ -131,6 +143,8 @@ class Admission:
         origin = foreign_origin(request)
         if origin is None or is_page_navigation(request):
             return None
+        if self._urls.allows_origin(request, origin):
+            return None
         # Lambda and the page have paths of their own; only what is left can be S3's.
         is_s3 = "path" in request.match_info and self._s3.is_s3(request)
         if not is_s3 or origin == "null":
@@ -149,8 +163,10 @@ class Admission:
         """Return the response to a request that is not signed as required; None for any other request."""
         if request.path == PAGE_ROOT[:-1] or request.path.startswith(PAGE_ROOT):
             return self._page.admit(request) if self._page is not None else None
-        if request.path.startswith(RESPONSE_ROOT):
+        if request.path.startswith((RESPONSE_ROOT, f"/{DOWNLOAD_PREFIX}/")):
             # Its random token is the permission.
+            return None
+        if self._urls.is_open(request):
             return None
         is_s3 = "path" in request.match_info and "X-Amz-Target" not in request.headers and self._s3.is_s3(request)
         try:

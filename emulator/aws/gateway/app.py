@@ -18,20 +18,25 @@ from emulator.aws.ecs.programs import Programs
 from emulator.aws.gateway.address import RESET_PATH
 from emulator.aws.gateway.admission import Admission, PageAccess
 from emulator.aws.gateway.browser_requests import OwnNames
-from emulator.aws.gateway.credential_scope import credential_scope
 from emulator.aws.gateway.key_ring import KeyRing
 from emulator.aws.gateway.moto_bridge import MotoBridge
+from emulator.aws.lambda_.code_downloads import CodeDownloads
+from emulator.aws.lambda_.core.code_signing import CodeSigningConfigs
 from emulator.aws.lambda_.core.execution_environments import ExecutionEnvironments
 from emulator.aws.lambda_.core.function_records import FunctionRecords
 from emulator.aws.lambda_.core.function_registry import FunctionRegistry
+from emulator.aws.lambda_.core.function_urls import FunctionUrls
 from emulator.aws.lambda_.core.invocations import LambdaService
+from emulator.aws.lambda_.core.layers import Layers
 from emulator.aws.lambda_.core.settings import LambdaSettings
 from emulator.aws.lambda_.http import LambdaApi
 from emulator.aws.lambda_.log_lines import LogSink
+from emulator.aws.lambda_.url_requests import FunctionUrlRequests
 from emulator.aws.limits import ACCOUNT_ID, MIB
 from emulator.aws.logs.core import LogStore
 from emulator.aws.logs.http import TARGET_PREFIX as LOGS_TARGET
 from emulator.aws.logs.http import LogsApi
+from emulator.aws.protocol.credential_scope import credential_scope
 from emulator.aws.s3.core.store import ObjectStore
 from emulator.aws.s3.http.api import S3Api
 from emulator.aws.sandboxes.base import SandboxFactory
@@ -88,6 +93,8 @@ class Gateway:
     ----------
     functions, lambda_service, step_functions, s3
         The services behind the port.
+    lambda_api
+        Lambda's operations by their names, for other services.
     """
 
     def __init__(
@@ -109,23 +116,39 @@ class Gateway:
         self._moto = MotoBridge()
         self._objects = ObjectStore(state)
         self.s3 = S3Api(self._objects, self._moto.configure_bucket)
-        self.functions = FunctionRegistry(FunctionRecords(state))
+        records = FunctionRecords(state)
+        self.functions = FunctionRegistry(records)
+        self._layers = Layers(state, self.functions.layer_uses())
+        self._code_signing = CodeSigningConfigs(state.database)
         environments = ExecutionEnvironments(sandboxes, log_sink, url, settings)
         self.lambda_service = LambdaService(self.functions, environments, settings)
+        urls = FunctionUrls(self.functions, url)
+        self._url_requests = FunctionUrlRequests(urls, self.lambda_service)
+        self._downloads = CodeDownloads(url, records.folder, records.layers_folder)
+        self.lambda_api = LambdaApi(
+            self.functions,
+            self.lambda_service,
+            self._layers,
+            self._code_signing,
+            urls,
+            self._objects.read,
+            self._moto.vpc_of_subnets,
+            self._downloads,
+        )
         machines = state.folder("step_functions")
         self._aws = AwsClient(url, own)
         self.step_functions = StepFunctionsService(machines, state.reserve, self.lambda_service, self._aws)
-        urls = ResponseUrls(url)
-        types = Catalog(self._aws, urls)
+        response_urls = ResponseUrls(url)
+        types = Catalog(self._aws, response_urls)
         self._cloudformation = CloudFormationService(self._aws, types, ACCOUNT_ID)
         types.serve_stacks(NestedStack(self._cloudformation, self._cloudformation.deploy_nested))
-        self._stacks = CloudFormationApi(self._cloudformation, self._aws, urls)
+        self._stacks = CloudFormationApi(self._cloudformation, self._aws, response_urls)
         self._targets = Targets(self._aws)
         self._event_bus = EventBus(self._targets, ACCOUNT_ID)
         network = LoopbackNetwork(self._aws, ACCOUNT_ID)
         self._ecs = EcsApi(self._aws, programs, network, ACCOUNT_ID, self._emit_of_ecs)
         self._logs = LogsApi(logs)
-        self._admission = Admission(names, self.s3, keys, page_access)
+        self._admission = Admission(names, self.s3, self._url_requests, keys, page_access)
         self._runner: web.AppRunner | None = None
 
     async def start(self, extra_routes: Iterable[web.AbstractRouteDef] = ()) -> None:
@@ -138,13 +161,21 @@ class Gateway:
         """
         self._moto.restore(self._objects.buckets.configurations())
         app = web.Application(client_max_size=_MOTO_BYTES)
-        app.add_routes(LambdaApi(self.functions, self.lambda_service, self._objects.read).routes())
+        app.add_routes(self.lambda_api.routes())
+        app.add_routes(self._downloads.routes())
+        app.add_routes(self._url_requests.routes())
         app.add_routes(extra_routes)
         app.router.add_post(RESET_PATH, self._reset)
         app.add_routes(self._stacks.routes())
         self._event_bus.open()
         by_service = _by_service(
-            StepFunctionsApi(self.step_functions), self._logs, self._stacks, self._ecs, self.s3, self._moto
+            StepFunctionsApi(self.step_functions),
+            self._logs,
+            self._stacks,
+            self._ecs,
+            self._url_requests,
+            self.s3,
+            self._moto,
         )
         # A key may contain any character, line feeds included.
         app.router.add_route("*", "/{path:(?s:.*)}", by_service)
@@ -169,6 +200,8 @@ class Gateway:
         await self._ecs.reset()
         await self.step_functions.reset()
         await self.lambda_service.reset()
+        self._layers.clear()
+        self._code_signing.clear()
         self._logs.clear()
         return await self.s3.reset(lambda: self._moto.handle(request))
 
@@ -195,6 +228,7 @@ def _by_service(
     logs: LogsApi,
     stacks: CloudFormationApi,
     ecs: EcsApi,
+    function_urls: FunctionUrlRequests,
     s3: S3Api,
     moto: MotoBridge,
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
@@ -206,6 +240,8 @@ def _by_service(
             return await step_functions.handle(request)
         if target.startswith(LOGS_TARGET):
             return await logs.handle(request)
+        if function_urls.is_function_url(request):
+            return await function_urls.handle(request)
         if s3.is_s3(request):
             return await s3.handle(request)
         scope = credential_scope(request)

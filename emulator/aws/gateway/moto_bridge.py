@@ -9,11 +9,12 @@ from typing import Any
 
 from aiohttp import web
 from moto.core.config import default_user_config
+from moto.ec2.models import ec2_backends
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from moto.s3.models import s3_backends
 
 from emulator.aws.json_requests import VERIFIED_BODY
-from emulator.aws.limits import REGION
+from emulator.aws.limits import ACCOUNT_ID, REGION
 from emulator.aws.s3.core.objects import BucketConfiguration
 
 # Moto is pure Python: more threads do not make it faster.
@@ -54,6 +55,15 @@ class MotoBridge:
         """Replay to moto the requests that configured buckets before this start."""
         for request in configurations:
             self._call(_bucket_environ("PUT", request))
+
+    def vpc_of_subnets(self, region: str, subnets: Sequence[str]) -> str:
+        """Return the id of the VPC of the first subnet; an empty text if there is no such subnet."""
+        known = {
+            subnet_id: subnet.vpc_id
+            for zone in ec2_backends[ACCOUNT_ID][region].subnets.values()
+            for subnet_id, subnet in zone.items()
+        }
+        return str(known.get(subnets[0], ""))
 
     def close(self) -> None:
         """Stop the threads and delete moto's state."""

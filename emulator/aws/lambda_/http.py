@@ -1,103 +1,237 @@
-"""Lambda's REST API: functions, their invocations, versions, aliases, reservations, permissions and tags.
+"""Lambda's REST API: its operations by the names that they have in AWS's model.
 
-Shapes: https://docs.aws.amazon.com/lambda/latest/api/API_Operations.html
+Requests are read and checked, and answers written, by the model. Shapes:
+https://docs.aws.amazon.com/lambda/latest/api/API_Operations.html
 """
 
 import base64
-import binascii
-import json
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
 from aiohttp import web
+from botocore.model import OperationModel
 
 from emulator.aws import limits
 from emulator.aws.disk_reserve import DiskFullError
-from emulator.aws.json_requests import read_body, read_json, whole_number
-from emulator.aws.lambda_.core.constraints import Constraints, invalid_parameter
-from emulator.aws.lambda_.core.function_registry import FunctionRegistry, Reference
+from emulator.aws.json_requests import read_body, whole_number
+from emulator.aws.lambda_.code_downloads import CodeDownloads
+from emulator.aws.lambda_.core.code_signing import CodeSigningConfigs
+from emulator.aws.lambda_.core.function_registry import FunctionRegistry
+from emulator.aws.lambda_.core.function_urls import FunctionUrls
 from emulator.aws.lambda_.core.invocations import LambdaService
-from emulator.aws.lambda_.core.models import Function, FunctionSpec, ImageUri, architecture_of, function_arn
-from emulator.aws.limits import ZIPPED_CODE_BYTES
+from emulator.aws.lambda_.core.layers import Layers
+from emulator.aws.lambda_.core.models import Function, FunctionSpec, ImageUri
+from emulator.aws.lambda_.core.permissions import Permissions, compact_json
+from emulator.aws.lambda_.core.provisioned_concurrency import check_reservable
+from emulator.aws.lambda_.core.references import (
+    LATEST,
+    Account,
+    Reference,
+    invalid_parameter,
+    resource_not_found,
+)
+from emulator.aws.lambda_.updates import UpdatesInProgress
+from emulator.aws.protocol.answers import REQUEST_ID, error_answer, json_answer, not_implemented
+from emulator.aws.protocol.constraints import Overrides, check, validation_error, violation
+from emulator.aws.protocol.credential_scope import credential_scope
+from emulator.aws.protocol.requests import read_rest_json
+from emulator.aws.protocol.service_models import RestRoutes, service_model
 from emulator.errors import ApiError, SandboxError
 
-_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_SERVICE = "lambda"
 # An archive in base64 and the rest of its request; the number is AWS's.
 _REQUEST_BYTES = 70_167_211
 _PAGE = 50
-_MAX_ITEMS = range(1, 10_001)
-_FUNCTIONS = "/2015-03-31/functions"
-_RESERVATIONS = range(1_000_000)
+_LONGEST_NAME = 64
 _INVOCATION_TYPES = ("RequestResponse", "Event", "DryRun")
+_ANY_RUNTIME: Mapping[str, Any] = {"enum": None}
+# Where AWS answers otherwise than its model says. Runtimes are checked by Lambda itself, with another error code.
+_OVERRIDES: Overrides = {
+    "Timeout": {"min": limits.TIMEOUT_S[0], "max": limits.TIMEOUT_S[-1]},
+    "MemorySize": {"min": limits.MEMORY_MB[0], "max": limits.MEMORY_MB[-1]},
+    "EphemeralStorageSize": {"min": limits.EPHEMERAL_STORAGE_MB[0], "max": limits.EPHEMERAL_STORAGE_MB[-1]},
+    # The least number of keys is not in the model: recorded on AWS.
+    "TagKeyList": {"min": 1},
+}
+_WITH_ANY_RUNTIME: Overrides = {**_OVERRIDES, "Runtime": _ANY_RUNTIME}
+_OWN_CHECKS = ("CreateFunction", "UpdateFunctionConfiguration")
+
+Parameters = Mapping[str, Any]
+Operation = Callable[[Parameters, Account], Any]
 
 
 class LambdaApi:
-    """The operations on functions and invocations, and all routes.
+    """The operations of Lambda, for the endpoint and for other services of it.
 
     Parameters
     ----------
-    functions
-        The functions that exist.
-    service
-        Invokes functions.
+    functions, service, layers, code_signing, urls
+        The services behind the operations.
     read_object
         Returns the content of an S3 object, for code in S3; None when it does not exist.
+    vpc_of
+        Returns the id of the VPC of a subnet.
+    downloads
+        Serves archives.
+    account_number
+        The number of the account.
     """
 
     def __init__(
         self,
         functions: FunctionRegistry,
         service: LambdaService,
+        layers: Layers,
+        code_signing: CodeSigningConfigs,
+        urls: FunctionUrls,
         read_object: Callable[[str, str], bytes | None],
+        vpc_of: Callable[[str, Sequence[str]], str],
+        downloads: CodeDownloads,
+        account_number: str = limits.ACCOUNT_ID,
     ) -> None:
         self._functions = functions
         self._service = service
-        self._read_object = read_object
+        self._account_number = account_number
+        self._routes = RestRoutes(_SERVICE)
+        updates = UpdatesInProgress()
+        code = _Code(read_object, layers, downloads, vpc_of)
+        groups = (
+            _FunctionOperations(functions, service, layers, code, updates),
+            _VersionOperations(functions, service, updates),
+            _SettingOperations(functions, service, urls, code_signing),
+            _LayerOperations(layers, code),
+        )
+        self._operations: dict[str, Operation] = {}
+        for group in groups:
+            self._operations |= group.operations()
+
+    def add_operations(self, operations: Mapping[str, Operation]) -> None:
+        """Add operations by their names, such as those on event source mappings."""
+        self._operations |= operations
 
     def routes(self) -> list[web.AbstractRouteDef]:
-        """Return the operations' routes."""
-        one = _FUNCTIONS + "/{name}"
-        return [
-            web.post(_FUNCTIONS, _aws_errors(self._create)),
-            web.post(_FUNCTIONS + "/", _aws_errors(self._create)),
-            web.get(_FUNCTIONS, _aws_errors(self._list)),
-            web.get(_FUNCTIONS + "/", _aws_errors(self._list)),
-            web.get(one, _aws_errors(self._get)),
-            web.delete(one, _aws_errors(self._delete)),
-            web.get(one + "/configuration", _aws_errors(self._get_configuration)),
-            web.put(one + "/configuration", _aws_errors(self._update_configuration)),
-            web.put(one + "/code", _aws_errors(self._update_code)),
-            web.post(one + "/invocations", _aws_errors(self._invoke)),
-            web.get("/2016-08-19/account-settings", _aws_errors(self._account)),
-            web.get("/2016-08-19/account-settings/", _aws_errors(self._account)),
-            *LambdaVersionsApi(self._functions).routes(),
-        ]
+        """Return the routes of all operations of the model."""
+        return [web.route("*", f"{prefix}{{rest:(/.*)?}}", self._handle) for prefix in sorted(self._routes.prefixes)]
 
-    async def _create(self, request: web.Request) -> web.StreamResponse:
-        body = await _read_json(request)
-        spec = FunctionSpec.from_api(body)
-        parameters = Constraints(body)
-        code = parameters.members("Code")
-        parameters.check()
-        function = self._functions.create(spec, self._code(code), _tags_of(body))
-        if body.get("Publish"):
-            function = self._functions.publish(function.spec.name)
-        return _json_response(function.to_api(), HTTPStatus.CREATED)
+    async def call(self, name: str, parameters: Parameters, account: Account) -> Mapping[str, Any]:
+        """Perform an operation.
 
-    def _code(self, code: Mapping[str, Any]) -> bytes | ImageUri:
-        if code.get("ImageUri"):
-            return ImageUri(str(code["ImageUri"]))
+        Parameters
+        ----------
+        name
+            Its name in the model.
+        parameters
+            The members of its input.
+        account
+            The caller's account and region.
+
+        Returns
+        -------
+        Mapping
+            The members of its output.
+
+        Raises
+        ------
+        ApiError
+            When the parameters are invalid, or the operation fails or is not emulated.
+        """
+        model = service_model(_SERVICE).operation_model(name)
+        _check(model, parameters)
+        operation = self._operations.get(name)
+        if operation is None:
+            raise not_implemented(name)
+        result = operation(parameters, account)
+        if isinstance(result, Awaitable):
+            result = await result
+        return result or {}
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        try:
+            found = self._routes.find(request.method, request.rel_url.raw_path, request.query)
+            if found is None:
+                message = f"unknown operation: {request.method} {request.path:.200}"
+                return error_answer(_SERVICE, ApiError("UnknownOperationException", HTTPStatus.NOT_FOUND, message))
+            return await self._perform(request, *found)
+        except DiskFullError as error:
+            return error_answer(_SERVICE, error.named("ServiceException"))
+        except ApiError as error:
+            return error_answer(_SERVICE, error)
+        except SandboxError as error:
+            failure = ApiError("ServiceException", HTTPStatus.INTERNAL_SERVER_ERROR, str(error))
+            return error_answer(_SERVICE, failure)
+
+    async def _perform(self, request: web.Request, model: OperationModel, path: dict[str, str]) -> web.StreamResponse:
+        account = Account(credential_scope(request).region, self._account_number)
+        is_invoke = model.name == "Invoke"
+        # A payload above the limit is cut there; the service rejects it.
+        limit = limits.SYNC_PAYLOAD_BYTES if is_invoke else _REQUEST_BYTES
+        body = await read_body(request, limit)
+        if not is_invoke and len(body) > limit:
+            raise ApiError(
+                "RequestEntityTooLargeException",
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                f"Request must be smaller than {limit} bytes for the {model.name} operation",
+                {"Type": ""},
+            )
+        parameters = read_rest_json(model, path, request.query, request.headers, body)
+        if is_invoke:
+            _check(model, parameters)
+            return await self._invoke(parameters, account)
+        return json_answer(model, await self.call(model.name, parameters, account))
+
+    async def _invoke(self, parameters: Parameters, account: Account) -> web.StreamResponse:
+        name, qualifier, payload = parameters["FunctionName"], parameters.get("Qualifier"), parameters["Payload"]
+        kind = parameters.get("InvocationType", _INVOCATION_TYPES[0])
+        context = _client_context(parameters)
+        if kind == "DryRun":
+            self._functions.get(Reference.parse(name, qualifier, account))
+            return web.Response(status=HTTPStatus.NO_CONTENT, headers={REQUEST_ID: str(uuid.uuid4())})
+        if kind == "Event":
+            request_id = self._service.enqueue(name, qualifier, payload, account=account, client_context=context)
+            return web.Response(status=HTTPStatus.ACCEPTED, headers={REQUEST_ID: request_id})
+        result = await self._service.invoke(name, qualifier, payload, account=account, client_context=context)
+        headers = {REQUEST_ID: result.request_id, "X-Amz-Executed-Version": result.version}
+        if parameters.get("LogType") == "Tail":
+            headers["X-Amz-Log-Result"] = base64.b64encode(result.log_tail).decode()
+        if result.is_error:
+            headers["X-Amz-Function-Error"] = "Unhandled"
+        return web.Response(body=result.payload, content_type="application/json", headers=headers)
+
+
+class _Code:
+    """Where the code of functions and layers comes from and goes to."""
+
+    def __init__(
+        self,
+        read_object: Callable[[str, str], bytes | None],
+        layers: Layers,
+        downloads: CodeDownloads,
+        vpc_of: Callable[[str, Sequence[str]], str],
+    ) -> None:
+        self._read_object = read_object
+        self._layers = layers
+        self.downloads = downloads
+        self._vpc_of = vpc_of
+
+    def of(self, code: Parameters) -> bytes | ImageUri:
+        """Return the archive or the image of a request."""
+        return ImageUri(code["ImageUri"]) if code.get("ImageUri") else self.archive(code)
+
+    def archive(self, code: Parameters) -> bytes:
+        """Return the archive of a request, which has it or names an object in S3."""
         if code.get("ZipFile"):
-            try:
-                archive = base64.b64decode(code["ZipFile"], validate=True)
-            except (binascii.Error, TypeError, ValueError) as error:
-                raise invalid_parameter(f"invalid Code.ZipFile: expected base64: {error}") from None
-            _check_zipped_size(archive)
+            archive: bytes = code["ZipFile"]
+            if len(archive) > limits.ZIPPED_CODE_BYTES:
+                raise ApiError(
+                    "RequestEntityTooLargeException",
+                    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                    f"Zipped size must be smaller than {limits.ZIPPED_CODE_BYTES} bytes",
+                )
             return archive
         if code.get("S3Bucket") and code.get("S3Key"):
-            content = self._read_object(str(code["S3Bucket"]), str(code["S3Key"]))
+            content = self._read_object(code["S3Bucket"], code["S3Key"])
             if content is None:
                 raise invalid_parameter(
                     "Error occurred while GetObject. S3 Error Code: NoSuchKey. S3 Error Message: The specified key "
@@ -106,365 +240,508 @@ class LambdaApi:
             return content
         raise invalid_parameter("Please provide a source for function code.")
 
-    async def _list(self, request: web.Request) -> web.StreamResponse:
-        functions = self._functions.all()
-        if request.query.get("FunctionVersion") == "ALL":
-            functions = [version for latest in functions for version in self._functions.versions(latest.spec.name)]
-        return _page(request, "Functions", [function.to_api() for function in functions])
+    def completed(self, parameters: Parameters, account: Account) -> dict[str, Any]:
+        """Return a request for a function with the VPC of its subnets."""
+        vpc = parameters.get("VpcConfig")
+        if not vpc:
+            return dict(parameters)
+        subnets = vpc.get("SubnetIds", ())
+        return {**parameters, "VpcConfig": {**vpc, "VpcId": self._vpc_of(account.region, subnets) if subnets else ""}}
 
-    async def _get(self, request: web.Request) -> web.StreamResponse:
-        function = self._requested(request)
-        package, name = function.package, function.spec.name
+
+class _FunctionOperations:
+    """Functions: create, read, update, delete, list."""
+
+    def __init__(
+        self,
+        functions: FunctionRegistry,
+        service: LambdaService,
+        layers: Layers,
+        code: _Code,
+        updates: UpdatesInProgress,
+    ) -> None:
+        self._functions = functions
+        self._service = service
+        self._layers = layers
+        self._code = code
+        self._updates = updates
+
+    def operations(self) -> dict[str, Operation]:
+        return {
+            "CreateFunction": self._create,
+            "GetFunction": self._get,
+            "GetFunctionConfiguration": self._get_configuration,
+            "UpdateFunctionConfiguration": self._update_configuration,
+            "UpdateFunctionCode": self._update_code,
+            "DeleteFunction": self._delete,
+            "ListFunctions": self._list,
+            "GetAccountSettings": self._account_settings,
+        }
+
+    def _create(self, parameters: Parameters, account: Account) -> Mapping[str, Any]:
+        reference = Reference.parse(parameters["FunctionName"], account=account)
+        if len(reference.name) > _LONGEST_NAME:
+            constraint = f"Member must have length less than or equal to {_LONGEST_NAME}"
+            violated = violation("FunctionName", reference.name, constraint)
+            raise validation_error([violated], "InvalidParameterValueException")
+        layers = self._layers.uses(account, parameters.get("Layers", ()))
+        request = self._code.completed({**parameters, "FunctionName": reference.name}, account)
+        spec = FunctionSpec.from_api(request, account, layers)
+        function = self._functions.create(spec, self._code.of(parameters["Code"]), parameters.get("Tags"))
+        self._updates.end(reference)
+        if parameters.get("Publish"):
+            return self._functions.publish(reference).created()
+        return function.created()
+
+    def _get(self, parameters: Parameters, account: Account) -> Mapping[str, Any]:
+        reference, function = self._requested(parameters, account)
+        package, entry = function.package, self._functions.record(reference)
         code = {"RepositoryType": "ECR", "ImageUri": package.image_uri, "ResolvedImageUri": package.image_uri}
         if package.root is not None:
-            code = {"RepositoryType": "S3", "Location": package.root.as_uri()}
-        body: dict[str, Any] = {"Configuration": function.to_api(), "Code": code}
-        if tags := self._functions.tags(name):
-            body["Tags"] = tags
-        reserved = self._functions.reserved(name)
-        if reserved is not None:
-            body["Concurrency"] = {"ReservedConcurrentExecutions": reserved}
-        return _json_response(body)
+            archive = self._functions.code_store.archive(package.root)
+            code = {"RepositoryType": "S3", "Location": self._code.downloads.url(archive)}
+        reserved = entry.reserved_concurrency
+        return {
+            "Configuration": function.to_api(reference.qualified_arn),
+            "Code": code,
+            "Tags": entry.tags or None,
+            "Concurrency": None if reserved is None else {"ReservedConcurrentExecutions": reserved},
+        }
 
-    async def _get_configuration(self, request: web.Request) -> web.StreamResponse:
-        return _json_response(self._requested(request).to_api())
+    def _get_configuration(self, parameters: Parameters, account: Account) -> Mapping[str, Any]:
+        reference, function = self._requested(parameters, account)
+        return function.to_api(reference.qualified_arn)
 
-    async def _update_configuration(self, request: web.Request) -> web.StreamResponse:
-        before = self._functions.get(request.match_info["name"])
-        function = self._functions.update_configuration(request.match_info["name"], await _read_json(request))
+    async def _update_configuration(self, parameters: Parameters, account: Account) -> Mapping[str, Any]:
+        reference = Reference.parse(parameters["FunctionName"], account=account)
+        before = self._functions.get(reference.unqualified())
+        self._updates.check_ended(reference)
+        layers = self._layers.uses(account, parameters["Layers"]) if "Layers" in parameters else None
+        request = self._code.completed(parameters, account)
+        function = self._functions.update_configuration(reference, request, layers)
         await self._service.discard(before)
-        return _json_response(function.to_api())
+        self._updates.begin(reference)
+        return function.in_update()
 
-    async def _update_code(self, request: web.Request) -> web.StreamResponse:
-        name, body = request.match_info["name"], await _read_json(request)
-        before = self._functions.get(name)
-        dry_run = bool(body.get("DryRun"))
+    async def _update_code(self, parameters: Parameters, account: Account) -> Mapping[str, Any]:
+        reference = Reference.parse(parameters["FunctionName"], account=account)
+        before = self._functions.get(reference.unqualified())
+        self._updates.check_ended(reference)
+        dry_run = bool(parameters.get("DryRun"))
         function = self._functions.update_code(
-            name,
-            self._code(body),
-            revision_id=body.get("RevisionId"),
-            architecture=architecture_of(body) if body.get("Architectures") else None,
+            reference,
+            self._code.of(parameters),
+            revision_id=parameters.get("RevisionId"),
+            architecture=(parameters.get("Architectures") or [None])[0],
             dry_run=dry_run,
         )
-        if not dry_run:
-            await self._service.discard(before)
-            if body.get("Publish"):
-                function = self._functions.publish(name)
-        return _json_response(function.to_api())
+        if dry_run:
+            return function.to_api()
+        await self._service.discard(before)
+        self._updates.begin(reference)
+        if parameters.get("Publish"):
+            return self._functions.publish(reference).created()
+        return function.in_update()
 
-    async def _delete(self, request: web.Request) -> web.StreamResponse:
-        for function in self._functions.delete(request.match_info["name"], request.query.get("Qualifier")):
+    async def _delete(self, parameters: Parameters, account: Account) -> Mapping[str, Any]:
+        reference = _reference(parameters, account)
+        for function in self._functions.delete(reference):
             await self._service.discard(function)
-        return _no_content()
+        self._updates.end(reference)
+        return {"StatusCode": HTTPStatus.NO_CONTENT}
 
-    async def _invoke(self, request: web.Request) -> web.StreamResponse:
-        name, qualifier = request.match_info["name"], request.query.get("Qualifier")
-        # A payload above the limit is cut there; the service rejects it.
-        payload = await read_body(request, limits.SYNC_PAYLOAD_BYTES)
-        parameters = Constraints({"InvocationType": request.headers.get("X-Amz-Invocation-Type", _INVOCATION_TYPES[0])})
-        kind = parameters.one_of("InvocationType", _INVOCATION_TYPES[0], _INVOCATION_TYPES)
-        parameters.check()
-        if kind == "DryRun":
-            self._functions.get(name, qualifier)
-            return _no_content()
-        if kind == "Event":
-            request_id = self._service.enqueue(name, qualifier, payload)
-            return web.Response(status=HTTPStatus.ACCEPTED, headers={"x-amzn-RequestId": request_id})
-        result = await self._service.invoke(name, qualifier, payload)
-        headers = {"x-amzn-RequestId": result.request_id, "X-Amz-Executed-Version": result.version}
-        if request.headers.get("X-Amz-Log-Type") == "Tail":
-            headers["X-Amz-Log-Result"] = base64.b64encode(result.log_tail).decode()
-        if result.is_error:
-            headers["X-Amz-Function-Error"] = "Unhandled"
-        return web.Response(body=result.payload, content_type="application/json", headers=headers)
+    def _list(self, parameters: Parameters, account: Account) -> Mapping[str, Any]:
+        functions = self._functions.all(account.region)
+        if parameters.get("FunctionVersion") != "ALL":
+            return _page(parameters, "Functions", [function.summary() for function in functions])
+        records = self._functions.records_of(account.region)
+        shown = [_summary(function) for record in records for function in record.functions]
+        return _page(parameters, "Functions", shown)
 
-    async def _account(self, _: web.Request) -> web.StreamResponse:
-        functions = self._functions.all()
-        return _json_response(
-            {
-                "AccountLimit": {
-                    "TotalCodeSize": limits.ACCOUNT_CODE_BYTES,
-                    "CodeSizeUnzipped": limits.UNZIPPED_CODE_BYTES,
-                    "CodeSizeZipped": limits.ZIPPED_CODE_BYTES,
-                    "ConcurrentExecutions": limits.CONCURRENT_EXECUTIONS,
-                    "UnreservedConcurrentExecutions": self._functions.unreserved(),
-                },
-                "AccountUsage": {
-                    "TotalCodeSize": sum(function.package.size for function in functions),
-                    "FunctionCount": len(functions),
-                },
+    def _account_settings(self, _: Parameters, account: Account) -> Mapping[str, Any]:
+        records = self._functions.records_of(account.region)
+        sizes = (function.package.size for record in records for function in record.functions)
+        return {
+            "AccountLimit": {
+                "TotalCodeSize": limits.ACCOUNT_CODE_BYTES,
+                "CodeSizeUnzipped": limits.UNZIPPED_CODE_BYTES,
+                "CodeSizeZipped": limits.ZIPPED_CODE_BYTES,
+                "ConcurrentExecutions": limits.CONCURRENT_EXECUTIONS,
+                "UnreservedConcurrentExecutions": self._functions.unreserved(account.region),
+            },
+            "AccountUsage": {
+                "TotalCodeSize": sum(sizes) + self._layers.total_size(account.region),
+                "FunctionCount": len(records),
+            },
+        }
+
+    def _requested(self, parameters: Parameters, account: Account) -> tuple[Reference, Function]:
+        reference = _reference(parameters, account)
+        function = self._functions.get(reference)
+        self._updates.end(reference)
+        return reference, function
+
+
+class _VersionOperations:
+    """Versions, aliases, permissions and tags."""
+
+    def __init__(self, functions: FunctionRegistry, service: LambdaService, updates: UpdatesInProgress) -> None:
+        self._functions = functions
+        self._service = service
+        self._permissions = Permissions(functions)
+        self._updates = updates
+
+    def operations(self) -> dict[str, Operation]:
+        return {
+            "ListVersionsByFunction": self._list_versions,
+            "PublishVersion": self._publish,
+            "CreateAlias": self._create_alias,
+            "GetAlias": self._get_alias,
+            "UpdateAlias": self._update_alias,
+            "DeleteAlias": self._delete_alias,
+            "ListAliases": self._list_aliases,
+            "AddPermission": self._add_permission,
+            "GetPolicy": self._get_policy,
+            "RemovePermission": self._remove_permission,
+            "ListTags": self._list_tags,
+            "TagResource": self._tag,
+            "UntagResource": self._untag,
+        }
+
+    def _list_versions(self, parameters: Parameters, account: Account) -> Mapping[str, Any]:
+        record = self._functions.record(_reference(parameters, account))
+        return _page(parameters, "Versions", [_summary(function) for function in record.functions])
+
+    def _publish(self, parameters: Parameters, account: Account) -> Mapping[str, Any]:
+        reference = _reference(parameters, account)
+        self._functions.record(reference)
+        self._updates.check_ended(reference)
+        published = self._functions.publish(
+            reference,
+            description=parameters.get("Description"),
+            code_sha256=parameters.get("CodeSha256"),
+            revision_id=parameters.get("RevisionId"),
+        )
+        return published.to_api()
+
+    def _create_alias(self, parameters: Parameters, account: Account) -> Mapping[str, Any]:
+        reference = _reference(parameters, account)
+        alias = self._functions.create_alias(
+            reference,
+            parameters["Name"],
+            parameters["FunctionVersion"],
+            parameters.get("Description", ""),
+            parameters.get("RoutingConfig", {}).get("AdditionalVersionWeights") or {},
+        )
+        return alias.to_api(reference.arn)
+
+    def _get_alias(self, parameters: Parameters, account: Account) -> Mapping[str, Any]:
+        reference = _reference(parameters, account)
+        return self._functions.alias(reference, parameters["Name"]).to_api(reference.arn)
+
+    def _update_alias(self, parameters: Parameters, account: Account) -> Mapping[str, Any]:
+        reference = _reference(parameters, account)
+        alias = self._functions.update_alias(
+            reference,
+            parameters["Name"],
+            version=parameters.get("FunctionVersion"),
+            description=parameters.get("Description"),
+            weights=parameters.get("RoutingConfig", {}).get("AdditionalVersionWeights"),
+            revision_id=parameters.get("RevisionId"),
+        )
+        return alias.to_api(reference.arn)
+
+    def _delete_alias(self, parameters: Parameters, account: Account) -> None:
+        self._functions.delete_alias(_reference(parameters, account), parameters["Name"])
+
+    def _list_aliases(self, parameters: Parameters, account: Account) -> Mapping[str, Any]:
+        reference, version = _reference(parameters, account), parameters.get("FunctionVersion")
+        aliases = self._functions.record(reference).aliases
+        shown = [aliases[name] for name in sorted(aliases) if version in (None, aliases[name].version)]
+        return _page(parameters, "Aliases", [alias.to_api(reference.arn) for alias in shown])
+
+    def _add_permission(self, parameters: Parameters, account: Account) -> Mapping[str, Any]:
+        statement = self._permissions.add(_reference(parameters, account), parameters)
+        return {"Statement": compact_json(statement)}
+
+    def _get_policy(self, parameters: Parameters, account: Account) -> Mapping[str, Any]:
+        document, revision_id = self._permissions.get(_reference(parameters, account))
+        return {"Policy": compact_json(document), "RevisionId": revision_id}
+
+    def _remove_permission(self, parameters: Parameters, account: Account) -> None:
+        reference = _reference(parameters, account)
+        self._permissions.remove(reference, parameters["StatementId"], parameters.get("RevisionId"))
+
+    def _list_tags(self, parameters: Parameters, account: Account) -> Mapping[str, Any]:
+        return {"Tags": self._functions.record(_tagged(parameters, account)).tags}
+
+    def _tag(self, parameters: Parameters, account: Account) -> None:
+        reference = _tagged(parameters, account)
+        if not parameters["Tags"]:
+            raise invalid_parameter("An error occurred and the request cannot be processed.")
+        self._functions.set_tags(reference, {**self._functions.record(reference).tags, **parameters["Tags"]})
+
+    def _untag(self, parameters: Parameters, account: Account) -> None:
+        reference = _tagged(parameters, account)
+        tags = self._functions.record(reference).tags
+        kept = {key: value for key, value in tags.items() if key not in parameters["TagKeys"]}
+        self._functions.set_tags(reference, kept)
+
+
+class _SettingOperations:
+    """Concurrency, function URLs, asynchronous invocations, code signing and smaller settings of functions."""
+
+    def __init__(
+        self,
+        functions: FunctionRegistry,
+        service: LambdaService,
+        urls: FunctionUrls,
+        code_signing: CodeSigningConfigs,
+    ) -> None:
+        self._functions = functions
+        self._provisioned = service.provisioned
+        self._event_configs = service.event_configs
+        self._urls = urls
+        self._code_signing = code_signing
+
+    def operations(self) -> dict[str, Operation]:
+        urls, events, provisioned, signing = self._urls, self._event_configs, self._provisioned, self._code_signing
+        return {
+            "PutFunctionConcurrency": self._reserve,
+            "GetFunctionConcurrency": self._get_reservation,
+            "DeleteFunctionConcurrency": lambda p, a: self._functions.reserve(_reference(p, a), None),
+            "PutProvisionedConcurrencyConfig": lambda p, a: provisioned.put(
+                _reference(p, a), p["ProvisionedConcurrentExecutions"]
+            ),
+            "GetProvisionedConcurrencyConfig": lambda p, a: provisioned.get(_reference(p, a)),
+            "DeleteProvisionedConcurrencyConfig": lambda p, a: provisioned.delete(_reference(p, a)),
+            "ListProvisionedConcurrencyConfigs": lambda p, a: _page(
+                p, "ProvisionedConcurrencyConfigs", provisioned.list(_reference(p, a))
+            ),
+            "CreateFunctionUrlConfig": lambda p, a: urls.create(_reference(p, a), p),
+            "GetFunctionUrlConfig": lambda p, a: urls.get(_reference(p, a)),
+            "UpdateFunctionUrlConfig": lambda p, a: urls.update(_reference(p, a), p),
+            "DeleteFunctionUrlConfig": lambda p, a: urls.delete(_reference(p, a)),
+            "ListFunctionUrlConfigs": lambda p, a: _page(p, "FunctionUrlConfigs", urls.list(_reference(p, a))),
+            "PutFunctionEventInvokeConfig": lambda p, a: events.put(_reference(p, a), p),
+            "UpdateFunctionEventInvokeConfig": lambda p, a: events.update(_reference(p, a), p),
+            "GetFunctionEventInvokeConfig": lambda p, a: events.get(_reference(p, a)),
+            "DeleteFunctionEventInvokeConfig": lambda p, a: events.delete(_reference(p, a)),
+            "ListFunctionEventInvokeConfigs": lambda p, a: _page(
+                p, "FunctionEventInvokeConfigs", events.list(_reference(p, a))
+            ),
+            "CreateCodeSigningConfig": lambda p, a: {"CodeSigningConfig": signing.create(a, p)},
+            "GetCodeSigningConfig": lambda p, _: {"CodeSigningConfig": signing.get(p["CodeSigningConfigArn"])},
+            "UpdateCodeSigningConfig": lambda p, _: {"CodeSigningConfig": signing.update(p["CodeSigningConfigArn"], p)},
+            "DeleteCodeSigningConfig": lambda p, _: signing.delete(p["CodeSigningConfigArn"]),
+            "ListCodeSigningConfigs": lambda p, a: _page(p, "CodeSigningConfigs", signing.all(a)),
+            "ListFunctionsByCodeSigningConfig": self._signed_functions,
+            "PutFunctionCodeSigningConfig": self._put_code_signing,
+            "GetFunctionCodeSigningConfig": self._get_code_signing,
+            "DeleteFunctionCodeSigningConfig": lambda p, a: self._set_option(p, a, "CodeSigningConfigArn", None),
+            "PutFunctionRecursionConfig": lambda p, a: self._set_option(p, a, "RecursiveLoop", p["RecursiveLoop"]),
+            "GetFunctionRecursionConfig": lambda p, a: {
+                "RecursiveLoop": self._option(p, a, "RecursiveLoop", "Terminate")
+            },
+            "PutRuntimeManagementConfig": self._put_runtime_management,
+            "GetRuntimeManagementConfig": self._get_runtime_management,
+        }
+
+    def _reserve(self, parameters: Parameters, account: Account) -> Mapping[str, Any]:
+        reference = _reference(parameters, account)
+        if reference.qualifier is not None:
+            raise invalid_parameter(
+                "This operation is permitted on Lambda functions only. Aliases and versions do not support this "
+                "operation. Please specify either a function name or an unqualified function ARN."
+            )
+        if not self._functions.exists(reference):
+            raise resource_not_found(f"Function not found: {reference.arn}:{LATEST}")
+        value = parameters["ReservedConcurrentExecutions"]
+        check_reservable(self._functions.record(reference), value)
+        self._functions.reserve(reference, value)
+        return {"ReservedConcurrentExecutions": value}
+
+    def _get_reservation(self, parameters: Parameters, account: Account) -> Mapping[str, Any]:
+        record = self._functions.record(_reference(parameters, account))
+        return {"ReservedConcurrentExecutions": record.reserved_concurrency}
+
+    def _signed_functions(self, parameters: Parameters, account: Account) -> Mapping[str, Any]:
+        arn = parameters["CodeSigningConfigArn"]
+        self._code_signing.get(arn)
+        records = self._functions.records_of(account.region)
+        signed = [record.latest.arn for record in records if record.options.get("CodeSigningConfigArn") == arn]
+        return _page(parameters, "FunctionArns", signed)
+
+    def _put_code_signing(self, parameters: Parameters, account: Account) -> Mapping[str, Any]:
+        self._code_signing.check_usable(parameters["CodeSigningConfigArn"])
+        self._set_option(parameters, account, "CodeSigningConfigArn", parameters["CodeSigningConfigArn"])
+        return self._get_code_signing(parameters, account)
+
+    def _get_code_signing(self, parameters: Parameters, account: Account) -> Mapping[str, Any]:
+        arn = self._option(parameters, account, "CodeSigningConfigArn", None)
+        return (
+            {}
+            if arn is None
+            else {
+                "CodeSigningConfigArn": arn,
+                "FunctionName": _reference(parameters, account).name,
             }
         )
 
-    def _requested(self, request: web.Request) -> Function:
-        return self._functions.get(request.match_info["name"], request.query.get("Qualifier"))
+    def _put_runtime_management(self, parameters: Parameters, account: Account) -> Mapping[str, Any]:
+        kept = {name: parameters[name] for name in ("UpdateRuntimeOn", "RuntimeVersionArn") if name in parameters}
+        self._set_option(parameters, account, "RuntimeManagement", kept)
+        return self._get_runtime_management(parameters, account)
+
+    def _get_runtime_management(self, parameters: Parameters, account: Account) -> Mapping[str, Any]:
+        function = self._functions.get(_reference(parameters, account))
+        kept = self._option(parameters, account, "RuntimeManagement", {"UpdateRuntimeOn": "Auto"})
+        return {**kept, "FunctionArn": function.arn}
+
+    def _option(self, parameters: Parameters, account: Account, name: str, default: Any) -> Any:
+        return self._functions.record(_reference(parameters, account)).options.get(name, default)
+
+    def _set_option(self, parameters: Parameters, account: Account, name: str, value: Any) -> Mapping[str, Any]:
+        reference = _reference(parameters, account)
+        options = self._functions.record(reference).options
+        if value is None:
+            options.pop(name, None)
+        else:
+            options[name] = value
+        self._functions.save(reference)
+        return {name: value}
 
 
-class LambdaVersionsApi:
-    """The operations on versions, aliases, reservations, permissions and tags.
+class _LayerOperations:
+    """Layers and their permissions."""
 
-    Parameters
-    ----------
-    functions
-        The functions that exist.
-    """
+    def __init__(self, layers: Layers, code: _Code) -> None:
+        self._layers = layers
+        self._code = code
 
-    def __init__(self, functions: FunctionRegistry) -> None:
-        self._functions = functions
-
-    def routes(self) -> list[web.AbstractRouteDef]:
-        """Return the operations' routes."""
-        one = _FUNCTIONS + "/{name}"
-        concurrency = "/2017-10-31/functions/{name}/concurrency"
-        tags = "/2017-03-31/tags/{name}"
-        return [
-            web.get(one + "/versions", _aws_errors(self._list_versions)),
-            web.post(one + "/versions", _aws_errors(self._publish)),
-            web.post(one + "/aliases", _aws_errors(self._create_alias)),
-            web.get(one + "/aliases", _aws_errors(self._list_aliases)),
-            web.get(one + "/aliases/{alias}", _aws_errors(self._get_alias)),
-            web.put(one + "/aliases/{alias}", _aws_errors(self._update_alias)),
-            web.delete(one + "/aliases/{alias}", _aws_errors(self._delete_alias)),
-            web.put(concurrency, _aws_errors(self._reserve)),
-            web.delete(concurrency, _aws_errors(self._delete_reservation)),
-            web.get("/2019-09-30/functions/{name}/concurrency", _aws_errors(self._get_reservation)),
-            web.post(one + "/policy", _aws_errors(self._add_permission)),
-            web.get(one + "/policy", _aws_errors(self._get_policy)),
-            web.delete(one + "/policy/{statement}", _aws_errors(self._remove_permission)),
-            web.get(tags, _aws_errors(self._list_tags)),
-            web.post(tags, _aws_errors(self._tag)),
-            web.delete(tags, _aws_errors(self._untag)),
-        ]
-
-    async def _list_versions(self, request: web.Request) -> web.StreamResponse:
-        versions = self._functions.versions(request.match_info["name"])
-        return _page(request, "Versions", [version.to_api() for version in versions])
-
-    async def _publish(self, request: web.Request) -> web.StreamResponse:
-        body = await _read_json(request)
-        published = self._functions.publish(
-            request.match_info["name"],
-            description=body.get("Description"),
-            code_sha256=body.get("CodeSha256"),
-            revision_id=body.get("RevisionId"),
-        )
-        return _json_response(published.to_api(), HTTPStatus.CREATED)
-
-    async def _create_alias(self, request: web.Request) -> web.StreamResponse:
-        body, name = await _read_json(request), request.match_info["name"]
-        _check_routing(body)
-        alias = self._functions.create_alias(
-            name, str(body.get("Name")), str(body.get("FunctionVersion")), str(body.get("Description") or "")
-        )
-        return _json_response(alias.to_api(Reference.parse(name).name), HTTPStatus.CREATED)
-
-    async def _list_aliases(self, request: web.Request) -> web.StreamResponse:
-        name, version = request.match_info["name"], request.query.get("FunctionVersion")
-        aliases = [alias for alias in self._functions.aliases(name) if version in (None, alias.version)]
-        return _page(request, "Aliases", [alias.to_api(Reference.parse(name).name) for alias in aliases])
-
-    async def _get_alias(self, request: web.Request) -> web.StreamResponse:
-        name = request.match_info["name"]
-        return _json_response(
-            self._functions.alias(name, request.match_info["alias"]).to_api(Reference.parse(name).name)
-        )
-
-    async def _update_alias(self, request: web.Request) -> web.StreamResponse:
-        body, name = await _read_json(request), request.match_info["name"]
-        _check_routing(body)
-        changes = {member: body.get(member) for member in ("FunctionVersion", "Description")}
-        parameters = Constraints({member: value for member, value in changes.items() if value is not None})
-        alias = self._functions.update_alias(
-            name,
-            request.match_info["alias"],
-            version=parameters.text("FunctionVersion", "") or None,
-            description=parameters.text("Description", "") if changes["Description"] is not None else None,
-            revision_id=body.get("RevisionId"),
-        )
-        return _json_response(alias.to_api(Reference.parse(name).name))
-
-    async def _delete_alias(self, request: web.Request) -> web.StreamResponse:
-        self._functions.delete_alias(request.match_info["name"], request.match_info["alias"])
-        return _no_content()
-
-    async def _reserve(self, request: web.Request) -> web.StreamResponse:
-        parameters = Constraints(await _read_json(request))
-        value = parameters.number("ReservedConcurrentExecutions", -1, _RESERVATIONS)
-        parameters.check()
-        self._functions.reserve(request.match_info["name"], value)
-        return _json_response({"ReservedConcurrentExecutions": value})
-
-    async def _delete_reservation(self, request: web.Request) -> web.StreamResponse:
-        self._functions.reserve(request.match_info["name"], None)
-        return _no_content()
-
-    async def _get_reservation(self, request: web.Request) -> web.StreamResponse:
-        reserved = self._functions.reserved(self._functions.get(request.match_info["name"]).spec.name)
-        return _json_response({} if reserved is None else {"ReservedConcurrentExecutions": reserved})
-
-    async def _add_permission(self, request: web.Request) -> web.StreamResponse:
-        body, name = await _read_json(request), request.match_info["name"]
-        policy = self._functions.policy(name)
-        parameters = Constraints(body)
-        statement_id = parameters.text("StatementId", pattern="[a-zA-Z0-9-_]+", longest=100)
-        action, principal = parameters.text("Action"), parameters.text("Principal")
-        parameters.check()
-        if statement_id in policy:
-            raise ApiError(
-                "ResourceConflictException",
-                HTTPStatus.CONFLICT,
-                f"The statement id ({statement_id}) provided already exists. "
-                "Please provide a new statement id, or remove the existing statement.",
-            )
-        statement = {
-            "Sid": statement_id,
-            "Effect": "Allow",
-            "Principal": {"Service" if principal.endswith(".amazonaws.com") else "AWS": principal},
-            "Action": action,
-            "Resource": function_arn(Reference.parse(name).name),
+    def operations(self) -> dict[str, Operation]:
+        layers = self._layers
+        return {
+            "PublishLayerVersion": self._publish,
+            "GetLayerVersion": self._get,
+            "GetLayerVersionByArn": self._get_by_arn,
+            "ListLayers": self._list,
+            "ListLayerVersions": self._list_versions,
+            "DeleteLayerVersion": lambda p, a: layers.delete(a, _layer_name(p), p["VersionNumber"]),
+            "AddLayerVersionPermission": self._add_permission,
+            "GetLayerVersionPolicy": self._get_policy,
+            "RemoveLayerVersionPermission": lambda p, a: layers.remove_permission(
+                a, _layer_name(p), p["VersionNumber"], p["StatementId"], p.get("RevisionId")
+            ),
         }
-        if "SourceArn" in body:
-            statement["Condition"] = {"ArnLike": {"AWS:SourceArn": body["SourceArn"]}}
-        self._functions.set_policy(name, {**policy, statement_id: statement})
-        return _json_response({"Statement": json.dumps(statement)}, HTTPStatus.CREATED)
 
-    async def _get_policy(self, request: web.Request) -> web.StreamResponse:
-        function = self._functions.get(request.match_info["name"])
-        policy = self._functions.policy(function.spec.name)
-        if not policy:
-            raise _no_policy()
-        document = {"Version": "2012-10-17", "Id": "default", "Statement": list(policy.values())}
-        return _json_response({"Policy": json.dumps(document), "RevisionId": function.revision_id})
+    def _publish(self, parameters: Parameters, account: Account) -> Mapping[str, Any]:
+        name = _layer_name(parameters)
+        published = self._layers.publish(account, name, self._code.archive(parameters["Content"]), parameters)
+        return self._located(account, name, published)
 
-    async def _remove_permission(self, request: web.Request) -> web.StreamResponse:
-        policy = self._functions.policy(request.match_info["name"])
-        if policy.pop(request.match_info["statement"], None) is None:
-            raise _no_policy()
-        self._functions.set_policy(request.match_info["name"], policy)
-        return _no_content()
+    def _get(self, parameters: Parameters, account: Account) -> Mapping[str, Any]:
+        name = _layer_name(parameters)
+        return self._located(account, name, self._layers.get(account, name, parameters["VersionNumber"]))
 
-    async def _list_tags(self, request: web.Request) -> web.StreamResponse:
-        return _json_response({"Tags": self._functions.tags(request.match_info["name"])})
+    def _get_by_arn(self, parameters: Parameters, account: Account) -> Mapping[str, Any]:
+        found = self._layers.get_by_arn(account, parameters["Arn"])
+        return self._located(account, found["LayerArn"].rpartition(":")[2], found)
 
-    async def _tag(self, request: web.Request) -> web.StreamResponse:
-        tags, name = _tags_of(await _read_json(request)), request.match_info["name"]
-        self._functions.set_tags(name, {**self._functions.tags(name), **tags})
-        return _no_content()
+    def _located(self, account: Account, name: str, version: dict[str, Any]) -> Mapping[str, Any]:
+        root = self._layers.root(account, name, version["Version"])
+        location = self._code.downloads.url(self._layers.code_store.archive(root))
+        return {**version, "Content": {**version["Content"], "Location": location}}
 
-    async def _untag(self, request: web.Request) -> web.StreamResponse:
-        name, removed = request.match_info["name"], request.query.getall("tagKeys", [])
-        kept = {key: value for key, value in self._functions.tags(name).items() if key not in removed}
-        self._functions.set_tags(name, kept)
-        return _no_content()
+    def _list(self, parameters: Parameters, account: Account) -> Mapping[str, Any]:
+        layers = self._layers.all(account)
+        shown = [layer for layer in layers if _is_compatible(layer["LatestMatchingVersion"], parameters)]
+        return _page(parameters, "Layers", shown)
 
+    def _list_versions(self, parameters: Parameters, account: Account) -> Mapping[str, Any]:
+        versions = self._layers.versions(account, _layer_name(parameters))
+        return _page(parameters, "LayerVersions", [found for found in versions if _is_compatible(found, parameters)])
 
-def _check_routing(body: dict[str, Any]) -> None:
-    if body.get("RoutingConfig"):
-        raise invalid_parameter("RoutingConfig: weighted aliases are not emulated: create an alias of one version")
+    def _add_permission(self, parameters: Parameters, account: Account) -> Mapping[str, Any]:
+        name, number = _layer_name(parameters), parameters["VersionNumber"]
+        statement, revision_id = self._layers.add_permission(account, name, number, parameters)
+        return {"Statement": compact_json(statement), "RevisionId": revision_id}
+
+    def _get_policy(self, parameters: Parameters, account: Account) -> Mapping[str, Any]:
+        document, revision_id = self._layers.policy(account, _layer_name(parameters), parameters["VersionNumber"])
+        return {"Policy": compact_json(document), "RevisionId": revision_id}
 
 
-def _no_policy() -> ApiError:
-    message = "The resource you requested does not exist."
-    return ApiError("ResourceNotFoundException", HTTPStatus.NOT_FOUND, message)
+def _check(model: OperationModel, parameters: Parameters) -> None:
+    if model.input_shape is not None:
+        check(model.input_shape, parameters, _WITH_ANY_RUNTIME if model.name in _OWN_CHECKS else _OVERRIDES)
 
 
-def _aws_errors(handler: _Handler) -> _Handler:
-    """Convert errors that a handler raises into AWS's error responses."""
-
-    async def call(request: web.Request) -> web.StreamResponse:
-        try:
-            return await handler(request)
-        except DiskFullError as error:
-            return _error_response(error.named("ServiceException"), "Service")
-        except ApiError as error:
-            return _error_response(error, "User")
-        except SandboxError as error:
-            return _error_response(
-                ApiError("ServiceException", HTTPStatus.INTERNAL_SERVER_ERROR, str(error)), "Service"
-            )
-
-    return call
+def _reference(parameters: Parameters, account: Account) -> Reference:
+    return Reference.parse(parameters["FunctionName"], parameters.get("Qualifier"), account)
 
 
-def _error_response(error: ApiError, side: str) -> web.StreamResponse:
-    body = {"Type": side, "message": error.message, "Message": error.message, **error.details}
-    response = _json_response(body, error.status)
-    response.headers["x-amzn-ErrorType"] = error.code
-    response.headers["x-amzn-RequestId"] = str(uuid.uuid4())
-    return response
+def _tagged(parameters: Parameters, account: Account) -> Reference:
+    """Return the function whose tags a request is about."""
+    arn = parameters["Resource"]
+    kind = arn.split(":")[5]
+    if kind == "event-source-mapping":
+        raise resource_not_found(f"Event source mapping not found: {arn}")
+    if kind == "capacity-provider":
+        raise resource_not_found(f"Capacity provider not found: {arn}")
+    if kind != "function":
+        raise invalid_parameter(f"{arn}: tags of a {kind} are not emulated, only those of functions")
+    reference = Reference.parse(arn, account=account)
+    if reference.qualifier is not None:
+        raise invalid_parameter(
+            "Tags on function aliases and versions are not supported. Please specify a function ARN."
+        )
+    return reference
 
 
-def _json_response(body: Mapping[str, Any], status: HTTPStatus = HTTPStatus.OK) -> web.Response:
-    """Return a JSON response."""
-    return web.json_response(body, status=status)
+def _layer_name(parameters: Parameters) -> str:
+    """Return the name of a layer, which a request may name by its ARN."""
+    return str(parameters["LayerName"]).rpartition(":")[2]
 
 
-def _no_content() -> web.Response:
-    """Return the empty response."""
-    return web.Response(status=HTTPStatus.NO_CONTENT)
-
-
-async def _read_json(request: web.Request) -> dict[str, Any]:
-    return await read_json(request, _REQUEST_BYTES, _too_large)
-
-
-def _too_large() -> ApiError:
-    return ApiError(
-        "RequestEntityTooLargeException",
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-        f"Request must be smaller than {_REQUEST_BYTES} bytes for this operation",
+def _is_compatible(version: Mapping[str, Any], parameters: Parameters) -> bool:
+    runtime, architecture = parameters.get("CompatibleRuntime"), parameters.get("CompatibleArchitecture")
+    return (runtime is None or runtime in version.get("CompatibleRuntimes", ())) and (
+        architecture is None or architecture in version.get("CompatibleArchitectures", ())
     )
 
 
-def _tags_of(body: Mapping[str, Any]) -> dict[str, str]:
-    """Return the tags of a request.
-
-    Raises
-    ------
-    ApiError
-        When they are not an object of strings.
-    """
-    tags = body.get("Tags") or {}
-    if not isinstance(tags, dict) or not all(isinstance(value, str) for value in tags.values()):
-        raise invalid_parameter(f"invalid Tags {tags!r:.80}: expected an object of strings")
-    return tags
+def _summary(function: Function) -> dict[str, Any]:
+    """Return a function as listings of versions show it."""
+    return function.summary(f"{function.spec.arn}:{function.version}")
 
 
-def _page(request: web.Request, name: str, items: Sequence[Mapping[str, Any]]) -> web.Response:
+def _client_context(parameters: Parameters) -> str:
+    try:
+        return base64.b64decode(parameters.get("ClientContext", "")).decode()
+    except ValueError:
+        raise ApiError(
+            "InvalidRequestContentException",
+            HTTPStatus.BAD_REQUEST,
+            "Client context must be a valid Base64-encoded JSON object.",
+        ) from None
+
+
+def _page(parameters: Parameters, name: str, items: Sequence[Any]) -> dict[str, Any]:
     """Return the page of a listing that MaxItems and Marker select, with the NextMarker if more follow.
 
     Raises
     ------
     ApiError
-        When MaxItems or Marker is invalid.
+        When Marker is invalid.
     """
-    requested = request.query.get("MaxItems", str(_PAGE))
-    number = whole_number(requested)
-    parameters = Constraints({"MaxItems": requested if number is None else number})
     # As on AWS, a page has fifty items at most, whatever MaxItems is.
-    size = min(_PAGE, parameters.number("MaxItems", _PAGE, _MAX_ITEMS))
-    parameters.check()
-    marker = request.query.get("Marker") or "0"
-    begin = whole_number(marker)
+    size = min(_PAGE, parameters.get("MaxItems", _PAGE))
+    begin = whole_number(parameters.get("Marker") or "0")
     if begin is None:
+        marker = parameters["Marker"]
         raise invalid_parameter(f"invalid Marker {marker!r:.80}: expected the NextMarker of a previous page")
-    body: dict[str, Any] = {name: items[begin : begin + size]}
+    page: dict[str, Any] = {name: items[begin : begin + size]}
     if begin + size < len(items):
-        body["NextMarker"] = str(begin + size)
-    return _json_response(body)
-
-
-def _check_zipped_size(archive: bytes) -> None:
-    """Check the size of an archive in a request; one in S3 may be larger.
-
-    Raises
-    ------
-    ApiError
-        When it is too large.
-    """
-    if len(archive) > ZIPPED_CODE_BYTES:
-        raise ApiError(
-            "RequestEntityTooLargeException",
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            f"Zipped size must be smaller than {ZIPPED_CODE_BYTES} bytes",
-        )
+        page["NextMarker"] = str(begin + size)
+    return page

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from emulator.aws.limits import LOG_EVENT_BYTES, LOG_TAIL_BYTES, REGION
+from emulator.aws.limits import LOG_EVENT_BYTES, LOG_TAIL_BYTES
 
 _FIELD = re.compile(r"\s*([A-Za-z ]+): ([^\t]+)\t?")
 
@@ -124,15 +124,17 @@ def _number(text: str) -> float:
     return float(text.split()[0])
 
 
-def init_start_line(runtime: str) -> str:
+def init_start_line(runtime: str, arn: str) -> str:
     """Return the first line of a log stream.
 
     Parameters
     ----------
     runtime
         The runtime and its version, such as ``python:3.11.7``.
+    arn
+        The ARN of that version.
     """
-    return f"INIT_START Runtime Version: {runtime}\tRuntime Version ARN: arn:aws:lambda:{REGION}::runtime:fmi-emulator"
+    return f"INIT_START Runtime Version: {runtime}\tRuntime Version ARN: {arn}"
 
 
 def start_line(request_id: str, version: str = "$LATEST") -> str:

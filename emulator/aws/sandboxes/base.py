@@ -26,7 +26,10 @@ class SandboxSpec:
     vcpus
         CPU seconds a second that its processes share after the init phase.
     command
-        A command that polls the runtime API; empty for the sandbox's own client, which calls a Python handler.
+        A command that polls the runtime API; empty for the sandbox's own client, which calls a Python handler. Paths in
+        it are those outside of the sandbox.
+    opt_root
+        The folder with the files of the function's layers; None if it has none.
     """
 
     sandbox_id: str
@@ -36,6 +39,7 @@ class SandboxSpec:
     ephemeral_storage_bytes: int
     vcpus: float
     command: tuple[str, ...] = ()
+    opt_root: Path | None = None
 
 
 @dataclass(frozen=True)

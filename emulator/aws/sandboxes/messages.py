@@ -20,6 +20,7 @@ class Spawn:
     ephemeral_storage_bytes: int
     vcpus: float
     command: list[str]
+    opt_root: str | None = None
 
 
 @dataclass(frozen=True)

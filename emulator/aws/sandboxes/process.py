@@ -270,6 +270,7 @@ class ProcessSandboxes:
             spec.ephemeral_storage_bytes,
             spec.vcpus,
             list(spec.command),
+            None if spec.opt_root is None else str(spec.opt_root),
         )
         connection.send(message, write_end)
         try:

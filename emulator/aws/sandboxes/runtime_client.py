@@ -43,13 +43,15 @@ class LambdaContext:
         return max(0, self.deadline_ms - int(time.time() * 1000))
 
 
-def serve(task_root: Path) -> int:
+def serve(task_root: Path, opt_root: Path) -> int:
     """Load the handler, then serve invocations until the process is killed.
 
     Parameters
     ----------
     task_root
         Folder of the function's code; it becomes the first entry of ``sys.path``.
+    opt_root
+        Folder of the function's layers, whose Python packages follow.
 
     Returns
     -------
@@ -58,7 +60,9 @@ def serve(task_root: Path) -> int:
     """
     host, _, port = os.environ["AWS_LAMBDA_RUNTIME_API"].partition(":")
     connection = http.client.HTTPConnection(host, int(port))
-    sys.path.insert(0, str(task_root))
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    packages = (opt_root / "python" / "lib" / version / "site-packages", opt_root / "python")
+    sys.path[:0] = [str(task_root), *(str(folder) for folder in packages if folder.is_dir())]
     try:
         handler = _load_handler(os.environ["_HANDLER"])
     except Exception as error:  # noqa: BLE001 - every failure of the user's module is reported as the init error
@@ -168,9 +172,18 @@ def _post(connection: http.client.HTTPConnection, path: str, body: bytes, header
     connection.getresponse().read()
 
 
+def main() -> None:
+    """Serve the function of this process's environment: what a wrapper of AWS_LAMBDA_EXEC_WRAPPER starts."""
+    sys.exit(serve(Path(os.environ["LAMBDA_TASK_ROOT"]), Path("/opt")))
+
+
 def flush_output() -> None:
     """Flush the output: it must reach the log before the response ends the invocation."""
     for stream in (sys.stdout, sys.stderr):
         # As in `_log`.
         with contextlib.suppress(Exception):
             stream.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -12,13 +12,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from emulator.aws.limits import FILE_DESCRIPTORS
+from emulator.aws.sandboxes.file_system import OPT, TASK, FilesUnavailableError, FunctionFiles, mount_files
 from emulator.aws.sandboxes.messages import Spawn
-from emulator.aws.sandboxes.private_tmp import (
-    PrivateTmpUnavailableError,
-    below_tmp,
-    mount_private_tmp,
-    protect_code,
-)
 from emulator.aws.sandboxes.runtime_client import flush_output, serve
 
 _PR_SET_PDEATHSIG = 1
@@ -36,7 +31,7 @@ def run_worker(spawn: Spawn, output: int, zygote_pid: int, visible: Sequence[Pat
     zygote_pid
         The parent: this process is killed when it ends.
     visible
-        Paths below /tmp that stay visible when /tmp is private, as returned by `below_tmp`.
+        Paths that stay visible in the function's files, as returned by `covered`.
     """
     status = 1
     try:
@@ -47,10 +42,10 @@ def run_worker(spawn: Spawn, output: int, zygote_pid: int, visible: Sequence[Pat
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_NOFILE, _descriptor_limits())
         _replace_environment(spawn)
-        _isolate_files(spawn, visible)
+        task_root, opt_root = _isolate_files(spawn, visible)
         if spawn.command:
-            _exec(spawn.command)
-        status = serve(Path(spawn.task_root))
+            _exec([_inside(part, spawn, task_root, opt_root) for part in spawn.command])
+        status = serve(task_root, opt_root)
     except SystemExit as error:
         status = error.code if isinstance(error.code, int) else int(error.code is not None)
     except BaseException:  # noqa: BLE001 - the outermost frame: every error must reach the log
@@ -96,23 +91,34 @@ def _replace_environment(spawn: Spawn) -> None:
     time.tzset()
 
 
-def _isolate_files(spawn: Spawn, visible: Sequence[Path]) -> None:
+def _isolate_files(spawn: Spawn, visible: Sequence[Path]) -> tuple[Path, Path]:
+    """Give this process the files of its function; return the folders with its code and with its layers."""
+    task_root = Path(spawn.task_root)
+    opt_root = Path(spawn.opt_root) if spawn.opt_root is not None else None
     try:
-        mount_private_tmp(spawn.ephemeral_storage_bytes, [*visible, *below_tmp([Path(spawn.task_root)])])
-    except PrivateTmpUnavailableError as error:
+        mount_files(FunctionFiles(spawn.ephemeral_storage_bytes, task_root, opt_root, visible))
+    except FilesUnavailableError as error:
         # Fall back to a separate directory, which is removed with the emulator's state.
-        own = Path(spawn.task_root).parent / "tmp" / spawn.sandbox_id
+        own = task_root.parent / "tmp" / spawn.sandbox_id
         own.mkdir(parents=True)
-        os.environ["TMPDIR"] = str(own)
+        path = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
+        os.environ.update(TMPDIR=str(own), LAMBDA_TASK_ROOT=str(task_root), PWD=str(task_root), PATH=path)
         print(
-            f"emulator: {error}: TMPDIR is {own} instead; /tmp is shared and its size is not limited, and the function "
-            "can change its own code",
+            f"emulator: {error}: TMPDIR is {own} instead; /tmp is shared and its size is not limited, the function can "
+            f"change its own code, which is in {task_root}, and its layers are in {opt_root}",
             file=sys.stderr,
         )
+        folders = task_root, opt_root or OPT
     else:
-        try:
-            protect_code(Path(spawn.task_root))
-        except OSError as error:
-            print(f"emulator: the function can change its own code: {error}", file=sys.stderr)
+        folders = TASK, OPT
     tempfile.tempdir = None
-    os.chdir(spawn.task_root)
+    os.chdir(folders[0])
+    return folders
+
+
+def _inside(part: str, spawn: Spawn, task_root: Path, opt_root: Path) -> str:
+    """Return a path of a command as the function sees it."""
+    for outside, inside in ((spawn.task_root, task_root), (spawn.opt_root, opt_root)):
+        if outside is not None and part.startswith(f"{outside}/"):
+            return str(inside / part[len(outside) + 1 :])
+    return part

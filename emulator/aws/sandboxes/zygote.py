@@ -23,6 +23,7 @@ import boto3
 
 from emulator.aws.limits import REGION
 from emulator.aws.sandboxes.cpu_groups import CpuGroups
+from emulator.aws.sandboxes.file_system import covered, import_paths
 from emulator.aws.sandboxes.memory import MemoryGauge
 from emulator.aws.sandboxes.messages import (
     Exited,
@@ -35,7 +36,6 @@ from emulator.aws.sandboxes.messages import (
     StartFailed,
     encode,
 )
-from emulator.aws.sandboxes.private_tmp import below_tmp, import_paths
 from emulator.aws.sandboxes.subreaper import become_subreaper, child_pids, kill_children
 from emulator.aws.sandboxes.worker import run_worker
 
@@ -74,7 +74,7 @@ class Zygote:
         self._workers: dict[int, _Worker] = {}
         self._pids: dict[str, int] = {}
         self._next_check = 0.0
-        self._visible = below_tmp(import_paths())
+        self._visible = covered(import_paths())
 
     def run(self) -> None:
         """Serve until the endpoint has closed the connection, then kill every worker."""

@@ -14,9 +14,17 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from emulator.aws.disk_reserve import SMALL_WRITE_BYTES, DiskFullError, DiskReserve, is_disk_full
-from emulator.aws.lambda_.core.constraints import invalid_parameter
 from emulator.aws.lambda_.core.models import Function, FunctionSpec, ImageUri, Package, PackageType
+from emulator.aws.lambda_.core.references import invalid_parameter
 from emulator.aws.limits import UNZIPPED_CODE_BYTES
+
+# GetFunction returns the archive.
+_ARCHIVE = ".zip"
+
+
+def sha256_base64(content: bytes) -> str:
+    """Return the SHA-256 of a content as Lambda shows it."""
+    return base64.b64encode(hashlib.sha256(content).digest()).decode()
 
 
 class CodeStore:
@@ -48,7 +56,18 @@ class CodeStore:
             return Package(hashlib.sha256(code.text.encode()).hexdigest(), 0, image_uri=code.text)
         if spec.package_type is PackageType.IMAGE:
             raise invalid_parameter("Please provide ImageUri when creating a function with packageType Image.")
-        root = self._folder / f"{spec.name}-{uuid.uuid4().hex[:8]}"
+        root = self.unpack_new(spec.name, code)
+        return Package(sha256_base64(code), len(code), root=root)
+
+    def unpack_new(self, name: str, code: bytes) -> Path:
+        """Unpack an archive into a new folder, and keep the archive beside it; return the folder.
+
+        Raises
+        ------
+        ApiError
+            When the archive is invalid, or the disk is full.
+        """
+        root = self._folder / f"{name}-{uuid.uuid4().hex[:8]}"
         if len(code) <= SMALL_WRITE_BYTES:
             self._reserve.write(lambda: _unpack_into(code, root))
         elif not self._reserve.leaves_room(len(code)):
@@ -58,28 +77,44 @@ class CodeStore:
                 _unpack_into(code, root)
             except OSError as error:
                 raise (DiskFullError() if is_disk_full(error) else error) from error
-        return Package(base64.b64encode(hashlib.sha256(code).digest()).decode(), len(code), root=root)
+        return root
+
+    def archive(self, root: Path) -> Path:
+        """Return the file with the archive that was unpacked into a folder."""
+        return root.with_suffix(_ARCHIVE)
 
     def remove(self, functions: Iterable[Function]) -> None:
         """Remove the code of deleted functions."""
         for function in functions:
             if function.package.root is not None:
-                shutil.rmtree(function.package.root, ignore_errors=True)
+                self.remove_folder(function.package.root)
+
+    def remove_folder(self, root: Path) -> None:
+        """Remove a folder and its archive."""
+        shutil.rmtree(root, ignore_errors=True)
+        self.archive(root).unlink(missing_ok=True)
 
     def keep_only(self, functions: Iterable[Function]) -> None:
         """Remove all code except that of the given functions."""
-        used = {function.package.root for function in functions}
-        for unused in set(self._folder.iterdir()) - used:
-            shutil.rmtree(unused, ignore_errors=True)
+        self.keep_folders(function.package.root for function in functions if function.package.root is not None)
+
+    def keep_folders(self, roots: Iterable[Path]) -> None:
+        """Remove all folders and archives except the given folders and theirs."""
+        used = set(roots)
+        for found in list(self._folder.iterdir()):
+            if found.with_suffix("") not in used:
+                self.remove_folder(found.with_suffix(""))
 
 
 def _unpack_into(archive: bytes, root: Path) -> None:
     """Unpack an archive into a new folder; if that fails, the folder is removed."""
     try:
-        root.mkdir(mode=0o700)
+        root.mkdir(mode=0o755)
         unpack(archive, root)
+        root.with_suffix(_ARCHIVE).write_bytes(archive)
     except BaseException:
         shutil.rmtree(root, ignore_errors=True)
+        root.with_suffix(_ARCHIVE).unlink(missing_ok=True)
         raise
 
 
@@ -109,9 +144,9 @@ def unpack(archive: bytes, folder: Path) -> None:
                 written = Path(opened.extract(member, folder))
                 # Keep the executable bit: the bootstrap of a custom runtime is a program.
                 is_program = member.is_dir() or member.external_attr >> 16 & stat.S_IXUSR
-                written.chmod(0o700 if is_program else 0o600)
+                written.chmod(0o755 if is_program else 0o644)
             for directory, _, _ in os.walk(folder):
-                os.chmod(directory, 0o700)  # noqa: PTH101 - os.walk yields strings
+                Path(directory).chmod(0o755)
     # A member is damaged, encrypted, compressed by an unknown method, longer than its header or misplaced, or its name
     # cannot be decoded.
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError, NotImplementedError, EOFError, ValueError):

@@ -1,4 +1,4 @@
-"""InvocationRunner environments: a sandbox with its runtime API and its log, from the init phase to the end.
+"""Execution environments: a sandbox with its runtime API and its log, from the init phase to the end.
 
 The init phase has the limits that AWS sets: ten seconds at most; after a failure the phase runs once more within the
 time of the invocation that waits for it. https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html
@@ -17,8 +17,10 @@ from typing import Any
 
 from emulator.aws import limits
 from emulator.aws.lambda_ import log_lines
+from emulator.aws.lambda_.core.function_registry import Target
 from emulator.aws.lambda_.core.history import InvocationRecorder, InvocationStatus, error_type_of
-from emulator.aws.lambda_.core.models import Function
+from emulator.aws.lambda_.core.layers import merged_layers
+from emulator.aws.lambda_.core.models import Function, runtime_version_arn
 from emulator.aws.lambda_.core.runtime_api import Invocation, RuntimeApi, RuntimeResponse, error_payload
 from emulator.aws.lambda_.core.runtimes import (
     InvalidEntrypointError,
@@ -37,12 +39,19 @@ _CANCEL_GRACE_S = 0.25
 
 @dataclass(frozen=True)
 class ExecutionEnvironment:
-    """A sandbox with its function, runtime API and log."""
+    """A sandbox with its function, runtime API and log.
+
+    Parameters
+    ----------
+    provisioned
+        Whether it belongs to a function's provisioned concurrency: such a one is kept while it is idle.
+    """
 
     function: Function
     sandbox: Sandbox
     runtime: RuntimeApi
     log: SandboxLog
+    provisioned: bool = False
 
 
 @dataclass(frozen=True)
@@ -122,8 +131,13 @@ class ExecutionEnvironments:
                 raise
         return ready, log, (time.perf_counter() - began) * 1000
 
+    async def provision(self, function: Function) -> ExecutionEnvironment | EnvironmentFailure:
+        """Create an environment of a function's provisioned concurrency."""
+        log = self._open_log(function)
+        return await self.initialize(function, log, "init", self._settings.init_s, provisioned=True)
+
     async def initialize(
-        self, function: Function, log: SandboxLog, phase: str, timeout_s: float
+        self, function: Function, log: SandboxLog, phase: str, timeout_s: float, *, provisioned: bool = False
     ) -> ExecutionEnvironment | EnvironmentFailure:
         """Start a sandbox and wait until it polls for its first event; a failure is logged.
 
@@ -137,11 +151,13 @@ class ExecutionEnvironments:
             For the log: ``init``, or ``invoke`` within the time of an invocation.
         timeout_s
             Limit of the init phase, seconds.
+        provisioned
+            Whether it belongs to the function's provisioned concurrency.
         """
         began = time.perf_counter()
         failure: EnvironmentFailure | None = None
         try:
-            environment = await self._start(function, log)
+            environment = await self._start(function, log, provisioned=provisioned)
             try:
                 await _first_of(environment.runtime.ready, environment.sandbox.exited, timeout_s)
             except asyncio.CancelledError:
@@ -166,31 +182,33 @@ class ExecutionEnvironments:
 
     def _open_log(self, function: Function) -> SandboxLog:
         stream = f"{datetime.now(UTC):%Y/%m/%d}/[{function.version}]{uuid.uuid4().hex}"
-        log = SandboxLog(self._sink, f"/aws/lambda/{function.spec.name}", stream)
-        log.write_lines(init_start_line(runtime_version(function)))
+        log = SandboxLog(self._sink, function.spec.log_group, stream)
+        log.write_lines(init_start_line(runtime_version(function), runtime_version_arn(function.spec)))
         return log
 
-    async def _start(self, function: Function, log: SandboxLog) -> ExecutionEnvironment:
-        command = runtime_command(function, self._settings.runtime_client)
+    async def _start(self, function: Function, log: SandboxLog, *, provisioned: bool) -> ExecutionEnvironment:
+        opt_root = merged_layers(function.spec.layers)
+        command = runtime_command(function, self._settings.runtime_client, opt_root)
         runtime = RuntimeApi()
         address = await runtime.start()
         spec = SandboxSpec(
             sandbox_id=uuid.uuid4().hex,
             environment=function_environment(
-                function, log.group, log.stream, address, self._endpoint_url, self._settings.credentials
+                function, log, address, self._endpoint_url, self._settings.credentials, provisioned=provisioned
             ),
             task_root=function.code_root,
             memory_bytes=function.spec.memory_mb * limits.MIB,
             ephemeral_storage_bytes=function.spec.ephemeral_storage_mb * limits.MIB,
             vcpus=function.spec.memory_mb / limits.MB_PER_VCPU,
             command=command,
+            opt_root=opt_root,
         )
         try:
             sandbox = await self._sandboxes.create(spec, log.write)
         except BaseException:
             await runtime.close()
             raise
-        return ExecutionEnvironment(function, sandbox, runtime, log)
+        return ExecutionEnvironment(function, sandbox, runtime, log, provisioned)
 
     async def _failure(self, environment: ExecutionEnvironment, timeout_s: float) -> EnvironmentFailure | None:
         """Return why an environment is not ready, and end it; None when it is ready."""
@@ -240,16 +258,17 @@ class WarmPool:
     def __init__(self, environments: ExecutionEnvironments, idle_s: float) -> None:
         self._environments = environments
         self._idle_s = idle_s
-        self._idle: defaultdict[str, list[tuple[ExecutionEnvironment, asyncio.TimerHandle]]] = defaultdict(list)
+        self._idle: defaultdict[str, list[tuple[ExecutionEnvironment, asyncio.TimerHandle | None]]] = defaultdict(list)
         self._ending: set[asyncio.Task[None]] = set()
         self._discarded: set[str] = set()
 
     def take(self, function: Function) -> ExecutionEnvironment | None:
         """Return the most recently used environment of the function, or None."""
-        warm = self._idle[function.revision_id]
+        warm = self._idle[function.state_id]
         while warm:
             environment, expiry = warm.pop()
-            expiry.cancel()
+            if expiry is not None:
+                expiry.cancel()
             if not environment.sandbox.exited.done():
                 return environment
             self._end_soon(environment)
@@ -257,30 +276,40 @@ class WarmPool:
 
     def put_back(self, environment: ExecutionEnvironment) -> None:
         """Keep an environment for the function's next invocation, unless the function has changed since."""
-        if environment.function.revision_id in self._discarded:
+        if environment.function.state_id in self._discarded:
             self._end_soon(environment)
             return
-        expiry = asyncio.get_running_loop().call_later(self._idle_s, self._expire, environment)
-        self._idle[environment.function.revision_id].append((environment, expiry))
+        expiry = None
+        if not environment.provisioned:
+            expiry = asyncio.get_running_loop().call_later(self._idle_s, self._expire, environment)
+        self._idle[environment.function.state_id].append((environment, expiry))
 
     async def discard(self, function: Function) -> None:
         """End the environments of a changed or deleted function: idle ones now, the others when they become idle."""
-        self._discarded.add(function.revision_id)
-        waiting = self._idle.pop(function.revision_id, [])
-        for _, expiry in waiting:
-            expiry.cancel()
-        await asyncio.gather(*(self._environments.end(environment) for environment, _ in waiting))
+        self._discarded.add(function.state_id)
+        await self._end_all(self._idle.pop(function.state_id, []))
+
+    async def end_provisioned(self, function: Function) -> None:
+        """End the idle environments of a function's provisioned concurrency."""
+        idle = self._idle[function.state_id]
+        provisioned = [entry for entry in idle if entry[0].provisioned]
+        idle[:] = [entry for entry in idle if not entry[0].provisioned]
+        await self._end_all(provisioned)
 
     async def close(self) -> None:
         """End every idle environment."""
         waiting = [entry for entries in self._idle.values() for entry in entries]
         self._idle.clear()
+        await asyncio.gather(*self._ending, self._end_all(waiting))
+
+    async def _end_all(self, waiting: list[tuple[ExecutionEnvironment, asyncio.TimerHandle | None]]) -> None:
         for _, expiry in waiting:
-            expiry.cancel()
-        await asyncio.gather(*self._ending, *(self._environments.end(environment) for environment, _ in waiting))
+            if expiry is not None:
+                expiry.cancel()
+        await asyncio.gather(*(self._environments.end(environment) for environment, _ in waiting))
 
     def _expire(self, environment: ExecutionEnvironment) -> None:
-        waiting = self._idle[environment.function.revision_id]
+        waiting = self._idle[environment.function.state_id]
         waiting[:] = [entry for entry in waiting if entry[0] is not environment]
         self._end_soon(environment)
 
@@ -306,16 +335,18 @@ class InvocationRunner:
         self._pool = pool
 
     async def run(
-        self, function: Function, event: bytes, recorder: InvocationRecorder
+        self, target: Target, event: bytes, client_context: str, recorder: InvocationRecorder
     ) -> tuple[RuntimeResponse, bytes]:
         """Run a function once. Cancelling this call ends the sandbox.
 
         Parameters
         ----------
-        function
-            The function to run.
+        target
+            The function to run, and the ARN that was invoked.
         event
             JSON.
+        client_context
+            JSON for the context of the handler; empty if there is none.
         recorder
             Records the start and the end.
 
@@ -326,6 +357,7 @@ class InvocationRunner:
         log_tail
             The last 4 KB of its log.
         """
+        function = target.function
         ready: ExecutionEnvironment | EnvironmentFailure | None = self._pool.take(function)
         init_ms = None
         if isinstance(ready, ExecutionEnvironment):
@@ -343,7 +375,8 @@ class InvocationRunner:
             ready = await self._environments.initialize(function, log, "invoke", timeout_s)
         log.write_lines(log_lines.start_line(request_id, function.version))
         if isinstance(ready, ExecutionEnvironment):
-            outcome = await self._run_event(ready, request_id, event, began + timeout_s)
+            invocation = Invocation(request_id, event, target.arn, client_context)
+            outcome = await self._run_event(ready, invocation, began + timeout_s)
         else:
             outcome = ready
         duration_ms = (time.perf_counter() - began) * 1000
@@ -358,13 +391,13 @@ class InvocationRunner:
         return response, log.tail()
 
     async def _run_event(
-        self, environment: ExecutionEnvironment, request_id: str, event: bytes, deadline: float
+        self, environment: ExecutionEnvironment, invocation: Invocation, deadline: float
     ) -> RuntimeResponse | EnvironmentFailure:
         """Send the sandbox an event; wait for its response, its exit or the deadline (of `time.perf_counter`)."""
         sandbox, timeout_s = environment.sandbox, environment.function.spec.timeout_s
         left_s = max(0.0, deadline - time.perf_counter())
         deadline_ms = int((time.time() + left_s) * 1000)
-        response = environment.runtime.send(Invocation(request_id, event, environment.function.arn, deadline_ms))
+        response = environment.runtime.send(invocation, deadline_ms)
         try:
             await _first_of(response, sandbox.exited, left_s)
         except asyncio.CancelledError:

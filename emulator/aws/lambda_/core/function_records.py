@@ -1,4 +1,4 @@
-"""The database records of the functions, which outlive a restart."""
+"""The database records of the functions and layers, which outlive a restart."""
 
 import json
 import sqlite3
@@ -8,7 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from emulator.aws.lambda_.core.models import Alias, Function, FunctionSpec, Package
+from emulator.aws.lambda_.core.models import Alias, Function, FunctionSpec, LayerUse, Package, PackageType
+from emulator.aws.lambda_.core.references import Account
 from emulator.aws.state import StateFolder
 from emulator.errors import ApiError
 
@@ -17,16 +18,38 @@ _SCHEMA = "CREATE TABLE IF NOT EXISTS functions (name TEXT PRIMARY KEY, record T
 
 @dataclass
 class FunctionRecord:
-    """Everything that is stored under one function name."""
+    """Everything that is stored under one function name.
+
+    Attributes
+    ----------
+    latest, versions, aliases
+        The function, its published versions by number, its aliases by name.
+    published
+        How many versions have been published.
+    published_state
+        The ``state_id`` of the function when it was last published.
+    reserved_concurrency, tags
+        As in the API.
+    policies
+        The statements of the resource policies, by qualifier (empty for the function itself) and statement id.
+    urls, event_invoke_configs, provisioned
+        The function URLs, the settings of asynchronous invocations and the provisioned concurrency, by qualifier.
+    options
+        Other settings, by the name of their operation: recursion, runtime management, code signing.
+    """
 
     latest: Function
     versions: dict[str, Function] = field(default_factory=dict)
     published: int = 0
+    published_state: str = ""
     aliases: dict[str, Alias] = field(default_factory=dict)
     reserved_concurrency: int | None = None
     tags: dict[str, str] = field(default_factory=dict)
-    # The statements of its resource policy, by statement id.
-    policy: dict[str, dict[str, Any]] = field(default_factory=dict)
+    policies: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    urls: dict[str, dict[str, Any]] = field(default_factory=dict)
+    event_invoke_configs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    provisioned: dict[str, dict[str, Any]] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
 
     @property
     def functions(self) -> list[Function]:
@@ -36,26 +59,23 @@ class FunctionRecord:
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON for the database."""
         return {
-            "functions": [_function_json(function) for function in self.functions],
-            "published": self.published,
+            **vars(self),
+            "latest": _function_json(self.latest),
+            "versions": [_function_json(function) for function in self.versions.values()],
             "aliases": [asdict(alias) for alias in self.aliases.values()],
-            "reservedConcurrency": self.reserved_concurrency,
-            "tags": self.tags,
-            "policy": self.policy,
         }
 
     @classmethod
-    def from_json(cls, stored: Mapping[str, Any], folder: Path) -> "FunctionRecord":
-        """Read a record from the database; `folder` contains the functions' code."""
-        latest, *versions = (_function(function, folder) for function in stored["functions"])
+    def from_json(cls, stored: Mapping[str, Any], folder: Path, layers: Path) -> "FunctionRecord":
+        """Read a record from the database; `folder` contains the functions' code, `layers` that of layers."""
+        versions = [_function(function, folder, layers) for function in stored["versions"]]
         return cls(
-            latest,
-            {function.version: function for function in versions},
-            stored["published"],
-            {alias["name"]: Alias(**alias) for alias in stored["aliases"]},
-            stored["reservedConcurrency"],
-            stored["tags"],
-            stored["policy"],
+            **{
+                **stored,
+                "latest": _function(stored["latest"], folder, layers),
+                "versions": {function.version: function for function in versions},
+                "aliases": {alias["name"]: Alias(**alias) for alias in stored["aliases"]},
+            }
         )
 
 
@@ -71,6 +91,8 @@ class FunctionRecords:
     ----------
     folder
         The folder for the functions' code.
+    layers_folder
+        The folder for the layers' files.
     reserve
         Space for small writes on a full disk.
 
@@ -82,12 +104,13 @@ class FunctionRecords:
 
     def __init__(self, state: StateFolder) -> None:
         self.folder = state.folder("functions")
+        self.layers_folder = state.folder("layers")
         self.reserve = state.reserve
         self._state = state
         self._database = state.database
 
     def load(self) -> dict[str, FunctionRecord]:
-        """Return all records, by function name.
+        """Return all records, by key.
 
         Raises
         ------
@@ -97,7 +120,7 @@ class FunctionRecords:
         try:
             self._database.execute(_SCHEMA)
             rows = self._database.execute("SELECT name, record FROM functions").fetchall()
-            entries = {name: FunctionRecord.from_json(json.loads(record), self.folder) for name, record in rows}
+            entries = {name: self._record(record) for name, record in rows}
         except (sqlite3.DatabaseError, ApiError, LookupError, TypeError, ValueError) as error:
             raise self._state.damaged(f"functions: {error!r}") from error
         for name, entry in entries.items():
@@ -109,7 +132,7 @@ class FunctionRecords:
     def get(self, name: str) -> FunctionRecord | None:
         """Return the stored record of a function, or None."""
         row = self._database.execute("SELECT record FROM functions WHERE name = ?", (name,)).fetchone()
-        return None if row is None else FunctionRecord.from_json(json.loads(row[0]), self.folder)
+        return None if row is None else self._record(row[0])
 
     def put(self, name: str, entry: FunctionRecord) -> None:
         """Store the record of a function."""
@@ -124,31 +147,43 @@ class FunctionRecords:
         """Delete the record of a function."""
         self._database.write("DELETE FROM functions WHERE name = ?", (name,))
 
+    def _record(self, text: str) -> FunctionRecord:
+        return FunctionRecord.from_json(json.loads(text), self.folder, self.layers_folder)
+
 
 def _function_json(function: Function) -> dict[str, Any]:
-    package = function.package
+    package, spec = function.package, function.spec
     return {
-        "spec": function.spec.to_api(),
-        "package": {
-            "sha256": package.sha256,
-            "size": package.size,
-            # The name only: the state folder may be moved.
-            "root": package.root and package.root.name,
-            "imageUri": package.image_uri,
+        "spec": {
+            **vars(spec),
+            "account": vars(spec.account),
+            "package_type": spec.package_type.value,
+            # The names of folders only: the state folder may be moved.
+            "layers": [{**vars(layer), "root": layer.root.name} for layer in spec.layers],
         },
+        "package": {**vars(package), "root": package.root and package.root.name},
         "version": function.version,
-        "revisionId": function.revision_id,
-        "lastModified": function.last_modified.isoformat(),
+        "revision_id": function.revision_id,
+        "state_id": function.state_id,
+        "last_modified": function.last_modified.isoformat(),
     }
 
 
-def _function(stored: Mapping[str, Any], folder: Path) -> Function:
-    package = stored["package"]
-    root = folder / package["root"] if package["root"] else None
+def _function(stored: Mapping[str, Any], folder: Path, layers: Path) -> Function:
+    package, spec = stored["package"], stored["spec"]
+    uses = (LayerUse(layer["arn"], layer["size"], layers / layer["root"]) for layer in spec["layers"])
     return Function(
-        FunctionSpec.from_api(stored["spec"]),
-        Package(package["sha256"], package["size"], root, package["imageUri"]),
-        stored["version"],
-        stored["revisionId"],
-        datetime.fromisoformat(stored["lastModified"]),
+        **{
+            **stored,
+            "spec": FunctionSpec(
+                **{
+                    **spec,
+                    "account": Account(**spec["account"]),
+                    "package_type": PackageType(spec["package_type"]),
+                    "layers": tuple(uses),
+                }
+            ),
+            "package": Package(**{**package, "root": folder / package["root"] if package["root"] else None}),
+            "last_modified": datetime.fromisoformat(stored["last_modified"]),
+        }
     )

@@ -1,6 +1,6 @@
-"""The functions that exist, with their versions, aliases, reservations, tags and policies."""
+"""The functions that exist, with their versions, aliases, reservations and tags."""
 
-import re
+import random
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,46 +10,41 @@ from typing import Any
 from emulator.aws import limits
 from emulator.aws.disk_reserve import DiskFullError
 from emulator.aws.lambda_.core.code_store import CodeStore
-from emulator.aws.lambda_.core.constraints import invalid_parameter
 from emulator.aws.lambda_.core.function_records import FunctionRecord, FunctionRecords
-from emulator.aws.lambda_.core.models import LATEST, Alias, Function, FunctionSpec, ImageUri, function_arn
+from emulator.aws.lambda_.core.models import Alias, Function, FunctionSpec, ImageUri, LayerUse
+from emulator.aws.lambda_.core.references import (
+    LATEST,
+    Reference,
+    conflict,
+    invalid_parameter,
+    resource_not_found,
+)
 from emulator.errors import ApiError
 
-_ALIAS = re.compile(r"(?!^[0-9]+$)([a-zA-Z0-9-_]{1,128})")
-# arn:aws:lambda:region:account:function:name, account:function:name, function:name or name, each with :qualifier
-_REFERENCE = re.compile(
-    r"(?:(?:arn:aws:lambda:[a-z0-9-]+:)?\d{12}:function:|function:)?"
-    r"(?P<name>[A-Za-z0-9_-]+)(?::(?P<qualifier>[A-Za-z0-9$_-]+))?"
-)
+_MOST_TAGS = 50
 
 
 @dataclass(frozen=True)
-class Reference:
-    """A function name with an optional version or alias."""
+class Target:
+    """What an invocation runs.
 
-    name: str
-    qualifier: str | None
+    Parameters
+    ----------
+    function
+        The function or its published version.
+    arn
+        The ARN that was invoked, with the alias or version that the caller named.
+    """
 
-    @classmethod
-    def parse(cls, text: str) -> "Reference":
-        """Parse a name, a partial ARN or an ARN.
-
-        Raises
-        ------
-        ApiError
-            When the text is none of these.
-        """
-        match = _REFERENCE.fullmatch(text)
-        if match is None:
-            raise invalid_parameter(f"invalid FunctionName {text!r}: expected a name or an ARN")
-        return cls(match["name"], match["qualifier"])
+    function: Function
+    arn: str
 
 
 class FunctionRegistry:
-    """The functions that exist, by name.
+    """The functions that exist, in all regions.
 
-    A reference is a name, a partial ARN or an ARN. Methods that take one raise `ApiError` when the function does not
-    exist, and when a revision id is passed that is not the latest one.
+    Methods raise `ApiError` when the function does not exist, and when a revision id is passed that is not the latest
+    one.
 
     Parameters
     ----------
@@ -66,8 +61,8 @@ class FunctionRegistry:
     def __init__(self, records: FunctionRecords) -> None:
         self._records = records
         self._entries = records.load()
-        self._code_store = CodeStore(records.folder, records.reserve)
-        self._code_store.keep_only(function for entry in self._entries.values() for function in entry.functions)
+        self.code_store = CodeStore(records.folder, records.reserve)
+        self.code_store.keep_only(function for entry in self._entries.values() for function in entry.functions)
 
     def create(self, spec: FunctionSpec, code: bytes | ImageUri, tags: Mapping[str, str] | None = None) -> Function:
         """Add a function.
@@ -77,38 +72,54 @@ class FunctionRegistry:
         ApiError
             When a function of that name exists, or the archive is invalid.
         """
-        if spec.name in self._entries:
-            raise ApiError("ResourceConflictException", HTTPStatus.CONFLICT, f"Function already exist: {spec.name}")
-        function = Function(spec, self._code_store.store(spec, code))
-        self._entries[spec.name] = FunctionRecord(function, tags=dict(tags or {}))
-        self._store(spec.name, new_code=function)
+        reference = Reference(spec.account, spec.name)
+        if reference.key in self._entries:
+            raise conflict(f"Function already exist: {spec.name}")
+        function = Function(spec, self.code_store.store(spec, code))
+        self._entries[reference.key] = FunctionRecord(function, tags=_checked_tags(tags or {}))
+        self._store(reference.key, new_code=function)
         return function
 
-    def get(self, reference: str, qualifier: str | None = None) -> Function:
-        """Return a function by reference and version or alias.
+    def exists(self, reference: Reference) -> bool:
+        """Return whether the function exists, whatever the qualifier."""
+        return reference.key in self._entries
+
+    def record(self, reference: Reference) -> FunctionRecord:
+        """Return the record of a function; `save` stores changes of it."""
+        if reference.key not in self._entries:
+            raise not_found(reference.arn)
+        return self._entries[reference.key]
+
+    def save(self, reference: Reference) -> None:
+        """Store the changed record of a function."""
+        self._store(reference.key)
+
+    def get(self, reference: Reference) -> Function:
+        """Return a function, or the version that the qualifier names; of a weighted alias, its main version.
 
         Raises
         ------
         ApiError
-            When it does not exist, or the reference has another qualifier.
+            When it does not exist.
         """
-        entry, parsed = self._find(reference)
-        if qualifier is not None and parsed.qualifier not in (None, qualifier):
-            raise invalid_parameter(
-                "The derived qualifier from the function name does not match the specified qualifier "
-                f"{parsed.qualifier}"
-            )
-        qualifier = qualifier or parsed.qualifier or LATEST
-        alias = entry.aliases.get(qualifier)
-        version = qualifier if alias is None else alias.version
-        function = entry.latest if version == LATEST else entry.versions.get(version)
-        if function is None:
-            raise not_found(f"{function_arn(parsed.name)}:{qualifier}")
-        return function
+        return self._version(reference, None)
+
+    def target(self, reference: Reference) -> Target:
+        """Return what an invocation runs: of a weighted alias, one of its versions, at random.
+
+        Raises
+        ------
+        ApiError
+            When it does not exist.
+        """
+        alias = None
+        if reference.qualifier is not None and reference.key in self._entries:
+            alias = self._entries[reference.key].aliases.get(reference.qualifier)
+        return Target(self._version(reference, alias), reference.qualified_arn)
 
     def update_code(
         self,
-        reference: str,
+        reference: Reference,
         code: bytes | ImageUri,
         *,
         revision_id: str | None = None,
@@ -116,35 +127,37 @@ class FunctionRegistry:
         dry_run: bool = False,
     ) -> Function:
         """Replace a function's code; return the new state, which a dry run does not store."""
-        entry, parsed = self._find(reference)
+        entry = self.record(reference)
         check_revision(entry.latest.revision_id, revision_id)
         spec = entry.latest.spec if architecture is None else replace(entry.latest.spec, architecture=architecture)
-        function = entry.latest.changed(spec=spec, package=self._code_store.store(spec, code))
+        function = entry.latest.changed(spec=spec, package=self.code_store.store(spec, code))
         if dry_run:
-            self._code_store.remove([function])
+            self.code_store.remove([function])
         else:
             entry.latest = function
-            self._store(parsed.name, new_code=function)
+            self._store(reference.key, new_code=function)
         return function
 
-    def update_configuration(self, reference: str, request: Mapping[str, Any]) -> Function:
-        """Change a function's settings; return the new state."""
-        entry, parsed = self._find(reference)
+    def update_configuration(
+        self, reference: Reference, request: Mapping[str, Any], layers: list[LayerUse] | None = None
+    ) -> Function:
+        """Change a function's settings; return the new state. `layers` are those that the request names."""
+        entry = self.record(reference)
         check_revision(entry.latest.revision_id, request.get("RevisionId"))
-        entry.latest = entry.latest.changed(spec=entry.latest.spec.updated(request))
-        self._store(parsed.name)
+        entry.latest = entry.latest.changed(spec=entry.latest.spec.updated(request, layers))
+        self._store(reference.key)
         return entry.latest
 
     def publish(
         self,
-        reference: str,
+        reference: Reference,
         *,
         description: str | None = None,
         code_sha256: str | None = None,
         revision_id: str | None = None,
     ) -> Function:
-        """Publish the function as its next version; return the newest version if nothing has changed."""
-        entry, parsed = self._find(reference)
+        """Publish the function as its next version; return the newest version if nothing has changed since."""
+        entry = self.record(reference)
         latest = entry.latest
         check_revision(latest.revision_id, revision_id)
         if code_sha256 not in (None, latest.package.sha256):
@@ -153,76 +166,76 @@ class FunctionRegistry:
                 f"({latest.package.sha256}). Please try again with the CodeSHA256 in $LATEST."
             )
         newest = next(reversed(entry.versions.values()), None)
-        if newest is not None and newest.is_same_but_for_description(latest):
+        if newest is not None and entry.published_state == latest.state_id:
             return newest
         entry.published += 1
+        entry.published_state = latest.state_id
         version = str(entry.published)
-        spec = latest.spec if description is None else replace(latest.spec, description=description)
-        entry.versions[version] = replace(latest, spec=spec, version=version, revision_id=str(uuid.uuid4()))
-        self._store(parsed.name)
+        entry.versions[version] = latest.published_as(version, description)
+        entry.latest = latest.revised()
+        self._store(reference.key)
         return entry.versions[version]
 
-    def create_alias(self, reference: str, name: str, version: str, description: str = "") -> Alias:
+    def create_alias(
+        self, reference: Reference, name: str, version: str, description: str, weights: Mapping[str, float]
+    ) -> Alias:
         """Create an alias of a version.
 
         Raises
         ------
         ApiError
-            When the version does not exist, or the alias exists.
+            When the version does not exist, the alias exists, or the weights are invalid.
         """
-        entry, parsed = self._find(reference)
-        if not _ALIAS.fullmatch(name):
-            raise invalid_parameter(f"invalid alias name {name!r}: expected letters, digits, - and _, not only digits")
+        entry = self.record(reference)
+        self._check_weights(reference, version, weights)
+        self.get(Reference(reference.account, reference.name, version))
         if name in entry.aliases:
-            message = f"Alias already exists: {function_arn(parsed.name)}:{name}"
-            raise ApiError("ResourceConflictException", HTTPStatus.CONFLICT, message)
-        self.get(parsed.name, version)
-        entry.aliases[name] = Alias(name, version, description)
-        self._store(parsed.name)
+            raise conflict(f"Alias already exists: {reference.arn}:{name}")
+        entry.aliases[name] = Alias(name, version, description, dict(weights))
+        self._store(reference.key)
         return entry.aliases[name]
 
     def update_alias(
         self,
-        reference: str,
+        reference: Reference,
         name: str,
         *,
         version: str | None = None,
         description: str | None = None,
+        weights: Mapping[str, float] | None = None,
         revision_id: str | None = None,
     ) -> Alias:
-        """Change an alias's version or description."""
-        entry, parsed = self._find(reference)
+        """Change an alias's version, description or weights."""
+        entry = self.record(reference)
         alias = self.alias(reference, name)
         check_revision(alias.revision_id, revision_id)
         if version is not None:
-            self.get(parsed.name, version)
+            self.get(Reference(reference.account, reference.name, version))
             alias = replace(alias, version=version)
         if description is not None:
             alias = replace(alias, description=description)
+        if weights is not None:
+            self._check_weights(reference, alias.version, weights)
+            alias = replace(alias, weights=dict(weights))
         entry.aliases[name] = replace(alias, revision_id=str(uuid.uuid4()))
-        self._store(parsed.name)
+        self._store(reference.key)
         return entry.aliases[name]
 
-    def alias(self, reference: str, name: str) -> Alias:
+    def alias(self, reference: Reference, name: str) -> Alias:
         """Return an alias."""
-        entry, parsed = self._find(reference)
-        if name not in entry.aliases:
-            arn = f"{function_arn(parsed.name)}:{name}"
-            raise ApiError("ResourceNotFoundException", HTTPStatus.NOT_FOUND, f"Cannot find alias arn: {arn}")
+        entry = self._entries.get(reference.key)
+        if entry is None or name not in entry.aliases:
+            raise alias_not_found(reference, name)
         return entry.aliases[name]
 
-    def aliases(self, reference: str) -> list[Alias]:
-        """Return a function's aliases, by name."""
-        entry, _ = self._find(reference)
-        return [entry.aliases[name] for name in sorted(entry.aliases)]
-
-    def delete_alias(self, reference: str, name: str) -> None:
-        """Delete an alias, if it exists."""
-        entry, parsed = self._find(reference)
+    def delete_alias(self, reference: Reference, name: str) -> None:
+        """Delete an alias, if it exists, with all settings that belong to it."""
+        entry = self.record(reference)
         entry.aliases.pop(name, None)
-        self._store(parsed.name)
+        _drop_settings(entry, name)
+        self._store(reference.key)
 
-    def reserve(self, reference: str, concurrency: int | None) -> None:
+    def reserve(self, reference: Reference, concurrency: int | None) -> None:
         """Set a function's reserved concurrency; None removes it.
 
         Raises
@@ -230,77 +243,60 @@ class FunctionRegistry:
         ApiError
             When fewer than 100 executions would remain for the functions without a reservation, as on AWS.
         """
-        entry, parsed = self._find(reference)
-        others = sum(other.reserved_concurrency or 0 for other in self._entries.values() if other is not entry)
-        left = limits.CONCURRENT_EXECUTIONS - others - (concurrency or 0)
-        if concurrency is not None and (concurrency < 0 or left < limits.UNRESERVED_EXECUTIONS):
+        entry = self.record(reference)
+        left = self.unreserved(reference.account.region) + (entry.reserved_concurrency or 0) - (concurrency or 0)
+        if concurrency is not None and left < limits.UNRESERVED_EXECUTIONS:
             raise invalid_parameter(
                 "Specified ReservedConcurrentExecutions for function decreases account's "
                 f"UnreservedConcurrentExecution below its minimum value of [{limits.UNRESERVED_EXECUTIONS}]."
             )
         entry.reserved_concurrency = concurrency
-        self._store(parsed.name)
+        self._store(reference.key)
 
-    def reserved(self, name: str) -> int | None:
+    def reserved(self, key: str) -> int | None:
         """Return a function's reserved concurrency; None when it has none or does not exist."""
-        entry = self._entries.get(name)
+        entry = self._entries.get(key)
         return None if entry is None else entry.reserved_concurrency
 
-    def concurrency_limits(self, name: str) -> tuple[int | None, int]:
-        """Return a function's reserved concurrency, if any, and what all functions without a reservation share."""
-        return self.reserved(name), self.unreserved()
-
-    def unreserved(self) -> int:
-        """Return the number of executions that all functions without a reservation share."""
-        reserved = sum(entry.reserved_concurrency or 0 for entry in self._entries.values())
+    def unreserved(self, region: str) -> int:
+        """Return the number of executions that all functions of a region without a reservation share."""
+        prefix = f"{region}/"
+        reserved = sum(
+            entry.reserved_concurrency or 0 for key, entry in self._entries.items() if key.startswith(prefix)
+        )
         return limits.CONCURRENT_EXECUTIONS - reserved
 
-    def tags(self, reference: str) -> dict[str, str]:
-        """Return a function's tags."""
-        return dict(self._find(reference)[0].tags)
-
-    def set_tags(self, reference: str, tags: dict[str, str]) -> None:
+    def set_tags(self, reference: Reference, tags: Mapping[str, str]) -> None:
         """Replace a function's tags."""
-        entry, parsed = self._find(reference)
-        entry.tags = tags
-        self._store(parsed.name)
+        self.record(reference).tags = _checked_tags(tags)
+        self._store(reference.key)
 
-    def policy(self, reference: str) -> dict[str, dict[str, Any]]:
-        """Return the statements of a function's resource policy, by statement id."""
-        return dict(self._find(reference)[0].policy)
-
-    def set_policy(self, reference: str, policy: dict[str, dict[str, Any]]) -> None:
-        """Replace a function's resource policy."""
-        entry, parsed = self._find(reference)
-        entry.policy = policy
-        self._store(parsed.name)
-
-    def delete(self, reference: str, qualifier: str | None = None) -> list[Function]:
-        """Delete a function with all its versions, or one version of it; return what was deleted.
+    def delete(self, reference: Reference) -> list[Function]:
+        """Delete a function with all its versions, or the version that the qualifier names; return what was deleted.
 
         Raises
         ------
         ApiError
             When an alias refers to the version.
         """
-        entry, parsed = self._find(reference)
-        version = qualifier or parsed.qualifier
+        entry = self.record(reference)
+        version = reference.qualifier
         if version == LATEST:
             raise invalid_parameter("$LATEST version cannot be deleted without deleting the function.")
         if version is None:
-            self._records.delete(parsed.name)
-            del self._entries[parsed.name]
-            self._code_store.remove(entry.functions)
+            self._records.delete(reference.key)
+            del self._entries[reference.key]
+            self.code_store.remove(entry.functions)
             return entry.functions
-        if any(alias.version == version for alias in entry.aliases.values()):
-            message = f"Unable to delete version because the following aliases reference it: {version}"
-            raise ApiError("ResourceConflictException", HTTPStatus.CONFLICT, message)
+        if any(version in (alias.version, *alias.weights) for alias in entry.aliases.values()):
+            raise conflict(f"Unable to delete version because the following aliases reference it: {version}")
         removed = entry.versions.pop(version, None)
         if removed is None:
             return []
-        self._store(parsed.name)
+        _drop_settings(entry, version)
+        self._store(reference.key)
         if all(other.package.root != removed.package.root for other in entry.functions):
-            self._code_store.remove([removed])
+            self.code_store.remove([removed])
         return [removed]
 
     def clear(self) -> list[Function]:
@@ -308,40 +304,97 @@ class FunctionRegistry:
         self._records.clear()
         deleted = [function for entry in self._entries.values() for function in entry.functions]
         self._entries.clear()
-        self._code_store.remove(deleted)
+        self.code_store.remove(deleted)
         return deleted
 
-    def all(self) -> list[Function]:
-        """Return every unpublished function, sorted by name."""
-        return [self._entries[name].latest for name in sorted(self._entries)]
+    def all(self, region: str | None = None) -> list[Function]:
+        """Return every unpublished function, sorted by name; of all regions, or of one."""
+        keys = sorted(self._entries, key=lambda key: key.partition("/")[::-1])
+        return [self._entries[key].latest for key in keys if region in (None, key.partition("/")[0])]
 
-    def versions(self, reference: str) -> list[Function]:
-        """Return an unpublished function and its versions."""
-        return self._find(reference)[0].functions
+    def layer_uses(self) -> list[LayerUse]:
+        """Return the layer versions that functions use."""
+        functions = (function for entry in self._entries.values() for function in entry.functions)
+        return [use for function in functions for use in function.spec.layers]
 
-    def _store(self, name: str, new_code: Function | None = None) -> None:
+    def records_of(self, region: str) -> list[FunctionRecord]:
+        """Return the records of all functions in a region, sorted by name."""
+        return [self._entries[key] for key in sorted(self._entries) if key.startswith(f"{region}/")]
+
+    def _version(self, reference: Reference, alias: Alias | None) -> Function:
+        qualifier = reference.qualifier or LATEST
+        entry = self._entries.get(reference.key)
+        if entry is None:
+            raise not_found(reference.qualified_arn)
+        if alias is None:
+            alias = entry.aliases.get(qualifier)
+            version = qualifier if alias is None else alias.version
+        else:
+            version = _drawn(alias)
+        function = entry.latest if version == LATEST else entry.versions.get(version)
+        if function is None:
+            raise not_found(f"{reference.arn}:{qualifier}")
+        return function
+
+    def _check_weights(self, reference: Reference, version: str, weights: Mapping[str, float]) -> None:
+        if not weights:
+            return
+        if len(weights) > 1:
+            raise invalid_parameter("Number of items in AdditionalVersionWeights cannot be greater than 1")
+        if version in weights:
+            raise invalid_parameter(
+                f"Invalid function version {version}. Function version {version} is already "
+                "included in routing configuration."
+            )
+        if version == LATEST:
+            raise invalid_parameter("$LATEST is not supported for an alias pointing to more than 1 version")
+        for other in weights:
+            self.get(Reference(reference.account, reference.name, other))
+
+    def _store(self, key: str, new_code: Function | None = None) -> None:
         """Store a changed entry; if that fails, undo the change and remove the new code, if any."""
         try:
-            self._records.put(name, self._entries[name])
+            self._records.put(key, self._entries[key])
         except DiskFullError:
             if new_code is not None:
-                self._code_store.remove([new_code])
-            stored = self._records.get(name)
+                self.code_store.remove([new_code])
+            stored = self._records.get(key)
             if stored is None:
-                del self._entries[name]
+                del self._entries[key]
             else:
-                self._entries[name] = stored
+                self._entries[key] = stored
             raise
 
-    def _find(self, reference: str) -> tuple[FunctionRecord, Reference]:
-        parsed = Reference.parse(reference)
-        if parsed.name not in self._entries:
-            raise not_found(function_arn(parsed.name))
-        return self._entries[parsed.name], parsed
+
+def _drawn(alias: Alias) -> str:
+    drawn = random.random()  # noqa: S311 - not used for security
+    for version, weight in alias.weights.items():
+        if drawn < weight:
+            return version
+        drawn -= weight
+    return alias.version
 
 
-def check_revision(latest: str, expected: object) -> None:
+def _drop_settings(entry: FunctionRecord, qualifier: str) -> None:
+    for settings in (entry.policies, entry.urls, entry.event_invoke_configs, entry.provisioned):
+        settings.pop(qualifier, None)
+
+
+def _checked_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    if len(tags) > _MOST_TAGS:
+        raise invalid_parameter("Number of tags exceeds resource tag limit.")
+    return dict(tags)
+
+
+def check_revision(latest: str, expected: object, operations: str = "GetFunction/GetAlias") -> None:
     """Check that the revision id that a caller expects is the latest one; None matches any.
+
+    Parameters
+    ----------
+    latest, expected
+        The revision ids.
+    operations
+        What returns the latest one, for the message.
 
     Raises
     ------
@@ -352,11 +405,16 @@ def check_revision(latest: str, expected: object) -> None:
         raise ApiError(
             "PreconditionFailedException",
             HTTPStatus.PRECONDITION_FAILED,
-            "The Revision Id provided does not match the latest Revision Id. Call the GetFunction/GetAlias API to "
-            "retrieve the latest Revision Id",
+            f"The Revision Id provided does not match the latest Revision Id. Call the {operations} API to retrieve "
+            "the latest Revision Id",
         )
 
 
 def not_found(arn: str) -> ApiError:
     """Return AWS's error for a function that does not exist."""
-    return ApiError("ResourceNotFoundException", HTTPStatus.NOT_FOUND, f"Function not found: {arn}")
+    return resource_not_found(f"Function not found: {arn}")
+
+
+def alias_not_found(reference: Reference, name: str) -> ApiError:
+    """Return AWS's error for an alias that does not exist."""
+    return resource_not_found(f"Cannot find alias arn: {reference.arn}:{name}")

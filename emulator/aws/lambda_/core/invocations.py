@@ -12,10 +12,13 @@ from http import HTTPStatus
 from typing import Any
 
 from emulator.aws import limits
+from emulator.aws.lambda_.core.event_invoke_configs import EventInvokeConfigs
 from emulator.aws.lambda_.core.execution_environments import ExecutionEnvironments, InvocationRunner, WarmPool
-from emulator.aws.lambda_.core.function_registry import FunctionRegistry
+from emulator.aws.lambda_.core.function_registry import FunctionRegistry, Target
 from emulator.aws.lambda_.core.history import InvocationHistory, InvocationRecord, InvocationStatus
 from emulator.aws.lambda_.core.models import Function
+from emulator.aws.lambda_.core.provisioned_concurrency import ProvisionedConcurrency
+from emulator.aws.lambda_.core.references import DEFAULT_ACCOUNT, Account, Reference
 from emulator.aws.lambda_.core.settings import LambdaSettings
 from emulator.errors import ApiError, SandboxError
 
@@ -24,7 +27,9 @@ _MAX_BACKOFF_S = 300.0
 
 
 class ConcurrencyAdmission:
-    """Limits how many executions run at once: by the account's limit and the functions' reservations.
+    """Limits how many executions run at once.
+
+    The limits are that of the account, the functions' reservations, and what is provisioned for a version or an alias.
 
     Source: https://docs.aws.amazon.com/lambda/latest/dg/lambda-concurrency.html
 
@@ -32,14 +37,19 @@ class ConcurrencyAdmission:
     ----------
     functions
         Holds the reservations.
+    provisioned
+        Holds what is provisioned.
     """
 
-    def __init__(self, functions: FunctionRegistry) -> None:
+    def __init__(self, functions: FunctionRegistry, provisioned: ProvisionedConcurrency) -> None:
         self._functions = functions
+        self._provisioned = provisioned
+        # By function; and by function and qualifier, those that use provisioned concurrency.
         self._running: Counter[str] = Counter()
+        self._on_provisioned: Counter[tuple[str, str]] = Counter()
 
     @contextmanager
-    def admit(self, name: str) -> Iterator[None]:
+    def admit(self, reference: Reference) -> Iterator[None]:
         """Count one execution of the function while the context lasts.
 
         Raises
@@ -47,27 +57,39 @@ class ConcurrencyAdmission:
         ApiError
             When the limit is reached: status 429, as on AWS.
         """
-        reserved, unreserved = self._functions.concurrency_limits(name)
-        if reserved is not None:
-            self._check_limit(self._running[name], reserved, "ReservedFunctionConcurrentInvocationLimitExceeded")
+        in_all, own = self._provisioned.reserved(reference)
+        slot = reference.key, str(reference.qualifier)
+        if self._on_provisioned[slot] < own:
+            counter: Counter[Any] = self._on_provisioned
+            name: Any = slot
         else:
-            shared = sum(count for other, count in self._running.items() if self._functions.reserved(other) is None)
-            self._check_limit(shared, unreserved, "ConcurrentInvocationLimitExceeded")
-        self._running[name] += 1
+            self._check(reference, in_all)
+            counter, name = self._running, reference.key
+        counter[name] += 1
         try:
             yield
         finally:
-            self._running[name] -= 1
-            if not self._running[name]:
-                del self._running[name]
+            counter[name] -= 1
+            if not counter[name]:
+                del counter[name]
 
-    def _check_limit(self, running: int, limit: int, reason: str) -> None:
+    def _check(self, reference: Reference, provisioned: int) -> None:
+        reserved = self._functions.reserved(reference.key)
+        if reserved is not None:
+            running, limit = self._running[reference.key], reserved - provisioned
+            reason = "ReservedFunctionConcurrentInvocationLimitExceeded"
+        else:
+            region = f"{reference.account.region}/"
+            running = sum(
+                count
+                for key, count in self._running.items()
+                if key.startswith(region) and self._functions.reserved(key) is None
+            )
+            limit = self._functions.unreserved(reference.account.region)
+            reason = "ConcurrentInvocationLimitExceeded"
         if running >= limit:
             raise ApiError(
-                "TooManyRequestsException",
-                HTTPStatus.TOO_MANY_REQUESTS,
-                f"Rate Exceeded: {running} of {limit} concurrent executions are in use ({reason})",
-                {"Reason": reason},
+                "TooManyRequestsException", HTTPStatus.TOO_MANY_REQUESTS, "Rate Exceeded.", {"Reason": reason}
             )
 
 
@@ -98,10 +120,12 @@ class InvocationResult:
 
 @dataclass(frozen=True)
 class _Request:
-    """An accepted event with its function and the record of its invocation."""
+    """An accepted event with its function, the client context and the record of its invocation."""
 
-    function: Function
+    reference: Reference
+    target: Target
     event: bytes
+    client_context: str
     record: InvocationRecord
 
 
@@ -124,9 +148,11 @@ class LambdaService:
         self._functions = functions
         self._pool = WarmPool(environments, settings.idle_s)
         self._runner = InvocationRunner(environments, self._pool)
+        self.provisioned = ProvisionedConcurrency(functions, environments, self._pool)
+        self.event_configs = EventInvokeConfigs(functions)
         self._retry_delays_s = settings.retry_delays_s
         self._annotate_event = settings.annotate_event
-        self._admission = ConcurrencyAdmission(functions)
+        self._admission = ConcurrencyAdmission(functions, self.provisioned)
         self._history = InvocationHistory()
         self._events: set[asyncio.Task[None]] = set()
         # The tasks that wait for a function, and those of them that a reset has cancelled.
@@ -134,36 +160,61 @@ class LambdaService:
         self._reset: set[asyncio.Task[Any]] = set()
         self._reset_done = asyncio.Event()
 
-    async def invoke(self, reference: str, qualifier: str | None, payload: bytes) -> InvocationResult:
+    async def invoke(
+        self,
+        name: str,
+        qualifier: str | None,
+        payload: bytes,
+        *,
+        account: Account = DEFAULT_ACCOUNT,
+        client_context: str = "",
+    ) -> InvocationResult:
         """Run a function once and wait for its result. Cancelling the call ends the sandbox.
 
         Parameters
         ----------
-        reference
+        name
             The function's name or ARN.
         qualifier
             A version or alias, or None.
         payload
             The event, JSON; empty for ``{}``.
+        account
+            Where the caller is.
+        client_context
+            JSON for the handler's context; empty if there is none.
 
         Raises
         ------
         ApiError
             When the function does not exist, the payload is too large or invalid JSON, or a limit is reached.
         """
-        function = self._functions.get(reference, qualifier)
-        request = self._accept(function, payload, limits.SYNC_PAYLOAD_BYTES, "RequestResponse")
+        reference = Reference.parse(name, qualifier, account)
+        request = self._accept(reference, payload, client_context, limits.SYNC_PAYLOAD_BYTES, "RequestResponse")
         with ExitStack() as admission:
             try:
-                admission.enter_context(self._admission.admit(function.spec.name))
+                admission.enter_context(self._admission.admit(reference))
             except ApiError as error:
                 throttled = replace(request.record, status=InvocationStatus.THROTTLED, error_type=error.code)
                 self._history.add(replace(throttled, ended=throttled.received))
                 raise
             return await self._run(request)
 
-    def enqueue(self, reference: str, qualifier: str | None, payload: bytes) -> str:
-        """Queue an event for a function; after an error it is retried, at most twice, as on AWS.
+    def enqueue(
+        self,
+        name: str,
+        qualifier: str | None,
+        payload: bytes,
+        *,
+        account: Account = DEFAULT_ACCOUNT,
+        client_context: str = "",
+    ) -> str:
+        """Queue an event for a function; after an error it is retried as often as the function's settings say.
+
+        Parameters
+        ----------
+        name, qualifier, payload, account, client_context
+            As for `invoke`.
 
         Returns
         -------
@@ -175,8 +226,8 @@ class LambdaService:
         ApiError
             When the function does not exist, or the payload is too large or invalid JSON.
         """
-        function = self._functions.get(reference, qualifier)
-        request = self._accept(function, payload, limits.ASYNC_PAYLOAD_BYTES, "Event")
+        reference = Reference.parse(name, qualifier, account)
+        request = self._accept(reference, payload, client_context, limits.ASYNC_PAYLOAD_BYTES, "Event")
         task = asyncio.ensure_future(self._run_event(request))
         self._events.add(task)
         task.add_done_callback(self._events.discard)
@@ -192,6 +243,7 @@ class LambdaService:
 
     async def reset(self) -> None:
         """Delete all functions, their queued events and the history; end what is running."""
+        await self.provisioned.close()
         deleted = self._functions.clear()
         for event in self._events:
             event.cancel()
@@ -208,30 +260,36 @@ class LambdaService:
 
     async def close(self) -> None:
         """Drop the queued events and end every warm sandbox."""
+        await self.provisioned.close()
         for task in self._events:
             task.cancel()
         await asyncio.gather(*self._events, return_exceptions=True)
         await self._pool.close()
 
     async def _run_event(self, request: _Request) -> None:
-        for delay_s in (*self._retry_delays_s, None):
+        config = self.event_configs.find(request.reference)
+        delays = self._retry_delays_s[: config.get("MaximumRetryAttempts", len(self._retry_delays_s))]
+        oldest = request.record.received + config.get("MaximumEventAgeInSeconds", limits.EVENT_AGE_S)
+        for delay_s in (*delays, None):
             try:
-                failed = (await self._run_when_admitted(request)).is_error
-            except SandboxError:
+                failed = (await self._run_when_admitted(request, oldest)).is_error
+            except (SandboxError, _EventTooOldError):
                 # A failure of the platform counts like one of the function.
                 failed = True
-            if not failed or delay_s is None:
+            if not failed or delay_s is None or time.time() + delay_s > oldest:
                 return
             await asyncio.sleep(delay_s)
 
-    async def _run_when_admitted(self, request: _Request) -> InvocationResult:
-        """Run a queued event; while it is throttled, retry with back-off."""
+    async def _run_when_admitted(self, request: _Request, oldest: float) -> InvocationResult:
+        """Run a queued event; while it is throttled, retry with back-off, until it is too old."""
         backoff_s = 1.0
         while True:
             try:
-                with self._admission.admit(request.function.spec.name):
+                with self._admission.admit(request.reference):
                     return await self._run(request)
             except ApiError:
+                if time.time() + backoff_s > oldest:
+                    raise _EventTooOldError from None
                 await asyncio.sleep(backoff_s)
                 backoff_s = min(2 * backoff_s, _MAX_BACKOFF_S)
 
@@ -241,7 +299,9 @@ class LambdaService:
         self._waiting.add(task)
         try:
             with self._history.record(request.record) as recorder:
-                response, log_tail = await self._runner.run(request.function, request.event, recorder)
+                response, log_tail = await self._runner.run(
+                    request.target, request.event, request.client_context, recorder
+                )
         except asyncio.CancelledError:
             if task not in self._reset:
                 raise
@@ -254,11 +314,13 @@ class LambdaService:
             if not self._reset:
                 self._reset_done.set()
         return InvocationResult(
-            request.record.request_id, response.payload, response.is_error, log_tail, request.function.version
+            request.record.request_id, response.payload, response.is_error, log_tail, request.target.function.version
         )
 
-    def _accept(self, function: Function, payload: bytes, limit: int, kind: str) -> _Request:
-        """Check that a function can run, and check its event; return the request to run."""
+    def _accept(self, reference: Reference, payload: bytes, client_context: str, limit: int, kind: str) -> _Request:
+        """Find the function, check that it can run, and check its event; return the request to run."""
+        target = self._functions.target(reference)
+        function = target.function
         function.code_root  # noqa: B018 - raises for an image
         if len(payload) > limit:
             raise ApiError(
@@ -272,7 +334,7 @@ class LambdaService:
             raise ApiError(
                 "InvalidRequestContentException",
                 HTTPStatus.BAD_REQUEST,
-                f"Could not parse request body into json: {error}",
+                f"Could not parse request body into json: Could not parse payload into json: {error}",
             ) from None
         record = InvocationRecord(
             request_id=str(uuid.uuid4()),
@@ -282,7 +344,11 @@ class LambdaService:
             received=time.time(),
             annotation=None if self._annotate_event is None else self._annotate_event(event),
         )
-        return _Request(function, payload or b"{}", record)
+        return _Request(reference, target, payload or b"{}", client_context, record)
+
+
+class _EventTooOldError(Exception):
+    """A queued event is older than its function's settings allow."""
 
 
 def _refuse_constant(name: str) -> None:

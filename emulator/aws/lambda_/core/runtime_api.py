@@ -31,15 +31,15 @@ class Invocation:
     payload
         The event, JSON.
     function_arn
-        The ARN of the invoked function.
-    deadline_ms
-        When the invocation times out, ms since the epoch.
+        The ARN that was invoked, with the alias or version that the caller named.
+    client_context
+        JSON for the handler's context; empty if the caller sent none.
     """
 
     request_id: str
     payload: bytes
     function_arn: str
-    deadline_ms: int
+    client_context: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class RuntimeApi:
 
     def __init__(self) -> None:
         self.ready: asyncio.Future[RuntimeResponse | None] = asyncio.get_running_loop().create_future()
-        self._events: asyncio.Queue[Invocation] = asyncio.Queue()
+        self._events: asyncio.Queue[tuple[Invocation, int]] = asyncio.Queue()
         self._current: tuple[Invocation, asyncio.Future[RuntimeResponse]] | None = None
         self._server: asyncio.Server | None = None
         self._http: web.Server | None = None
@@ -87,11 +87,19 @@ class RuntimeApi:
             self._server.close()
             await self._http.shutdown(_SHUTDOWN_S)
 
-    def send(self, invocation: Invocation) -> asyncio.Future[RuntimeResponse]:
-        """Send the sandbox an event; the future resolves with the response."""
+    def send(self, invocation: Invocation, deadline_ms: int) -> asyncio.Future[RuntimeResponse]:
+        """Send the sandbox an event; the future resolves with the response.
+
+        Parameters
+        ----------
+        invocation
+            The event.
+        deadline_ms
+            When the invocation times out, ms since the epoch.
+        """
         response: asyncio.Future[RuntimeResponse] = asyncio.get_running_loop().create_future()
         self._current = (invocation, response)
-        self._events.put_nowait(invocation)
+        self._events.put_nowait((invocation, deadline_ms))
         return response
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -118,17 +126,16 @@ class RuntimeApi:
     async def _next_invocation(self) -> web.StreamResponse:
         if not self.ready.done():
             self.ready.set_result(None)
-        invocation = await self._events.get()
-        return web.Response(
-            body=invocation.payload,
-            content_type="application/json",
-            headers={
-                "Lambda-Runtime-Aws-Request-Id": invocation.request_id,
-                "Lambda-Runtime-Deadline-Ms": str(invocation.deadline_ms),
-                "Lambda-Runtime-Invoked-Function-Arn": invocation.function_arn,
-                "Lambda-Runtime-Trace-Id": f"Root=1-{invocation.request_id[:8]}-{'0' * 24};Sampled=0",
-            },
-        )
+        invocation, deadline_ms = await self._events.get()
+        headers = {
+            "Lambda-Runtime-Aws-Request-Id": invocation.request_id,
+            "Lambda-Runtime-Deadline-Ms": str(deadline_ms),
+            "Lambda-Runtime-Invoked-Function-Arn": invocation.function_arn,
+            "Lambda-Runtime-Trace-Id": f"Root=1-{invocation.request_id[:8]}-{'0' * 24};Sampled=0",
+        }
+        if invocation.client_context:
+            headers["Lambda-Runtime-Client-Context"] = invocation.client_context
+        return web.Response(body=invocation.payload, content_type="application/json", headers=headers)
 
     def _complete(self, path: str, body: bytes) -> web.StreamResponse:
         _, _, tail = path.partition("/invocation/")

@@ -12,11 +12,17 @@ from pathlib import Path
 from emulator.aws.credentials import Credentials
 from emulator.aws.lambda_.core.models import Function
 from emulator.aws.lambda_.core.settings import RuntimeClient
-from emulator.aws.limits import REGION
+from emulator.aws.lambda_.log_lines import SandboxLog
 from emulator.errors import EmulatorError
 
 # The paths on AWS.
 _BOOTSTRAPS = "[/var/task/bootstrap /opt/bootstrap]"
+_LIBRARIES = "/var/lang/lib:/lib64:/usr/lib64:/var/runtime:/var/runtime/lib:/var/task:/var/task/lib:/opt/lib"
+# X-Ray's daemon, which functions send traces to by UDP: there is none.
+_XRAY_ADDRESS, _XRAY_PORT = "169.254.100.1", "2000"
+# From this version of Python on, AWS sets LC_CTYPE.
+_C_LOCALE_SINCE = 12
+_OWN_CLIENT = "emulator.aws.sandboxes.runtime_client"
 
 
 class InvalidEntrypointError(EmulatorError):
@@ -37,24 +43,44 @@ def check_installed(client: RuntimeClient) -> None:
         )
 
 
-def runtime_command(function: Function, client: RuntimeClient) -> tuple[str, ...]:
+def runtime_command(function: Function, client: RuntimeClient, opt_root: Path | None) -> tuple[str, ...]:
     """Return the command that serves a function; empty for the sandbox's own client in a fork.
+
+    Parameters
+    ----------
+    function
+        The function.
+    client
+        What calls Python handlers.
+    opt_root
+        The folder with the files of its layers, if it has any.
 
     Raises
     ------
     InvalidEntrypointError
-        When the archive of a custom runtime has no ``bootstrap``, or the ``bootstrap`` is not executable.
+        When neither the archive of a custom runtime nor a layer has a ``bootstrap``, or it is not executable; when the
+        runtime is not emulated.
     """
-    if function.spec.runtime.startswith("provided"):
-        bootstrap = function.code_root / "bootstrap"
-        if not bootstrap.is_file():
+    spec = function.spec
+    if spec.runtime.startswith("provided"):
+        found = [
+            root / "bootstrap" for root in (function.code_root, opt_root) if root and (root / "bootstrap").is_file()
+        ]
+        if not found:
             raise InvalidEntrypointError(f"Couldn't find valid bootstrap(s): {_BOOTSTRAPS}")
-        if not os.access(bootstrap, os.X_OK):
+        if not os.access(found[0], os.X_OK):
             raise InvalidEntrypointError("fork/exec /var/task/bootstrap: permission denied")
-        return (str(bootstrap),)
+        return (str(found[0]),)
+    if not spec.runtime.startswith("python"):
+        raise InvalidEntrypointError(
+            f"the runtime {spec.runtime} is not emulated: expected python3.9 to 3.14, provided.al2 or provided.al2023"
+        )
+    wrapper = (spec.environment or {}).get("AWS_LAMBDA_EXEC_WRAPPER")
     if client is RuntimeClient.AWSLAMBDARIC:
-        return (sys.executable, "-m", "awslambdaric", function.spec.handler)
-    return ()
+        command: tuple[str, ...] = (sys.executable, "-m", "awslambdaric", spec.handler)
+    else:
+        command = (sys.executable, "-P", "-m", _OWN_CLIENT) if wrapper else ()
+    return (wrapper, *command) if wrapper else command
 
 
 def runtime_version(function: Function) -> str:
@@ -64,33 +90,74 @@ def runtime_version(function: Function) -> str:
 
 
 def function_environment(
-    function: Function, log_group: str, log_stream: str, runtime_api: str, endpoint_url: str, credentials: Credentials
+    function: Function,
+    log: SandboxLog,
+    runtime_api: str,
+    endpoint_url: str,
+    credentials: Credentials,
+    *,
+    provisioned: bool,
 ) -> dict[str, str]:
     """Return the complete environment of the function's process.
 
     It contains nothing of the emulator's own environment.
+
+    Parameters
+    ----------
+    function
+        The function.
+    log
+        Its log stream.
+    runtime_api
+        The address of its runtime API.
+    endpoint_url
+        Its ``AWS_ENDPOINT_URL``, unless it has another one.
+    credentials
+        Its key.
+    provisioned
+        Whether the environment belongs to the function's provisioned concurrency.
     """
     spec = function.spec
     # A function may override these; the others are reserved.
     defaults = {
         "AWS_ENDPOINT_URL": endpoint_url,
+        "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
         "LANG": "en_US.UTF-8",
-        "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
+        "LD_LIBRARY_PATH": _LIBRARIES,
+        "PATH": "/var/lang/bin:/usr/local/bin:/usr/bin/:/bin:/opt/bin",
+        "PWD": "/var/task",
+        "SHLVL": "0",
         "TZ": ":UTC",
     }
+    if (minor := _python_minor(spec.runtime)) is not None:
+        defaults["PYTHONPATH"] = "/var/runtime"
+        if minor >= _C_LOCALE_SINCE:
+            defaults["LC_CTYPE"] = "C.UTF-8"
     reserved = {
         "_HANDLER": spec.handler,
-        "AWS_REGION": REGION,
-        "AWS_DEFAULT_REGION": REGION,
-        "AWS_EXECUTION_ENV": f"AWS_Lambda_{spec.runtime}",
+        "_AWS_XRAY_DAEMON_ADDRESS": _XRAY_ADDRESS,
+        "_AWS_XRAY_DAEMON_PORT": _XRAY_PORT,
+        "AWS_REGION": spec.account.region,
+        "AWS_DEFAULT_REGION": spec.account.region,
         "AWS_LAMBDA_FUNCTION_NAME": spec.name,
         "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(spec.memory_mb),
         "AWS_LAMBDA_FUNCTION_VERSION": function.version,
-        "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
-        "AWS_LAMBDA_LOG_GROUP_NAME": log_group,
-        "AWS_LAMBDA_LOG_STREAM_NAME": log_stream,
+        "AWS_LAMBDA_INITIALIZATION_TYPE": "provisioned-concurrency" if provisioned else "on-demand",
+        "AWS_LAMBDA_LOG_GROUP_NAME": log.group,
+        "AWS_LAMBDA_LOG_STREAM_NAME": log.stream,
         "AWS_LAMBDA_RUNTIME_API": runtime_api,
+        "AWS_XRAY_DAEMON_ADDRESS": f"{_XRAY_ADDRESS}:{_XRAY_PORT}",
         **credentials.environment(),
-        "LAMBDA_TASK_ROOT": str(function.code_root),
+        "LAMBDA_RUNTIME_DIR": "/var/runtime",
+        "LAMBDA_TASK_ROOT": "/var/task",
     }
-    return {**defaults, **spec.environment, **reserved}
+    if not spec.runtime.startswith("provided"):
+        reserved["AWS_EXECUTION_ENV"] = f"AWS_Lambda_{spec.runtime}"
+    if spec.logs_json:
+        reserved |= {"AWS_LAMBDA_LOG_FORMAT": "JSON", "AWS_LAMBDA_LOG_LEVEL": spec.logging["ApplicationLogLevel"]}
+    return {**defaults, **(spec.environment or {}), **reserved}
+
+
+def _python_minor(runtime: str) -> int | None:
+    name, _, minor = runtime.partition("3.")
+    return int(minor) if name == "python" else None

@@ -6,6 +6,7 @@ import uuid
 from http import HTTPStatus
 
 from emulator.aws.lambda_.core.invocations import LambdaService
+from emulator.aws.lambda_.core.references import account_of
 from emulator.aws.stepfunctions.asl.failures import RUNTIME, StateFailure
 from emulator.aws.stepfunctions.asl.json_values import Json, dumps, loads
 from emulator.aws.stepfunctions.core.sdk_names import ServiceError, optimized_failure
@@ -59,7 +60,7 @@ class LambdaTasks:
         """Return the payload, the version that ran and the request id."""
         started = time.time()
         try:
-            result = await self._service.invoke(function, qualifier, event)
+            result = await self._service.invoke(function, qualifier, event, account=account_of(function))
         except ApiError as error:
             raise _service_failure(error) from None
         except SandboxError as error:

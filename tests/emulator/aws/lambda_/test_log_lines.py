@@ -50,7 +50,7 @@ def test_other_lines_raise_value_error(line: str) -> None:
 
 
 def test_the_lines_of_the_init_phase_have_lambdas_format() -> None:
-    opening = init_start_line("python:3.11.7")
+    opening = init_start_line("python:3.11.7", "arn:aws:lambda:us-east-1::runtime:1")
     assert opening.startswith("INIT_START Runtime Version: python:3.11.7\tRuntime Version ARN: arn:")
     assert InitReport(300.472, "init", "error", "Runtime.ImportModuleError").line() == (
         "INIT_REPORT Init Duration: 300.47 ms\tPhase: init\tStatus: error\tError Type: Runtime.ImportModuleError"

@@ -9,7 +9,7 @@ import pytest
 
 import emulator
 import inference
-from emulator.aws.sandboxes.private_tmp import import_paths
+from emulator.aws.sandboxes.file_system import import_paths
 
 
 @pytest.mark.parametrize("module", [emulator, inference, boto3, pytest, json])

@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from emulator.aws.lambda_.core.history import InvocationStatus
+from emulator.aws.lambda_.core.references import Reference
 from emulator.aws.lambda_.core.settings import LambdaSettings
 from emulator.aws.sandboxes.cpu_groups import _hierarchies
 from emulator.aws.sandboxes.process import ProcessSandbox
@@ -96,7 +97,7 @@ def test_records_have_status_cold_start_annotation_log_and_times(with_service: W
         running.deploy("f", "def handler(event, context): return 1 / event['RANK']", MemorySize=256)
         await running.service.invoke("f", None, b'{"RANK": 1}')
         await running.service.invoke("f", None, b'{"RANK": 0}')
-        running.functions.reserve("f", 0)
+        running.functions.reserve(Reference.parse("f"), 0)
         with pytest.raises(ApiError):
             await running.service.invoke("f", None, b"{}")
         cold, warm, throttled = running.service.recent()
@@ -151,10 +152,10 @@ def test_a_sandbox_of_a_changed_function_is_ended_after_its_invocation(with_serv
     async def body(running: Service) -> None:
         source = "import os, time\ndef handler(event, context):\n    print('pids', os.getpid())\n    time.sleep(1)"
         running.deploy("f", source)
-        before = running.functions.get("f")
+        before = running.functions.get(Reference.parse("f"))
         call = asyncio.create_task(running.service.invoke("f", None, b"{}"))
         pids = await printed_pids(running)
-        running.functions.update_configuration("f", {"Timeout": 19})
+        running.functions.update_configuration(Reference.parse("f"), {"Timeout": 19})
         await running.service.discard(before)
         assert not (await call).is_error
         await until_gone(pids)

@@ -12,6 +12,7 @@ import pytest
 
 from emulator.aws.lambda_.core.history import InvocationStatus
 from emulator.aws.lambda_.core.models import FunctionSpec
+from emulator.aws.lambda_.core.references import Reference
 from emulator.aws.lambda_.core.runtimes import check_installed
 from emulator.aws.lambda_.core.settings import LambdaSettings, RuntimeClient
 from emulator.errors import EmulatorError
@@ -95,7 +96,8 @@ def test_awss_client_times_out_and_has_the_environment_of_a_fork(with_service: W
     async def body(running: Service) -> None:
         running.deploy("f", source, Timeout=1)
         found = json.loads((await running.service.invoke("f", None, b"{}")).payload)
-        assert found["cwd"] == str(running.functions.get("f").code_root)
+        code_root = running.functions.get(Reference.parse("f")).code_root
+        assert found["cwd"] in ("/var/task", str(code_root))
         assert not {"HOME", "PYTEST_CURRENT_TEST", "VIRTUAL_ENV"} & set(found["environment"])
         ended = await running.service.invoke("f", None, b'"sleep"')
         assert json.loads(ended.payload)["errorType"] == "Sandbox.Timedout"

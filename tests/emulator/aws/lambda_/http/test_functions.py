@@ -27,7 +27,7 @@ def test_an_invalid_setting_is_an_error_that_names_it(deploy: Deploy) -> None:
         "Value '901' at 'timeout' failed to satisfy constraint: Member must have value less than or equal to 900"
     )
     for setting, expected in (
-        ({"Runtime": "nodejs20.x"}, "Value nodejs20.x at 'runtime'"),
+        ({"Runtime": "cobol85"}, "Value cobol85 at 'runtime'"),
         ({"Code": {"ZipFile": b"no zip"}}, "Could not unzip uploaded file"),
         ({"Code": {"S3Bucket": "none", "S3Key": "none"}}, "S3 Error Code: NoSuchKey"),
         ({"Code": {}}, "Please provide a source for function code."),
@@ -45,7 +45,8 @@ def test_a_second_function_of_the_same_name_is_a_conflict(functions: Any) -> Non
         "Role": ROLE,
         "Code": {"ZipFile": archive(main="def handler(event, context): return 1")},
     }
-    assert functions.create_function(**settings)["State"] == "Active"
+    assert functions.create_function(**settings)["State"] == "Pending"
+    assert functions.get_function_configuration(FunctionName="once")["State"] == "Active"
     assert refusal(functions.create_function, **settings)[:2] == ("ResourceConflictException", 409)
     functions.delete_function(FunctionName="once")
     functions.create_function(**settings)

@@ -32,6 +32,7 @@ def test_new_code_and_settings_apply_to_the_next_invocation(functions: Any, depl
     functions.update_function_code(
         FunctionName=name, ZipFile=archive(main="import os\ndef handler(e, c): return ['second', os.environ['MINE']]")
     )
+    functions.get_waiter("function_updated_v2").wait(FunctionName=name)
     functions.update_function_configuration(FunctionName=name, Timeout=7, Environment={"Variables": {"MINE": "x"}})
     functions.get_waiter("function_updated_v2").wait(FunctionName=name)
     answer, log, _ = invoke(functions, name)
@@ -54,6 +55,7 @@ def test_a_published_version_does_not_change(functions: Any, deploy: Deploy) -> 
     functions.update_function_code(
         FunctionName=name, ZipFile=archive(main="def handler(event, context): return ['two', context.function_version]")
     )
+    functions.get_waiter("function_updated_v2").wait(FunctionName=name)
     second = functions.publish_version(FunctionName=name)
     assert second["FunctionArn"].endswith(f":function:{name}:2")
     response = functions.invoke(FunctionName=name, Qualifier="1")
@@ -69,6 +71,7 @@ def test_an_alias_refers_to_one_version_until_it_is_updated(functions: Any, depl
     name = deploy("def handler(event, context): return context.function_version")
     functions.publish_version(FunctionName=name)
     functions.update_function_configuration(FunctionName=name, Timeout=9)
+    functions.get_waiter("function_updated_v2").wait(FunctionName=name)
     functions.publish_version(FunctionName=name)
     created = functions.create_alias(FunctionName=name, Name="live", FunctionVersion="1")
     assert created["AliasArn"].endswith(f":function:{name}:live")
@@ -168,6 +171,7 @@ def test_a_revision_id_that_is_not_the_latest_is_an_error(functions: Any, deploy
     name = deploy("def handler(event, context): return 1")
     old = functions.get_function_configuration(FunctionName=name)["RevisionId"]
     functions.update_function_configuration(FunctionName=name, RevisionId=old, Timeout=9)
+    functions.get_waiter("function_updated_v2").wait(FunctionName=name)
     code = archive(main="def handler(event, context): return 2")
     for call, arguments in (
         (functions.update_function_configuration, {"Timeout": 10}),
@@ -246,6 +250,7 @@ def test_an_image_is_stored_and_its_invocation_is_an_error(functions: Any) -> No
         assert (code, status) == ("InvalidParameterValueException", 400)
         assert f"is a container image ({uri}), which this emulator cannot run" in message
     functions.update_function_code(FunctionName="image", ImageUri=f"{uri}-2")
+    functions.get_waiter("function_updated_v2").wait(FunctionName="image")
     not_a_zip = refusal(functions.update_function_code, FunctionName="image", ZipFile=b"x")
     assert not_a_zip[0] == "InvalidParameterValueException"
     functions.delete_function(FunctionName="image")

@@ -1,0 +1,89 @@
+"""Writing an answer: the members of a result by the model, and errors with the members that the model gives them."""
+
+import base64
+import json
+import uuid
+from collections.abc import Mapping
+from datetime import datetime
+from http import HTTPStatus
+from typing import Any
+
+from aiohttp import web
+from botocore.model import ListShape, MapShape, OperationModel, Shape, StructureShape
+
+from emulator.aws.protocol.service_models import error_members
+from emulator.errors import ApiError
+
+REQUEST_ID = "x-amzn-RequestId"
+
+
+def json_answer(operation: OperationModel, result: Mapping[str, Any], request_id: str | None = None) -> web.Response:
+    """Return the answer of an operation whose protocol is JSON or REST-JSON.
+
+    Parameters
+    ----------
+    operation
+        The operation.
+    result
+        The members of its output, by name. Members that are None, and names that the output does not have, are left
+        out.
+    request_id
+        The id of the request; None for a new one.
+    """
+    shape = operation.output_shape
+    status = int(operation.http.get("responseCode", HTTPStatus.OK))
+    headers = {REQUEST_ID: request_id or str(uuid.uuid4())}
+    if not isinstance(shape, StructureShape) or status == HTTPStatus.NO_CONTENT:
+        return web.Response(status=status, headers=headers)
+    body = json.dumps(_json_value(shape, result)).encode()
+    return web.Response(status=status, body=body, content_type="application/json", headers=headers)
+
+
+def error_answer(service: str, error: ApiError) -> web.Response:
+    """Return the answer that reports an error of a REST-JSON service.
+
+    Parameters
+    ----------
+    service
+        botocore's name of the service, whose model says whether the message is named ``message`` or ``Message``.
+    error
+        The error; an empty ``Type`` among its details is left out.
+    """
+    members = error_members(service, error.code)
+    name = "Message" if "Message" in members else "message"
+    body: dict[str, Any] = {name: error.message}
+    if "Type" in members:
+        body["Type"] = "User" if error.status < HTTPStatus.INTERNAL_SERVER_ERROR else "Service"
+    body |= error.details
+    body = {key: value for key, value in body.items() if key != "Type" or value}
+    headers = {"x-amzn-ErrorType": error.code, REQUEST_ID: str(uuid.uuid4())}
+    return web.json_response(body, status=error.status, headers=headers)
+
+
+def not_implemented(operation: str) -> ApiError:
+    """Return the error of an operation of AWS that this emulator does not have."""
+    return ApiError(
+        "NotImplementedException",
+        HTTPStatus.NOT_IMPLEMENTED,
+        f"the operation {operation} is not emulated: see the documentation of the emulator for what is",
+    )
+
+
+def _json_value(shape: Shape, value: Any) -> Any:
+    if isinstance(shape, StructureShape):
+        return {
+            member.serialization.get("name", name): _json_value(member, value[name])
+            for name, member in shape.members.items()
+            if value.get(name) is not None and "location" not in member.serialization
+        }
+    if isinstance(shape, ListShape):
+        return [_json_value(shape.member, item) for item in value]
+    if isinstance(shape, MapShape):
+        return {key: _json_value(shape.value, item) for key, item in value.items()}
+    if shape.type_name == "blob":
+        return base64.b64encode(value).decode()
+    if shape.type_name == "timestamp" and isinstance(value, datetime):
+        if shape.serialization.get("timestampFormat") == "iso8601":
+            return f"{value:%Y-%m-%dT%H:%M:%S}Z"
+        return value.timestamp()
+    return value
