@@ -27,7 +27,7 @@ from emulator.aws.limits import REGION
 from emulator.aws.sandboxes.process import ProcessSandboxes
 from emulator.aws.state import StateFolder
 from emulator.aws.stepfunctions.core.records import ExecutionRecord
-from emulator.errors import EmulatorError
+from emulator.errors import EmulatorError, TooManyOpenFilesError, is_too_many_open_files
 from emulator.fmi.aws_session import AwsSession, session_with
 from emulator.fmi.event_rank import event_rank
 from emulator.fmi.rendezvous_container import RendezvousPrograms
@@ -39,6 +39,25 @@ _SWITCH_INTERVAL_S = 0.0005
 _SETTINGS = LambdaSettings()
 # Imported once, by the process that forks the functions' processes.
 _PRELOADED = ("numpy", "fmi_shim.communicator")
+
+
+class _ExceptionHandler:
+    """Reports errors in callbacks of the event loop.
+
+    asyncio reports a hundred times a second, each with a traceback, that no connection can be accepted because too many
+    files are open. Once a second and without one is enough.
+    """
+
+    def __init__(self) -> None:
+        self._quiet_until = 0.0
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if not isinstance(error, OSError) or not is_too_many_open_files(error):
+            loop.default_exception_handler(context)
+        elif loop.time() >= self._quiet_until:
+            self._quiet_until = loop.time() + 1.0
+            print(f"emulator: connections wait: {TooManyOpenFilesError()}", file=sys.stderr)
 
 
 class LocalCloud:
@@ -121,6 +140,7 @@ class LocalCloud:
         check_installed(self._settings.runtime_client)
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
         self._loop = asyncio.new_event_loop()
+        self._loop.set_exception_handler(_ExceptionHandler())
         self._thread = threading.Thread(target=self._loop.run_forever, name="local-cloud", daemon=True)
         self._thread.start()
         try:

@@ -1,5 +1,7 @@
 """The errors that the emulator raises."""
 
+import errno
+import resource
 from collections.abc import Mapping
 from http import HTTPStatus
 from types import MappingProxyType
@@ -34,6 +36,21 @@ class StateError(EmulatorError):
 
 class SandboxError(EmulatorError):
     """The sandboxes cannot start."""
+
+
+class TooManyOpenFilesError(SandboxError):
+    """As many files are open as this process, or the machine, may have."""
+
+    def __init__(self) -> None:
+        most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        super().__init__(
+            f"too many open files: the limit is {most}: raise it (ulimit -n); a running function takes four"
+        )
+
+
+def is_too_many_open_files(error: OSError) -> bool:
+    """Return whether a system call failed because of the limit of open files."""
+    return error.errno in (errno.EMFILE, errno.ENFILE)
 
 
 class ApiError(EmulatorError):

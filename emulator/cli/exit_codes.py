@@ -27,9 +27,9 @@ def run_command(command: str, body: Callable[[], int]) -> int:
     body
         Does the work and returns the exit status.
     """
-    signal.signal(signal.SIGTERM, _terminate)
+    former_term = signal.signal(signal.SIGTERM, _terminate)
     former = signal.getsignal(signal.SIGINT)
-    if former is signal.SIG_DFL:
+    if former is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return body()
@@ -47,8 +47,9 @@ def run_command(command: str, body: Callable[[], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     finally:
-        # Clean-up is complete: from here on, Ctrl-C may end the process as before.
+        # Clean-up is complete: from here on, both signals may end the process as before.
         signal.signal(signal.SIGINT, former)
+        signal.signal(signal.SIGTERM, former_term)
         # The interpreter's final collections over moto's objects would take 0.4 s and free nothing.
         gc.freeze()
 

@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import psutil
 
@@ -12,7 +14,12 @@ EXAMPLES = Path(__file__).resolve().parent.parent.parent / "examples"
 COMMAND = Path(sys.executable).with_name("fmirun")
 
 
-def start(tmp_path: Path, *arguments: object, cwd: Path | None = None) -> "subprocess.Popen[str]":
+def start(
+    tmp_path: Path,
+    *arguments: object,
+    cwd: Path | None = None,
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> "subprocess.Popen[str]":
     """Start the command with a temporary directory of its own, so that tests find leftovers."""
     state = tmp_path / "state"
     state.mkdir(exist_ok=True)
@@ -23,7 +30,7 @@ def start(tmp_path: Path, *arguments: object, cwd: Path | None = None) -> "subpr
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "TMPDIR": str(state)},
+        env={**os.environ, **environment, "TMPDIR": str(state)},
     )
 
 

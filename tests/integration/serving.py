@@ -56,10 +56,14 @@ class Server:
 
 
 @contextmanager
-def serving(scratch: Path, *options: object) -> Iterator[Server]:
-    """Run a server on a free port, with its temporary files in a folder of its own, until the block ends."""
+def serving(scratch: Path, *options: object, files: int | None = None) -> Iterator[Server]:
+    """Run a server on a free port, with its temporary files in a folder of its own, until the block ends.
+
+    It may have at most `files` open files, if given.
+    """
+    limit = [] if files is None else ["sh", "-c", f'ulimit -n {files} && exec "$@"', "-"]
     with subprocess.Popen(
-        [COMMAND, "serve", "--port", "0", *map(str, options)],
+        [*limit, COMMAND, "serve", "--port", "0", *map(str, options)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -198,6 +198,25 @@ def test_a_signal_ends_everything(
     assert leftovers(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    ("number", "status", "said"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+@pytest.mark.parametrize("imported", ["boto3", "moto"], ids=["while it imports", "while it starts"])
+def test_a_signal_at_the_start_ends_it(
+    tmp_path: Path, program: Program, number: signal.Signals, status: int, said: str, imported: str
+) -> None:
+    with start(tmp_path, "-n", 2, program("pass"), environment={"PYTHONVERBOSE": "1"}) as command:
+        assert command.stderr is not None
+        while f"import '{imported}'" not in command.stderr.readline():
+            assert command.poll() is None
+        command.send_signal(number)
+        _, errors = command.communicate(timeout=30)
+    assert command.returncode == status
+    assert f"fmirun: {said}\n" in errors
+    assert "Traceback" not in errors
+    assert leftovers(tmp_path) == []
+
+
 def test_a_killed_fmirun_leaves_nothing(tmp_path: Path, program: Program) -> None:
     script = program("import time; print('started', flush=True); time.sleep(1000)")
     with start(tmp_path, "-n", 2, script) as command:

@@ -1,10 +1,13 @@
 """fmi-emulator serve as a user runs it."""
 
 import http.client
+import io
 import ipaddress
 import signal
 import socket
 import subprocess
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -36,6 +39,37 @@ def test_a_port_in_use_is_an_error() -> None:
         f"fmi-emulator: the AWS endpoint: port {port} on 127.0.0.1 is in use; "
         "stop the program that uses it or choose another port"
     ]
+
+
+def test_few_open_files_refuse_some_invocations_by_name_and_none_afterwards(tmp_path: Path) -> None:
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as files:
+        files.writestr("main.py", "import time\ndef handler(event, _):\n    time.sleep(event)\n    return 1\n")
+    with serving(tmp_path, files=64) as server:
+        functions = server.client("lambda")
+        for name in "one", "other":
+            functions.create_function(
+                FunctionName=name,
+                Role="arn:aws:iam::000000000000:role/r",
+                Runtime="python3.11",
+                Handler="main.handler",
+                Code={"ZipFile": archive.getvalue()},
+            )
+
+        def invoke(name: str) -> str:
+            try:
+                return str(functions.invoke(FunctionName=name, Payload=b"0.5")["Payload"].read())
+            except ClientError as error:
+                return str(error.response["Error"])
+
+        with ThreadPoolExecutor(20) as clients:
+            answers = list(clients.map(invoke, ["one"] * 20))
+        refused = [answer for answer in answers if answer != "b'1'"]
+        assert refused
+        assert all("too many open files: the limit is 64: raise it (ulimit -n)" in answer for answer in refused)
+        assert [invoke(name) for name in ("other", "one", "other")] == ["b'1'"] * 3
+        with ThreadPoolExecutor(6) as clients:  # environments of the first function give way to these
+            assert list(clients.map(invoke, ["other"] * 6)) == ["b'1'"] * 6
 
 
 def test_it_listens_on_loopback_only_unless_host_is_given(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from emulator.aws.limits import MIB
 from emulator.aws.s3.http.api import S3Api
 from emulator.aws.s3.http.body_transfer import SIGNED_SHA256
 from emulator.aws.s3.http.cors import NOT_ALLOWED
+from emulator.errors import TooManyOpenFilesError, is_too_many_open_files
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 # The CORS headers of the response to a page that a bucket's rules allow.
@@ -128,7 +129,13 @@ class Admission:
                 refused = await self._refuse_unsigned(request, self._keys)
             if refused is not None:
                 return refused
-            response = await handler(request)
+            try:
+                response = await handler(request)
+            except OSError as error:
+                if not is_too_many_open_files(error):
+                    raise
+                text, status = str(TooManyOpenFilesError()), HTTPStatus.SERVICE_UNAVAILABLE
+                return refusal(request, "ServiceUnavailable", text, is_s3=self._is_s3(request), status=status)
             if self._keys is not None and request.get(_SERVICE) == "sts":
                 _issue_session(response, self._keys)
             return response
@@ -159,6 +166,9 @@ class Admission:
         request[_CORS] = headers
         return web.Response(status=HTTPStatus.OK) if request.method == "OPTIONS" else None
 
+    def _is_s3(self, request: web.Request) -> bool:
+        return "path" in request.match_info and "X-Amz-Target" not in request.headers and self._s3.is_s3(request)
+
     async def _refuse_unsigned(self, request: web.Request, keys: KeyRing) -> web.Response | None:
         """Return the response to a request that is not signed as required; None for any other request."""
         if request.path == PAGE_ROOT[:-1] or request.path.startswith(PAGE_ROOT):
@@ -168,7 +178,7 @@ class Admission:
             return None
         if self._urls.is_open(request):
             return None
-        is_s3 = "path" in request.match_info and "X-Amz-Target" not in request.headers and self._s3.is_s3(request)
+        is_s3 = self._is_s3(request)
         try:
             await self._verify(request, keys, is_s3=is_s3)
         except SignatureError as error:

@@ -31,6 +31,8 @@ from emulator.errors import SandboxError
 _READ_BYTES = 65536
 # The most that /proc/sys/fs/pipe-max-size lets a pipe hold without privileges; see pipe(7).
 _PIPE_BYTES = 1024 * 1024
+# How often the supervisor is continued in case that a function has stopped it. It continues a stopped zygote itself.
+_CONTINUE_S = 1.0
 # From this exit status on, the supervisor reports 128 + the signal that ended the zygote.
 _KILLED_STATUS = 128
 _ZYGOTE_EXITED = "cannot start a sandbox: the process that forks sandboxes has exited; see its message above"
@@ -249,6 +251,7 @@ class ProcessSandboxes:
                 env=_zygote_environment(),
             )
         self._connection = ZygoteConnection(ours, self._on_message, self._on_zygote_closed)
+        self._continue(self._supervisor)
 
     async def create(self, spec: SandboxSpec, on_output: Callable[[bytes], None]) -> ProcessSandbox:
         """Fork a worker.
@@ -293,6 +296,13 @@ class ProcessSandboxes:
             self._fail_all()
         if self._supervisor is not None:
             await self._supervisor.wait()
+
+    def _continue(self, supervisor: asyncio.subprocess.Process) -> None:
+        """Continue the supervisor until it has ended, also while this object closes."""
+        if supervisor.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                supervisor.send_signal(signal.SIGCONT)
+            asyncio.get_running_loop().call_later(_CONTINUE_S, self._continue, supervisor)
 
     async def _open_connection(self) -> ZygoteConnection:
         """Return the connection to the zygote; start a new zygote if it was killed."""

@@ -1,6 +1,7 @@
 """The supervisor: the zygote's parent, which cleans up after a zygote that was killed.
 
-The zygote adopts its workers' orphans; when it is killed, this process adopts them all and kills them.
+The zygote adopts its workers' orphans; when it is killed, this process adopts them all and kills them. A zygote that a
+function has stopped (SIGSTOP) is continued.
 """
 
 import argparse
@@ -49,9 +50,11 @@ def _wait_for(zygote_pid: int, control: socket.socket) -> int:
     poll.register(control, 0)
     grace_ms: int | None = None
     while True:
-        pid, status = os.waitpid(zygote_pid, os.WNOHANG)
-        if pid:
+        pid, status = os.waitpid(zygote_pid, os.WNOHANG | os.WUNTRACED)
+        if pid and not os.WIFSTOPPED(status):
             return status
+        if pid:
+            os.kill(zygote_pid, signal.SIGCONT)
         ready = {descriptor for descriptor, _ in poll.poll(grace_ms)}
         if wake_read in ready:
             os.read(wake_read, 4096)

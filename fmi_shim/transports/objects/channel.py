@@ -6,7 +6,9 @@ ours, a header of `frames` precedes it.
 
 Deletion. FMI deletes a rank's objects when its communicator ends, read or not: a rank that closes right after a
 reduce or a barrier makes the others wait for deleted objects. Here a rank that closes writes ``comm_name + rank +
-"_left"``, and deletes its messages once every rank that may still read from it has written that object, too. It
+"_left"``, and deletes its messages once every rank that may still read from it has written that object, too. In raw
+mode a rank of the C++ library never writes it: its end shows when the last object that was read from it is deleted,
+and one that never registered on Redis is waited for during `UNREGISTERED_READER_WAIT` alone. It
 deletes ``_left`` once the ranks whose objects it has read have deleted them, which shows that they have seen it. Both
 waits end after ``max_timeout``, at most `MAX_CLOSE_WAIT` seconds: a rank that was killed, failed or is of the C++
 library never writes ``_left``. A rank that fails deletes its objects at once. A rank only deletes keys that it has
@@ -16,6 +18,7 @@ written itself.
 from __future__ import annotations
 
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,7 +36,7 @@ from fmi_shim.transports.objects.codec import ReceivedObject, encode_object
 from fmi_shim.transports.objects.liveness import Liveness
 from fmi_shim.transports.objects.polling import ObjectPoller, describe
 from fmi_shim.transports.objects.store import ObjectName, Store
-from fmi_shim.transports.objects.timing import MAX_CLOSE_WAIT
+from fmi_shim.transports.objects.timing import MAX_CLOSE_WAIT, UNREGISTERED_READER_WAIT
 
 
 @dataclass(slots=True)
@@ -261,14 +264,29 @@ class ObjectChannel:
     def _leave(self) -> None:
         left = self._left_key(self.rank)
         self._store.put({left: b""})
+        began = time.monotonic()
         try:
-            readers = {self._left_key(rank) for rank in self._readers}
-            self._poll_until(lambda: self._store.present(readers, self.comm_name) == readers, needed=bool(readers))
+            self._poll_until(lambda: self._readers_ended(time.monotonic() - began), needed=bool(self._readers))
             self._delete_written()
-            read = set(self._poller.last_read.values())
+            writers = set(self._poller.last_read)
+            if not self._config.framed:
+                writers -= self._liveness.unregistered(writers)  # no C++ rank looks for this one's `_left`
+            read = {self._poller.last_read[rank] for rank in writers}
             self._poll_until(lambda: not self._store.present(read, self.comm_name), needed=bool(read))
         finally:
             self._store.delete([left])
+
+    def _readers_ended(self, waited: float) -> bool:
+        """Return whether no reader is to be waited for any more, after `waited` seconds."""
+        left = {self._left_key(rank): rank for rank in self._readers}
+        known = set() if self._config.framed else self._readers & self._poller.last_read.keys()
+        read = {self._poller.last_read[rank]: rank for rank in known}
+        present = self._store.present(left.keys() | read.keys(), self.comm_name)
+        awaited = self._readers - {rank for key, rank in left.items() if key in present}
+        awaited -= {rank for key, rank in read.items() if key not in present}  # C++ ranks delete at their end
+        if self._config.framed or waited < UNREGISTERED_READER_WAIT:
+            return not awaited
+        return awaited <= self._liveness.unregistered(awaited)
 
     def _left_key(self, rank: int) -> str:
         return f"{self.comm_name}{rank}_left"

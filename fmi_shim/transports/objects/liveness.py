@@ -127,6 +127,10 @@ class Liveness:
         gone = self._framed and bool(waited) and waited <= self._seen & absent
         return gone or self._store.get([self._failed]) != [None]
 
+    def unregistered(self, ranks: AbstractSet[int]) -> set[int]:
+        """Return those of `ranks` that the store knows not to be registered; none if it cannot know (S3)."""
+        return self._absent(ranks) if ranks else set()
+
     def _absent(self, ranks: AbstractSet[int]) -> set[int]:
         """Return those of `ranks` that the store knows to be absent; record the others as seen."""
         names = {self._name(rank): rank for rank in ranks}

@@ -10,7 +10,7 @@ from typing import Any, cast
 from fmi_shim.config import RedisConfig
 from fmi_shim.errors import ConfigError, StoreError
 from fmi_shim.transports.objects.store import Content
-from fmi_shim.transports.objects.timing import REDIS_FAILURE_RECORD
+from fmi_shim.transports.objects.timing import REDIS_FAILURE_RECORD, REDIS_OBJECT
 
 _DELETE_BATCH = 1000
 
@@ -51,10 +51,10 @@ class RedisStore:
         )
 
     def put(self, objects: Mapping[str, Content]) -> list[str]:
-        """Write objects with SET NX in one pipeline; see `Store`."""
+        """Write objects with SET NX EX in one pipeline: Redis deletes those of a killed rank; see `Store`."""
         with self._errors_of("write", objects), self._client.pipeline(transaction=False) as pipeline:
             for key, content in objects.items():
-                pipeline.set(key, content, nx=True)
+                pipeline.set(key, content, nx=True, ex=REDIS_OBJECT)
             return [key for key, new in zip(objects, pipeline.execute(), strict=True) if not new]
 
     def get(self, keys: Sequence[str]) -> list[bytes | None]:

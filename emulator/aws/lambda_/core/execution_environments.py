@@ -31,6 +31,7 @@ from emulator.aws.lambda_.core.runtimes import (
 from emulator.aws.lambda_.core.settings import LambdaSettings
 from emulator.aws.lambda_.log_lines import InitReport, LogSink, SandboxLog, init_start_line
 from emulator.aws.sandboxes.base import Sandbox, SandboxExit, SandboxFactory, SandboxSpec
+from emulator.errors import TooManyOpenFilesError, is_too_many_open_files
 
 # How long a cancelled invocation may still write to its log. A process may report a failure to its peers before it logs
 # it: the invocation that failed first may be cancelled before its log has the reason.
@@ -187,6 +188,17 @@ class ExecutionEnvironments:
         return log
 
     async def _start(self, function: Function, log: SandboxLog, *, provisioned: bool) -> ExecutionEnvironment:
+        """Start a sandbox; raise `SandboxError` when it cannot be started."""
+        try:
+            return await self._start_with_files(function, log, provisioned=provisioned)
+        except OSError as error:
+            if is_too_many_open_files(error):
+                raise TooManyOpenFilesError from error
+            raise
+
+    async def _start_with_files(
+        self, function: Function, log: SandboxLog, *, provisioned: bool
+    ) -> ExecutionEnvironment:
         opt_root = merged_layers(function.spec.layers)
         command = runtime_command(function, self._settings.runtime_client, opt_root)
         runtime = RuntimeApi()
@@ -296,6 +308,21 @@ class WarmPool:
         idle[:] = [entry for entry in idle if not entry[0].provisioned]
         await self._end_all(provisioned)
 
+    async def end_longest_idle(self) -> bool:
+        """End the environment that has been idle for the longest time; return False if none is idle.
+
+        Provisioned ones are kept.
+        """
+        expiries = [
+            (expiry.when(), kept, entry) for kept in self._idle.values() for entry in kept if (expiry := entry[1])
+        ]
+        if not expiries:
+            return False
+        _, kept, longest = min(expiries, key=lambda found: found[0])
+        kept.remove(longest)
+        await self._end_all([longest])
+        return True
+
     async def close(self) -> None:
         """End every idle environment."""
         waiting = [entry for entries in self._idle.values() for entry in entries]
@@ -363,7 +390,7 @@ class InvocationRunner:
         if isinstance(ready, ExecutionEnvironment):
             log = ready.log
         else:
-            ready, log, init_ms = await self._environments.cold_start(function)
+            ready, log, init_ms = await self._cold_start(function)
         log.start_tail()
         recorder.mark_started(log.group, log.stream, init_ms)
         request_id = recorder.record.request_id
@@ -389,6 +416,17 @@ class InvocationRunner:
         error_type = error_type_of(response.payload) if response.is_error else None
         recorder.mark_ended(_status_of(outcome), report, error_type)
         return response, log.tail()
+
+    async def _cold_start(
+        self, function: Function
+    ) -> tuple[ExecutionEnvironment | EnvironmentFailure, SandboxLog, float]:
+        """Create an environment; idle ones, which keep files open, give way to it."""
+        while True:
+            try:
+                return await self._environments.cold_start(function)
+            except TooManyOpenFilesError:
+                if not await self._pool.end_longest_idle():
+                    raise
 
     async def _run_event(
         self, environment: ExecutionEnvironment, invocation: Invocation, deadline: float

@@ -6,6 +6,7 @@ https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
 
 import asyncio
 import json
+import socket
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -76,8 +77,10 @@ class RuntimeApi:
     async def start(self) -> str:
         """Listen on a free loopback port; return the address for ``AWS_LAMBDA_RUNTIME_API``."""
         self._http = web.Server(self._handle, handler_cancellation=True, access_log=None)
-        self._server = await asyncio.get_running_loop().create_server(self._http, "127.0.0.1", 0)
-        host, port = self._server.sockets[0].getsockname()[:2]
+        # Given an address, asyncio ignores that no socket can be opened and returns a server without one.
+        listener = socket.create_server(("127.0.0.1", 0))
+        self._server = await asyncio.get_running_loop().create_server(self._http, sock=listener)
+        host, port = listener.getsockname()
         self._address = f"{host}:{port}"
         return self._address
 

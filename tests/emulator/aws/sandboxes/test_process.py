@@ -148,6 +148,29 @@ def test_a_killed_zygote_is_replaced_and_its_processes_are_killed(state: Path, s
     assert not state.exists()
 
 
+@pytest.mark.parametrize("also_the_supervisor", [False, True])
+def test_a_stopped_zygote_is_continued(state: Path, sleeper: Path, also_the_supervisor: bool) -> None:
+    async def body(sandboxes: ProcessSandboxes) -> None:
+        output = bytearray()
+        first = await sandboxes.create(spec(sleeper), output.extend)
+        worker, _ = await printed_pids(output)
+        zygote = psutil.Process(psutil.Process(worker).ppid())
+        if also_the_supervisor:
+            zygote.parent().suspend()
+        zygote.suspend()
+        second = await asyncio.wait_for(sandboxes.create(spec(sleeper), lambda _: None), 20)
+        zygote.suspend()
+        first.kill()
+        second.kill()
+        await asyncio.wait_for(asyncio.gather(first.exited, second.exited), 20)
+        if also_the_supervisor:
+            zygote.parent().suspend()
+        zygote.suspend()  # while it is closed
+
+    with_sandboxes(state, body)
+    assert not state.exists()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets the supervisor adopt orphans")
 def test_killing_zygote_and_owner_together_leaves_no_process(state: Path, sleeper: Path) -> None:
     with owner_of(state, sleeper) as owner:

@@ -188,11 +188,28 @@ def test_a_rank_that_uses_only_fmis_keys_is_compatible(redis_world: World, clien
     assert passed.wait(10)
     assert client.get("mixed0_barrier_0") == b"1"
     written = client.keys("mixed1_*")
-    client.set("mixed1_left", b"")  # a C++ rank does not, and ours would wait for max_timeout
-    client.delete(*written)
-    rank.join()
+    client.delete(*written)  # as a C++ rank does at its end
+    rank.join(5)  # it does not wait for max_timeout
     assert results == [2.0, 3.0, 4.0, 55.0, None, 77.0, 8.0, [9.0, 90.0], [10.0]]
-    assert client.keys() == [b"mixed1_left"]
+    assert client.keys() == []
+
+
+def test_a_reader_of_the_cpp_library_that_wrote_nothing_is_not_waited_for_long(
+    redis_world: World, client: redis.Redis
+) -> None:
+    comm = fmi.Communicator(0, 2, redis_world.config(framed=False, max_timeout=60_000), "reader")
+    comm.send(1.0, 1, programs.DOUBLE)
+    began = time.monotonic()
+    comm.close()
+    assert 1.9 < time.monotonic() - began < 20
+    assert client.keys() == []
+
+
+def test_objects_of_a_killed_rank_expire(redis_port: int, client: redis.Redis) -> None:
+    store = RedisStore(RedisConfig(0.001, 1.0, True, "127.0.0.1", redis_port))
+    store.put({"one": b"1", "two": b"2"})
+    store.close()  # as its process ends: the rank's close deletes them
+    assert [0 < client.ttl(key) <= 86_400 for key in ("one", "two")] == [True, True]
 
 
 def test_an_unreachable_server_is_named(tmp_path: Path) -> None:
