@@ -5,6 +5,7 @@ import ipaddress
 import os
 from collections.abc import Sequence
 from importlib import metadata
+from pathlib import Path
 
 from emulator.aws import limits
 from emulator.aws.lambda_.core.cold_starts import ColdStarts
@@ -109,6 +110,16 @@ def add_rank_options(parser: argparse.ArgumentParser) -> None:
         default=limits.TIMEOUT_S[-1],
         metavar="S",
         help="timeout of a rank in seconds, for example 30 (default %(default)s, Lambda's maximum)",
+    )
+
+
+def add_report_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option that writes what the table at the end shows, for other programs."""
+    parser.add_argument(
+        "--report",
+        type=Path,
+        metavar="FILE",
+        help="write time, memory and price of the run and of each rank to this JSON file, for example report.json",
     )
 
 

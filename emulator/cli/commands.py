@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import NoReturn
 
-from emulator.cli import arguments, logs, pipeline, serve
+from emulator.cli import arguments, logs, pipeline, serve, sweep
 from emulator.cli.exit_codes import run_command
 
 _DESCRIPTION = """\
@@ -14,6 +14,7 @@ _EXAMPLES = """\
 examples:
   fmi-emulator serve                                  start the endpoint; export the lines that it prints
   fmi-emulator pipeline examples/pipeline.json        run the published state machine on a cloud of its own
+  fmi-emulator sweep --world-sizes 2,4,8 --out sweep examples/reduce.py      run it over a grid of settings
   fmi-emulator logs fmi-execute --follow --rank 3     print what rank 3 writes
   fmi-emulator COMMAND --help                         show the options of a command
 
@@ -31,7 +32,7 @@ def fmi_emulator() -> NoReturn:
     )
     arguments.add_version_option(parser)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (serve, pipeline, logs):
+    for command in (serve, pipeline, sweep, logs):
         command.add_parser(commands)
     options = parser.parse_args()
     sys.exit(run_command("fmi-emulator", lambda: options.run(options)))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from botocore.exceptions import EndpointConnectionError
 
 from emulator.aws.credentials import Credentials
-from emulator.aws.prices import step_functions_usd
+from emulator.aws.prices import Cost, step_functions_usd
 from emulator.cli import arguments
 from emulator.cli.exit_codes import FAILED, deferred_interrupts, print_status, with_rank_prefix
 from emulator.cloud import LocalCloud
@@ -25,8 +25,8 @@ from emulator.fmi.outcomes import STOPPED
 from emulator.fmi.payload import PipelinePayload, code_folder, read_payload, required_code_folder, uploads
 from emulator.fmi.pipeline import Pipeline, PipelineOutcome
 from emulator.fmi.rank_log import LineKind, LogLine
-from emulator.fmi.report import cost_line, run_cost, run_table
-from emulator.fmi.results import check_folder
+from emulator.fmi.report import cost_line, run_cost, run_record, run_table
+from emulator.fmi.results import check_folder, write_record
 from emulator.fmi.state_machine import StateMachine, published_state_machine, read_state_machine
 
 if TYPE_CHECKING:
@@ -87,6 +87,7 @@ def add_parser(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
         help="local folder whose files are uploaded below data_prefix, for example build/partitions",
     )
     parser.add_argument("--results", type=Path, metavar="DIR", help="folder for the results (default: results)")
+    arguments.add_report_option(parser)
     arguments.add_rank_options(parser)
     arguments.add_preload_option(parser)
     parser.add_argument(
@@ -114,6 +115,8 @@ def _pipeline(options: argparse.Namespace) -> int:
     files = _files(payload, options)
     results = options.results or Path("results")
     check_folder(results)
+    if options.report is not None:
+        check_folder(options.report.absolute().parent)
     with _cloud(options) as cloud:
         pipeline = Pipeline(cloud.connection, machine, payload)
         # Only a cloud that keeps running has a page to show the phases on.
@@ -131,8 +134,11 @@ def _pipeline(options: argparse.Namespace) -> int:
         outcome = pipeline.outcome(arn, execution, results)
         s3_requests = cloud.own.s3_requests() if cloud.own else {}
         notes = _notes(cloud.own) if cloud.own else []
-    _report(outcome, machine, s3_requests, is_own=cloud.own is not None)
-    print_status(f"{len(outcome.run.ranks)} ranks in {time.perf_counter() - began:.2f} s on this machine")
+    cost = _report(outcome, machine, s3_requests, is_own=cloud.own is not None)
+    seconds = time.perf_counter() - began
+    print_status(f"{len(outcome.run.ranks)} ranks in {seconds:.2f} s on this machine")
+    if options.report is not None:
+        write_record(options.report, run_record(outcome.run, cost, seconds))
     for note in notes:
         print_status(note)
     if outcome.status != "SUCCEEDED":
@@ -209,11 +215,12 @@ def _print_lines(role: Role, lines: Sequence[LogLine]) -> None:
             print_status(f"{role.value}: {line.text}")
 
 
-def _report(outcome: PipelineOutcome, machine: StateMachine, s3_requests: dict[str, int], *, is_own: bool) -> None:
+def _report(outcome: PipelineOutcome, machine: StateMachine, s3_requests: dict[str, int], *, is_own: bool) -> Cost:
     if outcome.run.ranks:
         print_status(run_table(outcome.run))
     states = step_functions_usd(outcome.transitions, outcome.express_ms)
-    print_status(cost_line(run_cost(outcome.reports, EXECUTE_TMP_MB, s3_requests, states)))
+    cost = run_cost(outcome.reports, EXECUTE_TMP_MB, s3_requests, states)
+    print_status(cost_line(cost))
     express = f" and {len(outcome.express_ms)} EXPRESS executions" if machine.is_express else ""
     counted = "" if is_own else "; S3 requests are not counted on a cloud that was already running"
     print_status(f"{outcome.transitions} state transitions{express}{counted}")
@@ -221,6 +228,7 @@ def _report(outcome: PipelineOutcome, machine: StateMachine, s3_requests: dict[s
         print_status(
             "the cost excludes stopped ranks: on AWS they continue, and are billed, until they end by themselves"
         )
+    return cost
 
 
 def _notes(cloud: LocalCloud) -> list[str]:

@@ -15,7 +15,8 @@ from emulator.fmi.console import Console
 from emulator.fmi.deploy import EXECUTE_TMP_MB
 from emulator.fmi.log_reader import RankLine
 from emulator.fmi.outcomes import RunOutcome
-from emulator.fmi.report import cost_line, relays_line, run_cost, run_table
+from emulator.fmi.report import cost_line, relays_line, run_cost, run_record, run_table
+from emulator.fmi.results import check_folder, write_record
 from emulator.fmi.run import RunRequest, local_backend, run, uploads
 from fmi_shim.log_lines import RelayNotice
 
@@ -109,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
         help="breakpoint() in rank 0 stops there, and pdb takes its commands from standard input; implies --stdin "
         "rank0. The other ranks wait for at most max_timeout of fmi.json",
     )
+    allowed.add_report_option(parser)
     allowed.add_preload_option(parser)
     allowed.add_function_options(parser)
     parser.add_argument(
@@ -127,6 +129,8 @@ def _run(request: RunRequest, options: argparse.Namespace) -> int:
     began = time.perf_counter()
     # Missing files are reported before anything is started.
     code = uploads(request)
+    if options.report is not None:
+        check_folder(options.report.absolute().parent)
     settings = allowed.function_settings(options)
     with LocalCloud(preload=options.preload, settings=settings, credentials=Credentials.random()) as cloud:
         for note in [*cloud.notes, *code.notes()]:
@@ -149,10 +153,14 @@ def _run(request: RunRequest, options: argparse.Namespace) -> int:
         s3_requests = cloud.s3_requests()
     print_status(run_table(outcome))
     reports = [*(rank.report for rank in outcome.ranks if rank.report is not None), *outcome.others]
-    print_status(cost_line(run_cost(reports, EXECUTE_TMP_MB, s3_requests)))
+    cost = run_cost(reports, EXECUTE_TMP_MB, s3_requests)
+    print_status(cost_line(cost))
     if relayed:
         print_status(relays_line(relayed))
-    print_status(f"{request.world_size} ranks in {time.perf_counter() - began:.2f} s on this machine")
+    seconds = time.perf_counter() - began
+    print_status(f"{request.world_size} ranks in {seconds:.2f} s on this machine")
+    if options.report is not None:
+        write_record(options.report, run_record(outcome, cost, seconds))
     if outcome.failures:
         return _print_failures(outcome)
     if request.results is not None:

@@ -104,3 +104,41 @@ def _billed(outcome: RunOutcome) -> int:
 
 def _number(value: object) -> float:
     return float(value) if isinstance(value, int | float) else 0.0
+
+
+def run_record(outcome: RunOutcome, cost: Cost, seconds: float) -> dict[str, object]:
+    """Return what `run_table` and `cost_line` show as JSON, for other programs.
+
+    Parameters
+    ----------
+    outcome
+        The ranks.
+    cost
+        Of the run.
+    seconds
+        Duration of the whole command.
+    """
+    return {
+        "seconds": seconds,
+        "ranks": [_rank_record(rank) for rank in sorted(outcome.ranks, key=lambda rank: rank.rank)],
+        "usd": {
+            "total": cost.total,
+            "compute": cost.compute,
+            "requests": cost.requests,
+            "storage": cost.storage,
+            "orchestration": cost.orchestration,
+        },
+        "results": {str(rank): dict(result) for rank, result in sorted(outcome.rank_results.items())},
+    }
+
+
+def _rank_record(outcome: RankOutcome) -> dict[str, object]:
+    report = outcome.report
+    measures = {
+        "cold_start_ms": None if report is None else report.init_ms,
+        "duration_ms": None if report is None else report.duration_ms,
+        "billed_ms": None if report is None else report.billed_ms,
+        "memory_mb": None if report is None else report.memory_mb,
+        "max_memory_mb": None if report is None else report.max_memory_mb,
+    }
+    return {"rank": outcome.rank, **measures, "failure": None if outcome.failure is None else str(outcome.failure)}

@@ -77,6 +77,20 @@ def fetch_results(s3: "S3Client", bucket: str, result_path: str, folder: Path) -
     return found
 
 
+def write_record(path: Path, record: dict[str, object]) -> None:
+    """Write the record of a run as JSON; a reader finds the old file or the complete new one.
+
+    Raises
+    ------
+    ResultsError
+        If the file cannot be written.
+    """
+    try:
+        _write_atomically(path, json.dumps(record, indent=1).encode())
+    except OSError as error:
+        raise ResultsError(f"cannot write {str(path)!r}: {error.strerror}") from None
+
+
 def _json_object(content: bytes) -> dict[str, object] | None:
     try:
         value = json.loads(content)
