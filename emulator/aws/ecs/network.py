@@ -7,8 +7,6 @@ import socket
 from collections.abc import Mapping
 from typing import Any
 
-from moto.ec2.models import ec2_backends
-
 from emulator.aws.ecs.tasks import Interface
 from emulator.aws.sdk_client import AwsClient
 
@@ -63,6 +61,8 @@ class LoopbackNetwork:
 
     def _publish(self, region: str, interface: Interface) -> None:
         """Set the public address, which EC2 has no call for; programs of this machine reach the task there."""
+        from moto.ec2.models import ec2_backends
+
         found = ec2_backends[self._account][region].enis[interface.id]
         found.public_ip = interface.address
 

@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -46,6 +47,11 @@ from emulator.aws.stepfunctions.core.service import StepFunctionsService
 from emulator.aws.stepfunctions.http.api import TARGET as STEP_FUNCTIONS
 from emulator.aws.stepfunctions.http.api import StepFunctionsApi
 from emulator.aws.triggers.event_bus import EventBus
+from emulator.aws.triggers.event_sources import EventSources
+from emulator.aws.triggers.event_sources_http import EventSourcesApi
+from emulator.aws.triggers.notifications import Notifications
+from emulator.aws.triggers.schedules import Schedules
+from emulator.aws.triggers.subscriptions import FunctionSubscriptions
 from emulator.aws.triggers.targets import Targets
 
 _BACKLOG = 1024
@@ -145,6 +151,11 @@ class Gateway:
         self._stacks = CloudFormationApi(self._cloudformation, self._aws, response_urls)
         self._targets = Targets(self._aws)
         self._event_bus = EventBus(self._targets, ACCOUNT_ID)
+        self._subscriptions = FunctionSubscriptions(self._targets)
+        self._schedules = Schedules(self._event_bus, self._targets, ACCOUNT_ID)
+        self._event_sources = EventSources(self._aws, ACCOUNT_ID)
+        read = partial(self._objects.buckets.configuration, part="notification")
+        self._objects.observer = Notifications(self._targets, self._aws, self._event_bus.emit, read)
         network = LoopbackNetwork(self._aws, ACCOUNT_ID)
         self._ecs = EcsApi(self._aws, programs, network, ACCOUNT_ID, self._emit_of_ecs)
         self._logs = LogsApi(logs)
@@ -161,13 +172,14 @@ class Gateway:
         """
         self._moto.restore(self._objects.buckets.configurations())
         app = web.Application(client_max_size=_MOTO_BYTES)
+        app.add_routes(EventSourcesApi(self._event_sources, self._aws, ACCOUNT_ID, _region_of).routes())
         app.add_routes(self.lambda_api.routes())
         app.add_routes(self._downloads.routes())
         app.add_routes(self._url_requests.routes())
         app.add_routes(extra_routes)
         app.router.add_post(RESET_PATH, self._reset)
         app.add_routes(self._stacks.routes())
-        self._event_bus.open()
+        self._schedules.open()
         by_service = _by_service(
             StepFunctionsApi(self.step_functions),
             self._logs,
@@ -176,6 +188,7 @@ class Gateway:
             self._url_requests,
             self.s3,
             self._moto,
+            {"events": self._event_bus.open, "sns": self._subscriptions.open},
         )
         # A key may contain any character, line feeds included.
         app.router.add_route("*", "/{path:(?s:.*)}", by_service)
@@ -198,6 +211,7 @@ class Gateway:
         """Empty every store: what is running is stopped first, so that it stores nothing afterwards."""
         await self._cloudformation.reset()
         await self._ecs.reset()
+        await self._event_sources.reset()
         await self.step_functions.reset()
         await self.lambda_service.reset()
         self._layers.clear()
@@ -212,6 +226,9 @@ class Gateway:
         """End executions, queued events and warm sandboxes, and stop listening."""
         await self._cloudformation.close()
         await self._ecs.close()
+        await self._event_sources.close()
+        await self._schedules.close()
+        self._subscriptions.close()
         self._event_bus.close()
         await self._targets.close()
         await self.step_functions.close()
@@ -223,6 +240,10 @@ class Gateway:
         self._moto.close()
 
 
+def _region_of(request: web.BaseRequest) -> str:
+    return credential_scope(request).region
+
+
 def _by_service(
     step_functions: StepFunctionsApi,
     logs: LogsApi,
@@ -231,6 +252,7 @@ def _by_service(
     function_urls: FunctionUrlRequests,
     s3: S3Api,
     moto: MotoBridge,
+    before_moto: Mapping[str, Callable[[], None]],
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     """Return a handler for the services that are identified by their headers, not their paths."""
 
@@ -247,6 +269,8 @@ def _by_service(
         scope = credential_scope(request)
         if scope.service == "cloudformation":
             return await stacks.handle(request, scope.region)
+        if scope.service in before_moto:
+            before_moto[scope.service]()
         if ecs.serves(target):
             return await ecs.handle(request, scope.region)
         response = await moto.handle(request)

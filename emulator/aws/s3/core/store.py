@@ -1,6 +1,7 @@
 """The object store: its parts, composed."""
 
 from emulator.aws.s3.core.listing import Listing
+from emulator.aws.s3.core.object_events import ObjectObserver
 from emulator.aws.s3.core.objects import Buckets, Objects
 from emulator.aws.s3.core.tables import Tables
 from emulator.aws.s3.core.uploads import Uploads
@@ -19,6 +20,8 @@ class ObjectStore:
     ----------
     buckets, objects, uploads, listing, bodies
         The parts of the store.
+    observer
+        Is told of events of objects; None if nobody wants to know.
 
     Raises
     ------
@@ -33,6 +36,7 @@ class ObjectStore:
         self.objects = Objects(tables, self.buckets)
         self.uploads = Uploads(tables, self.objects)
         self.listing = Listing(tables)
+        self.observer: ObjectObserver | None = None
 
     def read(self, bucket: str, key: str) -> bytes | None:
         """Return the whole content of an object, or None if it does not exist. Use it for small objects."""

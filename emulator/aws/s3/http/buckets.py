@@ -131,7 +131,11 @@ class BucketApi:
 
     async def configure(self, request: S3Request) -> web.StreamResponse:
         """Pass a request about a bucket's configuration to moto; store it for the next start."""
-        return await self._pass_on(request, await self._transfer.read_document(request))
+        body = await self._transfer.read_document(request)
+        observer = self._store.observer
+        if observer is not None and request.http.method == "PUT" and "notification" in request.query:
+            await observer.check(body)
+        return await self._pass_on(request, body)
 
     async def _pass_on(self, request: S3Request, body: bytes) -> web.StreamResponse:
         method, configuration = request.http.method, _configuration(request, body)

@@ -9,6 +9,8 @@ from aiohttp import web
 from emulator.aws.json_requests import whole_number
 from emulator.aws.s3.core.bodies import Body
 from emulator.aws.s3.core.errors import bad_request, no_such_key, not_implemented
+from emulator.aws.s3.core.object_events import ObjectEvent
+from emulator.aws.s3.core.objects import DeleteResult
 from emulator.aws.s3.core.store import ObjectStore
 from emulator.aws.s3.core.tables import NULL_VERSION, ObjectMetadata, ObjectVersion
 from emulator.aws.s3.http import xml
@@ -92,7 +94,38 @@ class ObjectApi:
         async with self._transfer.receive(request) as body:
             self._check_write(request)
             version = self._objects.put(request.bucket, ObjectVersion(request.key, "", 0, body, metadata))
+        self.created(request, "Put", version)
         return web.Response(headers=write_headers(version, body))
+
+    def created(self, request: S3Request, how: str, version: ObjectVersion) -> None:
+        """Tell the observer of a new object.
+
+        Parameters
+        ----------
+        request
+            The request that made it.
+        how
+            ``Put``, ``Copy`` or ``CompleteMultipartUpload``.
+        version
+            The object.
+        """
+        if self._store.observer is not None and version.body is not None:
+            body = version.body
+            self._observe(request, f"ObjectCreated:{how}", version.key, version.version_id, body.size, body.etag)
+
+    def _deleted(self, request: S3Request, key: str, deleted: DeleteResult) -> None:
+        if self._store.observer is not None:
+            is_new_marker = deleted.is_marker and not request.query.get("versionId")
+            how = "DeleteMarkerCreated" if is_new_marker else "Delete"
+            self._observe(request, f"ObjectRemoved:{how}", key, deleted.version_id, None, None)
+
+    def _observe(
+        self, request: S3Request, name: str, key: str, version_id: str, size: int | None, etag: str | None
+    ) -> None:
+        if self._store.observer is not None:
+            region = self._store.buckets.get(request.bucket).region
+            event = ObjectEvent(name, request.bucket, region, key, version_id, size, etag, request.request_id)
+            self._store.observer.happened(event)
 
     def encrypted(self, request: S3Request, metadata: ObjectMetadata) -> ObjectMetadata:
         """Return an object's metadata with the encryption that its bucket prescribes, if it has none."""
@@ -126,6 +159,7 @@ class ObjectApi:
         """DeleteObject."""
         self._check_write(request)
         deleted = self._objects.delete(request.bucket, request.key, request.query.get("versionId", ""))
+        self._deleted(request, request.key, deleted)
         headers = {"x-amz-version-id": deleted.version_id} if deleted.version_id else {}
         if deleted.is_marker:
             headers["x-amz-delete-marker"] = "true"
@@ -144,6 +178,7 @@ class ObjectApi:
         # Validate the whole document before the first delete.
         for key, version_id in [(xml.text(one, "Key", required=True), xml.text(one, "VersionId")) for one in named]:
             deleted = self._objects.delete(request.bucket, key, version_id)
+            self._deleted(request, key, deleted)
             answer.append(
                 {
                     "Key": key,
@@ -165,6 +200,7 @@ class ObjectApi:
             raise not_implemented("S3: a copy with a checksum other than its source's")
         copied = ObjectVersion(request.key, "", 0, body, described, source.part_sizes)
         version = self._objects.put(request.bucket, copied)
+        self.created(request, "Copy", version)
         result = {
             "ETag": f'"{body.etag}"',
             "LastModified": xml.timestamp(version.modified),

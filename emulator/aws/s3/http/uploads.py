@@ -99,6 +99,7 @@ class UploadApi:
                 upload = self._upload(request)
                 check_write(request.http.headers, request.key, self._store.objects.find(request.bucket, request.key))
             version = self._uploads.complete(upload, listed, expected)
+            self._objects.created(request, "CompleteMultipartUpload", version)
             body = version.body or Body(0, "")
         result = {
             "Location": f"http://{request.http.host}/{request.bucket}/{request.key}",
