@@ -14,7 +14,7 @@ from fmi_shim.log import configure_log
 from fmi_shim.objects import ObjectOperations
 from fmi_shim.operators import Array, ReduceFunction
 from fmi_shim.payload import Payload, combine_of, cut, is_in_place, pack, pack_operand, pack_out, pack_template
-from fmi_shim.requests import Request
+from fmi_shim.requests import Posted, Request
 from fmi_shim.validation import (
     require_counts,
     require_function,
@@ -147,7 +147,7 @@ class Communicator(ObjectOperations):
         """
         require_rank("dst", dst, self._size)
         payload = pack(value, t)
-        return Request(self._calls.sending(dst, payload.value_type, posted=True), payload, receives=False)
+        return Request(Posted.begin(self._calls.sending(dst, payload.value_type, posted=True), payload, receives=False))
 
     def irecv(self, src: int, t: TypeDescriptor | None = None, out: object = None) -> Request:
         """Begin to receive from rank `src` what `recv` receives with these arguments; return a request at once.
@@ -156,7 +156,9 @@ class Communicator(ObjectOperations):
         """
         require_rank("src", src, self._size)
         target = self._target(out, t, "out")
-        return Request(self._calls.receiving(src, _value_type(target), posted=True), target, receives=True)
+        return Request(
+            Posted.begin(self._calls.receiving(src, _value_type(target), posted=True), target, receives=True)
+        )
 
     def sendrecv(
         self,
@@ -185,8 +187,12 @@ class Communicator(ObjectOperations):
             target = pack_out(out, payload.value_type) or Payload.empty(payload.value_type)
         if out is not None:
             payload = payload.apart_from(target)
-        incoming = Request(self._calls.receiving(src, target.value_type, posted=True), target, receives=True)
-        outgoing = Request(self._calls.sending(dst, payload.value_type, posted=True), payload, receives=False)
+        incoming = Request(
+            Posted.begin(self._calls.receiving(src, target.value_type, posted=True), target, receives=True)
+        )
+        outgoing = Request(
+            Posted.begin(self._calls.sending(dst, payload.value_type, posted=True), payload, receives=False)
+        )
         outgoing.wait()
         return incoming.wait()
 
@@ -601,6 +607,47 @@ class Communicator(ObjectOperations):
         plan.run(payload.flat, payload.spare, prefix.flat)
         return prefix.restore() if self._rank else None
 
+    def ibarrier(self) -> Request:
+        """Begin a barrier; the request is done when all ranks have begun it. Messages as in `barrier`.
+
+        This and the other non-blocking collectives are run in their order by a thread of this rank, over connections of
+        their own, so that they move while the program computes, and beside all other calls. All ranks begin the same
+        ones in the same order. Values must not be changed until the request is done.
+        """
+        return self._begin("ibarrier", lambda comm: comm.barrier())
+
+    def ibcast(self, value: object, root: int, t: TypeDescriptor | None = None) -> Request:
+        """Begin a `bcast`, with its messages and copies; the request returns what it returns."""
+        require_rank("root", root, self._size)
+        if self._rank == root:
+            value = _snapshot(value, t)
+        else:
+            self._target(value, t, "value")
+        return self._begin("ibcast", lambda comm: comm.bcast(value, root, t))
+
+    def igather(self, value: object, root: int, t: TypeDescriptor | None = None, out: object = None) -> Request:
+        """Begin a `gather`, with its messages and copies; the request returns what it returns."""
+        require_rank("root", root, self._size)
+        value = _snapshot(value, t)
+        if self._rank == root:
+            payload = pack(value, t)
+            place = pack_out(out, payload.value_type.concatenated(self._size))
+            if place is not None:
+                is_in_place(payload.flat, place.flat, self._own_part(place))
+        return self._begin("igather", lambda comm: comm.gather(value, root, t, out))
+
+    def iallreduce(
+        self, value: object, f: ReduceFunction, t: TypeDescriptor | None = None, out: object = None
+    ) -> Request:
+        """Begin an `allreduce`, with its messages and copies; the request returns what it returns.
+
+        A custom function is called in the thread.
+        """
+        value = _snapshot(value, t)
+        value_type, _, _ = pack_operand(value, t, out)
+        combine_of(require_function(f), value_type)
+        return self._begin("iallreduce", lambda comm: comm.allreduce(value, f, t, out))
+
     def _own_part(self, joined: Payload) -> Array:
         """Return this rank's part of memory that holds one for each rank."""
         part: Array = joined.flat.reshape(self._size, -1)[self._rank]
@@ -619,3 +666,9 @@ class Communicator(ObjectOperations):
                 "carry their type"
             )
         return None
+
+
+def _snapshot(value: object, t: TypeDescriptor | None) -> object:
+    """Return `value`, checked; a list is copied, so that it may be changed at once."""
+    pack(value, t)
+    return list(value) if t is not None and t.is_list and isinstance(value, Sequence) else value

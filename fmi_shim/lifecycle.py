@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import atexit
+import itertools
 import sys
 import weakref
 from collections import Counter
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Any, NoReturn, Self, SupportsIndex
 
 import numpy as np
 
 from fmi_shim.calls import Calls
 from fmi_shim.config import Config
-from fmi_shim.frames import Operation
+from fmi_shim.frames import Call, Operation
+from fmi_shim.requests import Background, Request, Running
 from fmi_shim.selection.policy import Hint
 from fmi_shim.selection.selector import ChannelSelector
 from fmi_shim.tracing import calls_type
@@ -56,6 +58,7 @@ class Lifecycle:
         self._name = name
         self._memory_mib = memory_mib
         self._splits = 0
+        self._background: Background[Any] | None = None
         self._objects: Counter[tuple[object, ...]] = Counter()  # calls with objects, by kind
         self._calls = calls_type()(rank, size, ChannelSelector(rank, size, name, config, memory_mib))
         self._finalizer = weakref.finalize(self, self._calls.close)
@@ -89,6 +92,8 @@ class Lifecycle:
             If another thread is in a call, which raises it, too.
         """
         self._calls.require_idle()
+        if self._background is not None:
+            self._background.close(_close)
         self._finalizer()
 
     def __enter__(self) -> Self:
@@ -99,10 +104,29 @@ class Lifecycle:
     ) -> None:
         """Close; after an exception in the block, report it to the other ranks first."""
         if error is not None:
+            beside = None if self._background is None else self._background.communicator
+            if beside is not None:
+                beside._calls.abandon(error)  # noqa: SLF001 - of this class
             self._calls.abandon(error)
         self.close()
 
-    def split(self, colour: int | None, key: int = 0) -> Self | None:
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        """Refuse to be pickled or copied."""
+        raise TypeError(
+            "a communicator cannot be pickled or copied, since its connections belong to this process: use dup(), or "
+            "make one in the other process"
+        )
+
+    def dup(self, timeout: float | None = None) -> Self:
+        """Return a communicator of the same ranks, whose calls are independent of this one's.
+
+        All ranks make this call. Messages: those of `split`, which it is with one colour.
+        """
+        copy = self.split(0, self._rank, timeout)
+        assert copy is not None  # noqa: S101 - every rank has the colour
+        return copy
+
+    def split(self, colour: int | None, key: int = 0, timeout: float | None = None) -> Self | None:
         """Split into communicators, one for each `colour`; return this rank's one, or None where `colour` is None.
 
         All ranks make this call. Ranks of the new communicator are ordered by `key`, then by their old rank. It has its
@@ -115,7 +139,12 @@ class Lifecycle:
             From 0 to 2^31 - 1; None for a rank that is in none of the new communicators.
         key
             Any 32-bit integer.
+        timeout
+            Seconds in which the call must end; None for no limit but ``max_timeout``.
         """
+        if timeout is not None:
+            with self._calls.within(timeout):
+                return self.split(colour, key)
         if colour is not None:
             require_integer("colour", colour, 0, 2**31 - 1)
         require_integer("key", key, -(2**31), 2**31 - 1)
@@ -136,3 +165,36 @@ class Lifecycle:
         part._open(place, len(members), self._config, name, self._memory_mib)  # noqa: SLF001 - a new one of this class
         part.hint(self._calls.hint)
         return part
+
+    def _begin(self, name: str, call: Callable[[Self], Any]) -> Request:
+        """Begin a collective, which a thread runs over a communicator beside this one; return its request."""
+        self._calls.require_open(Call(Operation.barrier, 0, None, 0), itertools.count())
+        kind, hint = type(self), self._calls.hint
+        if self._background is None:
+            rank, size, config, name_of_it, memory = (
+                self._rank,
+                self._size,
+                self._config,
+                f"{self._name}i/",
+                self._memory_mib,
+            )
+            require_name("the name of the communicator beside this one", name_of_it, size)
+
+            def open_beside() -> Lifecycle:
+                beside = kind.__new__(kind)
+                beside._open(rank, size, config, name_of_it, memory)  # noqa: SLF001 - a new one of this class
+                return beside
+
+            self._background = Background(open_beside)
+            weakref.finalize(self, self._background.close, _close).atexit = False
+
+        def run(beside: Self) -> Any:
+            if beside._calls.hint is not hint:
+                beside.hint(hint)
+            return call(beside)
+
+        return Request(Running(self._calls, f"rank {self._rank} in {name}", self._background.submit(run)))
+
+
+def _close(communicator: Lifecycle) -> None:
+    communicator.close()

@@ -1,14 +1,18 @@
-"""Requests: posted messages that ``isend`` and ``irecv`` return, and the waits for several of them."""
+"""Requests: of posted messages, and of collectives that a thread runs; and the waits for several of them."""
 
 from __future__ import annotations
 
+import concurrent.futures
+import queue
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from fmi_shim.backoff import Deadline, pauses
-from fmi_shim.calls import Plan
+from fmi_shim.calls import Calls, Plan
 from fmi_shim.channel import Channel, Pending
 from fmi_shim.errors import PeerTimeoutError
 from fmi_shim.payload import Payload
@@ -18,9 +22,47 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 1e-4, 2e-3
 """Seconds between two polls of requests of several channels, which nothing can wait for together."""
 
 
+_NEVER = Deadline(None)
+C = TypeVar("C")
+"""The communicator of a thread."""
+
+
+class Awaited(Protocol):
+    """What a request stands for.
+
+    Attributes
+    ----------
+    returned
+        Whether a wait has returned it.
+    """
+
+    returned: bool
+
+    @property
+    def done(self) -> bool: ...  # noqa: D102 - see the classes
+
+    @property
+    def driver(self) -> object: ...  # noqa: D102
+
+    @property
+    def longest_wait(self) -> float | None: ...  # noqa: D102
+
+    def advance(self, others: Sequence[Awaited], wait: bool, deadline: Deadline) -> PeerTimeoutError | None:
+        """Make progress with this and `others`, which have the same driver; if `wait` is true until one is done.
+
+        Returns
+        -------
+        PeerTimeoutError | None
+            The error if none was done at the deadline.
+        """
+
+    def value(self) -> Any:
+        """Return its value, once it is done, or raise its error."""
+
+
 @dataclass(slots=True, eq=False)
 class Posted:
-    """A posted message, and what its request returns.
+    """A posted message, and what its request returns. Implements `Awaited`.
 
     Attributes
     ----------
@@ -42,11 +84,37 @@ class Posted:
     receives: bool
     returned: bool = False
 
-    def wait(self, deadline: Deadline) -> Any:
-        """Block until it is done; return the received value."""
-        if not self.pending.done:
-            _wait_for_one([self], deadline)
-        return self.value()
+    @staticmethod
+    def begin(plan: Plan, target: Payload | None, receives: bool) -> Posted:
+        """Post a message of `plan`."""
+        plan = plan.for_one_call()
+        return Posted(plan, plan.run(None if target is None else target.flat), target, receives)
+
+    @property
+    def done(self) -> bool:
+        """Whether it is sent or received."""
+        return self.pending.done
+
+    @property
+    def driver(self) -> object:
+        """What moves it, together with others: its channel."""
+        return self.plan.channel
+
+    def advance(self, others: Sequence[Awaited], wait: bool, deadline: Deadline) -> PeerTimeoutError | None:
+        """Move the messages of this channel; see `Awaited`."""
+        plan = self.plan
+        pending = [message.pending for message in (self, *others) if isinstance(message, Posted)]
+        if deadline.seconds is None:
+            plan.continued_with(plan.channel.progress).run(pending, wait)
+            return None
+        with plan.calls.until(deadline):
+            error: PeerTimeoutError | None = plan.continued_with(_Progress(plan.channel)).run(pending, wait)
+        return error
+
+    @property
+    def longest_wait(self) -> float | None:
+        """The configured limit of a wait, in seconds; None for no limit."""
+        return self.plan.calls.longest_wait
 
     def value(self) -> Any:
         """Return the received value; None for a message sent."""
@@ -58,22 +126,128 @@ class Posted:
         return array if self.target is None else self.target.restore_part(array)
 
 
-class Request:
-    """A posted send or receive, as ``MPI_Request``.
+@dataclass(slots=True, eq=False)
+class Running:
+    """A collective that a thread runs, and what its request returns. Implements `Awaited`.
 
-    There is no thread: the message moves while this rank is in a call of the communicator on the same channel, and in
-    `wait`, `test` and the waits for several requests. Every request must be waited for, or tested until it is done,
-    before the communicator is closed.
+    Attributes
+    ----------
+    calls
+        The communicator, which an error of the collective ends.
+    name
+        Which collective it is, for errors.
+    future
+        Its result.
+    returned
+        Whether a wait has returned it.
     """
 
-    __slots__ = ("_posted",)
+    calls: Calls
+    name: str
+    future: Future[Any]
+    returned: bool = False
 
-    def __init__(self, plan: Plan, payload: Payload | None, receives: bool) -> None:
-        plan = plan.for_one_call()
-        self._posted = Posted(plan, plan.run(None if payload is None else payload.flat), payload, receives)
+    @property
+    def done(self) -> bool:
+        """Whether it has ended."""
+        return self.future.done()
+
+    @property
+    def driver(self) -> object:
+        """What is common to all collectives: each is run without this thread."""
+        return Running
+
+    def advance(self, others: Sequence[Awaited], wait: bool, deadline: Deadline) -> PeerTimeoutError | None:
+        """Wait, see `Awaited`."""
+        if wait:
+            futures = [other.future for other in (self, *others) if isinstance(other, Running)]
+            if not concurrent.futures.wait(futures, deadline.remaining(), concurrent.futures.FIRST_COMPLETED).done:
+                return PeerTimeoutError(
+                    f"{self.name} did not end within {deadline.seconds:g} s: check that all ranks have called it; "
+                    "raise timeout if it needs longer"
+                )
+        return None
+
+    @property
+    def longest_wait(self) -> float | None:
+        """None: each wait of the thread is limited already."""
+        return None
+
+    def value(self) -> Any:
+        """Return the result, or raise the error, which closes the communicator."""
+        self.returned = True
+        error = self.future.exception()
+        if error is not None:
+            self.calls.fail(error)
+            raise error
+        return self.future.result()
+
+
+class Background(Generic[C]):
+    """Runs collectives one after another in a thread, over a communicator of its own.
+
+    So they move without this rank's calls, and beside its messages. The thread starts with the first collective.
+
+    Parameters
+    ----------
+    open_communicator
+        Returns that communicator, with connections of its own; called in the thread.
+
+    Attributes
+    ----------
+    communicator
+        That communicator, once it is open.
+    """
+
+    def __init__(self, open_communicator: Callable[[], C]) -> None:
+        self._open = open_communicator
+        self._work: queue.SimpleQueue[tuple[Future[Any], Callable[[C], Any]] | None] = queue.SimpleQueue()
+        self._last: Future[Any] | None = None
+        self.communicator: C | None = None
+        self._thread = threading.Thread(target=self._run, name="fmi collectives", daemon=True)
+        self._thread.start()
+
+    def submit(self, call: Callable[[C], Any]) -> Future[Any]:
+        """Run `call` with the communicator after all earlier calls."""
+        self._last = Future()
+        self._work.put((self._last, call))
+        return self._last
+
+    def close(self, shut: Callable[[C], object]) -> None:
+        """End the thread after the last collective, and call `shut` with the communicator, if it was opened."""
+        if self.communicator is not None:
+            self._work.put((Future(), shut))
+        self._work.put(None)
+        idle = self._last is None or self._last.done()
+        if idle and threading.current_thread() is not self._thread:  # garbage may be collected in any thread
+            self._thread.join()
+
+    def _run(self) -> None:
+        while (item := self._work.get()) is not None:
+            future, call = item
+            try:
+                if self.communicator is None:
+                    self.communicator = self._open()
+                future.set_result(call(self.communicator))
+            except BaseException as error:  # noqa: BLE001 - whatever ends the call is raised in the wait for it
+                future.set_exception(error)
+
+
+class Request:
+    """A posted send or receive, or a collective that has begun, as ``MPI_Request``.
+
+    Every request must be waited for, or tested until it is done, before the communicator is closed. A collective is run
+    by a thread. A message is not: it moves while this rank is in a call of the communicator on the same channel, and in
+    `wait`, `test` and the waits for several requests.
+    """
+
+    __slots__ = ("_awaited",)
+
+    def __init__(self, awaited: Awaited) -> None:
+        self._awaited = awaited
 
     def wait(self, timeout: float | None = None) -> Any:
-        """Block until the message is sent or received; return the received value, or None for a message sent.
+        """Block until the message is sent or received, or the collective has ended; return its value, None if sent.
 
         A further call returns the same. Errors are raised as in a blocking call, but after `timeout` seconds the
         request is as before, and may be waited for again.
@@ -83,15 +257,15 @@ class Request:
         PeerTimeoutError
             If the message is not sent or received within `timeout`, or nothing of it within ``max_timeout``.
         """
-        return self._posted.wait(_deadline(timeout))
+        return _wait(self._awaited, _deadline(timeout))
 
     def test(self) -> bool:
-        """Return whether the message is sent or received, after as much progress as is possible without blocking.
+        """Return whether the request is done, after as much progress as is possible without blocking.
 
         Blocks only for the first message of two ranks, since both ranks open a connection together.
         """
-        _advance([self._posted], wait=False)
-        return self._posted.pending.done
+        _advance([self._awaited], wait=False)
+        return self._awaited.done
 
     @staticmethod
     def waitall(requests: Sequence[Request], timeout: float | None = None) -> list[Any]:
@@ -102,8 +276,8 @@ class Request:
         PeerTimeoutError
             If they are not done within `timeout` seconds in all; see `wait`.
         """
-        messages, deadline = _posted(requests), _deadline(timeout)
-        return [message.wait(deadline) for message in messages]
+        messages, deadline = _awaited(requests), _deadline(timeout)
+        return [_wait(message, deadline) for message in messages]
 
     @staticmethod
     def waitany(requests: Sequence[Request], timeout: float | None = None) -> tuple[int | None, Any]:
@@ -117,7 +291,7 @@ class Request:
         PeerTimeoutError
             If none is done within `timeout` seconds; see `wait`.
         """
-        messages, deadline = _posted(requests), _deadline(timeout)
+        messages, deadline = _awaited(requests), _deadline(timeout)
         left = [message for message in messages if not message.returned]
         if left:
             _wait_for_one(left, deadline)
@@ -129,51 +303,58 @@ class Request:
 
         If none is done, or all were returned before, (None, None) is returned.
         """
-        messages = _posted(requests)
+        messages = _awaited(requests)
         for group in _groups([message for message in messages if not message.returned]):
             _advance(group, wait=False)
         return _first_done(messages)
 
 
-def _posted(requests: Sequence[Request]) -> list[Posted]:
+def _awaited(requests: Sequence[Request]) -> list[Awaited]:
     for request in requests:
         if not isinstance(request, Request):
-            raise TypeError(f"invalid request {request!r}: expected what isend and irecv return")
-    return [request._posted for request in requests]  # noqa: SLF001 - its own
+            raise TypeError(f"invalid request {request!r}: expected what isend, irecv and the like return")
+    return [request._awaited for request in requests]  # noqa: SLF001 - its own
 
 
 def _deadline(timeout: float | None) -> Deadline:
     return Deadline(None if timeout is None else require_timeout(timeout))
 
 
-def _first_done(messages: Sequence[Posted]) -> tuple[int | None, Any]:
-    for index, message in enumerate(messages):
-        if message.pending.done and not message.returned:
-            return index, message.value()
+def _first_done(requests: Sequence[Awaited]) -> tuple[int | None, Any]:
+    for index, request in enumerate(requests):
+        if request.done and not request.returned:
+            return index, request.value()
     return None, None
 
 
-def _groups(messages: Sequence[Posted]) -> list[list[Posted]]:
-    """Return the messages by channel."""
-    groups: dict[int, list[Posted]] = {}
-    for message in messages:
-        groups.setdefault(id(message.plan.channel), []).append(message)
+def _groups(requests: Sequence[Awaited]) -> list[list[Awaited]]:
+    """Return the requests by what moves them."""
+    groups: dict[int, list[Awaited]] = {}
+    for request in requests:
+        groups.setdefault(id(request.driver), []).append(request)
     return list(groups.values())
 
 
-def _wait_for_one(messages: Sequence[Posted], deadline: Deadline) -> None:
-    """Block until one of `messages` is done."""
-    groups = _groups(messages)
+def _wait(request: Awaited, deadline: Deadline) -> Any:
+    """Block until `request` is done; return its value."""
+    if not request.done:
+        _wait_for_one([request], deadline)
+    return request.value()
+
+
+def _wait_for_one(requests: Sequence[Awaited], deadline: Deadline) -> None:
+    """Block until one of `requests` is done."""
+    groups = _groups(requests)
     if len(groups) == 1:
-        error = _advance(messages, wait=True, deadline=deadline)
+        error = _advance(requests, wait=True, deadline=deadline)
         if error is not None:
             raise error
         return
-    deadline = deadline.within(messages[0].plan.calls.longest_wait)
+    deadline = deadline.within(requests[0].longest_wait)
     for pause in pauses(_LONGEST_PAUSE, _FIRST_PAUSE):
         for group in groups:
             _advance(group, wait=False)
-        if any(message.pending.done for message in messages):
+        if any(request.done for request in requests):
             return
         if deadline.passed:
             error = _advance(groups[0], wait=True, deadline=deadline)
@@ -182,17 +363,11 @@ def _wait_for_one(messages: Sequence[Posted], deadline: Deadline) -> None:
         time.sleep(pause)
 
 
-def _advance(messages: Sequence[Posted], wait: bool, deadline: Deadline | None = None) -> PeerTimeoutError | None:
-    """Move the messages of one channel, if `wait` is true until one is done; return the error of the deadline."""
-    if any(message.pending.done for message in messages):
+def _advance(requests: Sequence[Awaited], wait: bool, deadline: Deadline = _NEVER) -> PeerTimeoutError | None:
+    """Move requests that one thing moves, if `wait` is true until one is done; return the error of the deadline."""
+    if any(request.done for request in requests):
         return None
-    plan, pending = messages[0].plan, [message.pending for message in messages]
-    if deadline is None or deadline.seconds is None:
-        plan.continued_with(plan.channel.progress).run(pending, wait)
-        return None
-    with plan.calls.until(deadline):
-        error: PeerTimeoutError | None = plan.continued_with(_Progress(plan.channel)).run(pending, wait)
-    return error
+    return requests[0].advance(requests[1:], wait, deadline)
 
 
 class _Progress:

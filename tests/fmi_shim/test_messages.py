@@ -137,5 +137,5 @@ def test_a_time_limit_that_is_none_is_refused(on: World, timeout: object, messag
 
 @pytest.mark.parametrize("channel", ["direct"])
 def test_only_requests_are_waited_for(on: World) -> None:
-    with pytest.raises(TypeError, match="invalid request 3: expected what isend and irecv return"):
+    with pytest.raises(TypeError, match="invalid request 3: expected what isend, irecv and the like"):
         fmi.Request.waitall([3])  # type: ignore[list-item]
