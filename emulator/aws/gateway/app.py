@@ -46,6 +46,7 @@ from emulator.aws.state import StateFolder
 from emulator.aws.stepfunctions.core.service import StepFunctionsService
 from emulator.aws.stepfunctions.http.api import TARGET as STEP_FUNCTIONS
 from emulator.aws.stepfunctions.http.api import StepFunctionsApi
+from emulator.aws.triggers.destinations import Destinations
 from emulator.aws.triggers.event_bus import EventBus
 from emulator.aws.triggers.event_sources import EventSources
 from emulator.aws.triggers.event_sources_http import EventSourcesApi
@@ -154,6 +155,7 @@ class Gateway:
         self._subscriptions = FunctionSubscriptions(self._targets)
         self._schedules = Schedules(self._event_bus, self._targets, ACCOUNT_ID)
         self._event_sources = EventSources(self._aws, ACCOUNT_ID)
+        self.lambda_service.on_event_ended = Destinations(self._targets).ended
         read = partial(self._objects.buckets.configuration, part="notification")
         self._objects.observer = Notifications(self._targets, self._aws, self._event_bus.emit, read)
         network = LoopbackNetwork(self._aws, ACCOUNT_ID)

@@ -65,6 +65,7 @@ class Targets:
             "kinesis": self._put_record,
             "lambda": self._invoke,
             "logs": self._log_event,
+            "s3": self._put_object,
             "sns": self._publish,
             "sqs": self._send_message,
             "states": self._start_execution,
@@ -132,7 +133,9 @@ class Targets:
         await self._aws.call("lambda", "Invoke", invocation, _region(delivery.arn))
 
     async def _send_message(self, delivery: Delivery) -> None:
-        await self._send(delivery.arn, delivery.text, delivery.settings.get("SqsParameters") or {})
+        attributes = delivery.settings.get("MessageAttributes") or {}
+        settings = {**(delivery.settings.get("SqsParameters") or {}), "attributes": attributes}
+        await self._send(delivery.arn, delivery.text, settings)
 
     async def _send(self, arn: str, text: str, settings: Mapping[str, Any]) -> None:
         region, name = _region(arn), arn.rpartition(":")[2]
@@ -144,16 +147,19 @@ class Targets:
             message.setdefault("MessageGroupId", "default")
             message["MessageDeduplicationId"] = str(uuid.uuid4())
         if settings.get("attributes"):
-            message["MessageAttributes"] = {
-                key: {"DataType": "String", "StringValue": value or "-"}
-                for key, value in settings["attributes"].items()
-            }
+            message["MessageAttributes"] = _message_attributes(settings["attributes"])
         await self._aws.call("sqs", "SendMessage", message, region)
 
     async def _publish(self, delivery: Delivery) -> None:
-        await self._aws.call(
-            "sns", "Publish", {"TopicArn": delivery.arn, "Message": delivery.text}, _region(delivery.arn)
-        )
+        message: dict[str, Any] = {"TopicArn": delivery.arn, "Message": delivery.text}
+        if delivery.settings.get("MessageAttributes"):
+            message["MessageAttributes"] = _message_attributes(delivery.settings["MessageAttributes"])
+        await self._aws.call("sns", "Publish", message, _region(delivery.arn))
+
+    async def _put_object(self, delivery: Delivery) -> None:
+        key = (delivery.settings.get("S3Parameters") or {}).get("Key", str(uuid.uuid4()))
+        written = {"Bucket": delivery.arn.rpartition(":")[2], "Key": key, "Body": delivery.text.encode()}
+        await self._aws.call("s3", "PutObject", written, delivery.region)
 
     async def _start_execution(self, delivery: Delivery) -> None:
         execution = {"stateMachineArn": delivery.arn, "input": delivery.text}
@@ -209,6 +215,11 @@ class Targets:
             **({"networkConfiguration": {"awsvpcConfiguration": lowered}} if lowered else {}),
         }
         await self._aws.call("ecs", "RunTask", request, _region(delivery.arn))
+
+
+def _message_attributes(attributes: Mapping[str, str]) -> dict[str, Any]:
+    """Return attributes of a message; an empty value is not allowed."""
+    return {key: {"DataType": "String", "StringValue": value or "-"} for key, value in attributes.items()}
 
 
 def _service(arn: str) -> str:

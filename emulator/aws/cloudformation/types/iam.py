@@ -32,7 +32,9 @@ class _Principal(ApiResource):
             await self.call(request, f"Attach{self.kind}Policy", {**self._key(name), "PolicyArn": arn})
         for arn in sorted(before - after):
             await self.call(request, f"Detach{self.kind}Policy", {**self._key(name), "PolicyArn": arn})
-        inline = {policy["PolicyName"]: policy["PolicyDocument"] for policy in properties.get("Policies") or []}
+        inline = {
+            policy["PolicyName"]: _document(policy["PolicyDocument"]) for policy in properties.get("Policies") or []
+        }
         for policy, document in inline.items():
             put = {**self._key(name), "PolicyName": policy, "PolicyDocument": document}
             await self.call(request, f"Put{self.kind}Policy", put)
@@ -204,7 +206,7 @@ class ManagedPolicy(ApiResource):
             "CreatePolicy",
             {
                 "PolicyName": properties.get("ManagedPolicyName") or request.generated_name(128),
-                "PolicyDocument": properties["PolicyDocument"],
+                "PolicyDocument": _document(properties["PolicyDocument"]),
                 "Path": properties.get("Path"),
                 "Description": properties.get("Description"),
             },
@@ -223,7 +225,11 @@ class ManagedPolicy(ApiResource):
                 if not version["IsDefaultVersion"]:
                     gone = {"PolicyArn": arn, "VersionId": version["VersionId"]}
                     await self.call(request, "DeletePolicyVersion", gone)
-            document = {"PolicyArn": arn, "PolicyDocument": request.properties["PolicyDocument"], "SetAsDefault": True}
+            document = {
+                "PolicyArn": arn,
+                "PolicyDocument": _document(request.properties["PolicyDocument"]),
+                "SetAsDefault": True,
+            }
             await self.call(request, "CreatePolicyVersion", document)
         await self._attach(request, arn)
         return request.current or Resource(arn)
@@ -270,7 +276,8 @@ class Policy(ApiResource):
         await self._remove(request, _principals(request.properties))
 
     async def _put(self, request: ResourceRequest, principals: Iterable[tuple[str, str]]) -> None:
-        policy = {member: request.properties[member] for member in ("PolicyName", "PolicyDocument")}
+        document = _document(request.properties["PolicyDocument"])
+        policy = {"PolicyName": request.properties["PolicyName"], "PolicyDocument": document}
         for kind, name in principals:
             await self.call(request, f"Put{kind}Policy", {f"{kind}Name": name, **policy})
 
@@ -315,6 +322,13 @@ class InstanceProfile(ApiResource):
         for role in (await self.call(request, "GetInstanceProfile", key))["InstanceProfile"]["Roles"]:
             await self.call(request, "RemoveRoleFromInstanceProfile", {**key, "RoleName": role["RoleName"]})
         await self.call(request, "DeleteInstanceProfile", key)
+
+
+def _document(document: Any) -> Any:
+    """Return a policy with a version, which AWS does not require and moto does."""
+    if isinstance(document, Mapping) and "Version" not in document:
+        return {"Version": "2012-10-17", **document}
+    return document
 
 
 _POLICIES = ("ManagedPolicyArns", "Policies")

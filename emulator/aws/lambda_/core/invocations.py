@@ -5,7 +5,7 @@ import json
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from http import HTTPStatus
@@ -13,12 +13,13 @@ from typing import Any
 
 from emulator.aws import limits
 from emulator.aws.lambda_.core.event_invoke_configs import EventInvokeConfigs
+from emulator.aws.lambda_.core.event_outcomes import EventCondition, EventObserver, EventOutcome
 from emulator.aws.lambda_.core.execution_environments import ExecutionEnvironments, InvocationRunner, WarmPool
 from emulator.aws.lambda_.core.function_registry import FunctionRegistry, Target
 from emulator.aws.lambda_.core.history import InvocationHistory, InvocationRecord, InvocationStatus
 from emulator.aws.lambda_.core.models import Function
 from emulator.aws.lambda_.core.provisioned_concurrency import ProvisionedConcurrency
-from emulator.aws.lambda_.core.references import DEFAULT_ACCOUNT, Account, Reference
+from emulator.aws.lambda_.core.references import DEFAULT_ACCOUNT, LATEST, Account, Reference
 from emulator.aws.lambda_.core.settings import LambdaSettings
 from emulator.errors import ApiError, SandboxError
 
@@ -140,6 +141,11 @@ class LambdaService:
         Creates the environments that they run in.
     settings
         How long sandboxes are kept, and when failed events are retried.
+
+    Attributes
+    ----------
+    on_event_ended
+        Receives the outcome of every asynchronous invocation; None if nobody wants it.
     """
 
     def __init__(
@@ -154,6 +160,7 @@ class LambdaService:
         self._annotate_event = settings.annotate_event
         self._admission = ConcurrencyAdmission(functions, self.provisioned)
         self._history = InvocationHistory()
+        self.on_event_ended: EventObserver | None = None
         self._events: set[asyncio.Task[None]] = set()
         # The tasks that wait for a function, and those of them that a reset has cancelled.
         self._waiting: set[asyncio.Task[Any]] = set()
@@ -270,15 +277,29 @@ class LambdaService:
         config = self.event_configs.find(request.reference)
         delays = self._retry_delays_s[: config.get("MaximumRetryAttempts", len(self._retry_delays_s))]
         oldest = request.record.received + config.get("MaximumEventAgeInSeconds", limits.EVENT_AGE_S)
+        result: InvocationResult | None = None
+        attempts, condition = 0, EventCondition.RETRIES_EXHAUSTED
         for delay_s in (*delays, None):
             try:
-                failed = (await self._run_when_admitted(request, oldest)).is_error
-            except (SandboxError, _EventTooOldError):
+                result = await self._run_when_admitted(request, oldest)
+                attempts += 1
+                if not result.is_error:
+                    condition = EventCondition.SUCCESS
+                    break
+            except SandboxError:
                 # A failure of the platform counts like one of the function.
-                failed = True
-            if not failed or delay_s is None or time.time() + delay_s > oldest:
-                return
+                attempts += 1
+            except _EventTooOldError:
+                condition = EventCondition.EVENT_AGE_EXCEEDED
+                break
+            if delay_s is None:
+                break
+            if time.time() + delay_s > oldest:
+                condition = EventCondition.EVENT_AGE_EXCEEDED
+                break
             await asyncio.sleep(delay_s)
+        if self.on_event_ended is not None:
+            self.on_event_ended(_outcome(request, config, result, attempts, condition))
 
     async def _run_when_admitted(self, request: _Request, oldest: float) -> InvocationResult:
         """Run a queued event; while it is throttled, retry with back-off, until it is too old."""
@@ -345,6 +366,28 @@ class LambdaService:
             annotation=None if self._annotate_event is None else self._annotate_event(event),
         )
         return _Request(reference, target, payload or b"{}", client_context, record)
+
+
+def _outcome(
+    request: _Request,
+    config: Mapping[str, Any],
+    result: InvocationResult | None,
+    attempts: int,
+    condition: EventCondition,
+) -> EventOutcome:
+    reference, function = request.reference, request.target.function
+    return EventOutcome(
+        request.record.request_id,
+        f"{reference.arn}:{reference.qualifier or LATEST}",
+        reference.account.region,
+        condition,
+        attempts,
+        request.event,
+        None if result is None else result.payload,
+        function.version,
+        config.get("DestinationConfig") or {},
+        (function.spec.kept.get("DeadLetterConfig") or {}).get("TargetArn"),
+    )
 
 
 class _EventTooOldError(Exception):

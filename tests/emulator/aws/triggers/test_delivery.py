@@ -253,3 +253,55 @@ def test_a_schedule_invokes_a_function_at_its_time(client: Callable[[str], Any],
     assert seen.receive() == {"at": f"{moment}Z"}
     while name in [item["Name"] for item in scheduler.list_schedules()["Schedules"]]:
         time.sleep(0.1)
+
+
+def test_asynchronous_invocations_reach_destinations_and_dead_letters(
+    functions: Any, deploy: Callable[..., str], sqs: Any, seen: Queue, client: Callable[[str], Any]
+) -> None:
+    succeeded, failed, dead = Queue(sqs), Queue(sqs), Queue(sqs)
+    name = deploy(ECHO, Environment={"Variables": {"SEEN": seen.url}}, DeadLetterConfig={"TargetArn": dead.arn})
+    functions.put_function_event_invoke_config(
+        FunctionName=name,
+        MaximumRetryAttempts=0,
+        DestinationConfig={"OnSuccess": {"Destination": succeeded.arn}, "OnFailure": {"Destination": failed.arn}},
+    )
+    functions.invoke(FunctionName=name, InvocationType="Event", Payload=b'{"n": 1}')
+    record = succeeded.receive()
+    assert record["requestPayload"] == {"n": 1}
+    assert record["responsePayload"] == {"answer": 42}
+    assert record["requestContext"]["condition"] == "Success"
+    assert record["requestContext"]["functionArn"].endswith(f":{name}:$LATEST")
+    functions.invoke(FunctionName=name, InvocationType="Event", Payload=b'{"fail": 1}')
+    record = failed.receive()
+    assert record["requestContext"]["condition"] == "RetriesExhausted"
+    assert record["requestContext"]["approximateInvokeCount"] == 1
+    assert record["responseContext"] == {"statusCode": 200, "executedVersion": "$LATEST", "functionError": "Unhandled"}
+    assert record["responsePayload"]["errorMessage"] == "asked to fail"
+    assert dead.receive() == {"fail": 1}
+    # A synchronous invocation goes nowhere.
+    functions.invoke(FunctionName=name, Payload=b'{"fail": 1}')
+    assert "Messages" not in sqs.receive_message(QueueUrl=failed.url)
+
+
+def test_a_bus_and_a_bucket_are_destinations(
+    functions: Any, echo: str, sqs: Any, s3: Any, bucket: str, client: Callable[[str], Any]
+) -> None:
+    events, from_bus = client("events"), Queue(sqs)
+    pattern = {"source": ["lambda"], "detail": {"requestContext": {"functionArn": [{"prefix": echo}]}}}
+    events.put_rule(Name=bucket, EventPattern=json.dumps(pattern))
+    events.put_targets(Rule=bucket, Targets=[{"Id": "q", "Arn": from_bus.arn}])
+    bus = "arn:aws:events:us-east-1:123456789012:event-bus/default"
+    functions.put_function_event_invoke_config(
+        FunctionName=echo,
+        MaximumRetryAttempts=0,
+        DestinationConfig={"OnSuccess": {"Destination": bus}, "OnFailure": {"Destination": f"arn:aws:s3:::{bucket}"}},
+    )
+    functions.invoke(FunctionName=echo, InvocationType="Event", Payload=b"{}")
+    event = from_bus.receive()
+    assert event["detail-type"] == "Lambda Function Invocation Result - Success"
+    assert event["detail"]["responsePayload"] == {"answer": 42}
+    functions.invoke(FunctionName=echo, InvocationType="Event", Payload=b'{"fail": 1}')
+    while not (found := s3.list_objects_v2(Bucket=bucket, Prefix="aws/lambda/async/").get("Contents")):
+        time.sleep(0.1)
+    record = json.load(s3.get_object(Bucket=bucket, Key=found[0]["Key"])["Body"])
+    assert record["requestPayload"] == {"fail": 1}
