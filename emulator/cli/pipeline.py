@@ -87,6 +87,15 @@ def add_parser(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
         help="local folder whose files are uploaded below data_prefix, for example build/partitions",
     )
     parser.add_argument("--results", type=Path, metavar="DIR", help="folder for the results (default: results)")
+    parser.add_argument(
+        "--env",
+        dest="environment",
+        action="append",
+        default=[],
+        type=arguments.environment_variable,
+        metavar="NAME[=VALUE]",
+        help="set a variable in the environment of the program, or pass on the one set here; may be repeated",
+    )
     arguments.add_report_option(parser)
     arguments.add_rank_options(parser)
     arguments.add_preload_option(parser)
@@ -118,7 +127,7 @@ def _pipeline(options: argparse.Namespace) -> int:
     if options.report is not None:
         check_folder(options.report.absolute().parent)
     with _cloud(options) as cloud:
-        pipeline = Pipeline(cloud.connection, machine, payload)
+        pipeline = Pipeline(cloud.connection, machine, payload, dict(options.environment))
         # Only a cloud that keeps running has a page to show the phases on.
         traced = cloud.own is None
         settings = DeploySettings(options.memory, options.timeout, cloud.rendezvous, traced, machine.reads_ranks)
@@ -146,6 +155,11 @@ def _pipeline(options: argparse.Namespace) -> int:
         return FAILED
     if payload.result_path:
         print_status(f"results in {results}, from s3://{payload.bucket}/{payload.result_path}/")
+    elif outcome.written:
+        print_status(
+            f"results in {results}: the {outcome.written} files that the program wrote to s3://{payload.bucket}/; the "
+            "payload has no result_path"
+        )
     return 0
 
 

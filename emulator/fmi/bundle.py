@@ -72,7 +72,7 @@ class CodeFolder:
 
 
 def function_archive() -> bytes:
-    """Return the zip of the deployed functions: their handlers, fmi_shim, its wire protocol and ``import fmi``."""
+    """Return the zip of the deployed functions: their handlers, fmi_shim, its wire protocol, ``fmi`` and ``fmilib``."""
     shim, pairing = _folder("fmi_shim"), _folder("rendezvous")
     members = {path.name: path for path in _folder("emulator.fmi.functions").glob("*.py") if path.name != "__init__.py"}
     members |= {f"fmi_shim/{path.relative_to(shim).as_posix()}": path for path in shim.rglob("*.py")}
@@ -80,7 +80,9 @@ def function_archive() -> bytes:
         f"rendezvous/{path.relative_to(pairing).as_posix()}": path
         for path in [pairing / "__init__.py", *(pairing / "protocol").glob("*.py")]
     }
-    members["fmi.py"] = shim / "dropin" / "fmi.py"
+    members["fmi.json"] = _folder("emulator.fmi.functions") / "fmi.json"
+    dropin = shim / "dropin"
+    members |= {path.relative_to(dropin).as_posix(): path for path in [dropin / "fmi.py", *dropin.glob("fmilib/*.py")]}
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for name in sorted(members):

@@ -1,12 +1,13 @@
 """How a run ended: each rank's outcome and failure, and which of several failures is the cause."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from emulator.aws.lambda_.log_lines import Report
 from fmi_shim.errors import VICTIM_ERRORS
 
 _PROGRAMS = "/tmp/"  # noqa: S108 - where *execute* stores programs
+_PICKLED_DATA = "Weights only load failed"
 _LIBRARY = "/fmi_shim/"
 # Error type of a rank that did not fail itself, but was stopped after another rank had failed.
 STOPPED = "Stopped"
@@ -41,6 +42,18 @@ class FunctionFailure:
 
 
 STOPPED_FAILURE = FunctionFailure(STOPPED, "still running after another rank had failed")
+
+
+def explained(failure: FunctionFailure) -> FunctionFailure:
+    """Return a failure with what to do, if it is a known one whose message does not say so for runs."""
+    if _PICKLED_DATA in failure.message:
+        # torch's own message has several lines, for other cases.
+        return replace(
+            failure,
+            message="torch.load refuses a pickled object since torch 2.6: if you trust the file, pass "
+            f"TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 with --env (fmirun: -x); {failure.message.splitlines()[0]}",
+        )
+    return failure
 
 
 def timeout_failure(message: str) -> FunctionFailure:

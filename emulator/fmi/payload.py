@@ -108,7 +108,7 @@ def parse_payload(event: object) -> PipelinePayload:
     folder = _text(event, "S3_object_name").strip("/")
     for name in ("file_limit", "batch_size"):
         _number(event, name, _MOST)
-    world_size = _number(event, "world_size", CONCURRENT_EXECUTIONS)
+    world_size = _world_size(event)
     if world_size is None and "data_prefix" not in event:
         raise PayloadError(
             "missing world_size: give it, or a data_prefix, below which there is one data file for each rank"
@@ -235,8 +235,25 @@ def _optional_text(event: Mapping[str, Any], name: str) -> str:
 def _bucket(event: Mapping[str, Any], name: str) -> str:
     value = _text(event, name)
     if not _BUCKET.fullmatch(value):
-        raise PayloadError(f"invalid {name} {value!r}: expected 3 to 63 lower-case letters, digits, dots and dashes")
+        works = re.sub(r"[^a-z0-9.-]+", "-", value.lower()).strip(".-")[:63]
+        advice = f"; AWS refuses it, too: use {works!r}" if _BUCKET.fullmatch(works) else ""
+        raise PayloadError(
+            f"invalid {name} {value!r}: expected 3 to 63 lower-case letters, digits, dots and dashes{advice}"
+        )
     return value
+
+
+def _world_size(event: Mapping[str, Any]) -> int | None:
+    try:
+        return _number(event, "world_size", CONCURRENT_EXECUTIONS)
+    except PayloadError as error:
+        value = str(event["world_size"]).strip()
+        if value.isascii() and value.isdigit() and int(value) > CONCURRENT_EXECUTIONS:
+            raise PayloadError(
+                f"{error}: Lambda runs at most {CONCURRENT_EXECUTIONS} functions at once, and ranks that talk to each "
+                "other must all run at once"
+            ) from None
+        raise
 
 
 def _number(event: Mapping[str, Any], name: str, most: int) -> int | None:

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,12 @@ from emulator.aws.limits import ACCOUNT_ID
 from emulator.fmi.aws_session import AwsSession
 from emulator.fmi.bundle import UploadedFile
 from emulator.fmi.deploy import DeploySettings, Role, deploy
+from emulator.fmi.functions.initialize import PAYLOAD_KEY, RANKS_KEY
 from emulator.fmi.log_reader import LogGroupReader
 from emulator.fmi.outcomes import FunctionFailure, RunOutcome
 from emulator.fmi.payload import GIVE_FOLDER, MissingCodeError, PipelinePayload
 from emulator.fmi.rank_log import LogLine, RankLineParser, RankLog
-from emulator.fmi.results import fetch_results
+from emulator.fmi.results import fetch_results, fetch_written
 from emulator.fmi.state_machine import StateMachine
 
 _MACHINE_NAME = "fmi-pipeline"
@@ -75,6 +76,8 @@ class PipelineOutcome:
         State transitions, as AWS counts them.
     express_ms
         The durations of the EXPRESS executions, ms; a retry counts as one more.
+    written
+        Number of files downloaded although the payload has no result path.
     """
 
     run: RunOutcome
@@ -84,6 +87,7 @@ class PipelineOutcome:
     failure: FunctionFailure | None
     transitions: int
     express_ms: tuple[float, ...]
+    written: int = 0
 
 
 class Pipeline:
@@ -95,9 +99,18 @@ class Pipeline:
         The endpoint.
     machine, payload
         The definition and its input.
+    environment
+        Variables of the program's environment.
     """
 
-    def __init__(self, connection: AwsSession, machine: StateMachine, payload: PipelinePayload) -> None:
+    def __init__(
+        self,
+        connection: AwsSession,
+        machine: StateMachine,
+        payload: PipelinePayload,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self._environment = environment or {}
         self._machine = machine
         self._payload = payload
         self._s3 = connection.client("s3")
@@ -142,7 +155,10 @@ class Pipeline:
             self._states.update_state_machine(stateMachineArn=arn, **machine)
         else:
             arn = self._states.create_state_machine(name=_MACHINE_NAME, **machine)["stateMachineArn"]
-        started = self._states.start_execution(stateMachineArn=arn, input=json.dumps(self._payload.event))
+        event = dict(self._payload.event)
+        if self._environment:
+            event["script_environment"] = {**event.get("script_environment", {}), **self._environment}
+        started = self._states.start_execution(stateMachineArn=arn, input=json.dumps(event))
         return str(started["executionArn"])
 
     def watch(self, arn: str, on_lines: Callable[[Role, Sequence[LogLine]], None]) -> dict[str, Any]:
@@ -191,8 +207,16 @@ class Pipeline:
         others = (*logs[Role.INITIALIZE].reports, *logs[Role.SUMMARIZE].reports)
         rank_results: dict[int, dict[str, object]] = {}
         succeeded = execution["status"] == "SUCCEEDED"
+        written = 0
         if succeeded and results is not None and self._payload.result_path:
             rank_results = fetch_results(self._s3, self._payload.bucket, self._payload.result_path, results)
+        elif succeeded and results is not None:
+            own_places = [f"{self._payload.folder}/", PAYLOAD_KEY, RANKS_KEY]
+            if self._payload.data_bucket == self._payload.bucket and self._payload.data_prefix:
+                own_places.append(self._payload.data_prefix.rstrip("/") + "/")
+            # S3 states times in whole seconds.
+            since = execution["startDate"].replace(microsecond=0)
+            written, rank_results = fetch_written(self._s3, self._payload.bucket, since, own_places, results)
         events = self._history(arn)
         tries = logs[Role.EXECUTE].reports if self._machine.is_express else []
         express = [report.duration_ms + (report.init_ms or 0.0) for report in tries]
@@ -204,6 +228,7 @@ class Pipeline:
             None if succeeded or any(rank.failure for rank in ranks) else self._failure(execution),
             transitions(events) + (0 if self._machine.is_express else self._child_transitions(arn)),
             tuple(express),
+            written,
         )
 
     def _failure(self, execution: dict[str, Any]) -> FunctionFailure:

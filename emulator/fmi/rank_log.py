@@ -14,6 +14,7 @@ from emulator.fmi.outcomes import (
     STOPPED_FAILURE,
     FunctionFailure,
     RankOutcome,
+    explained,
     failure_location,
     out_of_memory_failure,
     timeout_failure,
@@ -289,7 +290,7 @@ def _add_output(progress: RankProgress, text: str) -> None:
     fraction = progress_fraction(progress.last_line)
     progress.fraction = progress.fraction if fraction is None else fraction
     if error := _ERROR.fullmatch(text):
-        progress.failure = FunctionFailure(error[1], error[2])
+        progress.failure = explained(FunctionFailure(error[1], error[2]))
     elif frame := _FRAME.match(text):
         location = failure_location([(frame[1], frame[2])])
         if progress.failure is not None and location:

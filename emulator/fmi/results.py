@@ -4,7 +4,9 @@ import json
 import os
 import re
 import tempfile
-from pathlib import Path
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from emulator.errors import EmulatorError
@@ -13,7 +15,9 @@ from emulator.fmi.functions.execute import UnsafeKeyError, file_paths
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
 
-_RANK_FILE = re.compile(r"(\d{1,9})\.json")
+# The result of a rank in either generation.
+_RANK_FILE = re.compile(r"(\d{1,9})\.json|(\d{1,9})/Results\.json")
+_PUBLISHED_FOLDER = "results/"
 
 
 class ResultsError(EmulatorError):
@@ -62,14 +66,71 @@ def fetch_results(s3: "S3Client", bucket: str, result_path: str, folder: Path) -
     prefix = result_path.rstrip("/") + "/"
     pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
     keys = [found["Key"] for page in pages for found in page.get("Contents", [])]
+    return _download(s3, bucket, keys, prefix, folder)
+
+
+def fetch_written(
+    s3: "S3Client", bucket: str, since: datetime, excluded: Collection[str], folder: Path
+) -> tuple[int, dict[int, dict[str, object]]]:
+    """Download what a run without result path has written to its bucket, anywhere but at the excluded places.
+
+    A first folder ``results/`` of the keys, which the published programs use, is not repeated below the local folder.
+
+    Parameters
+    ----------
+    s3
+        boto3 client of S3.
+    bucket
+        The run's bucket.
+    since
+        Start of the run.
+    excluded
+        Keys, and prefixes that end in a slash, that are not results.
+    folder
+        Destination; created if there is something to download.
+
+    Returns
+    -------
+    int
+        Number of files.
+    dict
+        The content of each ``<rank>/Results.json`` that is a JSON object, by rank.
+
+    Raises
+    ------
+    ResultsError
+        If a key leads outside of the folder, or a file cannot be written.
+    """
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket)
+    keys = [
+        found["Key"]
+        for page in pages
+        for found in page.get("Contents", [])
+        if found["LastModified"] >= since
+        and not any(
+            found["Key"] == place or (place.endswith("/") and found["Key"].startswith(place)) for place in excluded
+        )
+    ]
+    return len(keys), _download(s3, bucket, keys, _PUBLISHED_FOLDER, folder)
+
+
+def _is_at(key: str, places: Collection[str]) -> bool:
+    return any(key == place or (place.endswith("/") and key.startswith(place)) for place in places)
+
+
+def _download(
+    s3: "S3Client", bucket: str, keys: Sequence[str], prefix: str, folder: Path
+) -> dict[int, dict[str, object]]:
+    """Download objects to their keys without the prefix; return the ranks' results among them."""
     found: dict[int, dict[str, object]] = {}
     try:
-        for key, path in file_paths(bucket, keys).items():
-            relative = path.relative_to(result_path)
+        paths = file_paths(bucket, list(keys))
+        for key, path in paths.items():
+            relative = PurePosixPath(str(path).removeprefix(prefix))
             content = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
             _write_atomically(folder / relative, content)
             if (match := _RANK_FILE.fullmatch(str(relative))) and (result := _json_object(content)) is not None:
-                found[int(match[1])] = result
+                found[int(match[1] or match[2])] = result
     except UnsafeKeyError as error:
         raise ResultsError(f"cannot download results: {error}") from None
     except OSError as error:

@@ -27,6 +27,7 @@ from emulator.fmi.outcomes import (
     FunctionFailure,
     RankOutcome,
     RunOutcome,
+    explained,
     failure_location,
     out_of_memory_failure,
     timeout_failure,
@@ -320,7 +321,7 @@ def _failure(answer: dict[str, Any], report: Report) -> FunctionFailure:
         return FunctionFailure("ProcessEnded", ended, exit_status=_exit_status(ended))
     frames = _FRAME.findall("".join(answer.get("stackTrace", [])))
     exit_status = _exit_status(message) if kind == ScriptExit.__name__ else None
-    return FunctionFailure(kind, message, failure_location(frames), exit_status)
+    return explained(FunctionFailure(kind, message, failure_location(frames), exit_status))
 
 
 def _exit_status(text: str) -> int | None:

@@ -1,1 +1,1 @@
-"""A folder for ``sys.path``: it holds the module ``fmi`` and nothing else."""
+"""A folder for ``sys.path``: it holds the modules ``fmi`` and ``fmilib`` and nothing else."""

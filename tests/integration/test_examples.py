@@ -130,10 +130,10 @@ def test_a_synthetic_set_is_drawn_by_the_ranks(tmp_path: Path, partitions: Path)
 def test_a_damaged_partition_ends_the_run_with_its_rank_and_key(tmp_path: Path, partitions: Path) -> None:
     """Of whatever kind the damage is: `inference.partition` tells them all alike."""
     data = Path(shutil.copytree(partitions, tmp_path / "data"))
-    (data / "2.pt").write_bytes((data / "2.pt").read_bytes()[:5000])
+    (data / "3.pt").write_bytes((data / "3.pt").read_bytes()[:5000])
     status, _, errors = cosmic_ai(tmp_path, data)
     assert status == 1
-    assert re.search(r"fmirun: rank 1 failed: PartitionError: .*data/2\.pt", errors.splitlines()[-1]), errors
+    assert re.search(r"fmirun: rank 1 failed: PartitionError: .*data/3\.pt", errors.splitlines()[-1]), errors
     assert not (tmp_path / "results").exists()
 
 

@@ -93,6 +93,45 @@ def test_the_first_generation_through_the_inline_map(tmp_path: Path, checkout: C
     assert not (tmp_path / "results").exists()
 
 
+PUBLISHED = """
+import json, os
+import boto3
+from fmilib.fmi_operations import fmi_communicator
+import fmi
+rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+comm = fmi_communicator(size, rank)
+comm.barrier()
+assert os.environ["LEVEL"] == "3"
+total = comm.reduce(1.5, 0, fmi.func(fmi.op.sum), fmi.types(fmi.datatypes.double))
+s3, bucket = boto3.client("s3"), os.environ["S3_BUCKET"]
+s3.put_object(Bucket=bucket, Key=f"results/{rank}/Results.json", Body=json.dumps({"sample_persec": 7}))
+if rank == 0:
+    s3.put_object(Bucket=bucket, Key="results/0/ResultsReduce.json", Body=json.dumps({"total_time": total}))
+"""
+
+
+def test_a_published_program_needs_neither_configuration_nor_result_path(
+    tmp_path: Path, checkout: Callable[..., Path]
+) -> None:
+    """It imports the container's wrapper, finds its fmi.json, and writes where nobody was told."""
+    path = checkout(PUBLISHED, FIRST)
+    (tmp_path / "my job" / "in" / "fmi.json").unlink()
+    status, _, errors = pipeline(tmp_path, path, "--env", "LEVEL=3", "--report", tmp_path / "report.json")
+    assert status == 0, errors
+    assert "results in results: the 3 files that the program wrote to s3://first/" in errors
+    assert json.loads((tmp_path / "results" / "0" / "ResultsReduce.json").read_text()) == {"total_time": 3.0}
+    assert sorted(path.name for path in (tmp_path / "results").iterdir()) == ["0", "1"]
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["results"]["1"] == {"sample_persec": 7}
+
+
+def test_a_pickled_data_set_is_explained_in_one_line(tmp_path: Path, checkout: Callable[..., Path]) -> None:
+    program = "raise RuntimeError('Weights only load failed. This file can still be loaded\\nmany lines')"
+    status, _, errors = pipeline(tmp_path, checkout(program, FIRST))
+    assert status == 1
+    assert "pass TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 with --env" in errors.splitlines()[-1]
+
+
 def test_the_second_generation_through_the_distributed_map(tmp_path: Path, checkout: Callable[..., Path]) -> None:
     """Data is found by the name of its prefix, each file has a rank, and the results are downloaded."""
     payload = {

@@ -1,7 +1,9 @@
 """Runs one rank: downloads the program's folder from S3 and runs the script as ``__main__``."""
 
+import json
 import os
 import runpy
+import shutil
 import socket
 import sys
 import tempfile
@@ -15,6 +17,7 @@ import boto3
 
 from fmi_shim.log_lines import Phase, is_traced, rank_line
 
+CONFIGURATION = "fmi.json"
 _LARGEST_STATUS = 255
 
 
@@ -58,6 +61,9 @@ def handler(event: dict[str, Any], context: Any = None) -> dict[str, Any]:
         raise FileNotFoundError(
             f"script {event['SCRIPT']!r} does not exist in s3://{event['S3_BUCKET']}/{event['S3_OBJECT_NAME']}/"
         )
+    # The published container has a configuration where programs start.
+    if not (script.parent / CONFIGURATION).exists():
+        shutil.copy(Path(__file__).with_name(CONFIGURATION), script.parent)
     with _as_main(script, event), _console(event.get("CONSOLE")):
         _run(script, module)
     return {"statusCode": 200, "rank": int(event["RANK"])}
@@ -121,6 +127,8 @@ def _as_main(script: Path, event: dict[str, Any]) -> Iterator[None]:
     environment, directory, arguments, path = dict(os.environ), Path.cwd(), sys.argv, list(sys.path)
     hook, sys.excepthook = sys.excepthook, _print_nothing
     os.environ.update({name: str(value) for name, value in event.items() if isinstance(value, str | int)})
+    if isinstance(event.get("DATA_PATH"), list):
+        os.environ["DATA_PATH"] = json.dumps(event["DATA_PATH"])
     os.environ.update(event.get("SCRIPT_ENVIRONMENT", {}))
     os.chdir(script.parent)
     sys.argv = [str(script), *event.get("SCRIPT_ARGUMENTS", [])]

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import boto3
@@ -39,7 +40,7 @@ def handler(event: dict[str, Any], context: object = None) -> dict[str, Any]:
             "give world_size, or a data_prefix that has files"
         )
     data_map = assign(keys, world_size)
-    body = [rank_payload(event, rank, world_size) for rank in range(world_size)]
+    body = [rank_payload(event, rank, world_size, data_map[str(rank)]) for rank in range(world_size)]
     s3.put_object(
         Bucket=event["bucket"],
         Key=PAYLOAD_KEY,
@@ -53,7 +54,9 @@ def handler(event: dict[str, Any], context: object = None) -> dict[str, Any]:
 
 
 def assign(keys: list[str], world_size: int) -> dict[str, list[str]]:
-    """Distribute data files to the ranks round-robin: the numbers of files differ by at most one.
+    """Distribute data files to the ranks in contiguous blocks, as the published function does.
+
+    The numbers of files differ by at most one; the first ranks have the larger blocks. A rank may have none.
 
     Parameters
     ----------
@@ -67,11 +70,17 @@ def assign(keys: list[str], world_size: int) -> dict[str, list[str]]:
     dict
         Rank, as a string, to its keys.
     """
-    return {str(rank): keys[rank::world_size] for rank in range(world_size)}
+    size, more = divmod(len(keys), world_size)
+    starts = [rank * size + min(rank, more) for rank in range(world_size + 1)]
+    return {str(rank): keys[starts[rank] : starts[rank + 1]] for rank in range(world_size)}
 
 
-def rank_payload(event: dict[str, Any], rank: int, world_size: int) -> dict[str, Any]:
-    """Return the event of one rank's *execute*, with the names of the environment variables of programs."""
+def rank_payload(event: dict[str, Any], rank: int, world_size: int, keys: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the event of one rank's *execute*, with the names of the environment variables of programs.
+
+    DATA_PATH is the event's ``data_path``; without one, the key of the rank's only file as text, or the list of them.
+    """
+    own_data = keys[0] if len(keys) == 1 else list(keys)
     return {
         "S3_BUCKET": event["bucket"],
         "S3_OBJECT_NAME": event["S3_object_name"],
@@ -82,7 +91,7 @@ def rank_payload(event: dict[str, Any], rank: int, world_size: int) -> dict[str,
         "RANK": str(rank),
         "DATA_BUCKET": event.get("data_bucket", event["bucket"]),
         "DATA_PREFIX": event.get("data_prefix", ""),
-        "DATA_PATH": event.get("data_path", ""),
+        "DATA_PATH": event.get("data_path") or own_data or "",
         "RESULT_PATH": event.get("result_path", ""),
         "BATCH_SIZE": str(event.get("batch_size", "")),
         **({"SCRIPT_MODULE": event["script_module"]} if event.get("script_module") else {}),
@@ -98,7 +107,6 @@ def _data_keys(s3: Any, event: dict[str, Any]) -> list[str]:
         Bucket=event.get("data_bucket", event["bucket"]), Prefix=event["data_prefix"]
     )
     keys = [found["Key"] for page in pages for found in page.get("Contents", []) if not found["Key"].endswith("/")]
-    # 2.pt precedes 10.pt.
-    keys.sort(key=lambda key: (len(key), key))
+    # S3 lists 10.pt before 2.pt. The published function takes the files in this order, on which file_limit depends.
     limit = int(event.get("file_limit") or len(keys))
     return keys[:limit]

@@ -56,6 +56,7 @@ def test_the_script_may_be_named_without_tmp_and_all_data_of_a_bucket_without_pr
     [
         ({"bucket": None}, "invalid bucket None: expected a string"),
         ({"bucket": "Not A Bucket"}, "invalid bucket 'Not A Bucket': expected 3 to 63"),
+        ({"bucket": "Group4-cosmicai"}, "AWS refuses it, too: use 'group4-cosmicai'"),
         ({"bucket": ""}, "invalid bucket '': expected a string that is not empty"),
         ({"S3_object_name": "/"}, "invalid S3_object_name '/': expected a string that is not empty"),
         ({"script": 7}, "invalid script 7: expected a string"),
@@ -67,7 +68,11 @@ def test_the_script_may_be_named_without_tmp_and_all_data_of_a_bucket_without_pr
         ),
         ({"world_size": 0}, "invalid world_size 0: expected a whole number"),
         ({"world_size": True}, "invalid world_size True: expected a whole number"),
-        ({"world_size": 1001}, "invalid world_size 1001: expected a whole number"),
+        ({"world_size": 1001}, "invalid world_size 1001: expected a whole number from 1 to 1000"),
+        (
+            {"world_size": "1001"},
+            "Lambda runs at most 1000 functions at once, and ranks that talk",
+        ),
         ({"world_size": 2.5}, "invalid world_size 2.5: expected a whole number"),
         ({"batch_size": "-1"}, "invalid batch_size '-1': expected a whole number"),
         ({"object_type": "file"}, "invalid object_type 'file': expected \"folder\""),

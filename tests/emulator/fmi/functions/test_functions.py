@@ -73,7 +73,7 @@ def test_initialize_answers_with_the_ranks_payloads_of_the_first_generation(s3: 
     }
 
 
-def test_initialize_deals_the_files_out_in_the_order_of_their_numbers(s3: Any, bucket: str) -> None:
+def test_initialize_assigns_contiguous_blocks_in_the_order_in_which_s3_lists_the_files(s3: Any, bucket: str) -> None:
     put(s3, bucket, **{f"data/{number}.pt": "x" for number in (10, 9, 2, 1, 3)})
     event = {
         "bucket": bucket,
@@ -89,14 +89,24 @@ def test_initialize_deals_the_files_out_in_the_order_of_their_numbers(s3: Any, b
     }
     initialize.handler(event)
     written = json.loads(s3.get_object(Bucket=bucket, Key="payload.json")["Body"].read())
-    assert written["data_map"] == {"0": ["data/1.pt", "data/3.pt"], "1": ["data/2.pt", "data/9.pt"]}
+    assert written["data_map"] == {"0": ["data/1.pt", "data/10.pt"], "1": ["data/2.pt", "data/3.pt"]}
+    assert [rank["DATA_PATH"] for rank in written["body"]] == [["data/1.pt", "data/10.pt"], ["data/2.pt", "data/3.pt"]]
     assert {key: written[key] for key in event} == event
 
 
 def test_initialize_takes_a_rank_a_file_when_no_world_size_is_given(s3: Any, bucket: str) -> None:
     put(s3, bucket, **{f"data/{number}.pt": "x" for number in range(3)})
     event = {"bucket": bucket, "S3_object_name": "c", "script": "c/r.py", "data_prefix": "data/"}
-    assert len(initialize.handler(event)["body"]) == 3
+    body = initialize.handler(event)["body"]
+    assert [rank["DATA_PATH"] for rank in body] == ["data/0.pt", "data/1.pt", "data/2.pt"], "text for a single file"
+
+
+@pytest.mark.parametrize(("files", "blocks"), [(5, [2, 2, 1]), (3, [1, 1, 1]), (2, [1, 1, 0]), (0, [0, 0, 0])])
+def test_blocks_are_contiguous_and_the_first_ranks_have_the_larger_ones(files: int, blocks: list[int]) -> None:
+    keys = [f"{number}.pt" for number in range(files)]
+    data_map = initialize.assign(keys, 3)
+    assert [len(block) for block in data_map.values()] == blocks
+    assert [key for block in data_map.values() for key in block] == keys
 
 
 def test_initialize_refuses_a_world_without_ranks(bucket: str) -> None:
@@ -121,6 +131,19 @@ print(os.environ["RANK"], sys.argv[1:], beside.value, os.getcwd(), open("sub/dat
     marker, line = capfd.readouterr().out.splitlines()
     assert marker == "fmi-rank: 2 of 5 RequestId: "
     assert line == f"2 ['-x'] 7 {tmp_path}/code text"
+
+
+def test_execute_gives_programs_without_configuration_the_published_containers(s3: Any, bucket: str) -> None:
+    """In the working directory, and several files of a rank as JSON; a program's own configuration is kept."""
+    script = """
+import json, os
+assert set(json.load(open("fmi.json"))["backends"]) == {"Direct"}
+assert json.loads(os.environ["DATA_PATH"]) == ["a", "b"]
+"""
+    put(s3, bucket, **{"code/main.py": script})
+    execute.handler(payload(bucket, DATA_PATH=["a", "b"]))
+    put(s3, bucket, **{"code/main.py": "assert open('fmi.json').read() == 'own'", "code/fmi.json": "own"})
+    execute.handler(payload(bucket))
 
 
 @pytest.mark.parametrize("ending", ["import sys; sys.exit()", "import sys; sys.exit(0)", "raise SystemExit"])
