@@ -31,6 +31,7 @@ from emulator.errors import EmulatorError, TooManyOpenFilesError, is_too_many_op
 from emulator.fmi.aws_session import AwsSession, session_with
 from emulator.fmi.event_rank import event_rank
 from emulator.fmi.rendezvous_container import RendezvousPrograms
+from fmi_shim.faults import Action, Fault
 from rendezvous.server import RendezvousServer
 
 _Result = TypeVar("_Result")
@@ -120,6 +121,7 @@ class LocalCloud:
         self._preload = preload
         self.endpoint_url = ""
         self.rendezvous = ""
+        self._rendezvous = RendezvousServer(host, 0)
         self.page_url = ""
         self.notes: list[str] = []
 
@@ -194,6 +196,24 @@ class LocalCloud:
         """Return the number of S3 requests so far, by HTTP method."""
         return dict(self._gateway.s3.requests)
 
+    def plan_faults(self, faults: Sequence[Fault]) -> None:
+        """Have the rendezvous server fail as the faults say, at their times from now; other faults are the ranks'."""
+        for fault in faults:
+            if fault.of_server:
+                at = 0.0 if fault.moment is None else fault.moment.seconds or 0.0
+                asyncio.run_coroutine_threadsafe(self._fail_server(fault, at), self._loop)
+
+    async def _close_rendezvous(self) -> None:
+        await self._rendezvous.close()
+
+    async def _fail_server(self, fault: Fault, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        await self._rendezvous.close()
+        if fault.action is Action.RESTART_SERVER:
+            await asyncio.sleep(fault.lasts or 0.0)
+            self._rendezvous = RendezvousServer(self._rendezvous.host, self._rendezvous.port)
+            await self._rendezvous.start()
+
     def executions(self) -> Sequence[ExecutionRecord]:
         """Return the executions of all state machines, newest first."""
 
@@ -254,10 +274,9 @@ class LocalCloud:
                 self.credentials,
             )
             await gateway.start(page.routes())
-            rendezvous = RendezvousServer(self._host, 0)
-            await rendezvous.start()
-            started.push_async_callback(rendezvous.close)
-            self.rendezvous = f"{local_address(self._host)}:{rendezvous.port}"
+            await self._rendezvous.start()
+            started.push_async_callback(self._close_rendezvous)
+            self.rendezvous = f"{local_address(self._host)}:{self._rendezvous.port}"
             self._started = started.pop_all()
 
     async def _close(self) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from fmi_shim import injection
 from fmi_shim.backoff import Deadline
 from fmi_shim.channel import Channel, Schedule
 from fmi_shim.collectives import objects
@@ -292,7 +293,11 @@ class Calls:
         self.running = None
         if self._channels.names != names:
             self._drop_plans()
-        plan = Plan(call, channel, self.wrap_schedule(prepare(channel, call)), numbers, self)
+        schedule = self.wrap_schedule(prepare(channel, call))
+        faults = injection.current
+        if faults is not None and faults.counts_calls:
+            schedule = injection.CountedSchedule(faults, _performed(call, self._rank), schedule)
+        plan = Plan(call, channel, schedule, numbers, self)
         if len(self._plans) >= _CACHED_PLANS:
             self._drop_plans()
         self._plans[key] = plan
@@ -388,6 +393,11 @@ class Calls:
     def _end(self, failure: BaseException) -> None:
         self._failure = self.running = failure
         self._drop_plans()
+
+
+def _performed(call: Call, rank: int) -> str:
+    """Return the name of what a rank does in a call: ``recv`` is the other end of ``send``."""
+    return "recv" if call.operation is Operation.send and call.root != rank else call.operation.name
 
 
 def _call(operation: Operation, value_type: ValueType | None, root: int, operator: int = 0) -> Call:

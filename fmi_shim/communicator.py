@@ -10,6 +10,7 @@ from numpy import array, concatenate, ndarray
 
 from fmi_shim.config import load
 from fmi_shim.frames import Operation
+from fmi_shim.injection import start_faults
 from fmi_shim.log import configure_log
 from fmi_shim.objects import ObjectOperations
 from fmi_shim.operators import Array, ReduceFunction
@@ -96,6 +97,7 @@ class Communicator(ObjectOperations):
         require_integer("faas_memory", faas_memory, 1, 2**31 - 1)
         require_name("comm_name", comm_name, num_peers)
         configure_log()
+        start_faults(peer_id, num_peers)
         self._open(peer_id, num_peers, load(config_path), comm_name, faas_memory)
 
     def barrier(self, timeout: float | None = None) -> None:

@@ -285,7 +285,7 @@ def main() -> int:
     )
     hypothesis.settings.load_profile("mutants")
     os.chdir(_ROOT)
-    chance = random.Random(options.seed)  # noqa: S311 - no secret
+    chance = random.Random(options.seed)
     print(f"seed {options.seed}")
     missed = total = 0
     for place in options.places:

@@ -3,7 +3,7 @@
 import argparse
 import ipaddress
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -11,6 +11,9 @@ from emulator.aws import limits
 from emulator.aws.lambda_.core.cold_starts import ColdStarts
 from emulator.aws.lambda_.core.settings import LambdaSettings, RuntimeClient
 from emulator.fmi.functions.initialize import rank_payload
+from fmi_shim.faults import bits_per_second, seconds, share
+from fmi_shim.link_model import LinkConditions
+from fmi_shim.network_presets import NETWORK_PRESETS, network_faults
 
 # What *execute* sets from the rank's payload.
 _SET_BY_RUN = frozenset(rank_payload({"bucket": "", "S3_object_name": "", "script": ""}, 0, 1))
@@ -132,6 +135,77 @@ def add_preload_option(parser: argparse.ArgumentParser) -> None:
         metavar="MODULE",
         help="import MODULE once and share it among all sandboxes, for example torch; may be repeated",
     )
+
+
+def add_fault_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that slow the network and have parts of a run fail."""
+    parser.add_argument(
+        "--fault",
+        action="append",
+        default=[],
+        metavar="FAULT",
+        help="what fails, for example 'kill rank 2 at allreduce 3', 'stop rank 1 at 0.5s for 2s', 'cut link 0-1', "
+        "'restart server at 1s' or 'kill rank any at random 20'; may be repeated; docs/testing.md has the language",
+    )
+    parser.add_argument(
+        "--fault-seed",
+        type=_seed,
+        metavar="N",
+        help="decides what faults leave to chance; the same N fails in the same way (default: random, and printed)",
+    )
+    network = parser.add_argument_group("network", "Links between ranks over direct TCP are as fast as given here.")
+    network.add_argument(
+        "--network",
+        choices=sorted(NETWORK_PRESETS),
+        help="links with published figures: aws: " + NETWORK_PRESETS["aws"].source,
+    )
+    network.add_argument(
+        "--network-latency", type=_duration, metavar="TIME", help="one-way delay of each message, for example 2ms"
+    )
+    network.add_argument(
+        "--network-jitter", type=_duration, metavar="TIME", help="longest additional delay, for example 0.5ms"
+    )
+    network.add_argument(
+        "--network-bandwidth", type=_bandwidth, metavar="RATE", help="bits per second of each direction, e.g. 600mbit"
+    )
+    network.add_argument(
+        "--network-loss", type=_loss, metavar="PERCENT", help="share of lost segments, at which TCP stalls, e.g. 0.1%%"
+    )
+
+
+def faults(options: argparse.Namespace) -> tuple[str, ...]:
+    """Return the faults that the options of `add_fault_options` select: those of the network first."""
+    preset = NETWORK_PRESETS[options.network].conditions if options.network else LinkConditions()
+    conditions = LinkConditions(
+        preset.delay if options.network_latency is None else options.network_latency,
+        preset.jitter if options.network_jitter is None else options.network_jitter,
+        options.network_bandwidth or preset.rate,
+        preset.loss if options.network_loss is None else options.network_loss,
+    )
+    return (*network_faults(conditions), *options.fault)
+
+
+def _duration(text: str) -> float:
+    return _as_argument(seconds, text)
+
+
+def _bandwidth(text: str) -> float:
+    return _as_argument(bits_per_second, text)
+
+
+def _loss(text: str) -> float:
+    return _as_argument(share, text)
+
+
+def _as_argument(parse: Callable[[str], float], text: str) -> float:
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _seed(text: str) -> int:
+    return _within(text, range(2**31))
 
 
 def add_function_options(parser: argparse.ArgumentParser) -> None:

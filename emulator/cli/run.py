@@ -2,8 +2,10 @@
 
 import argparse
 import contextlib
+import secrets
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,6 +20,8 @@ from emulator.fmi.outcomes import RunOutcome
 from emulator.fmi.report import cost_line, relays_line, run_cost, run_record, run_table
 from emulator.fmi.results import check_folder, write_record
 from emulator.fmi.run import RunRequest, local_backend, run, uploads
+from fmi_shim.faults import Fault, FaultError, parse_faults
+from fmi_shim.injection import FAULTS_VARIABLE, SEED_VARIABLE
 from fmi_shim.log_lines import RelayNotice
 
 _HELP = """\
@@ -32,6 +36,8 @@ examples:
   fmirun -n 4 --timeout 30 --memory 512 my_program.py --steps 10     options after the script are its arguments
   fmirun -n 4 --preload torch --data partitions --results results examples/cosmic_ai.py
   fmirun -n 4 -x LEVEL=2 -x HOME -m package.module --steps 10        a module of the current folder, as python -m
+  fmirun -n 4 --fault "kill rank 2 at allreduce 3" my_program.py             rank 2 ends at its third allreduce
+  fmirun -n 4 --network aws --network-loss 0.1% my_program.py                links as between functions on AWS
   fmirun -n 2 --pdb my_program.py                                    breakpoint() in rank 0 stops there
 
 exit status: 0 if every rank succeeded; the program's own, if the rank that failed first ended with one; else 1 if a
@@ -41,7 +47,16 @@ rank failed, 2 if the run could not start, 130 after Ctrl-C
 
 def fmirun() -> NoReturn:
     """Run the ``fmirun`` command and exit with its status."""
-    options = _parser().parse_args()
+    parser = _parser()
+    options = parser.parse_args()
+    seed = secrets.randbelow(2**31) if options.fault_seed is None else options.fault_seed
+    faults = "; ".join(allowed.faults(options))
+    try:
+        planned = parse_faults(faults, options.ranks, seed)
+    except FaultError as error:
+        parser.error(str(error))
+    if options.fault:
+        print_status(f"faults: {'; '.join(map(str, planned))} (--fault-seed {seed})")
     settings: dict[str, Any] = {
         "arguments": tuple(options.arguments),
         "memory_mb": options.memory,
@@ -49,13 +64,16 @@ def fmirun() -> NoReturn:
         "data": options.data,
         "results": options.results,
         "batch_size": options.batch_size,
-        "environment": dict(options.environment),
+        "environment": {
+            **dict(options.environment),
+            **({FAULTS_VARIABLE: faults, SEED_VARIABLE: str(seed)} if faults else {}),
+        },
     }
     if options.module:
         request = RunRequest.of_module(options.script, options.ranks, **settings)
     else:
         request = RunRequest(Path(options.script), options.ranks, **settings)
-    sys.exit(run_command("fmirun", lambda: _run(request, options)))
+    sys.exit(run_command("fmirun", lambda: _run(request, options, planned)))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -111,6 +129,7 @@ def _parser() -> argparse.ArgumentParser:
         "rank0. The other ranks wait for at most max_timeout of fmi.json",
     )
     allowed.add_report_option(parser)
+    allowed.add_fault_options(parser)
     allowed.add_preload_option(parser)
     allowed.add_function_options(parser)
     parser.add_argument(
@@ -125,7 +144,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(request: RunRequest, options: argparse.Namespace) -> int:
+def _run(request: RunRequest, options: argparse.Namespace, faults: Sequence[Fault]) -> int:
     began = time.perf_counter()
     # Missing files are reported before anything is started.
     code = uploads(request)
@@ -149,6 +168,7 @@ def _run(request: RunRequest, options: argparse.Namespace) -> int:
             console = None
             if options.pdb or options.stdin == "rank0":
                 console = opened.enter_context(Console(cloud.rendezvous.rpartition(":")[0], options.pdb)).address
+            cloud.plan_faults(faults)
             outcome = run(request, code.files, backend, on_line, console)
         s3_requests = cloud.s3_requests()
     print_status(run_table(outcome))

@@ -70,10 +70,15 @@ class WorldError(EmulatorError):
         The failures, the one where it began first.
     output
         What each rank wrote to its standard output and standard error.
+    faults
+        The faults of the world with their seed, with which they happen again; empty without faults.
     """
 
-    def __init__(self, world_size: int, failures: Sequence[RankFailure], output: Sequence[str]) -> None:
-        super().__init__(world_size, failures, output)
+    def __init__(
+        self, world_size: int, failures: Sequence[RankFailure], output: Sequence[str], faults: str = ""
+    ) -> None:
+        super().__init__(world_size, failures, output, faults)
+        self.faults = faults
         self.world_size = world_size
         self.failures = tuple(failures)
         self.output = tuple(output)
@@ -100,6 +105,8 @@ class WorldError(EmulatorError):
         if others:
             lines += ["", "the other ranks:"]
             lines += [f"  {failure}" for failure in others]
+        if self.faults:
+            lines += ["", self.faults]
         return "\n".join(lines)
 
 
@@ -108,14 +115,16 @@ class WorldTimeoutError(WorldError, TimeoutError):
 
     Parameters
     ----------
-    world_size, failures, output
+    world_size, failures, output, faults
         See `WorldError`.
     limit_s
         The time limit, s.
     """
 
-    def __init__(self, world_size: int, failures: Sequence[RankFailure], output: Sequence[str], limit_s: float) -> None:
-        super().__init__(world_size, failures, output)
+    def __init__(
+        self, world_size: int, failures: Sequence[RankFailure], output: Sequence[str], faults: str, limit_s: float
+    ) -> None:
+        super().__init__(world_size, failures, output, faults)
         self.limit_s = limit_s
 
     def summary(self) -> str:
@@ -135,6 +144,8 @@ class WorldTimeoutError(WorldError, TimeoutError):
         returned = [str(rank) for rank in range(self.world_size) if rank not in failed]
         if returned:
             lines += ["", f"returned in time: rank {', '.join(returned)}"]
+        if self.faults:
+            lines += ["", self.faults]
         return "\n".join(lines)
 
 

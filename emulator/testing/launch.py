@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import secrets
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -27,6 +28,8 @@ def launch(
     timeout: float = DEFAULT_LIMIT_S,
     max_timeout: float = DEFAULT_MAX_TIMEOUT_S,
     env: Mapping[str, str] | None = None,
+    faults: str = "",
+    seed: int | None = None,
     show_output: bool = True,
 ) -> list[Any]:
     """Run ``function(comm, *args, **kwargs)`` on every rank of a new world and return the values by rank.
@@ -54,6 +57,10 @@ def launch(
         The longest wait of a rank for another one, s.
     env
         Further variables of the ranks.
+    faults
+        What fails, for example ``"kill rank 2 at allreduce 3"``; the language is in docs/testing.md.
+    seed
+        Decides what the faults leave to chance; without one, another seed for each call, which errors name.
     show_output
         Whether what the ranks write is printed while they run, each line with its rank.
 
@@ -89,6 +96,8 @@ def launch(
         max_timeout,
         dict(env or {}),
         Presentation(on_output=on_output),
+        (faults,) if faults else (),
+        secrets.randbelow(2**31) if seed is None else seed,
     )
     return world(function, *args, **(kwargs or {}))
 

@@ -9,6 +9,7 @@ import io
 import itertools
 import os
 import pdb  # noqa: T100 - for --pdb
+import secrets
 import sys
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -175,6 +176,8 @@ class WorldFactory:
         timeout: float | str | None = None,
         max_timeout: float | str | None = None,
         env: dict[str, str] | None = None,
+        faults: str = "",
+        seed: int | None = None,
     ) -> World:
         """Return a world.
 
@@ -189,6 +192,10 @@ class WorldFactory:
             The longest wait of a rank for another one; by default the marker's, or 20 s.
         env
             Further variables of the ranks.
+        faults
+            What fails, for example ``"kill rank 2 at allreduce 3"``; the language is in docs/testing.md.
+        seed
+            Decides what the faults leave to chance; without one, another seed for each world, which errors name.
 
         Raises
         ------
@@ -222,6 +229,8 @@ class WorldFactory:
             DEFAULT_MAX_TIMEOUT_S if longest is None else longest,
             dict(env or {}),
             self._presentation,
+            (faults,) if faults else (),
+            secrets.randbelow(2**31) if seed is None else seed,
         )
         try:
             self._services.access(world.channel, world.framed, world.max_timeout_s)
@@ -313,6 +322,8 @@ def _standard_descriptors(config: pytest.Config) -> tuple[int, ...]:
 
 
 def _formatter(config: pytest.Config) -> Callable[[BaseException], str]:
+    from fmi_shim.errors import FmiError
+
     style: Any = config.getoption("tbstyle", "auto")
     style = "long" if style in ("auto", "no") else style
     shows_all = config.getoption("fulltrace", False)
@@ -323,7 +334,9 @@ def _formatter(config: pytest.Config) -> Callable[[BaseException], str]:
             own = found.traceback.filter(lambda entry: not _is_internal(str(entry.path)))
             found.traceback = own or found.traceback
         text = io.StringIO()
-        found.getrepr(showlocals=True, style=style).toterminal(TerminalWriter(text))
+        # The causes of the library's errors are its own.
+        has_chain = shows_all or not isinstance(error, FmiError)
+        found.getrepr(showlocals=True, style=style, chain=has_chain).toterminal(TerminalWriter(text))
         return text.getvalue()
 
     return format_as_pytest

@@ -69,6 +69,16 @@ class RendezvousProcess:
         """The process's number."""
         return self._process.pid
 
+    def kill(self) -> None:
+        """End the server as a crash does."""
+        self._process.kill()
+        self._process.wait()
+
+    def restart(self) -> None:
+        """Start it again on the same port."""
+        self.close()
+        self._process = self._start(self.port)
+
     def close(self) -> None:
         """End the server."""
         with contextlib.suppress(BrokenPipeError):

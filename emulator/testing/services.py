@@ -88,7 +88,9 @@ class Services:
             self._cloud = self._started.enter_context(LocalCloud())
         return self._cloud
 
-    def access(self, channel: WorldChannel, framed: bool, max_timeout_s: float) -> Access:
+    def access(
+        self, channel: WorldChannel, framed: bool, max_timeout_s: float, rendezvous: RendezvousProcess | None = None
+    ) -> Access:
         """Return how ranks reach each other over one channel, and start what it needs.
 
         Parameters
@@ -99,6 +101,8 @@ class Services:
             Whether messages have headers.
         max_timeout_s
             The longest wait for a rank, s.
+        rendezvous
+            The rendezvous server; by default the one that all worlds share.
 
         Raises
         ------
@@ -109,8 +113,9 @@ class Services:
         """
         if channel is WorldChannel.SHM and not framed:
             raise WorldUsageError("invalid framed=False for channel shm: expected True, shared memory has headers only")
-        environment = {"FMI_RENDEZVOUS": self.rendezvous.address, "FMI_CHANNEL": "network"}
-        host, _, port = self.rendezvous.address.rpartition(":")
+        server = rendezvous or self.rendezvous
+        environment = {"FMI_RENDEZVOUS": server.address, "FMI_CHANNEL": "network"}
+        host, _, port = server.address.rpartition(":")
         name, backend = "Direct", {"host": host, "port": port}
         if channel is WorldChannel.SHM:
             environment["FMI_CHANNEL"] = "shm"

@@ -7,6 +7,7 @@ import os
 import pickle
 import re
 import resource
+import secrets
 import selectors
 import signal
 import socket
@@ -44,7 +45,10 @@ from emulator.testing.rank_process import (
     become_rank,
     format_with_locals,
 )
+from emulator.testing.rendezvous_process import RendezvousProcess
 from emulator.testing.services import Access, Services, WorldChannel
+from fmi_shim.faults import Action, Fault, parse_faults, seconds
+from fmi_shim.injection import FAULTS_VARIABLE, SEED_VARIABLE
 
 DEFAULT_LIMIT_S = 30.0
 DEFAULT_MAX_TIMEOUT_S = 20.0
@@ -119,6 +123,10 @@ class World:
         Further variables of the ranks.
     presentation
         How the ranks are shown to the user.
+    faults
+        What fails, in the language of `fmi_shim.faults`.
+    seed
+        Decides what the faults leave to chance; by default another one for each world.
     output
         What each rank of the last call wrote to its standard output and standard error.
     """
@@ -131,6 +139,8 @@ class World:
     max_timeout_s: float = DEFAULT_MAX_TIMEOUT_S
     environment: Mapping[str, str] = field(default_factory=dict)
     presentation: Presentation = _PLAIN
+    faults: tuple[str, ...] = ()
+    seed: int = field(default_factory=lambda: secrets.randbelow(2**31))
     output: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -150,7 +160,27 @@ class World:
         for name, value in (("time limit", self.limit_s), ("max_timeout", self.max_timeout_s)):
             if not value > 0:
                 raise WorldUsageError(f"invalid {name} {value!r}: expected seconds above 0")
+        parse_faults("; ".join(self.faults), self.size, self.seed)
         _require_room(self.size)
+
+    def fault(self, text: str) -> None:
+        """Have something fail in the next calls: a text in the language of `fmi_shim.faults`.
+
+        Raises
+        ------
+        FaultError
+            If the text is not in the language, or names a rank that is not there.
+        """
+        parse_faults(text, self.size, self.seed)
+        self.faults = (*self.faults, text)
+
+    def kill(self, rank: int, at: str = "call 1") -> None:
+        """Kill a rank in the next calls, at a moment such as ``0.5s``, ``allreduce 3`` or ``random 20``."""
+        self.fault(f"kill rank {rank} at {at}")
+
+    def delay(self, rank: int, duration: float | str) -> None:
+        """Delay the start of a rank in the next calls, by seconds or a text such as ``0.5s``."""
+        self.fault(f"delay rank {rank} by {seconds(duration):.6f}s")
 
     def __call__(self, function: Callable[..., Any], *arguments: Any, **keywords: Any) -> list[Any]:
         """Run ``function(comm, *arguments, **keywords)`` on every rank and return the values by rank.
@@ -174,9 +204,16 @@ class World:
                 f"nested world: rank {rank_process.inside_rank} of a world asked for another world: expected a call in "
                 "the test itself; use comm.split() to divide the ranks"
             )
-        access = self.services.access(self.channel, self.framed, self.max_timeout_s)
+        text = "; ".join(self.faults)
+        planned = parse_faults(text, self.size, self.seed)
+        server_faults = [fault for fault in planned if fault.of_server]
         name = f"world-{uuid.uuid4().hex[:12]}-"
-        run = _Run(self.size, self.presentation)
+        run = _Run(self.size, self.presentation, f"faults: {text} (seed {self.seed})" if planned else "")
+        # A server that fails is this world's own.
+        server = RendezvousProcess() if server_faults else self.services.rendezvous
+        access = self.services.access(self.channel, self.framed, self.max_timeout_s, server)
+        for fault in server_faults:
+            run.plan_server_fault(fault, server)
         try:
             for rank in range(self.size):
                 job = self._job(rank, function, arguments, keywords, access, name)
@@ -184,6 +221,8 @@ class World:
             return run.values(self.limit_s)
         finally:
             self.output = run.end()
+            if server_faults:
+                server.close()
 
     def _job(
         self,
@@ -194,7 +233,8 @@ class World:
         access: Access,
         name: str,
     ) -> RankJob:
-        environment = {**access.environment, **self.environment}
+        faults = {FAULTS_VARIABLE: "; ".join(self.faults), SEED_VARIABLE: str(self.seed)} if self.faults else {}
+        environment = {**access.environment, **faults, **self.environment}
         presentation = self.presentation
         return RankJob(
             rank,
@@ -297,12 +337,22 @@ class _Rank:
 class _Run:
     """One call of a world: its ranks from the first fork to the last exit."""
 
-    def __init__(self, size: int, presentation: Presentation) -> None:
+    def __init__(self, size: int, presentation: Presentation, faults: str) -> None:
         self._size = size
+        self._faults = faults
+        self._events: list[tuple[float, Callable[[], None]]] = []
         self._presentation = presentation
         self._ranks: list[_Rank] = []
         self._was_debugged = False
         self._selector = selectors.DefaultSelector()
+
+    def plan_server_fault(self, fault: Fault, server: RendezvousProcess) -> None:
+        """Have the rendezvous server end, and perhaps start again, at the fault's time from now."""
+        at = time.monotonic() + (0.0 if fault.moment is None else fault.moment.seconds or 0.0)
+        self._events.append((at, server.kill))
+        if fault.action is Action.RESTART_SERVER:
+            self._events.append((at + (fault.lasts or 0.0), server.restart))
+        self._events.sort(key=lambda event: event[0])
 
     def fork(self, job: RankJob) -> None:
         """Fork a rank.
@@ -369,11 +419,11 @@ class _Run:
             output = [rank.text() for rank in self._ranks]
             error: WorldError
             if self._was_debugged:
-                error = DebuggedWorldError(self._size, ordered, output)
+                error = DebuggedWorldError(self._size, ordered, output, self._faults)
             elif in_time:
-                error = WorldError(self._size, ordered, output)
+                error = WorldError(self._size, ordered, output, self._faults)
             else:
-                error = WorldTimeoutError(self._size, ordered, output, limit_s)
+                error = WorldTimeoutError(self._size, ordered, output, self._faults, limit_s)
             raise error from ordered[0].error
         for rank in self._ranks:
             if rank.report is not None and rank.report.skipped is not None:
@@ -389,7 +439,7 @@ class _Run:
             failure = RankFailure(
                 rank.rank, type(error).__name__, message, False, None, message, "", 0, time.monotonic(), error
             )
-            raise WorldError(self._size, [failure], [known.text() for known in self._ranks]) from error
+            raise WorldError(self._size, [failure], [known.text() for known in self._ranks], self._faults) from error
 
     @property
     def _running(self) -> list[_Rank]:
@@ -403,7 +453,10 @@ class _Run:
             if now >= min(deadline, grace):
                 self._give_up(running, is_grace=grace < deadline)
                 return grace < deadline
-            for key, _ in self._selector.select(min(_POLL_S, deadline - now, max(0.0, grace - now))):
+            while self._events and self._events[0][0] <= now:
+                self._events.pop(0)[1]()
+            next_event = self._events[0][0] if self._events else now + _POLL_S
+            for key, _ in self._selector.select(max(0.0, min(_POLL_S, min(deadline, grace, next_event) - now))):
                 began = time.monotonic()
                 if self._receive(key.data):  # a user's time at the debugger is nobody's
                     deadline += time.monotonic() - began

@@ -32,7 +32,7 @@ class Written:
 
 def write(s3: Any, writer: int, written: Written) -> None:
     """Put, overwrite and delete objects until the server is gone."""
-    chance = random.Random(writer)  # noqa: S311 - reproducible
+    chance = random.Random(writer)
     try:
         while True:
             key = f"{writer}/../{chance.randrange(20)}"

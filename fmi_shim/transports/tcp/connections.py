@@ -12,6 +12,7 @@ import termios
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
+from fmi_shim import injection
 from fmi_shim.backoff import Deadline, raise_limit
 from fmi_shim.channel import Pending
 from fmi_shim.config import DirectConfig
@@ -21,6 +22,7 @@ from fmi_shim.pairing import tcpunch
 from fmi_shim.pairing.handshake import PeerHello
 from fmi_shim.pairing.rendezvous_client import deadlock_report_seconds
 from fmi_shim.pairing.sockets import Poller
+from fmi_shim.transports.tcp.shaped_link import shaped
 from fmi_shim.transports.transfers import Buffers, OnReceived, PendingTransfers, Transfer, advance
 from rendezvous.protocol import Endpoint, pair_name
 
@@ -244,13 +246,16 @@ class Connections:
                 if len(wanted) > 1:
                     attempt = Deadline(min(_ATTEMPT_SECONDS, deadline.remaining() or _ATTEMPT_SECONDS))
                 try:
-                    stream = Stream(self._connect(peer, wanted[peer], attempt), peer)
+                    connection = self._connect(peer, wanted[peer], attempt)
                 except PeerTimeoutError as error:
                     if error.reported_by is not None:
                         raise  # another rank's time was over
                     if deadline.passed:
                         raise self._timeout_error(error.message, peer) from None
                 else:
+                    if injection.current is not None:
+                        connection = shaped(connection, injection.current.link(self.rank, self.size, peer))
+                    stream = Stream(connection, peer)
                     self._streams[peer] = stream
                     self._by_descriptor[stream.descriptor] = stream
                     self._opened(stream)

@@ -55,7 +55,7 @@ def large_payloads(comm: fmi.Communicator, rank: int, size: int) -> list[str]:
 
 def mixture(comm: fmi.Communicator, rank: int, size: int, calls: int) -> list[str]:
     """Make calls in a random order, the same on all ranks; return the names of wrong results."""
-    chance = random.Random(7)  # noqa: S311 - nothing is secret here
+    chance = random.Random(7)
     wrong: list[str] = []
     for number in range(calls):
         operation = chance.choice(["allreduce", "reduce", "bcast", "barrier", "send", "gather", "scatter", "scan"])
