@@ -13,8 +13,8 @@ from emulator.testing.launch import shared_services
 from fmi_shim import errors
 from fmi_shim.faults import Action, parse_faults
 
-WORLDS = 240
-SHARDS = 6
+WORLDS = 200
+SHARDS = 10
 SUM = fmi.func(fmi.op.sum)
 INT = fmi.types(fmi.datatypes.int)
 HARMLESS = (
