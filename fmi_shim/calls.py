@@ -19,7 +19,7 @@ from fmi_shim.collectives import objects
 from fmi_shim.errors import BrokenCommunicatorError, ConcurrentCallError, FmiError
 from fmi_shim.frames import Call, Operation
 from fmi_shim.log import log_failure
-from fmi_shim.operators import Operator, ReduceFunction
+from fmi_shim.operators import Operator, ReduceFunction, divide
 from fmi_shim.payload import combine_of
 from fmi_shim.selection.policy import Hint
 from fmi_shim.selection.selector import ChannelSelector
@@ -187,7 +187,7 @@ class Calls:
             result = schedule(*buffers)
             total = buffers[-1] if call.operation in _FILLING_REDUCTIONS else result
             if total is not None and ranks:
-                np.divide(total, ranks, out=total)
+                divide(total, ranks)
             return result
 
         return run_mean

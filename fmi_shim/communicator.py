@@ -25,7 +25,7 @@ from fmi_shim.validation import (
     require_rows,
     require_type,
 )
-from fmi_shim.value_types import TypeDescriptor, ValueType, value_type_of
+from fmi_shim.value_types import TypeDescriptor, ValueType, value_type_of, wrap_announced
 
 
 def _value_type(payload: Payload | None) -> ValueType | None:
@@ -140,7 +140,7 @@ class Communicator(ObjectOperations):
         require_rank("src", src, self._size)
         target = self._target(out, t, "out")
         received = self._calls.receiving(src, _value_type(target)).run(_flat(target))
-        return received if target is None else target.restore_part(received)
+        return wrap_announced(received) if target is None else target.restore_part(received)
 
     def isend(self, value: object, dst: int, t: TypeDescriptor | None = None) -> Request:
         """Begin to send `value` to rank `dst`, and return a request without waiting.
@@ -210,7 +210,7 @@ class Communicator(ObjectOperations):
         require_rank("root", root, self._size)
         payload = pack(value, t) if self._rank == root else self._target(value, t, "value")
         received = self._calls.collective(Operation.bcast, _value_type(payload), root).run(_flat(payload))
-        return received if payload is None else payload.restore()
+        return wrap_announced(received) if payload is None else payload.restore()
 
     def gather(
         self,
@@ -290,7 +290,7 @@ class Communicator(ObjectOperations):
             is_in_place(whole.flat, own.flat, self._own_part(whole))
         plan = self._calls.collective(Operation.scatter, _value_type(own), root)
         received = plan.run(_flat(whole), _flat(own))
-        return received if own is None else own.restore()
+        return wrap_announced(received) if own is None else own.restore()
 
     def alltoall(
         self, value: object, t: TypeDescriptor | None = None, out: object = None, timeout: float | None = None
@@ -364,7 +364,8 @@ class Communicator(ObjectOperations):
         value_type, flat, spare = pack_operand(value, t, out)
         function = require_function(f)
         plan = self._calls.collective(Operation.allreduce, value_type, 0, function)
-        if t is None and type(value) is ndarray:  # the next time it is known above, which takes a third of the time
+        if t is None and type(value) is ndarray and value.dtype.kind != "V":
+            # The next time it is known above, which takes a third of the time.
             self._calls.allreduces[value_type.shape] = function, value.dtype, plan
         result = plan.run(flat, spare)
         return value_type.restore(result) if out is None else out
@@ -518,7 +519,7 @@ class Communicator(ObjectOperations):
             own = self._target(value if out is None else out, None, "value" if out is None else "out")
             row = None if own is None else own.value_type.row()
         received = self._calls.collective(Operation.scatterv, row, root).run(parts, _flat(own))
-        return received if own is None else own.restore()
+        return wrap_announced(received) if own is None else own.restore()
 
     def alltoallv(
         self,

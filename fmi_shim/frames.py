@@ -45,17 +45,29 @@ MAX_DIMENSIONS = 32
 MAX_ELEMENTS = 1 << 43
 """Largest array that may be announced: 2^16 times as many elements of 16 bytes would exceed numpy's sizes."""
 
+_UNSIGNED = {"bfloat16": np.uint16}
+_SHORT_FLOATS = ("bfloat16", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz")
+SHORT_FLOATS = {name: np.dtype([(name, _UNSIGNED.get(name, np.uint8))]) for name in _SHORT_FLOATS}
+"""The types of torch and ml_dtypes that numpy lacks, by name: their bits, in a field of that name, which tells them
+from each other."""
+
 ELEMENT_TYPES: tuple[np.dtype[Any], ...] = (
     *(np.dtype(f"int{bits}") for bits in (8, 16, 32, 64)),
     *(np.dtype(f"uint{bits}") for bits in (8, 16, 32, 64)),
     *(np.dtype(f"float{bits}") for bits in (16, 32, 64)),
     *(np.dtype(f"complex{bits}") for bits in (64, 128)),
     np.dtype(bool),
+    *SHORT_FLOATS.values(),
 )
 """The element types that can be sent, in native byte order."""
 
 ELEMENT_CODES = {dtype: code for code, dtype in enumerate(ELEMENT_TYPES, 1)}
 """The number that stands for an element type in a header."""
+
+
+def element_name(dtype: np.dtype[Any]) -> str:
+    """Return the name of an element type."""
+    return dtype.names[0] if dtype.names else dtype.name
 
 
 class FrameError(ValueError):
@@ -168,7 +180,7 @@ class Call:
     shape: tuple[int, ...] | None = None
 
     def __str__(self) -> str:
-        what = "values of any type" if self.dtype is None else f"{self.count} x {self.dtype.name}"
+        what = "values of any type" if self.dtype is None else f"{self.count} x {element_name(self.dtype)}"
         details = [f"call {self.sequence}", f"rows of {what}" if self.operation in BY_ROWS else what]
         if self.operation in ROOTED:
             details.append(f"root {self.root}")

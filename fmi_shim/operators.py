@@ -185,9 +185,19 @@ _DEFINED_FOR: dict[Operator, str] = {
 """The kinds of numpy's element types that each operator is defined for."""
 
 
-def operators_of(kind: str) -> list[Operator]:
-    """Return the built-in operators that are defined for elements of this kind (`numpy.dtype.kind`)."""
-    return [operator for operator, kinds in _DEFINED_FOR.items() if kind in kinds]
+def operators_of(dtype: np.dtype[Any]) -> list[Operator]:
+    """Return the built-in operators that are defined for elements of this type."""
+    if dtype.names == ("bfloat16",):
+        return [Operator.sum, Operator.prod, Operator.max, Operator.min, Operator.avg]
+    return [operator for operator, kinds in _DEFINED_FOR.items() if dtype.kind in kinds]
+
+
+def divide(total: Array, ranks: int) -> None:
+    """Divide `total` by a number of ranks, in place."""
+    if total.dtype.names:
+        total[...] = _narrowed(_widened(total) / np.float32(ranks), total.dtype)
+    else:
+        np.divide(total, ranks, out=total)
 
 
 @functools.cache
@@ -201,6 +211,8 @@ def builtin_combine(
     `numpy.maximum` does. Of ``minloc`` and ``maxloc`` the arrays are pairs of a value and a location, one after
     another.
     """
+    if dtype.names:
+        return _in_float32({Operator.sum: np.add, Operator.prod: np.multiply, **_UNCHECKED}[operator])
     if operator in (Operator.minloc, Operator.maxloc):
         return _located(np.less if operator is Operator.minloc else np.greater)
     if operator in _UNCHECKED:
@@ -224,6 +236,26 @@ def _unchecked(function: np.ufunc) -> Combine:
         function(left, right, out=out)
 
     return combine
+
+
+def _in_float32(function: np.ufunc) -> Combine:
+    """Combine bfloat16: compute in float32, of which it is the first half, and round to the nearest, ties to even."""
+
+    def combine(left: Array, right: Array, out: Array) -> None:
+        out[...] = _narrowed(function(_widened(left), _widened(right)), out.dtype)
+
+    return combine
+
+
+def _widened(elements: Array) -> NDArray[np.float32]:
+    return (elements.view(np.uint16).astype(np.uint32) << np.uint32(16)).view(np.float32)
+
+
+def _narrowed(values: NDArray[np.float32], dtype: np.dtype[Any]) -> Array:
+    bits = values.view(np.uint32)
+    rounded = (bits + np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1))) >> np.uint32(16)
+    quiet = bits >> np.uint32(16) | np.uint32(0x40)  # a NaN whose first half has no bit set would be infinity
+    return np.where(np.isnan(values), quiet, rounded).astype(np.uint16).view(dtype)
 
 
 def _located(precedes: np.ufunc) -> Combine:

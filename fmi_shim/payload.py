@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fmi_shim.frames import ELEMENT_CODES
+from fmi_shim.frames import ELEMENT_CODES, SHORT_FLOATS, element_name
 from fmi_shim.operators import Array, Combine, Operator, ReduceFunction, builtin_combine, operators_of
 from fmi_shim.value_types import INT32, Datatype, TypeDescriptor, ValueType, array_type, value_type_of, wrap
 
@@ -111,7 +111,9 @@ def numeric_array_type(
         If its elements are not numbers.
     """
     if dtype not in ELEMENT_CODES:
-        raise TypeError(f"invalid element type {dtype} of {name}: expected native bool, int, float or complex")
+        raise TypeError(
+            f"invalid element type {dtype} of {name}: expected native bool, int, float or complex, bfloat16 or float8"
+        )
     return array_type(dtype, shape, tensor)
 
 
@@ -125,7 +127,8 @@ def pack_operand(value: object, t: TypeDescriptor | None, out: object) -> tuple[
     TypeError, ValueError, OverflowError
         See `pack` and `pack_out`.
     """
-    if t is None and type(value) is np.ndarray and value.flags.c_contiguous:  # the most frequent case
+    if t is None and type(value) is np.ndarray and value.flags.c_contiguous and value.dtype.kind != "V":
+        # the most frequent case
         value_type = numeric_array_type(value.dtype, value.shape)
         flat = value if value.ndim == 1 else value.reshape(-1)
         if out is None:
@@ -207,8 +210,8 @@ def pack_out(out: object, value_type: ValueType) -> Payload | None:
         value_type.shape,
     ):
         raise ValueError(
-            f"invalid out {place.value_type.dtype}{list(place.value_type.shape)}: expected the type of the result, "
-            f"{value_type.dtype}{list(value_type.shape)}"
+            f"invalid out {element_name(place.value_type.dtype)}{list(place.value_type.shape)}: expected the type of "
+            f"the result, {element_name(value_type.dtype)}{list(value_type.shape)}"
         )
     return place
 
@@ -298,6 +301,8 @@ def _memory(value: object, name: str) -> tuple[Array, ValueType]:
                 "numbers; pass numbers and lists with fmi.types(fmi.datatypes.int | double | int_list | "
                 "double_list, count)"
             ) from None
+    if memory.dtype.kind == "V" and memory.dtype.name in SHORT_FLOATS:  # of ml_dtypes
+        memory = memory.view(SHORT_FLOATS[memory.dtype.name])
     return memory, numeric_array_type(memory.dtype, memory.shape, tensor, name)
 
 
@@ -319,6 +324,11 @@ def is_tensor(value: object) -> bool:
 def _tensor_memory(tensor: Any, name: str) -> NDArray[Any]:
     if tensor.device.type != "cpu":
         raise TypeError(f"invalid {name} on {tensor.device}: expected a CPU tensor: call .cpu() first")
+    short = SHORT_FLOATS.get(str(tensor.dtype).removeprefix("torch."))
+    if short is not None:
+        torch = sys.modules["torch"]
+        bits: NDArray[Any] = tensor.detach().view(torch.int16 if short.itemsize == 2 else torch.uint8).numpy()
+        return bits.view(short)
     try:
         memory: NDArray[Any] = tensor.detach().numpy()
     except (TypeError, RuntimeError) as error:
@@ -373,14 +383,14 @@ def combine_of(function: ReduceFunction, value_type: ValueType, parts: int = 1) 
 
 
 def _require_defined(function: ReduceFunction, dtype: np.dtype[Any]) -> None:
-    allowed = operators_of(dtype.kind)
+    allowed = operators_of(dtype)
     if function.operator not in allowed:
         raise TypeError(
-            f"invalid f {function.operator} for elements of {dtype}: expected "
-            f"{', '.join(operator.name for operator in allowed)}, or a custom function"
+            f"invalid f {function.operator} for elements of {element_name(dtype)}: expected "
+            f"{''.join(f'{operator.name}, ' for operator in allowed)}{'or ' if allowed else ''}a custom function"
         )
     if function.wrap and dtype.kind not in "iu":
-        raise TypeError(f"invalid wrap=True for elements of {dtype}: expected integers")
+        raise TypeError(f"invalid wrap=True for elements of {element_name(dtype)}: expected integers")
 
 
 def _require_pairs(operator: Operator, value_type: ValueType, parts: int) -> None:

@@ -17,6 +17,7 @@ from fmi_shim.channel import Channel, Pending
 from fmi_shim.errors import PeerTimeoutError
 from fmi_shim.payload import Payload
 from fmi_shim.validation import require_timeout
+from fmi_shim.value_types import wrap_announced
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 1e-4, 2e-3
 """Seconds between two polls of requests of several channels, which nothing can wait for together."""
@@ -123,7 +124,7 @@ class Posted:
             return None
         array = self.pending.array
         assert array is not None  # noqa: S101 - it was received
-        return array if self.target is None else self.target.restore_part(array)
+        return wrap_announced(array) if self.target is None else self.target.restore_part(array)
 
 
 @dataclass(slots=True, eq=False)

@@ -193,5 +193,22 @@ def value_type_of(descriptor: TypeDescriptor) -> ValueType:
 
 
 def wrap(shaped: Array, tensor: bool) -> Any:
-    """Return a tensor around the memory of `shaped` if `tensor` is true, else `shaped` itself."""
-    return sys.modules["torch"].from_numpy(shaped) if tensor else shaped
+    """Return a tensor around the memory of `shaped` if `tensor` is true, else `shaped` itself.
+
+    Elements that numpy lacks are those of ml_dtypes, where it is loaded.
+    """
+    name = shaped.dtype.names[0] if shaped.dtype.names else None
+    if tensor:
+        torch = sys.modules["torch"]
+        if name is None:
+            return torch.from_numpy(shaped)
+        bits = shaped.view(np.int16 if shaped.itemsize == 2 else np.uint8)
+        return torch.from_numpy(bits).view(getattr(torch, name))
+    if name is not None and "ml_dtypes" in sys.modules:
+        return shaped.view(getattr(sys.modules["ml_dtypes"], name))
+    return shaped
+
+
+def wrap_announced(received: Array) -> Any:
+    """Return an array whose type only the sender knew; elements that numpy lacks as a tensor, where torch is loaded."""
+    return wrap(received, "torch" in sys.modules) if received.dtype.names else received

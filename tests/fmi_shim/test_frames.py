@@ -26,6 +26,7 @@ from fmi_shim.frames import (
     Operation,
     decode_header,
     decode_shape,
+    element_name,
     header,
     plausible,
     renumbered,
@@ -110,7 +111,8 @@ def test_the_numbers_of_the_format_do_not_change() -> None:
     }
     integers = ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
     names = [*integers, "float16", "float32", "float64", "complex64", "complex128", "bool"]
-    assert [(dtype.name, ELEMENT_CODES[dtype]) for dtype in ELEMENT_TYPES] == [
+    names += ["bfloat16", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz"]
+    assert [(element_name(dtype), ELEMENT_CODES[dtype]) for dtype in ELEMENT_TYPES] == [
         (name, code) for code, name in enumerate(names, 1)
     ]
     assert (UNDESCRIBED, MAX_DIMENSIONS, MAX_ELEMENTS) == (255, 32, 8_796_093_022_208)
@@ -141,7 +143,7 @@ def changed(at: int, value: int) -> bytes:
         (changed(3, 6), "464d0206"),
         (changed(4, 0), "464d020100"),
         (changed(4, 23), "464d020117"),
-        (changed(5, 15), "element type.*15"),
+        (changed(5, 20), "element type.*20"),
         (changed(5, 255), "element type.*255"),
         (changed(7, 33), "dimensions 33"),
         (changed(7, 254), "dimensions 254"),
@@ -152,7 +154,7 @@ def test_a_header_with_an_invalid_field_is_refused_with_that_field(data: bytes, 
         decode_header(data)
 
 
-@pytest.mark.parametrize(("at", "value"), [(5, 14), (5, 0), (7, 32), (7, 0), (4, 64), (6, 255)])
+@pytest.mark.parametrize(("at", "value"), [(5, 19), (5, 0), (7, 32), (7, 0), (4, 64), (6, 255)])
 def test_a_field_with_its_last_valid_value_is_accepted(at: int, value: int) -> None:
     data = changed(at, value)
     found = decode_header(data)
