@@ -31,6 +31,7 @@ from emulator.errors import EmulatorError, TooManyOpenFilesError, is_too_many_op
 from emulator.fmi.aws_session import AwsSession, session_with
 from emulator.fmi.event_rank import event_rank
 from emulator.fmi.rendezvous_container import RendezvousPrograms
+from fmi_shim import dropin
 from fmi_shim.faults import Action, Fault
 from rendezvous.server import RendezvousServer
 
@@ -230,7 +231,7 @@ class LocalCloud:
             # An unusable state folder is reported before any process starts.
             state = StateFolder(self._state_path or scratch / "state", lasting=self._state_path is not None)
             started.callback(state.close)
-            self._sandboxes = ProcessSandboxes(scratch, (*_PRELOADED, *self._preload))
+            self._sandboxes = ProcessSandboxes(scratch, (*_PRELOADED, *self._preload), Path(dropin.__file__).parent)
             await self._sandboxes.start()
             started.push_async_callback(self._sandboxes.close)
             if (reason := self._sandboxes.cpu_shares_missing) is not None:
@@ -248,6 +249,10 @@ class LocalCloud:
             self.endpoint_url = f"http://{local_address(self._host)}:{listener.getsockname()[1]}"
             page_access = None if self._is_open else PageAccess()
             self.page_url = f"{self.endpoint_url}{PAGE_ROOT}{page_access.query if page_access else ''}"
+            await self._rendezvous.start()
+            started.push_async_callback(self._close_rendezvous)
+            self.rendezvous = f"{local_address(self._host)}:{self._rendezvous.port}"
+            self._settings = replace(self._settings, variables={"FMI_RENDEZVOUS": self.rendezvous})
             logs = LogStore(state)
             phases = PhaseLog(logs)
             self._gateway = gateway = Gateway(
@@ -274,9 +279,6 @@ class LocalCloud:
                 self.credentials,
             )
             await gateway.start(page.routes())
-            await self._rendezvous.start()
-            started.push_async_callback(self._close_rendezvous)
-            self.rendezvous = f"{local_address(self._host)}:{self._rendezvous.port}"
             self._started = started.pop_all()
 
     async def _close(self) -> None:

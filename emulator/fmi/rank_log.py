@@ -107,9 +107,15 @@ class RankLineParser:
         self._streams: defaultdict[str, _Stream] = defaultdict(_Stream)
 
     def feed(self, stream: str, timestamp_ms: int, message: str) -> list[LogLine]:
-        """Add a line of a stream; return the lines whose rank is now known: none, or this one and those held back."""
+        """Add an event of a stream; return the lines whose rank is now known: none, or its own and those held back."""
+        lines: list[LogLine] = []
+        for text in message.rstrip("\n").split("\n"):
+            lines += self._feed_line(stream, timestamp_ms, text)
+        return lines
+
+    def _feed_line(self, stream: str, timestamp_ms: int, text: str) -> list[LogLine]:
         state = self._streams[stream]
-        line = _read(message.rstrip("\n"), stream, timestamp_ms, state.request_id)
+        line = _read(text, stream, timestamp_ms, state.request_id)
         state.held.append(line)
         if line.kind is LineKind.START:
             state.request_id, state.rank, state.world_size, state.is_cut = line.request_id, None, None, False

@@ -28,7 +28,11 @@ class PhaseLog:
     def append(self, group: str, stream: str, messages: Sequence[str]) -> None:
         """Add log events; see `LogSink`."""
         for message in messages:
-            if message.startswith(TRACE_MARKER) and (phase := Phase.parse(message)) is not None and phase.intervals:
+            if (
+                message.startswith(TRACE_MARKER)
+                and (phase := Phase.parse(message.rstrip("\n"))) is not None
+                and phase.intervals
+            ):
                 self._remember(stream, phase)
         self._sink.append(group, stream, messages)
 

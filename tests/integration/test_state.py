@@ -198,7 +198,7 @@ def test_buckets_versions_functions_and_logs_are_there_after_a_kill(tmp_path: Pa
         assert s3.get_object(Bucket="bucket", Key="copy")["Body"].read() == b"second" * 10_000
         assert invoke(functions, "live") == {"version": "1"}
         said = logs.filter_log_events(logGroupName="/aws/lambda/kept", filterPattern="said")["events"]
-        assert [event["message"] for event in said] == ["said once", "said once"]
+        assert [event["message"] for event in said] == ["said once\n", "said once\n"]
         functions.delete_function(FunctionName="kept")
     assert list((state / "functions").iterdir()) == []
 

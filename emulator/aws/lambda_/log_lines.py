@@ -5,6 +5,7 @@ Format: https://docs.aws.amazon.com/lambda/latest/dg/python-logging.html
 
 import math
 import re
+import struct
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from typing import Protocol
 
 from emulator.aws.limits import LOG_EVENT_BYTES, LOG_TAIL_BYTES
 
+# The beginning of a frame, and its header: kind, length of the content, and time: awslambdaric, bootstrap.py.
+_FRAME = b"\xa5\x5a\x00"
+_FRAME_HEADER = struct.Struct(">IIQ")
 _FIELD = re.compile(r"\s*([A-Za-z ]+): ([^\t]+)\t?")
 
 
@@ -174,18 +178,47 @@ class SandboxLog:
         self._tail_bytes = 0
 
     def write(self, output: bytes) -> None:
-        """Take a piece of output; whole lines go to the sink at once, the rest is kept until its line ends."""
-        *lines, self._partial = (self._partial + output).split(b"\n")
-        while len(self._partial) > LOG_EVENT_BYTES:
-            lines.append(self._partial[:LOG_EVENT_BYTES])
-            self._partial = self._partial[LOG_EVENT_BYTES:]
-        self._append(lines)
+        """Take a piece of output; whole lines and frames go to the sink at once, the rest is kept until it is whole.
+
+        A frame is one event, whatever lines it has: runtime clients frame the records of `logging` so.
+        """
+        self._partial += output
+        while (start := self._partial.find(_FRAME)) >= 0:
+            before, frame = self._partial[:start], self._partial[start:]
+            self._take_lines(before, finish=True)
+            self._partial = frame
+            if len(self._partial) < _FRAME_HEADER.size:
+                return
+            _, length, _ = _FRAME_HEADER.unpack_from(self._partial)
+            end = _FRAME_HEADER.size + length
+            if len(self._partial) < end:
+                return
+            self._append([self._partial[_FRAME_HEADER.size : end]])
+            self._partial = self._partial[end:]
+        # The beginning of a frame may be at the end.
+        kept = next((size for size in (2, 1) if self._partial.endswith(_FRAME[:size])), 0)
+        held, text = self._partial[len(self._partial) - kept :], self._partial[: len(self._partial) - kept]
+        self._take_lines(text, finish=False)
+        self._partial += held
 
     def write_lines(self, *lines: str) -> None:
         """Add lines of the platform, after any unfinished line of the sandbox."""
         unfinished, self._partial = self._partial, b""
-        encoded = [line.encode() for line in lines]
+        encoded = [f"{line}\n".encode() for line in lines]
         self._append([unfinished, *encoded] if unfinished else encoded)
+
+    def _take_lines(self, text: bytes, *, finish: bool) -> None:
+        """Add the lines of a text; keep an unfinished one, unless it is finished here."""
+        *lines, rest = text.split(b"\n")
+        lines = [line + b"\n" for line in lines]
+        while len(rest) > LOG_EVENT_BYTES:
+            lines.append(rest[:LOG_EVENT_BYTES])
+            rest = rest[LOG_EVENT_BYTES:]
+        if finish and rest:
+            lines.append(rest)
+            rest = b""
+        self._partial = rest
+        self._append(lines)
 
     def start_tail(self) -> None:
         """Clear the tail, at the start of an invocation."""
@@ -200,7 +233,7 @@ class SandboxLog:
         if not lines:
             return
         for line in lines:
-            self._tail.append(line[-LOG_TAIL_BYTES:] + b"\n")
+            self._tail.append((line if line.endswith(b"\n") else line + b"\n")[-LOG_TAIL_BYTES:])
             self._tail_bytes += len(self._tail[-1])
             while self._tail_bytes - len(self._tail[0]) >= LOG_TAIL_BYTES:
                 self._tail_bytes -= len(self._tail.popleft())

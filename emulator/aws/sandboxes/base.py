@@ -20,7 +20,7 @@ class SandboxSpec:
     task_root
         The folder with the function's code.
     memory_bytes
-        Limit of resident memory, bytes; above it the sandbox is killed.
+        Limit of the memory of all its processes, bytes; above it the largest one is killed.
     ephemeral_storage_bytes
         Size of its private /tmp, bytes.
     vcpus
@@ -55,7 +55,7 @@ class SandboxExit:
     out_of_memory
         True when it was killed because of its memory.
     peak_memory_bytes
-        Peak resident memory, bytes.
+        Peak memory of all its processes, bytes.
     """
 
     exit_status: int | None
@@ -75,7 +75,7 @@ class Sandbox(Protocol):
         """End the init phase: from now on the CPU share is enforced."""
 
     def peak_memory(self) -> int:
-        """Return the peak resident memory so far, bytes."""
+        """Return the peak memory of all its processes so far, bytes."""
 
     def drain_output(self) -> None:
         """Deliver all output that the sandbox has written until now."""

@@ -37,7 +37,7 @@ _VAR = Path("/var")
 TASK = _VAR / "task"
 # As on AWS, the interpreter and the runtime client are there.
 _LANG = _VAR / "lang"
-_RUNTIME = _VAR / "runtime"
+RUNTIME = _VAR / "runtime"
 
 
 class FilesUnavailableError(OSError):
@@ -56,6 +56,8 @@ class FunctionFiles:
         The folder that becomes /var/task.
     opt_root
         The folder whose files are in /opt; None for an empty /opt.
+    runtime_root
+        The folder that becomes /var/runtime, with modules for every function; None for an empty one.
     visible
         Paths below the old /tmp and /opt that stay visible, read-only, as returned by `covered`: the interpreter may be
         there.
@@ -64,6 +66,7 @@ class FunctionFiles:
     tmp_bytes: int
     task_root: Path
     opt_root: Path | None
+    runtime_root: Path | None
     visible: Sequence[Path]
 
 
@@ -93,9 +96,10 @@ def _mount_all(files: FunctionFiles) -> None:
     layers = (
         [] if files.opt_root is None else [(path.name, _path_descriptor(path)) for path in files.opt_root.iterdir()]
     )
+    runtime = None if files.runtime_root is None else _path_descriptor(files.runtime_root)
     kept = {path: _path_descriptor(path) for path in files.visible}
     _cover(TMP, f"size={files.tmp_bytes},mode=1777", {path: kept[path] for path in kept if path.is_relative_to(TMP)})
-    _rebuild_var(task, prefix)
+    _rebuild_var(task, prefix, runtime)
     if OPT.is_dir():
         _cover(OPT, "mode=755", {path: kept[path] for path in kept if path.is_relative_to(OPT)})
         for name, descriptor in layers:
@@ -109,7 +113,7 @@ def _mount_all(files: FunctionFiles) -> None:
         os.close(descriptor)
 
 
-def _rebuild_var(task: int, prefix: int) -> None:
+def _rebuild_var(task: int, prefix: int, runtime: int | None) -> None:
     """Replace /var by a folder with the same entries and those of AWS: hosts have no /var/task to mount on."""
     entries = [(entry.name, entry.is_symlink(), _path_descriptor(Path(entry.path))) for entry in os.scandir(_VAR)]
     links = {name: (_VAR / name).readlink() for name, is_link, _ in entries if is_link}
@@ -117,13 +121,17 @@ def _rebuild_var(task: int, prefix: int) -> None:
     for name, target in links.items():
         (_VAR / name).symlink_to(target)
     for name, is_link, descriptor in entries:
-        if not is_link and name not in (TASK.name, _LANG.name, _RUNTIME.name):
+        if not is_link and name not in (TASK.name, _LANG.name, RUNTIME.name):
             _make_mount_point(_VAR / name, descriptor)
             _mount(f"/proc/self/fd/{descriptor}", str(_VAR / name), None, _MS_BIND | _MS_REC)
         os.close(descriptor)
     _bind(task, TASK)
     _bind(prefix, _LANG)
-    _RUNTIME.mkdir()
+    if runtime is None:
+        RUNTIME.mkdir()
+    else:
+        _bind(runtime, RUNTIME)
+        os.close(runtime)
     _make_read_only(_VAR)
 
 

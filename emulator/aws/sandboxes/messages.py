@@ -39,10 +39,19 @@ class Kill:
 
 @dataclass(frozen=True)
 class Started:
-    """From the zygote: the worker runs."""
+    """From the zygote: the worker runs; it has inherited so many bytes of anonymous memory."""
 
     sandbox_id: str
     pid: int
+    inherited_bytes: int
+
+
+@dataclass(frozen=True)
+class MemoryPeak:
+    """From the zygote: the memory of a worker's processes has been so large, bytes."""
+
+    sandbox_id: str
+    peak_bytes: int
 
 
 @dataclass(frozen=True)
@@ -64,9 +73,9 @@ class Exited:
     peak_memory_bytes: int
 
 
-Message: TypeAlias = Spawn | InitDone | Kill | Started | StartFailed | Exited
+Message: TypeAlias = Spawn | InitDone | Kill | Started | MemoryPeak | StartFailed | Exited
 _KINDS: dict[str, type[Message]] = {
-    kind.__name__: kind for kind in (Spawn, InitDone, Kill, Started, StartFailed, Exited)
+    kind.__name__: kind for kind in (Spawn, InitDone, Kill, Started, MemoryPeak, StartFailed, Exited)
 }
 _LENGTH = struct.Struct("!I")
 

@@ -19,6 +19,7 @@ from emulator.aws.sandboxes.messages import (
     Exited,
     InitDone,
     Kill,
+    MemoryPeak,
     Message,
     MessageDecoder,
     Spawn,
@@ -145,7 +146,7 @@ class ProcessSandbox:
         self._loop.add_reader(output, self._read_output)
 
     def peak_memory(self) -> int:
-        """Return the peak resident memory so far, bytes."""
+        """Return the peak memory of its processes so far, bytes."""
         if self.exited.done():
             return self.exited.result().peak_memory_bytes
         return self._memory.peak() if self._memory is not None else 0
@@ -167,11 +168,16 @@ class ProcessSandbox:
         if not self.exited.done() and not self._connection.closed:
             self._connection.send(Kill(self._id))
 
-    def on_started(self, pid: int) -> None:
+    def on_started(self, pid: int, inherited_bytes: int) -> None:
         """Mark the worker as running."""
-        self._memory = MemoryGauge(pid)
+        self._memory = MemoryGauge(pid, inherited_bytes)
         if not self.started.done():
             self.started.set_result(None)
+
+    def on_memory_peak(self, peak_bytes: int) -> None:
+        """Take a peak that the zygote has read."""
+        if self._memory is not None:
+            self._memory.raise_peak(peak_bytes)
 
     def on_start_failed(self, reason: str) -> None:
         """Mark the worker as failed to start."""
@@ -216,6 +222,8 @@ class ProcessSandboxes:
         Folder of the emulator's files; the supervisor removes it when this process has ended, even by SIGKILL.
     preload
         Modules that the zygote imports, besides boto3, before it forks.
+    runtime_root
+        A folder with modules for every function, which is their /var/runtime; None if there is none.
 
     Attributes
     ----------
@@ -223,8 +231,9 @@ class ProcessSandboxes:
         Why CPU shares are not enforced on this machine; None when they are.
     """
 
-    def __init__(self, state: Path, preload: Sequence[str] = ()) -> None:
+    def __init__(self, state: Path, preload: Sequence[str] = (), runtime_root: Path | None = None) -> None:
         self._state = state
+        self._runtime_root = runtime_root
         self._preload = preload
         self._sandboxes: dict[str, ProcessSandbox] = {}
         self._connection: ZygoteConnection | None = None
@@ -243,6 +252,7 @@ class ProcessSandboxes:
                 *(sys.executable, "-P", "-m", "emulator.aws.sandboxes.supervisor"),
                 *("--control", str(theirs.fileno()), "--state", str(self._state)),
                 *(f"--preload={module}" for module in self._preload),
+                *(() if self._runtime_root is None else ("--runtime-root", str(self._runtime_root))),
                 *(() if groups is None else ("--cpu-groups", str(groups.base))),
                 pass_fds=[theirs.fileno()],
                 # In a session of its own, so that Ctrl-C reaches only the command in the terminal.
@@ -327,7 +337,9 @@ class ProcessSandboxes:
 
     def _on_message(self, message: Message) -> None:
         if isinstance(message, Started):
-            self._sandboxes[message.sandbox_id].on_started(message.pid)
+            self._sandboxes[message.sandbox_id].on_started(message.pid, message.inherited_bytes)
+        elif isinstance(message, MemoryPeak):
+            self._sandboxes[message.sandbox_id].on_memory_peak(message.peak_bytes)
         elif isinstance(message, StartFailed):
             self._sandboxes.pop(message.sandbox_id).on_start_failed(message.reason)
         elif isinstance(message, Exited):

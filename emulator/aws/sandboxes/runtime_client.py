@@ -18,9 +18,51 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from emulator.aws.sandboxes import runtime_logging
+
 _API = "/2018-06-01/runtime"
+# From this version of Python on, results are UTF-8 on AWS.
+_UTF8_SINCE = 12
 _NO_HEADERS: dict[str, str] = {}
 Handler = Callable[[Any, "LambdaContext"], Any]
+
+
+@dataclass
+class CognitoIdentity:
+    """Who invoked the function by a mobile SDK: nobody, here."""
+
+    cognito_identity_id: str | None = None
+    cognito_identity_pool_id: str | None = None
+
+
+@dataclass
+class Client:
+    """The application of a client context."""
+
+    installation_id: str | None = None
+    app_title: str | None = None
+    app_version_name: str | None = None
+    app_version_code: str | None = None
+    app_package_name: str | None = None
+
+
+@dataclass
+class ClientContext:
+    """What the caller sent as ClientContext."""
+
+    custom: Any = None
+    env: Any = None
+    client: Client | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "ClientContext | None":
+        """Parse the header of an invocation; return None if it is missing."""
+        if not text:
+            return None
+        sent = json.loads(text)
+        client = sent.get("client")
+        known = {name: client.get(name) for name in Client.__dataclass_fields__} if client else None
+        return cls(sent.get("custom"), sent.get("env"), None if known is None else Client(**known))
 
 
 @dataclass
@@ -35,8 +77,8 @@ class LambdaContext:
     memory_limit_in_mb: str = field(default_factory=lambda: os.environ["AWS_LAMBDA_FUNCTION_MEMORY_SIZE"])
     log_group_name: str = field(default_factory=lambda: os.environ["AWS_LAMBDA_LOG_GROUP_NAME"])
     log_stream_name: str = field(default_factory=lambda: os.environ["AWS_LAMBDA_LOG_STREAM_NAME"])
-    identity: None = None
-    client_context: None = None
+    client_context: "ClientContext | None" = None
+    identity: "CognitoIdentity" = field(default_factory=lambda: CognitoIdentity())
 
     def get_remaining_time_in_millis(self) -> int:
         """Return the time left until the invocation times out, ms."""
@@ -63,6 +105,7 @@ def serve(task_root: Path, opt_root: Path) -> int:
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     packages = (opt_root / "python" / "lib" / version / "site-packages", opt_root / "python")
     sys.path[:0] = [str(task_root), *(str(folder) for folder in packages if folder.is_dir())]
+    runtime_logging.set_up(os.environ.get("AWS_LAMBDA_LOG_FORMAT"), os.environ.get("AWS_LAMBDA_LOG_LEVEL"))
     try:
         handler = _load_handler(os.environ["_HANDLER"])
     except Exception as error:  # noqa: BLE001 - every failure of the user's module is reported as the init error
@@ -120,7 +163,9 @@ def _serve_one(connection: http.client.HTTPConnection, handler: Handler) -> None
         request_id,
         response.headers["Lambda-Runtime-Invoked-Function-Arn"],
         int(response.headers["Lambda-Runtime-Deadline-Ms"]),
+        client_context=ClientContext.parse(response.headers.get("Lambda-Runtime-Client-Context", "")),
     )
+    runtime_logging.current_request_id = request_id
     path, headers, runtime_pid = f"{_API}/invocation/{request_id}/response", _NO_HEADERS, os.getpid()
     # sys.exit in a handler ends the runtime, as on AWS; every other exception is returned as an error.
     try:
@@ -143,9 +188,15 @@ def _marshal(result: object) -> bytes:
     if isinstance(result, bytes):
         return result
     try:
-        return json.dumps(result, cls=_Encoder).encode()
+        return json.dumps(result, cls=_Encoder, ensure_ascii=_escapes_non_ascii()).encode()
     except Exception as error:  # noqa: BLE001 - cycles, depth, keys, values: one error for all
         raise _RuntimeFaultError("Runtime.MarshalError", f"Unable to marshal response: {error}") from None
+
+
+def _escapes_non_ascii() -> bool:
+    """Return whether the result is ASCII, as up to Python 3.11 on AWS."""
+    minor = os.environ.get("AWS_EXECUTION_ENV", "").rpartition(".")[2]
+    return minor.isdigit() and int(minor) < _UTF8_SINCE
 
 
 def _log_error(error: Exception, request_id: str = "") -> tuple[bytes, dict[str, str]]:
@@ -156,15 +207,18 @@ def _log_error(error: Exception, request_id: str = "") -> tuple[bytes, dict[str,
         # Without the first frame, which is in this file.
         own_frames = error.__traceback__.tb_next if error.__traceback__ else None
         kind, frames = type(error).__name__, traceback.format_tb(own_frames)
-    _log(f"[ERROR] {kind}: {error}\nTraceback (most recent call last):\n{''.join(frames)}")
+    if os.environ.get("AWS_LAMBDA_LOG_FORMAT") == "JSON":
+        text = runtime_logging.json_error(kind, str(error), frames, request_id)
+    else:
+        text = f"[ERROR] {kind}: {error}\nTraceback (most recent call last):\n{''.join(frames)}"
+    _log(text)
     body = {"errorMessage": str(error), "errorType": kind, "requestId": request_id, "stackTrace": frames}
     return json.dumps(body).encode(), {"Lambda-Runtime-Function-Error-Type": kind}
 
 
 def _log(text: str) -> None:
-    # A handler may have closed or replaced the stream; its response is sent in any case.
-    with contextlib.suppress(Exception):
-        print(text, end="", flush=True)
+    flush_output()
+    runtime_logging.write_frame(text)
 
 
 def _post(connection: http.client.HTTPConnection, path: str, body: bytes, headers: dict[str, str]) -> None:

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import NoReturn
 
 from emulator.aws.limits import FILE_DESCRIPTORS
-from emulator.aws.sandboxes.file_system import OPT, TASK, FilesUnavailableError, FunctionFiles, mount_files
+from emulator.aws.sandboxes.file_system import OPT, RUNTIME, TASK, FilesUnavailableError, FunctionFiles, mount_files
 from emulator.aws.sandboxes.messages import Spawn
 from emulator.aws.sandboxes.runtime_client import flush_output, serve
 
 _PR_SET_PDEATHSIG = 1
 
 
-def run_worker(spawn: Spawn, output: int, zygote_pid: int, visible: Sequence[Path]) -> None:
+def run_worker(spawn: Spawn, output: int, zygote_pid: int, visible: Sequence[Path], runtime_root: Path | None) -> None:
     """Become the sandbox that `spawn` describes; never returns.
 
     Parameters
@@ -32,6 +32,8 @@ def run_worker(spawn: Spawn, output: int, zygote_pid: int, visible: Sequence[Pat
         The parent: this process is killed when it ends.
     visible
         Paths that stay visible in the function's files, as returned by `covered`.
+    runtime_root
+        A folder with modules for every function; None if there is none.
     """
     status = 1
     try:
@@ -42,7 +44,7 @@ def run_worker(spawn: Spawn, output: int, zygote_pid: int, visible: Sequence[Pat
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_NOFILE, _descriptor_limits())
         _replace_environment(spawn)
-        task_root, opt_root = _isolate_files(spawn, visible)
+        task_root, opt_root = _isolate_files(spawn, visible, runtime_root)
         if spawn.command:
             _exec([_inside(part, spawn, task_root, opt_root) for part in spawn.command])
         status = serve(task_root, opt_root)
@@ -91,12 +93,12 @@ def _replace_environment(spawn: Spawn) -> None:
     time.tzset()
 
 
-def _isolate_files(spawn: Spawn, visible: Sequence[Path]) -> tuple[Path, Path]:
+def _isolate_files(spawn: Spawn, visible: Sequence[Path], runtime_root: Path | None) -> tuple[Path, Path]:
     """Give this process the files of its function; return the folders with its code and with its layers."""
     task_root = Path(spawn.task_root)
     opt_root = Path(spawn.opt_root) if spawn.opt_root is not None else None
     try:
-        mount_files(FunctionFiles(spawn.ephemeral_storage_bytes, task_root, opt_root, visible))
+        mount_files(FunctionFiles(spawn.ephemeral_storage_bytes, task_root, opt_root, runtime_root, visible))
     except FilesUnavailableError as error:
         # Fall back to a separate directory, which is removed with the emulator's state.
         own = task_root.parent / "tmp" / spawn.sandbox_id
@@ -109,8 +111,14 @@ def _isolate_files(spawn: Spawn, visible: Sequence[Path]) -> tuple[Path, Path]:
             file=sys.stderr,
         )
         folders = task_root, opt_root or OPT
+        modules = runtime_root
+        if modules is not None and "PYTHONPATH" in os.environ:
+            os.environ["PYTHONPATH"] = str(modules)
     else:
         folders = TASK, OPT
+        modules = RUNTIME
+    if modules is not None:
+        sys.path.append(str(modules))
     tempfile.tempdir = None
     os.chdir(folders[0])
     return folders

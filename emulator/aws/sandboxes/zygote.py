@@ -21,14 +21,15 @@ from typing import NoReturn
 
 import boto3
 
-from emulator.aws.limits import REGION
+from emulator.aws.limits import MIB, REGION
 from emulator.aws.sandboxes.cpu_groups import CpuGroups
 from emulator.aws.sandboxes.file_system import covered, import_paths
-from emulator.aws.sandboxes.memory import MemoryGauge
+from emulator.aws.sandboxes.memory import MemoryGauge, anonymous_memory, resident_memory
 from emulator.aws.sandboxes.messages import (
     Exited,
     InitDone,
     Kill,
+    MemoryPeak,
     Message,
     MessageDecoder,
     Spawn,
@@ -42,6 +43,8 @@ from emulator.aws.sandboxes.worker import run_worker
 # Reading one worker's memory takes about 10 us: the checks take 1 % of a core at any number of workers.
 _CHECK_INTERVAL_S = 0.01
 _CHECK_INTERVAL_PER_WORKER_S = 0.001
+# A peak that grows by less is not reported while a worker runs.
+_PEAK_STEP_BYTES = 2 * MIB
 _RECEIVE_BYTES = 65536
 _MAX_DESCRIPTORS = 64
 
@@ -53,6 +56,8 @@ class _Worker:
     memory_bytes: int
     vcpus: float
     out_of_memory: bool = False
+    reported_peak: int = 0
+    resident_at_fork: int = 0
 
 
 class Zygote:
@@ -64,9 +69,12 @@ class Zygote:
         The socket to the endpoint.
     groups
         The control groups that enforce the workers' CPU shares; None where this is not possible.
+    runtime_root
+        A folder with modules for every function; None if there is none.
     """
 
-    def __init__(self, control: socket.socket, groups: CpuGroups | None) -> None:
+    def __init__(self, control: socket.socket, groups: CpuGroups | None, runtime_root: Path | None) -> None:
+        self._runtime_root = runtime_root
         self._groups = groups
         self._control = control
         self._decoder = MessageDecoder()
@@ -120,7 +128,7 @@ class Zygote:
 
     def _fork(self, spawn: Spawn) -> None:
         output = self._descriptors.pop(0)
-        zygote_pid = os.getpid()
+        zygote_pid, inherited, resident = os.getpid(), anonymous_memory(), resident_memory()
         try:
             pid = os.fork()
         except OSError as error:
@@ -130,16 +138,16 @@ class Zygote:
         if pid == 0:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            run_worker(spawn, output, zygote_pid, self._visible)
+            run_worker(spawn, output, zygote_pid, self._visible, self._runtime_root)
         os.close(output)
         # The child does the same, so that the group exists before anyone signals it.
         with contextlib.suppress(PermissionError, ProcessLookupError):
             os.setpgid(pid, pid)
         if self._groups is not None:
             self._groups.add(spawn.sandbox_id, pid)
-        self._workers[pid] = _Worker(spawn.sandbox_id, MemoryGauge(pid), spawn.memory_bytes, spawn.vcpus)
+        self._workers[pid] = _Worker(spawn.sandbox_id, MemoryGauge(pid, inherited), spawn.memory_bytes, spawn.vcpus)
         self._pids[spawn.sandbox_id] = pid
-        self._send(Started(spawn.sandbox_id, pid))
+        self._send(Started(spawn.sandbox_id, pid, inherited))
 
     def _limit_cpu(self, sandbox_id: str) -> None:
         if self._groups is not None and sandbox_id in self._pids:
@@ -156,12 +164,28 @@ class Zygote:
         now = time.monotonic()
         if now >= self._next_check:
             for pid, worker in self._workers.items():
-                if worker.memory.resident() > worker.memory_bytes:
-                    worker.out_of_memory = True
-                    _kill_group(pid)
+                used = worker.memory.estimate()
+                if used > worker.memory_bytes:
+                    self._enforce_memory(pid, worker)
+                elif used > worker.reported_peak + _PEAK_STEP_BYTES:
+                    worker.reported_peak = used
+                    self._send(MemoryPeak(worker.sandbox_id, used))
             interval = max(_CHECK_INTERVAL_S, _CHECK_INTERVAL_PER_WORKER_S * len(self._workers))
             self._next_check = time.monotonic() + interval
         return max(0.0, self._next_check - time.monotonic())
+
+    def _enforce_memory(self, pid: int, worker: _Worker) -> None:
+        """Kill the largest process of a worker above its limit; of the worker itself, the whole group."""
+        charges = worker.memory.charges()
+        if sum(found.charged for found in charges) <= worker.memory_bytes:
+            return
+        largest = max(charges, key=lambda found: found.charged)
+        if largest.pid == pid:
+            worker.out_of_memory = True
+            _kill_group(pid)
+        else:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(largest.pid, signal.SIGKILL)
 
     def _reap(self) -> None:
         with contextlib.suppress(ChildProcessError):
@@ -181,8 +205,10 @@ class Zygote:
         if self._groups is not None:
             self._groups.discard(worker.sandbox_id)
         code = os.waitstatus_to_exitcode(status)
-        # ru_maxrss is in KiB, on macOS in bytes: getrusage(2) of either.
-        peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        # A worker may have lived for less time than there is between two checks. ru_maxrss is in KiB, on macOS in bytes:
+        # getrusage(2) of either.
+        largest = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        peak = max(worker.memory.peak(), largest - worker.resident_at_fork)
         self._send(
             Exited(
                 worker.sandbox_id,
@@ -241,7 +267,9 @@ def _import_modules(preload: Sequence[str]) -> None:
     gc.freeze()
 
 
-def run_zygote(control: socket.socket, preload: Sequence[str], groups: CpuGroups | None) -> NoReturn:
+def run_zygote(
+    control: socket.socket, preload: Sequence[str], groups: CpuGroups | None, runtime_root: Path | None
+) -> NoReturn:
     """Run the zygote until the endpoint closes the connection, then exit.
 
     Parameters
@@ -252,13 +280,15 @@ def run_zygote(control: socket.socket, preload: Sequence[str], groups: CpuGroups
         Modules to import before the first fork.
     groups
         The control groups that enforce the workers' CPU shares; None where this is not possible.
+    runtime_root
+        A folder with modules for every function; None if there is none.
     """
     status = 0
     try:
         become_subreaper()
         with control:
             _import_modules(preload)
-            Zygote(control, groups).run()
+            Zygote(control, groups, runtime_root).run()
     except ImportError as error:
         print(f"cannot start the sandboxes: --preload: {error}", file=sys.stderr)
         status = 1

@@ -168,7 +168,10 @@ def test_every_line_of_an_invocation_has_its_rank_even_before_the_rank_line() ->
 
 def test_lines_of_the_init_phase_are_not_output() -> None:
     failed = InitReport(12.5, "init", "error", "Runtime.ExitError").line()
-    lines = read(RankLineParser(), [init_start_line("python:3.11.7"), failed, *invocation("a-1", 2, "one")])
+    lines = read(
+        RankLineParser(),
+        [init_start_line("python:3.11.7", "arn:aws:lambda:us-east-1::runtime:1"), failed, *invocation("a-1", 2, "one")],
+    )
     assert [line.kind for line in lines][:2] == [LineKind.INIT, LineKind.INIT]
     assert [line.text for line in lines if line.kind is LineKind.OUTPUT] == ["one"]
 

@@ -206,7 +206,7 @@ class ExecutionEnvironments:
         spec = SandboxSpec(
             sandbox_id=uuid.uuid4().hex,
             environment=function_environment(
-                function, log, address, self._endpoint_url, self._settings.credentials, provisioned=provisioned
+                function, log, address, self._endpoint_url, self._settings, provisioned=provisioned
             ),
             task_root=function.code_root,
             memory_bytes=function.spec.memory_mb * limits.MIB,

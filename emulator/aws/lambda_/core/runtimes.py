@@ -9,9 +9,8 @@ import platform
 import sys
 from pathlib import Path
 
-from emulator.aws.credentials import Credentials
 from emulator.aws.lambda_.core.models import Function
-from emulator.aws.lambda_.core.settings import RuntimeClient
+from emulator.aws.lambda_.core.settings import LambdaSettings, RuntimeClient
 from emulator.aws.lambda_.log_lines import SandboxLog
 from emulator.errors import EmulatorError
 
@@ -94,7 +93,7 @@ def function_environment(
     log: SandboxLog,
     runtime_api: str,
     endpoint_url: str,
-    credentials: Credentials,
+    settings: LambdaSettings,
     *,
     provisioned: bool,
 ) -> dict[str, str]:
@@ -112,8 +111,8 @@ def function_environment(
         The address of its runtime API.
     endpoint_url
         Its ``AWS_ENDPOINT_URL``, unless it has another one.
-    credentials
-        Its key.
+    settings
+        Its key, and further variables.
     provisioned
         Whether the environment belongs to the function's provisioned concurrency.
     """
@@ -147,15 +146,18 @@ def function_environment(
         "AWS_LAMBDA_LOG_STREAM_NAME": log.stream,
         "AWS_LAMBDA_RUNTIME_API": runtime_api,
         "AWS_XRAY_DAEMON_ADDRESS": f"{_XRAY_ADDRESS}:{_XRAY_PORT}",
-        **credentials.environment(),
+        **settings.credentials.environment(),
         "LAMBDA_RUNTIME_DIR": "/var/runtime",
         "LAMBDA_TASK_ROOT": "/var/task",
     }
     if not spec.runtime.startswith("provided"):
         reserved["AWS_EXECUTION_ENV"] = f"AWS_Lambda_{spec.runtime}"
+    if minor is not None and settings.runtime_client is RuntimeClient.AWSLAMBDARIC:
+        # It frames the records of `logging`, here in its output, and removes the variable.
+        reserved["_LAMBDA_TELEMETRY_LOG_FD"] = "1"
     if spec.logs_json:
         reserved |= {"AWS_LAMBDA_LOG_FORMAT": "JSON", "AWS_LAMBDA_LOG_LEVEL": spec.logging["ApplicationLogLevel"]}
-    return {**defaults, **(spec.environment or {}), **reserved}
+    return {**defaults, **settings.variables, **(spec.environment or {}), **reserved}
 
 
 def _python_minor(runtime: str) -> int | None:

@@ -1,6 +1,6 @@
 """Settings of the Lambda service."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -41,6 +41,8 @@ class LambdaSettings:
         keeps nothing.
     credentials
         The key in the functions' environment.
+    variables
+        Variables of every function, unless it has others of these names.
     """
 
     retry_delays_s: Sequence[float] = ASYNC_RETRY_DELAYS_S
@@ -50,3 +52,4 @@ class LambdaSettings:
     init_s: float = INIT_S
     annotate_event: Callable[[Any], object] | None = None
     credentials: Credentials = field(default_factory=Credentials.random_session)
+    variables: Mapping[str, str] = field(default_factory=dict)

@@ -1,5 +1,6 @@
 """Output of a sandbox becomes log events, in whatever pieces it arrives."""
 
+import struct
 from collections.abc import Sequence
 
 from hypothesis import given
@@ -28,7 +29,7 @@ def test_output_in_any_pieces_is_logged_as_whole_lines(lines: list[str], data: s
         cut = data.draw(st.integers(1, len(output)))
         log.write(output[:cut])
         output = output[cut:]
-    assert sink.kept == [line for line in lines if line.strip()]
+    assert sink.kept == [f"{line}\n" for line in lines if line.strip()]
 
 
 @given(st.lists(st.binary(max_size=3000)))
@@ -49,10 +50,34 @@ def test_a_platform_line_ends_an_unfinished_line() -> None:
     log = SandboxLog(sink, "group", "stream")
     log.write(b"unfinished")
     log.write_lines("END")
-    assert sink.kept == ["unfinished", "END"]
+    assert sink.kept == ["unfinished", "END\n"]
 
 
 def test_bytes_that_are_not_utf8_are_escaped() -> None:
     sink = Lines()
     SandboxLog(sink, "group", "stream").write(b"a\xff\n")
-    assert sink.kept == ["a\\xff"]
+    assert sink.kept == ["a\\xff\n"]
+
+
+def framed(text: str) -> bytes:
+    content = text.encode()
+    return struct.pack(">IIQ", 0xA55A0003, len(content), 0) + content
+
+
+@given(st.lists(st.one_of(st.just("line\n"), st.just("[INFO]\ta\nb\n")), min_size=1), st.data())
+def test_a_frame_is_one_event_in_whatever_pieces_it_arrives(parts: list[str], data: st.DataObject) -> None:
+    output = b"".join(framed(part) if part.startswith("[") else part.encode() for part in parts)
+    sink = Lines()
+    log = SandboxLog(sink, "group", "stream")
+    while output:
+        cut = data.draw(st.integers(1, len(output)))
+        log.write(output[:cut])
+        output = output[cut:]
+    assert sink.kept == parts
+
+
+def test_a_frame_ends_an_unfinished_line() -> None:
+    sink = Lines()
+    log = SandboxLog(sink, "group", "stream")
+    log.write(b"unfinished" + framed("record\n") + b"rest\n")
+    assert sink.kept == ["unfinished", "record\n", "rest\n"]

@@ -27,7 +27,8 @@ if uid is not None:
 if threads:
     threading.Thread(target=threading.Event().wait, daemon=True).start()
 try:
-    mount_files(FunctionFiles(1 << 20, Path(task), Path(opt) if opt else None, covered(Path(path) for path in keep)))
+    kept = covered(Path(path) for path in keep)
+    mount_files(FunctionFiles(1 << 20, Path(task), Path(opt) if opt else None, None, kept))
 except FilesUnavailableError as error:
     print(json.dumps({"refused": str(error)}))
     sys.exit()

@@ -3,6 +3,7 @@
 import importlib.util
 import io
 import json
+import re
 import textwrap
 import zipfile
 from pathlib import Path
@@ -179,3 +180,61 @@ def test_a_missing_runtime_client_is_an_error_that_says_how_to_install_it(monkey
     with pytest.raises(EmulatorError, match=r"pip install 'fmi-emulator\[awslambdaric\]'"):
         check_installed(RuntimeClient.AWSLAMBDARIC)
     check_installed(RuntimeClient.FORK)
+
+
+LOGGING = """
+    import logging
+    def handler(event, context):
+        logging.getLogger().setLevel("INFO")
+        print("printed")
+        logging.info("one\\ntwo", extra={"key": "value"})
+        context_of_client = context.client_context and context.client_context.custom
+        return {"é": context_of_client, "identity": context.identity.cognito_identity_id}
+"""
+
+
+@pytest.mark.parametrize("client", list(RuntimeClient))
+def test_logging_client_contexts_and_results_are_those_of_aws(with_service: WithService, client: RuntimeClient) -> None:
+    """Both clients write a record of `logging` as one event, as text or JSON, after what was printed before it."""
+    if client is RuntimeClient.AWSLAMBDARIC:
+        pytest.importorskip("awslambdaric")
+
+    async def body(running: Service) -> None:
+        running.deploy("text", LOGGING, Runtime="python3.12")
+        running.deploy("json", LOGGING, LoggingConfig={"LogFormat": "JSON"})
+        context = json.dumps({"custom": {"a": 1}})
+        result = await running.service.invoke("text", None, b"{}", client_context=context)
+        assert result.payload == '{"é": {"a": 1}, "identity": null}'.encode()
+        printed, record = running.log.kept[-4:-2]
+        assert printed == "printed\n"
+        level, stamp, request_id, message = record.split("\t")
+        assert (level, request_id, message) == ("[INFO]", result.request_id, "one\ntwo\n")
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", stamp)
+        result = await running.service.invoke("json", None, b"{}")
+        # Up to Python 3.11, results are ASCII.
+        assert result.payload.startswith(b'{"\\u00e9"')
+        shown = json.loads(running.log.kept[-3])
+        assert shown.pop("timestamp").endswith("Z")
+        expected = {"level": "INFO", "message": "one\ntwo", "logger": "root", "key": "value"}
+        assert shown == {**expected, "requestId": result.request_id}
+
+    with_service(body, LambdaSettings(runtime_client=client))
+
+
+def test_a_wrapper_starts_the_runtime(with_service: WithService) -> None:
+    async def body(running: Service) -> None:
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as archive:
+            archive.writestr("main.py", "import os\ndef handler(event, context): return os.environ['WRAPPED']")
+            wrapper = zipfile.ZipInfo("wrapper")
+            wrapper.external_attr = 0o755 << 16
+            archive.writestr(wrapper, '#!/bin/sh\nexport WRAPPED=yes\nexec "$@"\n')
+        spec = {"FunctionName": "f", "Runtime": "python3.11", "Handler": "main.handler", "Role": ROLE, "Timeout": 20}
+        variables = {"Variables": {"AWS_LAMBDA_EXEC_WRAPPER": "/var/task/wrapper"}}
+        running.functions.create(FunctionSpec.from_api({**spec, "Environment": variables}), buffer.getvalue())
+        result = await running.service.invoke("f", None, b"{}")
+        if b"FileNotFoundError" in result.payload or not Path("/proc/self/ns/mnt").exists():
+            pytest.skip("this machine allows no mount namespaces")
+        assert result.payload == b'"yes"'
+
+    with_service(body)

@@ -66,7 +66,10 @@ def test_the_log_has_lambdas_lines_around_what_the_handler_printed(
     """)
     _, log, _ = invoke(functions, name)
     events = log_client.filter_log_events(logGroupName=f"/aws/lambda/{name}")["events"]
-    lines = [event["message"] for event in events]
+    messages = [event["message"] for event in events]
+    # Every event ends with its line; what was printed without a line's end does not.
+    assert [message for message in messages if not message.endswith("\n")] == ["no newline"]
+    lines = [message.rstrip("\n") for message in messages]
     assert re.fullmatch(
         r"INIT_START Runtime Version: python:3\.\d+\.\d+\tRuntime Version ARN: arn:aws:lambda:.*", lines[0]
     )
@@ -291,5 +294,5 @@ def test_a_line_longer_than_a_log_event_is_split(functions: Any, log_client: Any
     invoke(functions, name)
     events = log_client.filter_log_events(logGroupName=f"/aws/lambda/{name}")["events"]
     messages = [event["message"] for event in events]
-    assert "".join(messages[2:-2]) == "x" * 1_000_000
+    assert "".join(messages[2:-2]) == "x" * 1_000_000 + "\n"
     assert max(map(len, messages)) == 262_118

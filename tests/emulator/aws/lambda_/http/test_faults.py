@@ -195,7 +195,7 @@ def test_output_that_is_not_utf8_is_escaped_in_the_log(functions: Any, log_clien
     response = functions.invoke(FunctionName=name, LogType="Tail")
     assert b"a\xff\xfe\n\x00b\n" in base64.b64decode(response["LogResult"]), "the tail is the very bytes"
     events = log_client.filter_log_events(logGroupName=f"/aws/lambda/{name}")["events"]
-    assert "a\\xff\\xfe" in [event["message"] for event in events]
+    assert "a\\xff\\xfe\n" in [event["message"] for event in events]
 
 
 @pytest.mark.parametrize(
@@ -264,7 +264,7 @@ def test_a_function_continues_when_its_client_closes_the_connection(
         except log_client.exceptions.ResourceNotFoundException:
             continue
         messages = [event["message"] for event in events]
-    assert "went on" in messages
+    assert "went on\n" in messages
     assert not any("Status:" in message for message in messages)
 
 

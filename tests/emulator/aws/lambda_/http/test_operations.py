@@ -309,3 +309,33 @@ def test_tags_belong_to_functions_alone(functions: Any, deploy: Deploy) -> None:
     assert of_version["message"].startswith("Tags on function aliases and versions are not supported.")
     too_many = error(functions.tag_resource, Resource=arn(name), Tags={str(number): "" for number in range(51)})
     assert too_many["Error"]["Code"] == "InvalidParameterValueException"
+
+
+def test_a_deployed_function_finds_fmi_and_the_rendezvous_server(
+    cloud: LocalCloud, functions: Any, deploy: Deploy
+) -> None:
+    """So do its child processes."""
+    name = deploy(
+        """
+        import os, subprocess, fmi
+        def handler(event, context):
+            child = subprocess.run(["python3", "-c", "import fmi; print(fmi.op.sum)"], capture_output=True, check=True)
+            return [os.environ["FMI_RENDEZVOUS"], bool(child.stdout)]
+        """
+    )
+    assert invoke(functions, name)[0] == [cloud.rendezvous, True]
+
+
+def test_a_child_above_the_functions_memory_is_killed_and_the_function_goes_on(functions: Any, deploy: Deploy) -> None:
+    name = deploy(
+        """
+        import subprocess, sys
+        HOARD = "import time; hoard = [bytearray(b'x') * (8 << 20) for _ in range(50) if time.sleep(0.01) is None]"
+        def handler(event, context):
+            return subprocess.run([sys.executable, "-S", "-c", HOARD]).returncode
+        """,
+        MemorySize=200,
+    )
+    answer, log, failed = invoke(functions, name)
+    assert (answer, failed) == (-9, None)
+    assert int(log.partition("Max Memory Used: ")[2].split()[0]) > 100
