@@ -145,7 +145,9 @@ class Zygote:
             os.setpgid(pid, pid)
         if self._groups is not None:
             self._groups.add(spawn.sandbox_id, pid)
-        self._workers[pid] = _Worker(spawn.sandbox_id, MemoryGauge(pid, inherited), spawn.memory_bytes, spawn.vcpus)
+        self._workers[pid] = _Worker(
+            spawn.sandbox_id, MemoryGauge(pid, inherited), spawn.memory_bytes, spawn.vcpus, resident_at_fork=resident
+        )
         self._pids[spawn.sandbox_id] = pid
         self._send(Started(spawn.sandbox_id, pid, inherited))
 
@@ -205,8 +207,8 @@ class Zygote:
         if self._groups is not None:
             self._groups.discard(worker.sandbox_id)
         code = os.waitstatus_to_exitcode(status)
-        # A worker may have lived for less time than there is between two checks. ru_maxrss is in KiB, on macOS in bytes:
-        # getrusage(2) of either.
+        # A worker may have lived for less time than there is between two checks. ru_maxrss is in KiB, on macOS in
+        # bytes: getrusage(2) of either.
         largest = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         peak = max(worker.memory.peak(), largest - worker.resident_at_fork)
         self._send(
