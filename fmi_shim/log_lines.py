@@ -18,7 +18,9 @@ _RELAY_NOTICE = (
     "rank {rank} and rank {peer} are connected through the relay of the rendezvous server {server}: "
     "no direct connection could be established"
 )
-_RANK_PATTERN = re.compile(_RANK_LINE.format(rank=r"(\d+)", world_size=r"(\d+)", request_id=r"(\S*)"))
+_RANK_PATTERN = re.compile(
+    _RANK_LINE.format(rank=r"(\d+)", world_size=r"(\d+)", request_id=r"(\S*)") + r"(?: run: (\S+))?"
+)
 _RELAY_PATTERN = re.compile(r"\b" + _RELAY_NOTICE.format(rank=r"(\d+)", peer=r"(\d+)", server=r"(\S+)"))
 # The writers record at most 100 intervals. A line with more than this was not written by them.
 _MOST_INTERVALS = 1000
@@ -69,15 +71,30 @@ class Phase:
         return phase if len(intervals) <= _MOST_INTERVALS else None
 
 
-def rank_line(rank: object, world_size: object, request_id: str) -> str:
-    """Return the line that names the rank of an invocation; it is the first that the invocation writes."""
-    return _RANK_LINE.format(rank=rank, world_size=world_size, request_id=request_id)
+def rank_line(rank: object, world_size: object, request_id: str, run: str = "") -> str:
+    """Return the line that names the rank of an invocation; it is the first that the invocation writes.
+
+    Parameters
+    ----------
+    rank, world_size, request_id
+        The rank, the number of ranks, and Lambda's id of the invocation.
+    run
+        The run's id, where several runs share a function's log; or empty.
+    """
+    line = _RANK_LINE.format(rank=rank, world_size=world_size, request_id=request_id)
+    return f"{line} run: {run}" if run else line
 
 
 def parse_rank_line(text: str) -> tuple[int, int] | None:
     """Return the rank and the world size that a `rank_line` names; None if the text is another line."""
     found = _RANK_PATTERN.fullmatch(text)
     return None if found is None else (int(found[1]), int(found[2]))
+
+
+def parse_run_line(text: str) -> str:
+    """Return the run that a `rank_line` names; empty if it names none, or the text is another line."""
+    found = _RANK_PATTERN.fullmatch(text)
+    return (found[4] or "") if found else ""
 
 
 @dataclass(frozen=True)

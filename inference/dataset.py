@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -20,16 +21,18 @@ PAYLOAD_KEY = "payload.json"
 def read_data_map(s3: Any, bucket: str, world_size: int) -> list[list[str]]:
     """Return the partition keys of each rank, by rank; the list of a rank without data is empty.
 
-    The event of the *initialize* function maps each rank, as a string, to a key or a list of keys.
+    The event of the *initialize* function maps each rank, as a string, to a key or a list of keys. It is the object
+    that the variable PAYLOAD_KEY names, else ``payload.json``.
 
     Raises
     ------
     PartitionError
         The event is missing or its data_map has another form.
     """
-    place = f"s3://{bucket}/{PAYLOAD_KEY}"
+    key = os.environ.get("PAYLOAD_KEY", PAYLOAD_KEY)
+    place = f"s3://{bucket}/{key}"
     try:
-        event = json.loads(s3.get_object(Bucket=bucket, Key=PAYLOAD_KEY)["Body"].read())
+        event = json.loads(s3.get_object(Bucket=bucket, Key=key)["Body"].read())
         data_map = event["data_map"]
     except (BotoCoreError, ClientError, ValueError, KeyError, TypeError) as error:
         raise PartitionError(f"{place}: expected the run's event with a data_map, got {error!r}") from error

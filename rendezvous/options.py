@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import ssl
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -15,6 +16,8 @@ from rendezvous.protocol import DEFAULT_PORT
 from rendezvous.protocol.extension import MIN_SECRET_BYTES
 
 SECRET_VARIABLE = "FMI_RENDEZVOUS_SECRET"  # noqa: S105 - its name, not the secret
+# A certificate with its key, where only the environment can pass a secret, as in a container on AWS.
+TLS_VARIABLE = "FMI_RENDEZVOUS_TLS_PEM"
 _PREFIX = "FMI_RENDEZVOUS_"
 _LOOPBACK = "127.0.0.1"
 
@@ -65,7 +68,7 @@ def parse(arguments: Sequence[str] | None = None, environment: Mapping[str, str]
             relay_seconds=found.relay_lifetime,
         ),
         _secret(found.secret_file, environment),
-        _tls(found.tls_certificate, found.tls_key),
+        _tls(found.tls_certificate, found.tls_key, environment),
         found.drain,
         found.log_level,
     )
@@ -78,7 +81,8 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         description="Pair FMI ranks, so that they can open direct TCP connections: TCPunch protocol, versions 1 "
         "and 2, and the extension for ranks of fmi_shim, all on one port.",
         epilog="Every flag may be given in the environment instead: --max-wait as FMI_RENDEZVOUS_MAX_WAIT. The "
-        f"secret is read from {SECRET_VARIABLE}, or from --secret-file. Ranks find the server by "
+        f"secret is read from {SECRET_VARIABLE}, or from --secret-file; a certificate with its key may be in "
+        f"{TLS_VARIABLE}. Ranks find the server by "
         "backends.Direct.host and .port of fmi.json, or by FMI_RENDEZVOUS=HOST:PORT in their environment. "
         "SIGTERM drains: no connection is accepted, connections under way may finish. SIGINT, or a second "
         "SIGTERM, stops at once. Connections between ranks are not affected.",
@@ -179,15 +183,25 @@ def _secret(file: Path | None, environment: Mapping[str, str]) -> bytes:
     return secret
 
 
-def _tls(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
+def _tls(certificate: Path | None, key: Path | None, environment: Mapping[str, str]) -> ssl.SSLContext | None:
+    if certificate is None and key is None and (text := environment.get(TLS_VARIABLE, "")):
+        # The ssl module reads certificates from files alone.
+        with tempfile.NamedTemporaryFile("w", prefix="fmi-rendezvous-", suffix=".pem") as file:
+            file.write(text)
+            file.flush()
+            return _context(Path(file.name), None, TLS_VARIABLE)
     if certificate is None:
         if key is not None:
             raise OptionError("--tls-key without --tls-certificate: give both, or the certificate alone")
         return None
+    return _context(certificate, key, f"--tls-certificate {certificate}")
+
+
+def _context(certificate: Path, key: Path | None, source: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
         context.load_cert_chain(certificate, key)
     except OSError as error:  # ssl.SSLError is one
-        raise OptionError(f"invalid --tls-certificate {certificate} or its key: expected PEM files: {error}") from error
+        raise OptionError(f"invalid {source} or its key: expected PEM: {error}") from error
     return context

@@ -19,9 +19,23 @@ from fmi_shim.network_presets import NETWORK_PRESETS, network_faults
 _SET_BY_RUN = frozenset(rank_payload({"bucket": "", "S3_object_name": "", "script": ""}, 0, 1))
 
 
+LOCAL, AWS = "local", "aws"
+
+
 def world_size(text: str) -> int:
-    """Parse a number of ranks."""
-    return _within(text, range(1, limits.CONCURRENT_EXECUTIONS + 1))
+    """Parse a number of ranks: as many as a state machine's Map runs at once, of which an account may run fewer."""
+    return _within(text, range(1, limits.DISTRIBUTED_MAP_CONCURRENCY + 1))
+
+
+def usd(text: str) -> float:
+    """Parse an amount of money."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected US dollars above 0, for example 0.5, got {text!r}")
+    return value
 
 
 def rank(text: str) -> int:
@@ -103,16 +117,25 @@ def add_rank_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--memory",
         type=memory_mb,
-        default=limits.MB_PER_VCPU,
         metavar="MB",
-        help="memory of a rank, for example 512 (default %(default)s: one vCPU)",
+        help=f"memory of a rank, for example 512 (default {limits.MB_PER_VCPU}: one vCPU)",
     )
     parser.add_argument(
         "--timeout",
         type=timeout_s,
-        default=limits.TIMEOUT_S[-1],
         metavar="S",
-        help="timeout of a rank in seconds, for example 30 (default %(default)s, Lambda's maximum)",
+        help=f"timeout of a rank in seconds, for example 30 (default {limits.TIMEOUT_S[-1]}, Lambda's maximum)",
+    )
+
+
+def add_backend_option(parser: argparse.ArgumentParser, default: str) -> None:
+    """Add ``--backend``: where functions run."""
+    parser.add_argument(
+        "--backend",
+        choices=(LOCAL, AWS),
+        default=default,
+        help="where functions run: local, on this machine; aws, on the stack that `fmi-emulator deploy` made in an AWS "
+        "account (default %(default)s)",
     )
 
 

@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import NoReturn
 
-from emulator.cli import arguments, logs, pipeline, serve, sweep
+from emulator.cli import arguments, deployment, logs, pipeline, runs, serve, sweep
 from emulator.cli.exit_codes import run_command
 
 _DESCRIPTION = """\
@@ -34,5 +34,7 @@ def fmi_emulator() -> NoReturn:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in (serve, pipeline, sweep, logs):
         command.add_parser(commands)
+    deployment.add_parsers(commands)
+    runs.add_parsers(commands)
     options = parser.parse_args()
     sys.exit(run_command("fmi-emulator", lambda: options.run(options)))

@@ -9,8 +9,14 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from emulator.cli import arguments
-from emulator.cli.exit_codes import with_rank_prefix
+from emulator.cli.account import account_session, add_account_options
+from emulator.cli.exit_codes import print_status, with_rank_prefix
+from emulator.fmi.aws_errors import explained
 from emulator.fmi.aws_session import AWS, connect
+from emulator.fmi.deployment.resources import find_resources
+from emulator.fmi.executions.follow import Follower
+from emulator.fmi.executions.record import is_run_id, read_record
+from emulator.fmi.executions.run_log import RankOutput
 from emulator.fmi.log_reader import find_source
 from emulator.fmi.rank_log import LineKind, LogLine
 
@@ -34,6 +40,7 @@ examples:
   fmi-emulator logs fmi-execute                                            the whole log of a function
   fmi-emulator logs fmi-execute --follow --rank 3                          new lines of rank 3, until Ctrl-C
   fmi-emulator logs arn:aws:states:us-east-1:123456789012:execution:pipeline:first
+  fmi-emulator logs reduce-20260102-030405-a1b2c3 --rank 3                 a run on a stack, see fmi-emulator deploy
   fmi-emulator logs cosmic-executor --since 5m --endpoint-url aws          the last five minutes, on AWS
 
 `aws logs tail /aws/lambda/fmi-execute --follow` reads the same log.
@@ -50,7 +57,9 @@ def add_parser(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "name", help="a function, a log group (/aws/lambda/NAME) or the ARN of an execution; for example fmi-execute"
+        "name",
+        help="a function, a log group (/aws/lambda/NAME), the ARN of an execution, or a run that `fmi-emulator runs` "
+        "lists; for example fmi-execute",
     )
     parser.add_argument(
         "-f", "--follow", action="store_true", help="continue with new lines until Ctrl-C, or until the execution ends"
@@ -66,11 +75,15 @@ def add_parser(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
         metavar="URL",
         help=f"the endpoint; `{AWS}` means AWS itself (default: AWS_ENDPOINT_URL, or else http://127.0.0.1:4566)",
     )
+    add_account_options(parser, with_endpoint=False)
+    arguments.add_backend_option(parser, arguments.AWS)
     parser.set_defaults(run=_logs)
 
 
 def _logs(options: argparse.Namespace) -> int:
     since_ms = 0 if options.since is None else int((datetime.now(UTC) - options.since).timestamp() * 1000)
+    if is_run_id(options.name):
+        return _log_of_run(options, since_ms)
     source = find_source(connect(options.endpoint_url), options.name, since_ms)
     _print(source.fetch(), options.rank)
     while options.follow:
@@ -82,6 +95,25 @@ def _logs(options: argparse.Namespace) -> int:
             break
         time.sleep(_POLL_S)
     _print(source.flush(), options.rank)
+    return 0
+
+
+def _log_of_run(options: argparse.Namespace, since_ms: int) -> int:
+    """Print the output of a run on a stack, from any machine."""
+    options.endpoint_url = None if options.endpoint_url == AWS else options.endpoint_url
+    session = account_session(options)
+    with explained():
+        resources = find_resources(session, options.stack_name)
+        record = read_record(session.client("s3"), resources.bucket, options.name)
+
+        def show(line: RankOutput) -> None:
+            if line.timestamp_ms >= since_ms and options.rank in (None, line.rank):
+                print(with_rank_prefix(line.rank, record.world_size or 1, line.text), flush=True)
+
+        follower = Follower(lambda: account_session(options), resources, record, show, print_status)
+        if options.follow:
+            follower.follow()
+        follower.read_log()
     return 0
 
 

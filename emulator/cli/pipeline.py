@@ -13,14 +13,19 @@ from typing import TYPE_CHECKING
 from botocore.exceptions import EndpointConnectionError
 
 from emulator.aws.credentials import Credentials
+from emulator.aws.limits import MB_PER_VCPU, TIMEOUT_S
 from emulator.aws.prices import Cost, step_functions_usd
 from emulator.cli import arguments
+from emulator.cli.account import add_run_options, check_backend
 from emulator.cli.exit_codes import FAILED, deferred_interrupts, print_status, with_rank_prefix
+from emulator.cli.stack_run import check_rank_options, run_on_stack
 from emulator.cloud import LocalCloud
 from emulator.errors import EmulatorError
 from emulator.fmi.aws_session import AwsSession, EndpointUnreachableError, connect, session_with
-from emulator.fmi.bundle import UploadedFile
+from emulator.fmi.bundle import UploadedFile, folder_files
 from emulator.fmi.deploy import EXECUTE_TMP_MB, DeploySettings, Role
+from emulator.fmi.deployment.resources import StackResources
+from emulator.fmi.executions.launch import LaunchRequest, pipeline_request
 from emulator.fmi.outcomes import STOPPED
 from emulator.fmi.payload import PipelinePayload, code_folder, read_payload, required_code_folder, uploads
 from emulator.fmi.pipeline import Pipeline, PipelineOutcome
@@ -50,6 +55,7 @@ examples:
   fmi-emulator pipeline examples/pipeline.json
   fmi-emulator pipeline examples/cosmic_ai.json --data build/partitions --preload torch
   fmi-emulator pipeline payload.json --state-machine distributed.asl.json --script-folder "../Anomaly Detection"
+  fmi-emulator pipeline examples/pipeline.json --backend aws                  on the stack of `fmi-emulator deploy`
   fmi-emulator pipeline payload.json --endpoint-url http://127.0.0.1:4566     then open /_emulator/ there
 
 exit status: 0 if the execution succeeded, 1 if it failed, 2 if it could not start, 130 after Ctrl-C, which stops it
@@ -99,11 +105,8 @@ def add_parser(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
     arguments.add_report_option(parser)
     arguments.add_rank_options(parser)
     arguments.add_preload_option(parser)
-    parser.add_argument(
-        "--endpoint-url",
-        metavar="URL",
-        help="a running local cloud, for example http://127.0.0.1:4566 (default: start one for the run)",
-    )
+    arguments.add_backend_option(parser, arguments.LOCAL)
+    add_run_options(parser)
     parser.set_defaults(run=_pipeline)
 
 
@@ -119,7 +122,15 @@ class _Cloud:
 def _pipeline(options: argparse.Namespace) -> int:
     began = time.perf_counter()
     # Missing files are reported before anything is started.
+    local_only = {
+        "--preload": bool(options.preload),
+        "--report": options.report is not None,
+        "--state-machine": options.state_machine is not None,
+    }
+    check_backend(options, local_only)
     payload = read_payload(options.payload)
+    if options.backend == arguments.AWS:
+        return _run_on_stack(payload, options)
     machine = published_state_machine() if options.state_machine is None else read_state_machine(options.state_machine)
     files = _files(payload, options)
     results = options.results or Path("results")
@@ -130,7 +141,8 @@ def _pipeline(options: argparse.Namespace) -> int:
         pipeline = Pipeline(cloud.connection, machine, payload, dict(options.environment))
         # Only a cloud that keeps running has a page to show the phases on.
         traced = cloud.own is None
-        settings = DeploySettings(options.memory, options.timeout, cloud.rendezvous, traced, machine.reads_ranks)
+        memory_mb, timeout_s = options.memory or MB_PER_VCPU, options.timeout or TIMEOUT_S[-1]
+        settings = DeploySettings(memory_mb, timeout_s, cloud.rendezvous, traced, machine.reads_ranks)
         pipeline.prepare(files, settings)
         with deferred_interrupts() as check, _live_view(pipeline) as update:
 
@@ -163,12 +175,34 @@ def _pipeline(options: argparse.Namespace) -> int:
     return 0
 
 
+def _run_on_stack(payload: PipelinePayload, options: argparse.Namespace) -> int:
+    results = options.results or Path("results")
+    check_folder(results)
+    near = options.payload.parent
+    code = folder_files(required_code_folder(payload, options.script_folder, near), payload.folder)
+    for note in code.notes():
+        print_status(note)
+    data = _data_folder(payload, options)
+
+    def request(resources: StackResources) -> LaunchRequest:
+        check_rank_options(options, resources)
+        return pipeline_request(payload, code.files, data, resources, options.max_cost)
+
+    return run_on_stack("fmi-emulator", options, request, results)
+
+
+def _data_folder(payload: PipelinePayload, options: argparse.Namespace) -> Path | None:
+    """Return the local folder of the data: the given one, or one that has the name of the payload's prefix."""
+    given: Path | None = options.data
+    if given is not None or not payload.data_prefix:
+        return given
+    named = (folder / payload.data_prefix for folder in (Path.cwd(), options.payload.parent))
+    return next((folder for folder in named if folder.is_dir()), None)
+
+
 def _files(payload: PipelinePayload, options: argparse.Namespace) -> dict[str, list[UploadedFile]]:
     near = options.payload.parent
-    data = options.data
-    if data is None and payload.data_prefix:
-        named = (folder / payload.data_prefix for folder in (Path.cwd(), near))
-        data = next((folder for folder in named if folder.is_dir()), None)
+    data = _data_folder(payload, options)
     # A running cloud may have the code already; a new one has not.
     find = required_code_folder if options.endpoint_url is None else code_folder
     return uploads(payload, find(payload, options.script_folder, near), data, print_status)

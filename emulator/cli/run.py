@@ -6,20 +6,29 @@ import secrets
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 from emulator.aws.credentials import Credentials
+from emulator.aws.lambda_.core.settings import RuntimeClient
+from emulator.aws.limits import CONCURRENT_EXECUTIONS, MB_PER_VCPU, TIMEOUT_S
 from emulator.cli import arguments as allowed
+from emulator.cli.account import add_run_options, check_backend
 from emulator.cli.exit_codes import FAILED, print_status, run_command, with_rank_prefix
+from emulator.cli.stack_run import check_rank_options, run_on_stack
 from emulator.cloud import LocalCloud
+from emulator.errors import EmulatorError
+from emulator.fmi.bundle import UploadedFile
 from emulator.fmi.console import Console
 from emulator.fmi.deploy import EXECUTE_TMP_MB
+from emulator.fmi.deployment.resources import StackResources
+from emulator.fmi.executions.launch import LaunchRequest
 from emulator.fmi.log_reader import RankLine
 from emulator.fmi.outcomes import RunOutcome
 from emulator.fmi.report import cost_line, relays_line, run_cost, run_record, run_table
 from emulator.fmi.results import check_folder, write_record
-from emulator.fmi.run import RunRequest, local_backend, run, uploads
+from emulator.fmi.run import DATA_PREFIX, RunRequest, local_backend, run, run_event, uploads
 from fmi_shim.faults import Fault, FaultError, parse_faults
 from fmi_shim.injection import FAULTS_VARIABLE, SEED_VARIABLE
 from fmi_shim.log_lines import RelayNotice
@@ -38,6 +47,7 @@ examples:
   fmirun -n 4 -x LEVEL=2 -x HOME -m package.module --steps 10        a module of the current folder, as python -m
   fmirun -n 4 --fault "kill rank 2 at allreduce 3" my_program.py             rank 2 ends at its third allreduce
   fmirun -n 4 --network aws --network-loss 0.1% my_program.py                links as between functions on AWS
+  fmirun -n 64 --backend aws my_program.py                           the same on AWS, after `fmi-emulator deploy`
   fmirun -n 2 --pdb my_program.py                                    breakpoint() in rank 0 stops there
 
 exit status: 0 if every rank succeeded; the program's own, if the rank that failed first ended with one; else 1 if a
@@ -59,8 +69,8 @@ def fmirun() -> NoReturn:
         print_status(f"faults: {'; '.join(map(str, planned))} (--fault-seed {seed})")
     settings: dict[str, Any] = {
         "arguments": tuple(options.arguments),
-        "memory_mb": options.memory,
-        "timeout_s": options.timeout,
+        "memory_mb": options.memory or MB_PER_VCPU,
+        "timeout_s": options.timeout or TIMEOUT_S[-1],
         "data": options.data,
         "results": options.results,
         "batch_size": options.batch_size,
@@ -132,6 +142,8 @@ def _parser() -> argparse.ArgumentParser:
     allowed.add_fault_options(parser)
     allowed.add_preload_option(parser)
     allowed.add_function_options(parser)
+    allowed.add_backend_option(parser, allowed.LOCAL)
+    add_run_options(parser)
     parser.add_argument(
         "-m", "--module", action="store_true", help="SCRIPT is the name of a module of the current folder, as python -m"
     )
@@ -146,8 +158,29 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(request: RunRequest, options: argparse.Namespace, faults: Sequence[Fault]) -> int:
     began = time.perf_counter()
+    local_only = {
+        "--cold-start-seed": options.cold_start_seed is not None,
+        "--cold-starts": options.cold_starts != "local",
+        "--pdb": options.pdb,
+        "--preload": bool(options.preload),
+        "--report": options.report is not None,
+        "--runtime-client": options.runtime_client != RuntimeClient.FORK.value,
+        "--stdin": options.stdin != "none",
+    }
+    check_backend(options, local_only)
     # Missing files are reported before anything is started.
     code = uploads(request)
+    if options.backend == allowed.AWS:
+        for note in code.notes():
+            print_status(note)
+        return run_on_stack("fmirun", options, partial(_launch_request, request, options, code.files), request.results)
+    if request.world_size > CONCURRENT_EXECUTIONS:
+        raise EmulatorError(
+            f"invalid number of ranks {request.world_size}: expected at most {CONCURRENT_EXECUTIONS} on this machine; "
+            "with --backend aws, as many as the account's quota allows"
+        )
+    if options.endpoint_url is not None:
+        raise EmulatorError("--endpoint-url names what stands for AWS: give --backend aws, too")
     if options.report is not None:
         check_folder(options.report.absolute().parent)
     settings = allowed.function_settings(options)
@@ -186,6 +219,25 @@ def _run(request: RunRequest, options: argparse.Namespace, faults: Sequence[Faul
     if request.results is not None:
         print_status(f"results in {request.results}")
     return 0
+
+
+def _launch_request(
+    request: RunRequest, options: argparse.Namespace, files: Sequence[UploadedFile], resources: StackResources
+) -> LaunchRequest:
+    """Return the same run for a stack."""
+    check_rank_options(options, resources)
+    program = [file for file in files if not file.key.startswith(DATA_PREFIX)]
+    event = run_event(request, resources.bucket)
+    return LaunchRequest(
+        name=request.module or request.script.stem,
+        program=program,
+        event=event,
+        world_size=request.world_size,
+        data=[file for file in files if file.key.startswith(DATA_PREFIX)],
+        script=None if request.module else event["script"],
+        merge=request.results is not None,
+        max_usd=options.max_cost,
+    )
 
 
 def _print_failures(outcome: RunOutcome) -> int:

@@ -6,7 +6,7 @@ import itertools
 import os
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ _ENTRIES_NAMED = 3
 _UNNAMED = "program"
 # With a constant date, equal code gives equal archives.
 _DATE = (2020, 1, 1, 0, 0, 0)
+_READABLE = 0o755 << 16
 
 
 class ProgramError(EmulatorError):
@@ -72,7 +73,12 @@ class CodeFolder:
 
 
 def function_archive() -> bytes:
-    """Return the zip of the deployed functions: their handlers, fmi_shim, its wire protocol, ``fmi`` and ``fmilib``."""
+    """Return the zip of the deployed functions; see `function_files`."""
+    return archive({name: path.read_bytes() for name, path in function_files().items()})
+
+
+def function_files() -> dict[str, Path]:
+    """Return the files of the deployed functions: handlers, fmi_shim, its wire protocol, ``fmi`` and ``fmilib``."""
     shim, pairing = _folder("fmi_shim"), _folder("rendezvous")
     members = {path.name: path for path in _folder("emulator.fmi.functions").glob("*.py") if path.name != "__init__.py"}
     members |= {f"fmi_shim/{path.relative_to(shim).as_posix()}": path for path in shim.rglob("*.py")}
@@ -83,10 +89,30 @@ def function_archive() -> bytes:
     members["fmi.json"] = _folder("emulator.fmi.functions") / "fmi.json"
     dropin = shim / "dropin"
     members |= {path.relative_to(dropin).as_posix(): path for path in [dropin / "fmi.py", *dropin.glob("fmilib/*.py")]}
+    return members
+
+
+def package_files(package: str) -> dict[str, Path]:
+    """Return the Python files of an installed package, by their paths in an archive from which it can be imported."""
+    folder = _folder(package)
+    return {f"{package}/{path.relative_to(folder).as_posix()}": path for path in folder.rglob("*.py")}
+
+
+def archive(members: Mapping[str, bytes]) -> bytes:
+    """Return a zip archive. Equal members give equal archives.
+
+    Parameters
+    ----------
+    members
+        The content of each file, by its path in the archive.
+    """
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as written:
         for name in sorted(members):
-            archive.writestr(zipfile.ZipInfo(name, _DATE), members[name].read_bytes())
+            info = zipfile.ZipInfo(name, _DATE)
+            # Lambda runs functions as another user than the one who unpacks them.
+            info.external_attr = _READABLE
+            written.writestr(info, members[name], zipfile.ZIP_DEFLATED, compresslevel=1)
     return buffer.getvalue()
 
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
 
 FUNCTIONS = {role: f"fmi-{role.value}" for role in Role}
-_DATA_PREFIX = "data/"
+DATA_PREFIX = "data/"
 _RESULT_PATH = "results"
 _POLL_S = 0.1
 # After the first failure, the other ranks have this long to detect it and raise their own errors.
@@ -170,7 +170,7 @@ def uploads(request: RunRequest) -> CodeFolder:
     """
     check_folder(request.results)
     code = module_files(request.module, request.script.parent) if request.module else program_files(request.script)
-    data = data_files(request.data, _DATA_PREFIX) if request.data else []
+    data = data_files(request.data, DATA_PREFIX) if request.data else []
     return replace(code, files=code.files + data)
 
 
@@ -211,7 +211,7 @@ def run(
         backend.s3.put_object(Bucket=backend.bucket, Key=file.key, Body=file.read())
     settings = DeploySettings(request.memory_mb, request.timeout_s, backend.rendezvous)
     deploy(backend.functions, FUNCTIONS, settings, backend.role)
-    event = _event(request, backend.bucket, console)
+    event = run_event(request, backend.bucket, console)
     initialized, initialize_report, failure = _invoke(backend, FUNCTIONS[Role.INITIALIZE], event)
     if failure:
         raise RunError(f"initialize failed: {failure}")
@@ -225,7 +225,7 @@ def run(
     return RunOutcome(tuple(ranks), (initialize_report, summarize_report), rank_results)
 
 
-def _event(request: RunRequest, bucket: str, console: ConsoleAddress | None) -> dict[str, Any]:
+def run_event(request: RunRequest, bucket: str, console: ConsoleAddress | None = None) -> dict[str, Any]:
     """Return the state machine's input for this request."""
     name = program_name(request.script)
     return {
@@ -238,7 +238,7 @@ def _event(request: RunRequest, bucket: str, console: ConsoleAddress | None) -> 
         **({"script_module": request.module} if request.module else {}),
         **({"script_environment": dict(request.environment)} if request.environment else {}),
         **({"console": console.payload()} if console else {}),
-        **({"data_bucket": bucket, "data_prefix": _DATA_PREFIX} if request.data else {}),
+        **({"data_bucket": bucket, "data_prefix": DATA_PREFIX} if request.data else {}),
         "result_path": _RESULT_PATH,
         "batch_size": "" if request.batch_size is None else request.batch_size,
     }
@@ -311,11 +311,16 @@ def _invoke(backend: Backend, name: str, event: dict[str, Any]) -> tuple[Any, Re
 
 
 def _failure(answer: dict[str, Any], report: Report) -> FunctionFailure:
+    if report.error_type == "Runtime.OutOfMemory":
+        return out_of_memory_failure(report.memory_mb)
+    return failure_of_answer(answer)
+
+
+def failure_of_answer(answer: dict[str, Any]) -> FunctionFailure:
+    """Return the failure that Lambda's answer to an Invoke describes."""
     kind, message = answer["errorType"], answer["errorMessage"]
     if kind == "Sandbox.Timedout":
         return timeout_failure(message.rpartition("Error: ")[2])
-    if report.error_type == "Runtime.OutOfMemory":
-        return out_of_memory_failure(report.memory_mb)
     if kind == "Runtime.ExitError":
         ended = message.rpartition("exited with error: ")[2]
         return FunctionFailure("ProcessEnded", ended, exit_status=_exit_status(ended))

@@ -42,6 +42,7 @@ JOB_VARIABLE = "FMI_JOB"
 SECRET_VARIABLE = "FMI_RENDEZVOUS_SECRET"  # noqa: S105 - its name, not the secret
 CERTIFICATE_VARIABLE = "FMI_RENDEZVOUS_CERTIFICATE"
 RUN_SECRET_VARIABLE = "FMI_SECRET"  # noqa: S105 - its name, not the secret
+SERVER_NAME_VARIABLE = "FMI_RENDEZVOUS_SERVER_NAME"
 
 _READ_BYTES = 4096
 
@@ -63,16 +64,20 @@ class Access:
     run_secret
         The secret of the run's ranks, by which they authenticate Python objects. (FMI_SECRET, or else
         FMI_RENDEZVOUS_SECRET)
+    server_name
+        The name that the server's certificate must be for, where it is not the host that ranks connect to; empty for
+        that host. (FMI_RENDEZVOUS_SERVER_NAME)
     """
 
     job: str = ""
     secret: bytes = field(default=b"", repr=False)
     certificate: str = ""
     run_secret: bytes = field(default=b"", repr=False)
+    server_name: str = ""
 
 
 def read_access(environment: Mapping[str, str] = os.environ) -> Access:
-    """Read the four variables.
+    """Read the five variables.
 
     Raises
     ------
@@ -84,7 +89,8 @@ def read_access(environment: Mapping[str, str] = os.environ) -> Access:
         raise ConfigError(f"environment: invalid {JOB_VARIABLE} {job!r}: expected at most {MAX_JOB_BYTES} bytes")
     secret = environment.get(SECRET_VARIABLE, "").encode()
     run_secret = environment.get(RUN_SECRET_VARIABLE, "").encode() or secret
-    return Access(job, secret, environment.get(CERTIFICATE_VARIABLE, ""), run_secret)
+    name = environment.get(SERVER_NAME_VARIABLE, "")
+    return Access(job, secret, environment.get(CERTIFICATE_VARIABLE, ""), run_secret, name)
 
 
 class ServerLostError(RendezvousError):
@@ -274,7 +280,7 @@ class ControlConnection:
         if bool(access.secret) != (Demand.secret in demand) or (access.certificate and Demand.tls not in demand):
             raise self._demand_error(demand, access)
         if Demand.tls in demand:
-            self._socket = self._encrypted(access.certificate)
+            self._socket = self._encrypted(access)
         proof = Proof(access.secret, nonce, challenge.nonce)
         self._write(encode_registration(registration, proof))
         while not self._early:
@@ -313,15 +319,15 @@ class ControlConnection:
             "start it with --tls-certificate, or unset the variable"
         )
 
-    def _encrypted(self, certificate: str) -> ssl.SSLSocket:
+    def _encrypted(self, access: Access) -> ssl.SSLSocket:
         try:
-            context = ssl.create_default_context(cafile=certificate or None)
+            context = ssl.create_default_context(cafile=access.certificate or None)
         except OSError as error:
             raise ConfigError(
-                f"invalid FMI_RENDEZVOUS_CERTIFICATE {certificate!r}: expected a readable PEM file: {error}"
+                f"invalid FMI_RENDEZVOUS_CERTIFICATE {access.certificate!r}: expected a readable PEM file: {error}"
             ) from error
         try:
-            return context.wrap_socket(self._socket, server_hostname=self.server.host)
+            return context.wrap_socket(self._socket, server_hostname=access.server_name or self.server.host)
         except ssl.SSLError as error:
             raise RendezvousError(f"TLS with the rendezvous server {self.server} failed: {error}") from error
         except OSError as error:

@@ -157,7 +157,7 @@ def test_ranks_that_still_run_after_a_failure_are_stopped(tmp_path: Path, progra
     ("arguments", "said"),
     [
         (["-n", "2", "none.py"], "script 'none.py' does not exist"),
-        (["-n", "0", "x.py"], "expected a whole number from 1 to 1000, got 0"),
+        (["-n", "0", "x.py"], "expected a whole number from 1 to 10000, got 0"),
         (["-n", "2", "--data", "none", __file__], "data folder 'none' does not exist"),
         (["-n", "2", "--results", __file__, __file__], "is not a folder"),
     ],

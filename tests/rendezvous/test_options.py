@@ -1,11 +1,13 @@
 """What the command line and the environment may say."""
 
+import ssl
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 from rendezvous.options import OptionError, parse
+from tests.certificates import loopback_certificate
 
 
 def test_flags_take_precedence_over_the_environment_and_that_over_the_defaults() -> None:
@@ -46,7 +48,7 @@ def test_invalid_secrets_and_certificates_are_named(tmp_path: Path) -> None:
         (["--secret-file", str(short)], "expected at least 16 bytes, got 6"),
         (["--secret-file", str(tmp_path / "none")], "cannot be read"),
         (["--secret-file", str(tmp_path / "empty")], "is empty"),
-        (["--tls-certificate", str(short)], "expected PEM files"),
+        (["--tls-certificate", str(short)], "or its key: expected PEM"),
         (["--tls-key", str(short)], "without --tls-certificate"),
     ):
         with pytest.raises(OptionError, match=message) as error:
@@ -54,6 +56,17 @@ def test_invalid_secrets_and_certificates_are_named(tmp_path: Path) -> None:
         assert "sesame" not in str(error.value)
     with pytest.raises(OptionError, match="invalid secret in FMI_RENDEZVOUS_SECRET: expected at least 16 bytes, got 6"):
         parse([], {"FMI_RENDEZVOUS_SECRET": "sesame"})
+
+
+def test_a_certificate_may_be_in_the_environment(tmp_path: Path) -> None:
+    pem = loopback_certificate(tmp_path).read_text()
+    context = parse([], {"FMI_RENDEZVOUS_TLS_PEM": pem}).tls
+    assert context is not None
+    assert context.protocol is ssl.PROTOCOL_TLS_SERVER
+    assert parse([], {"FMI_RENDEZVOUS_TLS_PEM": ""}).tls is None
+    with pytest.raises(OptionError, match="invalid FMI_RENDEZVOUS_TLS_PEM or its key: expected PEM") as error:
+        parse([], {"FMI_RENDEZVOUS_TLS_PEM": "sesame"})
+    assert "sesame" not in str(error.value)
 
 
 def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

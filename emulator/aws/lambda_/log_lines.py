@@ -8,7 +8,7 @@ import re
 import struct
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from emulator.aws.limits import LOG_EVENT_BYTES, LOG_TAIL_BYTES
@@ -39,6 +39,9 @@ class Report:
         ``error`` or ``timeout`` when the invocation failed in the platform; otherwise None.
     error_type
         The platform's name for that failure.
+    read_billed_ms
+        The billed time of a line that was read, ms; None for one that is written here, whose billed time follows from
+        the others.
     """
 
     request_id: str
@@ -48,10 +51,13 @@ class Report:
     init_ms: float | None = None
     status: str | None = None
     error_type: str | None = None
+    read_billed_ms: int | None = field(default=None, compare=False)
 
     @property
     def billed_ms(self) -> int:
         """Billed time: handler and, since August 2025, cold start together, rounded up to a millisecond."""
+        if self.read_billed_ms is not None:
+            return self.read_billed_ms
         return math.ceil(round(self.duration_ms + (self.init_ms or 0.0), 2))
 
     def line(self) -> str:
@@ -119,6 +125,7 @@ def parse_report(line: str) -> Report:
             init_ms=_number(fields["Init Duration"]) if "Init Duration" in fields else None,
             status=fields.get("Status"),
             error_type=fields.get("Error Type"),
+            read_billed_ms=int(_number(fields["Billed Duration"])) if "Billed Duration" in fields else None,
         )
     except KeyError as missing:
         raise ValueError(f"invalid REPORT line {line!r}: expected a field {missing}") from None

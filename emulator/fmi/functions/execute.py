@@ -1,28 +1,49 @@
 """Runs one rank: downloads the program's folder from S3 and runs the script as ``__main__``."""
 
+import io
 import json
 import os
 import runpy
 import shutil
+import signal
 import socket
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+import uuid
+import zipfile
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import boto3
+from botocore.exceptions import ClientError
 
 from fmi_shim.log_lines import Phase, is_traced, rank_line
 
 CONFIGURATION = "fmi.json"
 _LARGEST_STATUS = 255
 
+# Below the prefix of a run: what all ranks' payloads have in common; a rank's claim, and the mark of its success.
+COMMON_KEY = "common.json"
+CLAIMS = "claims/"
+DONE = "done/"
+FAILURES = "failures/"
+# The function's variable with the name of the secret, and the name that the server's certificate is for.
+SECRET_ID_VARIABLE = "RENDEZVOUS_SECRET_ID"  # noqa: S105 - a name
+SERVER_NAME = "rendezvous.fmi-emulator.internal"
+# The S3_OBJECT_TYPE of a program that is one zip archive.
+ARCHIVE = "archive"
+_NO_VARIABLES: Mapping[str, str] = {}
+
 
 class ScriptExit(Exception):  # noqa: N818 - users see this name in the answer
     """The script exited with a status other than 0."""
+
+
+class TimeLimitReached(Exception):  # noqa: N818 - users see this name in the report
+    """The run may not take more time, since it may not cost more."""
 
 
 class UnsafeKeyError(Exception):
@@ -37,7 +58,8 @@ def handler(event: dict[str, Any], context: Any = None) -> dict[str, Any]:
     event
         A payload made by *initialize*. Its strings and numbers become environment variables, and so do the entries of
         ``SCRIPT_ENVIRONMENT``. ``SCRIPT_MODULE`` is run instead of the script, as by ``python -m``. ``CONSOLE`` is
-        where standard input comes from.
+        where standard input comes from. With ``RUN_PREFIX``, the payload's other entries are in S3 below that prefix,
+        and each rank of that run is run once, whatever number of events names it.
     context
         Lambda's context. Its request id is logged with the rank, so that readers of the log know the rank.
 
@@ -47,11 +69,87 @@ def handler(event: dict[str, Any], context: Any = None) -> dict[str, Any]:
         ``statusCode`` 200 and the rank.
     """
     request_id = getattr(context, "aws_request_id", "")
+    if event.get("RUN_PREFIX"):
+        return _run_once(event, request_id)
     print(rank_line(event["RANK"], event["WORLD_SIZE"], request_id), flush=True)
+    return _run_rank(boto3.client("s3"), event)
+
+
+def _run_once(event: dict[str, Any], request_id: str) -> dict[str, Any]:
+    """Run a rank unless an earlier invocation has claimed it, and record its success in S3."""
+    s3, prefix, rank = boto3.client("s3"), event["RUN_PREFIX"], int(event["RANK"])
+    event = {**_read_json(s3, event["S3_BUCKET"], prefix + COMMON_KEY), **event}
+    if not claim(s3, event["S3_BUCKET"], f"{prefix}{CLAIMS}{rank}"):
+        # Without the line that names the rank: the output belongs to the first invocation.
+        print(f"rank {rank} of run {event['RUN_ID']} was started by an earlier event: this one does nothing")
+        return {"statusCode": 200, "rank": rank, "repeated": True}
+    print(rank_line(rank, event["WORLD_SIZE"], request_id, event["RUN_ID"]), flush=True)
+    with _time_limit(float(event.get("TIME_LIMIT_S", 0))):
+        answer = _run_rank(s3, event, _rendezvous_variables(event))
+    s3.put_object(Bucket=event["S3_BUCKET"], Key=f"{prefix}{DONE}{rank}", Body=b"")
+    return answer
+
+
+def claim(s3: Any, bucket: str, key: str) -> bool:
+    """Create an object; return whether this call created it. A retried request of this call counts as this call."""
+    owner = uuid.uuid4().hex
+    try:
+        s3.put_object(Bucket=bucket, Key=key, Body=owner.encode(), IfNoneMatch="*")
+    except ClientError as error:
+        if error.response["ResponseMetadata"]["HTTPStatusCode"] not in (409, 412):
+            raise
+        return bool(s3.get_object(Bucket=bucket, Key=key)["Body"].read() == owner.encode())
+    return True
+
+
+def _read_json(s3: Any, bucket: str, key: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(s3.get_object(Bucket=bucket, Key=key)["Body"].read())
+    return content
+
+
+def _rendezvous_variables(event: dict[str, Any]) -> dict[str, str]:
+    """Return the variables of the connection to the rendezvous server, with the secret that the run's role may read."""
+    secret_id = os.environ.get(SECRET_ID_VARIABLE)
+    if not secret_id:
+        return {}
+    value = json.loads(boto3.client("secretsmanager").get_secret_value(SecretId=secret_id)["SecretString"])
+    certificate = Path(tempfile.gettempdir()) / "rendezvous.pem"
+    certificate.write_text(value["certificate"])
+    return {
+        "FMI_RENDEZVOUS": event["FMI_RENDEZVOUS"],
+        "FMI_RENDEZVOUS_SECRET": value["secret"],
+        "FMI_RENDEZVOUS_CERTIFICATE": str(certificate),
+        "FMI_RENDEZVOUS_SERVER_NAME": SERVER_NAME,
+    }
+
+
+@contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Raise an error in the main thread after some seconds; 0 means no limit."""
+    if not seconds:
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise TimeLimitReached(f"{seconds:.0f} s: the run would cost more than --max-cost")
+
+    former = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, former)
+
+
+def _run_rank(s3: Any, event: dict[str, Any], variables: Mapping[str, str] = _NO_VARIABLES) -> dict[str, Any]:
     # If /tmp cannot be made private, each sandbox has its own directory for temporary files.
     root = Path(tempfile.gettempdir())
     began = time.time()
-    fetch_folder(boto3.client("s3"), event["S3_BUCKET"], event["S3_OBJECT_NAME"], root)
+    if event.get("S3_OBJECT_TYPE") == ARCHIVE:
+        fetch_archive(s3, event["S3_BUCKET"], event["S3_OBJECT_NAME"], root)
+    else:
+        fetch_folder(s3, event["S3_BUCKET"], event["S3_OBJECT_NAME"], root)
     if is_traced():
         ended = time.time()
         print(Phase("download", ((began, ended),), round(ended - began, 6), 1).line(), flush=True)
@@ -64,7 +162,7 @@ def handler(event: dict[str, Any], context: Any = None) -> dict[str, Any]:
     # The published container has a configuration where programs start.
     if not (script.parent / CONFIGURATION).exists():
         shutil.copy(Path(__file__).with_name(CONFIGURATION), script.parent)
-    with _as_main(script, event), _console(event.get("CONSOLE")):
+    with _as_main(script, event, variables), _console(event.get("CONSOLE")):
         _run(script, module)
     return {"statusCode": 200, "rank": int(event["RANK"])}
 
@@ -88,6 +186,23 @@ def fetch_folder(s3: Any, bucket: str, folder: str, root: Path) -> None:
         target = root / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(s3.get_object(Bucket=bucket, Key=key)["Body"].read())
+
+
+def fetch_archive(s3: Any, bucket: str, key: str, root: Path) -> None:
+    """Download a zip archive and extract it below a directory.
+
+    Raises
+    ------
+    UnsafeKeyError
+        If a name leads outside of the directory, or two names conflict; no file is written in this case.
+    """
+    content = io.BytesIO()
+    s3.download_fileobj(bucket, key, content)
+    with zipfile.ZipFile(content) as archive:
+        for name, path in file_paths(f"{bucket}/{key}", archive.namelist()).items():
+            target = root / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(archive.read(name))
 
 
 def file_paths(bucket: str, keys: list[str]) -> dict[str, PurePosixPath]:
@@ -122,7 +237,7 @@ def file_paths(bucket: str, keys: list[str]) -> dict[str, PurePosixPath]:
 
 
 @contextmanager
-def _as_main(script: Path, event: dict[str, Any]) -> Iterator[None]:
+def _as_main(script: Path, event: dict[str, Any], variables: Mapping[str, str]) -> Iterator[None]:
     """Set up the process like ``python script arguments`` in the script's folder; undo this for the next event."""
     environment, directory, arguments, path = dict(os.environ), Path.cwd(), sys.argv, list(sys.path)
     hook, sys.excepthook = sys.excepthook, _print_nothing
@@ -130,6 +245,7 @@ def _as_main(script: Path, event: dict[str, Any]) -> Iterator[None]:
     if isinstance(event.get("DATA_PATH"), list):
         os.environ["DATA_PATH"] = json.dumps(event["DATA_PATH"])
     os.environ.update(event.get("SCRIPT_ENVIRONMENT", {}))
+    os.environ.update(variables)
     os.chdir(script.parent)
     sys.argv = [str(script), *event.get("SCRIPT_ARGUMENTS", [])]
     sys.path.insert(0, str(script.parent))

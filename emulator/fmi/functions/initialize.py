@@ -1,16 +1,39 @@
 """The first function of a run: makes one payload per rank, and ``payload.json``, which maps data files to ranks."""
 
+import hashlib
+import io
 import json
 import os
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import boto3
+from botocore.exceptions import ClientError
 
 PAYLOAD_KEY = "payload.json"
 # Key of the ranks' payloads, if the state machine reads them from S3 instead of from the answer.
 RANKS_KEY = "ranks.json"
 RANKS_IN_S3 = "RANKS_IN_S3"
+# What all ranks' payloads have in common, below the prefix of a run.
+COMMON_KEY = "common.json"
+# Programs by the digest of their manifest, in which each file has the digest of its content.
+MANIFESTS, BLOBS, PROGRAMS = "cache/manifests/", "cache/blobs/", "cache/programs/"
+# Step Functions runs as many iterations of an inline Map at once.
+INLINE_RANKS = 40
+# Its states pass at most 256 KiB to each other.
+_INLINE_CHARACTERS = 200_000
+# What the payloads of a run's ranks do not have in common.
+_OF_RANK = ("RANK", "DATA_PATH")
+_DOWNLOADS = 32
+# With a constant date, equal programs give equal archives.
+_DATE = (2020, 1, 1, 0, 0, 0)
+_EXECUTABLE = 0o755 << 16
+
+
+class DamagedProgramError(Exception):
+    """A file of the program is not in S3, or has another content than its manifest says."""
 
 
 def handler(event: dict[str, Any], context: object = None) -> dict[str, Any]:
@@ -21,7 +44,8 @@ def handler(event: dict[str, Any], context: object = None) -> dict[str, Any]:
     event
         The state machine's input, in either published generation: ``bucket``, ``S3_object_name`` and ``script``;
         ``world_size``, or as many ranks as there are data files; and for the data ``data_path``, or
-        ``data_bucket`` with ``data_prefix`` and ``file_limit``. Numbers may be strings.
+        ``data_bucket`` with ``data_prefix`` and ``file_limit``. Numbers may be strings. Or the ``bucket`` and the
+        ``run_prefix`` of a run whose event is in S3 below that prefix.
     context
         Not used.
 
@@ -29,9 +53,22 @@ def handler(event: dict[str, Any], context: object = None) -> dict[str, Any]:
     -------
     dict
         ``statusCode`` 200 and ``body``, a list with one payload a rank; where the environment has ``RANKS_IN_S3``,
-        the ``S3_BUCKET`` and ``S3_KEY`` of that list, for a Map whose ItemReader takes them from there.
+        the ``S3_BUCKET`` and ``S3_KEY`` of that list, for a Map whose ItemReader takes them from there. Of a run, what
+        the deployed state machine needs.
     """
     s3 = boto3.client("s3")
+    if "run_prefix" in event:
+        return _initialize_run(s3, event["bucket"], event["run_prefix"])
+    body, data_map = _distribute(s3, event)
+    _put_json(s3, event["bucket"], PAYLOAD_KEY, {**event, "data_map": data_map, "body": body})
+    if not os.environ.get(RANKS_IN_S3):
+        return {"statusCode": 200, "body": body}
+    _put_json(s3, event["bucket"], RANKS_KEY, body)
+    return {"statusCode": 200, "body": {"S3_BUCKET": event["bucket"], "S3_KEY": RANKS_KEY}}
+
+
+def _distribute(s3: Any, event: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, list[str]]]:
+    """Return the payload of each rank, and the data map."""
     keys = _data_keys(s3, event)
     world_size = int(event.get("world_size") or len(keys))
     if world_size < 1:
@@ -41,16 +78,90 @@ def handler(event: dict[str, Any], context: object = None) -> dict[str, Any]:
         )
     data_map = assign(keys, world_size)
     body = [rank_payload(event, rank, world_size, data_map[str(rank)]) for rank in range(world_size)]
-    s3.put_object(
-        Bucket=event["bucket"],
-        Key=PAYLOAD_KEY,
-        Body=json.dumps({**event, "data_map": data_map, "body": body}).encode(),
-        ContentType="application/json",
+    return body, data_map
+
+
+def _initialize_run(s3: Any, bucket: str, prefix: str) -> dict[str, Any]:
+    """Write what the ranks of a run need below its prefix. Only places in S3 go through Step Functions' history."""
+    event = json.loads(s3.get_object(Bucket=bucket, Key=f"{prefix}event.json")["Body"].read())
+    build_program(s3, bucket, event["manifest"])
+    body, data_map = _distribute(s3, event)
+    world_size = len(body)
+    common = {name: value for name, value in body[0].items() if name not in _OF_RANK}
+    of_run = {"S3_OBJECT_NAME": f"{PROGRAMS}{event['manifest']}.zip", "PAYLOAD_KEY": f"{prefix}{PAYLOAD_KEY}"}
+    _put_json(s3, bucket, f"{prefix}{COMMON_KEY}", {**common, **of_run, **event["rank_variables"]})
+    _put_json(s3, bucket, f"{prefix}{PAYLOAD_KEY}", {**event, "world_size": world_size, "data_map": data_map})
+    # Where published programs look for it.
+    _put_json(s3, bucket, PAYLOAD_KEY, {**event, "world_size": world_size, "data_map": data_map})
+    ranks = [
+        {
+            "S3_BUCKET": bucket,
+            "RUN_PREFIX": prefix,
+            "WORLD_SIZE": str(world_size),
+            **{name: own[name] for name in _OF_RANK},
+        }
+        for own in body
+    ]
+    is_inline = world_size <= INLINE_RANKS and len(json.dumps(ranks)) <= _INLINE_CHARACTERS
+    if not is_inline:
+        _put_json(s3, bucket, prefix + RANKS_KEY, ranks)
+    return {
+        "is_inline": is_inline,
+        "body": ranks if is_inline else [],
+        "ranks_key": prefix + RANKS_KEY,
+        "event": {
+            "bucket": bucket,
+            "run_prefix": prefix,
+            "world_size": world_size,
+            "result_path": event.get("result_path", "") if event.get("merge", True) else "",
+        },
+    }
+
+
+def build_program(s3: Any, bucket: str, digest: str) -> None:
+    """Make one archive of a program's files, unless there is one: each rank then downloads one object.
+
+    Parameters
+    ----------
+    s3
+        boto3 client of S3.
+    bucket
+        The bucket.
+    digest
+        The digest of the program's manifest, a JSON object of paths and the SHA-256 of their contents.
+
+    Raises
+    ------
+    DamagedProgramError
+        If a file is missing, or its content has another digest.
+    """
+    key = f"{PROGRAMS}{digest}.zip"
+    if s3.list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1).get("KeyCount"):
+        return
+    manifest: Mapping[str, str] = json.loads(
+        s3.get_object(Bucket=bucket, Key=f"{MANIFESTS}{digest}.json")["Body"].read()
     )
-    if not os.environ.get(RANKS_IN_S3):
-        return {"statusCode": 200, "body": body}
-    s3.put_object(Bucket=event["bucket"], Key=RANKS_KEY, Body=json.dumps(body).encode(), ContentType="application/json")
-    return {"statusCode": 200, "body": {"S3_BUCKET": event["bucket"], "S3_KEY": RANKS_KEY}}
+
+    def read(name: str) -> bytes:
+        try:
+            content: bytes = s3.get_object(Bucket=bucket, Key=BLOBS + manifest[name])["Body"].read()
+        except ClientError as error:
+            raise DamagedProgramError(f"{name} is not in s3://{bucket}/{BLOBS}: {error}: start the run again") from None
+        if hashlib.sha256(content).hexdigest() != manifest[name]:
+            raise DamagedProgramError(f"{name} in s3://{bucket}/{BLOBS}{manifest[name]} was changed: delete the object")
+        return content
+
+    buffer = io.BytesIO()
+    with ThreadPoolExecutor(_DOWNLOADS) as threads, zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in zip(sorted(manifest), threads.map(read, sorted(manifest)), strict=True):
+            info = zipfile.ZipInfo(name, _DATE)
+            info.external_attr = _EXECUTABLE
+            archive.writestr(info, content)
+    s3.put_object(Bucket=bucket, Key=key, Body=buffer.getvalue())
+
+
+def _put_json(s3: Any, bucket: str, key: str, value: object) -> None:
+    s3.put_object(Bucket=bucket, Key=key, Body=json.dumps(value).encode(), ContentType="application/json")
 
 
 def assign(keys: list[str], world_size: int) -> dict[str, list[str]]:

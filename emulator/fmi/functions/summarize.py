@@ -8,6 +8,7 @@ import boto3
 
 COMBINED = "combined_data.json"
 _RANK_FILE = re.compile(r"(\d+)\.json")
+_MOST_NAMED = 20
 
 
 class MissingResultError(Exception):
@@ -18,6 +19,14 @@ class DamagedResultError(Exception):
     """A rank's result is not valid JSON."""
 
 
+class RanksFailedError(Exception):
+    """Ranks of the run failed."""
+
+
+class RanksStillRunningError(Exception):
+    """Ranks of the run have neither succeeded nor failed. The state machine tries again."""
+
+
 def handler(event: dict[str, Any], context: object = None) -> dict[str, Any]:
     """Merge ``<result_path>/<rank>.json`` of all ranks into ``<result_path>/combined_data.json``, by rank.
 
@@ -26,7 +35,7 @@ def handler(event: dict[str, Any], context: object = None) -> dict[str, Any]:
     event
         ``bucket``, ``result_path`` and, if known, ``world_size``. Payloads of the first generation have no result
         path; then nothing is merged. Or the answer of *initialize*, whose ``body`` gives the location in S3 of the
-        ranks' payloads, which contain the same.
+        ranks' payloads, which contain the same. With ``run_prefix``, all ranks of that run must have succeeded.
     context
         Not used.
 
@@ -41,10 +50,14 @@ def handler(event: dict[str, Any], context: object = None) -> dict[str, Any]:
         If a rank below ``world_size`` has no file; no file is written in this case.
     DamagedResultError
         If a file is not valid JSON; no file is written in this case.
+    RanksFailedError, RanksStillRunningError
+        If ranks of the run have failed, or not yet ended.
     """
     s3 = boto3.client("s3")
     if "body" in event:
         event = _of_first_rank(s3, event["body"])
+    if event.get("run_prefix"):
+        _check_ranks(s3, event["bucket"], event["run_prefix"], int(event["world_size"]))
     if not event["result_path"]:
         return {"statusCode": 200, "key": "", "ranks": 0}
     bucket, prefix = event["bucket"], event["result_path"].rstrip("/") + "/"
@@ -67,6 +80,29 @@ def handler(event: dict[str, Any], context: object = None) -> dict[str, Any]:
         ContentType="application/json",
     )
     return {"statusCode": 200, "key": prefix + COMBINED, "ranks": len(combined)}
+
+
+def _check_ranks(s3: Any, bucket: str, prefix: str, world_size: int) -> None:
+    """Check that each rank has recorded its success, which counts even if a repeated event of the rank failed."""
+    done = _recorded(s3, bucket, f"{prefix}done/")
+    open_ranks = set(range(world_size)) - done
+    failed = _recorded(s3, bucket, f"{prefix}failures/") & open_ranks
+    if running := open_ranks - failed:
+        raise RanksStillRunningError(f"{len(running)} ranks have not ended: {_listed(running)}")
+    if failed:
+        raise RanksFailedError(f"{len(failed)} of {world_size} ranks failed: {_listed(failed)}")
+
+
+def _recorded(s3: Any, bucket: str, prefix: str) -> set[int]:
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+    names = (
+        found["Key"].removeprefix(prefix).removesuffix(".json") for page in pages for found in page.get("Contents", [])
+    )
+    return {int(name) for name in names if name.isdigit()}
+
+
+def _listed(ranks: set[int]) -> str:
+    return ", ".join(map(str, sorted(ranks)[:_MOST_NAMED])) + (" and more" if len(ranks) > _MOST_NAMED else "")
 
 
 def _result(s3: Any, bucket: str, key: str, rank: int) -> Any:

@@ -32,7 +32,7 @@ def test_valid_text_is_parsed(read: Callable[[str], object], text: str, value: o
     ("read", "text", "said"),
     [
         (arguments.world_size, "two", "expected a whole number, got 'two'"),
-        (arguments.world_size, "1001", "expected a whole number from 1 to 1000, got 1001"),
+        (arguments.world_size, "10001", "expected a whole number from 1 to 10000, got 10001"),
         (arguments.rank, "-1", "from 0 to 999, got -1"),
         (arguments.memory_mb, "64", "from 128 to 10240, got 64"),
         (arguments.timeout_s, "901", "from 1 to 900, got 901"),

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from emulator.fmi.deployment.secrets import server_certificate
+from emulator.fmi.functions.execute import SERVER_NAME
 from fmi_shim.backoff import Deadline
 from fmi_shim.errors import ConfigError, FmiError, MismatchError, PeerTimeoutError, RendezvousError
 from fmi_shim.pairing import tcpunch
@@ -219,6 +221,19 @@ def test_ranks_connect_with_secret_and_certificate_on_both_sides(tmp_path: Path)
             connect(rank_of(server, 0, access=Access(secret=SECRET.encode())), 0, 1)
         with pytest.raises(ConfigError, match="expected a readable PEM file"):
             connect(rank_of(server, 0, access=Access(secret=SECRET.encode(), certificate="/nowhere.pem")), 0, 1)
+
+
+def test_a_certificate_may_be_for_another_name_than_the_address(tmp_path: Path) -> None:
+    """A deployed server's certificate names no address, since the address changes."""
+    certificate, key = server_certificate()
+    own = tmp_path / "own.pem"
+    own.write_text(certificate)
+    with running(FMI_RENDEZVOUS_SECRET=SECRET, FMI_RENDEZVOUS_TLS_PEM=certificate + key) as server:
+        pair(server, "encrypted", Access("job", SECRET.encode(), str(own), server_name=SERVER_NAME))
+        with pytest.raises(RendezvousError, match="TLS with the rendezvous server"):
+            connect(rank_of(server, 0, access=Access("", SECRET.encode(), str(own))), 0, 1)
+        with pytest.raises(RendezvousError, match="TLS with the rendezvous server"):
+            connect(rank_of(server, 0, access=Access("", SECRET.encode(), str(own), server_name="another.name")), 0, 1)
 
 
 def test_a_rank_without_the_secret_gets_an_error_that_names_the_variable() -> None:

@@ -8,12 +8,14 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.httpsession import URLLib3Session
 from hypothesis import given
 from hypothesis import strategies as st
 
 from emulator.aws.s3.http import buckets
 from emulator.cloud import LocalCloud
-from emulator.fmi.functions import execute, initialize, summarize
+from emulator.fmi.deployment.destroy import delete_record
+from emulator.fmi.functions import dns, execute, initialize, summarize
 
 
 @pytest.fixture(autouse=True)
@@ -256,3 +258,87 @@ def test_summarize_writes_nothing_when_a_rank_left_nothing(s3: Any, bucket: str)
         summarize.handler({"bucket": bucket, "result_path": "results", "world_size": 3})
     listed = s3.list_objects_v2(Bucket=bucket)["Contents"]
     assert [found["Key"] for found in listed] == ["results/0.json"]
+
+
+def test_a_claim_is_given_once_and_a_retried_request_of_it_keeps_it(s3: Any, bucket: str) -> None:
+    assert execute.claim(s3, bucket, "runs/a/claims/0")
+    assert not execute.claim(s3, bucket, "runs/a/claims/0")
+
+    def send_twice(request: Any, **_: object) -> None:
+        """The response to the first request is lost, and botocore sends it again."""
+        URLLib3Session().send(request)
+        request.reset_stream()
+
+    own = boto3.client("s3")
+    own.meta.events.register("before-send.s3.PutObject", send_twice)
+    assert execute.claim(own, bucket, "runs/a/claims/1")
+
+
+def test_ranks_of_a_run_must_have_recorded_their_success(s3: Any, bucket: str) -> None:
+    event = {"bucket": bucket, "run_prefix": "runs/a/", "world_size": 3, "result_path": ""}
+    put(s3, bucket, **{"runs/a/done/0": "", "runs/a/failures/2.json": "{}", "runs/a/claims/1": ""})
+    with pytest.raises(summarize.RanksStillRunningError, match="1 ranks have not ended: 1"):
+        summarize.handler(event)
+    put(s3, bucket, **{"runs/a/done/1": ""})
+    with pytest.raises(summarize.RanksFailedError, match="1 of 3 ranks failed: 2"):
+        summarize.handler(event)
+    # A repeated event of a rank failed, its first one succeeded.
+    put(s3, bucket, **{"runs/a/done/2": ""})
+    assert summarize.handler(event) == {"statusCode": 200, "key": "", "ranks": 0}
+
+
+def test_many_ranks_are_read_from_s3_and_few_go_through_the_state_machine(s3: Any, bucket: str) -> None:
+    put(s3, bucket, **{"cache/manifests/d.json": "{}"})
+    event = {"bucket": bucket, "S3_object_name": "p", "script": "p/a.py", "manifest": "d", "rank_variables": {"X": "1"}}
+    for size in (40, 41):
+        put(s3, bucket, **{"runs/a/event.json": json.dumps({**event, "world_size": size})})
+        answer = initialize.handler({"bucket": bucket, "run_prefix": "runs/a/"})
+        assert (answer["is_inline"], len(answer["body"])) == ((True, 40) if size == 40 else (False, 0))
+    ranks = json.loads(s3.get_object(Bucket=bucket, Key=answer["ranks_key"])["Body"].read())
+    assert [rank["RANK"] for rank in ranks] == [str(rank) for rank in range(41)]
+    common = json.loads(s3.get_object(Bucket=bucket, Key="runs/a/common.json")["Body"].read())
+    assert (common["X"], common["S3_OBJECT_NAME"], "RANK" in common) == ("1", "cache/programs/d.zip", False)
+
+
+def test_a_changed_file_of_a_program_is_not_run(s3: Any, bucket: str) -> None:
+    put(
+        s3, bucket, **{"cache/manifests/d.json": json.dumps({"p/a.py": "0" * 64}), f"cache/blobs/{'0' * 64}": "changed"}
+    )
+    with pytest.raises(initialize.DamagedProgramError, match=r"p/a\.py in s3://.* was changed: delete the object"):
+        initialize.build_program(s3, bucket, "d")
+    with pytest.raises(initialize.DamagedProgramError, match=r"p/a\.py is not in s3://.*: start the run again"):
+        s3.delete_object(Bucket=bucket, Key=f"cache/blobs/{'0' * 64}")
+        initialize.build_program(s3, bucket, "d")
+
+
+def test_the_dns_record_follows_the_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    route53, ec2 = boto3.client("route53"), boto3.client("ec2")
+    zone = route53.create_hosted_zone(Name="example.org.", CallerReference="test")["HostedZone"]["Id"].rpartition("/")[
+        2
+    ]
+    monkeypatch.setenv("DNS_NAME", "fmi.example.org")
+    monkeypatch.setenv("HOSTED_ZONE_ID", zone)
+    addresses = []
+    for _ in range(2):
+        interface = ec2.create_network_interface(SubnetId=ec2.describe_subnets()["Subnets"][0]["SubnetId"])
+        identifier = interface["NetworkInterface"]["NetworkInterfaceId"]
+        with pytest.raises(dns.NoAddressError, match=f"network interface {identifier} has no public address"):
+            dns.handler(
+                {"detail": {"attachments": [{"details": [{"name": "networkInterfaceId", "value": identifier}]}]}}
+            )
+        allocated = ec2.allocate_address(Domain="vpc")
+        ec2.associate_address(AllocationId=allocated["AllocationId"], NetworkInterfaceId=identifier)
+        answer = dns.handler(
+            {"detail": {"attachments": [{"details": [{"name": "networkInterfaceId", "value": identifier}]}]}}
+        )
+        addresses.append(answer["address"])
+        records = route53.list_resource_record_sets(HostedZoneId=zone)["ResourceRecordSets"]
+        found = [record["ResourceRecords"] for record in records if record["Type"] == "A"]
+        assert found == [[{"Value": answer["address"]}]]
+    assert len(set(addresses)) == 2
+    delete_record(route53, zone, "fmi.example.org")
+    assert not [
+        r for r in route53.list_resource_record_sets(HostedZoneId=zone)["ResourceRecordSets"] if r["Type"] == "A"
+    ]
+    with pytest.raises(dns.NoAddressError, match="task arn has no network interface"):
+        dns.handler({"detail": {"taskArn": "arn"}})

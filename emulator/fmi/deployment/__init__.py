@@ -1,0 +1,1 @@
+"""The stack of an AWS account: deployed, described and destroyed through CloudFormation."""

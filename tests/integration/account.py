@@ -1,0 +1,103 @@
+"""A local cloud that stands for an AWS account: commands run against it with nothing but the endpoint changed."""
+
+import contextlib
+import io
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from emulator.aws.credentials import Credentials
+from emulator.cli import account as cli_account
+from emulator.cli import fmi_emulator, fmirun
+from emulator.cloud import LocalCloud
+from emulator.fmi.aws_calls import AwsCall, observe_calls
+from emulator.fmi.aws_session import AwsSession, connect_account
+
+REGION = "us-east-1"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended: its status, standard output and standard error."""
+
+    status: int
+    out: str
+    err: str
+
+
+@dataclass
+class Account:
+    """The endpoint, what commands have called there, and a way to run commands.
+
+    Attributes
+    ----------
+    calls
+        The calls of the commands, in order.
+    observe
+        Receives each session that a command makes.
+    """
+
+    cloud: LocalCloud
+    calls: list[AwsCall] = field(default_factory=list)
+    observe: Callable[[boto3.Session], None] = lambda _: None
+
+    def client(self, service: str) -> Any:
+        return self.session().client(service)
+
+    def session(self) -> AwsSession:
+        return connect_account(REGION, None, self.cloud.endpoint_url)
+
+    def run(self, command: str, *arguments: object) -> Ended:
+        """Run ``deploy``, ``fmirun`` and so on in this process."""
+        out, err = io.StringIO(), io.StringIO()
+        name, entry = ("fmirun", fmirun) if command == "fmirun" else ("fmi-emulator", fmi_emulator)
+        words = ["fmirun", "--backend", "aws"] if command == "fmirun" else [name, command]
+        given = [*words, "--region", REGION, "--endpoint-url", self.cloud.endpoint_url, *map(str, arguments)]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", given)
+            patch.setattr(sys, "stdin", io.StringIO())
+            patch.setattr(cli_account, "connect_account", self._connect)
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as ended:
+                entry()
+        assert isinstance(ended.value.code, int), ended.value.code
+        return Ended(ended.value.code, out.getvalue(), err.getvalue())
+
+    def _connect(self, *arguments: Any) -> AwsSession:
+        session = connect_account(*arguments)
+        observe_calls(session.session, self.calls.append)
+        self.observe(session.session)
+        return session
+
+
+def write_wheels(folder: Path) -> None:
+    """Write wheels with the names that a deployment downloads. The packages themselves are this interpreter's."""
+    for name, version in (("numpy", "2.1.0"), ("aiohttp", "3.11.0"), ("prometheus_client", "0.21.0")):
+        info = f"{name}-{version}.dist-info"
+        with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
+            wheel.writestr(f"{name}_of_a_wheel.py", "")
+            wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+            wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+            wheel.writestr(f"{info}/RECORD", "")
+
+
+@contextlib.contextmanager
+def account_with_stack(scratch: Path) -> Iterator[Account]:
+    """Yield an account with the default stack."""
+    write_wheels(scratch)
+    with pytest.MonkeyPatch.context() as patch, LocalCloud() as cloud:
+        for name, value in Credentials.random().environment().items():
+            patch.setenv(name, value)
+        patch.delenv("AWS_ENDPOINT_URL", raising=False)
+        patch.setenv("AWS_CONFIG_FILE", str(scratch / "none"))
+        patch.setenv("PIP_NO_INDEX", "1")
+        patch.setenv("PIP_FIND_LINKS", str(scratch))
+        account = Account(cloud)
+        deployed = account.run("deploy", "--yes", "--timeout", "60")
+        assert deployed.status == 0, deployed.err
+        yield account
