@@ -43,6 +43,7 @@ bench: $(VENV)/dev.stamp
 	$(BIN)/python -m benchmarks.thousand_ranks
 	$(BIN)/python -m benchmarks.lambda_service --short
 	$(BIN)/python -m benchmarks.step_functions --short
+	$(BIN)/python -m benchmarks.worlds_of_tests --short
 
 coverage: $(VENV)/dev.stamp
 	rm -f .coverage .coverage.*

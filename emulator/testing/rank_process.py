@@ -29,6 +29,7 @@ from emulator.testing.errors import RankFailure
 from fmi_shim.communicator import Communicator
 from fmi_shim.errors import VICTIM_ERRORS, FmiError
 
+_LIBC = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1
 STACKS_SIGNAL = signal.SIGUSR2
 """Has a rank write the stacks of its threads."""
@@ -156,7 +157,7 @@ def _detach(descriptors: Descriptors, parent: int) -> None:
     gc.freeze()
     os.setpgid(0, 0)
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
     # The parent handles Ctrl-C and ends its ranks.
