@@ -197,8 +197,13 @@ class LocalCloud:
         """Return the number of S3 requests so far, by HTTP method."""
         return dict(self._gateway.s3.requests)
 
-    def plan_faults(self, faults: Sequence[Fault]) -> None:
-        """Have the rendezvous server fail as the faults say, at their times from now; other faults are the ranks'."""
+    def plan_faults(self, faults: Sequence[Fault], seed: int = 0) -> None:
+        """Have the endpoint and the rendezvous server fail as the faults say; other faults are the ranks'.
+
+        They replace those of an earlier call. Requests and times are counted from now; the seed decides which of the
+        requests fail where a share of them is given.
+        """
+        self._loop.call_soon_threadsafe(self._gateway.faults.plan, faults, seed)
         for fault in faults:
             if fault.of_server:
                 at = 0.0 if fault.moment is None else fault.moment.seconds or 0.0

@@ -12,6 +12,12 @@ Faults are separated by semicolons::
     cut link 0-1 at send 2 for 1s       no byte passes; without `for`, until the end
     drop server at 1s                   the rendezvous server ends
     restart server at 1s after 0.5s     it ends, and another one listens on its port 0.5 s later
+    hang rank 1 at barrier 2            it makes no progress, until its time limit
+    exhaust rank 1 at barrier 2         it uses memory until that is exhausted
+    fail s3 at put 3                    S3 answers with 503 SlowDown; `fail s3 20%`: a share of all requests
+    slow s3 by 100ms                    S3 answers late
+    tear s3 at get 2                    the connection ends before the body of the response
+    throttle lambda at invoke 3         the endpoint refuses an invocation with TooManyRequestsException
 
 `at` takes a time since the rank opened its communicator, or the n-th call of an operation (`call` stands for any).
 ``random N`` is a call from 1 to N, ``random 2s`` a time up to 2 s, ``any`` a rank. All three are drawn from the seed:
@@ -47,6 +53,7 @@ _OPERATIONS = (
     "reduce_scatter",
     "exscan",
 )
+_S3_REQUESTS = ("request", "get", "put", "head", "post", "delete")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(us|ms|s|min)?")
 _TIME = r"\d+(?:\.\d+)?(?:us|ms|s|min)"
 _RANK = r"rank (?P<rank>\d+|any)"
@@ -55,6 +62,8 @@ _AT = rf"(?: at (?:(?P<time>{_TIME})|random (?P<bound>{_TIME}|\d+)|(?P<operation
 _AT_TIME = rf"(?: at (?P<time>{_TIME}))?"
 _FOR = rf"(?: for (?P<lasts>{_TIME}))?"
 _PERCENT = r"(?P<percent>\d+(?:\.\d+)?)%"
+_REQUEST = r" at (?P<operation>[a-z]+) (?P<number>\d+)"
+_SOME = rf"(?:{_REQUEST}| {_PERCENT})?"
 
 
 class Action(enum.Enum):
@@ -69,6 +78,12 @@ class Action(enum.Enum):
     CUT = "cut link"
     DROP_SERVER = "drop server"
     RESTART_SERVER = "restart server"
+    HANG = "hang rank"
+    EXHAUST = "exhaust rank"
+    FAIL_S3 = "fail s3"
+    SLOW_S3 = "slow s3"
+    TEAR_S3 = "tear s3"
+    THROTTLE = "throttle lambda"
 
 
 _FORMS: dict[Action, tuple[re.Pattern[str], str]] = {
@@ -90,9 +105,25 @@ _FORMS: dict[Action, tuple[re.Pattern[str], str]] = {
         (Action.LOSE, rf"lose {_LINK} {_PERCENT}{_AT}{_FOR}", "lose link 1-any 0.1%"),
         (Action.CUT, rf"cut {_LINK}{_AT}{_FOR}", "cut link 0-1 at send 2 for 1s"),
         (Action.DROP_SERVER, rf"drop server{_AT_TIME}", "drop server at 1s"),
+        (Action.HANG, rf"hang {_RANK}{_AT}", "hang rank 1 at barrier 2"),
+        (Action.EXHAUST, rf"exhaust {_RANK}{_AT}", "exhaust rank 1 at barrier 2"),
+        (Action.FAIL_S3, rf"fail s3{_SOME}", "fail s3 at put 3"),
+        (Action.SLOW_S3, rf"slow s3 by (?P<amount>{_TIME})(?:{_REQUEST})?", "slow s3 by 100ms"),
+        (Action.TEAR_S3, rf"tear s3{_SOME}", "tear s3 at get 2"),
+        (Action.THROTTLE, rf"throttle lambda{_REQUEST}", "throttle lambda at invoke 3"),
         (Action.RESTART_SERVER, rf"restart server{_AT_TIME}(?: after (?P<lasts>{_TIME}))?", "restart server at 1s"),
     )
 }
+
+
+_OPERATIONS_OF = {
+    Action.FAIL_S3: _S3_REQUESTS,
+    Action.SLOW_S3: _S3_REQUESTS,
+    Action.TEAR_S3: _S3_REQUESTS,
+    Action.THROTTLE: ("invoke",),
+}
+"""What is counted of the requests to the AWS endpoint."""
+_OF_CALLS = (Action.KILL, Action.STOP, Action.HANG, Action.EXHAUST)
 
 
 class FaultError(ConfigError):
@@ -151,6 +182,11 @@ class Fault:
         return self.action in (Action.SLOW, Action.LIMIT, Action.LOSE, Action.CUT)
 
     @property
+    def of_endpoint(self) -> bool:
+        """Whether it concerns requests to the AWS endpoint."""
+        return self.action in _OPERATIONS_OF
+
+    @property
     def of_server(self) -> bool:
         """Whether it concerns the rendezvous server."""
         return self.action in (Action.DROP_SERVER, Action.RESTART_SERVER)
@@ -161,13 +197,13 @@ class Fault:
             words.append("-".join(map(str, self.ranks)) or "all")
         elif self.ranks:
             words.append(str(self.ranks[0]))
-        if self.action in (Action.DELAY, Action.SLOW):
+        if self.action in (Action.DELAY, Action.SLOW, Action.SLOW_S3):
             words.append(f"by {_shown(self.amount)}")
         if self.jitter:
             words.append(f"jitter {_shown(self.jitter)}")
         if self.action is Action.LIMIT:
             words.append(f"to {self.amount / 1e6:.12g}mbit")
-        if self.action is Action.LOSE:
+        if self.action is Action.LOSE or (self.of_endpoint and self.action is not Action.SLOW_S3 and self.amount):
             words.append(f"{self.amount * 100:.12g}%")
         if self.moment is not None and self.moment.seconds is not None:
             words.append(f"at {_shown(self.moment.seconds)}")
@@ -211,8 +247,8 @@ def _parse(clause: str, size: int, chance: random.Random) -> Fault:
         raise FaultError(f"invalid fault {clause!r}: expected the form of {example!r}")
     parts = found.groupdict()
     ranks = _ranks(clause, parts, size, chance)
-    moment = _moment(clause, parts, chance)
-    if moment is None and action in (Action.KILL, Action.STOP):
+    moment = _moment(clause, parts, chance, _OPERATIONS_OF.get(action, _OPERATIONS))
+    if moment is None and action in _OF_CALLS:
         moment = Moment()
     lasts = parts.get("lasts")
     amount = 0.0
@@ -256,7 +292,7 @@ def _ranks(clause: str, parts: dict[str, str], size: int, chance: random.Random)
     return tuple(sorted(fixed))
 
 
-def _moment(clause: str, parts: dict[str, str], chance: random.Random) -> Moment | None:
+def _moment(clause: str, parts: dict[str, str], chance: random.Random, operations: Sequence[str]) -> Moment | None:
     if parts.get("time"):
         return Moment(seconds(parts["time"]))
     bound = parts.get("bound")
@@ -268,9 +304,9 @@ def _moment(clause: str, parts: dict[str, str], chance: random.Random) -> Moment
     if operation is None:
         return None
     number = int(parts["number"])
-    if operation not in _OPERATIONS:
+    if operation not in operations:
         raise FaultError(
-            f"invalid fault {clause!r}: unknown operation {operation}: expected one of {', '.join(_OPERATIONS)}"
+            f"invalid fault {clause!r}: unknown operation {operation}: expected one of {', '.join(operations)}"
         )
     if number < 1:
         raise FaultError(f"invalid fault {clause!r}: calls are counted from 1")

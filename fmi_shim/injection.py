@@ -23,6 +23,8 @@ from fmi_shim.link_model import LinkConditions
 
 FAULTS_VARIABLE = "FMI_FAULTS"
 SEED_VARIABLE = "FMI_FAULTS_SEED"
+_CHUNK_BYTES = 1 << 24
+_MEASURED_S = 5.0
 
 
 class LinkFaults:
@@ -181,7 +183,7 @@ def start_faults(rank: int, size: int, environment: Mapping[str, str] = os.envir
 
 
 def _strike(fault: Fault) -> None:
-    """Kill or stop this process."""
+    """Kill or stop this process, or have it hang or exhaust its memory."""
     if fault.action is Action.KILL:
         os.kill(os.getpid(), signal.SIGKILL)
     elif fault.action is Action.STOP:
@@ -194,3 +196,17 @@ def _strike(fault: Fault) -> None:
                 stderr=subprocess.DEVNULL,
             )
         os.kill(os.getpid(), signal.SIGSTOP)
+    elif fault.action is Action.HANG:
+        threading.Event().wait()
+    elif fault.action is Action.EXHAUST:
+        _exhaust_memory()
+
+
+def _exhaust_memory() -> None:
+    """Use memory until the function's limit ends the process; raise `MemoryError` where there is no limit."""
+    limit = int(os.environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "0"))
+    used = [b"\x01" * _CHUNK_BYTES for _ in range(limit * 2 * 1024 * 1024 // _CHUNK_BYTES)]
+    if used:
+        # The emulator measures it within a moment.
+        time.sleep(_MEASURED_S)
+    raise MemoryError("the fault 'exhaust rank' has used all memory")

@@ -83,7 +83,7 @@ def fmirun() -> NoReturn:
         request = RunRequest.of_module(options.script, options.ranks, **settings)
     else:
         request = RunRequest(Path(options.script), options.ranks, **settings)
-    sys.exit(run_command("fmirun", lambda: _run(request, options, planned)))
+    sys.exit(run_command("fmirun", lambda: _run(request, options, planned, seed)))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -156,7 +156,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(request: RunRequest, options: argparse.Namespace, faults: Sequence[Fault]) -> int:
+def _run(request: RunRequest, options: argparse.Namespace, faults: Sequence[Fault], seed: int) -> int:
     began = time.perf_counter()
     local_only = {
         "--cold-start-seed": options.cold_start_seed is not None,
@@ -201,7 +201,7 @@ def _run(request: RunRequest, options: argparse.Namespace, faults: Sequence[Faul
             console = None
             if options.pdb or options.stdin == "rank0":
                 console = opened.enter_context(Console(cloud.rendezvous.rpartition(":")[0], options.pdb)).address
-            cloud.plan_faults(faults)
+            cloud.plan_faults(faults, seed)
             outcome = run(request, code.files, backend, on_line, console)
         s3_requests = cloud.s3_requests()
     print_status(run_table(outcome))

@@ -214,6 +214,9 @@ class World:
         access = self.services.access(self.channel, self.framed, self.max_timeout_s, server)
         for fault in server_faults:
             run.plan_server_fault(fault, server)
+        endpoint_faults = [fault for fault in planned if fault.of_endpoint]
+        if endpoint_faults:
+            self.services.cloud.plan_faults(endpoint_faults, self.seed)
         try:
             for rank in range(self.size):
                 job = self._job(rank, function, arguments, keywords, access, name)
@@ -223,6 +226,8 @@ class World:
             self.output = run.end()
             if server_faults:
                 server.close()
+            if endpoint_faults:
+                self.services.cloud.plan_faults(())
 
     def _job(
         self,

@@ -22,6 +22,13 @@ EXAMPLES = {
     "lose link 0-2 0.1%": Fault(Action.LOSE, (0, 2), amount=0.001),
     "cut link 0-1 at send 2 for 1s": Fault(Action.CUT, (0, 1), Moment(None, "send", 2), 1.0),
     "drop server at 1min": Fault(Action.DROP_SERVER, (), Moment(60.0)),
+    "hang rank 1 at barrier 2": Fault(Action.HANG, (1,), Moment(None, "barrier", 2)),
+    "exhaust rank 1": Fault(Action.EXHAUST, (1,), Moment(None, "call", 1)),
+    "fail s3 at put 3": Fault(Action.FAIL_S3, (), Moment(None, "put", 3)),
+    "fail s3 20%": Fault(Action.FAIL_S3, (), amount=0.2),
+    "slow s3 by 100ms": Fault(Action.SLOW_S3, (), amount=0.1),
+    "tear s3 at get 2": Fault(Action.TEAR_S3, (), Moment(None, "get", 2)),
+    "throttle lambda at invoke 3": Fault(Action.THROTTLE, (), Moment(None, "invoke", 3)),
     "restart server at 1s after 0.5s": Fault(Action.RESTART_SERVER, (), Moment(1.0), 0.5),
 }
 
@@ -63,6 +70,7 @@ def test_seeds_differ() -> None:
         ("cut link 1-9", "there is no rank 9"),
         ("slow link 2-2 by 1ms", "expected a link between two different ranks"),
         ("kill rank 1 at foo 3", "unknown operation foo: expected one of call, send"),
+        ("fail s3 at send 1", "unknown operation send: expected one of request, get, put"),
         ("kill rank 1 at send 0", "calls are counted from 1"),
         ("kill rank 1 in 3s", "expected the form of 'kill rank 2 at allreduce 3'"),
         ("limit link all to 0mbit", "invalid bandwidth '0mbit'"),

@@ -39,6 +39,24 @@ def test_a_slow_network_and_a_server_that_restarts_change_no_result(tmp_path: Pa
     assert (status, sorted(output.splitlines())) == (0, [f"[{rank}] total 1 slow" for rank in range(2)]), errors
 
 
+def test_a_throttled_and_a_hung_function(tmp_path: Path) -> None:
+    program = script(tmp_path)
+    status, _, errors = fmirun(tmp_path, "-n", 2, "--fault", "throttle lambda at invoke 1", program)
+    assert status != 0
+    assert "TooManyRequestsException" in errors
+    options = ("--timeout", 4, "--fault", "hang rank 1 at allreduce 2")
+    status, _, errors = fmirun(tmp_path, "-n", 2, *options, program)
+    assert status == 1
+    assert re.search(r"rank 1(?: failed)?: Timeout: .*timed out after 4", errors)
+
+
+def test_a_function_that_exhausts_its_memory(tmp_path: Path) -> None:
+    options = ("--memory", 256, "--fault", "exhaust rank 1 at allreduce 2")
+    status, _, errors = fmirun(tmp_path, "-n", 2, *options, script(tmp_path))
+    assert status == 1
+    assert errors.splitlines()[-1] == "fmirun: rank 1 failed: OutOfMemory: used more than 256 MB: raise --memory"
+
+
 def test_what_cannot_fail_is_refused_before_anything_starts(tmp_path: Path) -> None:
     status, output, errors = fmirun(tmp_path, "-n", 2, "--fault", "kill rank 2", script(tmp_path))
     assert (status, output) == (2, "")

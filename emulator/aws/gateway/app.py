@@ -21,6 +21,7 @@ from emulator.aws.gateway.admission import Admission, PageAccess
 from emulator.aws.gateway.browser_requests import OwnNames
 from emulator.aws.gateway.key_ring import KeyRing
 from emulator.aws.gateway.moto_bridge import MotoBridge
+from emulator.aws.gateway.request_faults import RequestFaults
 from emulator.aws.lambda_.code_downloads import CodeDownloads
 from emulator.aws.lambda_.core.code_signing import CodeSigningConfigs
 from emulator.aws.lambda_.core.execution_environments import ExecutionEnvironments
@@ -161,6 +162,7 @@ class Gateway:
         network = LoopbackNetwork(self._aws, ACCOUNT_ID)
         self._ecs = EcsApi(self._aws, programs, network, ACCOUNT_ID, self._emit_of_ecs)
         self._logs = LogsApi(logs)
+        self.faults = RequestFaults(lambda request: "path" in request.match_info and self.s3.is_s3(request))
         self._admission = Admission(names, self.s3, self._url_requests, keys, page_access)
         self._runner: web.AppRunner | None = None
 
@@ -195,6 +197,7 @@ class Gateway:
         # A key may contain any character, line feeds included.
         app.router.add_route("*", "/{path:(?s:.*)}", by_service)
         self._admission.install(app)
+        app.middlewares.append(self.faults.middleware)
         self._runner = web.AppRunner(
             app,
             access_log=None,

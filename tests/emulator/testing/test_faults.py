@@ -2,13 +2,18 @@
 
 import time
 
+import boto3
 import numpy as np
 import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError, ConnectionClosedError, IncompleteReadError, ResponseStreamingError
+from urllib3.exceptions import ProtocolError
 
 import fmi_shim as fmi
 from emulator.testing import World, WorldError, WorldTimeoutError
 from emulator.testing.launch import shared_services
-from fmi_shim.faults import FaultError
+from emulator.testing.services import WorldChannel
+from fmi_shim.faults import FaultError, parse_faults
 
 SUM = fmi.func(fmi.op.sum)
 INT = fmi.types(fmi.datatypes.int)
@@ -110,6 +115,38 @@ def test_a_server_that_restarts_and_one_that_is_gone() -> None:
         world(2, "drop server", max_timeout_s=0.5)(five_sums)
     assert not isinstance(raised.value, WorldTimeoutError)
     assert {failure.kind for failure in raised.value.failures} <= {"ServerLostError", "PeerTimeoutError"}
+
+
+def test_requests_to_s3_fail_late_and_torn() -> None:
+    cloud = shared_services().cloud
+    config = Config(retries={"total_max_attempts": 1})
+    s3 = boto3.Session(region_name="us-east-1", **cloud.credentials.for_boto3()).client(
+        "s3", endpoint_url=cloud.endpoint_url, config=config
+    )
+    s3.create_bucket(Bucket="faults")
+    cloud.plan_faults(parse_faults("fail s3 at put 2; tear s3 at get 1; slow s3 by 50ms", 1, 0))
+    began = time.monotonic()
+    s3.put_object(Bucket="faults", Key="a", Body=b"text")
+    assert time.monotonic() - began > 0.05
+    with pytest.raises(ClientError, match="SlowDown"):
+        s3.put_object(Bucket="faults", Key="a", Body=b"text")
+    with pytest.raises((ResponseStreamingError, IncompleteReadError, ConnectionClosedError, ProtocolError)):
+        s3.get_object(Bucket="faults", Key="a")["Body"].read()
+    cloud.plan_faults(())
+    assert s3.get_object(Bucket="faults", Key="a")["Body"].read() == b"text"
+
+
+def test_a_world_over_s3_survives_errors_that_boto3_retries() -> None:
+    assert world(2, "fail s3 at put 2; slow s3 by 5ms", channel=WorldChannel.S3)(five_sums) == [8, 8]
+
+
+def test_ranks_that_hang_or_exhaust_their_memory() -> None:
+    with pytest.raises(WorldError) as raised:
+        world(2, "exhaust rank 1 at call 3")(five_sums)
+    assert (raised.value.origin, raised.value.first.kind) == (1, "MemoryError")
+    with pytest.raises(WorldTimeoutError) as hung:
+        world(1, "hang rank 0 at call 2", limit_s=2)(five_sums)
+    assert hung.value.origin == 0
 
 
 def test_a_rank_that_is_not_there_is_refused_at_once() -> None:

@@ -1,0 +1,89 @@
+"""Requests that fail because a user asked for it: errors of S3, late and torn responses, throttled invocations."""
+
+import asyncio
+import random
+import re
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from http import HTTPStatus
+
+from aiohttp import web
+
+from fmi_shim.faults import Action, Fault
+
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_INVOCATIONS = re.compile(r"/2015-03-31/functions/[^/]+/invocations")
+_SLOW_DOWN = (
+    b'<?xml version="1.0" encoding="UTF-8"?>\n'
+    b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+)
+_RATE_EXCEEDED = '{"Type":"User","Reason":"ConcurrentInvocationLimitExceeded","message":"Rate Exceeded."}'
+_TORN_BYTES = 1 << 16
+
+
+class RequestFaults:
+    """The faults of an endpoint.
+
+    Parameters
+    ----------
+    is_s3
+        Whether a request is for S3.
+    """
+
+    def __init__(self, is_s3: Callable[[web.Request], bool]) -> None:
+        self._is_s3 = is_s3
+        self._faults: Sequence[Fault] = ()
+        self._counts: Counter[str] = Counter()
+        self._chance = random.Random()  # noqa: S311 - no secret
+
+    def plan(self, faults: Sequence[Fault], seed: int) -> None:
+        """Have requests fail from now on; without faults, none does. Requests are counted from here."""
+        self._faults = [fault for fault in faults if fault.of_endpoint]
+        self._counts.clear()
+        self._chance = random.Random(f"{seed}/endpoint")  # noqa: S311 - to replay a run, not a secret
+
+    @web.middleware
+    async def middleware(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        """Answer a request, or have it fail."""
+        if not self._faults:
+            return await handler(request)
+        if _INVOCATIONS.fullmatch(request.path):
+            kinds, actions = ["invoke"], [Action.THROTTLE]
+        elif self._is_s3(request):
+            kinds = ["request", request.method.lower()]
+            actions = [Action.SLOW_S3, Action.FAIL_S3, Action.TEAR_S3]
+        else:
+            return await handler(request)
+        self._counts.update(kinds)
+        for fault in self._faults:
+            if fault.action in actions and self._happens(fault, kinds):
+                if fault.action is not Action.SLOW_S3:
+                    return await _failed(request, fault.action)
+                await asyncio.sleep(fault.amount)
+        return await handler(request)
+
+    def _happens(self, fault: Fault, kinds: Sequence[str]) -> bool:
+        if fault.moment is not None:
+            operation = fault.moment.operation
+            return operation in kinds and self._counts[operation] == fault.moment.number
+        if fault.action is Action.SLOW_S3 or not fault.amount:
+            return True
+        return self._chance.random() < fault.amount
+
+
+async def _failed(request: web.Request, action: Action) -> web.StreamResponse:
+    if action is Action.FAIL_S3:
+        return web.Response(status=HTTPStatus.SERVICE_UNAVAILABLE, body=_SLOW_DOWN, content_type="application/xml")
+    if action is Action.THROTTLE:
+        return web.Response(
+            status=HTTPStatus.TOO_MANY_REQUESTS,
+            text=_RATE_EXCEEDED,
+            content_type="application/json",
+            headers={"x-amzn-ErrorType": "TooManyRequestsException"},
+        )
+    torn = web.StreamResponse(headers={"Content-Length": str(_TORN_BYTES)})
+    await torn.prepare(request)
+    await torn.write(b"\0")
+    if request.transport is not None:
+        request.transport.abort()
+    return torn
