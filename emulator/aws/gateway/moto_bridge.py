@@ -2,10 +2,15 @@
 
 import asyncio
 import io
+import re
+import sys
 import urllib.parse
-from collections.abc import Iterable, Sequence
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
 from typing import Any
+from xml.sax.saxutils import escape
 
 from aiohttp import web
 from moto.core.config import default_user_config
@@ -78,12 +83,24 @@ class MotoBridge:
             status.append(line)
             headers.extend(fields)
 
-        chunks = self._app(environ, start_response)
         try:
-            body = b"".join(chunks)
-        finally:
-            if hasattr(chunks, "close"):
-                chunks.close()
+            chunks = self._app(environ, start_response)
+            try:
+                body = b"".join(chunks)
+            finally:
+                if hasattr(chunks, "close"):
+                    chunks.close()
+        except NotImplementedError as error:
+            return _failure(environ, HTTPStatus.NOT_IMPLEMENTED, str(error))
+        # Moto is another program: whatever it raises is a failure of the service.
+        except Exception as error:  # noqa: BLE001
+            return _failure(environ, HTTPStatus.INTERNAL_SERVER_ERROR, repr(error))
+        code = int(status[0].split()[0])
+        kind = next((value for name, value in headers if name.lower() == "content-type"), "")
+        if code >= HTTPStatus.NOT_FOUND and kind.startswith("text/html") and _is_html(body):
+            # Werkzeug's page for what moto does not serve, or for what it raised.
+            text = re.sub(r"(<[^>]*>|\s)+", " ", body.decode(errors="replace")).strip()
+            return _failure(environ, HTTPStatus(code), text)
         response = web.Response(status=int(status[0].split()[0]), body=body or None)
         response.headers.clear()
         for name, value in headers:
@@ -91,6 +108,33 @@ class MotoBridge:
             if not name.lower().startswith("access-control-"):
                 response.headers.add(name, value)
         return response
+
+
+def _is_html(body: bytes) -> bool:
+    return body.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html"))
+
+
+def _failure(environ: Mapping[str, Any], status: HTTPStatus, reason: str) -> web.Response:
+    """Return AWS's error for a request that moto failed on or does not serve; it names the operation."""
+    target = environ.get("HTTP_X_AMZ_TARGET", "")
+    form = urllib.parse.parse_qs(environ["wsgi.input"].getvalue().decode(errors="replace"))
+    is_form = environ.get("CONTENT_TYPE", "").startswith("application/x-www-form-urlencoded")
+    action = form.get("Action", [""])[0] if is_form else target.rpartition(".")[2]
+    operation = action or f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']:.200}"
+    if status is HTTPStatus.INTERNAL_SERVER_ERROR:
+        print(f"emulator: moto failed at {operation}: {reason:.300}", file=sys.stderr)
+        code, message = "InternalFailure", f"the operation {operation} failed in the emulator: {reason:.300}"
+    else:
+        status = HTTPStatus.NOT_IMPLEMENTED
+        code, message = "NotImplementedException", f"the operation {operation} is not emulated"
+    headers = {"x-amzn-RequestId": str(uuid.uuid4()), "x-amzn-ErrorType": code}
+    if is_form:
+        text = (
+            f"<ErrorResponse><Error><Type>Receiver</Type><Code>{code}</Code><Message>{escape(message)}</Message></Error>"
+            f"<RequestId>{headers['x-amzn-RequestId']}</RequestId></ErrorResponse>"
+        )
+        return web.Response(status=status, text=text, content_type="text/xml", headers=headers)
+    return web.json_response({"__type": code, "message": message}, status=status, headers=headers)
 
 
 def _bucket_environ(method: str, request: BucketConfiguration) -> dict[str, Any]:

@@ -5,6 +5,7 @@ https://docs.aws.amazon.com/lambda/latest/api/API_Operations.html
 """
 
 import base64
+import json
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
@@ -36,6 +37,7 @@ from emulator.aws.lambda_.updates import UpdatesInProgress
 from emulator.aws.protocol.answers import REQUEST_ID, error_answer, json_answer, not_implemented
 from emulator.aws.protocol.constraints import Overrides, check, validation_error, violation
 from emulator.aws.protocol.credential_scope import credential_scope
+from emulator.aws.protocol.event_stream import event_message
 from emulator.aws.protocol.requests import read_rest_json
 from emulator.aws.protocol.service_models import RestRoutes, service_model
 from emulator.errors import ApiError, SandboxError
@@ -45,6 +47,8 @@ _SERVICE = "lambda"
 _REQUEST_BYTES = 70_167_211
 _PAGE = 50
 _LONGEST_NAME = 64
+_INVOKE = ("Invoke", "InvokeWithResponseStream")
+_CHUNK_BYTES = 1024 * 1024
 _INVOCATION_TYPES = ("RequestResponse", "Event", "DryRun")
 _ANY_RUNTIME: Mapping[str, Any] = {"enum": None}
 # Where AWS answers otherwise than its model says. Runtimes are checked by Lambda itself, with another error code.
@@ -164,7 +168,7 @@ class LambdaApi:
 
     async def _perform(self, request: web.Request, model: OperationModel, path: dict[str, str]) -> web.StreamResponse:
         account = Account(credential_scope(request).region, self._account_number)
-        is_invoke = model.name == "Invoke"
+        is_invoke = model.name in _INVOKE
         # A payload above the limit is cut there; the service rejects it.
         limit = limits.SYNC_PAYLOAD_BYTES if is_invoke else _REQUEST_BYTES
         body = await read_body(request, limit)
@@ -178,6 +182,8 @@ class LambdaApi:
         parameters = read_rest_json(model, path, request.query, request.headers, body)
         if is_invoke:
             _check(model, parameters)
+            if model.name == "InvokeWithResponseStream":
+                return await self._invoke_with_stream(parameters, account)
             return await self._invoke(parameters, account)
         return json_answer(model, await self.call(model.name, parameters, account))
 
@@ -198,6 +204,32 @@ class LambdaApi:
         if result.is_error:
             headers["X-Amz-Function-Error"] = "Unhandled"
         return web.Response(body=result.payload, content_type="application/json", headers=headers)
+
+    async def _invoke_with_stream(self, parameters: Parameters, account: Account) -> web.StreamResponse:
+        """Return a function's result as an event stream; the result is complete before it is sent."""
+        name, qualifier, payload = parameters["FunctionName"], parameters.get("Qualifier"), parameters["Payload"]
+        context = _client_context(parameters)
+        result = await self._service.invoke(name, qualifier, payload, account=account, client_context=context)
+        complete: dict[str, str] = {}
+        if result.is_error:
+            complete = {"ErrorCode": "Unhandled", "ErrorDetails": result.payload.decode(errors="replace")}
+        if parameters.get("LogType") == "Tail":
+            complete["LogResult"] = base64.b64encode(result.log_tail).decode()
+        events = (
+            []
+            if result.is_error
+            else [
+                event_message("PayloadChunk", result.payload[start : start + _CHUNK_BYTES], "application/octet-stream")
+                for start in range(0, len(result.payload), _CHUNK_BYTES)
+            ]
+        )
+        events.append(event_message("InvokeComplete", json.dumps(complete).encode(), "application/json"))
+        headers = {
+            REQUEST_ID: result.request_id,
+            "X-Amz-Executed-Version": result.version,
+            "X-Amzn-Remapped-Content-Type": "application/octet-stream",
+        }
+        return web.Response(body=b"".join(events), content_type="application/vnd.amazon.eventstream", headers=headers)
 
 
 class _Code:

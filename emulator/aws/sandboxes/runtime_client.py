@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from emulator.aws.sandboxes import runtime_logging
+from emulator.aws.sandboxes.own_packages import package_folders
 
 _API = "/2018-06-01/runtime"
 # From this version of Python on, results are UTF-8 on AWS.
@@ -102,9 +103,7 @@ def serve(task_root: Path, opt_root: Path) -> int:
     """
     host, _, port = os.environ["AWS_LAMBDA_RUNTIME_API"].partition(":")
     connection = http.client.HTTPConnection(host, int(port))
-    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    packages = (opt_root / "python" / "lib" / version / "site-packages", opt_root / "python")
-    sys.path[:0] = [str(task_root), *(str(folder) for folder in packages if folder.is_dir())]
+    sys.path[:0] = [str(task_root), *(str(folder) for folder in package_folders(opt_root) if folder.is_dir())]
     runtime_logging.set_up(os.environ.get("AWS_LAMBDA_LOG_FORMAT"), os.environ.get("AWS_LAMBDA_LOG_LEVEL"))
     try:
         handler = _load_handler(os.environ["_HANDLER"])

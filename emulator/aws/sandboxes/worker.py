@@ -14,6 +14,7 @@ from typing import NoReturn
 from emulator.aws.limits import FILE_DESCRIPTORS
 from emulator.aws.sandboxes.file_system import OPT, RUNTIME, TASK, FilesUnavailableError, FunctionFiles, mount_files
 from emulator.aws.sandboxes.messages import Spawn
+from emulator.aws.sandboxes.own_packages import brings_imported_package, package_folders
 from emulator.aws.sandboxes.runtime_client import flush_output, serve
 
 _PR_SET_PDEATHSIG = 1
@@ -47,6 +48,9 @@ def run_worker(spawn: Spawn, output: int, zygote_pid: int, visible: Sequence[Pat
         task_root, opt_root = _isolate_files(spawn, visible, runtime_root)
         if spawn.command:
             _exec([_inside(part, spawn, task_root, opt_root) for part in spawn.command])
+        if brings_imported_package((task_root, *package_folders(opt_root)), sys.modules):
+            # One process cannot have two numpys: a new one imports the function's own.
+            _exec((sys.executable, "-P", "-m", "emulator.aws.sandboxes.runtime_client"))
         status = serve(task_root, opt_root)
     except SystemExit as error:
         status = error.code if isinstance(error.code, int) else int(error.code is not None)

@@ -339,3 +339,29 @@ def test_a_child_above_the_functions_memory_is_killed_and_the_function_goes_on(f
     answer, log, failed = invoke(functions, name)
     assert (answer, failed) == (-9, None)
     assert int(log.partition("Max Memory Used: ")[2].split()[0]) > 100
+
+
+def test_a_result_can_be_read_as_a_stream(functions: Any, deploy: Deploy) -> None:
+    name = deploy("def handler(event, context): return 'x' * event if event else 1 / 0")
+    events = list(functions.invoke_with_response_stream(FunctionName=name, Payload=b"2000000")["EventStream"])
+    chunks = [event["PayloadChunk"]["Payload"] for event in events[:-1]]
+    assert len(chunks) == 2
+    assert json.loads(b"".join(chunks)) == "x" * 2_000_000
+    assert events[-1] == {"InvokeComplete": {}}
+    (failed,) = functions.invoke_with_response_stream(FunctionName=name, Payload=b"0")["EventStream"]
+    assert failed["InvokeComplete"]["ErrorCode"] == "Unhandled"
+    assert "ZeroDivisionError" in failed["InvokeComplete"]["ErrorDetails"]
+
+
+def test_packages_of_the_archive_win_over_preloaded_ones(functions: Any, deploy: Deploy) -> None:
+    files = {
+        "main": "import numpy, boto3\ndef handler(e, c): return [numpy.mine, boto3.__name__]",
+        "numpy/__init__": "mine = 1",
+    }
+    name = deploy("", Code={"ZipFile": archive(**files)})
+    assert invoke(functions, name)[0] == [1, "boto3"]
+    layer = functions.publish_layer_version(
+        LayerName="boto", Content={"ZipFile": archive(**{"python/boto3/__init__": "mine = 2"})}
+    )
+    source = "import numpy, boto3\ndef handler(e, c): return [numpy.__name__, boto3.mine]"
+    assert invoke(functions, deploy(source, Layers=[layer["LayerVersionArn"]]))[0] == ["numpy", 2]
