@@ -88,7 +88,9 @@ def function_files() -> dict[str, Path]:
     }
     members["fmi.json"] = _folder("emulator.fmi.functions") / "fmi.json"
     dropin = shim / "dropin"
-    members |= {path.relative_to(dropin).as_posix(): path for path in [dropin / "fmi.py", *dropin.glob("fmilib/*.py")]}
+    # By the files of the distribution, torch finds the backend that it has to register.
+    found = [dropin / "fmi.py", *dropin.glob("fmilib/*.py"), *dropin.glob("*.dist-info/*")]
+    members |= {path.relative_to(dropin).as_posix(): path for path in found}
     return members
 
 

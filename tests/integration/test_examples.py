@@ -23,6 +23,13 @@ def test_monte_carlo_finds_pi(tmp_path: Path) -> None:
     assert re.search(r"3\.1[34]\d*", output)
 
 
+def test_data_parallel_training_fits_one_line_to_all_points(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    status, output, errors = fmirun(tmp_path, "-n", 2, "--preload", "torch", EXAMPLES / "data_parallel.py")
+    assert status == 0, errors
+    assert re.fullmatch(r"\[0\] 2 ranks: y = 3\.0\d x \+ (1\.0\d|0\.9\d), mean loss 0\.000\d\n", output)
+
+
 @pytest.fixture
 def program(tmp_path: Path) -> Path:
     """A copy of the examples whose configuration a test may change."""
