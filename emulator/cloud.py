@@ -8,7 +8,7 @@ import threading
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import Future
 from contextlib import AsyncExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +24,7 @@ from emulator.aws.gateway.address import LOOPBACK, RESET_PATH, listen, local_add
 from emulator.aws.lambda_.core.runtimes import check_installed
 from emulator.aws.lambda_.core.settings import LambdaSettings
 from emulator.aws.limits import REGION
+from emulator.aws.sandboxes.containers.factory import ContainerSandboxes
 from emulator.aws.sandboxes.process import ProcessSandboxes
 from emulator.aws.state import StateFolder
 from emulator.aws.stepfunctions.core.records import ExecutionRecord
@@ -62,6 +63,22 @@ class _ExceptionHandler:
             print(f"emulator: connections wait: {TooManyOpenFilesError()}", file=sys.stderr)
 
 
+@dataclass(frozen=True)
+class ContainerOptions:
+    """How functions run in containers.
+
+    Parameters
+    ----------
+    code_image
+        The image that runs archives; None to run them in processes.
+    shares_memory
+        Whether containers share /dev/shm.
+    """
+
+    code_image: str | None = None
+    shares_memory: bool = False
+
+
 class LocalCloud:
     """An AWS endpoint and a rendezvous server on this machine, as a context manager.
 
@@ -77,8 +94,8 @@ class LocalCloud:
     settings
         How functions run.
     host
-        The IPv4 address that endpoint and rendezvous server listen on. Anybody who can connect to it can run
-        programs on this machine.
+        The IPv4 address that the endpoint listens on; None for the loopback or, with containers, the address at which
+        they reach this machine. Anybody who can connect to it can run programs on this machine.
     host_names
         Further names that a request's Host header may contain, besides those that `OwnNames` lists.
     credentials
@@ -86,6 +103,8 @@ class LocalCloud:
     state
         The folder that keeps buckets, functions, state machines and logs, even if this process is killed. Without
         one, they are deleted at the end.
+    containers
+        How functions run in containers; None to run archives in processes. Images run in containers in either case.
 
     Attributes
     ----------
@@ -107,9 +126,10 @@ class LocalCloud:
         preload: Sequence[str] = (),
         settings: LambdaSettings = _SETTINGS,
         state: Path | None = None,
-        host: str = LOOPBACK,
+        host: str | None = None,
         host_names: Sequence[str] = (),
         credentials: Credentials | None = None,
+        containers: ContainerOptions | None = None,
     ) -> None:
         self._is_open = credentials is None
         self.credentials = credentials or Credentials.random()
@@ -117,12 +137,13 @@ class LocalCloud:
         self._settings = replace(settings, annotate_event=event_rank, credentials=self._functions_key)
         self._state_path = state
         self._host = host
+        self._container_options = containers
+        self._rendezvous: RendezvousServer
         self._host_names = host_names
         self._port = port
         self._preload = preload
         self.endpoint_url = ""
         self.rendezvous = ""
-        self._rendezvous = RendezvousServer(host, 0)
         self.page_url = ""
         self.notes: list[str] = []
 
@@ -167,7 +188,8 @@ class LocalCloud:
 
     def stop_functions(self) -> None:
         """Kill every running function; their callers receive an error."""
-        self._loop.call_soon_threadsafe(self._sandboxes.kill_all)
+        self._loop.call_soon_threadsafe(self._processes.kill_all)
+        self._loop.call_soon_threadsafe(self._containers.kill_all)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -236,10 +258,22 @@ class LocalCloud:
             # An unusable state folder is reported before any process starts.
             state = StateFolder(self._state_path or scratch / "state", lasting=self._state_path is not None)
             started.callback(state.close)
-            self._sandboxes = ProcessSandboxes(scratch, (*_PRELOADED, *self._preload), Path(dropin.__file__).parent)
-            await self._sandboxes.start()
-            started.push_async_callback(self._sandboxes.close)
-            if (reason := self._sandboxes.cpu_shares_missing) is not None:
+            options = self._container_options or ContainerOptions()
+            runs_code = options.code_image is not None
+            # With containers alone, this starts what removes the folder above and idles.
+            preload = () if runs_code else (*_PRELOADED, *self._preload)
+            self._processes = ProcessSandboxes(scratch, preload, Path(dropin.__file__).parent)
+            await self._processes.start()
+            started.push_async_callback(self._processes.close)
+            self._containers = ContainerSandboxes(scratch, options.code_image, shares_memory=options.shares_memory)
+            started.push_async_callback(self._containers.close)
+            host = self._host or LOOPBACK
+            rendezvous_host = host
+            if self._container_options is not None:
+                rendezvous_host = (await self._containers.place()).address
+                host = self._host or rendezvous_host
+                self.notes.extend(self._containers.notes)
+            elif (reason := self._processes.cpu_shares_missing) is not None:
                 self.notes.append(f"CPU shares are not enforced, every function may use every core: {reason}")
             # Importing moto takes as long as starting the zygote: on two cores, both run in parallel.
             from emulator.aws.gateway.admission import PageAccess
@@ -250,13 +284,14 @@ class LocalCloud:
             from emulator.page.phases import PhaseLog
             from emulator.page.views import Page
 
-            listener = started.enter_context(listen(self._host, self._port))
-            self.endpoint_url = f"http://{local_address(self._host)}:{listener.getsockname()[1]}"
+            listener = started.enter_context(listen(host, self._port))
+            self.endpoint_url = f"http://{local_address(host)}:{listener.getsockname()[1]}"
             page_access = None if self._is_open else PageAccess()
             self.page_url = f"{self.endpoint_url}{PAGE_ROOT}{page_access.query if page_access else ''}"
+            self._rendezvous = RendezvousServer(rendezvous_host, 0)
             await self._rendezvous.start()
             started.push_async_callback(self._close_rendezvous)
-            self.rendezvous = f"{local_address(self._host)}:{self._rendezvous.port}"
+            self.rendezvous = f"{local_address(rendezvous_host)}:{self._rendezvous.port}"
             self._settings = replace(self._settings, variables={"FMI_RENDEZVOUS": self.rendezvous})
             logs = LogStore(state)
             phases = PhaseLog(logs)
@@ -264,7 +299,8 @@ class LocalCloud:
                 state,
                 listener,
                 self.endpoint_url,
-                self._sandboxes,
+                self._containers if runs_code else self._processes,
+                self._containers,
                 self._settings,
                 logs,
                 log_sink=phases,

@@ -19,6 +19,7 @@ UNRESERVED_EXECUTIONS = 100
 MB_PER_VCPU = 1769
 # Per execution environment.
 FILE_DESCRIPTORS = 1024
+PROCESSES = 1024
 MAX_VCPUS = 6
 
 # Delays before the retries of an event whose function failed.

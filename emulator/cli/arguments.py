@@ -3,13 +3,19 @@
 import argparse
 import ipaddress
 import os
+import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 from emulator.aws import limits
 from emulator.aws.lambda_.core.cold_starts import ColdStarts
-from emulator.aws.lambda_.core.settings import LambdaSettings, RuntimeClient
+from emulator.aws.lambda_.core.settings import LambdaSettings, RuntimeClient, SandboxKind
+from emulator.aws.sandboxes.containers.daemon import Daemon
+from emulator.cloud import ContainerOptions
+from emulator.errors import EmulatorError
+from emulator.fmi.executor.image import DEFAULT_BASE_IMAGE, ImageRequest, executor_image
 from emulator.fmi.functions.initialize import rank_payload
 from fmi_shim.faults import bits_per_second, seconds, share
 from fmi_shim.link_model import LinkConditions
@@ -19,7 +25,7 @@ from fmi_shim.network_presets import NETWORK_PRESETS, network_faults
 _SET_BY_RUN = frozenset(rank_payload({"bucket": "", "S3_object_name": "", "script": ""}, 0, 1))
 
 
-LOCAL, AWS = "local", "aws"
+LOCAL, DOCKER, AWS = "local", "docker", "aws"
 
 
 def world_size(text: str) -> int:
@@ -128,14 +134,15 @@ def add_rank_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_backend_option(parser: argparse.ArgumentParser, default: str) -> None:
-    """Add ``--backend``: where functions run."""
+def add_backend_option(parser: argparse.ArgumentParser, default: str, *, docker: bool = False) -> None:
+    """Add ``--backend``: where functions run; with `docker`, containers are one of the places."""
+    containers = "docker, each in a container of the image that --image or the build of the executor gives; "
     parser.add_argument(
         "--backend",
-        choices=(LOCAL, AWS),
+        choices=(LOCAL, DOCKER, AWS) if docker else (LOCAL, AWS),
         default=default,
-        help="where functions run: local, on this machine; aws, on the stack that `fmi-emulator deploy` made in an AWS "
-        "account (default %(default)s)",
+        help=f"where functions run: local, on this machine; {containers if docker else ''}aws, on the stack that "
+        "`fmi-emulator deploy` made in an AWS account (default %(default)s)",
     )
 
 
@@ -231,14 +238,113 @@ def _seed(text: str) -> int:
     return _within(text, range(2**31))
 
 
+def add_container_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that select and configure containers, besides the option that switches them on."""
+    parser.add_argument(
+        "--base-image",
+        metavar="REF",
+        help=f"image with python3 that the executor's image is built on (default {DEFAULT_BASE_IMAGE})",
+    )
+    parser.add_argument(
+        "--requirements",
+        type=Path,
+        metavar="FILE",
+        help="further packages of the executor's image, for example requirements.txt",
+    )
+    parser.add_argument(
+        "--ipc",
+        action="store_true",
+        help="containers share /dev/shm with each other and this machine, for FMI's shared memory; on AWS they have "
+        "none",
+    )
+
+
+def add_image_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``--backend docker``."""
+    parser.add_argument(
+        "--image",
+        metavar="REF",
+        help="with --backend docker: run the ranks in this image, in any language, by its own command; it must speak "
+        "Lambda's runtime API",
+    )
+    add_container_options(parser)
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images that a run's functions are deployed with, and the containers' settings; all None without docker."""
+
+    executor: str | None = None
+    ranks: str | None = None
+    containers: ContainerOptions | None = None
+
+
+def images(options: argparse.Namespace) -> Images:
+    """Return what ``--backend`` and its options select; build the executor's image if it is missing.
+
+    Raises
+    ------
+    EmulatorError
+        When options contradict each other, there is no daemon, or the image cannot be built.
+    """
+    if options.backend != DOCKER:
+        return Images()
+    containers = ContainerOptions(shares_memory=options.ipc)
+    if options.image is not None:
+        if options.base_image is not None or options.requirements is not None:
+            raise EmulatorError("--image replaces the executor's image: leave out --base-image and --requirements")
+        Daemon().image_id(options.image)
+        return Images(ranks=options.image, containers=containers)
+    _refuse_runtime_client(options)
+    return Images(executor=_executor_image(options), containers=containers)
+
+
+def code_containers(options: argparse.Namespace) -> ContainerOptions | None:
+    """Return how ``--sandbox docker`` runs functions; build the executor's image if it is missing. None for processes.
+
+    Raises
+    ------
+    EmulatorError
+        As `images`.
+    """
+    if SandboxKind(options.sandbox) is SandboxKind.PROCESS:
+        _refuse_container_options(options, "--sandbox docker")
+        return None
+    _refuse_runtime_client(options)
+    return ContainerOptions(_executor_image(options), shares_memory=options.ipc)
+
+
+def refuse_container_options(options: argparse.Namespace) -> None:
+    """Refuse the options of `add_image_options` where no container runs."""
+    if options.image is not None:
+        raise EmulatorError("--image needs --backend docker")
+    _refuse_container_options(options, "--backend docker")
+
+
+def _refuse_container_options(options: argparse.Namespace, needed: str) -> None:
+    for name in ("base_image", "requirements", "ipc"):
+        if getattr(options, name):
+            raise EmulatorError(f"--{name.replace('_', '-')} needs {needed}")
+
+
+def _refuse_runtime_client(options: argparse.Namespace) -> None:
+    if getattr(options, "runtime_client", None) == RuntimeClient.FORK.value:
+        raise EmulatorError("--runtime-client fork needs processes: containers run AWS's client, awslambdaric")
+
+
+def _executor_image(options: argparse.Namespace) -> str:
+    # Reported here, on standard error, as the output belongs to the ranks.
+    request = ImageRequest(options.base_image or DEFAULT_BASE_IMAGE, options.requirements, tuple(options.preload))
+    return executor_image(Daemon(), request, lambda line: print(line, file=sys.stderr, flush=True))
+
+
 def add_function_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that control how functions run."""
     parser.add_argument(
         "--runtime-client",
         choices=[client.value for client in RuntimeClient],
-        default=RuntimeClient.FORK.value,
         help="how Python handlers are called: in a fork of a warm interpreter, or by AWS's own runtime client in a new "
-        "process (default %(default)s)",
+        "process (default: fork; in containers awslambdaric)",
     )
     parser.add_argument(
         "--cold-starts",
@@ -254,4 +360,6 @@ def add_function_options(parser: argparse.ArgumentParser) -> None:
 def function_settings(options: argparse.Namespace) -> LambdaSettings:
     """Return the settings that the options of `add_function_options` select."""
     cold_starts = ColdStarts.measured(options.cold_start_seed) if options.cold_starts == "measured" else None
-    return LambdaSettings(runtime_client=RuntimeClient(options.runtime_client), cold_starts=cold_starts)
+    return LambdaSettings(
+        runtime_client=RuntimeClient(options.runtime_client or RuntimeClient.FORK), cold_starts=cold_starts
+    )

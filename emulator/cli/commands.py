@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import NoReturn
 
-from emulator.cli import arguments, deployment, logs, pipeline, runs, serve, sweep
+from emulator.cli import arguments, deployment, doctor, image, logs, pipeline, runs, serve, sweep
 from emulator.cli.exit_codes import run_command
 
 _DESCRIPTION = """\
@@ -32,7 +32,7 @@ def fmi_emulator() -> NoReturn:
     )
     arguments.add_version_option(parser)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (serve, pipeline, sweep, logs):
+    for command in (serve, pipeline, sweep, logs, image, doctor):
         command.add_parser(commands)
     deployment.add_parsers(commands)
     runs.add_parsers(commands)

@@ -105,7 +105,8 @@ def add_parser(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
     arguments.add_report_option(parser)
     arguments.add_rank_options(parser)
     arguments.add_preload_option(parser)
-    arguments.add_backend_option(parser, arguments.LOCAL)
+    arguments.add_backend_option(parser, arguments.LOCAL, docker=True)
+    arguments.add_image_options(parser)
     add_run_options(parser)
     parser.set_defaults(run=_pipeline)
 
@@ -117,6 +118,7 @@ class _Cloud:
     connection: AwsSession
     rendezvous: str
     own: LocalCloud | None
+    images: arguments.Images
 
 
 def _pipeline(options: argparse.Namespace) -> int:
@@ -128,6 +130,8 @@ def _pipeline(options: argparse.Namespace) -> int:
         "--state-machine": options.state_machine is not None,
     }
     check_backend(options, local_only)
+    if options.backend != arguments.DOCKER:
+        arguments.refuse_container_options(options)
     payload = read_payload(options.payload)
     if options.backend == arguments.AWS:
         return _run_on_stack(payload, options)
@@ -142,7 +146,15 @@ def _pipeline(options: argparse.Namespace) -> int:
         # Only a cloud that keeps running has a page to show the phases on.
         traced = cloud.own is None
         memory_mb, timeout_s = options.memory or MB_PER_VCPU, options.timeout or TIMEOUT_S[-1]
-        settings = DeploySettings(memory_mb, timeout_s, cloud.rendezvous, traced, machine.reads_ranks)
+        settings = DeploySettings(
+            memory_mb,
+            timeout_s,
+            cloud.rendezvous,
+            traced,
+            machine.reads_ranks,
+            cloud.images.executor,
+            cloud.images.ranks,
+        )
         pipeline.prepare(files, settings)
         with deferred_interrupts() as check, _live_view(pipeline) as update:
 
@@ -211,20 +223,25 @@ def _files(payload: PipelinePayload, options: argparse.Namespace) -> dict[str, l
 @contextlib.contextmanager
 def _cloud(options: argparse.Namespace) -> Iterator[_Cloud]:
     if options.endpoint_url is None:
-        with LocalCloud(preload=options.preload, credentials=Credentials.random()) as cloud:
-            yield _Cloud(AwsSession(session_with(cloud.credentials), cloud.endpoint_url), cloud.rendezvous, cloud)
+        images = arguments.images(options)
+        with LocalCloud(
+            preload=options.preload, credentials=Credentials.random(), containers=images.containers
+        ) as cloud:
+            session = AwsSession(session_with(cloud.credentials), cloud.endpoint_url)
+            yield _Cloud(session, cloud.rendezvous, cloud, images)
         return
     if options.preload:
         raise EmulatorError(
             "--preload cannot be used with --endpoint-url: pass it to the `fmi-emulator serve` of that cloud"
         )
+    images = arguments.images(options)
     rendezvous = os.environ.get("FMI_RENDEZVOUS", "")
     if not rendezvous:
         raise EmulatorError(
             "FMI_RENDEZVOUS is not set: with --endpoint-url, export it as `fmi-emulator serve` prints it"
         )
     try:
-        yield _Cloud(connect(options.endpoint_url), rendezvous, None)
+        yield _Cloud(connect(options.endpoint_url), rendezvous, None, images)
     except EndpointConnectionError:
         raise EndpointUnreachableError(options.endpoint_url) from None
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from emulator.aws.credentials import Credentials
-from emulator.aws.lambda_.core.settings import RuntimeClient
 from emulator.aws.limits import CONCURRENT_EXECUTIONS, MB_PER_VCPU, TIMEOUT_S
 from emulator.cli import arguments as allowed
 from emulator.cli.account import add_run_options, check_backend
@@ -48,6 +47,7 @@ examples:
   fmirun -n 4 --fault "kill rank 2 at allreduce 3" my_program.py             rank 2 ends at its third allreduce
   fmirun -n 4 --network aws --network-loss 0.1% my_program.py                links as between functions on AWS
   fmirun -n 64 --backend aws my_program.py                           the same on AWS, after `fmi-emulator deploy`
+  fmirun -n 4 --backend docker examples/reduce.py                    each rank in a container of the deployed image
   fmirun -n 2 --pdb my_program.py                                    breakpoint() in rank 0 stops there
 
 exit status: 0 if every rank succeeded; the program's own, if the rank that failed first ended with one; else 1 if a
@@ -142,7 +142,8 @@ def _parser() -> argparse.ArgumentParser:
     allowed.add_fault_options(parser)
     allowed.add_preload_option(parser)
     allowed.add_function_options(parser)
-    allowed.add_backend_option(parser, allowed.LOCAL)
+    allowed.add_backend_option(parser, allowed.LOCAL, docker=True)
+    allowed.add_image_options(parser)
     add_run_options(parser)
     parser.add_argument(
         "-m", "--module", action="store_true", help="SCRIPT is the name of a module of the current folder, as python -m"
@@ -164,10 +165,12 @@ def _run(request: RunRequest, options: argparse.Namespace, faults: Sequence[Faul
         "--pdb": options.pdb,
         "--preload": bool(options.preload),
         "--report": options.report is not None,
-        "--runtime-client": options.runtime_client != RuntimeClient.FORK.value,
+        "--runtime-client": options.runtime_client is not None,
         "--stdin": options.stdin != "none",
     }
     check_backend(options, local_only)
+    if options.backend != allowed.DOCKER:
+        allowed.refuse_container_options(options)
     # Missing files are reported before anything is started.
     code = uploads(request)
     if options.backend == allowed.AWS:
@@ -184,11 +187,20 @@ def _run(request: RunRequest, options: argparse.Namespace, faults: Sequence[Faul
     if options.report is not None:
         check_folder(options.report.absolute().parent)
     settings = allowed.function_settings(options)
-    with LocalCloud(preload=options.preload, settings=settings, credentials=Credentials.random()) as cloud:
+    images = allowed.images(options)
+    with LocalCloud(
+        preload=options.preload, settings=settings, credentials=Credentials.random(), containers=images.containers
+    ) as cloud:
         for note in [*cloud.notes, *code.notes()]:
             print_status(note)
         backend = local_backend(
-            cloud.endpoint_url, cloud.credentials, cloud.rendezvous, request.world_size, cloud.stop_functions
+            cloud.endpoint_url,
+            cloud.credentials,
+            cloud.rendezvous,
+            request.world_size,
+            cloud.stop_functions,
+            images.executor,
+            images.ranks,
         )
         relayed: set[RelayNotice] = set()
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from emulator.aws import limits
 from emulator.aws.credentials import Credentials
 from emulator.aws.gateway.address import LOOPBACK
+from emulator.aws.lambda_.core.settings import SandboxKind
 from emulator.cli import arguments
 from emulator.cli.exit_codes import print_status
 from emulator.cloud import LocalCloud
@@ -28,6 +29,7 @@ _EXAMPLES = """\
 examples:
   fmi-emulator serve                                              then, in another terminal: aws s3 ls
   fmi-emulator serve --state build/state --preload torch          keep all data; share torch among functions
+  fmi-emulator serve --sandbox docker                             each function in a container of its own
   fmi-emulator serve --cold-starts measured --cold-start-seed 1   cold starts as measured on AWS
 
 exit status: 130 after Ctrl-C, 143 after SIGTERM, 2 if it could not start
@@ -80,6 +82,14 @@ def add_parser(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
     )
     arguments.add_preload_option(parser)
     arguments.add_function_options(parser)
+    parser.add_argument(
+        "--sandbox",
+        choices=[kind.value for kind in SandboxKind],
+        default=SandboxKind.PROCESS.value,
+        help="what functions run in: processes, or each in a container of its own; functions of images always run in "
+        "containers (default %(default)s)",
+    )
+    arguments.add_container_options(parser)
     parser.set_defaults(run=_serve)
 
 
@@ -90,7 +100,14 @@ def _serve(options: argparse.Namespace) -> int:
         is_random = options.credentials == _RANDOM
         credentials = Credentials.random() if is_random else Credentials.from_file(Path(options.credentials))
     with LocalCloud(
-        options.port, options.preload, settings, options.state, options.host, options.host_name, credentials
+        options.port,
+        options.preload,
+        settings,
+        options.state,
+        options.host,
+        options.host_name,
+        credentials,
+        arguments.code_containers(options),
     ) as cloud:
         print(f"export AWS_ENDPOINT_URL={cloud.endpoint_url}")
         print(

@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from emulator.aws.limits import DEFAULT_EPHEMERAL_STORAGE_MB, MB_PER_VCPU, vcpus
 from emulator.errors import EmulatorError
@@ -14,12 +14,25 @@ from emulator.fmi.functions.initialize import RANKS_IN_S3
 
 if TYPE_CHECKING:
     from types_boto3_lambda.client import LambdaClient
+    from types_boto3_lambda.literals import PackageTypeType, RuntimeType
+    from types_boto3_lambda.type_defs import FunctionCodeTypeDef, ImageConfigTypeDef
+
 
 # Lambda's maximum: programs store their partitions there.
 EXECUTE_TMP_MB = 10240
 _OWN_FUNCTION_TIMEOUT_S = 60
 # Marks the functions that may be replaced by the next run.
 _DESCRIPTION = "deployed by fmi-emulator"
+
+
+class _Code(TypedDict, total=False):
+    """The arguments of CreateFunction that say what runs."""
+
+    PackageType: "PackageTypeType"
+    ImageConfig: "ImageConfigTypeDef"
+    Runtime: "RuntimeType"
+    Handler: str
+    Code: "FunctionCodeTypeDef"
 
 
 class Role(Enum):
@@ -48,6 +61,10 @@ class DeploySettings:
         Whether ranks write the times of their phases to their logs.
     ranks_in_s3
         Whether *initialize* writes the ranks' payloads to S3 and returns their location.
+    executor_image
+        The executor's image, which then has all three functions; None to deploy archives.
+    rank_image
+        Another image for *execute*, with its own command; None for the same as the others.
     """
 
     memory_mb: int
@@ -55,6 +72,8 @@ class DeploySettings:
     rendezvous: str
     traced: bool = False
     ranks_in_s3: bool = False
+    executor_image: str | None = None
+    rank_image: str | None = None
 
 
 def deploy(functions: "LambdaClient", names: Mapping[Role, str], settings: DeploySettings, iam_role: str) -> None:
@@ -97,15 +116,24 @@ def deploy(functions: "LambdaClient", names: Mapping[Role, str], settings: Deplo
         functions.create_function(
             FunctionName=name,
             Description=_DESCRIPTION,
-            Runtime="python3.11",
-            Handler=f"{role.value}.handler",
             Role=iam_role,
-            Code={"ZipFile": archive},
             MemorySize=settings.memory_mb if is_execute else MB_PER_VCPU,
             Timeout=settings.timeout_s if is_execute else _OWN_FUNCTION_TIMEOUT_S,
             EphemeralStorage={"Size": EXECUTE_TMP_MB if is_execute else DEFAULT_EPHEMERAL_STORAGE_MB},
             Environment={"Variables": variables},
+            **_code(role, settings, archive),
         )
+
+
+def _code(role: Role, settings: DeploySettings, archive: bytes) -> "_Code":
+    """Return the code of a function: an image, with the handler as its command, or the archive."""
+    handler = f"{role.value}.handler"
+    if role is Role.EXECUTE and settings.rank_image is not None:
+        return {"PackageType": "Image", "Code": {"ImageUri": settings.rank_image}}
+    if settings.executor_image is not None:
+        image: _Code = {"PackageType": "Image", "Code": {"ImageUri": settings.executor_image}}
+        return {**image, "ImageConfig": {"Command": [handler]}}
+    return {"Runtime": "python3.11", "Handler": handler, "Code": {"ZipFile": archive}}
 
 
 def _delete_existing(functions: "LambdaClient", name: str) -> None:

@@ -111,6 +111,8 @@ class Backend:
         ``host:port`` of the rendezvous server that functions can reach.
     stop_functions
         Stops running functions, where the endpoint can.
+    executor_image, rank_image
+        The images that the functions run in, see `DeploySettings`.
     """
 
     s3: "S3Client"
@@ -120,6 +122,8 @@ class Backend:
     role: str
     rendezvous: str
     stop_functions: Callable[[], None]
+    executor_image: str | None = None
+    rank_image: str | None = None
 
 
 def local_backend(
@@ -128,6 +132,8 @@ def local_backend(
     rendezvous: str,
     world_size: int,
     stop_functions: Callable[[], None],
+    executor_image: str | None = None,
+    rank_image: str | None = None,
 ) -> Backend:
     """Return the backend of a local cloud on this machine.
 
@@ -141,6 +147,8 @@ def local_backend(
         Number of ranks, which is the number of concurrent calls.
     stop_functions
         Stops the cloud's running functions.
+    executor_image, rank_image
+        The images that the functions run in, see `DeploySettings`; None for archives.
     """
     connection = AwsSession(session_with(credentials), endpoint_url)
     return Backend(
@@ -151,6 +159,8 @@ def local_backend(
         role=f"arn:aws:iam::{ACCOUNT_ID}:role/fmi",
         rendezvous=rendezvous,
         stop_functions=stop_functions,
+        executor_image=executor_image,
+        rank_image=rank_image,
     )
 
 
@@ -209,7 +219,13 @@ def run(
     backend.s3.create_bucket(Bucket=backend.bucket)
     for file in files:
         backend.s3.put_object(Bucket=backend.bucket, Key=file.key, Body=file.read())
-    settings = DeploySettings(request.memory_mb, request.timeout_s, backend.rendezvous)
+    settings = DeploySettings(
+        request.memory_mb,
+        request.timeout_s,
+        backend.rendezvous,
+        executor_image=backend.executor_image,
+        rank_image=backend.rank_image,
+    )
     deploy(backend.functions, FUNCTIONS, settings, backend.role)
     event = run_event(request, backend.bucket, console)
     initialized, initialize_report, failure = _invoke(backend, FUNCTIONS[Role.INITIALIZE], event)

@@ -16,7 +16,7 @@ from emulator.aws.credentials import Credentials
 from emulator.aws.ecs.http import DESCRIBE_CLUSTERS, EcsApi
 from emulator.aws.ecs.network import LoopbackNetwork
 from emulator.aws.ecs.programs import Programs
-from emulator.aws.gateway.address import RESET_PATH
+from emulator.aws.gateway.address import LOOPBACK, RESET_PATH, listen
 from emulator.aws.gateway.admission import Admission, PageAccess
 from emulator.aws.gateway.browser_requests import OwnNames
 from emulator.aws.gateway.key_ring import KeyRing
@@ -79,7 +79,9 @@ class Gateway:
     url
         Its URL, for functions' ``AWS_ENDPOINT_URL``.
     sandboxes
-        Starts the processes that functions run in.
+        Starts what functions of archives run in.
+    containers
+        Starts the containers that functions of images run in.
     settings
         How functions run.
     logs
@@ -111,6 +113,7 @@ class Gateway:
         listener: socket.socket,
         url: str,
         sandboxes: SandboxFactory,
+        containers: SandboxFactory,
         settings: LambdaSettings,
         logs: LogStore,
         log_sink: LogSink,
@@ -121,6 +124,7 @@ class Gateway:
         programs: Programs,
     ) -> None:
         self._listener = listener
+        self._urls = {LOOPBACK: url}
         self._moto = MotoBridge()
         self._objects = ObjectStore(state)
         self.s3 = S3Api(self._objects, self._moto.configure_bucket)
@@ -128,7 +132,7 @@ class Gateway:
         self.functions = FunctionRegistry(records)
         self._layers = Layers(state, self.functions.layer_uses())
         self._code_signing = CodeSigningConfigs(state.database)
-        environments = ExecutionEnvironments(sandboxes, log_sink, url, settings)
+        environments = ExecutionEnvironments(sandboxes, containers, log_sink, self._url_at, settings)
         self.lambda_service = LambdaService(self.functions, environments, settings)
         urls = FunctionUrls(self.functions, url)
         self._url_requests = FunctionUrlRequests(urls, self.lambda_service)
@@ -211,6 +215,17 @@ class Gateway:
         )
         await self._runner.setup()
         await web.SockSite(self._runner, self._listener, backlog=_BACKLOG).start()
+
+    async def _url_at(self, address: str) -> str:
+        """Return the endpoint's URL for functions that reach this machine at an address; listen there, too."""
+        host, port = self._listener.getsockname()[:2]
+        if address not in self._urls:
+            self._urls[address] = f"http://{address}:{port}"
+            if host not in (address, "0.0.0.0"):  # noqa: S104 - compared
+                assert self._runner is not None  # noqa: S101 - functions run after start
+                site = web.SockSite(self._runner, listen(address, port), backlog=_BACKLOG)
+                await site.start()
+        return self._urls[address]
 
     async def _reset(self, request: web.Request) -> web.StreamResponse:
         """Empty every store: what is running is stopped first, so that it stores nothing afterwards."""

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # Much shorter than the kernel's 100 ms, in which a function of 128 MB would run for 7 ms and then pause for 93 ms.
-_PERIOD_US = 20_000
+PERIOD_US = 20_000
 # The kernel accepts no less: min_cfs_quota_period in kernel/sched/core.c.
-_MIN_QUOTA_US = 1000
+MIN_QUOTA_US = 1000
 # A killed process leaves its group only when the kernel has released it, later on a busy machine.
 _REMOVAL_S = 30.0
 
@@ -59,13 +59,13 @@ class CpuGroups:
         if vcpus >= (os.cpu_count() or 1):
             return
         group = self.base / sandbox_id
-        quota_us = max(_MIN_QUOTA_US, round(vcpus * _PERIOD_US))
+        quota_us = max(MIN_QUOTA_US, round(vcpus * PERIOD_US))
         # The group may be removed already, or its parent has a lower limit, which then applies.
         with contextlib.suppress(OSError):
             if self._unified:
-                (group / "cpu.max").write_text(f"{quota_us} {_PERIOD_US}")
+                (group / "cpu.max").write_text(f"{quota_us} {PERIOD_US}")
             else:
-                (group / "cpu.cfs_period_us").write_text(str(_PERIOD_US))
+                (group / "cpu.cfs_period_us").write_text(str(PERIOD_US))
                 (group / "cpu.cfs_quota_us").write_text(str(quota_us))
 
     def discard(self, sandbox_id: str) -> None:

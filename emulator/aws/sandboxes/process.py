@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from emulator.aws.sandboxes.base import SandboxExit, SandboxSpec
+from emulator.aws.sandboxes.base import SandboxExit, SandboxPlace, SandboxSpec
 from emulator.aws.sandboxes.cpu_groups import CpuGroups, CpuSharesUnavailableError, make_cpu_groups
 from emulator.aws.sandboxes.memory import MemoryGauge
 from emulator.aws.sandboxes.messages import (
@@ -151,8 +151,17 @@ class ProcessSandbox:
             return self.exited.result().peak_memory_bytes
         return self._memory.peak() if self._memory is not None else 0
 
-    def drain_output(self) -> None:
+    async def drain_output(self) -> None:
         """Deliver all output that the worker has written until now."""
+        self._drain()
+
+    def suspend(self) -> None:
+        """Leave the worker running: it blocks in its request for the next event."""
+
+    async def resume(self) -> None:
+        """Do nothing: the worker was not stopped."""
+
+    def _drain(self) -> None:
         # A pipe holds no more than this; anything else was written later.
         for _ in range(_PIPE_BYTES // _READ_BYTES):
             if not self._read_output():
@@ -187,7 +196,7 @@ class ProcessSandbox:
 
     def on_exited(self, end: SandboxExit) -> None:
         """Mark the worker as ended, after delivering the rest of its output."""
-        self.drain_output()
+        self._drain()
         self._close_output()
         if not self.exited.done():
             self.exited.set_result(end)
@@ -262,6 +271,10 @@ class ProcessSandboxes:
             )
         self._connection = ZygoteConnection(ours, self._on_message, self._on_zygote_closed)
         self._continue(self._supervisor)
+
+    async def place(self) -> SandboxPlace:
+        """Return what processes of this machine see: the loopback, and programs of this machine."""
+        return SandboxPlace("127.0.0.1", is_container=False)
 
     async def create(self, spec: SandboxSpec, on_output: Callable[[bytes], None]) -> ProcessSandbox:
         """Fork a worker.

@@ -1,5 +1,6 @@
 """Runs one rank: downloads the program's folder from S3 and runs the script as ``__main__``."""
 
+import importlib
 import io
 import json
 import os
@@ -36,6 +37,10 @@ SERVER_NAME = "rendezvous.fmi-emulator.internal"
 # The S3_OBJECT_TYPE of a program that is one zip archive.
 ARCHIVE = "archive"
 _NO_VARIABLES: Mapping[str, str] = {}
+
+# The executor's image lists what its init phase imports; a zygote has preloaded modules before it forks.
+for _module in os.environ.get("FMI_PRELOAD", "").split():
+    importlib.import_module(_module)
 
 
 class ScriptExit(Exception):  # noqa: N818 - users see this name in the answer

@@ -11,6 +11,7 @@ import signal
 import time
 import uuid
 from collections import defaultdict
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -23,14 +24,20 @@ from emulator.aws.lambda_.core.layers import merged_layers
 from emulator.aws.lambda_.core.models import Function, runtime_version_arn
 from emulator.aws.lambda_.core.runtime_api import Invocation, RuntimeApi, RuntimeResponse, error_payload
 from emulator.aws.lambda_.core.runtimes import (
-    InvalidEntrypointError,
+    container_image,
     function_environment,
     runtime_command,
     runtime_version,
 )
 from emulator.aws.lambda_.core.settings import LambdaSettings
 from emulator.aws.lambda_.log_lines import InitReport, LogSink, SandboxLog, init_start_line
-from emulator.aws.sandboxes.base import Sandbox, SandboxExit, SandboxFactory, SandboxSpec
+from emulator.aws.sandboxes.base import (
+    InvalidEntrypointError,
+    Sandbox,
+    SandboxExit,
+    SandboxFactory,
+    SandboxSpec,
+)
 from emulator.errors import TooManyOpenFilesError, is_too_many_open_files
 
 # How long a cancelled invocation may still write to its log. A process may report a failure to its peers before it logs
@@ -91,19 +98,29 @@ class ExecutionEnvironments:
     Parameters
     ----------
     sandboxes
-        Creates the sandboxes.
+        Creates the sandboxes of archives.
+    containers
+        Creates the sandboxes of images.
     sink
         Receives the log lines.
-    endpoint_url
-        The functions' ``AWS_ENDPOINT_URL``.
+    endpoint_url_at
+        Returns the functions' ``AWS_ENDPOINT_URL``, given the address under which they reach this machine.
     settings
         The runtime client, the limit of the init phase and the durations of cold starts.
     """
 
-    def __init__(self, sandboxes: SandboxFactory, sink: LogSink, endpoint_url: str, settings: LambdaSettings) -> None:
+    def __init__(
+        self,
+        sandboxes: SandboxFactory,
+        containers: SandboxFactory,
+        sink: LogSink,
+        endpoint_url_at: Callable[[str], Awaitable[str]],
+        settings: LambdaSettings,
+    ) -> None:
         self._sandboxes = sandboxes
+        self._containers = containers
         self._sink = sink
-        self._endpoint_url = endpoint_url
+        self._endpoint_url_at = endpoint_url_at
         self._settings = settings
 
     async def cold_start(
@@ -184,7 +201,8 @@ class ExecutionEnvironments:
     def _open_log(self, function: Function) -> SandboxLog:
         stream = f"{datetime.now(UTC):%Y/%m/%d}/[{function.version}]{uuid.uuid4().hex}"
         log = SandboxLog(self._sink, function.spec.log_group, stream)
-        log.write_lines(init_start_line(runtime_version(function), runtime_version_arn(function.spec)))
+        if (version := runtime_version(function)) is not None:
+            log.write_lines(init_start_line(version, runtime_version_arn(function.spec)))
         return log
 
     async def _start(self, function: Function, log: SandboxLog, *, provisioned: bool) -> ExecutionEnvironment:
@@ -199,24 +217,29 @@ class ExecutionEnvironments:
     async def _start_with_files(
         self, function: Function, log: SandboxLog, *, provisioned: bool
     ) -> ExecutionEnvironment:
+        image = container_image(function)
+        factory = self._sandboxes if image is None else self._containers
+        place = await factory.place()
         opt_root = merged_layers(function.spec.layers)
-        command = runtime_command(function, self._settings.runtime_client, opt_root)
+        command = () if image else runtime_command(function, self._settings.runtime_client, opt_root, place)
+        endpoint_url = await self._endpoint_url_at(place.address)
         runtime = RuntimeApi()
-        address = await runtime.start()
+        address = await runtime.start(place.address)
         spec = SandboxSpec(
             sandbox_id=uuid.uuid4().hex,
             environment=function_environment(
-                function, log, address, self._endpoint_url, self._settings, provisioned=provisioned
+                function, log, address, endpoint_url, self._settings, place, provisioned=provisioned
             ),
-            task_root=function.code_root,
+            task_root=function.package.root,
             memory_bytes=function.spec.memory_mb * limits.MIB,
             ephemeral_storage_bytes=function.spec.ephemeral_storage_mb * limits.MIB,
             vcpus=function.spec.memory_mb / limits.MB_PER_VCPU,
             command=command,
             opt_root=opt_root,
+            image=image,
         )
         try:
-            sandbox = await self._sandboxes.create(spec, log.write)
+            sandbox = await factory.create(spec, log.write)
         except BaseException:
             await runtime.close()
             raise
@@ -246,7 +269,9 @@ def _timeout_failure(timeout_s: float, peak_memory_bytes: int) -> EnvironmentFai
 
 def _exit_failure(end: SandboxExit) -> EnvironmentFailure:
     """Return the failure of a function whose process has ended."""
-    if end.signal is not None:
+    if end.reason is not None:
+        reason = end.reason
+    elif end.signal is not None:
         reason = f"signal: {(signal.strsignal(end.signal) or str(end.signal)).lower()}"
     else:
         reason = f"exit status {end.exit_status}"
@@ -291,6 +316,7 @@ class WarmPool:
         if environment.function.state_id in self._discarded:
             self._end_soon(environment)
             return
+        environment.sandbox.suspend()
         expiry = None
         if not environment.provisioned:
             expiry = asyncio.get_running_loop().call_later(self._idle_s, self._expire, environment)
@@ -389,6 +415,7 @@ class InvocationRunner:
         init_ms = None
         if isinstance(ready, ExecutionEnvironment):
             log = ready.log
+            await ready.sandbox.resume()
         else:
             ready, log, init_ms = await self._cold_start(function)
         log.start_tail()
@@ -441,10 +468,10 @@ class InvocationRunner:
         except asyncio.CancelledError:
             # The caller has cancelled the invocation: end its processes, but keep what they have written.
             await asyncio.shield(_first_of(response, sandbox.exited, _CANCEL_GRACE_S))
-            sandbox.drain_output()
+            await asyncio.shield(sandbox.drain_output())
             await asyncio.shield(self._environments.end(environment))
             raise
-        sandbox.drain_output()
+        await sandbox.drain_output()
         if response.done():
             return response.result()
         if sandbox.exited.done():

@@ -339,10 +339,9 @@ class LambdaService:
         )
 
     def _accept(self, reference: Reference, payload: bytes, client_context: str, limit: int, kind: str) -> _Request:
-        """Find the function, check that it can run, and check its event; return the request to run."""
+        """Find the function, and check its event; return the request to run."""
         target = self._functions.target(reference)
         function = target.function
-        function.code_root  # noqa: B018 - raises for an image
         if len(payload) > limit:
             raise ApiError(
                 "RequestTooLargeException",

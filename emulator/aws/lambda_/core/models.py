@@ -388,22 +388,6 @@ class Function:
         """The function's Amazon resource name, with the number of a published version."""
         return self.spec.arn if self.version == LATEST else f"{self.spec.arn}:{self.version}"
 
-    @property
-    def code_root(self) -> Path:
-        """The folder with its code.
-
-        Raises
-        ------
-        ApiError
-            When the function is an image, which has none.
-        """
-        if self.package.root is None:
-            raise invalid_parameter(
-                f"{self.arn} is a container image ({self.package.image_uri}), which this emulator cannot run: "
-                "create the function with PackageType Zip"
-            )
-        return self.package.root
-
     def changed(self, **changes: Any) -> "Function":
         """Return a copy with other code or settings, with new ids and modification time."""
         changed = replace(self, **changes, last_modified=datetime.now(UTC))

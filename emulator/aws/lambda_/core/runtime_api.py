@@ -74,11 +74,11 @@ class RuntimeApi:
         self._http: web.Server | None = None
         self._address = ""
 
-    async def start(self) -> str:
-        """Listen on a free loopback port; return the address for ``AWS_LAMBDA_RUNTIME_API``."""
+    async def start(self, host: str) -> str:
+        """Listen on a free port of an address of this machine; return the value of ``AWS_LAMBDA_RUNTIME_API``."""
         self._http = web.Server(self._handle, handler_cancellation=True, access_log=None)
         # Given an address, asyncio ignores that no socket can be opened and returns a server without one.
-        listener = socket.create_server(("127.0.0.1", 0))
+        listener = socket.create_server((host, 0))
         self._server = await asyncio.get_running_loop().create_server(self._http, sock=listener)
         host, port = listener.getsockname()
         self._address = f"{host}:{port}"

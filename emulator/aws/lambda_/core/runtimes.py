@@ -12,6 +12,7 @@ from pathlib import Path
 from emulator.aws.lambda_.core.models import Function
 from emulator.aws.lambda_.core.settings import LambdaSettings, RuntimeClient
 from emulator.aws.lambda_.log_lines import SandboxLog
+from emulator.aws.sandboxes.base import ContainerImage, InvalidEntrypointError, SandboxPlace
 from emulator.errors import EmulatorError
 
 # The paths on AWS.
@@ -22,10 +23,6 @@ _XRAY_ADDRESS, _XRAY_PORT = "169.254.100.1", "2000"
 # From this version of Python on, AWS sets LC_CTYPE.
 _C_LOCALE_SINCE = 12
 _OWN_CLIENT = "emulator.aws.sandboxes.runtime_client"
-
-
-class InvalidEntrypointError(EmulatorError):
-    """A custom runtime has no executable ``bootstrap``; the message is AWS's."""
 
 
 def check_installed(client: RuntimeClient) -> None:
@@ -42,8 +39,23 @@ def check_installed(client: RuntimeClient) -> None:
         )
 
 
-def runtime_command(function: Function, client: RuntimeClient, opt_root: Path | None) -> tuple[str, ...]:
-    """Return the command that serves a function; empty for the sandbox's own client in a fork.
+def container_image(function: Function) -> ContainerImage | None:
+    """Return the image that a function runs, with its ``ImageConfig``; None for an archive."""
+    if function.package.image_uri is None:
+        return None
+    config = function.spec.image or {}
+    return ContainerImage(
+        function.package.image_uri,
+        tuple(config.get("EntryPoint") or ()),
+        tuple(config.get("Command") or ()),
+        config.get("WorkingDirectory") or "",
+    )
+
+
+def runtime_command(
+    function: Function, client: RuntimeClient, opt_root: Path | None, place: SandboxPlace
+) -> tuple[str, ...]:
+    """Return the command that serves a function of an archive; empty for the sandbox's own client in a fork.
 
     Parameters
     ----------
@@ -53,6 +65,8 @@ def runtime_command(function: Function, client: RuntimeClient, opt_root: Path | 
         What calls Python handlers.
     opt_root
         The folder with the files of its layers, if it has any.
+    place
+        Where it runs: a container has its own python3, with AWS's client.
 
     Raises
     ------
@@ -63,7 +77,7 @@ def runtime_command(function: Function, client: RuntimeClient, opt_root: Path | 
     spec = function.spec
     if spec.runtime.startswith("provided"):
         found = [
-            root / "bootstrap" for root in (function.code_root, opt_root) if root and (root / "bootstrap").is_file()
+            root / "bootstrap" for root in (function.package.root, opt_root) if root and (root / "bootstrap").is_file()
         ]
         if not found:
             raise InvalidEntrypointError(f"Couldn't find valid bootstrap(s): {_BOOTSTRAPS}")
@@ -75,15 +89,18 @@ def runtime_command(function: Function, client: RuntimeClient, opt_root: Path | 
             f"the runtime {spec.runtime} is not emulated: expected python3.9 to 3.14, provided.al2 or provided.al2023"
         )
     wrapper = (spec.environment or {}).get("AWS_LAMBDA_EXEC_WRAPPER")
-    if client is RuntimeClient.AWSLAMBDARIC:
-        command: tuple[str, ...] = (sys.executable, "-m", "awslambdaric", spec.handler)
+    if client is RuntimeClient.AWSLAMBDARIC or place.is_container:
+        python = "python3" if place.is_container else sys.executable
+        command: tuple[str, ...] = (python, "-m", "awslambdaric", spec.handler)
     else:
         command = (sys.executable, "-P", "-m", _OWN_CLIENT) if wrapper else ()
     return (wrapper, *command) if wrapper else command
 
 
-def runtime_version(function: Function) -> str:
-    """Return the runtime version for INIT_START; for Python that of this interpreter, which runs all versions."""
+def runtime_version(function: Function) -> str | None:
+    """Return the runtime version for INIT_START, for Python that of this interpreter; None for an image."""
+    if function.package.root is None:
+        return None
     name, _, rest = function.spec.runtime.partition(".")
     return f"{name}:{rest}" if name == "provided" else f"python:{platform.python_version()}"
 
@@ -94,10 +111,11 @@ def function_environment(
     runtime_api: str,
     endpoint_url: str,
     settings: LambdaSettings,
+    place: SandboxPlace,
     *,
     provisioned: bool,
 ) -> dict[str, str]:
-    """Return the complete environment of the function's process.
+    """Return the environment of the function's process, to which an image adds its own variables.
 
     It contains nothing of the emulator's own environment.
 
@@ -113,6 +131,8 @@ def function_environment(
         Its ``AWS_ENDPOINT_URL``, unless it has another one.
     settings
         Its key, and further variables.
+    place
+        Where it runs: an image has its own search paths.
     provisioned
         Whether the environment belongs to the function's provisioned concurrency.
     """
@@ -122,18 +142,24 @@ def function_environment(
         "AWS_ENDPOINT_URL": endpoint_url,
         "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
         "LANG": "en_US.UTF-8",
-        "LD_LIBRARY_PATH": _LIBRARIES,
-        "PATH": "/var/lang/bin:/usr/local/bin:/usr/bin/:/bin:/opt/bin",
-        "PWD": "/var/task",
-        "SHLVL": "0",
         "TZ": ":UTC",
     }
+    if not place.is_container:
+        defaults |= {
+            "LD_LIBRARY_PATH": _LIBRARIES,
+            "PATH": "/var/lang/bin:/usr/local/bin:/usr/bin/:/bin:/opt/bin",
+            "PWD": "/var/task",
+            "SHLVL": "0",
+        }
     if (minor := _python_minor(spec.runtime)) is not None:
-        defaults["PYTHONPATH"] = "/var/runtime"
+        if not place.is_container:
+            defaults["PYTHONPATH"] = "/var/runtime"
         if minor >= _C_LOCALE_SINCE:
             defaults["LC_CTYPE"] = "C.UTF-8"
+    image = container_image(function)
+    handler = spec.handler if image is None else (*image.command, "")[0]
     reserved = {
-        "_HANDLER": spec.handler,
+        **({"_HANDLER": handler} if handler else {}),
         "_AWS_XRAY_DAEMON_ADDRESS": _XRAY_ADDRESS,
         "_AWS_XRAY_DAEMON_PORT": _XRAY_PORT,
         "AWS_REGION": spec.account.region,
@@ -150,7 +176,7 @@ def function_environment(
         "LAMBDA_RUNTIME_DIR": "/var/runtime",
         "LAMBDA_TASK_ROOT": "/var/task",
     }
-    if not spec.runtime.startswith("provided"):
+    if image is None and not spec.runtime.startswith("provided"):
         reserved["AWS_EXECUTION_ENV"] = f"AWS_Lambda_{spec.runtime}"
     if minor is not None and settings.runtime_client is RuntimeClient.AWSLAMBDARIC:
         # It frames the records of `logging`, here in its output, and removes the variable.

@@ -13,6 +13,13 @@ from emulator.aws.limits import ASYNC_RETRY_DELAYS_S, INIT_S
 _IDLE_S = 300.0
 
 
+class SandboxKind(Enum):
+    """What functions run in: processes of this machine, or containers. Images always run in containers."""
+
+    PROCESS = "process"
+    DOCKER = "docker"
+
+
 class RuntimeClient(Enum):
     """The program that calls Python handlers: our client in a fork, or AWS's client in a new process."""
 

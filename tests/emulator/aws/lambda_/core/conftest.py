@@ -31,6 +31,11 @@ class Lines:
         self.kept += messages
 
 
+async def url_at(address: str) -> str:
+    """Return the URL of an endpoint that these functions do not use."""
+    return f"http://{address}:1"
+
+
 class Service:
     """A Lambda service with its dependencies."""
 
@@ -38,7 +43,7 @@ class Service:
         self.log = Lines()
         self.sandboxes = sandboxes
         self.functions = FunctionRegistry(FunctionRecords(StateFolder(state / "state", lasting=False)))
-        environments = ExecutionEnvironments(sandboxes, self.log, "http://127.0.0.1:1", settings)
+        environments = ExecutionEnvironments(sandboxes, sandboxes, self.log, url_at, settings)
         self.service = LambdaService(self.functions, environments, settings)
 
     def deploy(self, name: str, source: str, **settings: Any) -> None:

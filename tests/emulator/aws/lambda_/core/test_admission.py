@@ -12,10 +12,10 @@ from emulator.aws.lambda_.core.history import InvocationStatus
 from emulator.aws.lambda_.core.invocations import LambdaService
 from emulator.aws.lambda_.core.models import FunctionSpec
 from emulator.aws.lambda_.core.settings import LambdaSettings
-from emulator.aws.sandboxes.base import SandboxExit, SandboxSpec
+from emulator.aws.sandboxes.base import SandboxExit, SandboxPlace, SandboxSpec
 from emulator.aws.state import StateFolder
 from emulator.errors import ApiError
-from tests.emulator.aws.lambda_.core.conftest import Lines
+from tests.emulator.aws.lambda_.core.conftest import Lines, url_at
 from tests.emulator.conftest import ROLE, archive
 
 NEXT = b"GET /2018-06-01/runtime/invocation/next HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -47,8 +47,14 @@ class TaskSandbox:
     def peak_memory(self) -> int:
         return 0
 
-    def drain_output(self) -> None:
+    async def drain_output(self) -> None:
         """There is none."""
+
+    def suspend(self) -> None:
+        """Nothing to stop."""
+
+    async def resume(self) -> None:
+        """Nothing to continue."""
 
     def kill(self) -> None:
         self._task.cancel()
@@ -63,6 +69,9 @@ class TaskSandboxes:
         self.may_answer = asyncio.Event()
         self.made = 0
 
+    async def place(self) -> SandboxPlace:
+        return SandboxPlace("127.0.0.1", is_container=False)
+
     async def create(self, spec: SandboxSpec, on_output: Callable[[bytes], None]) -> TaskSandbox:
         self.made += 1
         return TaskSandbox(spec, self.may_answer)
@@ -74,7 +83,7 @@ def test_of_1200_concurrent_calls_200_are_throttled_and_1000_return(tmp_path: Pa
         functions = FunctionRegistry(FunctionRecords(StateFolder(tmp_path / "state", lasting=False)))
         settings = LambdaSettings()
         service = LambdaService(
-            functions, ExecutionEnvironments(sandboxes, Lines(), "http://127.0.0.1:1", settings), settings
+            functions, ExecutionEnvironments(sandboxes, sandboxes, Lines(), url_at, settings), settings
         )
         spec = FunctionSpec.from_api(
             {"FunctionName": "f", "Runtime": "python3.11", "Handler": "m.h", "Role": ROLE, "Timeout": 60}

@@ -97,7 +97,7 @@ def test_awss_client_times_out_and_has_the_environment_of_a_fork(with_service: W
     async def body(running: Service) -> None:
         running.deploy("f", source, Timeout=1)
         found = json.loads((await running.service.invoke("f", None, b"{}")).payload)
-        code_root = running.functions.get(Reference.parse("f")).code_root
+        code_root = running.functions.get(Reference.parse("f")).package.root
         assert found["cwd"] in ("/var/task", str(code_root))
         assert not {"HOME", "PYTEST_CURRENT_TEST", "VIRTUAL_ENV"} & set(found["environment"])
         ended = await running.service.invoke("f", None, b'"sleep"')

@@ -238,17 +238,17 @@ def test_tags_and_permissions_are_stored(functions: Any, deploy: Deploy) -> None
     assert functions.get_account_settings()["AccountLimit"]["ConcurrentExecutions"] == 1000
 
 
-def test_an_image_is_stored_and_its_invocation_is_an_error(functions: Any) -> None:
+def test_an_image_is_stored_and_its_invocation_names_what_is_missing(functions: Any) -> None:
     uri = "123456789012.dkr.ecr.us-east-1.amazonaws.com/fmi:latest"
     role = "arn:aws:iam::123456789012:role/test"
     functions.create_function(FunctionName="image", Role=role, PackageType="Image", Code={"ImageUri": uri})
     found = functions.get_function(FunctionName="image")
     assert found["Code"] == {"RepositoryType": "ECR", "ImageUri": uri, "ResolvedImageUri": uri}
     assert found["Configuration"]["PackageType"] == "Image"
-    for kind in ("RequestResponse", "Event"):
-        code, status, message = refusal(functions.invoke, FunctionName="image", InvocationType=kind)
-        assert (code, status) == ("InvalidParameterValueException", 400)
-        assert f"is a container image ({uri}), which this emulator cannot run" in message
+    # Where a daemon answers, it has no such image.
+    code, status, message = refusal(functions.invoke, FunctionName="image")
+    assert (code, status) == ("ServiceException", 500)
+    assert uri in message or "container daemon" in message
     functions.update_function_code(FunctionName="image", ImageUri=f"{uri}-2")
     functions.get_waiter("function_updated_v2").wait(FunctionName="image")
     not_a_zip = refusal(functions.update_function_code, FunctionName="image", ZipFile=b"x")

@@ -1,0 +1,141 @@
+"""The commands with containers: a whole run, what is left behind, and clear messages."""
+
+import json
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests import containers
+from tests.integration.fmirun import EXAMPLES, fmirun, start
+
+BASE = ("--base-image", containers.BASE_IMAGE)
+
+
+def test_eight_containers_run_every_collective_and_nothing_is_left(tmp_path: Path) -> None:
+    containers.executor()
+    program = tmp_path / "program" / "world.py"
+    program.parent.mkdir()
+    program.write_text(COLLECTIVES)
+    (program.parent / "fmi.json").write_text((EXAMPLES / "fmi.json").read_text())
+    command = start(tmp_path, "-n", 8, "--backend", "docker", *BASE, program)
+    output, errors = command.communicate(timeout=200)
+    assert command.returncode == 0, errors
+    assert sorted(output.splitlines()) == [f"[{rank}] all agree" for rank in range(8)]
+    assert containers.own_containers(command.pid) == []
+
+
+COLLECTIVES = """
+import os, numpy as np, fmi
+rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+comm = fmi.Communicator(rank, size, "fmi.json", "world")
+add, mine = fmi.func(fmi.op.sum), np.full(8, float(rank))
+total, ranks = size * (size - 1) / 2, np.arange(size, dtype=float)
+comm.barrier()
+assert (comm.allreduce(mine, add) == total).all()
+reduced = comm.reduce(mine, 1, add)
+assert rank != 1 or (reduced == total).all()
+assert (comm.scan(mine, add) == sum(range(rank + 1))).all()
+before = comm.exscan(mine, add)
+assert rank == 0 or (before == sum(range(rank))).all()
+assert (comm.bcast(mine if rank == 2 else np.empty(8), 2) == 2).all()
+assert (comm.allgather(np.array([float(rank)])) == ranks).all()
+gathered = comm.gather(np.array([float(rank)]), 3)
+assert rank != 3 or (gathered == ranks).all()
+assert comm.scatter(ranks if rank == 0 else np.empty(1), 0)[0] == rank
+assert (comm.alltoall(ranks + size * rank) == ranks * size + rank).all()
+assert (comm.reduce_scatter(np.repeat(ranks, 2), add) == rank * size).all()
+comm.send(mine, (rank + 1) % size) if rank % 2 == 0 else None
+received = np.empty(8)
+comm.recv((rank - 1) % size, out=received) if rank % 2 == 1 else None
+print("all agree")
+"""
+
+
+def killed_run(tmp_path: Path, number: int) -> "subprocess.Popen[str]":
+    """Start a run of two sleeping ranks, wait until its containers run, and send a signal."""
+    program = tmp_path / "program" / "sleeps.py"
+    program.parent.mkdir(exist_ok=True)
+    program.write_text("import time\nprint('started', flush=True)\ntime.sleep(600)\n")
+    command = start(tmp_path, "-n", 2, "--backend", "docker", *BASE, program)
+    assert command.stdout is not None
+    assert "started" in command.stdout.readline()
+    assert len(containers.own_containers(command.pid)) >= 3
+    command.send_signal(number)
+    command.communicate(timeout=60)
+    return command
+
+
+def test_ctrl_c_removes_containers_and_network(tmp_path: Path) -> None:
+    containers.executor()
+    command = killed_run(tmp_path, signal.SIGINT)
+    assert command.returncode == 130
+    assert containers.own_containers(command.pid) == []
+
+
+def test_the_next_start_removes_what_a_killed_emulator_left(tmp_path: Path) -> None:
+    containers.executor()
+    command = killed_run(tmp_path, signal.SIGKILL)
+    assert len(containers.own_containers(command.pid)) >= 3
+    status, _, errors = fmirun(tmp_path, "-n", 1, "--backend", "docker", *BASE, EXAMPLES / "reduce.py")
+    assert status == 0, errors
+    assert containers.own_containers(command.pid) == []
+
+
+def test_a_lost_network_is_reported_by_the_other_ranks(tmp_path: Path) -> None:
+    containers.executor()
+    program = tmp_path / "program" / "lost.py"
+    program.parent.mkdir()
+    program.write_text(
+        """
+import os, time, numpy as np, fmi
+rank = int(os.environ["RANK"])
+comm = fmi.Communicator(rank, 2, "fmi.json", "lost")
+comm.barrier()
+print("connected", os.uname().nodename, flush=True)
+while True:
+    comm.allreduce(np.zeros(1), fmi.func(fmi.op.sum))
+    time.sleep(0.05)
+"""
+    )
+    direct = {"enabled": True, "host": "x", "port": 1, "max_timeout": 4000}
+    (program.parent / "fmi.json").write_text(json.dumps({"backends": {"Direct": direct}}))
+    command = start(tmp_path, "-n", 2, "--backend", "docker", *BASE, program)
+    assert command.stdout is not None
+    lines = [command.stdout.readline() for _ in range(2)]
+    victim = next(line.split()[-1] for line in lines if line.startswith("[1]"))
+    container = next(name for name in containers.own_containers(command.pid) if name.startswith(victim))
+    network = next(name for name in containers.own_containers(command.pid) if name in containers.networks())
+    containers.daemon().disconnect(container, network)
+    _, errors = command.communicate(timeout=90)
+    assert command.returncode == 1, errors
+    assert "rank 1" in errors
+    assert containers.own_containers(command.pid) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--image", "x"), "--image needs --backend docker"),
+        (("--ipc",), "--ipc needs --backend docker"),
+        (("--backend", "docker", "--runtime-client", "fork"), "--runtime-client fork needs processes"),
+        (("--backend", "docker", "--image", "x", "--base-image", "y"), "--image replaces the executor's image"),
+        (("--backend", "docker"), "no container daemon answers at unix:///nonexistent/docker.sock: start one"),
+    ],
+)
+def test_what_cannot_be_done_is_one_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], message: str
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
+    status, output, errors = fmirun(tmp_path, "-n", 1, *options, EXAMPLES / "reduce.py")
+    assert (status, output) == (2, "")
+    assert errors.startswith(f"fmirun: {message}")
+    assert len(errors.splitlines()) == 1
+
+
+def test_a_remote_daemon_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "tcp://10.0.0.1:2375")
+    status, _, errors = fmirun(tmp_path, "-n", 1, "--backend", "docker", EXAMPLES / "reduce.py")
+    assert status == 2
+    assert "expected unix:///path of a socket on this machine" in errors
