@@ -169,9 +169,8 @@ class CloudFormationApi:
         kind = given.get("ChangeSetType", "UPDATE")
         stack = self._service.get(region, given["StackName"]) if kind == "UPDATE" else None
         request = await self._stack_request(region, given, stack)
-        for member in ("ResourcesToImport", "IncludeNestedStacks"):
-            if given.get(member):
-                raise invalid(f"{member} is not emulated: omit it")
+        if given.get("ResourcesToImport"):
+            raise invalid("ResourcesToImport is not emulated: omit it")
         change_set = await self._service.create_change_set(
             region, given["StackName"], given["ChangeSetName"], kind, request, given.get("Description")
         )
