@@ -151,9 +151,9 @@ def test_data_keys_names_and_alarms(stacks: StackTools, client: Callable[[str], 
     repositories = client("ecr").describe_repositories(repositoryNames=[ids["Repository"]])["repositories"]
     assert repositories[0]["imageTagMutability"] == "IMMUTABLE"
     records = route53.list_resource_record_sets(HostedZoneId=ids["Zone"])["ResourceRecordSets"]
-    assert [
-        item["Value"] for record in records if record["Type"] == "A" for item in record["ResourceRecords"]
-    ] == ["127.0.1.1"]
+    assert [item["Value"] for record in records if record["Type"] == "A" for item in record["ResourceRecords"]] == [
+        "127.0.1.1"
+    ]
     assert client("cloudwatch").describe_alarms(AlarmNames=[ids["Alarm"]])["MetricAlarms"]
     # A function keeps the record at another address; the stack deletes it all the same.
     changed = {
