@@ -37,6 +37,7 @@ lint: $(VENV)/dev.stamp
 
 bench: $(VENV)/dev.stamp
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.inference_speed --short
 	$(BIN)/python -m benchmarks.rendezvous_load --scale 0.1
 	$(BIN)/python -m benchmarks.object_store --short
 	$(BIN)/python -m benchmarks.comparison --short

@@ -8,14 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from botocore.exceptions import EndpointConnectionError
+
 from emulator.cli import arguments
 from emulator.cli.exit_codes import FAILED, print_status
+from emulator.fmi.aws_session import EndpointUnreachableError, connect
 from emulator.fmi.payload import read_payload, required_code_folder
 from emulator.fmi.sweep.figures import draw_axis, varied_axes, world_size_fit
 from emulator.fmi.sweep.fit import in_words
 from emulator.fmi.sweep.grid import Point, grid
 from emulator.fmi.sweep.runs import Sweep, SweptProgram
-from emulator.fmi.sweep.table import OK, Row, SweepError, summary
+from emulator.fmi.sweep.shown import ShownSweep, SweepStatus
+from emulator.fmi.sweep.table import OK, Row, SweepError, summary, to_csv
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -36,6 +40,7 @@ examples:
   fmi-emulator sweep --world-sizes 4 --memory 512,1024,1769 --repeat 3 --out sweep examples/reduce.py
   fmi-emulator sweep --partitions-mb 25,50,75,100 --total 1GB --batch-sizes 32,512 --preload torch --with-results \\
       --out sweep examples/cosmic_ai.py
+  fmi-emulator sweep --world-sizes 2,4,8 --page http://127.0.0.1:4566 --out sweep examples/reduce.py
   fmi-emulator sweep --world-sizes 2,4 --payload examples/pipeline.json --out sweep
 
 exit status: 0 if every run succeeded, 1 if one failed, 2 if the sweep could not start, 130 after Ctrl-C
@@ -69,6 +74,11 @@ def add_parser(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
         action="store_true",
         help="keep the ranks' results, RESULT_PATH/<rank>.json, which every rank must write; the table has their rates",
     )
+    parser.add_argument(
+        "--page",
+        metavar="URL",
+        help="a running local cloud whose page shows the sweep as it grows, for example http://127.0.0.1:4566",
+    )
     parser.add_argument("--timeout", type=arguments.timeout_s, metavar="S", help="timeout of a rank in seconds")
     arguments.add_preload_option(parser)
     parser.add_argument("--payload", type=Path, metavar="FILE", help="run fmi-emulator pipeline with this payload")
@@ -85,18 +95,21 @@ def _sweep(options: argparse.Namespace) -> int:
     sweep = Sweep(options.out, _program(options))
     sweep.open()
     missing = sweep.missing(points)
+    shown = _shown(options)
     print_status(f"{len(points)} runs, {len(points) - len(missing)} of them done before, in {options.out}")
     failed = 0
     for number, point in enumerate(missing, start=len(points) - len(missing) + 1):
         print_status(f"{number}/{len(points)}: {point}")
+        _draw(sweep, options.out, shown, SweepStatus(number - 1, len(points), str(point)))
         row = sweep.run(point, lambda line: print(line, flush=True))
         failed += row.status != OK
         print_status(f"{number}/{len(points)}: {_outcome(row)}")
-        _draw(sweep, options.out)
-    _draw(sweep, options.out)
+    varied = len({row.ranks for row in sweep.rows if row.status == OK}) > 1
+    words = in_words(world_size_fit(sweep.rows)) if varied else ""
+    _draw(sweep, options.out, shown, SweepStatus(len(points), len(points), words=words))
     print_status(summary(sweep.rows))
-    if len({row.ranks for row in sweep.rows if row.status == OK}) > 1:
-        print_status(in_words(world_size_fit(sweep.rows)))
+    if words:
+        print_status(words)
     print_status(f"table and figures in {options.out}")
     return FAILED if failed else 0
 
@@ -149,12 +162,26 @@ def _program(options: argparse.Namespace) -> SweptProgram:
     )
 
 
-def _draw(sweep: Sweep, folder: Path) -> None:
-    for axis in varied_axes(sweep.rows):
-        content = draw_axis(sweep.rows, axis)
+def _shown(options: argparse.Namespace) -> ShownSweep | None:
+    if options.page is None:
+        return None
+    name = re.sub(r"[^\w.-]+", "-", options.out.resolve().name) or "sweep"
+    try:
+        shown = ShownSweep(connect(options.page), name)
+    except EndpointConnectionError:
+        raise EndpointUnreachableError(options.page) from None
+    print_status(f"shown at {options.page.rstrip('/')}/_emulator/sweeps/{name}")
+    return shown
+
+
+def _draw(sweep: Sweep, folder: Path, shown: ShownSweep | None, status: SweepStatus) -> None:
+    figures = {axis: draw_axis(sweep.rows, axis) for axis in varied_axes(sweep.rows)}
+    for axis, content in figures.items():
         unfinished = folder / f".{axis}.png"
         unfinished.write_bytes(content)
         unfinished.replace(folder / f"{axis}.png")
+    if shown is not None:
+        shown.publish(to_csv(sweep.rows), figures, status)
 
 
 def _outcome(row: Row) -> str:

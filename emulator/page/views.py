@@ -19,6 +19,8 @@ from emulator.aws.lambda_.core.references import Reference
 from emulator.aws.stepfunctions.core.records import ExecutionRecord
 from emulator.errors import ApiError
 from emulator.fmi.event_rank import rank_of
+from emulator.fmi.sweep import shown
+from emulator.fmi.sweep.table import parse_csv
 from emulator.page.phases import PhaseLog
 from emulator.page.runs import Run, RunState, group_runs
 from emulator.page.storage import Storage
@@ -102,6 +104,7 @@ class Page:
             "logs/{name}": self._log,
             "buckets/{name}": self._bucket,
             "objects/{name}": self._object,
+            "sweeps/{name}": self._sweep,
             "style.css": self._style,
         }
         return [
@@ -205,6 +208,22 @@ class Page:
         if kind == "application/octet-stream":
             response.headers["Content-Disposition"] = "attachment"
         return response
+
+    async def _sweep(self, request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        table = await self._query(lambda storage: storage.content(shown.BUCKET, f"{name}/{shown.TABLE}"))
+        content = await self._query(lambda storage: storage.content(shown.BUCKET, f"{name}/{shown.STATUS}"))
+        if table is None or content is None:
+            return await self._not_found(f"Unknown sweep {name!r}.")
+        try:
+            rows, status = parse_csv(table.decode()), shown.SweepStatus.parse(content)
+        except (ValueError, KeyError) as error:
+            return await self._not_found(f"Sweep {name!r} is not one that fmi-emulator sweep wrote: {error!r}.")
+        listing = await self._query(lambda storage: storage.listing(shown.BUCKET, f"{name}/", ""))
+        figures = [item.key for item in listing.objects if item.key.endswith(".png")] if listing else []
+        return await self._html(
+            "sweep.html", refresh=bool(status.current), name=name, sweep=status, rows=rows, figures=figures
+        )
 
     async def _style(self, _: web.Request) -> web.Response:
         text = self._templates.get_template("style.css").render()

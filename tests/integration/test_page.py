@@ -12,7 +12,12 @@ from urllib.parse import quote, urlsplit
 import pytest
 
 from emulator.cloud import LocalCloud
+from emulator.fmi.aws_session import AwsSession, session_with
 from emulator.fmi.bundle import function_archive
+from emulator.fmi.sweep.figures import draw_axis
+from emulator.fmi.sweep.grid import Point
+from emulator.fmi.sweep.shown import ShownSweep, SweepStatus
+from emulator.fmi.sweep.table import OK, Row, to_csv
 from tests.emulator.conftest import ROLE
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -69,7 +74,7 @@ def get(cloud: LocalCloud, path: str, host: str | None = None) -> tuple[Any, str
     connection = HTTPConnection(urlsplit(cloud.endpoint_url).netloc, timeout=30)
     connection.request("GET", path, headers={"Host": host} if host else {})
     answer = connection.getresponse()
-    text = answer.read().decode()
+    text = answer.read().decode(errors="replace")  # pictures, too
     connection.close()
     return answer, text
 
@@ -165,3 +170,25 @@ def shown_colours(picture: Path) -> set[tuple[int, int, int]]:
     """Return the colours of a picture."""
     image = pytest.importorskip("PIL.Image").open(picture).convert("RGB")
     return {colour for _, colour in image.getcolors(image.width * image.height)}
+
+
+def test_a_sweep_is_shown_as_it_grows(cloud: LocalCloud) -> None:
+    """After each run its table and figures are replaced; what others write in its place is not."""
+    shown = ShownSweep(AwsSession(session_with(cloud.credentials), cloud.endpoint_url), "my-sweep")
+    rows = [Row(Point(size), OK, size, 3.0 + size / 10) for size in (2, 4)]
+    shown.publish(to_csv(rows[:1]), {}, SweepStatus(1, 2, "world_size 4"))
+    response, page = get(cloud, "/_emulator/sweeps/my-sweep")
+    assert response.status == 200
+    assert "1 of 2" in page
+    assert "world_size 4" in page
+    assert "3.20" in page
+    assert 'http-equiv="refresh"' in page
+    figures = {"world_size": draw_axis(rows, "world_size")}
+    shown.publish(to_csv(rows), figures, SweepStatus(2, 2, words="The runs say <nothing>."))
+    _, page = get(cloud, "/_emulator/sweeps/my-sweep")
+    assert 'http-equiv="refresh"' not in page
+    assert "The runs say &lt;nothing&gt;." in page
+    image = "/_emulator/objects/fmi-sweeps?key=my-sweep/world_size.png"
+    assert image in page
+    assert get(cloud, image)[0].status == 200
+    assert get(cloud, "/_emulator/sweeps/none")[0].status == 404

@@ -8,10 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
 from emulator.cli import fmi_emulator
+from emulator.cloud import LocalCloud
 from tests.integration.fmirun import EXAMPLES, leftovers
 
 COMMAND = Path(sys.executable).with_name("fmi-emulator")
@@ -72,13 +74,19 @@ def test_a_sweep_resumes_with_the_runs_that_have_not_succeeded(tmp_path: Path) -
     assert errors.startswith(f"fmi-emulator: {out}: contains a sweep with other script: choose another --out")
 
 
-def test_a_sweep_of_the_pipeline_changes_the_payload(tmp_path: Path) -> None:
-    payload = EXAMPLES / "pipeline.json"
-    status, output, errors = sweep(tmp_path, "--world-sizes", "2", "--payload", payload, "--out", tmp_path / "out")
+def test_a_sweep_of_the_pipeline_changes_the_payload_and_is_shown(tmp_path: Path, cloud: LocalCloud) -> None:
+    payload, page = EXAMPLES / "pipeline.json", ("--page", cloud.endpoint_url)
+    status, output, errors = sweep(
+        tmp_path, "--world-sizes", "2", "--payload", payload, *page, "--out", tmp_path / "out"
+    )
     assert status == 0, errors
     assert "[0] 2 ranks: 1 + 2 + ... + 2 = 3" in output
     report = json.loads((tmp_path / "out" / "runs" / "world_size_2" / "report.json").read_text())
     assert report["usd"]["orchestration"] > 0
+    address = f"{cloud.endpoint_url}/_emulator/sweeps/out"
+    assert f"shown at {address}" in errors
+    with urlopen(address, timeout=20) as shown:
+        assert "1 of 1" in shown.read().decode()
     assert [rank["rank"] for rank in report["ranks"]] == [0, 1]
 
 
