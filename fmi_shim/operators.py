@@ -143,6 +143,13 @@ class ReduceFunction:
             return f"fmi.func({self.operator}{', wrap=True' if self.wrap else ''})"
         return f"fmi.func({self.operator}, {self.function!r}, {self.commutative}, {self.associative})"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the arguments, so that a built-in function is this process's one object again."""
+        if self.operator is not Operator.custom:
+            return functools.partial(ReduceFunction, self.operator, wrap=self.wrap), ()
+        algebra = (self.function, self.commutative, self.associative)
+        return functools.partial(ReduceFunction, self.operator, *algebra, wrap=self.wrap), ()
+
     def in_any_order(self) -> ReduceFunction:
         """Return this function with both flags set, so that values are combined in FMI's tree."""
         return ReduceFunction(self.operator, self.function, True, True) if self.left_to_right else self

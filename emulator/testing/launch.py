@@ -30,6 +30,7 @@ def launch(
     env: Mapping[str, str] | None = None,
     faults: str = "",
     seed: int | None = None,
+    start: str | None = None,
     show_output: bool = True,
 ) -> list[Any]:
     """Run ``function(comm, *args, **kwargs)`` on every rank of a new world and return the values by rank.
@@ -61,6 +62,9 @@ def launch(
         What fails, for example ``"kill rank 2 at allreduce 3"``; the language is in docs/testing.md.
     seed
         Decides what the faults leave to chance; without one, another seed for each call, which errors name.
+    start
+        ``fork``, or ``spawn`` for new interpreters, to which the function is pickled by cloudpickle; by default a fork,
+        unless this process uses CUDA.
     show_output
         Whether what the ranks write is printed while they run, each line with its rank.
 
@@ -98,6 +102,7 @@ def launch(
         Presentation(on_output=on_output),
         (faults,) if faults else (),
         secrets.randbelow(2**31) if seed is None else seed,
+        start,
     )
     return world(function, *args, **(kwargs or {}))
 

@@ -17,7 +17,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import FileIO
 from pathlib import Path
 from typing import Any, NoReturn
@@ -60,6 +60,8 @@ _DESCRIPTORS_PER_RANK = 4
 _BYTES_PER_RANK = 16 * 1024 * 1024
 """Memory that a rank needs of its own: 19.8 MB with boto3, about 8 MB without."""
 _READ_BYTES = 1 << 20
+_SPAWNED_RANK = "emulator.testing.spawned_rank"
+_STARTS = ("fork", "spawn")
 _HARNESS_FRAME = re.compile(r'^  File ".*rank_process\.py", line \d+ in _run$')
 _STACK_LINE = re.compile(r'^  File "([^"]+)", line (\d+) in (\S+)')
 
@@ -127,6 +129,9 @@ class World:
         What fails, in the language of `fmi_shim.faults`.
     seed
         Decides what the faults leave to chance; by default another one for each world.
+    start
+        ``fork``, or ``spawn`` for new interpreters, to which the function is pickled by cloudpickle; by default a fork,
+        unless this process uses CUDA, which does not survive one.
     output
         What each rank of the last call wrote to its standard output and standard error.
     """
@@ -141,6 +146,7 @@ class World:
     presentation: Presentation = _PLAIN
     faults: tuple[str, ...] = ()
     seed: int = field(default_factory=lambda: secrets.randbelow(2**31))
+    start: str | None = None
     output: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -157,11 +163,18 @@ class World:
             )
         if isinstance(self.size, bool) or not isinstance(self.size, int) or self.size < 1:
             raise WorldUsageError(f"invalid world size {self.size!r}: expected a whole number from 1")
+        if self.start is not None and self.start not in _STARTS:
+            raise WorldUsageError(f"invalid start {self.start!r}: expected one of {', '.join(_STARTS)}")
         for name, value in (("time limit", self.limit_s), ("max_timeout", self.max_timeout_s)):
             if not value > 0:
                 raise WorldUsageError(f"invalid {name} {value!r}: expected seconds above 0")
         parse_faults("; ".join(self.faults), self.size, self.seed)
         _require_room(self.size)
+
+    def _spawns(self) -> bool:
+        torch = sys.modules.get("torch")
+        uses_cuda = torch is not None and torch.cuda.is_initialized()
+        return self.start == "spawn" or (self.start is None and uses_cuda)
 
     def fault(self, text: str) -> None:
         """Have something fail in the next calls: a text in the language of `fmi_shim.faults`.
@@ -208,7 +221,9 @@ class World:
         planned = parse_faults(text, self.size, self.seed)
         server_faults = [fault for fault in planned if fault.of_server]
         name = f"world-{uuid.uuid4().hex[:12]}-"
-        run = _Run(self.size, self.presentation, f"faults: {text} (seed {self.seed})" if planned else "")
+        run = _Run(
+            self.size, self.presentation, f"faults: {text} (seed {self.seed})" if planned else "", self._spawns()
+        )
         # A server that fails is this world's own.
         server = RendezvousProcess() if server_faults else self.services.rendezvous
         access = self.services.access(self.channel, self.framed, self.max_timeout_s, server)
@@ -220,7 +235,7 @@ class World:
         try:
             for rank in range(self.size):
                 job = self._job(rank, function, arguments, keywords, access, name)
-                run.fork(job)
+                run.start(job)
             return run.values(self.limit_s)
         finally:
             self.output = run.end()
@@ -342,8 +357,9 @@ class _Rank:
 class _Run:
     """One call of a world: its ranks from the first fork to the last exit."""
 
-    def __init__(self, size: int, presentation: Presentation, faults: str) -> None:
+    def __init__(self, size: int, presentation: Presentation, faults: str, spawns: bool) -> None:
         self._size = size
+        self._spawns = spawns
         self._faults = faults
         self._events: list[tuple[float, Callable[[], None]]] = []
         self._presentation = presentation
@@ -359,23 +375,23 @@ class _Run:
             self._events.append((at + (fault.lasts or 0.0), server.restart))
         self._events.sort(key=lambda event: event[0])
 
-    def fork(self, job: RankJob) -> None:
-        """Fork a rank.
+    def start(self, job: RankJob) -> None:
+        """Start a rank.
 
         Raises
         ------
         WorldUsageError
-            If the machine has no room for it.
+            If the machine has no room for it, or its function cannot be carried over to a new process.
         """
         try:
-            self._fork(job)
+            self._start(job)
         except (OSError, MemoryError) as error:
             raise WorldUsageError(
                 f"a world of {self._size} ranks is too large for this machine: rank {job.rank} cannot be started: "
                 f"{error}: use fewer ranks"
             ) from None
 
-    def _fork(self, job: RankJob) -> None:
+    def _start(self, job: RankJob) -> None:
         with contextlib.ExitStack() as opened:
             ours, theirs = socket.socketpair()
             opened.callback(ours.close)
@@ -388,22 +404,18 @@ class _Run:
                     stream.flush()
             parent = os.getpid()
             descriptors = Descriptors(theirs, output.fileno(), stacks.fileno(), self._presentation.terminal)
-            with theirs, warnings.catch_warnings():
-                # Python warns of threads, whose locks a fork may inherit locked. The rank uses none of them: it
-                # replaces logging's handlers, and threads of the local cloud hold no lock of the library.
-                warnings.simplefilter("ignore", DeprecationWarning)
-                signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-                try:
-                    pid = os.fork()
-                    if pid == 0:
-                        _run_child(job, descriptors, parent)
-                finally:
-                    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-            ours.setblocking(False)
-            rank = _Rank(job.rank, pid, ours, output, stacks)
-            self._ranks.append(rank)
-            self._selector.register(ours, selectors.EVENT_READ, rank)
-            opened.pop_all()
+            # Ctrl-C is handled when the rank is known, so that it is ended with the others.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                with theirs:
+                    pid = _spawned(job, descriptors, parent) if self._spawns else _forked(job, descriptors, parent)
+                ours.setblocking(False)
+                rank = _Rank(job.rank, pid, ours, output, stacks)
+                self._ranks.append(rank)
+                self._selector.register(ours, selectors.EVENT_READ, rank)
+                opened.pop_all()
+            finally:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
     def values(self, limit_s: float) -> list[Any]:
         """Wait until all ranks have ended and return their values; see `World.__call__`."""
@@ -577,6 +589,59 @@ class _Run:
 
 def _interrupt() -> NoReturn:
     raise KeyboardInterrupt
+
+
+def _forked(job: RankJob, descriptors: Descriptors, parent: int) -> int:
+    """Fork a rank and return its process."""
+    with warnings.catch_warnings():
+        # Python warns of threads, whose locks a fork may inherit locked. The rank uses none of them: it replaces
+        # logging's handlers, and threads of the local cloud hold no lock of the library.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
+    if pid == 0:
+        _run_child(job, descriptors, parent)
+    return pid
+
+
+def _spawned(job: RankJob, descriptors: Descriptors, parent: int) -> int:
+    """Start a rank in a new interpreter and return its process."""
+    with FileIO(_anonymous_file(), "r+") as file:
+        file.write(_carried(job))
+        inherited = (file.fileno(), descriptors.report.fileno(), descriptors.output, descriptors.stacks)
+        for descriptor in inherited:
+            os.set_inheritable(descriptor, True)
+        command = [sys.executable, "-m", _SPAWNED_RANK, str(parent), *map(str, inherited)]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)}
+        try:
+            return os.posix_spawn(sys.executable, command, environment)
+        finally:
+            for descriptor in inherited:
+                os.set_inheritable(descriptor, False)
+
+
+def _carried(job: RankJob) -> bytes:
+    """Return the job, pickled with its function.
+
+    Raises
+    ------
+    WorldUsageError
+        If that is not possible.
+    """
+    try:
+        import cloudpickle  # only needed where no fork is possible
+    except ImportError:
+        raise WorldUsageError(
+            "a world without fork needs the package cloudpickle: pip install 'fmi-emulator[testing]'"
+        ) from None
+    try:
+        carried: bytes = cloudpickle.dumps(replace(job, format=format_with_locals, debugger=None))
+    except Exception as error:
+        name = getattr(job.function, "__qualname__", repr(job.function))
+        raise WorldUsageError(
+            f"rank function {name} cannot be carried over to a new process: {error}: expected a function whose "
+            "arguments and outer variables can be pickled, or start='fork'"
+        ) from error
+    return carried
 
 
 def _run_child(job: RankJob, descriptors: Descriptors, parent: int) -> NoReturn:

@@ -1,4 +1,5 @@
 import operator as python_operator
+import pickle
 from typing import Any
 
 import numpy as np
@@ -170,3 +171,10 @@ def test_only_commutative_and_associative_functions_are_reordered(commutative: b
     function = fmi.func(fmi.op.custom, max, commutative, associative)
     assert function.left_to_right is not (commutative and associative)
     assert not fmi.func(fmi.op.sum).left_to_right
+
+
+def test_a_pickled_function_is_the_same_one() -> None:
+    for function in (fmi.func(fmi.op.sum), fmi.func(fmi.op.sum, wrap=True)):
+        assert pickle.loads(pickle.dumps(function)) is function  # noqa: S301 - pickled here
+    custom = pickle.loads(pickle.dumps(fmi.func(fmi.op.custom, python_operator.add, True, False)))  # noqa: S301 - pickled here
+    assert (custom.function, custom.commutative, custom.associative) == (python_operator.add, True, False)

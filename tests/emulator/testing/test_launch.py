@@ -55,6 +55,21 @@ def test_a_failure_raises_with_the_origin_as_its_cause() -> None:
     assert error.failures[1].is_victim
 
 
+def test_a_new_interpreter_receives_closures() -> None:
+    offset = 5
+
+    def rank(comm: fmi.Communicator, factor: int) -> int:
+        found: int = comm.allreduce(comm.rank * factor + offset, SUM, INT)
+        return found
+
+    assert emulator.launch(rank, 2, args=(2,), start="spawn") == [12, 12]
+    lock = threading.Lock()
+    with pytest.raises(
+        WorldUsageError, match=r"rank function .*lambda.* cannot be carried over to a new process: .*lock"
+    ):
+        emulator.launch(lambda comm: lock.locked(), 2, start="spawn")
+
+
 def test_a_time_limit_raises_a_timeout_error() -> None:
     with pytest.raises(TimeoutError, match=r"rank 0 of 1 did not end within 0\.3 s") as raised:
         emulator.launch(lambda comm: threading.Event().wait(), 1, timeout=0.3)
@@ -80,6 +95,7 @@ def test_a_rank_may_have_an_event_loop() -> None:
     [
         ({"world_size": 0}, "invalid world size 0: expected a whole number from 1"),
         ({"world_size": 2, "channel": "tcp"}, "invalid channel 'tcp': expected one of direct, shm, redis, s3"),
+        ({"world_size": 2, "start": "thread"}, "invalid start 'thread': expected one of fork, spawn"),
         ({"world_size": 2, "timeout": 0}, "invalid time limit 0: expected seconds above 0"),
         ({"world_size": 2, "channel": "shm", "framed": False}, "invalid framed=False for channel shm"),
         ({"world_size": 2, "function": "total"}, "invalid rank function 'total': expected a function"),
