@@ -10,7 +10,7 @@ import logging
 import re
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -65,6 +65,9 @@ class LogEvent:
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS log_groups (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, created INTEGER NOT NULL, retention INTEGER
+);
+CREATE TABLE IF NOT EXISTS log_group_tags (
+    group_id INTEGER NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (group_id, key)
 );
 CREATE TABLE IF NOT EXISTS log_streams (
     id INTEGER PRIMARY KEY, group_id INTEGER NOT NULL, name TEXT NOT NULL, created INTEGER NOT NULL,
@@ -198,7 +201,8 @@ class LogStore:
         """Delete a log group with its streams and events."""
         group_id = self._group_id(name)
         self._delete_events("group_id", group_id)
-        self._delete(("log_streams", "group_id"), ("log_groups", "id"), value=group_id)
+        tables = (("log_streams", "group_id"), ("log_group_tags", "group_id"), ("log_groups", "id"))
+        self._delete(*tables, value=group_id)
 
     def delete_stream(self, group: str, name: str) -> None:
         """Delete a log stream with its events."""
@@ -210,12 +214,29 @@ class LogStore:
         """Delete all log groups with their streams and events."""
         self._stream_ids.clear()
         with self._state.transaction(is_delete=True):
-            for table in ("log_batches", "log_streams", "log_groups"):
+            for table in ("log_batches", "log_streams", "log_group_tags", "log_groups"):
                 self._database.execute(f"DELETE FROM {table}")  # noqa: S608 - constants
 
     def set_retention(self, group: str, days: int | None) -> None:
         """Store the retention of a log group; nothing expires here."""
         self._database.write("UPDATE log_groups SET retention = ? WHERE id = ?", (days, self._group_id(group)))
+
+    def tags(self, group: str) -> dict[str, str]:
+        """Return the tags of a log group."""
+        query = "SELECT key, value FROM log_group_tags WHERE group_id = ? ORDER BY key"
+        return dict(self._database.execute(query, (self._group_id(group),)).fetchall())
+
+    def set_tags(self, group: str, tags: Mapping[str, str]) -> None:
+        """Add tags to a log group, or change their values."""
+        group_id = self._group_id(group)
+        for key, value in tags.items():
+            self._database.write("INSERT OR REPLACE INTO log_group_tags VALUES (?, ?, ?)", (group_id, key, value))
+
+    def remove_tags(self, group: str, keys: Sequence[str]) -> None:
+        """Remove tags from a log group; nothing happens to those it does not have."""
+        group_id = self._group_id(group)
+        for key in keys:
+            self._database.write("DELETE FROM log_group_tags WHERE group_id = ? AND key = ?", (group_id, key))
 
     def groups(self) -> list[LogGroup]:
         """Return all log groups, ordered by name."""

@@ -46,8 +46,14 @@ class LogsApi:
             "DescribeLogStreams": self._describe_streams,
             "FilterLogEvents": self._filter,
             "GetLogEvents": self._get_events,
+            "ListTagsForResource": self._tags,
+            "ListTagsLogGroup": self._tags,
             "PutLogEvents": self._put_events,
             "PutRetentionPolicy": self._set_retention,
+            "TagLogGroup": self._tag,
+            "TagResource": self._tag,
+            "UntagLogGroup": self._untag,
+            "UntagResource": self._untag,
         }
 
     def clear(self) -> None:
@@ -69,7 +75,23 @@ class LogsApi:
         return _json(answer, HTTPStatus.OK)
 
     def _create_group(self, body: _Body) -> dict[str, Any]:
-        self._logs.create_group(_text(body, "logGroupName"))
+        name, tags = _text(body, "logGroupName"), _tags(body)
+        self._logs.create_group(name)
+        self._logs.set_tags(name, tags)
+        return {}
+
+    def _tags(self, body: _Body) -> dict[str, Any]:
+        return {"tags": self._logs.tags(_tagged(body))}
+
+    def _tag(self, body: _Body) -> dict[str, Any]:
+        self._logs.set_tags(_tagged(body), _tags(body))
+        return {}
+
+    def _untag(self, body: _Body) -> dict[str, Any]:
+        keys = body.get("tagKeys") or body.get("tags") or []
+        if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+            raise _invalid(f"tagKeys: expected a list of strings, got {keys!r:.80}")
+        self._logs.remove_tags(_tagged(body), keys)
         return {}
 
     def _create_stream(self, body: _Body) -> dict[str, Any]:
@@ -259,6 +281,24 @@ def _group(body: _Body) -> str:
     if identifier:
         return str(identifier).rpartition(":log-group:")[2].removesuffix(":*")
     return _text(body, "logGroupName")
+
+
+def _tagged(body: _Body) -> str:
+    """Return the name of the log group that tags belong to, given by ARN or, in the older operations, by name."""
+    arn = body.get("resourceArn")
+    if arn is None:
+        return _text(body, "logGroupName")
+    _, marker, name = str(arn).rpartition(":log-group:")
+    if not marker:
+        raise _invalid(f"resourceArn: expected the ARN of a log group, got {arn!r:.80}")
+    return name.removesuffix(":*")
+
+
+def _tags(body: _Body) -> dict[str, str]:
+    tags = body.get("tags") or {}
+    if not isinstance(tags, dict) or not all(isinstance(value, str) for value in tags.values()):
+        raise _invalid(f"tags: expected an object of strings, got {tags!r:.80}")
+    return tags
 
 
 def _text(body: _Body, name: str) -> str:

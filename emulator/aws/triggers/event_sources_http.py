@@ -19,6 +19,8 @@ from emulator.aws.triggers.event_sources import PARTIAL, EventSource, EventSourc
 from emulator.errors import ApiError
 
 ROOT = "/2015-03-31/event-source-mappings"
+# The tags of a mapping, by its ARN.
+_TAGS = "/2017-03-31/tags/arn:aws:lambda:{place:[^/]*}:event-source-mapping:{id}"
 _PAGE = 100
 _SETTINGS = frozenset(
     [
@@ -82,6 +84,9 @@ class EventSourcesApi:
             web.get(one, _aws_errors(self._get)),
             web.put(one, _aws_errors(self._update)),
             web.delete(one, _aws_errors(self._delete)),
+            web.get(_TAGS, _aws_errors(self._list_tags)),
+            web.post(_TAGS, _aws_errors(self._tag)),
+            web.delete(_TAGS, _aws_errors(self._untag)),
         ]
 
     async def _create(self, request: web.Request) -> web.StreamResponse:
@@ -163,6 +168,20 @@ class EventSourcesApi:
         self._sources.remove(mapping)
         mapping.state = "Deleting"
         return _json(_described(mapping), HTTPStatus.ACCEPTED)
+
+    async def _list_tags(self, request: web.Request) -> web.StreamResponse:
+        return _json({"Tags": self._find(request).settings.get("Tags", {})}, HTTPStatus.OK)
+
+    async def _tag(self, request: web.Request) -> web.StreamResponse:
+        mapping, body = self._find(request), await _body(request)
+        mapping.settings["Tags"] = {**mapping.settings.get("Tags", {}), **(body.get("Tags") or {})}
+        return web.Response(status=HTTPStatus.NO_CONTENT)
+
+    async def _untag(self, request: web.Request) -> web.StreamResponse:
+        mapping, removed = self._find(request), request.query.getall("tagKeys", [])
+        tags = mapping.settings.get("Tags", {})
+        mapping.settings["Tags"] = {key: value for key, value in tags.items() if key not in removed}
+        return web.Response(status=HTTPStatus.NO_CONTENT)
 
     def _find(self, request: web.Request) -> EventSource:
         mapping = self._sources.get(request.match_info["id"])

@@ -6,7 +6,7 @@ Properties: https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReferen
 from collections.abc import Mapping
 
 from emulator.aws.cloudformation.resource import Resource, ResourceRequest
-from emulator.aws.cloudformation.types.api import EVERY, ApiResource
+from emulator.aws.cloudformation.types.api import EVERY, ApiResource, tag_list
 
 
 class LogGroup(ApiResource):
@@ -20,6 +20,7 @@ class LogGroup(ApiResource):
         properties = dict(request.properties)
         retention = properties.pop("RetentionInDays", None)
         name = str(properties.setdefault("LogGroupName", request.generated_name(512, "A-Za-z0-9_/.#-")))
+        properties["Tags"] = tag_list(request)
         await self.call(request, "CreateLogGroup", properties)
         if retention is not None:
             await self._retain(request, name, retention)

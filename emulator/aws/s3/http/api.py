@@ -221,6 +221,8 @@ class S3Api:
             return self._list_buckets
         if request.bucket and not request.key and "encryption" in request.query and method in self._encryption:
             return self._encryption[method]
+        if request.bucket and not request.key and "requestPayment" in request.query and method == "GET":
+            return self._buckets.get_request_payment
         if method == "OPTIONS" or (request.bucket and not request.key and _CONFIGURATIONS.intersection(request.query)):
             return self._configure
         for name in _NOT_EMULATED:

@@ -122,6 +122,11 @@ class BucketApi:
         rule = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}, "BucketKeyEnabled": False}
         return xml.response("ServerSideEncryptionConfiguration", {"Rule": rule})
 
+    async def get_request_payment(self, request: S3Request) -> web.StreamResponse:
+        """GetBucketRequestPayment: the owner pays."""
+        self._buckets.get(request.bucket)
+        return xml.response("RequestPaymentConfiguration", {"Payer": "BucketOwner"})
+
     async def set_encryption(self, request: S3Request) -> web.StreamResponse:
         """PutBucketEncryption."""
         body = await self._transfer.read_document(request)
