@@ -115,6 +115,9 @@ class Channel(Protocol):
     def progress(self, pending: Sequence[Pending], wait: bool) -> bool:
         """Move posted messages, until one of `pending` is done if `wait` is true; return whether one is done."""
 
+    def complete_posted(self) -> None:
+        """Block until all posted messages that only move in this channel's calls are done."""
+
     def fail(self, error: BaseException) -> None:
         """Report `error` to the other ranks, if the channel can; then close."""
 

@@ -59,10 +59,10 @@ class ChannelSelector:
         self._loopback = Loopback(rank)
         enabled = tuple(name for name, transport in TRANSPORTS.items() if transport.enabled(config))
         network: tuple[ChannelName, ...] = tuple(name for name in enabled if name is not ChannelName.SharedMemory)
-        required = config.sharing is Sharing.always
-        self.names: tuple[ChannelName, ...] = (ChannelName.SharedMemory,) if required else network
-        self._undecided = ChannelName.SharedMemory in enabled and not required and size > 1
-        """Whether the ranks have not yet determined if they share memory."""
+        self._required = config.sharing is Sharing.always
+        self.names: tuple[ChannelName, ...] = (ChannelName.Direct,) if self._required else network
+        self._undecided = self._required or (ChannelName.SharedMemory in enabled and size > 1)
+        """Whether the ranks have not yet opened shared memory, which all do together."""
 
     @property
     def longest_wait(self) -> float | None:
@@ -87,12 +87,13 @@ class ChannelSelector:
 
         All ranks must make the same choice. Therefore the size of an array that only its sender may know (a ``send``,
         ``bcast`` or ``scatter`` without ``fmi.types``) counts as 0. Whether the ranks share memory is determined by
-        all together, in the first collective after the hint became ``fast``.
+        all together, in the first collective, or the first one after the hint became ``fast`` where shared memory is
+        not required. Messages before it need two ranks only, and take another channel.
         """
         if peer == self._place.rank:
             return self._loopback
-        if self._undecided and self.hint is Hint.fast and peer is None:
-            self._try_shared_memory()
+        if self._undecided and peer is None and (self._required or self.hint is Hint.fast):
+            self._open_shared_memory()
         name = self.names[0]
         if len(self.names) > 1:
             task = Task(Pattern.of(call.operation), _known_bytes(call), self._place.size, keeps_order(call.operator))
@@ -101,16 +102,20 @@ class ChannelSelector:
             self._opened[name] = self._open(name)
         return self._opened[name]
 
-    def _try_shared_memory(self) -> None:
-        """Open shared memory, if all ranks can."""
+    def _open_shared_memory(self) -> None:
+        """Open shared memory, if all ranks can; raise if it is required and they cannot."""
         self._undecided = False
         name = ChannelName.SharedMemory
+        for channel in self._opened.values():
+            channel.complete_posted()  # another rank may wait for them before it opens shared memory
         try:
             self._opened[name] = self._open(name)
         except ConfigError as error:
+            if self._required:
+                raise
             _log.info("rank %d: does not use shared memory: %s", self._place.rank, error)
         else:
-            self.names = (*self.names, name)
+            self.names = (name,) if self._required else (*self.names, name)
 
     def _open(self, name: ChannelName) -> Channel:
         channel = TRANSPORTS[name].open(self._place)

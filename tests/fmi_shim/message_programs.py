@@ -171,6 +171,26 @@ def limited(comm: fmi.Communicator, rank: int, size: int, operation: str) -> str
     return "no error"
 
 
+def before_the_others(comm: fmi.Communicator, rank: int, size: int) -> Any:
+    """Exchange messages between two ranks, and with the others only if they come."""
+    if rank == 0:
+        request = comm.irecv(1, INTS)
+        comm.send([1, 2], 1, INTS)
+        return request.wait()
+    received = comm.recv(0, INTS)
+    comm.send([3, 4], 0, INTS)
+    return received
+
+
+def messages_before_and_after(comm: fmi.Communicator, rank: int, size: int) -> Any:
+    """Exchange messages before and after the first collective; one is posted before and waited for after."""
+    other = 1 - rank
+    request = comm.irecv(other, INTS)
+    comm.isend([rank, 0], other, INTS).wait()
+    total = comm.allreduce(rank, SUM, fmi.types(fmi.datatypes.int))
+    return total, comm.sendrecv([rank, 1], other, other, INTS), request.wait()
+
+
 def late_sender(comm: fmi.Communicator, rank: int, size: int) -> Any:
     """Wait for a message in vain, then again."""
     comm.barrier()

@@ -114,6 +114,14 @@ def test_a_call_ends_within_its_own_time_limit(on: World, framed: bool, operatio
     assert "raise timeout if it needs longer" in error
 
 
+@pytest.mark.parametrize("channel", ["shm"])
+def test_messages_need_only_their_two_ranks(on: World) -> None:
+    outcomes = on.run(programs.before_the_others, [(0, 3), (1, 3)])  # rank 2 never comes
+    assert [(outcome.error, outcome.value) for outcome in outcomes] == [(None, [3, 4]), (None, [1, 2])]
+    found = on.values(programs.messages_before_and_after, 2)
+    assert found == [(1, [1, 1], [1, 0]), (1, [0, 1], [0, 0])]
+
+
 @pytest.mark.parametrize(("channel", "framed"), [("direct", True), ("direct", False), ("shm", True), ("redis", True)])
 def test_a_request_can_be_waited_for_again(on: World, framed: bool) -> None:
     assert on.values(programs.late_sender, 2, framed=framed)[0] == (2, [3, 4], [3, 4])

@@ -231,6 +231,9 @@ class ObjectChannel:
         """
         self._poller.wait_until_present(names, lambda: self._call)
 
+    def complete_posted(self) -> None:
+        """Do nothing: a posted message does not need this rank's calls to be sent."""
+
     def fail(self, error: BaseException) -> None:
         """Delete what this rank has written, publish the error to waiting ranks, and close."""
         if self._closed or os.getpid() != self._process:

@@ -37,8 +37,7 @@ _EPOCHS = 2**32 - 1
 class SharedMemoryChannel(SegmentFraming, SegmentChannel):
     """Implements `SegmentChannel` and `WaitHandler`.
 
-    All ranks must open it, which their first call of any kind does. A message is copied once into a ring and once out
-    of it.
+    All ranks must open it, which their first collective does. A message is copied once into a ring and once out of it.
 
     Parameters
     ----------
@@ -281,6 +280,11 @@ class SharedMemoryChannel(SegmentFraming, SegmentChannel):
                 self._wait(self._posted_events(), next(t.peer for t in pending if isinstance(t, Transfer)))
             moved = self._pending.advance(self._links, self._move_posted)
         return done
+
+    def complete_posted(self) -> None:
+        """Move all posted messages until they are done."""
+        while self._pending.transfers:
+            self.progress(self._pending.transfers[:1], wait=True)
 
     def _move_posted(self, transfer: Transfer[RingPair], link: RingPair) -> bool:
         if transfer.sends:

@@ -299,6 +299,11 @@ class Connections:
             if not moved:
                 yields = self._pause(interest, yields)
 
+    def complete_posted(self) -> None:
+        """Move all posted messages until they are done."""
+        while self._pending.transfers:
+            self.progress(self._pending.transfers[:1], wait=True)
+
     def _move(
         self,
         target: Stream | None,

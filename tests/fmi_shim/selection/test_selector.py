@@ -25,7 +25,11 @@ class RecordingChannel:
     def __init__(self, name: ChannelName, closing_raises: bool = False) -> None:
         self.name = name
         self.events: list[str] = []
+        self.completed = 0
         self._closing_raises = closing_raises
+
+    def complete_posted(self) -> None:
+        self.completed += 1
 
     def fail(self, error: BaseException) -> None:
         self.events.append(str(error))
@@ -85,10 +89,12 @@ def test_shared_memory_is_tried_in_the_first_fast_collective_only(monkeypatch: p
     chosen = selector_of(monkeypatch, transports)
     chosen.choose(call(Operation.bcast))
     chosen.hint = Hint.fast
-    chosen.choose(call(Operation.send))
+    chosen.choose(call(Operation.send), 1)
     assert transports.names == [ChannelName.Direct]
     assert chosen.names == (ChannelName.Direct,)
+    assert transports.opened[0].completed == 0
     chosen.choose(call(Operation.allreduce))
+    assert transports.opened[0].completed == 1
     assert transports.names == [ChannelName.Direct, ChannelName.SharedMemory]
     assert chosen.names == (ChannelName.Direct, ChannelName.SharedMemory)
     assert cast("Any", chosen.choose(call(Operation.bcast))).name is ChannelName.SharedMemory
@@ -118,15 +124,17 @@ def test_a_lone_rank_does_not_try_to_share_memory(monkeypatch: pytest.MonkeyPatc
     assert two.names == [ChannelName.SharedMemory]
 
 
-def test_required_shared_memory_is_the_only_channel(monkeypatch: pytest.MonkeyPatch) -> None:
-    transports = Transports(ChannelName.Direct, ChannelName.SharedMemory)
+def test_required_shared_memory_is_the_only_channel_from_the_first_collective_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    transports = Transports(ChannelName.Direct, ChannelName.Redis, ChannelName.SharedMemory)
     chosen = selector_of(monkeypatch, transports, sharing=Sharing.always)
-    assert chosen.names == (ChannelName.SharedMemory,)
+    assert cast("Any", chosen.choose(call(Operation.send), 1)).name is ChannelName.Direct
     for hint in (Hint.cheap, Hint.fast):
         chosen.hint = hint
-        assert cast("Any", chosen.choose(call(Operation.send))).name is ChannelName.SharedMemory
         assert cast("Any", chosen.choose(call(Operation.bcast))).name is ChannelName.SharedMemory
-    assert transports.names == [ChannelName.SharedMemory]
+        assert cast("Any", chosen.choose(call(Operation.send), 1)).name is ChannelName.SharedMemory
+    assert transports.names == [ChannelName.Direct, ChannelName.SharedMemory]
 
 
 @pytest.mark.parametrize(
