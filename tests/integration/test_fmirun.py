@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.integration.fmirun import fmirun, leftovers, start
+from tests.integration.fmirun import EXAMPLES, fmirun, leftovers, start
 
 Program = Callable[[str], Path]
 
@@ -45,6 +45,20 @@ def test_ranks_get_their_arguments_and_the_table_has_a_row_for_each(tmp_path: Pa
 def test_ranks_share_numpy_and_the_library_with_the_process_that_forks_them(tmp_path: Path, program: Program) -> None:
     script = program("import sys; print({'numpy', 'fmi_shim.communicator'} <= set(sys.modules))")
     assert fmirun(tmp_path, "-n", 1, script)[:2] == (0, "[0] True\n")
+
+
+def test_ranks_of_a_run_accept_each_others_python_objects(tmp_path: Path, program: Program) -> None:
+    script = program("""
+        import os
+        import fmi
+        rank = int(os.environ["RANK"])
+        comm = fmi.Communicator(rank, 2, "fmi.json", "objects")
+        print(comm.allgather_object({"rank": rank}), len(os.environ["FMI_SECRET"]))
+    """)
+    (script.parent / "fmi.json").write_text((EXAMPLES / "fmi.json").read_text())
+    status, output, errors = fmirun(tmp_path, "-n", 2, script)
+    assert status == 0, errors
+    assert sorted(output.splitlines()) == [f"[{rank}] [{{'rank': 0}}, {{'rank': 1}}] 64" for rank in range(2)]
 
 
 def test_a_rank_has_its_files_s3_and_its_own_tmp(tmp_path: Path, program: Program) -> None:
