@@ -2,11 +2,16 @@
 
 import asyncio
 import json
+import logging
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from emulator.aws.triggers.targets import Delivery, Targets
+
+_log = logging.getLogger(__name__)
+# The protocols that moto delivers by.
+_DELIVERED = ("sqs", "http", "https")
 
 if TYPE_CHECKING:
     from moto.sns.models import Subscription
@@ -49,6 +54,11 @@ class FunctionSubscriptions:
         ) -> None:
             if subscription.protocol == "lambda":
                 own.publish(subscription, message, message_id, subject, message_attributes or {}, message_structure)
+                return
+            if subscription.protocol not in _DELIVERED:
+                _log.warning(
+                    "a message for %s is not sent: %s is not emulated", subscription.arn, subscription.protocol
+                )
             else:
                 original(
                     subscription,

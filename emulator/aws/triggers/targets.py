@@ -5,13 +5,14 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from emulator.aws.sdk_client import AwsClient
+from emulator.errors import EmulatorError
 
 _log = logging.getLogger(__name__)
 # Pauses before a delivery is tried again; AWS goes on for a day.
@@ -46,6 +47,13 @@ class Delivery:
     origin: str = ""
 
 
+class UnservedTargetError(EmulatorError):
+    """Nothing here serves the target of an event."""
+
+    def __init__(self, arn: str, services: Iterable[str]) -> None:
+        super().__init__(f"target {arn} is not emulated: expected the ARN of one of {', '.join(sorted(services))}")
+
+
 class Targets:
     """Delivers events, each as a task of the event loop.
 
@@ -75,11 +83,6 @@ class Targets:
         """Return whether events can be delivered to an ARN."""
         return _service(arn) in self._services
 
-    @property
-    def services(self) -> list[str]:
-        """The names of the services in ARNs that events can be delivered to."""
-        return sorted(self._services)
-
     def deliver(self, delivery: Delivery) -> None:
         """Begin to deliver an event; it is tried again after an error, and then goes to the dead letters."""
         task = asyncio.get_running_loop().create_task(self._deliver(delivery))
@@ -104,7 +107,10 @@ class Targets:
 
     async def _deliver(self, delivery: Delivery) -> None:
         error: Exception | None = None
-        for pause_s in (*_RETRY_PAUSES_S, None):
+        pauses_s = (*_RETRY_PAUSES_S, None) if self.serves(delivery.arn) else ()
+        if not pauses_s:
+            error = UnservedTargetError(delivery.arn, self._services)
+        for pause_s in pauses_s:
             try:
                 await self.send(delivery)
             except (ClientError, BotoCoreError) as raised:

@@ -122,7 +122,9 @@ class ObjectApi:
     def _observe(
         self, request: S3Request, name: str, key: str, version_id: str, size: int | None, etag: str | None
     ) -> None:
-        if self._store.observer is not None:
+        # Most buckets notify nobody.
+        is_notified = self._store.buckets.configuration(request.bucket, "notification") is not None
+        if self._store.observer is not None and is_notified:
             region = self._store.buckets.get(request.bucket).region
             event = ObjectEvent(name, request.bucket, region, key, version_id, size, etag, request.request_id)
             self._store.observer.happened(event)

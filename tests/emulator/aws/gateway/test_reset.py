@@ -20,6 +20,7 @@ def handler(event, context):
     time.sleep(event)
     return event
 """
+STACK = {"Resources": {"Queue": {"Type": "AWS::SQS::Queue"}}}
 WAIT = json.dumps({"StartAt": "Wait", "States": {"Wait": {"Type": "Wait", "Seconds": 60, "End": True}}})
 
 
@@ -113,4 +114,28 @@ def test_reset_ends_what_is_running(clients: dict[str, Any], cloud: LocalCloud) 
     assert stored(clients) == [[], [], [], [], []]
     fill(clients)
     assert clients["lambda"].invoke(FunctionName="function", Payload=b"0")["Payload"].read() == b"0"
+    reset(cloud)
+
+
+def test_stacks_mappings_and_services_are_forgotten(
+    cloud: LocalCloud, client: Callable[[str], Any], clients: dict[str, Any]
+) -> None:
+    cloudformation, functions, sqs = client("cloudformation"), clients["lambda"], clients["sqs"]
+    cloudformation.create_stack(StackName="stack", TemplateBody=json.dumps(STACK))
+    cloudformation.get_waiter("stack_create_complete").wait(StackName="stack", WaiterConfig={"Delay": 1})
+    url = sqs.create_queue(QueueName="source")["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    functions.create_function(
+        FunctionName="f",
+        Role=ROLE,
+        Runtime="python3.11",
+        Handler="main.handler",
+        Code={"ZipFile": archive(main=HANDLER)},
+    )
+    functions.create_event_source_mapping(FunctionName="f", EventSourceArn=arn)
+    reset(cloud)
+    assert cloudformation.list_stacks()["StackSummaries"] == []
+    assert functions.list_event_source_mappings()["EventSourceMappings"] == []
+    cloudformation.create_stack(StackName="stack", TemplateBody=json.dumps(STACK))
+    cloudformation.get_waiter("stack_create_complete").wait(StackName="stack", WaiterConfig={"Delay": 1})
     reset(cloud)

@@ -222,12 +222,19 @@ def test_a_rule_invokes_a_function_with_transformed_input(
         Targets=[
             {"Id": "f", "Arn": echo, "InputTransformer": transformer},
             {"Id": "lost", "Arn": f"{echo}none", "DeadLetterConfig": {"Arn": seen.arn}, "InputPath": "$.detail"},
+            {
+                "Id": "unserved",
+                "Arn": "arn:aws:batch:us-east-1:123456789012:job-queue/none",
+                "DeadLetterConfig": {"Arn": seen.arn},
+                "Input": '"unserved"',
+            },
         ],
     )
     for size in (3, 7):
         entry = {"Source": name, "DetailType": "thing", "Detail": json.dumps({"size": size})}
         assert events.put_events(Entries=[entry])["FailedEntryCount"] == 0
-    received = [seen.receive(), seen.receive()]
+    received = [seen.receive(), seen.receive(), seen.receive()]
+    assert "unserved" in received
     assert {"size": 7, "text": "a thing of 7"} in received
     assert {"size": 7} in received
     events.disable_rule(Name=name)
