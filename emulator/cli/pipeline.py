@@ -126,7 +126,6 @@ def _pipeline(options: argparse.Namespace) -> int:
     # Missing files are reported before anything is started.
     local_only = {
         "--preload": bool(options.preload),
-        "--report": options.report is not None,
         "--state-machine": options.state_machine is not None,
     }
     check_backend(options, local_only)

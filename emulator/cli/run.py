@@ -164,7 +164,6 @@ def _run(request: RunRequest, options: argparse.Namespace, faults: Sequence[Faul
         "--cold-starts": options.cold_starts != "local",
         "--pdb": options.pdb,
         "--preload": bool(options.preload),
-        "--report": options.report is not None,
         "--runtime-client": options.runtime_client is not None,
         "--stdin": options.stdin != "none",
     }

@@ -2,9 +2,12 @@
 
 import argparse
 import sys
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+from emulator.aws.prices import Cost
 from emulator.cli.account import account_session
 from emulator.cli.exit_codes import FAILED, print_status, with_rank_prefix
 from emulator.errors import EmulatorError
@@ -16,7 +19,8 @@ from emulator.fmi.executions.launch import LaunchRequest, launch, plan
 from emulator.fmi.executions.record import RunRecord, RunStatus
 from emulator.fmi.executions.run_log import RankOutput
 from emulator.fmi.outcomes import RunOutcome
-from emulator.fmi.report import relays_line, run_table
+from emulator.fmi.report import relays_line, run_record, run_table
+from emulator.fmi.results import check_folder, write_record
 from fmi_shim.log_lines import RelayNotice
 
 _INTERRUPTED = 130
@@ -29,6 +33,11 @@ def run_on_stack(
     results: Path | None,
 ) -> int:
     """Start a run on the stack that the options name and, unless detached, follow it; return the exit status."""
+    began = time.perf_counter()
+    if options.report is not None:
+        if options.detach or options.dry_run:
+            raise EmulatorError("--report is written at the end of a run: leave it out with --detach and --dry-run")
+        check_folder(options.report.absolute().parent)
     session = account_session(options)
     with explained():
         identity = session.client("sts").get_caller_identity()
@@ -50,7 +59,7 @@ def run_on_stack(
         print(record.run)
         print_status(f"it goes on without this command: fmi-emulator attach {record.run}")
         return 0
-    return follow_run(command, options, resources, record, results)
+    return follow_run(command, options, resources, record, results, began)
 
 
 def check_rank_options(options: argparse.Namespace, resources: StackResources) -> None:
@@ -73,9 +82,26 @@ def check_rank_options(options: argparse.Namespace, resources: StackResources) -
 
 
 def follow_run(
-    command: str, options: argparse.Namespace, resources: StackResources, record: RunRecord, results: Path | None
+    command: str,
+    options: argparse.Namespace,
+    resources: StackResources,
+    record: RunRecord,
+    results: Path | None,
+    began: float | None = None,
 ) -> int:
-    """Follow a run to its end and report it; return the exit status."""
+    """Follow a run to its end and report it; return the exit status.
+
+    Parameters
+    ----------
+    command, options
+        The command and its options.
+    resources, record
+        The stack and the run.
+    results
+        Folder for the results, or None.
+    began
+        Start of the command by `time.perf_counter`, if it started the run; then its option --report applies.
+    """
     relayed: set[RelayNotice] = set()
 
     def on_output(line: RankOutput) -> None:
@@ -96,8 +122,11 @@ def follow_run(
         if status.status == "SUCCEEDED":
             follower.keep_duration()
             if results is not None and record.result_path:
-                follower.results(results)
+                outcome = replace(outcome, rank_results=follower.results(results))
     _report(outcome, bill, record)
+    if began is not None and options.report is not None:
+        cost = Cost(compute=bill.ranks_usd, requests=0.0, storage=0.0, orchestration=bill.fixed_usd)
+        write_record(options.report, run_record(outcome, cost, time.perf_counter() - began))
     if relayed:
         print_status(relays_line(relayed))
     if status.status != "SUCCEEDED":

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, TypeVar
 from botocore.exceptions import EndpointConnectionError
 
 from emulator.cli import arguments
+from emulator.cli.account import add_account_options
 from emulator.cli.exit_codes import FAILED, print_status
 from emulator.fmi.aws_session import EndpointUnreachableError, connect
+from emulator.fmi.deployment.deploy import DEFAULT_STACK
 from emulator.fmi.payload import read_payload, required_code_folder
 from emulator.fmi.sweep.figures import draw_axis, varied_axes, world_size_fit
 from emulator.fmi.sweep.fit import in_words
@@ -81,6 +83,8 @@ def add_parser(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
     )
     parser.add_argument("--timeout", type=arguments.timeout_s, metavar="S", help="timeout of a rank in seconds")
     arguments.add_preload_option(parser)
+    arguments.add_backend_option(parser, arguments.LOCAL)
+    add_account_options(parser.add_argument_group("with --backend aws"))
     parser.add_argument("--payload", type=Path, metavar="FILE", help="run fmi-emulator pipeline with this payload")
     parser.add_argument("--script-folder", type=Path, metavar="DIR", help="folder of the payload's code")
     parser.add_argument("script", nargs="?", type=Path, metavar="SCRIPT", help="run fmirun with this program")
@@ -139,6 +143,14 @@ def _program(options: argparse.Namespace) -> SweptProgram:
         raise SweepError("expected either a script, which fmirun runs, or --payload, which fmi-emulator pipeline runs")
     passed = [f"--preload={module}" for module in options.preload]
     passed += [f"--timeout={options.timeout}"] if options.timeout is not None else []
+    account = {"--region": options.region, "--profile": options.profile, "--endpoint-url": options.endpoint_url}
+    if options.backend != arguments.LOCAL:
+        passed.append(f"--backend={options.backend}")
+    if options.backend == arguments.AWS:
+        passed.append(f"--stack-name={options.stack_name}")
+        passed += [f"{name}={value}" for name, value in account.items() if value is not None]
+    elif any(account.values()) or options.stack_name != DEFAULT_STACK:
+        raise SweepError(f"{', '.join(account)} and --stack-name are for runs on a stack: give --backend aws, too")
     if options.payload is None:
         if not options.script.is_file():
             raise SweepError(f"script {str(options.script)!r} does not exist: expected the path of a Python file")

@@ -78,7 +78,11 @@ def test_the_whole_way(account: Account, tmp_path: Path) -> None:
     data.mkdir()
     for number in range(3):
         (data / f"{number}.txt").write_text(str(number))
-    ended = account.run("fmirun", "-n", 3, "--data", data, script)
+    report = tmp_path.parent / f"{tmp_path.name}-report.json"  # not in the program's folder, which is uploaded
+    ended = account.run("fmirun", "-n", 3, "--data", data, "--report", report, script)
+    ranks = json.loads(report.read_text())["ranks"]
+    assert [(rank["rank"], rank["failure"]) for rank in ranks] == [(0, None), (1, None), (2, None)]
+    assert all(rank["billed_ms"] > 0 for rank in ranks)
     assert ended.status == 0, ended.err
     assert sorted(ended.out.splitlines()) == [f"[{rank}] the sum is 3" for rank in range(3)]
     # The data is also in the program's folder, and uploaded once.

@@ -1,5 +1,6 @@
 """fmi-emulator sweep as a user runs it."""
 
+import argparse
 import csv
 import json
 import os
@@ -13,7 +14,9 @@ from urllib.request import urlopen
 import pytest
 
 from emulator.cli import fmi_emulator
+from emulator.cli.sweep import _program, add_parser
 from emulator.cloud import LocalCloud
+from emulator.fmi.sweep.table import SweepError
 from tests.integration.fmirun import EXAMPLES, leftovers
 
 COMMAND = Path(sys.executable).with_name("fmi-emulator")
@@ -139,3 +142,17 @@ def test_what_a_sweep_needs_is_asked_for(
     assert ended.value.code == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_the_backend_and_the_account_are_passed_on_to_every_run(tmp_path: Path) -> None:
+    """The run itself refuses what its backend does not have; options of an account need its backend."""
+    parser = argparse.ArgumentParser()
+    add_parser(parser.add_subparsers())
+    given = ["sweep", "--out", str(tmp_path), "--world-sizes", "2", "--region", "eu-west-1", "--timeout", "30"]
+    program = str(EXAMPLES / "reduce.py")
+    options = parser.parse_args([*given, "--backend", "aws", "--stack-name", "mine", program, "--steps", "3"])
+    swept = _program(options)
+    assert swept.options == ("--timeout=30", "--backend=aws", "--stack-name=mine", "--region=eu-west-1")
+    assert swept.arguments == ("--steps", "3")
+    with pytest.raises(SweepError, match="give --backend aws, too"):
+        _program(parser.parse_args([*given, program]))
