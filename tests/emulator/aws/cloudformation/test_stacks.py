@@ -307,6 +307,38 @@ def test_retained_resources_stay(stacks: StackTools, client: Callable[[str], Any
     client("sqs").delete_queue(QueueUrl=url)
 
 
+def test_a_replaced_resource_stays_if_its_policy_says_so(stacks: StackTools, client: Callable[[str], Any]) -> None:
+    name = stacks.name()
+    kept = {**queue(QueueName=f"{name}-a"), "UpdateReplacePolicy": "Retain"}
+    stack = stacks.create({"Resources": {"Queue": kept}})
+    stacks.update(stack["StackId"], {"Resources": {"Queue": queue(QueueName=f"{name}-b")}})
+    urls = client("sqs").list_queues(QueueNamePrefix=name)["QueueUrls"]
+    assert sorted(url.rpartition("/")[2] for url in urls) == [f"{name}-a", f"{name}-b"]
+    client("sqs").delete_queue(QueueUrl=urls[0] if urls[0].endswith("-a") else urls[1])
+
+
+def test_a_rule_about_parameters_is_checked(stacks: StackTools) -> None:
+    template = {
+        "Parameters": {"Kind": {"Type": "String"}, "Size": {"Type": "String", "Default": "1"}},
+        "Rules": {
+            "SmallOnes": {
+                "RuleCondition": {"Fn::Equals": [{"Ref": "Kind"}, "small"]},
+                "Assertions": [
+                    {"Assert": {"Fn::Contains": [["1", "2"], {"Ref": "Size"}]}, "AssertDescription": "1 or 2"}
+                ],
+            }
+        },
+        "Resources": {"Queue": queue()},
+    }
+
+    def values(kind: str, size: str) -> list[dict[str, str]]:
+        return [{"ParameterKey": "Kind", "ParameterValue": kind}, {"ParameterKey": "Size", "ParameterValue": size}]
+
+    with pytest.raises(ClientError, match="Rule SmallOnes: 1 or 2"):
+        stacks.create(template, Parameters=values("small", "3"))
+    assert stacks.create(template, Parameters=values("large", "3"))["StackStatus"] == "CREATE_COMPLETE"
+
+
 def test_a_bucket_with_objects_keeps_its_stack(stacks: StackTools, s3: Any) -> None:
     stack = stacks.create({"Resources": {"Bucket": {"Type": "AWS::S3::Bucket"}}})
     bucket = stacks.physical_ids(stack["StackId"])["Bucket"]
