@@ -91,6 +91,9 @@ class LocalCloud:
         The endpoint's port; 0 selects a free one.
     preload
         Modules to import before functions start, besides numpy and fmi_shim, such as ``torch``.
+    hide_packages
+        Whether functions may import, besides their own packages, only those of AWS's runtime, numpy, fmi and what
+        `preload` names, instead of all that are installed here.
     settings
         How functions run.
     host
@@ -130,6 +133,8 @@ class LocalCloud:
         host_names: Sequence[str] = (),
         credentials: Credentials | None = None,
         containers: ContainerOptions | None = None,
+        *,
+        hide_packages: bool = False,
     ) -> None:
         self._is_open = credentials is None
         self.credentials = credentials or Credentials.random()
@@ -142,6 +147,7 @@ class LocalCloud:
         self._host_names = host_names
         self._port = port
         self._preload = preload
+        self._hide_packages = hide_packages
         self.endpoint_url = ""
         self.rendezvous = ""
         self.page_url = ""
@@ -262,7 +268,9 @@ class LocalCloud:
             runs_code = options.code_image is not None
             # With containers alone, this starts what removes the folder above and idles.
             preload = () if runs_code else (*_PRELOADED, *self._preload)
-            self._processes = ProcessSandboxes(scratch, preload, Path(dropin.__file__).parent)
+            self._processes = ProcessSandboxes(
+                scratch, preload, Path(dropin.__file__).parent, hide_packages=self._hide_packages
+            )
             await self._processes.start()
             started.push_async_callback(self._processes.close)
             self._containers = ContainerSandboxes(scratch, options.code_image, shares_memory=options.shares_memory)

@@ -81,6 +81,14 @@ def add_parser(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
         "also survive a kill",
     )
     arguments.add_preload_option(parser)
+    parser.add_argument(
+        "--packages",
+        choices=("aws", "all"),
+        default="all",
+        help="what functions may import besides their own packages: aws for those that AWS has (boto3 and its own), "
+        "numpy, fmi and what --preload names, so that a forgotten dependency shows here; all (the default) for "
+        "everything that is installed here",
+    )
     arguments.add_function_options(parser)
     parser.add_argument(
         "--sandbox",
@@ -108,6 +116,7 @@ def _serve(options: argparse.Namespace) -> int:
         options.host_name,
         credentials,
         arguments.code_containers(options),
+        hide_packages=options.packages == "aws",
     ) as cloud:
         print(f"export AWS_ENDPOINT_URL={cloud.endpoint_url}")
         print(

@@ -233,6 +233,8 @@ class ProcessSandboxes:
         Modules that the zygote imports, besides boto3, before it forks.
     runtime_root
         A folder with modules for every function, which is their /var/runtime; None if there is none.
+    hide_packages
+        Whether functions may import only AWS's runtime packages, the preloaded ones and their own.
 
     Attributes
     ----------
@@ -240,8 +242,16 @@ class ProcessSandboxes:
         Why CPU shares are not enforced on this machine; None when they are.
     """
 
-    def __init__(self, state: Path, preload: Sequence[str] = (), runtime_root: Path | None = None) -> None:
+    def __init__(
+        self,
+        state: Path,
+        preload: Sequence[str] = (),
+        runtime_root: Path | None = None,
+        *,
+        hide_packages: bool = False,
+    ) -> None:
         self._state = state
+        self._hide_packages = hide_packages
         self._runtime_root = runtime_root
         self._preload = preload
         self._sandboxes: dict[str, ProcessSandbox] = {}
@@ -261,6 +271,7 @@ class ProcessSandboxes:
                 *(sys.executable, "-P", "-m", "emulator.aws.sandboxes.supervisor"),
                 *("--control", str(theirs.fileno()), "--state", str(self._state)),
                 *(f"--preload={module}" for module in self._preload),
+                *(("--hide-packages",) if self._hide_packages else ()),
                 *(() if self._runtime_root is None else ("--runtime-root", str(self._runtime_root))),
                 *(() if groups is None else ("--cpu-groups", str(groups.base))),
                 pass_fds=[theirs.fileno()],

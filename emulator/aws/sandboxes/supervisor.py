@@ -79,6 +79,7 @@ def main() -> None:
     parser.add_argument("--state", type=Path, required=True, help="folder to remove at the end")
     parser.add_argument("--preload", action="append", default=[], help="module to import before the first fork")
     parser.add_argument("--runtime-root", type=Path, help="folder with modules for every function")
+    parser.add_argument("--hide-packages", action="store_true", help="let functions import runtime packages only")
     parser.add_argument("--cpu-groups", help="parent cgroup of the sandboxes' cgroups")
     arguments = parser.parse_args()
     # Shutdown is signalled by the socket; Ctrl-C is for the program at the terminal.
@@ -91,7 +92,7 @@ def main() -> None:
         # Imported in the child only, so that this process stays small.
         from emulator.aws.sandboxes.zygote import run_zygote
 
-        run_zygote(control, arguments.preload, groups, arguments.runtime_root)
+        run_zygote(control, arguments.preload, groups, arguments.runtime_root, hide_packages=arguments.hide_packages)
     sys.exit(_supervise(zygote_pid, control, arguments.state, groups))
 
 

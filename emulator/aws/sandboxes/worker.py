@@ -15,12 +15,20 @@ from emulator.aws.limits import FILE_DESCRIPTORS
 from emulator.aws.sandboxes.file_system import OPT, RUNTIME, TASK, FilesUnavailableError, FunctionFiles, mount_files
 from emulator.aws.sandboxes.messages import Spawn
 from emulator.aws.sandboxes.own_packages import brings_imported_package, package_folders
+from emulator.aws.sandboxes.package_filter import PackageFilter
 from emulator.aws.sandboxes.runtime_client import flush_output, serve
 
 _PR_SET_PDEATHSIG = 1
 
 
-def run_worker(spawn: Spawn, output: int, zygote_pid: int, visible: Sequence[Path], runtime_root: Path | None) -> None:
+def run_worker(
+    spawn: Spawn,
+    output: int,
+    zygote_pid: int,
+    visible: Sequence[Path],
+    runtime_root: Path | None,
+    packages: PackageFilter | None,
+) -> None:
     """Become the sandbox that `spawn` describes; never returns.
 
     Parameters
@@ -35,6 +43,8 @@ def run_worker(spawn: Spawn, output: int, zygote_pid: int, visible: Sequence[Pat
         Paths that stay visible in the function's files, as returned by `covered`.
     runtime_root
         A folder with modules for every function; None if there is none.
+    packages
+        Which packages it may import; None for all.
     """
     status = 1
     try:
@@ -51,6 +61,8 @@ def run_worker(spawn: Spawn, output: int, zygote_pid: int, visible: Sequence[Pat
         if brings_imported_package((task_root, *package_folders(opt_root)), sys.modules):
             # One process cannot have two numpys: a new one imports the function's own.
             _exec((sys.executable, "-P", "-m", "emulator.aws.sandboxes.runtime_client"))
+        if packages is not None:
+            packages.install()
         status = serve(task_root, opt_root)
     except SystemExit as error:
         status = error.code if isinstance(error.code, int) else int(error.code is not None)

@@ -37,6 +37,7 @@ from emulator.aws.sandboxes.messages import (
     StartFailed,
     encode,
 )
+from emulator.aws.sandboxes.package_filter import PackageFilter
 from emulator.aws.sandboxes.subreaper import become_subreaper, child_pids, kill_children
 from emulator.aws.sandboxes.worker import run_worker
 
@@ -71,10 +72,19 @@ class Zygote:
         The control groups that enforce the workers' CPU shares; None where this is not possible.
     runtime_root
         A folder with modules for every function; None if there is none.
+    packages
+        Which packages functions may import; None for all.
     """
 
-    def __init__(self, control: socket.socket, groups: CpuGroups | None, runtime_root: Path | None) -> None:
+    def __init__(
+        self,
+        control: socket.socket,
+        groups: CpuGroups | None,
+        runtime_root: Path | None,
+        packages: PackageFilter | None,
+    ) -> None:
         self._runtime_root = runtime_root
+        self._packages = packages
         self._groups = groups
         self._control = control
         self._decoder = MessageDecoder()
@@ -138,7 +148,7 @@ class Zygote:
         if pid == 0:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            run_worker(spawn, output, zygote_pid, self._visible, self._runtime_root)
+            run_worker(spawn, output, zygote_pid, self._visible, self._runtime_root, self._packages)
         os.close(output)
         # The child does the same, so that the group exists before anyone signals it.
         with contextlib.suppress(PermissionError, ProcessLookupError):
@@ -270,7 +280,12 @@ def _import_modules(preload: Sequence[str]) -> None:
 
 
 def run_zygote(
-    control: socket.socket, preload: Sequence[str], groups: CpuGroups | None, runtime_root: Path | None
+    control: socket.socket,
+    preload: Sequence[str],
+    groups: CpuGroups | None,
+    runtime_root: Path | None,
+    *,
+    hide_packages: bool,
 ) -> NoReturn:
     """Run the zygote until the endpoint closes the connection, then exit.
 
@@ -284,13 +299,15 @@ def run_zygote(
         The control groups that enforce the workers' CPU shares; None where this is not possible.
     runtime_root
         A folder with modules for every function; None if there is none.
+    hide_packages
+        Whether functions may import only AWS's runtime packages, the preloaded ones and their own.
     """
     status = 0
     try:
         become_subreaper()
         with control:
             _import_modules(preload)
-            Zygote(control, groups, runtime_root).run()
+            Zygote(control, groups, runtime_root, PackageFilter(preload) if hide_packages else None).run()
     except ImportError as error:
         print(f"cannot start the sandboxes: --preload: {error}", file=sys.stderr)
         status = 1

@@ -307,7 +307,7 @@ def test_a_failed_fork_is_a_sandbox_error(state: Path, sleeper: Path, monkeypatc
             sandboxes._connection = ZygoteConnection(ours, sandboxes._on_message, sandboxes._on_zygote_closed)
             creating = asyncio.create_task(sandboxes.create(spec(sleeper), lambda _: None))
             monkeypatch.setattr(os, "fork", refuse)
-            assert await asyncio.to_thread(Zygote(theirs, None, None)._receive)
+            assert await asyncio.to_thread(Zygote(theirs, None, None, None)._receive)
             with pytest.raises(SandboxError, match="cannot fork a sandbox: Resource temporarily unavailable"):
                 await creating
             await sandboxes.close()
