@@ -1,6 +1,7 @@
 """The errors that the emulator raises."""
 
 import errno
+import os
 import resource
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -51,6 +52,15 @@ class TooManyOpenFilesError(SandboxError):
 def is_too_many_open_files(error: OSError) -> bool:
     """Return whether a system call failed because of the limit of open files."""
     return error.errno in (errno.EMFILE, errno.ENFILE)
+
+
+def require_free_files(count: int) -> None:
+    """Raise `TooManyOpenFilesError` if this process can open fewer than `count` further files, or about so many."""
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest_free = os.open(os.devnull, os.O_RDONLY)  # a file gets the lowest number that is free
+    os.close(lowest_free)
+    if lowest_free + count > most:
+        raise TooManyOpenFilesError
 
 
 class ApiError(EmulatorError):

@@ -38,11 +38,14 @@ from emulator.aws.sandboxes.base import (
     SandboxFactory,
     SandboxSpec,
 )
-from emulator.errors import TooManyOpenFilesError, is_too_many_open_files
+from emulator.errors import TooManyOpenFilesError, is_too_many_open_files, require_free_files
 
 # How long a cancelled invocation may still write to its log. A process may report a failure to its peers before it logs
 # it: the invocation that failed first may be cancelled before its log has the reason.
 _CANCEL_GRACE_S = 0.25
+# Until its runtime client has connected: the runtime API, both ends of a pipe, the connection. A sandbox that started
+# without room for the last would wait for it in vain.
+_FILES_TO_START = 4
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,7 @@ class ExecutionEnvironments:
         self._sink = sink
         self._endpoint_url_at = endpoint_url_at
         self._settings = settings
+        self._starting = 0
 
     async def cold_start(
         self, function: Function
@@ -174,6 +178,7 @@ class ExecutionEnvironments:
         """
         began = time.perf_counter()
         failure: EnvironmentFailure | None = None
+        self._starting += 1
         try:
             environment = await self._start(function, log, provisioned=provisioned)
             try:
@@ -185,6 +190,8 @@ class ExecutionEnvironments:
         except InvalidEntrypointError as error:
             payload = error_payload("", "Runtime.InvalidEntrypoint", f"Error: {error}")
             failure = EnvironmentFailure("error", "Runtime.InvalidEntrypoint", RuntimeResponse(payload, is_error=True))
+        finally:
+            self._starting -= 1
         if failure is None:
             environment.sandbox.init_done()
             return environment
@@ -208,6 +215,7 @@ class ExecutionEnvironments:
     async def _start(self, function: Function, log: SandboxLog, *, provisioned: bool) -> ExecutionEnvironment:
         """Start a sandbox; raise `SandboxError` when it cannot be started."""
         try:
+            require_free_files(_FILES_TO_START * self._starting)
             return await self._start_with_files(function, log, provisioned=provisioned)
         except OSError as error:
             if is_too_many_open_files(error):

@@ -17,6 +17,8 @@ from emulator.aws.limits import RESPONSE_BYTES
 
 _API = "/2018-06-01/runtime"
 _BROWSER_HEADERS = ("Origin", "Sec-Fetch-Site", "Referer")
+# A sandbox has one connection at a time; asyncio tries to accept so many at once.
+_BACKLOG = 4
 # The sandbox has exited before; zero would wait without limit.
 _SHUTDOWN_S = 0.1
 
@@ -79,7 +81,7 @@ class RuntimeApi:
         self._http = web.Server(self._handle, handler_cancellation=True, access_log=None)
         # Given an address, asyncio ignores that no socket can be opened and returns a server without one.
         listener = socket.create_server((host, 0))
-        self._server = await asyncio.get_running_loop().create_server(self._http, sock=listener)
+        self._server = await asyncio.get_running_loop().create_server(self._http, sock=listener, backlog=_BACKLOG)
         host, port = listener.getsockname()
         self._address = f"{host}:{port}"
         return self._address
