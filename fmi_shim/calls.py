@@ -16,7 +16,7 @@ from fmi_shim import injection
 from fmi_shim.backoff import Deadline
 from fmi_shim.channel import Channel, Schedule
 from fmi_shim.collectives import objects
-from fmi_shim.errors import BrokenCommunicatorError, ConcurrentCallError, FmiError
+from fmi_shim.errors import BrokenCommunicatorError, ConcurrentCallError, FmiError, PeerTimeoutError
 from fmi_shim.frames import Call, Operation
 from fmi_shim.log import log_failure
 from fmi_shim.operators import Operator, ReduceFunction, divide
@@ -31,6 +31,7 @@ _BYTES = np.dtype(np.uint8), 1
 _BYTE = array_type(np.dtype(np.uint8), (1,), False)
 _FILLING_REDUCTIONS = (Operation.exscan, Operation.reduce_scatter, Operation.reduce_scatterv)
 """Those whose schedule fills its last buffer."""
+_MESSAGES = (Operation.send, Operation.send_object)
 _BINDING_REDUCTIONS = (Operation.reduce, Operation.allreduce, Operation.scan)
 _CACHED_PLANS = 256
 """Largest number of cached plans. When it is reached, all are dropped, and made again when they are needed."""
@@ -61,7 +62,7 @@ class Plan:
     calls: Calls
 
     def run(self, *buffers: Any) -> Any:
-        """Execute the call; any error closes the communicator.
+        """Execute the call; any error closes the communicator, but that of a message which can be sent or received yet.
 
         Raises the channel's errors.
         """
@@ -75,6 +76,9 @@ class Plan:
         except BaseException as error:  # an interrupted call, too, leaves the streams of messages inconsistent
             if calls.running is not call and isinstance(error, Exception):
                 raise calls.interrupted(call) from error
+            if isinstance(error, PeerTimeoutError) and error.repeatable and calls.give_back(self):
+                calls.running = None
+                raise
             calls.fail(error)
             raise
         if calls.running is not call:
@@ -315,6 +319,23 @@ class Calls:
         cause = f"{type(self._failure).__name__}: {self._failure}"
         refused = call.numbered(next(numbers))
         raise BrokenCommunicatorError(f"{refused} refused: the communicator ended with {cause}") from self._failure
+
+    def give_back(self, plan: Plan) -> bool:
+        """Give back the number of a message of which nothing was moved in time; return False if it is no message.
+
+        The next call of this kind is for the same message. Posted messages keep their number.
+        """
+        if plan.call.operation not in _MESSAGES or not isinstance(plan.numbers, itertools.count):
+            return False
+        given = plan.numbers
+        again = itertools.count(next(given) - 1)
+        for numbers in (self._sent, self._received):
+            numbers.update({peer: again for peer, known in numbers.items() if known is given})
+        for other in (plan, *self._plans.values()):
+            if other.numbers is given:
+                other.numbers = again
+        plan.channel.withdraw_wait()
+        return True
 
     def require_idle(self) -> None:
         """Raise if another thread is in a call, which then fails as well: before the communicator is closed."""

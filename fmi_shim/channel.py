@@ -118,6 +118,9 @@ class Channel(Protocol):
     def complete_posted(self) -> None:
         """Block until all posted messages that only move in this channel's calls are done."""
 
+    def withdraw_wait(self) -> None:
+        """Withdraw what was reported of the last wait, which ended without a message: it is in no deadlock."""
+
     def fail(self, error: BaseException) -> None:
         """Report `error` to the other ranks, if the channel can; then close."""
 

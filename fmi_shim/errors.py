@@ -3,7 +3,8 @@
 Invalid arguments raise Python's own `TypeError`, `ValueError` and `OverflowError` before anything is sent. The errors
 in this module have their cause outside the calling rank. After any of them, and after an exception in the middle of an
 operation, the streams of messages are inconsistent: the communicator is closed, and every further call raises
-`BrokenCommunicatorError` with the first error as its ``__cause__``.
+`BrokenCommunicatorError` with the first error as its ``__cause__``. Only a `PeerTimeoutError` of a ``send`` or ``recv``
+of which nothing was moved leaves it open.
 """
 
 from __future__ import annotations
@@ -45,7 +46,16 @@ class StoreError(FmiError, ConnectionError):
 
 
 class PeerTimeoutError(FmiError, TimeoutError):
-    """A rank did not connect, or made no progress, within ``max_timeout``."""
+    """A rank did not connect, or made no progress, within a time limit.
+
+    Attributes
+    ----------
+    repeatable
+        Whether nothing of the awaited message was sent or received. A ``send`` or ``recv`` that raised it may then be
+        called again; the communicator stays open.
+    """
+
+    repeatable = False
 
 
 class PeerLostError(FmiError, ConnectionError):

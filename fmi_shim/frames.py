@@ -344,6 +344,10 @@ def plausible(shape: tuple[int, ...]) -> bool:
     return math.prod(axis or 1 for axis in shape) < MAX_ELEMENTS
 
 
+NEVER_SENT = 2**64 - 1
+"""A number of messages that no rank sends: a wait frame with it withdraws the last one, whose wait has timed out."""
+
+
 def waiting_frame(call: Call, received: int) -> bytes:
     """Return the whole frame by which its sender reports that it waits for the receiver's next message.
 

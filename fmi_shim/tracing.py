@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fmi_shim.calls import Calls
+from fmi_shim.errors import PeerTimeoutError
 from fmi_shim.log_lines import Phase, is_traced
 from fmi_shim.selection.selector import ChannelSelector
 
@@ -109,9 +110,10 @@ class TimedSchedule:
         began = time.perf_counter()
         try:
             result = self.schedule(*buffers)
-        except BaseException:
+        except BaseException as error:
             self.calls.add_time(began)
-            self.calls.write()
+            if not (isinstance(error, PeerTimeoutError) and error.repeatable):
+                self.calls.write()
             raise
         self.calls.add_time(began)
         return result

@@ -5,13 +5,15 @@ The receiver of an envelope learns from it how many buffers follow, and their le
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
 
 from fmi_shim.channel import Channel, Schedule
 from fmi_shim.collectives import bcast as bcasts
+from fmi_shim.errors import PeerTimeoutError
 from fmi_shim.frames import Call, Operation
 from fmi_shim.operators import Array
 
@@ -49,17 +51,31 @@ def prepare(channel: Channel, call: Call) -> Schedule:
 
 def send(channel: Channel, parts: Parts, dst: int) -> None:
     """Send an object to rank `dst`. Cost: ``(1 + buffers) * alpha + n * beta``."""
-    for part in parts:
-        channel.send(part, dst)
+    first, *others = parts
+    channel.send(first, dst)
+    with _final_timeouts():
+        for part in others:
+            channel.send(part, dst)
 
 
 def recv(channel: Channel, lengths: Lengths, src: int, maker: int | None = None) -> Parts:
     """Return the next object that rank `src` sends, which rank `maker` has made, by default `src` itself."""
     envelope = channel.recv_new(src)
     buffers = [np.empty(length, np.uint8) for length in lengths(envelope, src if maker is None else maker)]
-    for buffer in buffers:
-        channel.recv(buffer, src)
+    with _final_timeouts():
+        for buffer in buffers:
+            channel.recv(buffer, src)
     return [envelope, *buffers]
+
+
+@contextlib.contextmanager
+def _final_timeouts() -> Iterator[None]:
+    """Let no time-out in the block be repeatable: a part of the object was moved before."""
+    try:
+        yield
+    except PeerTimeoutError as error:
+        error.repeatable = False
+        raise
 
 
 def bcast(bcast_bytes: BcastBytes, root: int, parts: Parts | None, lengths: Lengths) -> Parts:

@@ -257,6 +257,15 @@ class RendezvousClient:
         with contextlib.suppress(RendezvousError):
             self.control(Deadline(timing.WAIT_REPORT)).send(waiting)
 
+    def withdraw_wait(self, number: int) -> None:
+        """Report that this rank waits for none any more, after a wait that timed out; `number` counts its waits.
+
+        A rank that waits for itself is in no cycle: the report replaces the last one.
+        """
+        if self._control is not None:
+            with contextlib.suppress(ServerLostError):
+                self._control.send(Waiting(self._rank, Awaited.sending, number, b"", ""))
+
     def watch(self, peers: Sequence[int]) -> None:
         """Have the server report the end of these ranks; see `ended`."""
         watched = tuple(peers[:MAX_WATCHED])
@@ -638,6 +647,13 @@ class ServerRegistration:
         if self._client is not None:
             self._client.watch(peers)
             self._client.report_wait(Waiting(peers[0], Awaited.writing, self._wait_number, b"", str(call)))
+
+    def withdraw_wait(self) -> None:
+        """Report that this rank waits for none any more, after a wait that timed out."""
+        self._wait = None
+        self._wait_number += 1
+        if self._client is not None:
+            self._client.withdraw_wait(self._wait_number)
 
     def check_errors(self) -> bool:
         """Raise an error that the server has sent; return False if there is no connection to it."""

@@ -31,7 +31,15 @@ from fmi_shim.frames import (
     signature,
 )
 from fmi_shim.operators import Array
-from fmi_shim.transports.transfers import Buffers, Message, OnReceived, Transfer, UncheckedMessage, octets
+from fmi_shim.transports.transfers import (
+    Buffers,
+    Message,
+    OnReceived,
+    Transfer,
+    UncheckedMessage,
+    octets,
+    repeatable_unless_moved,
+)
 from rendezvous.protocol.messages import Abort
 
 MAX_ANNOUNCED_BYTES = 1 << 34
@@ -112,8 +120,18 @@ class Framing(Generic[L]):
         rest = self._send_now(buffer, dst)
         if rest is None:
             target = self._target(dst)
+            message = self._message(buffer)
+            whole = sum(map(len, message))
+
+            def untouched() -> bool:
+                if sum(map(len, message)) < whole:
+                    return False
+                target.sent -= 1
+                return True
+
             target.sent += 1
-            self._move(target, self._message(buffer), None, [])
+            with repeatable_unless_moved(untouched):
+                self._move(target, message, None, [])
         elif rest:
             self._move(self._link(dst), rest, None, [])
 
@@ -123,7 +141,8 @@ class Framing(Generic[L]):
             return buffer
         source = self._link(src)
         message = ExpectedMessage(self, source, buffer)
-        self._move(None, [], source, message.buffers, message.on_received)
+        with repeatable_unless_moved(lambda: not message.is_begun):
+            self._move(None, [], source, message.buffers, message.on_received)
         return message.array
 
     def sendrecv(self, outgoing: Array, dst: int, incoming: Array, src: int) -> None:
@@ -148,7 +167,8 @@ class Framing(Generic[L]):
         """Allocate what the header announces, and fill it."""
         source = self._link(src)
         message = AnnouncedMessage(self, source, parts)
-        self._move(None, [], source, message.buffers, message.on_received)
+        with repeatable_unless_moved(lambda: not message.is_begun):
+            self._move(None, [], source, message.buffers, message.on_received)
         assert message.array is not None  # noqa: S101 - all of it was received
         return message.array
 
@@ -389,6 +409,11 @@ class ExpectedMessage(Generic[L]):
         if total == len(expected) + len(payload):
             self._source.received += 1
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether a byte of it was received."""
+        return self._total > 0
+
     def begun_header(self) -> bytes | None:
         """Return what was received of the header while it is incomplete, else None."""
         return None if self._total >= len(self._head) else bytes(self._head[: self._total])
@@ -458,6 +483,11 @@ class AnnouncedMessage(Generic[L]):
         self._found: Header | None = None
         self.array: Array | None = None
         self.buffers: Buffers = [memoryview(self._head)]
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether a byte of it was received."""
+        return self._found is not None or len(self.buffers[0]) < HEADER_BYTES
 
     def begun_header(self) -> bytes | None:
         """Return what was received of the header while it is incomplete, else None."""

@@ -103,6 +103,9 @@ class Loopback:
     def complete_posted(self) -> None:
         """Do nothing: a posted message does not need this rank's calls to be sent."""
 
+    def withdraw_wait(self) -> None:
+        """Do nothing: no wait is reported."""
+
     def fail(self, error: BaseException) -> None:
         """Drop all messages."""
         self.close()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
+from fmi_shim.errors import PeerTimeoutError
 from fmi_shim.operators import Array
 
 Buffers = list[memoryview]
@@ -61,6 +63,16 @@ class UncheckedMessage:
 def octets(buffer: Array) -> memoryview:
     """Return the bytes of a C-contiguous array, sharing its memory."""
     return buffer.reshape(-1).view(np.uint8).data
+
+
+@contextlib.contextmanager
+def repeatable_unless_moved(is_untouched: Callable[[], bool]) -> Iterator[None]:
+    """Mark a time-out of this rank in the block as repeatable, or not, as `is_untouched` says of the message."""
+    try:
+        yield
+    except PeerTimeoutError as error:
+        error.repeatable = error.reported_by is None and is_untouched()
+        raise
 
 
 def advance(buffers: Buffers, moved: int) -> None:

@@ -17,17 +17,18 @@ written itself.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from fmi_shim.backoff import Deadline, PollBackoff
 from fmi_shim.channel import Pending, Schedule
 from fmi_shim.config import ObjectConfig
 from fmi_shim.error_codec import make_abort
-from fmi_shim.errors import MismatchError, StoreError
+from fmi_shim.errors import MismatchError, PeerTimeoutError, StoreError
 from fmi_shim.frames import Call
 from fmi_shim.operators import Array, Combine, ReduceFunction
 from fmi_shim.pairing.rendezvous_client import ServerRegistration
@@ -113,7 +114,8 @@ class ObjectChannel:
 
     def recv(self, buffer: Array, src: int) -> Array:
         """Wait for one object and copy it into `buffer`; see `Channel.recv`."""
-        (found,) = self.get([self.incoming(src)], buffer)
+        with self._repeatable(src):
+            (found,) = self.get([self.incoming(src)], buffer)
         if found.size < buffer.size:
             buffer = buffer[: found.size]
         buffer[...] = found.reshape(buffer.shape)
@@ -121,7 +123,23 @@ class ObjectChannel:
 
     def recv_new(self, src: int, parts: int | None = None) -> Array:
         """Return an array made from one object with a header."""
-        return self.get_new(self.incoming(src), parts)
+        with self._repeatable(src):
+            return self.get_new(self.incoming(src), parts)
+
+    @contextlib.contextmanager
+    def _repeatable(self, src: int) -> Iterator[None]:
+        """Let the object from rank `src` be read again after the block timed out: it is read whole or not at all."""
+        try:
+            yield
+        except PeerTimeoutError as error:
+            if error.reported_by is None:
+                self._numbers[f"from {src}"] -= 1
+                error.repeatable = True
+            raise
+
+    def withdraw_wait(self) -> None:
+        """Withdraw what the server was told of the wait."""
+        self._liveness.withdraw_wait()
 
     def sendrecv(self, outgoing: Array, dst: int, incoming: Array, src: int) -> None:
         """Write, then read."""

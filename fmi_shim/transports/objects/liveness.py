@@ -70,6 +70,10 @@ class Liveness:
         self._registration.start_wait()
         self._next = time.monotonic() + CHECK
 
+    def withdraw_wait(self) -> None:
+        """Report that this rank waits for none any more, after a wait that timed out."""
+        self._registration.withdraw_wait()
+
     def sleep(self, seconds: float) -> None:
         """Sleep, or raise as soon as the server reports a failure."""
         self._registration.sleep(seconds)

@@ -12,7 +12,7 @@ import numpy as np
 from fmi_shim.backoff import Deadline
 from fmi_shim.channel import Pending, Schedule
 from fmi_shim.config import DirectConfig
-from fmi_shim.errors import ConfigError, MismatchError
+from fmi_shim.errors import ConfigError, MismatchError, PeerTimeoutError
 from fmi_shim.frames import HEADER_BYTES, Call, Operation, decode_header, header, renumbered, signature
 from fmi_shim.operators import Array, Combine, ReduceFunction
 from fmi_shim.pairing.rendezvous_client import RendezvousClient
@@ -221,7 +221,16 @@ class SharedMemoryChannel(SegmentFraming, SegmentChannel):
                     self._require_same_epoch(source)
                 events, peer = [*events, source.reader], source.peer
             if not moved:
-                self._wait([*self._posted_events(), *events], peer)
+                try:
+                    self._wait([*self._posted_events(), *events], peer)
+                except PeerTimeoutError:
+                    if label and target is not None:  # nothing was sent: the message is counted when it is sent again
+                        self._words[self._layout.notifications(target.peer) // 8 + 1 + self.rank] -= 1
+                    raise
+
+    def withdraw_wait(self) -> None:
+        """Withdraw what the server was told of the wait."""
+        self._deadlock_reporter.withdraw()
 
     def _label(self, dst: int) -> int:
         """Count a message that its sender waits for; return its label, which is the epoch: the rounds begun so far."""

@@ -94,6 +94,12 @@ class DeadlockReporter:
         """Record that this rank waits for none."""
         self._wait = None
 
+    def withdraw(self) -> None:
+        """Report that this rank waits for none any more, after a wait that timed out."""
+        self._wait = None
+        self._wait_number += 1
+        self._client.withdraw_wait(self._wait_number)
+
     def find_cause(self, peer: int) -> Cause | None:
         """Have the server find the rank that this one waits for in the end; None if that is not known."""
         return None if self._session is None else self._session.find_cause(peer)

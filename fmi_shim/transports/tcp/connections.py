@@ -76,6 +76,11 @@ class Stream:
         Whether a message is partly sent, so that nothing else may be sent.
     sent, received
         In framed mode, the number of messages whose sending has begun, and of those completely received.
+    notice
+        The peer's notice that it waits for this rank: its call, how many messages it had received, and `received` when
+        the notice arrived.
+    notified
+        `received` when the peer was last notified that this rank waits for it.
     """
 
     __slots__ = (
@@ -83,6 +88,8 @@ class Stream:
         "descriptor",
         "ended",
         "in_message",
+        "notice",
+        "notified",
         "peer",
         "received",
         "recv_into",
@@ -105,6 +112,8 @@ class Stream:
         self.in_message = False
         self.sent = 0
         self.received = 0
+        self.notice: tuple[Call, int, int] | None = None
+        self.notified = -1
 
     def read_into(self, buffers: Sequence[memoryview]) -> int:
         """Fill `buffers` with the available bytes; return their number, 0 at the end of the stream.
@@ -251,7 +260,9 @@ class Connections:
                     if error.reported_by is not None:
                         raise  # another rank's time was over
                     if deadline.passed:
-                        raise self._timeout_error(error.message, peer) from None
+                        late = self._timeout_error(error.message, peer)
+                        late.repeatable = True
+                        raise late from None
                 else:
                     if injection.current is not None:
                         connection = shaped(connection, injection.current.link(self.rank, self.size, peer))
@@ -373,9 +384,16 @@ class Connections:
             try:
                 return receive(*arguments)
             except BlockingIOError:
-                self._wait({stream.descriptor: select.POLLIN})
+                self._await_first_byte(stream)
             except ConnectionError:
                 raise self._broken(stream) from None
+
+    def _await_first_byte(self, stream: Stream) -> None:
+        try:
+            self._wait({stream.descriptor: select.POLLIN})
+        except PeerTimeoutError as error:
+            error.repeatable = error.reported_by is None
+            raise
 
     def _pause(self, interest: dict[int, int], yields: int) -> int:
         """Yield the processor, or after `_YIELDS` times wait until one of `interest` is ready; return the new count."""
@@ -416,6 +434,10 @@ class Connections:
     def _find_cause(self, peer: int) -> tuple[int | None, str]:
         """Return which rank `peer` waits for in the end, None if that is not known, and the text for the error."""
         return None, f"raw mode cannot tell whether rank {peer} itself waits for another rank"
+
+    def withdraw_wait(self) -> None:
+        """Do nothing: raw ranks report no wait."""
+        self._awaited = None
 
     def _check_deadlock(self, interest: dict[int, int], report: int) -> None:
         """Check and report that this rank waits, if the channel can; `report` counts the reports of one wait."""

@@ -17,6 +17,7 @@ from fmi_shim.errors import FmiError, MismatchError
 from fmi_shim.frames import (
     HEADER_BYTES,
     KIND_AT,
+    NEVER_SENT,
     Call,
     FrameError,
     Kind,
@@ -74,6 +75,7 @@ class FramedChannel(Connections, Framing[Stream]):
         self._session = session
         session.waits.append(self._current_wait)
         self._waits = 0
+        self._notified: Stream | None = None
         self._check_due = 0.0
         self._templates: dict[int, bytes] = {}
 
@@ -266,10 +268,32 @@ class FramedChannel(Connections, Framing[Stream]):
                 self._require_receiver(stream, *before)
             if stream.is_blocked:
                 self._report_wait(stream.peer, Awaited.receiving, report)
-        elif report == 0 and not stream.in_message:
-            with contextlib.suppress(OSError):  # broken: the next use raises
-                stream.socket.send(waiting_frame(self._call, stream.received), socket.MSG_DONTWAIT)
+            return
+        if stream.notice is not None:
+            call, received, then = stream.notice
+            if received == stream.sent and then == stream.received:
+                raise self._deadlock(stream, call, Awaited.sending)
+        if report == 0 and not stream.in_message:
+            if stream.notified != stream.received:  # else a wait for the same message has timed out before
+                stream.notified = stream.received
+                self._notify(stream, stream.received)
+                self._notified = stream
             self._report_wait(stream.peer, Awaited.sending, report)
+
+    def _notify(self, stream: Stream, received: int) -> None:
+        with contextlib.suppress(OSError):  # broken: the next use raises
+            stream.socket.send(waiting_frame(self._call, received), socket.MSG_DONTWAIT)
+
+    def withdraw_wait(self) -> None:
+        """Withdraw what the server and the peer were notified of."""
+        self._awaited = None
+        if self._notified is not None and not self._notified.in_message:
+            self._notify(self._notified, NEVER_SENT)
+        self._notified = None
+        self._waits += 1
+        if self._client is not None:
+            with contextlib.suppress(ForeignServerError):
+                self._client.withdraw_wait(self._waits)
 
     def _report_wait(self, peer: int, awaited: Awaited, report: int) -> None:
         """Report the wait to the server, which looks for a deadlock cycle."""
@@ -302,9 +326,13 @@ class FramedChannel(Connections, Framing[Stream]):
             raise self._deadlock(stream, found.call, Awaited.receiving)
 
     def _on_wait_notice(self, source: Stream, call: Call, received: int, blocking: bool) -> None:
-        """Raise if `source` and this rank wait for each other."""
-        if blocking and received == source.sent:
-            raise self._deadlock(source, call, Awaited.sending)
+        """Record that `source` waits: if this rank waits for it as well, they wait for each other.
+
+        That is raised when this rank has waited for a while, since `source` may have withdrawn the notice, which is
+        received next.
+        """
+        if blocking:
+            source.notice = call, received, source.received
 
     def _deadlock(self, stream: Stream, call: Call, awaited: Awaited) -> MismatchError:
         cycle = [

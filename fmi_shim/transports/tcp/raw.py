@@ -13,7 +13,7 @@ from fmi_shim.operators import Array, Combine, ReduceFunction
 from fmi_shim.transports.tcp import schedules, short_allreduce
 from fmi_shim.transports.tcp.connections import Connections, Stream
 from fmi_shim.transports.tcp.short_allreduce import Exchange
-from fmi_shim.transports.transfers import Transfer, UncheckedMessage, octets
+from fmi_shim.transports.transfers import Transfer, UncheckedMessage, octets, repeatable_unless_moved
 from rendezvous.protocol import pair_name
 
 
@@ -36,11 +36,15 @@ class RawChannel(Connections):
 
     def send(self, buffer: Array, dst: int) -> None:
         """Send all of `buffer`, raw."""
-        self._move(self._stream(dst, self._name_to(dst)), [octets(buffer)], None, [])
+        target, message = self._stream(dst, self._name_to(dst)), [octets(buffer)]
+        with repeatable_unless_moved(lambda: sum(map(len, message)) == buffer.nbytes):
+            self._move(target, message, None, [])
 
     def recv(self, buffer: Array, src: int) -> Array:
         """Fill `buffer` with raw bytes."""
-        self._move(None, [], self._stream(src, self._name_from(src)), [octets(buffer)])
+        source, message = self._stream(src, self._name_from(src)), [octets(buffer)]
+        with repeatable_unless_moved(lambda: sum(map(len, message)) == buffer.nbytes):
+            self._move(None, [], source, message)
         return buffer
 
     def recv_new(self, src: int, parts: int | None = None) -> NoReturn:
