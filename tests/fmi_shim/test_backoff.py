@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fmi_shim.backoff import FIRST_PAUSE, Deadline, PollBackoff, jitter, pauses, poll_without_sleep
+from fmi_shim.backoff import FIRST_PAUSE, Deadline, PollBackoff, jitter, pauses, poll_without_sleep, raise_limit
 
 
 @given(st.floats(1e-4, 10))
@@ -109,3 +109,28 @@ def test_polling_without_sleep_yields_the_processor_only_after_its_spins(monkeyp
     assert (yields, now) == (5, 5.0)
     assert poll_without_sleep(lambda: True, 1, 0.0) is True
     assert poll_without_sleep(lambda: True, 0, 0.0) is False
+
+
+SECONDS = st.none() | st.floats(0, 1e6)
+
+
+@given(SECONDS, SECONDS)
+def test_the_earlier_of_two_deadlines_holds(call: float | None, wait: float | None) -> None:
+    of_call = Deadline(call)
+    joined = of_call.within(wait)
+    assert joined.end <= of_call.end
+    assert joined.seconds in (call, wait)
+    assert joined.end == math.inf if call is None and wait is None else joined.end < math.inf
+    assert (joined is of_call) == (call is not None and (wait is None or of_call.end <= joined.end))
+
+
+def test_the_limit_to_raise_is_that_which_passed() -> None:
+    of_call = Deadline(1.0)
+    assert raise_limit(of_call.within(None), of_call, "max_timeout") == "raise timeout if it needs longer"
+    assert raise_limit(of_call.within(0.1), of_call, "max_timeout").startswith("raise max_timeout (ms, 0 for no limit)")
+
+
+def test_progress_does_not_extend_the_last_instant() -> None:
+    backoff = PollBackoff(1e-3, None, lambda seconds: None, last=Deadline(0.0))
+    assert not backoff.pause()
+    assert not backoff.pause(restart=True)
