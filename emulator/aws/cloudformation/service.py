@@ -147,13 +147,12 @@ class CloudFormationService:
             return
         if stack.termination_protection:
             raise invalid(f"Stack [{stack.name}] cannot be deleted while TerminationProtection is enabled")
-        if stack.is_busy:
-            raise invalid(f"Stack [{stack.name}] cannot be deleted while in status {stack.status}")
         self._check_exports_unused(stack, stack.outputs.values())
-        stack.set_status(Operation.DELETE.in_progress, "User Initiated")
         for change_set in [item for item in self._change_sets.values() if item.stack is stack]:
             del self._change_sets[change_set.id]
-        self._run(stack, self._deployment(stack).delete(frozenset(retained)))
+        if not stack.is_busy:
+            stack.set_status(Operation.DELETE.in_progress, "User Initiated")
+        self._run(stack, self._delete(stack, frozenset(retained), self._tasks.get(stack.id)))
 
     async def create_change_set(
         self, region: str, stack_name: str, name: str, kind: str, request: StackRequest, description: str | None
@@ -341,6 +340,15 @@ class CloudFormationService:
     async def _create(self, stack: Stack, target: Target) -> None:
         await self._deployment(stack).create(target)
 
+    async def _delete(self, stack: Stack, retained: frozenset[str], before: asyncio.Task[None] | None) -> None:
+        """Delete a stack, after the operation that runs on it: what that makes would be left otherwise."""
+        if before is not None:
+            await asyncio.wait({before})
+            if stack.is_deleted:
+                return
+            stack.set_status(Operation.DELETE.in_progress, "User Initiated")
+        await self._deployment(stack).delete(retained)
+
     async def _update(self, stack: Stack, target: Target) -> None:
         await self._deployment(stack).update(target)
         stack.updated_at = stack.events[-1].timestamp
@@ -356,7 +364,11 @@ class CloudFormationService:
 
         task = asyncio.get_running_loop().create_task(guarded(), name=f"stack {stack.name}")
         self._tasks[stack.id] = task
-        task.add_done_callback(lambda _: self._tasks.pop(stack.id, None))
+        task.add_done_callback(lambda ended: self._forget_task(stack, ended))
+
+    def _forget_task(self, stack: Stack, ended: asyncio.Task[None]) -> None:
+        if self._tasks.get(stack.id) is ended:
+            del self._tasks[stack.id]
 
     def _deployment(self, stack: Stack) -> Deployment:
         return Deployment(stack, self._types, self._evaluation)

@@ -299,6 +299,18 @@ def test_a_custom_resource_is_made_by_its_function(stacks: StackTools) -> None:
     assert "asked to fail" in stacks.reasons(stack["StackId"])
 
 
+def test_a_stack_can_be_deleted_while_it_is_created(stacks: StackTools, cloudformation: Any, s3: Any) -> None:
+    bucket = {"Type": "AWS::S3::Bucket"}
+    template = json.dumps({"Resources": {"A": bucket, "B": {**bucket, "DependsOn": "A"}, "Queue": queue()}})
+    stack_id = cloudformation.create_stack(StackName=stacks.name(), TemplateBody=template)["StackId"]
+    stacks.created.append(stack_id)
+    cloudformation.delete_stack(StackName=stack_id)
+    cloudformation.get_waiter("stack_delete_complete").wait(StackName=stack_id, WaiterConfig={"Delay": 1})
+    assert stacks.ended(stack_id)["StackStatus"] == "DELETE_COMPLETE"
+    name = stack_id.split("/")[1]
+    assert [found["Name"] for found in s3.list_buckets()["Buckets"] if found["Name"].startswith(name)] == []
+
+
 def test_retained_resources_stay(stacks: StackTools, client: Callable[[str], Any]) -> None:
     stack = stacks.create({"Resources": {"Queue": {**queue(), "DeletionPolicy": "Retain"}}})
     url = stacks.physical_ids(stack["StackId"])["Queue"]
