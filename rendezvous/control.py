@@ -103,8 +103,12 @@ class Extension:
         self.deliver(deliveries)
 
     def full(self) -> bool:
-        """Return whether no further rank may register."""
-        return len(self._registry) + self._registry.remembered + len(self.jobs) >= self.limits.waiters
+        """Return whether no further rank may register, or client wait; waits that may be resumed give way."""
+        while len(self._registry) + self._registry.remembered + len(self.jobs) >= self.limits.waiters:
+            if not self._registry.evict():
+                return True
+            self.counters.evicted += 1
+        return False
 
     def deliver(self, deliveries: list[Delivery[_RankConnection]]) -> None:
         """Send each message to its client."""

@@ -33,6 +33,8 @@ class Counters:
         Introductions sent to ranks over the extension.
     timeouts
         Clients whose partner did not connect in time.
+    evicted
+        Waits that could have been resumed, ended because an address had too many, or the server.
     aborts
         Aborts forwarded.
     relays
@@ -47,6 +49,7 @@ class Counters:
     pairings: int = 0
     introductions: int = 0
     timeouts: int = 0
+    evicted: int = 0
     aborts: int = 0
     relays: int = 0
     relayed_bytes: int = 0

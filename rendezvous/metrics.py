@@ -25,6 +25,7 @@ class ServerCollector:
         server, counters, extension = self._server, self._server.counters, self._server.extension
         yield _gauge("connections", "Open connections", server.connections)
         yield _gauge("waiting_clients", "TCPunch clients that wait for a partner", len(server.registry))
+        yield _gauge("resumable_waits", "Waits of TCPunch clients whose connection broke", server.registry.remembered)
         yield _gauge("ranks", "Ranks registered over the extension", len(extension.jobs))
         yield _gauge("jobs", "Jobs with a registered rank", extension.jobs.count)
         yield _gauge("running_relays", "Pairs relayed now", len(extension.relays))
@@ -33,6 +34,7 @@ class ServerCollector:
         yield _counter("pairings", "Pairs of TCPunch clients", counters.pairings)
         yield _counter("introductions", "Introductions sent to ranks over the extension", counters.introductions)
         yield _counter("timeouts", "Clients whose partner did not connect in time", counters.timeouts)
+        yield _counter("evicted_waits", "Resumable waits ended before their time, for a limit", counters.evicted)
         yield _counter("aborts", "Aborts of ranks, forwarded", counters.aborts)
         yield _counter("relays", "Pairs relayed", counters.relays)
         yield _counter("relayed_bytes", "Bytes relayed, both directions", counters.relayed_bytes)

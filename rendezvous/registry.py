@@ -6,7 +6,8 @@ registry therefore treats the bytes received so far as the whole name. If more a
 the longer name replaces the shorter one.
 
 Version 2 gives every wait a token, with which a client whose connection broke may resume it on another one. In the
-meantime no client is paired with it.
+meantime no client is paired with it. Such waits are counted for each address, since they cost an attacker nothing: the
+server evicts the oldest of the address that has most.
 """
 
 from __future__ import annotations
@@ -53,11 +54,12 @@ class Admission(Generic[Client]):
 
 @dataclass(slots=True)
 class _Wait(Generic[Client]):
-    """A wait of version 2; `client` is None while its connection is broken."""
+    """A wait of version 2; `client` is None while its connection, from `address`, is broken."""
 
     name: bytes
     since: float
     client: Client | None
+    address: str = ""
 
 
 class Registry(Generic[Client]):
@@ -71,6 +73,7 @@ class Registry(Generic[Client]):
         self._names: dict[Client, bytes] = {}
         self._waits: dict[uuid.UUID, _Wait[Client]] = {}
         self._tokens: dict[Client, uuid.UUID] = {}
+        self._broken: dict[str, dict[uuid.UUID, None]] = {}
 
     def __len__(self) -> int:
         """Return the number of waiting clients."""
@@ -119,10 +122,11 @@ class Registry(Generic[Client]):
         replaced = resumed.client
         if replaced is not None:
             self.leave(replaced)
+        self._drop_broken(token, resumed)
         return self._admit(client, name, token, resumed.since, replaced)
 
-    def leave(self, client: Client) -> uuid.UUID | None:
-        """Remove a client whose connection ended; one that does not wait is ignored.
+    def leave(self, client: Client, address: str = "") -> uuid.UUID | None:
+        """Remove a client whose connection, from `address`, ended; one that does not wait is ignored.
 
         Returns the token with which its wait may still be resumed, to be passed to `forget` in time.
         """
@@ -131,7 +135,9 @@ class Registry(Generic[Client]):
             del self._waiters[name]
         token = self._tokens.pop(client, None)
         if token is not None:
-            self._waits[token].client = None
+            wait = self._waits[token]
+            wait.client, wait.address = None, address
+            self._broken.setdefault(address, {})[token] = None
         return token
 
     def forget(self, token: uuid.UUID) -> None:
@@ -139,6 +145,27 @@ class Registry(Generic[Client]):
         wait = self._waits.get(token)
         if wait is not None and wait.client is None:
             del self._waits[token]
+            self._drop_broken(token, wait)
+
+    def remembered_of(self, address: str) -> int:
+        """Return how many waits may be resumed that an address has left."""
+        return len(self._broken.get(address, ()))
+
+    def evict(self, address: str | None = None) -> bool:
+        """End the oldest wait that may be resumed, of `address` or of the one with most; return False without one."""
+        if not self._broken or (address is not None and address not in self._broken):
+            return False
+        waits = self._broken[
+            max(self._broken, key=lambda each: len(self._broken[each])) if address is None else address
+        ]
+        self.forget(next(iter(waits)))
+        return True
+
+    def _drop_broken(self, token: uuid.UUID, wait: _Wait[Client]) -> None:
+        waits = self._broken.get(wait.address, {})
+        waits.pop(token, None)
+        if not waits:
+            self._broken.pop(wait.address, None)
 
     def _admit(
         self, client: Client, name: bytes, token: uuid.UUID, since: float, replaced: Client | None

@@ -143,8 +143,12 @@ class TcpunchClient:
         """Remove the client from the registry and close the connection without waiting for the other side."""
         if self.connection.fileno() < 0:
             return
-        token = self._context.registry.leave(self)
+        registry, address = self._context.registry, self.endpoint.host
+        token = registry.leave(self, address)
         if token is not None:
+            if registry.remembered_of(address) > self._context.limits.connections_per_address:
+                registry.evict(address)
+                self._context.counters.evicted += 1
             self._context.expire_at(token, self._since + self._context.limits.waiting_seconds)
         self._context.closed(self)
         self.connection.close()

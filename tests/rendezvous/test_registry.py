@@ -48,6 +48,24 @@ def test_a_client_whose_name_grows_too_long_is_removed() -> None:
     assert registry.receive("b", b"x" * 60) is None
 
 
+def test_the_oldest_wait_of_the_address_with_most_is_evicted() -> None:
+    registry: Registry[str] = Registry()
+    for number, address in enumerate(["modest", "greedy", "greedy", "greedy"]):
+        registry.request(str(number), b"name%d" % number, None, uuid.UUID(int=number), 0.0)
+        registry.leave(str(number), address)
+    assert [registry.remembered_of(address) for address in ("modest", "greedy", "none")] == [1, 3, 0]
+    assert registry.evict()
+    assert registry.evict("greedy")
+    assert not registry.evict("none")
+    assert [registry.remembered_of(address) for address in ("modest", "greedy")] == [1, 1]
+    fresh = uuid.UUID(int=9)
+    assert registry.request("back", b"name3", uuid.UUID(int=3), fresh, 1.0).token == uuid.UUID(int=3)
+    assert registry.request("gone", b"name1", uuid.UUID(int=1), fresh, 1.0).token == fresh
+    assert registry.remembered == 1
+    assert registry.evict()
+    assert not registry.evict()
+
+
 class RegistryAgainstModel(RuleBasedStateMachine):
     """The model is a list of (client, name) of those alive, in the order of coming: the first of a name is the partner.
 
@@ -63,6 +81,7 @@ class RegistryAgainstModel(RuleBasedStateMachine):
         self.waiting: list[tuple[int, bytes]] = []
         self.tokens: dict[uuid.UUID, tuple[int | None, bytes, float]] = {}
         self.born = 0
+        self.left: dict[uuid.UUID, str] = {}
 
     def newborn(self) -> int:
         self.born += 1
@@ -102,13 +121,15 @@ class RegistryAgainstModel(RuleBasedStateMachine):
         else:
             self.settle(client, so_far + more, self.registry.receive(client, more))
 
-    @rule(client=consumes(clients))
-    def go(self, client: int) -> None:
-        token = self.registry.leave(client)
+    @rule(client=consumes(clients), address=st.sampled_from(["1.1.1.1", "2.2.2.2"]))
+    def go(self, client: int, address: str) -> None:
+        token = self.registry.leave(client, address)
         owned = [found for found, (owner, _, _) in self.tokens.items() if owner == client]
         assert owned == ([] if token is None else [token])
         if token is not None:
             self.tokens[token] = (None, *self.tokens[token][1:])
+            self.left.pop(token, None)
+            self.left[token] = address
         self.waiting = [waiter for waiter in self.waiting if waiter[0] != client]
 
     @rule(draw=st.data())
@@ -118,6 +139,15 @@ class RegistryAgainstModel(RuleBasedStateMachine):
             self.registry.forget(token)
             if self.tokens[token][0] is None:
                 del self.tokens[token]
+
+    @rule(address=st.sampled_from(["1.1.1.1", "2.2.2.2"]))
+    def evict(self, address: str) -> None:
+        known = self.tokens
+        broken = [token for token, place in self.left.items() if place == address and known.get(token, [0])[0] is None]
+        assert self.registry.remembered_of(address) == len(broken)
+        assert self.registry.evict(address) == bool(broken)
+        if broken:
+            del self.tokens[broken[0]]
 
     def settle(self, client: int, name: bytes, pair: Pair[int] | None) -> None:
         """Compare what came of an arrival with the model, whose five lines these are."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from rendezvous.metrics import prometheus_text
 from rendezvous.protocol.v2 import RESPONSE_BYTES, Request, Response, Status, decode_response
 from rendezvous.server import RendezvousServer
 from tests.rendezvous.test_server import Reader, Writer, client, own_endpoint, until, with_server
@@ -186,3 +187,39 @@ def test_limits_are_answered_with_the_error_status() -> None:
 
     limits: dict[str, Any] = {"waiters": 1}
     with_server(scenario, **limits)
+
+
+def test_waits_of_closed_connections_lock_nobody_out() -> None:
+    async def scenario(server: RendezvousServer) -> None:
+        for number in range(12):
+            reader, writer = await requested(server, b"flood%d" % number)
+            assert (await response(reader)).status is Status.waiting
+            writer.close()
+            await until(lambda: server.connections == 0)
+            assert server.registry.remembered <= 3
+        reader, writer = await requested(server, b"Test1_0")
+        assert (await response(reader)).status is Status.waiting
+        assert b"fmi_rendezvous_resumable_waits 3.0" in prometheus_text(server)
+        assert server.counters.evicted == 9
+        writer.close()
+
+    with_server(scenario, connections_per_address=3, waiters=10)
+
+
+def test_a_full_server_evicts_waits_that_may_be_resumed_first() -> None:
+    async def scenario(server: RendezvousServer) -> None:
+        writers = []
+        for number in range(4):
+            reader, writer = await requested(server, b"name%d" % number)
+            assert (await response(reader)).status is Status.waiting
+            writers.append(writer)
+        writers[0].close()
+        await until(lambda: server.registry.remembered == 1)
+        reader, writer = await requested(server, b"late")
+        assert (await response(reader)).status is Status.waiting
+        reader, refused = await requested(server, b"later")
+        assert (await response(reader)).status is Status.error
+        for each in (*writers, writer, refused):
+            each.close()
+
+    with_server(scenario, waiters=4)
