@@ -3,12 +3,17 @@
 import json
 import signal
 import subprocess
+import textwrap
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from emulator.cloud import ContainerOptions, LocalCloud
 from tests import containers
+from tests.emulator.conftest import ROLE, archive
 from tests.integration.fmirun import EXAMPLES, fmirun, start
+from tests.integration.serving import COMMAND
 
 BASE = ("--base-image", containers.BASE_IMAGE)
 
@@ -139,3 +144,95 @@ def test_a_remote_daemon_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     status, _, errors = fmirun(tmp_path, "-n", 1, "--backend", "docker", EXAMPLES / "reduce.py")
     assert status == 2
     assert "expected unix:///path of a socket on this machine" in errors
+
+
+def test_the_published_pipeline_runs_its_script_as_a_child_in_containers(tmp_path: Path) -> None:
+    """As the published executor does: the rank's program is a process of its own, with fmi on its path."""
+    containers.executor()
+    folder = tmp_path / "scripts"
+    folder.mkdir()
+    (folder / "fmi.json").write_text((EXAMPLES / "fmi.json").read_text())
+    (folder / "child.py").write_text(
+        """
+import os, fmi
+rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+comm = fmi.Communicator(rank, size, "fmi.json", "child")
+total = comm.allreduce(rank, fmi.func(fmi.op.sum), fmi.types(fmi.datatypes.int))
+print(f"sum {total} in {os.getcwd()}", flush=True)
+"""
+    )
+    (folder / "parent.py").write_text(
+        """
+import os, subprocess, sys
+path = os.pathsep.join([os.environ["LAMBDA_TASK_ROOT"], os.environ.get("PYTHONPATH", "")])
+subprocess.run([sys.executable, "child.py"], check=True, env={**os.environ, "PYTHONPATH": path})
+"""
+    )
+    payload = {
+        "bucket": "published",
+        "world_size": "4",
+        "object_type": "folder",
+        "S3_object_name": "scripts",
+        "script": "/tmp/scripts/parent.py",
+    }
+    (tmp_path / "payload.json").write_text(json.dumps(payload))
+    ended = subprocess.run(
+        [COMMAND, "pipeline", "payload.json", "--backend", "docker", *BASE],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert sorted(ended.stdout.splitlines()) == [f"[{rank}] sum 6 in /tmp/scripts" for rank in range(4)]
+
+
+def test_any_image_that_speaks_the_runtime_api_runs_ranks(tmp_path: Path) -> None:
+    dockerfile = f'FROM {containers.BASE_IMAGE}\nCOPY bootstrap /bootstrap\nENTRYPOINT ["/bootstrap"]\n'
+    # The line that names the rank, as every program that serves ranks prints it.
+    named = r'[[ $event =~ \"RANK\":\ *\"?([0-9]+) ]] && echo "fmi-rank: ${BASH_REMATCH[1]} of 2 RequestId: $id"'
+    bootstrap = containers.BASH_BOOTSTRAP.replace("  echo ", f"  {named}\n  echo ", 1)
+    image = containers.build("fmi-test-any", dockerfile, {"bootstrap": bootstrap})
+    status, output, errors = fmirun(tmp_path, "-n", 2, "--backend", "docker", "--image", image, EXAMPLES / "reduce.py")
+    assert status == 0, errors
+    assert "[0] bash got" in output
+    assert "[1] bash got" in output
+    assert '"WORLD_SIZE"' in output
+
+
+def test_ranks_in_containers_and_ranks_in_processes_share_a_world(tmp_path: Path) -> None:
+    image = containers.executor()
+    program = """
+        import json, os, fmi
+        def handler(event, context):
+            os.environ["FMI_RENDEZVOUS"] = event["rendezvous"]
+            os.environ["FMI_FRAMED"] = "1"
+            with open("/tmp/fmi.json", "w") as file:
+                json.dump(event["config"], file)
+            comm = fmi.Communicator(event["rank"], 4, "/tmp/fmi.json", "mixed")
+            return comm.allreduce(event["rank"], fmi.func(fmi.op.sum), fmi.types(fmi.datatypes.int))
+    """
+    dockerfile = f'FROM {image}\nCOPY mixed.py /var/task/mixed.py\nCMD ["mixed.handler"]\n'
+    mixed = containers.build("fmi-test-mixed", dockerfile, {"mixed.py": textwrap.dedent(program)})
+    configuration = {"backends": {"Direct": {"enabled": True, "host": "x", "port": 1, "max_timeout": 30000}}}
+    with LocalCloud(containers=ContainerOptions()) as cloud:
+        functions = cloud.client("lambda")
+        settings = {"Role": ROLE, "Timeout": 60, "MemorySize": 512}
+        functions.create_function(FunctionName="image", PackageType="Image", Code={"ImageUri": mixed}, **settings)
+        functions.create_function(
+            FunctionName="archive",
+            Runtime="python3.11",
+            Handler="main.handler",
+            Code={"ZipFile": archive(main=program)},
+            **settings,
+        )
+
+        def rank(number: int) -> int:
+            event = {"rank": number, "rendezvous": cloud.rendezvous, "config": configuration}
+            name = "image" if number % 2 else "archive"
+            answer = functions.invoke(FunctionName=name, Payload=json.dumps(event).encode())
+            return int(answer["Payload"].read())
+
+        with ThreadPoolExecutor(4) as threads:
+            assert list(threads.map(rank, range(4))) == [6, 6, 6, 6]

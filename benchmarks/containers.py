@@ -1,0 +1,201 @@
+"""Containers as sandboxes, beside `docker run` of the same image and beside processes: python -m benchmarks.containers.
+
+Needs a container daemon and an image with python3 to build on, which `--base-image` names.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from benchmarks.arguments import parser
+from benchmarks.cleanup import exit_on_signals
+from benchmarks.whole_runs import Figure, machine
+from emulator.aws.sandboxes.containers.cgroups import ContainerGroups
+from emulator.aws.sandboxes.containers.daemon import Daemon
+from emulator.aws.sandboxes.containers.ownership import OWNER_LABEL
+from emulator.cloud import ContainerOptions, LocalCloud
+from emulator.errors import EmulatorError
+from emulator.fmi.executor.image import DEFAULT_BASE_IMAGE, ImageRequest, executor_image
+
+_ROLE = "arn:aws:iam::123456789012:role/benchmark"
+_COLD, _WARM, _FREEZES = 5, 200, 20
+_MIB = 1 << 20
+_FMIRUN = Path(sys.executable).with_name("fmirun")
+_BARRIER = """
+import os, fmi
+fmi.Communicator(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), "fmi.json", "b").barrier()
+"""
+_ALLREDUCE = f"""
+import os, statistics, time, numpy as np, fmi
+rank = int(os.environ["RANK"])
+comm = fmi.Communicator(rank, int(os.environ["WORLD_SIZE"]), "fmi.json", "b")
+array, add, times = np.ones({_MIB // 8}), fmi.func(fmi.op.sum), []
+for _ in range(60):
+    comm.barrier()
+    began = time.perf_counter()
+    comm.allreduce(array, add)
+    times.append(time.perf_counter() - began)
+if rank == 0:
+    print(statistics.median(times[10:]))
+"""
+_CONFIGURATION = {"backends": {"Direct": {"enabled": True, "host": "127.0.0.1", "port": 1, "max_timeout": 60000}}}
+
+
+def measure(base_image: str) -> Iterator[Figure]:
+    """Measure everything; yield each figure when it is known."""
+    daemon = Daemon()
+    image = executor_image(daemon, ImageRequest(base_image), lambda line: print(line, file=sys.stderr))
+    with _function(image) as (functions, name):
+        yield _cold_start(functions, name, image)
+        yield _warm(functions, name)
+    yield _freezing(daemon, image)
+    yield Figure("16 containers up and through a barrier, whole command", "< 8 s", f"{_barrier(base_image):.1f} s")
+    turns = [(_allreduce("docker", base_image), _allreduce("local", base_image)) for _ in range(3)]
+    containers, processes = (statistics.median(times) for times in zip(*turns, strict=True))
+    measured = f"{containers * 1e3:.2f} ms, processes {processes * 1e3:.2f} ms: ratio {containers / processes:.2f}"
+    yield Figure("allreduce of 1 MiB between 4 containers", "< 1.3 of processes", measured)
+
+
+@contextmanager
+def _function(image: str) -> Iterator[tuple[Any, str]]:
+    """Run a cloud with one function that returns its event, in a container."""
+    options = ContainerOptions(image)
+    with LocalCloud(containers=options) as cloud:
+        functions = cloud.client("lambda")
+        functions.create_function(
+            FunctionName="echo",
+            Role=_ROLE,
+            PackageType="Image",
+            Code={"ImageUri": image},
+            ImageConfig={"EntryPoint": ["python3", "-c", _ECHO]},
+            MemorySize=1769,
+            Timeout=60,
+        )
+        yield functions, "echo"
+
+
+# As small as a runtime can be, so that the platform is measured.
+_ECHO = """
+import http.client, os
+api = "/2018-06-01/runtime/invocation"
+connection = http.client.HTTPConnection(os.environ["AWS_LAMBDA_RUNTIME_API"])
+while True:
+    connection.request("GET", f"{api}/next")
+    answer = connection.getresponse()
+    event, request = answer.read(), answer.headers["Lambda-Runtime-Aws-Request-Id"]
+    connection.request("POST", f"{api}/{request}/response", event)
+    connection.getresponse().read()
+"""
+
+
+def _cold_start(functions: Any, name: str, image: str) -> Figure:
+    cold, bare = [], []
+    for number in range(_COLD):
+        functions.update_function_configuration(FunctionName=name, Description=str(number))
+        while functions.get_function_configuration(FunctionName=name)["LastUpdateStatus"] != "Successful":
+            time.sleep(0.05)
+        began = time.perf_counter()
+        functions.invoke(FunctionName=name)
+        cold.append(time.perf_counter() - began)
+        began = time.perf_counter()
+        command = [
+            "docker",
+            "run",
+            "--rm",
+            "--network",
+            "none",
+            "--entrypoint",
+            "python3",
+            image,
+            "-c",
+            "import http.client",
+        ]
+        subprocess.run(command, check=True)
+        bare.append(time.perf_counter() - began)
+    ours, theirs = statistics.median(cold), statistics.median(bare)
+    measured = f"{ours:.2f} s, docker run {theirs:.2f} s"
+    return Figure("cold invocation in a container", "docker run + 0.2 s", measured)
+
+
+def _warm(functions: Any, name: str) -> Figure:
+    times = []
+    for _ in range(_WARM):
+        began = time.perf_counter()
+        functions.invoke(FunctionName=name)
+        times.append(time.perf_counter() - began)
+    return Figure("warm invocation in a container, p50", "< 8 ms", f"{statistics.median(times) * 1e3:.1f} ms")
+
+
+def _freezing(daemon: Daemon, image: str) -> Figure:
+    """Measure both ways to stop and continue a container."""
+    with _function(image) as (functions, name):
+        functions.invoke(FunctionName=name)
+        labelled = daemon.labelled_containers(OWNER_LABEL)
+        container = next(found for found, label in labelled if json.loads(label)["pid"] == os.getpid())
+        groups = ContainerGroups.of_process(daemon.state(container).pid, container)
+        if groups is None or not groups.can_freeze:
+            return Figure("freezing and thawing", "0.3 ms", "not permitted here")
+        groups.thaw()
+        ways = (
+            ("cgroup", groups.freeze, groups.thaw),
+            ("pause", lambda: daemon.pause(container), lambda: daemon.unpause(container)),
+        )
+        measured = []
+        for label, freeze, thaw in ways:
+            times = []
+            for _ in range(_FREEZES):
+                began = time.perf_counter()
+                freeze()
+                thaw()
+                times.append(time.perf_counter() - began)
+            measured.append(f"{label} {statistics.median(times) * 1e3:.2f} ms")
+        return Figure("freezing and thawing a container", "0.3 ms, 28 ms by pause", ", ".join(measured))
+
+
+def _barrier(base_image: str) -> float:
+    began = time.perf_counter()
+    _run(_BARRIER, 16, "docker", base_image)
+    return time.perf_counter() - began
+
+
+def _allreduce(backend: str, base_image: str) -> float:
+    output = _run(_ALLREDUCE, 4, backend, base_image)
+    return float(output.partition("] ")[2])
+
+
+def _run(program: str, ranks: int, backend: str, base_image: str) -> str:
+    with tempfile.TemporaryDirectory(prefix="fmi-benchmark-") as folder:
+        script = Path(folder) / "program" / "main.py"
+        script.parent.mkdir()
+        script.write_text(program)
+        (script.parent / "fmi.json").write_text(json.dumps(_CONFIGURATION))
+        options = ["--backend", "docker", "--base-image", base_image] if backend == "docker" else []
+        ended = subprocess.run(
+            [_FMIRUN, "-n", str(ranks), *options, str(script)], capture_output=True, text=True, check=False
+        )
+        if ended.returncode != 0:
+            raise EmulatorError(f"fmirun failed: {ended.stderr.strip().splitlines()[-1]}")
+        return ended.stdout
+
+
+def main() -> None:
+    """Run all measurements and print a Markdown table."""
+    options = parser("benchmarks.containers", __doc__)
+    options.add_argument("--base-image", default=DEFAULT_BASE_IMAGE, help="image with python3 to build on")
+    base_image = options.parse_args().base_image
+    exit_on_signals()
+    print(f"On {machine()}:\n\n| what | goal | measured |\n|---|---|---|", flush=True)
+    for figure in measure(base_image):
+        print(f"| {figure.name} | {figure.goal} | {figure.measured} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
