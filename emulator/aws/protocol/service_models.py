@@ -26,6 +26,9 @@ def error_members(service: str, code: str) -> frozenset[str]:
     return frozenset()
 
 
+_MOST_FOUND = 1000
+
+
 class _Node:
     """The operations below one prefix of a path, by the next segment."""
 
@@ -47,6 +50,10 @@ class RestRoutes:
 
     def __init__(self, service: str) -> None:
         self._root = _Node()
+        # Requests repeat: most invoke the same functions.
+        self._found: dict[
+            tuple[str, str, tuple[tuple[str, str], ...]], tuple[OperationModel, dict[str, str]] | None
+        ] = {}
         model = service_model(service)
         for name in model.operation_names:
             self._add(model.operation_model(name))
@@ -72,6 +79,18 @@ class RestRoutes:
         query
             Selects between operations with the same path.
         """
+        key = (method, raw_path, tuple(query.items()))
+        if key in self._found:
+            return self._found[key]
+        found = self._search(method, raw_path, query)
+        if len(self._found) >= _MOST_FOUND:
+            self._found.clear()
+        self._found[key] = found
+        return found
+
+    def _search(
+        self, method: str, raw_path: str, query: Mapping[str, str]
+    ) -> tuple[OperationModel, dict[str, str]] | None:
         segments = [unquote(segment) for segment in raw_path.strip("/").split("/")]
         for node, parameters in _matches(self._root, segments, {}):
             for wanted, operation in node.operations.get(method, ()):

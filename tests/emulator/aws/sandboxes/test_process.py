@@ -97,7 +97,9 @@ def test_the_state_folder_is_removed_with_the_zygote(state: Path) -> None:
 def test_all_output_and_the_exit_status_are_reported(state: Path) -> None:
     folder = state / "code"
     folder.mkdir()
-    (folder / "main.py").write_text("import os\nprint('x' * 200_000)\nkept = bytearray(b'x') * (4 << 20)\nos._exit(7)")
+    (folder / "main.py").write_text(
+        "import os\nprint('x' * 200_000)\nkept = bytearray(b'x') * (128 << 20)\nos._exit(7)"
+    )
     output = bytearray()
     ends: list[SandboxExit] = []
 
