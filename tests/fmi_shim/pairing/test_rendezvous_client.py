@@ -293,8 +293,11 @@ def test_a_second_process_of_a_rank_raises_on_both(shared: Server) -> None:
 
 def test_access_is_read_from_the_environment_and_a_secret_is_not_shown() -> None:
     access = read_access({"FMI_JOB": "job", "FMI_RENDEZVOUS_SECRET": SECRET, "FMI_RENDEZVOUS_CERTIFICATE": "c.pem"})
-    assert access == Access("job", SECRET.encode(), "c.pem")
+    assert access == Access("job", SECRET.encode(), "c.pem", SECRET.encode())
     assert SECRET not in repr(access)
+    both = read_access({"FMI_SECRET": "of the run", "FMI_RENDEZVOUS_SECRET": SECRET})
+    assert (both.run_secret, both.secret) == (b"of the run", SECRET.encode())
+    assert "of the run" not in repr(both)
     assert read_access({}) == Access()
     with pytest.raises(ConfigError, match="FMI_JOB"):
         read_access({"FMI_JOB": "x" * 65})
