@@ -14,7 +14,6 @@ from xml.sax.saxutils import escape
 
 from aiohttp import web
 from moto.core.config import default_user_config
-from moto.ec2.models import ec2_backends
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from moto.s3.models import s3_backends
 
@@ -63,6 +62,9 @@ class MotoBridge:
 
     def vpc_of_subnets(self, region: str, subnets: Sequence[str]) -> str:
         """Return the id of the VPC of the first subnet; an empty text if there is no such subnet."""
+        # Imported when it is needed: it takes longer than all else that the endpoint imports.
+        from moto.ec2.models import ec2_backends
+
         known = {
             subnet_id: subnet.vpc_id
             for zone in ec2_backends[ACCOUNT_ID][region].subnets.values()
