@@ -15,6 +15,8 @@ from tests.emulator.conftest import ROLE, archive
 from tests.integration.fmirun import EXAMPLES, fmirun, start
 from tests.integration.serving import COMMAND
 
+# The first test of a session may build the executor's image.
+pytestmark = pytest.mark.timeout(240)
 BASE = ("--base-image", containers.BASE_IMAGE)
 
 

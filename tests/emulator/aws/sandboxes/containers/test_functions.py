@@ -9,6 +9,8 @@ import pytest
 
 from emulator.aws.lambda_.log_lines import Report, parse_report
 
+# The first test of a session may build the executor's image.
+pytestmark = pytest.mark.timeout(240)
 Deploy = Callable[..., str]
 
 

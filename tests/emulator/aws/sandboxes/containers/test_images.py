@@ -11,6 +11,8 @@ from botocore.exceptions import ClientError
 from tests import containers
 from tests.emulator.aws.sandboxes.containers.test_functions import invoke
 
+# The first test of a session may build the executor's image.
+pytestmark = pytest.mark.timeout(240)
 DeployImage = Callable[..., str]
 
 
