@@ -7,7 +7,7 @@ from emulator.cli.exit_codes import print_status
 from emulator.errors import EmulatorError
 from emulator.fmi.aws_calls import observe_calls
 from emulator.fmi.aws_session import AwsSession, connect, connect_account
-from emulator.fmi.deployment.deploy import DEFAULT_STACK
+from emulator.fmi.deployment.stack import DEFAULT_STACK
 
 
 def add_account_options(parser: argparse._ActionsContainer, *, with_endpoint: bool = True) -> None:

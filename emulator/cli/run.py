@@ -6,23 +6,19 @@ import secrets
 import sys
 import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from emulator.aws.credentials import Credentials
 from emulator.aws.limits import CONCURRENT_EXECUTIONS, MB_PER_VCPU, TIMEOUT_S
 from emulator.cli import arguments as allowed
 from emulator.cli.account import add_run_options, check_backend
 from emulator.cli.exit_codes import FAILED, print_status, run_command, with_rank_prefix
-from emulator.cli.stack_run import check_rank_options, run_on_stack
 from emulator.cloud import LocalCloud
 from emulator.errors import EmulatorError
-from emulator.fmi.bundle import UploadedFile
+from emulator.fmi.bundle import CodeFolder
 from emulator.fmi.console import Console
 from emulator.fmi.deploy import EXECUTE_TMP_MB
-from emulator.fmi.deployment.resources import StackResources
-from emulator.fmi.executions.launch import LaunchRequest
 from emulator.fmi.log_reader import RankLine
 from emulator.fmi.outcomes import RunOutcome
 from emulator.fmi.report import cost_line, relays_line, run_cost, run_record, run_table
@@ -31,6 +27,9 @@ from emulator.fmi.run import DATA_PREFIX, RunRequest, local_backend, run, run_ev
 from fmi_shim.faults import Fault, FaultError, parse_faults
 from fmi_shim.injection import FAULTS_VARIABLE, SEED_VARIABLE
 from fmi_shim.log_lines import RelayNotice
+
+if TYPE_CHECKING:
+    from emulator.fmi.deployment.resources import StackResources
 
 _HELP = """\
 Run a program that uses FMI as N emulated AWS Lambda functions on this machine.
@@ -173,9 +172,7 @@ def _run(request: RunRequest, options: argparse.Namespace, faults: Sequence[Faul
     # Missing files are reported before anything is started.
     code = uploads(request)
     if options.backend == allowed.AWS:
-        for note in code.notes():
-            print_status(note)
-        return run_on_stack("fmirun", options, partial(_launch_request, request, options, code.files), request.results)
+        return _run_on_stack(request, options, code)
     if request.world_size > CONCURRENT_EXECUTIONS:
         raise EmulatorError(
             f"invalid number of ranks {request.world_size}: expected at most {CONCURRENT_EXECUTIONS} on this machine; "
@@ -232,23 +229,29 @@ def _run(request: RunRequest, options: argparse.Namespace, faults: Sequence[Faul
     return 0
 
 
-def _launch_request(
-    request: RunRequest, options: argparse.Namespace, files: Sequence[UploadedFile], resources: StackResources
-) -> LaunchRequest:
-    """Return the same run for a stack."""
-    check_rank_options(options, resources)
-    program = [file for file in files if not file.key.startswith(DATA_PREFIX)]
-    event = run_event(request, resources.bucket)
-    return LaunchRequest(
-        name=request.module or request.script.stem,
-        program=program,
-        event=event,
-        world_size=request.world_size,
-        data=[file for file in files if file.key.startswith(DATA_PREFIX)],
-        script=None if request.module else event["script"],
-        merge=request.results is not None,
-        max_usd=options.max_cost,
-    )
+def _run_on_stack(request: RunRequest, options: argparse.Namespace, code: CodeFolder) -> int:
+    # Runs on this machine do not pay for the imports.
+    from emulator.cli.stack_run import check_rank_options, run_on_stack
+    from emulator.fmi.executions.launch import LaunchRequest
+
+    for note in code.notes():
+        print_status(note)
+
+    def launch_request(resources: "StackResources") -> LaunchRequest:
+        check_rank_options(options, resources)
+        event = run_event(request, resources.bucket)
+        return LaunchRequest(
+            name=request.module or request.script.stem,
+            program=[file for file in code.files if not file.key.startswith(DATA_PREFIX)],
+            event=event,
+            world_size=request.world_size,
+            data=[file for file in code.files if file.key.startswith(DATA_PREFIX)],
+            script=None if request.module else event["script"],
+            merge=request.results is not None,
+            max_usd=options.max_cost,
+        )
+
+    return run_on_stack("fmirun", options, launch_request, request.results)
 
 
 def _print_failures(outcome: RunOutcome) -> int:

@@ -20,6 +20,15 @@ from emulator.fmi.aws_calls import AwsCall, observe_calls
 from emulator.fmi.aws_session import AwsSession, connect_account
 
 REGION = "us-east-1"
+# What each call needs, where the permission has another name than the operation.
+_ACTIONS = {
+    "s3:HeadObject": ["s3:GetObject"],
+    "s3:HeadBucket": ["s3:ListBucket"],
+    "s3:ListObjectsV2": ["s3:ListBucket"],
+    "s3:CopyObject": ["s3:GetObject", "s3:PutObject"],
+    "s3:DeleteObjects": ["s3:DeleteObject"],
+}
+_SERVICES = {"stepfunctions": "states", "service-quotas": "servicequotas"}
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,15 @@ class Account:
 
     def session(self) -> AwsSession:
         return connect_account(REGION, None, self.cloud.endpoint_url)
+
+    def actions(self) -> set[str]:
+        """Return the permissions that the calls needed, and forget the calls."""
+        needed = set()
+        for call in self.calls:
+            name = f"{_SERVICES.get(call.service, call.service)}:{call.operation}"
+            needed |= set(_ACTIONS.get(name, [name]))
+        self.calls.clear()
+        return needed
 
     def run(self, command: str, *arguments: object) -> Ended:
         """Run ``deploy``, ``fmirun`` and so on in this process."""
@@ -89,6 +107,15 @@ def write_wheels(folder: Path) -> None:
 @contextlib.contextmanager
 def account_with_stack(scratch: Path) -> Iterator[Account]:
     """Yield an account with the default stack."""
+    with empty_account(scratch) as account:
+        deployed = account.run("deploy", "--yes", "--timeout", "60")
+        assert deployed.status == 0, deployed.err
+        yield account
+
+
+@contextlib.contextmanager
+def empty_account(scratch: Path) -> Iterator[Account]:
+    """Yield an account without a stack."""
     write_wheels(scratch)
     with pytest.MonkeyPatch.context() as patch, LocalCloud() as cloud:
         for name, value in Credentials.random().environment().items():
@@ -97,7 +124,4 @@ def account_with_stack(scratch: Path) -> Iterator[Account]:
         patch.setenv("AWS_CONFIG_FILE", str(scratch / "none"))
         patch.setenv("PIP_NO_INDEX", "1")
         patch.setenv("PIP_FIND_LINKS", str(scratch))
-        account = Account(cloud)
-        deployed = account.run("deploy", "--yes", "--timeout", "60")
-        assert deployed.status == 0, deployed.err
-        yield account
+        yield Account(cloud)

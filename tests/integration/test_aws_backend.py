@@ -18,31 +18,12 @@ from tests.integration.account import Account, account_with_stack
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("aws_backend")]
 EXAMPLES = Path(__file__).parents[2] / "examples"
-# What each call needs, where the permission has another name than the operation.
-_ACTIONS = {
-    "s3:HeadObject": ["s3:GetObject"],
-    "s3:HeadBucket": ["s3:ListBucket"],
-    "s3:ListObjectsV2": ["s3:ListBucket"],
-    "s3:CopyObject": ["s3:GetObject", "s3:PutObject"],
-    "s3:DeleteObjects": ["s3:DeleteObject"],
-}
-_SERVICES = {"stepfunctions": "states", "service-quotas": "servicequotas"}
 
 
 @pytest.fixture(scope="module")
 def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
     with account_with_stack(tmp_path_factory.mktemp("wheels")) as made:
         yield made
-
-
-def actions(account: Account) -> set[str]:
-    """Return the permissions that the calls needed, and forget the calls."""
-    needed = set()
-    for call in account.calls:
-        name = f"{_SERVICES.get(call.service, call.service)}:{call.operation}"
-        needed |= set(_ACTIONS.get(name, [name]))
-    account.calls.clear()
-    return needed
 
 
 def write(folder: Path, text: str) -> Path:
@@ -118,7 +99,7 @@ def test_the_whole_way(account: Account, tmp_path: Path) -> None:
     ended = account.run("pipeline", "--backend", "aws", "--results", tmp_path / "results", payload)
     assert ended.status == 0, ended.err
     assert json.loads((tmp_path / "results" / "combined_data.json").read_text()) == [{"sum": 1}, {"sum": 1}]
-    assert actions(account) == set(RUN_ACTIONS)
+    assert account.actions() == set(RUN_ACTIONS)
 
 
 def test_no_secret_leaves_secrets_manager(account: Account, tmp_path: Path) -> None:
@@ -311,24 +292,44 @@ def test_credentials_that_expire_in_the_middle(account: Account, tmp_path: Path)
     assert account.run("attach", run).status == 0
 
 
-def test_a_sleeping_caller_misses_nothing(account: Account, tmp_path: Path) -> None:
-    """The command's process stands still from before the ranks' first line to after the run's end."""
-    script = write(tmp_path, PREAMBLE + "import time\ntime.sleep(1)\nprint(total())\n")
+def start(account: Account, script: Path) -> tuple["subprocess.Popen[str]", str]:
+    """Start fmirun as a process of its own, without a terminal; return it and its run's id."""
     command = [Path(sys.executable).with_name("fmirun"), "--backend", "aws", "--region", "us-east-1"]
     command += ["--endpoint-url", account.cloud.endpoint_url, "-n", "2", script]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     assert process.stderr is not None
     head = ""
     while not head.startswith("run "):
         head = process.stderr.readline()
         assert head
+    return process, run_id(head)
+
+
+def test_a_sleeping_caller_misses_nothing(account: Account, tmp_path: Path) -> None:
+    """The command's process stands still from before the ranks' first line to after the run's end."""
+    script = write(tmp_path, PREAMBLE + "import time\ntime.sleep(1)\nprint(total())\n")
+    process, run = start(account, script)
     process.send_signal(signal.SIGSTOP)
     try:
-        until(lambda: run_id(head) in account.run("runs").out and "RUNNING" not in account.run("runs").out)
+        until(lambda: any(run in line and "SUCCEEDED" in line for line in account.run("runs").out.splitlines()))
     finally:
         process.send_signal(signal.SIGCONT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, sorted(out.splitlines())) == (0, ["[0] 1", "[1] 1"]), err
+
+
+def test_an_interrupt_stops_the_run_and_says_what_goes_on_costing(account: Account, tmp_path: Path) -> None:
+    process, run = start(account, write(tmp_path, "import time\nprint('begun', flush=True)\ntime.sleep(6)\n"))
+    assert process.stdout is not None
+    assert "begun" in process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"run {run} is stopped; " in err
+    assert "cannot be stopped from outside: each is billed until it ends by itself, after 60 s at the latest" in err
+    assert any(run in line and "ABORTED" in line for line in account.run("runs").out.splitlines())
 
 
 def test_what_cannot_run_is_refused_before_it_costs_anything(account: Account, tmp_path: Path) -> None:

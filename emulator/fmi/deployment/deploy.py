@@ -19,9 +19,8 @@ from emulator.fmi.deployment.code import (
 )
 from emulator.fmi.deployment.network import default_network
 from emulator.fmi.deployment.secrets import write_secrets
-from emulator.fmi.deployment.stack import Change, Stack, StackError, StackEvent, StackOperations
+from emulator.fmi.deployment.stack import DEFAULT_STACK, Change, Stack, StackError, StackEvent, StackOperations
 
-DEFAULT_STACK = "fmi"
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 _NO_CODE = "none"
 # Replacing these would lose data, or fail since the new one needs the old one's name.

@@ -32,10 +32,11 @@ def destroy_stack(
     StackError
         If a resource cannot be deleted.
     """
+    StackOperations(session.client("cloudformation"), stack.name, on_event).delete()
     name, zone = stack.parameters.get("DnsName", ""), stack.parameters.get("HostedZoneId", "")
     if name and zone:
+        # Not before: the stack's function would set it again when the server's task is replaced meanwhile.
         delete_record(session.client("route53"), zone, name)
-    StackOperations(session.client("cloudformation"), stack.name, on_event).delete()
     bucket = stack.outputs.get("Bucket", "")
     if delete_results and bucket:
         delete_bucket(session.client("s3"), bucket)

@@ -11,6 +11,7 @@ from botocore.exceptions import ClientError
 
 from emulator.errors import EmulatorError
 
+DEFAULT_STACK = "fmi"
 # The tag by which a stack is known as ours.
 OWNER_TAG = "fmi-emulator"
 _POLL_S = 0.5
