@@ -329,7 +329,7 @@ def test_an_interrupt_stops_the_run_and_says_what_goes_on_costing(account: Accou
     assert process.returncode == 130
     assert f"run {run} is stopped; " in err
     assert "cannot be stopped from outside: each is billed until it ends by itself, after 60 s at the latest" in err
-    assert any(run in line and "ABORTED" in line for line in account.run("runs").out.splitlines())
+    until(lambda: any(run in line and "ABORTED" in line for line in account.run("runs").out.splitlines()))
 
 
 def test_what_cannot_run_is_refused_before_it_costs_anything(account: Account, tmp_path: Path) -> None:
