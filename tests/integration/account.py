@@ -59,6 +59,10 @@ class Account:
     def client(self, service: str) -> Any:
         return self.session().client(service)
 
+    def observed(self, service: str) -> Any:
+        """Return a client whose calls are recorded as those of the commands."""
+        return self._connect(REGION, None, self.cloud.endpoint_url).client(service)
+
     def session(self) -> AwsSession:
         return connect_account(REGION, None, self.cloud.endpoint_url)
 
