@@ -16,7 +16,7 @@ from botocore.awsrequest import AWSResponse
 from emulator.fmi.deployment.permissions import RUN_ACTIONS
 from tests.integration.account import Account, account_with_stack
 
-pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("aws_backend")]
+pytestmark = pytest.mark.timeout(180)
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 

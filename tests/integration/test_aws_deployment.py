@@ -11,7 +11,7 @@ from emulator.fmi.deployment.destroy import delete_bucket
 from emulator.fmi.deployment.permissions import DEPLOYMENT_ACTIONS, RESOURCE_ACTIONS
 from tests.integration.account import Account, empty_account
 
-pytestmark = [pytest.mark.timeout(240), pytest.mark.xdist_group("aws_deployment")]
+pytestmark = pytest.mark.timeout(240)
 
 # The call of a type's own service that finds a resource by its physical id.
 _DESCRIBED: dict[str, Callable[[Account, str], Any]] = {
@@ -68,6 +68,10 @@ def test_a_stack_from_deployment_to_destruction(account: Account) -> None:
     assert "     add  Bucket (AWS::S3::Bucket)" in refused.err
     deployed = account.run("deploy", *name, "--yes", "--log-days", 7, "--dns", "fmi.example.org", "--hosted-zone", zone)
     assert deployed.status == 0, deployed.err
+
+    # Without the name its function would go; nobody agrees, so it stays.
+    refused = account.run("deploy", *name)
+    assert (refused.status, "  remove  Dns (AWS::Lambda::Function)" in refused.err) == (2, True), refused.err
 
     resources = account.client("cloudformation").list_stack_resources(StackName="own")["StackResourceSummaries"]
     assert {found["ResourceType"] for found in resources} == RESOURCE_ACTIONS.keys()
