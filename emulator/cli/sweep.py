@@ -14,7 +14,7 @@ from emulator.cli import arguments
 from emulator.cli.account import add_account_options
 from emulator.cli.exit_codes import FAILED, print_status
 from emulator.fmi.aws_session import EndpointUnreachableError, connect
-from emulator.fmi.deployment.deploy import DEFAULT_STACK
+from emulator.fmi.deployment.stack import DEFAULT_STACK
 from emulator.fmi.payload import read_payload, required_code_folder
 from emulator.fmi.sweep.figures import draw_axis, varied_axes, world_size_fit
 from emulator.fmi.sweep.fit import in_words
