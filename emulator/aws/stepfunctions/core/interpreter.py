@@ -39,31 +39,43 @@ from emulator.aws.stepfunctions.core.execution import COMPLETE, Branch, Executio
 
 # Time that executions may run before the loop handles other events again.
 _SLICE_S = 0.005
+# A Map of 1000 Pass states takes 0.8 of the time that it takes with one.
+_WOKEN_AT_ONCE = 32
 _State = TypeVar("_State", bound=State, covariant=True)
 
 
 class Turns:
     """Lets executions run in slices of the event loop's time.
 
-    Executions run without a pause while the slice lasts. Then they wait, and one more of them continues in each
-    iteration of the loop, so that the loop handles sockets and timers between them however many executions there are.
+    Executions run without a pause while the slice lasts. Then they wait, and in each iteration of the loop one more of
+    them continues, and others as long as a new slice lasts. So the loop handles sockets and timers between them however
+    many executions there are.
     """
 
     def __init__(self) -> None:
         self._slice_end = 0.0
         self._waiting: deque[asyncio.Future[None]] = deque()
+        # Those that were woken in a slice that had passed when they continued: the first of the next one.
+        self._delayed: deque[asyncio.Future[None]] = deque()
         self._renewing = False
+        self._none_continued = False
 
     async def wait(self) -> None:
         """Return at once while the slice lasts, otherwise wait for a turn. States that do not wait must call it."""
-        if self._renewing:
-            if not self._waiting and time.monotonic() < self._slice_end:
-                return
-            turn = asyncio.get_running_loop().create_future()
-            self._waiting.append(turn)
-            await turn
+        if not self._renewing:
+            self._start_slice()
             return
-        self._start_slice()
+        if not self._waiting and time.monotonic() < self._slice_end:
+            return
+        queue = self._waiting
+        while True:
+            turn = asyncio.get_running_loop().create_future()
+            queue.append(turn)
+            await turn
+            if self._none_continued or time.monotonic() < self._slice_end:
+                self._none_continued = False
+                return
+            queue = self._delayed
 
     def _start_slice(self) -> None:
         self._slice_end = time.monotonic() + _SLICE_S
@@ -71,14 +83,16 @@ class Turns:
         asyncio.get_running_loop().call_soon(self._renew)
 
     def _renew(self) -> None:
-        """Start the next slice in the loop's next iteration, and let one execution continue."""
-        while self._waiting:
-            turn = self._waiting.popleft()
+        """Start the next slice in the loop's next iteration, and let executions continue."""
+        woken = 0
+        while woken < _WOKEN_AT_ONCE and (queue := self._delayed or self._waiting):
+            turn = queue.popleft()
             if not turn.done():
-                self._start_slice()
                 turn.set_result(None)
-                return
-        self._renewing = False
+                woken += 1
+        self._renewing = self._none_continued = woken > 0
+        if woken:
+            self._start_slice()
 
 
 class StateExecution(Generic[_State]):
