@@ -15,7 +15,7 @@ import numpy as np
 from fmi_shim import injection
 from fmi_shim.backoff import Deadline
 from fmi_shim.channel import Channel, Schedule
-from fmi_shim.collectives import objects
+from fmi_shim.collectives import python_objects
 from fmi_shim.errors import BrokenCommunicatorError, ConcurrentCallError, FmiError, PeerTimeoutError
 from fmi_shim.frames import Call, Operation
 from fmi_shim.log import log_failure
@@ -221,7 +221,7 @@ class Calls:
         )
 
     def collective_of_objects(self, operation: Operation, root: int = 0) -> Plan:
-        """Return the plan of a collective of Python objects; for its buffers see `collectives.objects`."""
+        """Return the plan of a collective of Python objects; for its buffers see `collectives.python_objects`."""
         key = (operation, root)
         return self._plans.get(key) or self._plan(
             key,
@@ -237,7 +237,7 @@ class Calls:
             key,
             Call(Operation.send_object, 0, *_BYTES, self._rank, shape=()),
             self._sent[dst],
-            lambda channel, call: functools.partial(objects.send, channel, dst=dst),
+            lambda channel, call: functools.partial(python_objects.send, channel, dst=dst),
             dst,
         )
 
@@ -248,7 +248,7 @@ class Calls:
             key,
             Call(Operation.send_object, 0, *_BYTES, src, shape=()),
             self._received[src],
-            lambda channel, call: functools.partial(objects.recv, channel, src=src),
+            lambda channel, call: functools.partial(python_objects.recv, channel, src=src),
             src,
         )
 

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from fmi_shim.collectives.objects import Parts
+from fmi_shim.collectives.python_objects import Parts
 from fmi_shim.errors import ConfigError, MismatchError
 from fmi_shim.frames import Operation
 from fmi_shim.lifecycle import Lifecycle
@@ -136,7 +136,7 @@ class _Exchange:
         return encode_object(value, self.key, self._made_by(self.rank))
 
     def lengths(self, envelope: Array, maker: int) -> list[int]:
-        """Return the lengths of the buffers of an object that rank `maker` has made; see `collectives.objects`."""
+        """Return the lengths of the buffers of an object that `maker` has made; see `collectives.python_objects`."""
         try:
             return buffer_lengths(envelope, self.key, self._made_by(maker))
         except InvalidEnvelopeError:

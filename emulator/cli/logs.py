@@ -106,11 +106,11 @@ def _log_of_run(options: argparse.Namespace, since_ms: int) -> int:
         resources = find_resources(session, options.stack_name)
         record = read_record(session.client("s3"), resources.bucket, options.name)
 
-        def show(line: RankOutput) -> None:
+        def print_line(line: RankOutput) -> None:
             if line.timestamp_ms >= since_ms and options.rank in (None, line.rank):
                 print(with_rank_prefix(line.rank, record.world_size or 1, line.text), flush=True)
 
-        follower = Follower(lambda: account_session(options), resources, record, show, print_status)
+        follower = Follower(lambda: account_session(options), resources, record, print_line, print_status)
         if options.follow:
             follower.follow()
         follower.read_log()

@@ -95,8 +95,8 @@ def test_data_is_distributed_and_results_are_downloaded(tmp_path: Path, program:
     assert status == 0, errors
     combined = json.loads((results / "combined_data.json").read_text())
     assert [entry["read"] for entry in combined] == [
-        ["content 1", "content 3", "content 5"],
-        ["content 2", "content 4"],
+        ["content 1", "content 2", "content 3"],
+        ["content 4", "content 5"],
     ]
     assert {entry["batch"] for entry in combined} == {"64"}
     assert sorted(path.name for path in results.iterdir()) == ["0.json", "1.json", "combined_data.json"]

@@ -74,7 +74,7 @@ class Service:
         """The deployment that is wanted."""
         return self.deployments[0]
 
-    def say(self, text: str) -> None:
+    def record(self, text: str) -> None:
         """Record an event."""
         message = f"(service {self.name}) {text}"
         self.events.appendleft({"id": str(uuid.uuid4()), "createdAt": time.time(), "message": message})
@@ -170,7 +170,7 @@ class Reconciler:
                 task = await self._start_task(service, primary)
                 primary.tasks.append(task)
                 ending.append(task)
-                service.say(f"has started 1 tasks: (task {task.id}).")
+                service.record(f"has started 1 tasks: (task {task.id}).")
         service.deployments = [
             primary,
             *(item for item in others if any(not task.is_stopped for task in item.tasks)),
@@ -186,8 +186,8 @@ class Reconciler:
         primary.rollout, primary.updated = "COMPLETED", time.time()
         primary.reason = f"ECS deployment {primary.id} completed."
         service.completed_definition = primary.definition_arn
-        service.say("has reached a steady state.")
-        service.say(f"(deployment {primary.id}) deployment completed.")
+        service.record("has reached a steady state.")
+        service.record(f"(deployment {primary.id}) deployment completed.")
         self._on_deployment(service, primary, "SERVICE_DEPLOYMENT_COMPLETED")
 
     def _count_failures(self, service: Service) -> None:
@@ -198,7 +198,7 @@ class Reconciler:
                 if task.stop_code not in ("ServiceSchedulerInitiated", "UserInitiated"):
                     deployment.failures += 1
                     deployment.updated = time.time()
-                    service.say(f"was unable to keep a task running: (task {task.id}) {task.reason}")
+                    service.record(f"was unable to keep a task running: (task {task.id}) {task.reason}")
         primary = service.primary
         settings = service.request.get("deploymentConfiguration", {}).get("deploymentCircuitBreaker", {})
         is_failed = primary.rollout == "IN_PROGRESS" and primary.failures >= _BREAKER_FAILURES
@@ -206,15 +206,15 @@ class Reconciler:
             return
         primary.rollout, primary.updated = "FAILED", time.time()
         primary.reason = "ECS deployment circuit breaker: tasks failed to start."
-        service.say(f"(deployment {primary.id}) deployment failed: tasks failed to start.")
+        service.record(f"(deployment {primary.id}) deployment failed: tasks failed to start.")
         self._on_deployment(service, primary, "SERVICE_DEPLOYMENT_FAILED")
         if settings.get("rollback") and service.completed_definition not in (None, primary.definition_arn):
-            service.say(f"rolling back to {service.completed_definition}.")
+            service.record(f"rolling back to {service.completed_definition}.")
             self.deploy(service, str(service.completed_definition))
 
     def _stop_some(self, service: Service, tasks: list[Task], reason: str) -> None:
         for task in tasks:
-            service.say(f"has stopped 1 running tasks: (task {task.id}).")
+            service.record(f"has stopped 1 running tasks: (task {task.id}).")
             self._stop_task(task, f"{reason} {service.primary.id}", "ServiceSchedulerInitiated")
 
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from fmi_shim.channel import Channel, Schedule
 from fmi_shim.collectives import gather as messages_of_gather
-from fmi_shim.collectives import objects as messages_of_objects
+from fmi_shim.collectives import python_objects as messages_of_objects
 from fmi_shim.collectives import reduce_scatter as messages_of_reduce_scatter
 from fmi_shim.collectives import scan as scans
 from fmi_shim.collectives import scatter as messages_of_scatter

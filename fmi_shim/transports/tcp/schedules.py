@@ -14,7 +14,7 @@ from fmi_shim.collectives import (
     barrier,
     bcast,
     gather,
-    objects,
+    python_objects,
     reduce,
     reduce_scatter,
     scan,
@@ -67,7 +67,7 @@ def prepare(channel: Channel, call: Call, function: ReduceFunction | None, combi
             return partial(alltoall.bruck, channel)
         case Operation.alltoall:
             return partial(alltoall.spread if channel.full_duplex else alltoall.pairwise, channel)
-    return objects.prepare(channel, call)
+    return python_objects.prepare(channel, call)
 
 
 def _reduction(channel: Channel, call: Call, function: ReduceFunction, combine: Combine) -> Schedule:

@@ -278,7 +278,12 @@ def test_neither_boto3_nor_redis_is_imported_before_its_channel_is_used() -> Non
 
 def test_an_operation_that_the_models_lack_is_estimated_as_the_one_nearest_to_it() -> None:
     nearest = {Operation.exscan: Pattern.scan, Operation.reduce_scatter: Pattern.allreduce}
-    nearest |= {Operation.alltoall: Pattern.allgather, Operation.attach: Pattern.allgather}
+    nearest |= dict.fromkeys((Operation.alltoall, Operation.alltoallv, Operation.attach), Pattern.allgather)
+    nearest |= {Operation.gatherv: Pattern.gather, Operation.scatterv: Pattern.scatter}
+    nearest |= {Operation.allgatherv: Pattern.allgather, Operation.reduce_scatterv: Pattern.allreduce}
+    nearest |= {Operation.send_object: Pattern.send, Operation.bcast_object: Pattern.bcast}
+    nearest |= {Operation.gather_object: Pattern.gather, Operation.scatter_object: Pattern.scatter}
+    nearest |= {Operation.allgather_object: Pattern.allgather}
     for operation in Operation:
         expected = Pattern[operation.name] if operation.name in Pattern.__members__ else nearest[operation]
         assert Pattern.of(operation) is expected

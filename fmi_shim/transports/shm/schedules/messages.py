@@ -10,7 +10,7 @@ from typing import Any
 
 from fmi_shim.channel import Schedule
 from fmi_shim.collectives import allgather, alltoall, gather, reduce_scatter, scatter
-from fmi_shim.collectives import objects as collectives_of_objects
+from fmi_shim.collectives import python_objects as collectives_of_objects
 from fmi_shim.collectives.memory import working_copy
 from fmi_shim.frames import Call
 from fmi_shim.operators import Array, Combine, ReduceFunction
