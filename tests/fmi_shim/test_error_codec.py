@@ -25,8 +25,8 @@ from fmi_shim.frames import Call, FrameError, Kind, Operation, header, signature
 from rendezvous.protocol.messages import Abort, AbortReason
 
 ABORT = Abort(3, 2, AbortReason.mismatch, "text")
-ABORT_FRAME = bytes.fromhex("464d 01 02 08 00 00 ff 00000000 00000000 0000000000000000 0900000000000000 03 02000000")
-GOODBYE_FRAME = bytes.fromhex("464d 01 03 08 00 00 ff 00000000 00000000 0000000000000000 0000000000000000")
+ABORT_FRAME = bytes.fromhex("464d 02 02 08 00 00 ff 00000000 00000000 0000000000000000 0900000000000000 03 02000000")
+GOODBYE_FRAME = bytes.fromhex("464d 02 03 08 00 00 ff 00000000 00000000 0000000000000000 0000000000000000")
 ERRORS = [
     (PeerLostError, AbortReason.lost),
     (PeerTimeoutError, AbortReason.timeout),
