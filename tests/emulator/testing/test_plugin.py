@@ -1,5 +1,6 @@
 """The pytest plugin, in sessions of pytest of its own."""
 
+import importlib.util
 import os
 import re
 import signal
@@ -396,3 +397,11 @@ def test_it(local_cloud):
 """,
     )
     result.assert_outcomes(passed=1)
+
+
+def test_the_packages_of_the_plugin_are_imported_unchanged() -> None:
+    """pytest rewrites the assertions of a distribution that has a plugin: slowly, and in threads not safely."""
+    for name in ("fmi_shim.frames", "emulator.cloud", "rendezvous.protocol"):
+        spec = importlib.util.find_spec(name)
+        assert spec is not None
+        assert type(spec.loader).__name__ == "SourceFileLoader"
