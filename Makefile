@@ -17,6 +17,8 @@ BIN := $(VENV)/bin
 # setuptools warns of every editable installation that it is one.
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 PACKAGES := rendezvous fmi_shim inference emulator
+# Many tests wait for time limits and processes: with a worker for each core, a third of the cores' time was idle.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(2 * os.cpu_count())')
 PARTITIONS := build/partitions
 RESULTS := results
 
@@ -27,7 +29,7 @@ demo: $(VENV)/demo.stamp
 	$(BIN)/fmirun -n 4 --preload torch --data $(PARTITIONS) --results $(RESULTS) examples/cosmic_ai.py
 
 test: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .
@@ -48,7 +50,7 @@ bench: $(VENV)/dev.stamp
 
 coverage: $(VENV)/dev.stamp
 	rm -f .coverage .coverage.*
-	$(BIN)/python -m coverage run -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m coverage run -m pytest --numprocesses $(WORKERS) --dist loadfile
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
 

@@ -203,6 +203,7 @@ def test_a_version_is_deleted_unless_an_alias_refers_to_it(functions: Any, deplo
     assert refusal(functions.invoke, FunctionName=name, Qualifier="1")[0] == "ResourceNotFoundException"
     assert invoke(functions, name)[0] == "$LATEST"
     functions.update_function_configuration(FunctionName=name, Timeout=8)
+    functions.get_waiter("function_updated_v2").wait(FunctionName=name)
     assert functions.publish_version(FunctionName=name)["Version"] == "2", "a number is given once"
 
 
