@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fmi_shim as fmi
-from fmi_shim.frames import Call, Operation
+from fmi_shim.frames import BY_ROWS, Call, Operation
 from fmi_shim.operators import Array, builtin_combine
 from fmi_shim.transports.shm.layout import LINE, MAX_LEAD, PAGE, ROUNDS_IN_FLIGHT, Layout
 from fmi_shim.transports.shm.rounds import CallTag, RoundArrival, Rounds
@@ -233,7 +233,8 @@ def run_operation(channel: SlotChannel, operation: str, count: int, root: int, n
     return out.tolist()
 
 
-OPERATIONS = [name for name in Operation.__members__ if name not in ("send", "attach")]
+OPERATIONS = [each.name for each in Operation if each not in {Operation.send, Operation.attach} | BY_ROWS]
+"""Those that go through slots: parts of different sizes, and objects, are messages."""
 
 
 @few
