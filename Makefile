@@ -18,7 +18,7 @@ BIN := $(VENV)/bin
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 PACKAGES := rendezvous fmi_shim inference emulator
 # Many tests wait for time limits and processes: with a worker for each core, a third of the cores' time was idle.
-WORKERS ?= $(shell $(PYTHON) -c 'import os; print(2 * os.cpu_count())')
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count() * 3 // 2)')
 PARTITIONS := build/partitions
 RESULTS := results
 

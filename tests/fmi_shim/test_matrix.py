@@ -12,6 +12,9 @@ from tests.fmi_shim import conftest, matrix
 from tests.fmi_shim.matrix import SIZES, Form, Function, Kind, Operation, Order, Step
 from tests.fmi_shim.world import OpenWorld
 
+_STEPS_AT_ONCE = 40
+"""So many steps of all ranks must end in the time limit of a world."""
+
 
 @dataclass(frozen=True)
 class Place:
@@ -69,8 +72,12 @@ def ranks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         yield Ranks(place, opened)
 
 
+# On S3, sixteen ranks make thousands of requests, beside whatever else the machine does.
+@pytest.mark.timeout(240)
 def test_every_operation_type_function_and_root_equals_plain_python(ranks: Ranks) -> None:
-    assert ranks.wrong(list(ranks.place.steps(ranks.place.size))) == []
+    todo = list(ranks.place.steps(ranks.place.size))
+    for first in range(0, len(todo), _STEPS_AT_ONCE):
+        assert ranks.wrong(todo[first : first + _STEPS_AT_ONCE]) == []
 
 
 def test_any_sequence_of_calls_equals_plain_python(ranks: Ranks) -> None:
