@@ -17,8 +17,6 @@ BIN := $(VENV)/bin
 # setuptools warns of every editable installation that it is one.
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 PACKAGES := rendezvous fmi_shim inference emulator
-# Many tests wait for time limits and processes: with a worker for each core, a third of the cores' time was idle.
-WORKERS ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count() * 3 // 2)')
 PARTITIONS := build/partitions
 RESULTS := results
 
@@ -29,7 +27,7 @@ demo: $(VENV)/demo.stamp
 	$(BIN)/fmirun -n 4 --preload torch --data $(PARTITIONS) --results $(RESULTS) examples/cosmic_ai.py
 
 test: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .
@@ -50,7 +48,7 @@ bench: $(VENV)/dev.stamp
 
 coverage: $(VENV)/dev.stamp
 	rm -f .coverage .coverage.*
-	$(BIN)/python -m coverage run -m pytest --numprocesses $(WORKERS) --dist loadfile
+	$(BIN)/python -m coverage run -m pytest --numprocesses auto --dist loadfile
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
 
