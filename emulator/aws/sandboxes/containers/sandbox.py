@@ -18,8 +18,9 @@ InThread = Callable[..., Awaitable[Any]]
 _READ_BYTES = 65536
 _HEADER_BYTES = 8
 # The daemon passes output on a moment after the program has written it. After this time without any, all has arrived.
-_QUIET_S = 0.002
-_LONGEST_DRAIN_S = 0.1
+# With 2 ms, a line was lost on a busy machine.
+_QUIET_S = 0.02
+_LONGEST_DRAIN_S = 0.5
 _SIGNALLED = 128
 
 
