@@ -235,7 +235,7 @@ def test_messaging_events_and_people(stacks: StackTools, client: Callable[[str],
     }
     stack_id, ids = deployed(stacks, resources)
     iam, events, sns = client("iam"), client("events"), client("sns")
-    assert iam.list_role_policies(RoleName=ids["Role"])["PolicyNames"] == ["p", "r"]
+    assert sorted(iam.list_role_policies(RoleName=ids["Role"])["PolicyNames"]) == ["p", "r"]
     attached = iam.list_attached_role_policies(RoleName=ids["Role"])["AttachedPolicies"]
     assert [policy["PolicyArn"] for policy in attached] == [ids["Managed"]]
     assert ids["Queue"].endswith(".fifo")

@@ -32,7 +32,9 @@ def test_a_slow_init_phase_times_out_and_runs_again_within_the_invocation(with_s
         result = await running.service.invoke("f", None, b"{}")
         server.close()
         assert json.loads(result.payload) == "second try"
-        cut_off, start, _, report = [line for line in running.log.kept if not line.startswith("INIT_START")]
+        cut_off, start, _, report = [
+            line.rstrip("\n") for line in running.log.kept if not line.startswith("INIT_START")
+        ]
         assert re.fullmatch(r"INIT_REPORT Init Duration: [\d.]+ ms\tPhase: init\tStatus: timeout", cut_off)
         assert start.startswith("START RequestId: ")
         assert "Init Duration" not in report
