@@ -65,9 +65,9 @@ def test_the_origin_is_shown_first_with_its_assertion_and_locals(pytester: pytes
 def test_wrong(fmi_world):
     import logging
     def rank(comm):
-        total = comm.allreduce(comm.rank, SUM, INT)
         print("hello from", comm.rank)
         logging.getLogger("job").warning("of %d", comm.rank)
+        total = comm.allreduce(comm.rank, SUM, INT)
         if comm.rank == 2:
             local_of_rank = "visible"
             assert [total] == [7]

@@ -75,7 +75,8 @@ def test_children_count_and_what_they_share_counts_once() -> None:
         charges = gauge.charges()
         try:
             assert len(charges) == 4
-            assert 0.9 * INHERITED <= sum(found.charged for found in charges) < 1.5 * INHERITED
+            # What this process has written since its fork is taken from each of the four.
+            assert 0.7 * INHERITED <= sum(found.charged for found in charges) < 1.5 * INHERITED
             assert gauge.estimate() > 3 * INHERITED, "the estimate counts shared pages for each process"
         finally:
             for found in charges:
