@@ -18,7 +18,7 @@ from tests.fmi_shim.conftest import BUCKET
 
 torch = pytest.importorskip("torch")
 
-from fmi_shim.torch_backend import S3Store  # noqa: E402 - needs torch
+from fmi_shim.torch_backend.store import S3Store  # noqa: E402 - needs torch
 
 # Four interpreters import torch.
 pytestmark = pytest.mark.timeout(180)
