@@ -16,6 +16,8 @@ from emulator.aws.gateway.refusals import refusal
 from emulator.aws.gateway.signatures import (
     SignatureError,
     SignedRequest,
+    chunk_signatures,
+    is_sha256,
     read_claim,
     sha256_hex,
     signed_payload,
@@ -26,7 +28,7 @@ from emulator.aws.lambda_.code_downloads import DOWNLOAD_PREFIX
 from emulator.aws.lambda_.url_requests import FunctionUrlRequests
 from emulator.aws.limits import MIB
 from emulator.aws.s3.http.api import S3Api
-from emulator.aws.s3.http.body_transfer import SIGNED_SHA256
+from emulator.aws.s3.http.body_transfer import CHUNK_SIGNATURES, SIGNED_SHA256
 from emulator.aws.s3.http.cors import NOT_ALLOWED
 from emulator.errors import TooManyOpenFilesError, is_too_many_open_files
 
@@ -37,7 +39,6 @@ _CORS = web.RequestKey("cors", dict[str, str])
 _SERVICE = web.RequestKey("service", str)
 # A deployment package of 50 MB in base64, and its request.
 _BODY_BYTES = 96 * MIB
-_HEX_DIGITS = 64
 _VERSION_2 = 2
 _TOKEN = "token"  # noqa: S105 - the name of a parameter
 # S3's name of each kind of `SignatureError`, that of the services with forms, and that of the others.
@@ -199,15 +200,15 @@ class Admission:
             raise SignatureError("malformed", f"invalid scope: expected the service s3, got {claim.service:.40}")
         # S3 compares a body with its hash while it receives it; the other services' hash is a part of the signature.
         body = b"" if is_s3 else await _read(request)
-        verify(signed, claim, credentials, lambda: signed_payload(signed, claim, lambda: sha256_hex(body)), time.time())
+        payload_hash = "" if claim.version == _VERSION_2 else signed_payload(signed, claim, lambda: sha256_hex(body))
+        verify(signed, claim, credentials, payload_hash, time.time())
         request[_SERVICE] = claim.service
-        stated = request.headers.get("x-amz-content-sha256", "")
-        if len(stated) != _HEX_DIGITS or claim.version == _VERSION_2:
+        if not is_s3:
             return
-        if is_s3:
-            request[SIGNED_SHA256] = stated
-        elif stated != sha256_hex(body):
-            raise SignatureError("body", "The x-amz-content-sha256 header does not match the body.")
+        if is_sha256(payload_hash):
+            request[SIGNED_SHA256] = payload_hash
+        elif (signatures := chunk_signatures(claim, credentials, payload_hash)) is not None:
+            request[CHUNK_SIGNATURES] = signatures
 
 
 def _issue_session(response: web.StreamResponse, keys: KeyRing) -> None:

@@ -1,9 +1,4 @@
-r"""Bodies between network and disk: decoded and hashed while they are received, sent without a copy through Python.
-
-In the aws-chunked encoding, a chunk is ``size in hex[;chunk-signature=…]\r\n data \r\n``; the chunk of size 0 is
-followed by trailers, one ``name:value\r\n`` each, and an empty line. Chunk signatures are not checked.
-Source: https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-streaming-trailers.html
-"""
+"""Bodies between network and disk: decoded and hashed while they are received, sent without a copy through Python."""
 
 import asyncio
 import base64
@@ -20,10 +15,8 @@ from emulator.aws.limits import MIB
 from emulator.aws.s3.core.bodies import SMALL_BYTES, Body, BodyFolder, BodyWriter
 from emulator.aws.s3.core.checksums import Checksum, ChecksumAlgorithm, Digests, is_digest
 from emulator.aws.s3.core.errors import bad_request
+from emulator.aws.s3.http.chunked_encoding import ChunkedDecoder, ChunkSignatures
 from emulator.aws.s3.http.requests import S3Request
-
-_LINE_BYTES = 4096
-_TRAILERS = 32
 
 
 class PlainDecoder:
@@ -38,89 +31,6 @@ class PlainDecoder:
 
     def finish(self) -> None:
         """Check that the body is complete: any end is valid."""
-
-
-class ChunkedDecoder:
-    """Decoder for an aws-chunked body.
-
-    Attributes
-    ----------
-    trailers
-        The trailers after the content, names in lower case.
-    """
-
-    def __init__(self) -> None:
-        self.trailers: dict[str, str] = {}
-        self._line = b""
-        self._left = 0
-        self._in_data = False
-        self._in_trailers = False
-        self._ended = False
-        self._lines_left = _TRAILERS
-
-    def feed(self, data: bytes) -> list[bytes]:
-        """Return the decoded content of `data`.
-
-        Raises
-        ------
-        ApiError
-            When the encoding is invalid.
-        """
-        pieces = []
-        position = 0
-        while position < len(data) and not self._ended:
-            if self._in_data:
-                piece = data[position : position + self._left]
-                position += len(piece)
-                self._left -= len(piece)
-                pieces.append(piece)
-                if not self._left:
-                    self._in_data = False
-                continue
-            end = data.find(b"\n", position)
-            self._line += data[position : end if end >= 0 else None]
-            if len(self._line) > _LINE_BYTES:
-                raise _invalid_encoding(f"expected a line of at most {_LINE_BYTES} bytes")
-            if end < 0:
-                break
-            position = end + 1
-            line, self._line = self._line.removesuffix(b"\r"), b""
-            self._parse_line(line)
-        return pieces
-
-    def finish(self) -> None:
-        """Check that the body is complete.
-
-        Raises
-        ------
-        ApiError
-            IncompleteBody when the last chunk is missing.
-        """
-        if not (self._ended or self._in_trailers):
-            raise bad_request("IncompleteBody", "The request body terminated unexpectedly: its last chunk is missing")
-
-    def _parse_line(self, line: bytes) -> None:
-        if self._in_trailers:
-            if not line:
-                self._ended = True
-                return
-            name, colon, value = line.decode("latin-1").partition(":")
-            self._lines_left -= 1
-            if not colon or self._lines_left < 0:
-                raise _invalid_encoding(f"expected at most {_TRAILERS} trailers name:value, got {line[:80]!r}")
-            self.trailers[name.strip().lower()] = value.strip()
-        elif line:
-            try:
-                self._left = int(line.partition(b";")[0], 16)
-            except ValueError:
-                raise _invalid_encoding(f"expected a chunk's size in hex, got {line[:80]!r}") from None
-            if self._left < 0:
-                raise _invalid_encoding(f"expected a chunk's size from 0, got {self._left}")
-            self._in_data, self._in_trailers = self._left > 0, self._left == 0
-
-
-def _invalid_encoding(what: str) -> Exception:
-    return bad_request("InvalidRequest", f"invalid aws-chunked encoding: {what}")
 
 
 # A single PUT or part: https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
@@ -140,6 +50,8 @@ _ABOUT_CHECKSUMS = ("x-amz-checksum-algorithm", "x-amz-checksum-mode", "x-amz-ch
 
 # The SHA-256 of a body in hex, as signed, where signatures are checked.
 SIGNED_SHA256 = web.RequestKey("signed_sha256", str)
+# What verifies the chunks of a body whose chunks are signed, where signatures are checked.
+CHUNK_SIGNATURES = web.RequestKey("chunk_signatures", ChunkSignatures)
 
 
 def check_signed_sha256(request: S3Request, digest: bytes) -> None:
@@ -188,7 +100,7 @@ class BodyTransfer:
         Raises
         ------
         ApiError
-            When length, Content-MD5 or checksum do not match, or the body is too large.
+            When length, Content-MD5, checksum or signatures do not match, or the body is too large.
         """
         sent = _checksum_algorithm(request)
         if sent and wanted and sent is not wanted:
@@ -326,10 +238,13 @@ class BodyTransfer:
 
 
 def _decoder(request: S3Request) -> PlainDecoder | ChunkedDecoder:
-    chunked = request.header("x-amz-content-sha256").startswith("STREAMING-") or (
-        "aws-chunked" in request.header("Content-Encoding")
+    signatures = request.http.get(CHUNK_SIGNATURES)
+    chunked = (
+        signatures is not None
+        or request.header("x-amz-content-sha256").startswith("STREAMING-")
+        or ("aws-chunked" in request.header("Content-Encoding"))
     )
-    return ChunkedDecoder() if chunked else PlainDecoder()
+    return ChunkedDecoder(signatures) if chunked else PlainDecoder()
 
 
 def _checksum_algorithm(request: S3Request) -> ChecksumAlgorithm | None:

@@ -50,6 +50,14 @@ _REFUSED = {
     "x-amz-object-lock-": "S3 Object Lock",
     "x-amz-write-offset-bytes": "S3: appending to objects",
 }
+# ECDSA belongs to Signature Version 4A, which is refused as a whole.
+_PAYLOAD_HASHES = (
+    "UNSIGNED-PAYLOAD",
+    "STREAMING-UNSIGNED-PAYLOAD-TRAILER",
+    "STREAMING-AWS4-HMAC-SHA256-PAYLOAD",
+    "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER",
+)
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 # RFC 9110, section 5.5, and valid UTF-8.
 _HEADER_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]*")
 _USER_METADATA = "x-amz-meta-"
@@ -222,8 +230,12 @@ def check_emulated(request: S3Request) -> None:
     ------
     ApiError
         NotImplemented for access control lists besides private, customer keys and locks of objects; AccessDenied when
-        another owner of the bucket is expected.
+        another owner of the bucket is expected; InvalidArgument for an unknown kind of payload's hash.
     """
+    payload_hash = request.http.headers.get("x-amz-content-sha256", "")
+    if payload_hash and payload_hash not in _PAYLOAD_HASHES and not _SHA256.fullmatch(payload_hash):
+        message = f"x-amz-content-sha256 must be {', '.join(_PAYLOAD_HASHES)} or a valid sha256 value."
+        raise bad_request("InvalidArgument", message)
     for name in (*request.http.headers, *request.query):
         lower = name.lower()
         if not lower.startswith("x-amz-"):

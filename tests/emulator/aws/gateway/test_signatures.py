@@ -1,10 +1,12 @@
 """An endpoint that asks for a key: what is signed with one is served, everything else is refused."""
 
+import base64
 import calendar
 import hashlib
 import json
 import time
 import urllib.parse
+import zlib
 from collections.abc import Iterator
 from http.client import HTTPConnection
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 import boto3
 import pytest
 from botocore import UNSIGNED
-from botocore.auth import SigV4Auth
+from botocore.auth import S3SigV4Auth, S3SigV4QueryAuth, SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.credentials import Credentials as BotoCredentials
@@ -163,8 +165,6 @@ def test_a_body_that_is_not_the_signed_one_is_refused(closed: LocalCloud, bucket
             request.headers["X-Amz-Target"] = target
         signer = SigV4Auth(key, service, "us-east-1")
         if service == "s3":
-            import hashlib
-
             request.headers["X-Amz-Content-SHA256"] = hashlib.sha256(b'{"a": 1}').hexdigest()
         signer.add_auth(request)
         headers = {name.replace("-", "_"): value for name, value in request.headers.items()}
@@ -173,6 +173,113 @@ def test_a_body_that_is_not_the_signed_one_is_refused(closed: LocalCloud, bucket
         assert b"SHA256" in body or b"ignature" in body, (service, path, body)
     with pytest.raises(ClientError):
         client(closed, "s3").head_object(Bucket=bucket, Key="changed")
+
+
+class _SignsChunks(S3SigV4Auth):
+    """Signs a request whose chunks are signed; the class is botocore's, the payload's name is not."""
+
+    def __init__(self, *args: Any, kind: str) -> None:
+        super().__init__(*args)
+        self._kind = kind
+
+    def payload(self, request: AWSRequest) -> str:
+        return self._kind
+
+
+def put_signed_chunks(
+    cloud: LocalCloud, path: str, chunks: list[bytes], kind: str, trailers: dict[str, str], **wrong: str
+) -> tuple[int, str]:
+    """PUT an aws-chunked body with the signatures of AWS's documentation; return the status and the error's code.
+
+    ``wrong`` replaces parts of what is sent after it was signed: a chunk, the trailers, or a signature.
+    """
+    key = BotoCredentials(cloud.credentials.access_key_id, cloud.credentials.secret_access_key)
+    request = AWSRequest("PUT", cloud.endpoint_url + path, data=b"")
+    request.headers["Content-Encoding"] = "aws-chunked"
+    request.headers["x-amz-decoded-content-length"] = str(sum(map(len, chunks)))
+    if trailers:
+        request.headers["x-amz-trailer"] = ",".join(trailers)
+    signer = _SignsChunks(key, "s3", "us-east-1", kind=kind)
+    signer.add_auth(request)
+    timestamp, scope = request.context["timestamp"], signer.credential_scope(request)
+    previous = request.headers["Authorization"].rpartition("Signature=")[2]
+    empty = hashlib.sha256(b"").hexdigest()
+
+    def sign(what: str, *lines: str) -> str:
+        text = "\n".join([f"AWS4-HMAC-SHA256-{what}", timestamp, scope, previous, *lines])
+        return str(signer.signature(text, request))
+
+    wire = b""
+    for chunk in [*chunks, b""]:
+        previous = sign("PAYLOAD", empty, hashlib.sha256(chunk).hexdigest())
+        stated = "0" * 64 if wrong.get("signature_of") == chunk.decode() else previous
+        sent = wrong.get("chunk", chunk.decode()).encode() if chunk else b""
+        wire += b"%x;chunk-signature=%s\r\n%s%s" % (len(sent), stated.encode(), sent, b"\r\n" if sent else b"")
+    if kind.endswith("-TRAILER"):
+        canonical = "".join(f"{name}:{value}\n" for name, value in trailers.items())
+        signature = sign("TRAILER", hashlib.sha256(canonical.encode()).hexdigest())
+        shown = {name: wrong.get("trailer", value) for name, value in trailers.items()}
+        if "unsigned" not in wrong:
+            shown["x-amz-trailer-signature"] = signature
+        wire += "".join(f"{name}:{value}\r\n" for name, value in shown.items()).encode()
+    elif "added_trailer" in wrong:
+        wire += f"{wrong['added_trailer']}\r\n".encode()
+    headers = {name.replace("-", "_"): value for name, value in request.headers.items()}
+    answer, body = send(cloud, path, "PUT", wire + b"\r\n", **headers)
+    return answer.status, body.decode().partition("<Code>")[2].partition("</Code>")[0]
+
+
+SIGNED_CHUNKS = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"
+SIGNED_TRAILERS = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER"
+
+
+def test_each_chunk_of_a_body_and_its_trailers_are_verified(closed: LocalCloud, bucket: str) -> None:
+    chunks = [b"first" * 2000, b"other" * 2000, b"short"]
+    crc = base64.b64encode(zlib.crc32(b"".join(chunks)).to_bytes(4, "big")).decode()
+    trailers = {"x-amz-checksum-crc32": crc}
+    path = f"/{bucket}/chunks"
+    s3 = client(closed, "s3")
+    assert put_signed_chunks(closed, path, chunks, SIGNED_CHUNKS, {}) == (200, "")
+    assert s3.get_object(Bucket=bucket, Key="chunks")["Body"].read() == b"".join(chunks)
+    assert put_signed_chunks(closed, f"/{bucket}/trailers", chunks, SIGNED_TRAILERS, trailers) == (200, "")
+    assert s3.head_object(Bucket=bucket, Key="trailers", ChecksumMode="ENABLED")["ChecksumCRC32"] == crc
+    assert put_signed_chunks(closed, f"/{bucket}/empty", [], SIGNED_CHUNKS, {}) == (200, "")
+    unsigned = "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
+    assert put_signed_chunks(closed, f"/{bucket}/open", chunks, unsigned, trailers, unsigned="") == (200, "")
+
+    refused = f"/{bucket}/refused"
+    wrong = (403, "SignatureDoesNotMatch")
+    one = [b"first"]
+    one_crc = {"x-amz-checksum-crc32": base64.b64encode(zlib.crc32(b"first").to_bytes(4, "big")).decode()}
+    for kind, sent in ((SIGNED_CHUNKS, {}), (SIGNED_TRAILERS, one_crc)):
+        assert put_signed_chunks(closed, refused, one, kind, sent, chunk="forge") == wrong
+        assert put_signed_chunks(closed, refused, one, kind, sent, signature_of="first") == wrong
+        assert put_signed_chunks(closed, refused, one, kind, sent, signature_of="") == wrong
+    assert put_signed_chunks(closed, refused, one, SIGNED_TRAILERS, one_crc, trailer="AAAAAA==") == wrong
+    malformed = (400, "MalformedTrailerError")
+    assert put_signed_chunks(closed, refused, one, SIGNED_TRAILERS, one_crc, unsigned="") == malformed
+    assert put_signed_chunks(closed, refused, one, SIGNED_CHUNKS, {}, added_trailer="x-amz-meta-a:b") == malformed
+    # A document, not an object.
+    assert put_signed_chunks(closed, f"/{bucket}?policy", one, SIGNED_CHUNKS, {}, chunk="forge") == wrong
+    # Signature Version 4A, whose chunks nothing here could verify.
+    of_4a = "STREAMING-AWS4-ECDSA-P256-SHA256-PAYLOAD"
+    assert put_signed_chunks(closed, refused, one, of_4a, {}) == (400, "InvalidArgument")
+    with pytest.raises(ClientError):
+        s3.head_object(Bucket=bucket, Key="refused")
+
+
+def test_the_hash_in_a_presigned_query_is_that_of_the_body(closed: LocalCloud, bucket: str) -> None:
+    key = BotoCredentials(closed.credentials.access_key_id, closed.credentials.secret_access_key)
+
+    class Hashed(S3SigV4QueryAuth):
+        def payload(self, request: AWSRequest) -> str:
+            return hashlib.sha256(b"body").hexdigest()
+
+    url = f"{closed.endpoint_url}/{bucket}/hashed?X-Amz-Content-Sha256={hashlib.sha256(b'body').hexdigest()}"
+    request = AWSRequest("PUT", url)
+    Hashed(key, "s3", "us-east-1", expires=60).add_auth(request)
+    assert send(closed, request.url, "PUT", b"forged")[0].status == 400
+    assert send(closed, request.url, "PUT", b"body")[0].status == 200
 
 
 def test_time_and_scope_are_verified() -> None:
@@ -188,7 +295,7 @@ def test_time_and_scope_are_verified() -> None:
 
     def check(request: SignedRequest, at: float) -> str:
         try:
-            verify(request, claim, key, lambda: signed_payload(request, claim, lambda: empty), at)
+            verify(request, claim, key, signed_payload(request, claim, lambda: empty), at)
         except SignatureError as error:
             return error.kind
         return "verified"

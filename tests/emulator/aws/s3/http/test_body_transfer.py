@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emulator.aws.s3.http.body_transfer import ChunkedDecoder
+from emulator.aws.s3.http.chunked_encoding import ChunkedDecoder
 from emulator.cloud import LocalCloud
 from emulator.errors import ApiError
 from tests.emulator.aws.s3.http.test_objects import LARGE, SMALL, refused
