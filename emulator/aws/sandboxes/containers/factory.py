@@ -14,6 +14,7 @@ from emulator.aws import limits
 from emulator.aws.sandboxes.base import ContainerImage, SandboxPlace, SandboxSpec
 from emulator.aws.sandboxes.containers.cgroups import ContainerGroups
 from emulator.aws.sandboxes.containers.daemon import ContainerLimits, Daemon, DaemonError, Network
+from emulator.aws.sandboxes.containers.output import OutputPipes
 from emulator.aws.sandboxes.containers.ownership import Owner, remove_container, remove_leftovers
 from emulator.aws.sandboxes.containers.sandbox import ContainerSandbox
 from emulator.aws.sandboxes.containers.tmp_volume import TmpUnavailableError, check_mountable, mounted_tmp
@@ -157,13 +158,13 @@ class ContainerSandboxes:
             )
             made.set_result(sandbox)
 
-        groups = await self._in_thread(
+        groups, pipes = await self._in_thread(
             self._start_container, spec, image, mounts, lambda *args: loop.call_soon_threadsafe(attached, *args)
         )
         sandbox = await made
         self._sandboxes[spec.sandbox_id] = sandbox
         sandbox.exited.add_done_callback(lambda _: loop.create_task(self._forget(spec.sandbox_id)))
-        sandbox.started(groups)
+        sandbox.started(groups, pipes)
         return sandbox
 
     async def _forget(self, sandbox_id: str) -> None:
@@ -194,7 +195,7 @@ class ContainerSandboxes:
 
     def _start_container(
         self, spec: SandboxSpec, image: ContainerImage, code: dict[str, str], attached: Callable[[str, Any], object]
-    ) -> ContainerGroups | None:
+    ) -> tuple[ContainerGroups | None, OutputPipes | None]:
         """Create, attach and start a container, in a thread; nothing of it is left after an error."""
         daemon, network = self._daemon, self._network
         assert daemon is not None  # noqa: S101 - set by start
@@ -229,7 +230,10 @@ class ContainerSandboxes:
                 output = daemon.attach(container)
                 try:
                     daemon.start(container, image.reference)
-                    groups = ContainerGroups.of_process(daemon.state(container).pid, container)
+                    pid = daemon.state(container).pid
+                    groups = ContainerGroups.of_process(pid, container)
+                    # The groups prove that the process is one of this machine.
+                    pipes = None if groups is None else OutputPipes.of_process(pid)
                 except BaseException:
                     output.close()
                     raise
@@ -238,7 +242,7 @@ class ContainerSandboxes:
                     remove_container(daemon, container)
                 raise
             attached(container, output)
-            return groups
+            return groups, pipes
 
     async def _sample(self) -> None:
         while True:

@@ -6,47 +6,32 @@ import os
 import signal
 import socket
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 from emulator.aws.sandboxes.base import SandboxExit
 from emulator.aws.sandboxes.containers.cgroups import ContainerGroups
 from emulator.aws.sandboxes.containers.daemon import ContainerState, Daemon, DaemonError
+from emulator.aws.sandboxes.containers.output import MarkedOutput, OutputPipes, new_mark
 from emulator.aws.sandboxes.containers.ownership import remove_container
 from emulator.aws.sandboxes.cpu_groups import MIN_QUOTA_US, PERIOD_US
 
 InThread = Callable[..., Awaitable[Any]]
 _READ_BYTES = 65536
-_HEADER_BYTES = 8
-# The daemon passes output on a moment after the program has written it. After this time without any, all has arrived.
-# With 2 ms, a line was lost on a busy machine.
+# A program that has filled its pipes, and a daemon that does not read them, end the wait for their marks.
+_LONGEST_DRAIN_S = 5.0
+# Without marks, all output is taken to have arrived after this time without any.
 _QUIET_S = 0.02
-_LONGEST_DRAIN_S = 0.5
+_LONGEST_QUIET_DRAIN_S = 0.5
 _SIGNALLED = 128
 
 
-class OutputFrames:
-    """Decodes the daemon's stream of a container's output: https://docs.docker.com/reference/api/engine/ (attach)."""
+@dataclass(frozen=True)
+class _Drain:
+    """A wait for marks: those that have not arrived yet, and what resolves when all have."""
 
-    def __init__(self) -> None:
-        self._header = b""
-        self._left = 0
-
-    def feed(self, data: bytes) -> list[bytes]:
-        """Return the output in the next bytes of the stream, in pieces."""
-        pieces = []
-        while data:
-            if self._left:
-                pieces.append(data[: self._left])
-                data = data[self._left :]
-                self._left -= len(pieces[-1])
-                continue
-            missing = _HEADER_BYTES - len(self._header)
-            self._header += data[:missing]
-            data = data[missing:]
-            if len(self._header) == _HEADER_BYTES:
-                self._left = int.from_bytes(self._header[4:])
-                self._header = b""
-        return pieces
+    missing: set[bytes]
+    done: "asyncio.Future[None]"
 
 
 class ContainerSandbox:
@@ -92,7 +77,9 @@ class ContainerSandbox:
         self._on_output = on_output
         self._memory_bytes = memory_bytes
         self._vcpus = vcpus
-        self._frames = OutputFrames()
+        self._received = MarkedOutput()
+        self._pipes: OutputPipes | None = None
+        self._drains: list[_Drain] = []
         self._groups: ContainerGroups | None = None
         self._peak_bytes = 0
         self._killed_for_memory = False
@@ -105,9 +92,12 @@ class ContainerSandbox:
         output.setblocking(False)
         self._loop.add_reader(output, self._read_output)
 
-    def started(self, groups: ContainerGroups | None) -> None:
-        """Note the control groups of the running container, if this process can reach them."""
+    def started(self, groups: ContainerGroups | None, pipes: OutputPipes | None) -> None:
+        """Note the control groups and the output pipes of the running container, if this process can reach them."""
         self._groups = groups
+        self._pipes = pipes
+        if self._output is None:
+            self._close_pipes()
         self.sample_memory()
 
     def sample_memory(self) -> None:
@@ -126,8 +116,34 @@ class ContainerSandbox:
         return self._peak_bytes
 
     async def drain_output(self) -> None:
-        """Wait until the daemon delivers no more output."""
-        deadline = self._loop.time() + _LONGEST_DRAIN_S
+        """Wait until the daemon has delivered all output that was written before this call.
+
+        Where this process may not write to the container's pipes, until it has delivered none for a while.
+        """
+        if self._pipes is None:
+            await self._drain_until_quiet()
+            return
+        marks = {descriptor: new_mark() for descriptor in self._pipes.descriptors}
+        drain = _Drain(set(marks.values()), self._loop.create_future())
+        self._drains.append(drain)
+        for mark in marks.values():
+            self._received.expect(mark)
+        try:
+            async with asyncio.timeout(_LONGEST_DRAIN_S):
+                for descriptor, mark in marks.items():
+                    if not await self._pipes.write(descriptor, mark):
+                        drain.missing.discard(mark)
+                if drain.missing and self._output is not None:
+                    await drain.done
+        except TimeoutError:
+            pass
+        finally:
+            self._drains.remove(drain)
+            for mark in marks.values():
+                self._received.forget(mark)
+
+    async def _drain_until_quiet(self) -> None:
+        deadline = self._loop.time() + _LONGEST_QUIET_DRAIN_S
         while self._output is not None and self._loop.time() < deadline:
             if not self._read_output():
                 await asyncio.sleep(_QUIET_S)
@@ -192,8 +208,13 @@ class ContainerSandbox:
                 data = self._output.recv(_READ_BYTES)
             except BlockingIOError:
                 return False
-        for piece in self._frames.feed(data):
+        pieces, arrived = self._received.feed(data) if data else ([self._received.end()], set())
+        for piece in filter(None, pieces):
             self._on_output(piece)
+        for drain in self._drains:
+            drain.missing.difference_update(arrived)
+            if not (drain.missing and data) and not drain.done.done():
+                drain.done.set_result(None)
         if not data:
             self._close_output()
             self._background(self._find_end())
@@ -204,6 +225,11 @@ class ContainerSandbox:
             self._loop.remove_reader(self._output)
             self._output.close()
             self._output = None
+            self._close_pipes()
+
+    def _close_pipes(self) -> None:
+        if self._pipes is not None:
+            self._pipes.close()
 
     async def _find_end(self) -> None:
         """Find out how the container ended, after the end of its output."""
