@@ -13,6 +13,7 @@ from emulator.aws.cloudformation.types.custom import RESPONSE_ROOT
 from emulator.aws.gateway.browser_requests import PAGE_ROOT, OwnNames, foreign_origin, is_page_navigation, refused_host
 from emulator.aws.gateway.key_ring import KeyRing
 from emulator.aws.gateway.refusals import refusal
+from emulator.aws.gateway.request_faults import RequestFaults
 from emulator.aws.gateway.signatures import (
     SignatureError,
     SignedRequest,
@@ -104,6 +105,8 @@ class Admission:
         The keys that requests must be signed with; None if signatures are not checked.
     page
         Opens the page; None if everybody may see it.
+    faults
+        Requests that fail because a user asked for it.
     """
 
     def __init__(
@@ -113,12 +116,14 @@ class Admission:
         urls: FunctionUrlRequests,
         keys: KeyRing | None,
         page: PageAccess | None,
+        faults: RequestFaults,
     ) -> None:
         self._names = names
         self._urls = urls
         self._keys = keys
         self._page = page
         self._s3 = s3
+        self._faults = faults
 
     def install(self, app: web.Application) -> None:
         """Put this object in front of an application that has all its routes."""
@@ -130,6 +135,8 @@ class Admission:
                 refused = await self._refuse_unsigned(request, self._keys)
             if refused is not None:
                 return refused
+            if self._faults.planned and (failure := await self._faults.answer(request)) is not None:
+                return failure
             try:
                 response = await handler(request)
             except OSError as error:

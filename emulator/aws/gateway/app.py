@@ -167,7 +167,7 @@ class Gateway:
         self._ecs = EcsApi(self._aws, programs, network, ACCOUNT_ID, self._emit_of_ecs)
         self._logs = LogsApi(logs)
         self.faults = RequestFaults(lambda request: "path" in request.match_info and self.s3.is_s3(request))
-        self._admission = Admission(names, self.s3, self._url_requests, keys, page_access)
+        self._admission = Admission(names, self.s3, self._url_requests, keys, page_access, self.faults)
         self._runner: web.AppRunner | None = None
 
     async def start(self, extra_routes: Iterable[web.AbstractRouteDef] = ()) -> None:
@@ -201,7 +201,6 @@ class Gateway:
         # A key may contain any character, line feeds included.
         app.router.add_route("*", "/{path:(?s:.*)}", by_service)
         self._admission.install(app)
-        app.middlewares.append(self.faults.middleware)
         self._runner = web.AppRunner(
             app,
             access_log=None,

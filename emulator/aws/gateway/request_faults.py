@@ -4,14 +4,13 @@ import asyncio
 import random
 import re
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 
 from aiohttp import web
 
 from fmi_shim.faults import Action, Fault
 
-_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _INVOCATIONS = re.compile(r"/2015-03-31/functions/[^/]+/invocations")
 _SLOW_DOWN = (
     b'<?xml version="1.0" encoding="UTF-8"?>\n'
@@ -28,39 +27,41 @@ class RequestFaults:
     ----------
     is_s3
         Whether a request is for S3.
+
+    Attributes
+    ----------
+    planned
+        The faults.
     """
 
     def __init__(self, is_s3: Callable[[web.Request], bool]) -> None:
         self._is_s3 = is_s3
-        self._faults: Sequence[Fault] = ()
+        self.planned: Sequence[Fault] = ()
         self._counts: Counter[str] = Counter()
         self._chance = random.Random()  # noqa: S311 - no secret
 
     def plan(self, faults: Sequence[Fault], seed: int) -> None:
         """Have requests fail from now on; without faults, none does. Requests are counted from here."""
-        self._faults = [fault for fault in faults if fault.of_endpoint]
+        self.planned = [fault for fault in faults if fault.of_endpoint]
         self._counts.clear()
         self._chance = random.Random(f"{seed}/endpoint")  # noqa: S311 - to replay a run, not a secret
 
-    @web.middleware
-    async def middleware(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
-        """Answer a request, or have it fail."""
-        if not self._faults:
-            return await handler(request)
+    async def answer(self, request: web.Request) -> web.StreamResponse | None:
+        """Return the failure of a request; None for one that a service is to answer, after a delay where one is due."""
         if _INVOCATIONS.fullmatch(request.path):
             kinds, actions = ["invoke"], [Action.THROTTLE]
         elif self._is_s3(request):
             kinds = ["request", request.method.lower()]
             actions = [Action.SLOW_S3, Action.FAIL_S3, Action.TEAR_S3]
         else:
-            return await handler(request)
+            return None
         self._counts.update(kinds)
-        for fault in self._faults:
+        for fault in self.planned:
             if fault.action in actions and self._happens(fault, kinds):
                 if fault.action is not Action.SLOW_S3:
                     return await _failed(request, fault.action)
                 await asyncio.sleep(fault.amount)
-        return await handler(request)
+        return None
 
     def _happens(self, fault: Fault, kinds: Sequence[str]) -> bool:
         if fault.moment is not None:

@@ -9,6 +9,7 @@ import struct
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
 from emulator.aws.limits import LOG_EVENT_BYTES, LOG_TAIL_BYTES
@@ -53,7 +54,7 @@ class Report:
     error_type: str | None = None
     read_billed_ms: int | None = field(default=None, compare=False)
 
-    @property
+    @cached_property
     def billed_ms(self) -> int:
         """Billed time: handler and, since August 2025, cold start together, rounded up to a millisecond."""
         if self.read_billed_ms is not None:

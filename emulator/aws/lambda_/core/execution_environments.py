@@ -426,8 +426,8 @@ class InvocationRunner:
             await ready.sandbox.resume()
         else:
             ready, log, init_ms = await self._cold_start(function)
-        log.start_tail()
         recorder.mark_started(log.group, log.stream, init_ms)
+        log.start_tail()
         request_id = recorder.record.request_id
         began = time.perf_counter()
         timeout_s = float(function.spec.timeout_s)

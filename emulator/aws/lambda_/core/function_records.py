@@ -56,6 +56,11 @@ class FunctionRecord:
         """The unpublished function and the published versions."""
         return [self.latest, *self.versions.values()]
 
+    @property
+    def provisioned_concurrency(self) -> int:
+        """What is provisioned for all versions and aliases together."""
+        return sum(stored["Requested"] for stored in self.provisioned.values())
+
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON for the database."""
         return {

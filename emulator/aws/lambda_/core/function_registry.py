@@ -40,6 +40,28 @@ class Target:
     arn: str
 
 
+@dataclass(frozen=True)
+class ConcurrencyLimits:
+    """How many executions of a function may run at once.
+
+    Parameters
+    ----------
+    reserved
+        The function's reservation; None when it has none or does not exist.
+    unreserved
+        What all functions of its region without a reservation share.
+    provisioned
+        What is provisioned for all its versions and aliases.
+    provisioned_here
+        What is provisioned for the version or alias itself.
+    """
+
+    reserved: int | None
+    unreserved: int
+    provisioned: int
+    provisioned_here: int
+
+
 class FunctionRegistry:
     """The functions that exist, in all regions.
 
@@ -257,6 +279,17 @@ class FunctionRegistry:
         """Return a function's reserved concurrency; None when it has none or does not exist."""
         entry = self._entries.get(key)
         return None if entry is None else entry.reserved_concurrency
+
+    def concurrency_limits(self, reference: Reference) -> ConcurrencyLimits:
+        """Return the limits that apply to an invocation; a function that does not exist has no own ones."""
+        entry = self._entries.get(reference.key)
+        unreserved = self.unreserved(reference.account.region)
+        if entry is None:
+            return ConcurrencyLimits(None, unreserved, 0, 0)
+        provisioned_here = entry.provisioned.get(str(reference.qualifier), {}).get("Requested", 0)
+        return ConcurrencyLimits(
+            entry.reserved_concurrency, unreserved, entry.provisioned_concurrency, provisioned_here
+        )
 
     def unreserved(self, region: str) -> int:
         """Return the number of executions that all functions of a region without a reservation share."""

@@ -15,7 +15,7 @@ from emulator.aws import limits
 from emulator.aws.lambda_.core.event_invoke_configs import EventInvokeConfigs
 from emulator.aws.lambda_.core.event_outcomes import EventCondition, EventObserver, EventOutcome
 from emulator.aws.lambda_.core.execution_environments import ExecutionEnvironments, InvocationRunner, WarmPool
-from emulator.aws.lambda_.core.function_registry import FunctionRegistry, Target
+from emulator.aws.lambda_.core.function_registry import ConcurrencyLimits, FunctionRegistry, Target
 from emulator.aws.lambda_.core.history import InvocationHistory, InvocationRecord, InvocationStatus
 from emulator.aws.lambda_.core.models import Function
 from emulator.aws.lambda_.core.provisioned_concurrency import ProvisionedConcurrency
@@ -37,14 +37,11 @@ class ConcurrencyAdmission:
     Parameters
     ----------
     functions
-        Holds the reservations.
-    provisioned
-        Holds what is provisioned.
+        Holds the reservations, and what is provisioned.
     """
 
-    def __init__(self, functions: FunctionRegistry, provisioned: ProvisionedConcurrency) -> None:
+    def __init__(self, functions: FunctionRegistry) -> None:
         self._functions = functions
-        self._provisioned = provisioned
         # By function; and by function and qualifier, those that use provisioned concurrency.
         self._running: Counter[str] = Counter()
         self._on_provisioned: Counter[tuple[str, str]] = Counter()
@@ -58,13 +55,13 @@ class ConcurrencyAdmission:
         ApiError
             When the limit is reached: status 429, as on AWS.
         """
-        in_all, own = self._provisioned.reserved(reference)
+        here = self._functions.concurrency_limits(reference)
         slot = reference.key, str(reference.qualifier)
-        if self._on_provisioned[slot] < own:
+        if self._on_provisioned[slot] < here.provisioned_here:
             counter: Counter[Any] = self._on_provisioned
             name: Any = slot
         else:
-            self._check(reference, in_all)
+            self._check(reference, here)
             counter, name = self._running, reference.key
         counter[name] += 1
         try:
@@ -74,10 +71,9 @@ class ConcurrencyAdmission:
             if not counter[name]:
                 del counter[name]
 
-    def _check(self, reference: Reference, provisioned: int) -> None:
-        reserved = self._functions.reserved(reference.key)
-        if reserved is not None:
-            running, limit = self._running[reference.key], reserved - provisioned
+    def _check(self, reference: Reference, here: ConcurrencyLimits) -> None:
+        if here.reserved is not None:
+            running, limit = self._running[reference.key], here.reserved - here.provisioned
             reason = "ReservedFunctionConcurrentInvocationLimitExceeded"
         else:
             region = f"{reference.account.region}/"
@@ -86,7 +82,7 @@ class ConcurrencyAdmission:
                 for key, count in self._running.items()
                 if key.startswith(region) and self._functions.reserved(key) is None
             )
-            limit = self._functions.unreserved(reference.account.region)
+            limit = here.unreserved
             reason = "ConcurrentInvocationLimitExceeded"
         if running >= limit:
             raise ApiError(
@@ -158,7 +154,7 @@ class LambdaService:
         self.event_configs = EventInvokeConfigs(functions)
         self._retry_delays_s = settings.retry_delays_s
         self._annotate_event = settings.annotate_event
-        self._admission = ConcurrencyAdmission(functions, self.provisioned)
+        self._admission = ConcurrencyAdmission(functions)
         self._history = InvocationHistory()
         self.on_event_ended: EventObserver | None = None
         self._events: set[asyncio.Task[None]] = set()

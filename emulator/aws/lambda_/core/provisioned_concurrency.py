@@ -98,13 +98,6 @@ class ProvisionedConcurrency:
             del entry.provisioned[str(reference.qualifier)]
             self._functions.save(reference)
 
-    def reserved(self, reference: Reference) -> tuple[int, int]:
-        """Return the concurrency that is provisioned for a function, in all and for one version or alias of it."""
-        if not self._functions.exists(reference):
-            return 0, 0
-        provisioned = self._functions.record(reference).provisioned
-        return _total(provisioned), provisioned.get(str(reference.qualifier), {}).get("Requested", 0)
-
     async def close(self) -> None:
         """Stop starting environments."""
         tasks = [allocation.task for allocation in self._allocations.values()]
@@ -177,7 +170,7 @@ class ProvisionedConcurrency:
             raise conflict("Version is pointed by a Provisioned Concurrency alias")
 
     def _check_limits(self, reference: Reference, entry: FunctionRecord, qualifier: str, requested: int) -> None:
-        others = _total({key: stored for key, stored in entry.provisioned.items() if key != qualifier})
+        others = entry.provisioned_concurrency - entry.provisioned.get(qualifier, {}).get("Requested", 0)
         if entry.reserved_concurrency is not None:
             if others + requested > entry.reserved_concurrency:
                 raise invalid_parameter(
@@ -186,7 +179,7 @@ class ProvisionedConcurrency:
                 )
             return
         provisioned = sum(
-            _total(other.provisioned)
+            other.provisioned_concurrency
             for other in self._functions.records_of(reference.account.region)
             if other.reserved_concurrency is None and other is not entry
         )
@@ -211,7 +204,7 @@ def check_reservable(entry: FunctionRecord, concurrency: int) -> None:
     ApiError
         When it does not.
     """
-    provisioned = _total(entry.provisioned)
+    provisioned = entry.provisioned_concurrency
     if concurrency < provisioned:
         raise _without_type(
             f" ReservedConcurrentExecutions  {concurrency} should not be lower than function's total provisioned "
@@ -222,10 +215,6 @@ def check_reservable(entry: FunctionRecord, concurrency: int) -> None:
 def _without_type(message: str) -> ApiError:
     """Return an error as AWS was recorded to send it, without the member Type."""
     return ApiError("InvalidParameterValueException", HTTPStatus.BAD_REQUEST, message, {"Type": ""})
-
-
-def _total(provisioned: dict[str, dict[str, Any]]) -> int:
-    return sum(stored["Requested"] for stored in provisioned.values())
 
 
 def _answer(stored: dict[str, Any], ready: int, status: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from http import HTTPStatus
 
 from emulator.aws.limits import ACCOUNT_ID, REGION
@@ -90,7 +91,7 @@ class Reference:
             )
         return cls(account, match["name"], qualifier or own_qualifier)
 
-    @property
+    @cached_property
     def key(self) -> str:
         """What identifies the function, without the qualifier, among those of all regions."""
         return f"{self.account.region}/{self.name}"

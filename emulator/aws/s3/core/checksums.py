@@ -16,7 +16,15 @@ from awscrt import checksums as crt
 
 
 class ChecksumAlgorithm(Enum):
-    """S3's checksum algorithms."""
+    """S3's checksum algorithms.
+
+    Attributes
+    ----------
+    header
+        The header for a checksum of the algorithm.
+    field
+        The XML element for one.
+    """
 
     CRC32 = "CRC32"
     CRC32C = "CRC32C"
@@ -24,15 +32,9 @@ class ChecksumAlgorithm(Enum):
     SHA1 = "SHA1"
     SHA256 = "SHA256"
 
-    @property
-    def header(self) -> str:
-        """The header for a checksum of this algorithm."""
-        return f"x-amz-checksum-{self.value.lower()}"
-
-    @property
-    def field(self) -> str:
-        """The XML element for a checksum of this algorithm."""
-        return f"Checksum{self.value}"
+    def __init__(self, name: str) -> None:
+        self.header = f"x-amz-checksum-{name.lower()}"
+        self.field = f"Checksum{name}"
 
 
 class ChecksumType(Enum):

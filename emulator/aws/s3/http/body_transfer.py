@@ -303,18 +303,19 @@ def _verify(request: S3Request, trailers: Mapping[str, str], digests: Digests, c
     """Check a body against its announced length, Content-MD5 and checksum."""
     if SIGNED_SHA256 in request.http:
         check_signed_sha256(request, base64.b64decode(digests.checksum(ChecksumAlgorithm.SHA256).value))
-    length = request.header("x-amz-decoded-content-length")
+    headers = request.http.headers
+    length = headers.get("x-amz-decoded-content-length", "")
     if length and whole_number(length) != digests.size:
         message = f"You did not provide the number of bytes specified: expected {length:.80}, got {digests.size}"
         raise bad_request("IncompleteBody", message)
-    promised = request.http.headers.get("x-amz-trailer", "").strip().lower()
+    promised = headers.get("x-amz-trailer", "").strip().lower()
     if {name for name in trailers if name.startswith(_CHECKSUM)} != ({promised} if promised else set()):
         message = (
             "The request contained trailing data that was not well-formed or did not conform to our published schema: "
             f"expected the trailer {promised or 'of no checksum'}, got {', '.join(trailers) or 'none'}"
         )
         raise bad_request("MalformedTrailerError", message)
-    if md5 := request.header("Content-MD5"):
+    if md5 := headers.get("Content-MD5"):
         try:
             expected = base64.b64decode(md5, validate=True)
         except ValueError:
@@ -325,7 +326,7 @@ def _verify(request: S3Request, trailers: Mapping[str, str], digests: Digests, c
             raise bad_request("BadDigest", "The Content-MD5 you specified did not match what we received.")
     if checksum is not None:
         header = checksum.algorithm.header
-        sent = request.http.headers.get(header, "").strip() or trailers.get(header, checksum.value)
+        sent = headers.get(header, "").strip() or trailers.get(header, checksum.value)
         if sent != checksum.value:
             message = f"The {checksum.algorithm.value} you specified did not match the calculated checksum."
             raise bad_request("BadDigest", message)

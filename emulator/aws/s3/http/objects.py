@@ -20,7 +20,6 @@ from emulator.aws.s3.http.requests import (
     ByteRange,
     S3Request,
     check_write,
-    is_conditional_write,
     is_unmodified,
     object_metadata,
     override_headers,
@@ -313,8 +312,9 @@ class ObjectApi:
 
     def _check_write(self, request: S3Request) -> None:
         self._store.buckets.get(request.bucket)
-        if is_conditional_write(request.http.headers):
-            check_write(request.http.headers, request.key, self._objects.find(request.bucket, request.key))
+        headers = request.http.headers
+        if "If-Match" in headers or "If-None-Match" in headers:
+            check_write(headers, request.key, self._objects.find(request.bucket, request.key))
 
     def _existing_version(self, request: S3Request) -> tuple[ObjectVersion, Body]:
         """Return the requested version; raise if it does not exist or is a delete marker."""

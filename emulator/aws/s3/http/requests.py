@@ -328,11 +328,6 @@ def is_unmodified(headers: Mapping[str, str], version: ObjectVersion, etag: str,
     return since is not None and modified <= since
 
 
-def is_conditional_write(headers: Mapping[str, str]) -> bool:
-    """Return whether a write has conditions."""
-    return "if-match" in headers or "if-none-match" in headers
-
-
 def check_write(headers: Mapping[str, str], key: str, present: ObjectVersion | None) -> None:
     """Evaluate the conditions of a write or delete against the present version.
 

@@ -11,7 +11,7 @@ from emulator.aws.sdk_client import AwsClient
 from emulator.aws.stepfunctions.asl.definition import MachineType, MapState, ParallelState, Program, State, TaskState
 from emulator.aws.stepfunctions.asl.failures import RUNTIME, TIMEOUT, StateFailure
 from emulator.aws.stepfunctions.asl.json_values import Json, dumps
-from emulator.aws.stepfunctions.core.arns import execution_arn, express_arn
+from emulator.aws.stepfunctions.core.arns import execution_arn
 from emulator.aws.stepfunctions.core.concurrency import run_inline_map, run_parallel
 from emulator.aws.stepfunctions.core.distributed_map import DistributedMaps
 from emulator.aws.stepfunctions.core.execution import Execution, MapRun, new_execution_name
@@ -54,10 +54,9 @@ class Engine:
             MapState: self._run_map,
         }
 
-    def start(self, machine: Machine, name: str, input_text: str) -> Execution:
+    def start(self, arn: str, machine: Machine, name: str, input_text: str) -> Execution:
         """Start an execution. It runs from the next iteration of the event loop."""
         express = machine.kind is MachineType.EXPRESS
-        arn = express_arn(machine.name, name) if express else execution_arn(machine.name, name)
         execution = Execution(arn, name, machine, machine.kind, input_text)
         timeout_s = machine.definition.timeout_s
         if express:

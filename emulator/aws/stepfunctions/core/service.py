@@ -10,7 +10,7 @@ from emulator.aws.sdk_client import AwsClient
 from emulator.aws.stepfunctions.asl.definition import MachineType
 from emulator.aws.stepfunctions.asl.failures import StateFailure
 from emulator.aws.stepfunctions.asl.json_values import loads
-from emulator.aws.stepfunctions.core.arns import execution_arn, validate_arn, validate_name
+from emulator.aws.stepfunctions.core.arns import execution_arn, express_arn, validate_arn, validate_name
 from emulator.aws.stepfunctions.core.aws_sdk import SdkTasks
 from emulator.aws.stepfunctions.core.engine import Engine
 from emulator.aws.stepfunctions.core.execution import Execution, MapRun, new_execution_name
@@ -87,17 +87,14 @@ class StepFunctionsService:
         machine = self.machines.get(arn)
         checked = validate_name(new_execution_name() if name is None else name)
         _check_input(input_text)
-        if machine.kind is MachineType.STANDARD:
-            existing = self._engine.executions.get(execution_arn(machine.name, checked))
-            if existing is not None:
-                if existing.status is Status.RUNNING and existing.input_text == input_text:
-                    return existing
-                raise ApiError(
-                    "ExecutionAlreadyExists",
-                    HTTPStatus.BAD_REQUEST,
-                    f"Execution Already Exists: '{existing.arn}'",
-                )
-        return self._engine.start(machine, checked, input_text)
+        express = machine.kind is MachineType.EXPRESS
+        started = express_arn(machine.name, checked) if express else execution_arn(machine.name, checked)
+        existing = self._engine.executions.get(started)
+        if existing is None:
+            return self._engine.start(started, machine, checked, input_text)
+        if existing.status is Status.RUNNING and existing.input_text == input_text:
+            return existing
+        raise ApiError("ExecutionAlreadyExists", HTTPStatus.BAD_REQUEST, f"Execution Already Exists: '{existing.arn}'")
 
     async def start_sync_execution(self, arn: object, name: str | None, input_text: str) -> Execution:
         """Run an execution of an EXPRESS state machine to its end.

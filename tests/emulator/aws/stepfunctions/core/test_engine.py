@@ -9,7 +9,9 @@ from emulator.aws.sdk_client import AwsClient
 from emulator.aws.stepfunctions.asl.definition import MachineType
 from emulator.aws.stepfunctions.asl.parse_machine import parse_definition
 from emulator.aws.stepfunctions.core import engine as engine_module
+from emulator.aws.stepfunctions.core.arns import execution_arn
 from emulator.aws.stepfunctions.core.engine import Engine
+from emulator.aws.stepfunctions.core.execution import Execution
 from emulator.aws.stepfunctions.core.machines import Machine
 from emulator.aws.stepfunctions.core.records import Status
 
@@ -23,9 +25,10 @@ DISTRIBUTED = {"M": {"Type": "Map", "ItemProcessor": CHILDREN, "End": True}}
 WAIT = {"W": {"Type": "Wait", "Seconds": 1000, "End": True}}
 
 
-def machine(states: dict[str, object]) -> Machine:
-    text = json.dumps({"StartAt": next(iter(states)), "States": states})
-    return Machine("m", text, parse_definition(text), "role", MachineType.STANDARD)
+def start(engine: Engine, states: dict[str, object], name: str, text: str) -> Execution:
+    definition = json.dumps({"StartAt": next(iter(states)), "States": states})
+    machine = Machine("m", definition, parse_definition(definition), "role", MachineType.STANDARD)
+    return engine.start(execution_arn("m", name), machine, name, text)
 
 
 def test_the_engine_keeps_a_limited_number_of_ended_executions(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,9 +36,9 @@ def test_the_engine_keeps_a_limited_number_of_ended_executions(monkeypatch: pyte
 
     async def run() -> None:
         engine = Engine({}, AwsClient("http://127.0.0.1:1"))
-        running = engine.start(machine(WAIT), "running", "{}")
+        running = start(engine, WAIT, "running", "{}")
         for name in ("first", "second", "third"):
-            execution = engine.start(machine(DISTRIBUTED), name, "[1, 2]")
+            execution = start(engine, DISTRIBUTED, name, "[1, 2]")
             await engine.wait(execution)
             assert execution.status is Status.SUCCEEDED
         kept = [execution for execution in engine.executions.values() if execution.parent is None]
@@ -52,7 +55,7 @@ def test_the_engine_keeps_a_limited_number_of_ended_executions(monkeypatch: pyte
 def test_stopping_an_execution_before_its_first_state_aborts_it() -> None:
     async def run() -> None:
         engine = Engine({}, AwsClient("http://127.0.0.1:1"))
-        execution = engine.start(machine(WAIT), "one", "{}")
+        execution = start(engine, WAIT, "one", "{}")
         await engine.close()
         assert execution.status is Status.ABORTED
         await engine.wait(execution)

@@ -13,6 +13,7 @@ import pytest
 
 from emulator.aws.disk_reserve import DiskReserve
 from emulator.aws.stepfunctions.asl.definition import MachineType
+from emulator.aws.stepfunctions.core.arns import execution_arn
 from emulator.aws.stepfunctions.core.engine import Engine
 from emulator.aws.stepfunctions.core.execution import Execution
 from emulator.aws.stepfunctions.core.machines import MachineStore
@@ -67,7 +68,7 @@ async def run(folder: Path, states: dict[str, Any], text: str, kind: MachineType
     async with watchdog() as blocked:
         machine = await store.create("m", definition, "role", kind, {}, {})
         engine = Engine({}, None)  # type: ignore[arg-type] # no state of these tests calls a service
-        execution = engine.start(machine, "e", text)
+        execution = engine.start(execution_arn(machine.name, "e"), machine, "e", text)
         await engine.wait(execution)
     gc.unfreeze()
     assert max(blocked) < MOST_BLOCKED_S
