@@ -10,6 +10,11 @@ from collections.abc import Callable, Iterator
 
 FIRST_PAUSE = 1 / 16
 """The first pause between two polls, as a fraction of the longest one."""
+_LATE_SECONDS = 0.3
+_LATE = 0.1
+"""A wait that ends so much after its limit (seconds, and parts of the limit) is said to have lasted the limit."""
+_EARLY = 0.02
+"""And so is one that ends so much before it, which is rounding."""
 
 
 class Deadline:
@@ -22,34 +27,57 @@ class Deadline:
 
     Attributes
     ----------
+    began
+        When the wait began, on the monotonic clock.
     end
         The instant on the monotonic clock, ``math.inf`` for none.
+    seconds
+        The limit as it was given or configured; None for none.
     """
 
-    __slots__ = ("end", "seconds")
+    __slots__ = ("began", "end", "seconds")
 
     def __init__(self, seconds: float | None) -> None:
         self.seconds = seconds
-        self.end = math.inf if seconds is None else time.monotonic() + seconds
+        self.began = time.monotonic()
+        self.end = math.inf if seconds is None else self.began + seconds
 
     def within(self, seconds: float | None) -> Deadline:
-        """Return the earlier one of this deadline and that `seconds` from now."""
-        other = Deadline(seconds)
-        return self if self.end <= other.end and self.seconds is not None else other
+        """Return the deadline of a wait that begins now: this one's end, or `seconds` from now if that is earlier."""
+        wait = Deadline(seconds)
+        if self.end <= wait.end:
+            wait.seconds, wait.end = self.seconds, self.end
+        return wait
+
+    def part(self, seconds: float) -> Deadline:
+        """Return the deadline of a part of this wait, which ends `seconds` from now at the latest."""
+        part = Deadline(self.seconds)
+        part.began, part.end = self.began, min(self.end, time.monotonic() + seconds)
+        return part
 
     def remaining(self) -> float | None:
         """Return the seconds left, at least 0, or None."""
-        return None if self.seconds is None else max(0.0, self.end - time.monotonic())
+        return None if self.end == math.inf else max(0.0, self.end - time.monotonic())
 
     @property
     def passed(self) -> bool:
         """Whether the instant has passed."""
         return time.monotonic() >= self.end
 
+    @property
+    def elapsed(self) -> str:
+        """How long the wait has lasted, for an error: the limit if it is that, else the time and the limit."""
+        seconds = time.monotonic() - self.began
+        limit = self.seconds
+        if limit is not None and -_EARLY * limit <= seconds - limit <= _LATE_SECONDS + _LATE * limit:
+            return f"{limit:g} s"
+        shown = f"{round(seconds, 2 if seconds < 1 else 1):g} s"
+        return shown if limit is None else f"{shown} (limit {limit:g} s)"
+
 
 def raise_limit(passed: Deadline, of_call: Deadline, setting: str) -> str:
     """Return the advice for a wait that ended at `passed`: which limit to raise, that of the call or a setting's."""
-    limit = "timeout" if passed is of_call else f"{setting} (ms, 0 for no limit)"
+    limit = "timeout" if passed.end == of_call.end else f"{setting} (ms, 0 for no limit)"
     return f"raise {limit} if it needs longer"
 
 

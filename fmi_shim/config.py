@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from fmi_shim import prices
 from fmi_shim.errors import ConfigError
-from fmi_shim.typed_json import Section, is_integer, shown
+from fmi_shim.typed_json import HOST, Section, is_host, is_integer, shown
 from rendezvous.protocol import DEFAULT_PORT, Endpoint
 
 RENDEZVOUS_VARIABLE = "FMI_RENDEZVOUS"
@@ -393,4 +393,6 @@ def _host_and_port(text: str) -> tuple[str, int]:
         raise ConfigError(
             f"environment: invalid {RENDEZVOUS_VARIABLE} {text!r}: expected host:port, e.g. 127.0.0.1:10000"
         )
+    if not is_host(host):
+        raise ConfigError(f"environment: invalid host in {RENDEZVOUS_VARIABLE} {text!r}: expected {HOST}")
     return host, int(port)

@@ -164,7 +164,7 @@ class Running:
             futures = [other.future for other in (self, *others) if isinstance(other, Running)]
             if not concurrent.futures.wait(futures, deadline.remaining(), concurrent.futures.FIRST_COMPLETED).done:
                 return PeerTimeoutError(
-                    f"{self.name} did not end within {deadline.seconds:g} s: check that all ranks have called it; "
+                    f"{self.name} did not end within {deadline.elapsed}: check that all ranks have called it; "
                     "raise timeout if it needs longer"
                 )
         return None

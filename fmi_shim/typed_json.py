@@ -11,6 +11,14 @@ _LABEL = "[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOST = re.compile(rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})*\.?")
 """RFC 1123, 2.1, and the underscores of container networks."""
 
+HOST = "the name or the IPv4 address of a host (IPv6 is not supported: the rendezvous protocols carry IPv4 addresses)"
+"""What is expected where a host is named, for errors."""
+
+
+def is_host(text: str) -> bool:
+    """Return whether `text` is the name or the IPv4 address of a host."""
+    return _HOST.fullmatch(text) is not None
+
 
 class Section:
     """An object in a configuration.
@@ -51,8 +59,8 @@ class Section:
     def host(self, key: str, default: str) -> str:
         """Return the name or the address of a host."""
         value = self.text(key, default)
-        if not _HOST.fullmatch(value):
-            raise self._wrong(key, value, "the name or the IPv4 address of a host")
+        if not is_host(value):
+            raise self._wrong(key, value, HOST)
         return value
 
     def one_of(self, key: str, allowed: list[str], default: str) -> str:

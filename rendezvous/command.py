@@ -44,7 +44,8 @@ async def _serve(options: Options) -> None:
     try:
         await _bind(health.start, options.health_host, options.health_port, what="health-")
         print(f"fmi-rendezvous listens on {server.host}:{server.port}")
-        print(f"health and metrics are on http://{health.host}:{health.port}", flush=True)
+        health_host = f"[{health.host}]" if ":" in health.host else health.host
+        print(f"health and metrics are on http://{health_host}:{health.port}", flush=True)
         await stop.wait()
         draining = loop.create_task(server.drain(options.drain_seconds))
         stopping_now = loop.create_task(stop_now.wait())

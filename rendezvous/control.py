@@ -83,12 +83,32 @@ class Extension:
         self._searches: dict[_RankConnection, CauseSearch[_RankConnection]] = {}
         self._requests: dict[int, CauseSearch[_RankConnection]] = {}
 
-    def take(self, connection: socket.socket, endpoint: Endpoint, hello: Preamble, ended: Callable[[], None]) -> None:
-        """Take over the socket of a client that has sent a preamble; `ended` is called once it is closed."""
+    def take(
+        self,
+        connection: socket.socket,
+        endpoint: Endpoint,
+        hello: Preamble,
+        ended: Callable[[], None],
+        refusal: str = "",
+    ) -> None:
+        """Take over the socket of a client that has sent a preamble.
+
+        Parameters
+        ----------
+        ended
+            Called once it is closed.
+        refusal
+            Why the client is refused when it registers; empty to admit it.
+        """
         if hello.purpose is Purpose.control:
-            task = asyncio.get_running_loop().create_task(self._challenge(connection, endpoint, hello.token, ended))
+            handshake = self._challenge(connection, endpoint, hello.token, ended, refusal)
+            task = asyncio.get_running_loop().create_task(handshake)
             self._handshakes.add(task)
             task.add_done_callback(self._handshakes.discard)
+            return
+        if refusal:
+            connection.close()
+            ended()
             return
         if hello.purpose is Purpose.relay and (relay_endpoint := self.jobs.relay_endpoint(hello.token)) is not None:
             self.relays.join(relay_endpoint, RelayClient(connection, ended))
@@ -171,7 +191,12 @@ class Extension:
             probe.close()
 
     async def _challenge(
-        self, connection: socket.socket, endpoint: Endpoint, client_nonce: bytes, ended: Callable[[], None]
+        self,
+        connection: socket.socket,
+        endpoint: Endpoint,
+        client_nonce: bytes,
+        ended: Callable[[], None],
+        refusal: str,
     ) -> None:
         demand = Demand.nothing
         demand |= Demand.secret if self.secret else Demand.nothing
@@ -182,7 +207,7 @@ class Extension:
             # 38 bytes fit into an empty socket buffer. They are sent before the TLS layer reads anything.
             connection.send(challenge.encode())
             await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: _RankConnection(self, endpoint, proof, ended),
+                lambda: _RankConnection(self, endpoint, proof, ended, refusal),
                 connection,
                 ssl=self._tls,
                 ssl_handshake_timeout=self.limits.silence_seconds if self._tls else None,
@@ -196,8 +221,11 @@ class Extension:
 class _RankConnection(asyncio.Protocol):
     """The control connection of one rank."""
 
-    def __init__(self, extension: Extension, endpoint: Endpoint, proof: Proof, ended: Callable[[], None]) -> None:
+    def __init__(
+        self, extension: Extension, endpoint: Endpoint, proof: Proof, ended: Callable[[], None], refusal: str
+    ) -> None:
         self._extension = extension
+        self._refusal = refusal
         self._endpoint = endpoint
         self._proof = proof
         self._ended = ended
@@ -280,6 +308,9 @@ class _RankConnection(asyncio.Protocol):
             self._extension.counters.refused[Refused.secret] += 1
             text = "wrong secret: set the same FMI_RENDEZVOUS_SECRET for server and ranks"
             self.send(Refusal(RefusalReason.forbidden, text))
+            return
+        if self._refusal:
+            self.send(Refusal(RefusalReason.busy, self._refusal))
             return
         if self._extension.full():
             self._extension.counters.refused[Refused.waiter_limit] += 1

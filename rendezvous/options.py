@@ -98,7 +98,7 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         built.add_argument(flag, type=kind, default=environment.get(variable) or default, help=text, metavar="X")
 
     given = Limits()
-    add("--host", str, _LOOPBACK, "IPv4 address to bind to; 127.0.0.1: this machine only")
+    add("--host", _host, _LOOPBACK, "IPv4 address to bind to; 127.0.0.1: this machine only")
     add("--port", _port, DEFAULT_PORT, "TCP port, 0 for a free one")
     add("--health-host", str, _LOOPBACK, "address for /health and /metrics")
     add("--health-port", _port, None, "their port (default: one above --port, or a free one if that is 0)")
@@ -138,6 +138,15 @@ def _version() -> str:
         return metadata.version("fmi-emulator")
     except metadata.PackageNotFoundError:
         return "of unknown version: the package fmi-emulator is not installed"
+
+
+def _host(text: str) -> str:
+    if ":" in text or text.startswith("["):
+        raise argparse.ArgumentTypeError(
+            f"expected an IPv4 address or a name, got {text!r}: IPv6 is not supported, since the rendezvous protocols "
+            "carry IPv4 addresses"
+        )
+    return text
 
 
 def _port(text: str) -> int:

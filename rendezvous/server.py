@@ -26,6 +26,8 @@ _log = logging.getLogger(__name__)
 _BACKLOG = 4096
 _ACCEPTS_AT_ONCE = 64
 _ACCEPT_PAUSE_SECONDS = 0.1
+_MAX_OVER_LIMIT = 64
+"""So many connections over the limit of their address are kept until they can be told of it."""
 _TICK_SECONDS = 0.005
 """TimerQueue are looked at no more often than this, all that are reached at once."""
 
@@ -84,6 +86,7 @@ class RendezvousServer:
         self._tls = tls
         self._clients: set[TcpunchClient] = set()
         self._addresses: Counter[str] = Counter()
+        self._over_limit = 0
         self._deadlines: TimerQueue[TcpunchClient | uuid.UUID] = TimerQueue()
         self._tick: asyncio.TimerHandle | None = None
         self._listener: socket.socket | None = None
@@ -180,7 +183,11 @@ class RendezvousServer:
         """Hand the socket of a client that has sent a preamble to the extension."""
         found = decode_preamble(hello)
         self._forget(client)
-        self.extension.take(client.connection, client.endpoint, found, lambda: self._release(client.endpoint.host))
+
+        def ended() -> None:
+            self._release(client)
+
+        self.extension.take(client.connection, client.endpoint, found, ended, client.refusal)
 
     def on_raw_name(self, name: bytes) -> None:
         """Refuse ranks that wait for a peer which waits under a name instead."""
@@ -190,14 +197,16 @@ class RendezvousServer:
     def closed(self, client: TcpunchClient) -> None:
         """Remove a connection that ended."""
         self._forget(client)
-        self._release(client.endpoint.host)
+        self._release(client)
 
     def _forget(self, client: TcpunchClient) -> None:
         self._selector.unregister(client.connection.fileno())
         self._deadlines.drop(client)
         self._clients.discard(client)
 
-    def _release(self, address: str) -> None:
+    def _release(self, client: TcpunchClient) -> None:
+        address = client.endpoint.host
+        self._over_limit -= bool(client.refusal)
         self._addresses[address] -= 1
         if not self._addresses[address]:
             del self._addresses[address]
@@ -233,14 +242,21 @@ class RendezvousServer:
 
     def _admit(self, connection: socket.socket, endpoint: Endpoint) -> None:
         self.counters.connections += 1
-        if self._addresses[endpoint.host] >= self.limits.connections_per_address:
+        refusal, limit = "", self.limits.connections_per_address
+        if self._addresses[endpoint.host] >= limit:
             self.counters.refused[Refused.address_limit] += 1
-            connection.close()
-            return
+            if self._over_limit >= _MAX_OVER_LIMIT:
+                connection.close()
+                return
+            self._over_limit += 1
+            refusal = (
+                f"{limit} connections from {endpoint.host} are open, as many as one address may have: "
+                "raise --max-connections-per-address"
+            )
         self._addresses[endpoint.host] += 1
         self._emptied.clear()
         connection.setblocking(False)
-        client = TcpunchClient(self, connection, endpoint)
+        client = TcpunchClient(self, connection, endpoint, refusal)
         self._clients.add(client)
         self._selector.register(connection.fileno(), selectors.EVENT_READ, client.readable)
 

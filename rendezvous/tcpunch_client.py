@@ -17,6 +17,9 @@ from rendezvous.registry import Pair, Registry
 
 _log = logging.getLogger(__name__)
 
+_REFUSAL_SECONDS = 2.0
+"""A client over a limit must send its request in this time, to be told of it."""
+
 SETTLING_SECONDS = 0.02
 """A version 1 client receives its own address after this time, unless its partner has connected by then. Until then,
 more bytes may show that it is one of version 2 whose request arrived in pieces."""
@@ -68,20 +71,41 @@ class TcpunchClient:
     """A client of either TCPunch version, or a new connection.
 
     It costs the server a socket and at most 141 bytes, and receives at most 100, so that it cannot block others.
+
+    Attributes
+    ----------
+    connection, endpoint
+        The client's.
+    refusal
+        The limit that it is over, which it is told as soon as its protocol is known; else empty.
     """
 
-    __slots__ = ("_context", "_protocol", "_received", "_since", "_stage", "_token", "connection", "endpoint")
+    __slots__ = (
+        "_context",
+        "_protocol",
+        "_received",
+        "_since",
+        "_stage",
+        "_token",
+        "connection",
+        "endpoint",
+        "refusal",
+    )
 
-    def __init__(self, context: ServerContext, connection: socket.socket, endpoint: Endpoint) -> None:
+    def __init__(
+        self, context: ServerContext, connection: socket.socket, endpoint: Endpoint, refusal: str = ""
+    ) -> None:
         self.connection = connection
         self.endpoint = endpoint
+        self.refusal = refusal
         self._context = context
         self._stage = Stage.silent
         self._protocol: WireProtocol | None = None
         self._received = b""
         self._token: uuid.UUID | None = None
         self._since = context.clock()
-        context.expire_at(self, self._since + context.limits.silence_seconds)
+        silence = context.limits.silence_seconds
+        context.expire_at(self, self._since + (min(silence, _REFUSAL_SECONDS) if refusal else silence))
 
     def readable(self) -> None:
         """Read the bytes that arrived."""
@@ -213,7 +237,9 @@ class TcpunchClient:
         self._send(Response(Status.waiting, self.endpoint, None, self._token).encode())
 
     def _refused_by_limits(self) -> bool:
-        if self._context.secret_required:
+        if self.refusal:
+            self._disconnect(self.refusal)
+        elif self._context.secret_required:
             self.refuse(Refused.secret, "TCPunch has no secret")
         elif self._context.full():
             self.refuse(Refused.waiter_limit, "too many clients wait")
@@ -229,6 +255,9 @@ class TcpunchClient:
     def refuse(self, reason: Refused, text: str) -> None:
         """Disconnect a client; one of version 2 receives *error*."""
         self._context.counters.refused[reason] += 1
+        self._disconnect(text)
+
+    def _disconnect(self, text: str) -> None:
         _log.info("client refused", extra={"fields": {"client": str(self.endpoint), "why": text}})
         if self._protocol is WireProtocol.v2:
             self._send(Response(Status.error).encode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import socket
@@ -15,6 +16,7 @@ from fmi_shim.errors import ConfigError, MismatchError, RendezvousError
 from fmi_shim.pairing import timing
 from fmi_shim.pairing.sockets import Wait, reusable_socket
 from rendezvous.protocol import Endpoint, ProtocolError
+from rendezvous.protocol.endpoints import ADDRESS_BYTES
 from rendezvous.protocol.extension import (
     CHALLENGE_BYTES,
     TICKET_BYTES,
@@ -37,6 +39,7 @@ from rendezvous.protocol.messages import (
     encode,
     encode_registration,
 )
+from rendezvous.protocol.v2 import Response, Status
 
 JOB_VARIABLE = "FMI_JOB"
 SECRET_VARIABLE = "FMI_RENDEZVOUS_SECRET"  # noqa: S105 - its name, not the secret
@@ -45,6 +48,10 @@ RUN_SECRET_VARIABLE = "FMI_SECRET"  # noqa: S105 - its name, not the secret
 SERVER_NAME_VARIABLE = "FMI_RENDEZVOUS_SERVER_NAME"
 
 _READ_BYTES = 4096
+_LEAST_TIMEOUT = 0.001
+_V2_REFUSAL = Response(Status.error).encode()
+_V2_SEEN = 1 + 2 * ADDRESS_BYTES
+"""So many bytes of a refusal of version 2 are in no answer of version 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +101,27 @@ def read_access(environment: Mapping[str, str] = os.environ) -> Access:
 
 
 class ServerLostError(RendezvousError):
-    """The server cannot be reached, or the connection to it broke: a retry may succeed."""
+    """The server cannot be reached, or the connection to it broke: a retry may succeed.
+
+    Attributes
+    ----------
+    unanswered
+        Whether the server accepted the connection and closed it without a byte.
+    """
+
+    unanswered = False
 
 
 class ForeignServerError(RendezvousError):
-    """The server answers, but does not speak our extension: it may be one of the original kinds."""
+    """The server answers, but does not speak our extension: it may be one of the original kinds.
+
+    Attributes
+    ----------
+    tcpunch_version
+        The version of TCPunch's protocol that it seems to speak.
+    """
+
+    tcpunch_version = 1
 
 
 class ReconnectBackoff:
@@ -145,13 +168,13 @@ class ReconnectBackoff:
         self._lost_since = None
 
 
-def connect_to_server(server: Endpoint, timeout: float | None, port: int = 0, host: str = "") -> socket.socket:
+def connect_to_server(server: Endpoint, deadline: Deadline, port: int = 0, host: str = "") -> socket.socket:
     """Return a connection to the server from a local port that other sockets can share.
 
     Parameters
     ----------
-    timeout
-        Seconds; also the socket's timeout from then on. None waits without limit.
+    deadline
+        By which it must be connected; the rest of it is the socket's timeout from then on.
     port, host
         The local address; by default a free port.
 
@@ -162,15 +185,29 @@ def connect_to_server(server: Endpoint, timeout: float | None, port: int = 0, ho
     """
     connection = reusable_socket(port, host)
     try:
-        connection.settimeout(timeout)
+        # A timeout of 0 would make the socket non-blocking, and the connection attempt an error.
+        connection.settimeout(None if deadline.end == math.inf else max(_LEAST_TIMEOUT, deadline.remaining() or 0.0))
         connection.connect((server.host, server.port))
+    except TimeoutError as error:
+        connection.close()
+        raise ServerLostError(
+            f"cannot connect to a rendezvous server at {server}: it did not answer within {deadline.elapsed}: check "
+            "host and port, that the server runs, and that no firewall is between"
+        ) from error
     except OSError as error:
         connection.close()
         raise ServerLostError(
-            f"cannot connect to a rendezvous server at {server}: {error.strerror or error}; "
+            f"cannot connect to a rendezvous server at {server}: {_reason(error, server)}; "
             "start one with fmi-rendezvous, or set its address in fmi.json or as FMI_RENDEZVOUS=host:port"
         ) from error
     return connection
+
+
+def _reason(error: OSError, server: Endpoint) -> str:
+    """Return why the connection failed; a name without an IPv4 address is an error of its own."""
+    if isinstance(error, socket.gaierror):
+        return f"{server.host} has no IPv4 address ({error.strerror}), and TCPunch's protocol has no other ones"
+    return error.strerror or str(error)
 
 
 class ControlConnection:
@@ -210,8 +247,8 @@ class ControlConnection:
 
     def __init__(self, server: Endpoint, access: Access, registration: Registration, deadline: Deadline) -> None:
         self.server = server
-        timeout = min(timing.ANSWER, max(0.0, deadline.end - time.monotonic()))
-        self._socket = connect_to_server(server, timeout)
+        self._deadline = deadline.within(timing.ANSWER)
+        self._socket = connect_to_server(server, self._deadline)
         self._decoder = Decoder()
         self._early: list[Message] = []
         self._lost: ServerLostError | None = None
@@ -295,11 +332,16 @@ class ControlConnection:
     def _read_challenge(self) -> Challenge:
         data = b""
         while True:
-            data += self._read(CHALLENGE_BYTES - len(data))
             try:
+                data += self._read(CHALLENGE_BYTES - len(data))
                 challenge = decode_challenge(data)
+            except ServerLostError as lost:
+                lost.unanswered = not data and not isinstance(lost.__cause__, TimeoutError)
+                raise
             except ProtocolError as error:
-                raise ForeignServerError(f"{self.server} does not speak the extension: {error}") from error
+                foreign = ForeignServerError(f"{self.server} does not speak the extension: {error}")
+                foreign.tcpunch_version = 2 if data[:_V2_SEEN] == _V2_REFUSAL[:_V2_SEEN] else 1
+                raise foreign from error
             if challenge is not None:
                 return challenge
 
@@ -361,6 +403,11 @@ class ControlConnection:
         return data
 
     def _broken(self, error: OSError) -> ServerLostError:
+        if isinstance(error, TimeoutError | BlockingIOError):
+            return ServerLostError(
+                f"the rendezvous server {self.server} accepted the connection, but did not answer within "
+                f"{self._deadline.elapsed}: check that it is a rendezvous server, and that it is not stopped"
+            )
         return ServerLostError(f"the connection to the rendezvous server {self.server} broke: {error}")
 
     def _closed(self) -> ServerLostError:

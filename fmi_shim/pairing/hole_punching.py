@@ -135,6 +135,7 @@ class HolePunch:
     deadline: Deadline
     _attempts: list[ConnectAttempts] = field(default_factory=list)
     _candidates: dict[int, _Candidate] = field(default_factory=dict)
+    _relay_closed: bool = False
 
     def connect_to(self, targets: Sequence[Endpoint]) -> None:
         """Try to connect to these addresses from now on, to all at the same time."""
@@ -298,6 +299,7 @@ class HolePunch:
         return True
 
     def _drop(self, candidate: _Candidate) -> None:
+        self._relay_closed |= candidate.relayed
         del self._candidates[candidate.connection.fileno()]
         candidate.connection.close()
         for attempts in self._attempts:
@@ -305,13 +307,14 @@ class HolePunch:
                 attempts.retry_later()
 
     def _timeout_text(self) -> str:
-        limit = f"within {self.deadline.seconds:g} s"
+        limit = f"within {self.deadline.elapsed}"
         at = " or ".join(str(attempts.target) for attempts in self._attempts)
         if self._candidates:
             return f"rank {self.peer} at {at} was connected but sent nothing {limit}: check that it is not stopped"
         code = next((attempts.last_error for attempts in self._attempts if attempts.last_error), 0)
         why = f" (last error: {errno.errorcode.get(code, code)})" if code else ""
+        relay = "; the server closed its relay's connections: its limit is --max-relays" if self._relay_closed else ""
         return (
             f"no direct connection to rank {self.peer} at {at} {limit}{why}: check that it still runs, and that no "
-            "firewall is between"
+            f"firewall is between{relay}"
         )

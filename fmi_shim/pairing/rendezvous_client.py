@@ -29,6 +29,7 @@ from fmi_shim.pairing import timing
 from fmi_shim.pairing.control_connection import (
     Access,
     ControlConnection,
+    ForeignServerError,
     ReconnectBackoff,
     ServerLostError,
     connect_to_server,
@@ -344,8 +345,16 @@ class RendezvousClient:
         """
         self._raise_failure()
         backoff: ReconnectBackoff | None = None
+        closing = Deadline(timing.CLOSED_UNANSWERED)
         while self._control is None:
             if lost is not None:
+                if not lost.unanswered or self._known:
+                    closing = Deadline(timing.CLOSED_UNANSWERED)
+                elif closing.passed:
+                    raise ForeignServerError(
+                        f"the rendezvous server {self._server} closes every connection without an answer to the "
+                        "extension: start fmi-rendezvous there"
+                    ) from lost
                 backoff = backoff or ReconnectBackoff(deadline if retry_until is None else retry_until, self._known)
                 backoff.pause(lost, self.poller.wait)
             try:
@@ -552,7 +561,9 @@ class PeerConnect:
                 self.punch.add_relayed(connection, self._control.address)
 
     def _side_connection(self, port: int, purpose: Purpose, ticket: bytes) -> socket.socket:
-        connection = connect_to_server(self._control.address, timing.PROBE_AND_RELAY, port, self._control.local.host)
+        connection = connect_to_server(
+            self._control.address, Deadline(timing.PROBE_AND_RELAY), port, self._control.local.host
+        )
         try:
             connection.sendall(Preamble(purpose, ticket).encode())
         except OSError as error:
@@ -572,7 +583,7 @@ class PeerConnect:
         punch = self.punch
         return PeerTimeoutError(
             f"{punch.purpose()}: rank {punch.peer} did not connect to the rendezvous server {self._control.server} "
-            f"within {self.deadline.seconds:g} s: check that it was started with the same communicator name, world "
+            f"within {self.deadline.elapsed}: check that it was started with the same communicator name, world "
             "size and FMI_JOB",
             origin=punch.peer,
         )

@@ -13,6 +13,12 @@ KNOWN_SERVER = 60.0
 """A server that has answered before may be restarted; it is retried for this time."""
 ANSWER = 10.0
 """A server that accepts a connection and sends nothing for this time is considered lost."""
+CLOSED_UNANSWERED = 0.5
+"""A server that closes every connection during this time without an answer to the extension does not speak it. One that
+is being restarted refuses connections instead."""
+V1_ANSWER = 1.0
+"""A server of TCPunch's version 1 answers a name at once. One that is silent for this time may wait for the rest of a
+request of version 2."""
 OPTIONAL_REGISTRATION = 5.0
 """How long a server that is not required may take to answer. If none listens, the connect fails at once."""
 WAIT_REPORT = 0.5

@@ -121,7 +121,52 @@ def test_the_earlier_of_two_deadlines_holds(call: float | None, wait: float | No
     assert joined.end <= of_call.end
     assert joined.seconds in (call, wait)
     assert joined.end == math.inf if call is None and wait is None else joined.end < math.inf
-    assert (joined is of_call) == (call is not None and (wait is None or of_call.end <= joined.end))
+    assert joined.began >= of_call.began
+
+
+@pytest.mark.parametrize(
+    ("limit", "passed", "text"),
+    [
+        (2.0, 2.4, "2 s"),
+        (0.5, 0.6, "0.5 s"),
+        (100.0, 104.0, "100 s"),
+        (5.0, 1.24, "1.2 s (limit 5 s)"),
+        (5.0, 4.8, "4.8 s (limit 5 s)"),
+        (5.0, 0.123, "0.12 s (limit 5 s)"),
+        (1.0, 12.0, "12 s (limit 1 s)"),
+        (None, 3.0, "3 s"),
+    ],
+)
+def test_the_time_that_a_wait_took_is_said_and_its_limit(
+    monkeypatch: pytest.MonkeyPatch, limit: float | None, passed: float, text: str
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    waited = Deadline(limit)
+    now += passed
+    assert waited.elapsed == text
+
+
+def test_a_wait_within_a_call_began_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    of_call = Deadline(5.0)
+    now = 104.0
+    waited = of_call.within(20.0)
+    now = 105.0
+    assert (waited.passed, waited.elapsed) == (True, "1 s (limit 5 s)")
+
+
+def test_a_part_of_a_wait_ends_earlier_and_says_how_long_all_of_it_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    whole = Deadline(5.0)
+    now = 102.0
+    part = whole.part(2.0)
+    assert (part.end, part.remaining(), whole.part(20.0).end) == (104.0, 2.0, 105.0)
+    now = 104.0
+    assert (part.passed, part.elapsed) == (True, "4 s (limit 5 s)")
+    assert Deadline(None).part(2.0).end == 106.0
 
 
 def test_the_limit_to_raise_is_that_which_passed() -> None:

@@ -84,7 +84,7 @@ def test_a_rank_that_never_connects_is_named_after_max_timeout(world: World) -> 
     outcomes = world.run(failing_programs.never_connect, [(0, 2)], 1, max_timeout=1000)
     text = failed_with(outcomes[0], PeerTimeoutError, 1)
     assert text.startswith("rank 0 in barrier (call 0, 1 x uint8): rank 1 did not connect to the rendezvous server")
-    assert "within 1 s" in text
+    assert "1 s" in text
     assert outcomes[0].seconds >= 1
 
 
@@ -92,7 +92,7 @@ def test_a_late_rank_and_those_that_wait_for_it_time_out(world: World, tmp_path:
     outcomes = world.run(failing_programs.start_late, 3, 1, tmp_path / "given-up", max_timeout=2000)
     for outcome in outcomes:
         assert isinstance(outcome.error, PeerTimeoutError), outcomes
-        assert "for 2 s" in outcome.error.message
+        assert "2 s" in outcome.error.message
     assert outcomes[1].error.reported_by in (0, 2)  # rank 2 waits for rank 0 as long as that for rank 1
 
 

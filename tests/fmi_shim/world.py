@@ -29,9 +29,9 @@ _PROCESSES.set_forkserver_preload(
 
 
 @contextmanager
-def rendezvous_server() -> Iterator[str]:
-    """Run ``fmi-rendezvous`` on a free port; give its host:port."""
-    command = [sys.executable, "-m", "rendezvous", "--port", "0"]
+def rendezvous_server(*options: str) -> Iterator[str]:
+    """Run ``fmi-rendezvous`` on a free port, with these options; give its host:port."""
+    command = [sys.executable, "-m", "rendezvous", "--port", "0", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         try:

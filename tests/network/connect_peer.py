@@ -41,9 +41,9 @@ def _connect(server: Endpoint, name: str, rank: int, framed: bool) -> socket.soc
     wait = Poller(lambda _: None).wait
     peer = 1 - rank
     if not framed:
-        return tcpunch.connect(
-            tcpunch.ConnectRequest(server, name.encode(), peer, lambda: f"rank {rank}", None, _MAX_TIMEOUT), wait
-        )
+        limit = Deadline(_MAX_TIMEOUT)
+        request = tcpunch.ConnectRequest(server, name.encode(), peer, lambda: f"rank {rank}", None, limit)
+        return tcpunch.connect(request, wait, tcpunch.Dialect())
     client = RendezvousClient(server, read_access(), name, rank, 2, _aborted, Poller(lambda _: None))
     try:
         return client.connect(PeerHello(name, 2, rank, peer), lambda: f"rank {rank}", Deadline(_MAX_TIMEOUT))

@@ -24,7 +24,7 @@ from rendezvous.protocol.messages import (
     Withdraw,
     encode,
 )
-from rendezvous.protocol.v2 import Request, Status, decode_response
+from rendezvous.protocol.v2 import RESPONSE_BYTES, Request, Status, decode_response
 from rendezvous.server import RendezvousServer
 from tests.certificates import loopback_certificate
 from tests.rendezvous.test_server import Reader, Writer, client, own_endpoint, until, with_server
@@ -187,9 +187,28 @@ def test_connections_of_one_address_and_ranks_in_all_have_a_limit() -> None:
         reader, _ = await client(server, b"one too many")
         with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
             await reader.readexactly(1)
+        reader, _ = await client(server, Request(b"one too many").encode())
+        assert decode_response(await reader.readexactly(RESPONSE_BYTES)).status is Status.error
+        other = await Rank.connect(server)
+        other.register(3)
+        refusal = await other.receive()
+        assert isinstance(refusal, Refusal)
+        assert refusal.reason is RefusalReason.busy
+        assert "3 connections from 127.0.0.1" in refusal.text
+        assert "raise --max-connections-per-address" in refusal.text
+        await until(lambda: server.connections == 3)
         ranks[0].writer.close()
         await until(lambda: server.connections == 2)
         await Rank.registered(server, 0)
+
+    async def storm(server: RendezvousServer) -> None:
+        _first = await Rank.registered(server, 0)
+        silent = [await client(server) for _ in range(100)]
+        await until(lambda: server.counters.refused[Refused.address_limit] == 100)
+        assert server.connections <= 65  # the others were closed at once
+        for _, writer in silent:
+            writer.close()
+        await until(lambda: server.connections == 1)
 
     async def waiters(server: RendezvousServer) -> None:
         _first = await Rank.registered(server, 0)
@@ -198,8 +217,10 @@ def test_connections_of_one_address_and_ranks_in_all_have_a_limit() -> None:
         refusal = await other.receive()
         assert isinstance(refusal, Refusal)
         assert refusal.reason is RefusalReason.busy
+        assert "raise --max-waiters" in refusal.text
 
     with_server(addresses, connections_per_address=3)
+    with_server(storm, connections_per_address=1)
     with_server(waiters, waiters=1)
 
 

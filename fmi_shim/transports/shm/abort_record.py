@@ -33,7 +33,8 @@ class AbortRecord:
             self._memory[ABORT_RECORD : ABORT_RECORD + len(record)] = record
             for other in range(self._plan.size):
                 self._words[self._plan.notifications(other) // 8] = 1
-            self._ready.post()
+            for _ in range(self._plan.size):  # one for each rank: several may read, and hold one, at the same time
+                self._ready.post()
 
     def read_error(self) -> Abort | None:
         """Return the published abort; None if there is none.

@@ -132,7 +132,9 @@ class SharedMemoryChannel(SegmentFraming, SegmentChannel):
         """Close without an error."""
         segment = self._segment
         if segment is not None and os.getpid() == self._process:
-            Semaphore(segment.memory, segment.layout.closed(self.rank)).post()
+            closed = Semaphore(segment.memory, segment.layout.closed(self.rank))
+            for _ in range(self.size):  # one for each rank: several may look, and hold one, at the same time
+                closed.post()
             self._deadlock_reporter.close()
             self._release(segment)
 

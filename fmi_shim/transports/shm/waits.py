@@ -83,7 +83,7 @@ class SegmentFraming(Framing[RingPair]):
                 cause = self._deadlock_reporter.find_cause(peer)
                 chain = f"; the cause: {cause.text}" if cause is not None and cause.text else ""
                 raise PeerTimeoutError(
-                    f"{self._purpose}: no data from or to rank {peer} for {deadline.seconds:g} s: check that it is "
+                    f"{self._purpose}: no data from or to rank {peer} for {deadline.elapsed}: check that it is "
                     "not stopped, late, or in another call; "
                     f"{raise_limit(deadline, self.call_deadline, 'backends.Direct.max_timeout')}{chain}",
                     origin=peer if cause is None or cause.origin is None else cause.origin,

@@ -206,6 +206,7 @@ class Connections:
         self.size = size
         self.comm_name = comm_name
         self._server = Endpoint(config.host, config.port)
+        self._dialect = tcpunch.Dialect()
         self._max_timeout = config.max_timeout
         self._streams: dict[int, Stream] = {}
         self._by_descriptor: dict[int, Stream] = {}
@@ -253,7 +254,7 @@ class Connections:
             for peer in missing:
                 attempt = deadline
                 if len(wanted) > 1:
-                    attempt = Deadline(min(_ATTEMPT_SECONDS, deadline.remaining() or _ATTEMPT_SECONDS))
+                    attempt = deadline.part(_ATTEMPT_SECONDS)
                 try:
                     connection = self._connect(peer, wanted[peer], attempt)
                 except PeerTimeoutError as error:
@@ -280,10 +281,8 @@ class Connections:
 
     def _connect(self, peer: int, name: bytes | None, deadline: Deadline) -> socket.socket:
         name = self._name(peer) if name is None else name
-        request = tcpunch.ConnectRequest(
-            self._server, name, peer, lambda: self._purpose, self._hello(peer), deadline.seconds
-        )
-        return tcpunch.connect(request, self._poller.wait)
+        request = tcpunch.ConnectRequest(self._server, name, peer, lambda: self._purpose, self._hello(peer), deadline)
+        return tcpunch.connect(request, self._poller.wait, self._dialect)
 
     def _post(self, transfer: Transfer[Stream]) -> Transfer[Stream]:
         """Begin a transfer; move as much as possible without waiting."""
@@ -419,7 +418,7 @@ class Connections:
             pause, report = _REPORT_PAUSE_SECONDS, report + 1
         peers = " and ".join(f"rank {self._by_descriptor[descriptor].peer}" for descriptor in interest)
         raise self._timeout_error(
-            f"{self._purpose}: no data from or to {peers} for {deadline.seconds:g} s: check that it is not stopped, "
+            f"{self._purpose}: no data from or to {peers} for {deadline.elapsed}: check that it is not stopped, "
             f"late, or in another call; {raise_limit(deadline, self.call_deadline, 'backends.Direct.max_timeout')}",
             self._awaited,
         )

@@ -228,9 +228,10 @@ class FramedChannel(Connections, Framing[Stream]):
                 connection = self._client.connect(
                     hello, lambda: self._purpose, deadline, lambda: self._connect_report(peer), session
                 )
-            except ForeignServerError:
+            except ForeignServerError as foreign:
                 if self._client.requires_extension:
                     raise
+                self._dialect.version = foreign.tcpunch_version
                 self._client = None  # a server of the original kind connects framed ranks, too
             else:
                 self._awaited = None

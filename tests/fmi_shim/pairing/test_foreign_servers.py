@@ -144,6 +144,6 @@ def test_any_answer_to_a_pairing_name_is_an_error(server: ScriptedServer, script
         replies.feed(script)
         assume(replies.peer is None or replies.peer.host.startswith("127."))  # the test must not call on strangers
     server.script = script
-    request = tcpunch.ConnectRequest(server.endpoint, b"comm1_0", 1, lambda: "rank 0", None, 0.05)
+    request = tcpunch.ConnectRequest(server.endpoint, b"comm1_0", 1, lambda: "rank 0", None, Deadline(0.05))
     with little_memory(), pytest.raises(FmiError):
-        tcpunch.connect(request, Poller(lambda _: None).wait).close()
+        tcpunch.connect(request, Poller(lambda _: None).wait, tcpunch.Dialect()).close()

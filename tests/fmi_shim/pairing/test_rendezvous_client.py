@@ -200,8 +200,10 @@ def test_ranks_survive_a_restart_of_the_server_during_a_run(away: float) -> None
 
 def test_a_waiting_rank_in_raw_mode_reconnects_to_a_restarted_server() -> None:
     def connect_raw(rank: int) -> socket.socket:
-        request = tcpunch.ConnectRequest(server.endpoint, b"raw1_0", 1 - rank, lambda: f"rank {rank}", None, 20.0)
-        return tcpunch.connect(request, Poller(lambda _: None).wait)
+        request = tcpunch.ConnectRequest(
+            server.endpoint, b"raw1_0", 1 - rank, lambda: f"rank {rank}", None, Deadline(20.0)
+        )
+        return tcpunch.connect(request, Poller(lambda _: None).wait, tcpunch.Dialect())
 
     with running() as server, ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(connect_raw, 0)
