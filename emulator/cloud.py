@@ -33,7 +33,9 @@ from emulator.fmi.aws_session import AwsSession, session_with
 from emulator.fmi.event_rank import event_rank
 from emulator.fmi.rendezvous_container import RendezvousPrograms
 from fmi_shim import dropin
+from fmi_shim.config import RENDEZVOUS_VARIABLE
 from fmi_shim.faults import Action, Fault
+from fmi_shim.pairing.control_connection import SECRET_VARIABLE
 from rendezvous.server import RendezvousServer
 
 _Result = TypeVar("_Result")
@@ -108,6 +110,9 @@ class LocalCloud:
         one, they are deleted at the end.
     containers
         How functions run in containers; None to run archives in processes. Images run in containers in either case.
+    rendezvous_secret
+        The secret that the rendezvous server asks for, 16 bytes or more, which functions have in their environment;
+        empty for none.
 
     Attributes
     ----------
@@ -134,6 +139,7 @@ class LocalCloud:
         credentials: Credentials | None = None,
         containers: ContainerOptions | None = None,
         *,
+        rendezvous_secret: str = "",
         hide_packages: bool = False,
     ) -> None:
         self._is_open = credentials is None
@@ -144,6 +150,7 @@ class LocalCloud:
         self._host = host
         self._container_options = containers
         self._rendezvous: RendezvousServer
+        self._rendezvous_secret = rendezvous_secret
         self._host_names = host_names
         self._port = port
         self._preload = preload
@@ -245,8 +252,11 @@ class LocalCloud:
         await self._rendezvous.close()
         if fault.action is Action.RESTART_SERVER:
             await asyncio.sleep(fault.lasts or 0.0)
-            self._rendezvous = RendezvousServer(self._rendezvous.host, self._rendezvous.port)
+            self._rendezvous = self._rendezvous_server(self._rendezvous.host, self._rendezvous.port)
             await self._rendezvous.start()
+
+    def _rendezvous_server(self, host: str, port: int) -> RendezvousServer:
+        return RendezvousServer(host, port, secret=self._rendezvous_secret.encode())
 
     def executions(self) -> Sequence[ExecutionRecord]:
         """Return the executions of all state machines, newest first."""
@@ -296,11 +306,12 @@ class LocalCloud:
             self.endpoint_url = f"http://{local_address(host)}:{listener.getsockname()[1]}"
             page_access = None if self._is_open else PageAccess()
             self.page_url = f"{self.endpoint_url}{PAGE_ROOT}{page_access.query if page_access else ''}"
-            self._rendezvous = RendezvousServer(rendezvous_host, 0)
+            self._rendezvous = self._rendezvous_server(rendezvous_host, 0)
             await self._rendezvous.start()
             started.push_async_callback(self._close_rendezvous)
             self.rendezvous = f"{local_address(rendezvous_host)}:{self._rendezvous.port}"
-            self._settings = replace(self._settings, variables={"FMI_RENDEZVOUS": self.rendezvous})
+            secret = {SECRET_VARIABLE: self._rendezvous_secret} if self._rendezvous_secret else {}
+            self._settings = replace(self._settings, variables={RENDEZVOUS_VARIABLE: self.rendezvous, **secret})
             logs = LogStore(state)
             phases = PhaseLog(logs)
             self._gateway = gateway = Gateway(

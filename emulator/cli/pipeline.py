@@ -5,7 +5,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +30,7 @@ from emulator.fmi.outcomes import STOPPED
 from emulator.fmi.payload import PipelinePayload, code_folder, read_payload, required_code_folder, uploads
 from emulator.fmi.pipeline import Pipeline, PipelineOutcome
 from emulator.fmi.rank_log import LineKind, LogLine
+from emulator.fmi.rendezvous_secret import secret_of_run
 from emulator.fmi.report import cost_line, run_cost, run_record, run_table
 from emulator.fmi.results import check_folder, write_record
 from emulator.fmi.state_machine import StateMachine, published_state_machine, read_state_machine
@@ -113,10 +114,11 @@ def add_parser(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
 
 @dataclass(frozen=True)
 class _Cloud:
-    """The cloud that the pipeline runs on; `own` if it was started for the run."""
+    """The cloud that the pipeline runs on, and the program's variables; `own` if it was started for the run."""
 
     connection: AwsSession
     rendezvous: str
+    environment: Mapping[str, str]
     own: LocalCloud | None
     images: arguments.Images
 
@@ -140,8 +142,8 @@ def _pipeline(options: argparse.Namespace) -> int:
     check_folder(results)
     if options.report is not None:
         check_folder(options.report.absolute().parent)
-    with _cloud(options) as cloud:
-        pipeline = Pipeline(cloud.connection, machine, payload, dict(options.environment))
+    with _cloud(payload, options) as cloud:
+        pipeline = Pipeline(cloud.connection, machine, payload, cloud.environment)
         # Only a cloud that keeps running has a page to show the phases on.
         traced = cloud.own is None
         memory_mb, timeout_s = options.memory or MB_PER_VCPU, options.timeout or TIMEOUT_S[-1]
@@ -220,14 +222,21 @@ def _files(payload: PipelinePayload, options: argparse.Namespace) -> dict[str, l
 
 
 @contextlib.contextmanager
-def _cloud(options: argparse.Namespace) -> Iterator[_Cloud]:
+def _cloud(payload: PipelinePayload, options: argparse.Namespace) -> Iterator[_Cloud]:
+    environment = dict(options.environment)
     if options.endpoint_url is None:
         images = arguments.images(options)
+        secret = secret_of_run({**payload.event.get("script_environment", {}), **environment}, images.ranks)
+        if secret.note:
+            print_status(secret.note)
         with LocalCloud(
-            preload=options.preload, credentials=Credentials.random(), containers=images.containers
+            preload=options.preload,
+            credentials=Credentials.random(),
+            containers=images.containers,
+            rendezvous_secret=secret.value,
         ) as cloud:
             session = AwsSession(session_with(cloud.credentials), cloud.endpoint_url)
-            yield _Cloud(session, cloud.rendezvous, cloud, images)
+            yield _Cloud(session, cloud.rendezvous, {**environment, **secret.environment}, cloud, images)
         return
     if options.preload:
         raise EmulatorError(
@@ -240,7 +249,7 @@ def _cloud(options: argparse.Namespace) -> Iterator[_Cloud]:
             "FMI_RENDEZVOUS is not set: with --endpoint-url, export it as `fmi-emulator serve` prints it"
         )
     try:
-        yield _Cloud(connect(options.endpoint_url), rendezvous, None, images)
+        yield _Cloud(connect(options.endpoint_url), rendezvous, environment, None, images)
     except EndpointConnectionError:
         raise EndpointUnreachableError(options.endpoint_url) from None
 

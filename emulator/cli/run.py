@@ -6,6 +6,7 @@ import secrets
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -21,6 +22,7 @@ from emulator.fmi.console import Console
 from emulator.fmi.deploy import EXECUTE_TMP_MB
 from emulator.fmi.log_reader import RankLine
 from emulator.fmi.outcomes import RunOutcome
+from emulator.fmi.rendezvous_secret import secret_of_run
 from emulator.fmi.report import cost_line, relays_line, run_cost, run_record, run_table
 from emulator.fmi.results import check_folder, write_record
 from emulator.fmi.run import DATA_PREFIX, RunRequest, local_backend, run, run_event, uploads
@@ -184,10 +186,16 @@ def _run(request: RunRequest, options: argparse.Namespace, faults: Sequence[Faul
         check_folder(options.report.absolute().parent)
     settings = allowed.function_settings(options)
     images = allowed.images(options)
+    secret = secret_of_run(request.environment, images.ranks)
+    request = replace(request, environment={**request.environment, **secret.environment})
     with LocalCloud(
-        preload=options.preload, settings=settings, credentials=Credentials.random(), containers=images.containers
+        preload=options.preload,
+        settings=settings,
+        credentials=Credentials.random(),
+        containers=images.containers,
+        rendezvous_secret=secret.value,
     ) as cloud:
-        for note in [*cloud.notes, *code.notes()]:
+        for note in [*cloud.notes, *code.notes(), *([secret.note] if secret.note else [])]:
             print_status(note)
         backend = local_backend(
             cloud.endpoint_url,

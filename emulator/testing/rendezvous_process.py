@@ -10,6 +10,7 @@ import sys
 from typing import IO
 
 from emulator.errors import EmulatorError
+from rendezvous.options import SECRET_VARIABLE
 from rendezvous.server import RendezvousServer
 
 _HOST = "127.0.0.1"
@@ -21,7 +22,7 @@ async def _serve(port: int) -> None:
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     loop.add_reader(0, ended.set)
-    server = RendezvousServer(_HOST, port)
+    server = RendezvousServer(_HOST, port, secret=os.environ[SECRET_VARIABLE].encode())
     await server.start()
     print(server.port, flush=True)
     await ended.wait()
@@ -31,8 +32,15 @@ async def _serve(port: int) -> None:
 class RendezvousProcess:
     """A running rendezvous server.
 
+    Parameters
+    ----------
+    secret
+        The secret that ranks must prove; empty for none, as raw ranks need.
+
     Attributes
     ----------
+    secret
+        As given.
     address
         Its ``host:port``.
 
@@ -42,7 +50,8 @@ class RendezvousProcess:
         If it does not start.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, secret: str = "") -> None:
+        self.secret = secret
         self._process = self._start(0)
 
     def _start(self, port: int) -> subprocess.Popen[bytes]:
@@ -52,7 +61,7 @@ class RendezvousProcess:
             stdout=subprocess.PIPE,
             # FMI_RENDEZVOUS_* would configure it. It imports from the same folders as this process.
             env={name: value for name, value in os.environ.items() if not name.startswith("FMI_")}
-            | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), SECRET_VARIABLE: self.secret},
             # Ctrl-C in a terminal is sent to its group; this server ends with its parent.
             start_new_session=True,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import json
+import secrets
 import shutil
 import socket
 import subprocess
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from emulator.testing.errors import WorldUsageError
 from emulator.testing.rendezvous_process import RendezvousProcess
+from rendezvous.options import SECRET_VARIABLE
 
 if TYPE_CHECKING:
     from emulator.cloud import LocalCloud
@@ -62,7 +64,7 @@ class Services:
 
     def __init__(self) -> None:
         self._started = ExitStack()
-        self._rendezvous: RendezvousProcess | None = None
+        self._rendezvous: dict[bool, RendezvousProcess] = {}
         self._redis_port: int | None = None
         self._cloud: LocalCloud | None = None
         self._s3: Any = None
@@ -70,22 +72,22 @@ class Services:
         self._configs: dict[str, Path] = {}
         self._folder: Path | None = None
 
-    @property
-    def rendezvous(self) -> RendezvousProcess:
-        """The rendezvous server."""
-        if self._rendezvous is None:
-            self._rendezvous = RendezvousProcess()
-            self._started.callback(self._rendezvous.close)
-        return self._rendezvous
+    def rendezvous(self, *, framed: bool) -> RendezvousProcess:
+        """Return the rendezvous server: raw ranks have one without a secret, which they could not prove."""
+        if framed not in self._rendezvous:
+            self._rendezvous[framed] = server = RendezvousProcess(secrets.token_hex(32) if framed else "")
+            self._started.callback(server.close)
+        return self._rendezvous[framed]
 
     @property
     def cloud(self) -> LocalCloud:
         """The local cloud."""
         if self._cloud is None:
             # moto and the zygote take most of a second: a world over Direct needs neither.
+            from emulator.aws.credentials import Credentials
             from emulator.cloud import LocalCloud
 
-            self._cloud = self._started.enter_context(LocalCloud())
+            self._cloud = self._started.enter_context(LocalCloud(credentials=Credentials.random()))
         return self._cloud
 
     def access(
@@ -102,7 +104,7 @@ class Services:
         max_timeout_s
             The longest wait for a rank, s.
         rendezvous
-            The rendezvous server; by default the one that all worlds share.
+            The rendezvous server; by default the one that all such worlds share.
 
         Raises
         ------
@@ -113,8 +115,8 @@ class Services:
         """
         if channel is WorldChannel.SHM and not framed:
             raise WorldUsageError("invalid framed=False for channel shm: expected True, shared memory has headers only")
-        server = rendezvous or self.rendezvous
-        environment = {"FMI_RENDEZVOUS": server.address, "FMI_CHANNEL": "network"}
+        server = rendezvous or self.rendezvous(framed=framed)
+        environment = {"FMI_RENDEZVOUS": server.address, SECRET_VARIABLE: server.secret, "FMI_CHANNEL": "network"}
         host, _, port = server.address.rpartition(":")
         name, backend = "Direct", {"host": host, "port": port}
         if channel is WorldChannel.SHM:

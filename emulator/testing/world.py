@@ -225,7 +225,8 @@ class World:
             self.size, self.presentation, f"faults: {text} (seed {self.seed})" if planned else "", self._spawns()
         )
         # A server that fails is this world's own.
-        server = RendezvousProcess() if server_faults else self.services.rendezvous
+        secret = secrets.token_hex(32) if self.framed else ""
+        server = RendezvousProcess(secret) if server_faults else self.services.rendezvous(framed=self.framed)
         access = self.services.access(self.channel, self.framed, self.max_timeout_s, server)
         for fault in server_faults:
             run.plan_server_fault(fault, server)

@@ -61,6 +61,49 @@ def test_ranks_of_a_run_accept_each_others_python_objects(tmp_path: Path, progra
     assert sorted(output.splitlines()) == [f"[{rank}] [{{'rank': 0}}, {{'rank': 1}}] 64" for rank in range(2)]
 
 
+def test_the_rendezvous_server_of_a_run_asks_for_its_secret(tmp_path: Path, program: Program) -> None:
+    script = program("""
+        import os
+        import fmi
+        from fmi_shim.errors import RendezvousError
+        secret = os.environ.pop("FMI_RENDEZVOUS_SECRET", "")
+        rank = int(os.environ["RANK"])
+        def total(name):
+            comm = fmi.Communicator(rank, 2, "fmi.json", name)
+            return comm.allreduce(1, fmi.func(fmi.op.sum), fmi.types(fmi.datatypes.int))
+        for wrong in ("", "guess" * 10):
+            os.environ["FMI_RENDEZVOUS_SECRET"] = wrong
+            try:
+                total(f"without {wrong}")
+            except RendezvousError as error:
+                print(str(error).partition(" secret")[0].split()[-1])
+        os.environ["FMI_RENDEZVOUS_SECRET"] = secret
+        print(total("with"), len(secret))
+    """)
+    (script.parent / "fmi.json").write_text((EXAMPLES / "fmi.json").read_text())
+    status, output, errors = fmirun(tmp_path, "-n", 2, script)
+    assert status == 0, errors
+    assert "asks for no secret" not in errors
+    for rank in range(2):
+        lines = [line for line in output.splitlines() if line.startswith(f"[{rank}]")]
+        assert lines == [f"[{rank}] a", f"[{rank}] wrong", f"[{rank}] 2 64"]
+
+
+def test_a_run_with_raw_ranks_asks_for_no_secret_and_says_so(tmp_path: Path, program: Program) -> None:
+    script = program("""
+        import os
+        import fmi
+        comm = fmi.Communicator(int(os.environ["RANK"]), 2, "fmi.json", "raw")
+        total = comm.allreduce(1, fmi.func(fmi.op.sum), fmi.types(fmi.datatypes.int))
+        print(total, os.environ.get("FMI_RENDEZVOUS_SECRET"))
+    """)
+    (script.parent / "fmi.json").write_text((EXAMPLES / "fmi.json").read_text())
+    status, output, errors = fmirun(tmp_path, "-n", 2, "-x", "FMI_FRAMED=0", script)
+    assert status == 0, errors
+    assert sorted(output.splitlines()) == ["[0] 2 None", "[1] 2 None"]
+    assert "this run's rendezvous server asks for no secret, since raw ranks cannot prove one" in errors
+
+
 def test_a_rank_has_its_files_s3_and_its_own_tmp(tmp_path: Path, program: Program) -> None:
     script = program("""
         import boto3, os, pathlib, tempfile

@@ -101,8 +101,9 @@ def serve(task_root: Path, opt_root: Path) -> int:
     int
         The exit status of the process: 1 when the handler cannot be loaded.
     """
-    host, _, port = os.environ["AWS_LAMBDA_RUNTIME_API"].partition(":")
-    connection = http.client.HTTPConnection(host, int(port))
+    address, slash, path = os.environ["AWS_LAMBDA_RUNTIME_API"].partition("/")
+    host, _, port = address.partition(":")
+    connection, api = http.client.HTTPConnection(host, int(port)), f"{slash}{path}{_API}"
     sys.path[:0] = [str(task_root), *(str(folder) for folder in package_folders(opt_root) if folder.is_dir())]
     runtime_logging.set_up(os.environ.get("AWS_LAMBDA_LOG_FORMAT"), os.environ.get("AWS_LAMBDA_LOG_LEVEL"))
     try:
@@ -110,10 +111,10 @@ def serve(task_root: Path, opt_root: Path) -> int:
     except Exception as error:  # noqa: BLE001 - every failure of the user's module is reported as the init error
         body, headers = _log_error(error)
         flush_output()
-        _post(connection, f"{_API}/init/error", body, headers)
+        _post(connection, f"{api}/init/error", body, headers)
         return 1
     while True:
-        _serve_one(connection, handler)
+        _serve_one(connection, api, handler)
 
 
 class _RuntimeFaultError(Exception):
@@ -152,8 +153,8 @@ def _load_handler(name: str) -> Handler:
     return handler
 
 
-def _serve_one(connection: http.client.HTTPConnection, handler: Handler) -> None:
-    connection.request("GET", f"{_API}/invocation/next")
+def _serve_one(connection: http.client.HTTPConnection, api: str, handler: Handler) -> None:
+    connection.request("GET", f"{api}/invocation/next")
     response = connection.getresponse()
     body = response.read()
     request_id = response.headers["Lambda-Runtime-Aws-Request-Id"]
@@ -165,12 +166,12 @@ def _serve_one(connection: http.client.HTTPConnection, handler: Handler) -> None
         client_context=ClientContext.parse(response.headers.get("Lambda-Runtime-Client-Context", "")),
     )
     runtime_logging.current_request_id = request_id
-    path, headers, runtime_pid = f"{_API}/invocation/{request_id}/response", _NO_HEADERS, os.getpid()
+    path, headers, runtime_pid = f"{api}/invocation/{request_id}/response", _NO_HEADERS, os.getpid()
     # sys.exit in a handler ends the runtime, as on AWS; every other exception is returned as an error.
     try:
         result = _marshal(handler(json.loads(body), context))
     except Exception as error:  # noqa: BLE001 - every exception of the handler is returned
-        path = f"{_API}/invocation/{request_id}/error"
+        path = f"{api}/invocation/{request_id}/error"
         result, headers = _log_error(error, request_id)
     if os.getpid() != runtime_pid:
         # This is a process that the handler has forked; the connection belongs to its parent.

@@ -5,11 +5,16 @@ A rank of the C++ library may be at the other end. `framed.FramedChannel` adds h
 
 from __future__ import annotations
 
+import socket
 from typing import NoReturn
 
+from fmi_shim.backoff import Deadline
 from fmi_shim.channel import Schedule
+from fmi_shim.config import FRAMED_VARIABLE
+from fmi_shim.errors import ConfigError
 from fmi_shim.frames import Call
 from fmi_shim.operators import Array, Combine, ReduceFunction
+from fmi_shim.pairing.control_connection import SECRET_VARIABLE, read_access
 from fmi_shim.transports.tcp import schedules, short_allreduce
 from fmi_shim.transports.tcp.connections import Connections, Stream
 from fmi_shim.transports.tcp.short_allreduce import Exchange
@@ -24,6 +29,15 @@ class RawChannel(Connections):
     """
 
     full_duplex = False
+
+    def _connect(self, peer: int, name: bytes | None, deadline: Deadline) -> socket.socket:
+        if read_access().secret:
+            raise ConfigError(
+                f"raw ranks cannot prove the secret in {SECRET_VARIABLE}: expected the framed mode on all ranks, or "
+                f"neither a server nor ranks with a secret; {FRAMED_VARIABLE}=0 given to fmirun by -x starts a server "
+                "without one"
+            )
+        return super()._connect(peer, name, deadline)
 
     def prepare(self, call: Call, function: ReduceFunction | None, combine: Combine | None) -> Schedule:
         """Return the schedule of a collective over point-to-point messages."""

@@ -71,6 +71,6 @@ def test_every_rank_returns_the_right_result_or_a_named_error(shard: int) -> Non
         else:
             assert not killed, what
             assert values == [expected(rank, size, rounds) for rank in range(size)], what
-    own = {shared_services().rendezvous.pid}
+    own = {shared_services().rendezvous(framed=framed).pid for framed in (True, False)}
     left = [process for process in psutil.Process().children() if process.pid not in own and "rank" in process.name()]
     assert not left

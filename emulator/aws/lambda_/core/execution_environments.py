@@ -28,6 +28,7 @@ from emulator.aws.lambda_.core.runtimes import (
     function_environment,
     runtime_command,
     runtime_version,
+    uses_own_client,
 )
 from emulator.aws.lambda_.core.settings import LambdaSettings
 from emulator.aws.lambda_.log_lines import InitReport, LogSink, SandboxLog, init_start_line
@@ -232,7 +233,8 @@ class ExecutionEnvironments:
         command = () if image else runtime_command(function, self._settings.runtime_client, opt_root, place)
         endpoint_url = await self._endpoint_url_at(place.address)
         runtime = RuntimeApi()
-        address = await runtime.start(place.address)
+        has_own_client = uses_own_client(function, self._settings.runtime_client, place)
+        address = await runtime.start(place.address, secret_path=has_own_client)
         spec = SandboxSpec(
             sandbox_id=uuid.uuid4().hex,
             environment=function_environment(

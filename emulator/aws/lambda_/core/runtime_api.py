@@ -1,11 +1,14 @@
 """The server side of the Lambda runtime API, for one sandbox.
 
-Each sandbox has a separate address, as on AWS, which identifies the caller. Protocol:
+Each sandbox has a separate address, as on AWS, which identifies the caller. Where its client can have one, a random
+path in it keeps other users of the machine out. Protocol:
 https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
 """
 
 import asyncio
+import hmac
 import json
+import secrets
 import socket
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -75,16 +78,30 @@ class RuntimeApi:
         self._server: asyncio.Server | None = None
         self._http: web.Server | None = None
         self._address = ""
+        self._prefix = _API
 
-    async def start(self, host: str) -> str:
-        """Listen on a free port of an address of this machine; return the value of ``AWS_LAMBDA_RUNTIME_API``."""
+    async def start(self, host: str, *, secret_path: bool) -> str:
+        """Listen on a free port of an address of this machine; return the value of ``AWS_LAMBDA_RUNTIME_API``.
+
+        Parameters
+        ----------
+        host
+            The address.
+        secret_path
+            Whether a random path follows address and port, without which requests are refused. AWS's clients expect
+            address and port alone.
+        """
         self._http = web.Server(self._handle, handler_cancellation=True, access_log=None)
         # Given an address, asyncio ignores that no socket can be opened and returns a server without one.
         listener = socket.create_server((host, 0))
         self._server = await asyncio.get_running_loop().create_server(self._http, sock=listener, backlog=_BACKLOG)
         host, port = listener.getsockname()
         self._address = f"{host}:{port}"
-        return self._address
+        if not secret_path:
+            return self._address
+        path = f"/{secrets.token_urlsafe(24)}"
+        self._prefix = path + _API
+        return self._address + path
 
     async def close(self) -> None:
         """Stop listening and close the sandbox's connection."""
@@ -114,7 +131,10 @@ class RuntimeApi:
             return _error_response(
                 HTTPStatus.FORBIDDEN, "Forbidden", "request from a web page: expected a runtime client"
             )
-        path = request.path.removeprefix(_API)
+        prefix, path = request.path[: len(self._prefix)], request.path[len(self._prefix) :]
+        if not hmac.compare_digest(prefix.encode(), self._prefix.encode()):
+            message = "unknown path: expected the address in AWS_LAMBDA_RUNTIME_API of this sandbox"
+            return _error_response(HTTPStatus.FORBIDDEN, "Forbidden", message)
         if request.method == "GET" and path == "/invocation/next":
             return await self._next_invocation()
         if request.method != "POST":

@@ -89,12 +89,18 @@ def runtime_command(
             f"the runtime {spec.runtime} is not emulated: expected python3.9 to 3.14, provided.al2 or provided.al2023"
         )
     wrapper = (spec.environment or {}).get("AWS_LAMBDA_EXEC_WRAPPER")
-    if client is RuntimeClient.AWSLAMBDARIC or place.is_container:
+    if not uses_own_client(function, client, place):
         python = "python3" if place.is_container else sys.executable
         command: tuple[str, ...] = (python, "-m", "awslambdaric", spec.handler)
     else:
         command = (sys.executable, "-P", "-m", _OWN_CLIENT) if wrapper else ()
     return (wrapper, *command) if wrapper else command
+
+
+def uses_own_client(function: Function, client: RuntimeClient, place: SandboxPlace) -> bool:
+    """Return whether the emulator's own client polls the runtime API, and neither AWS's nor the function's own."""
+    is_python = function.package.image_uri is None and function.spec.runtime.startswith("python")
+    return is_python and client is not RuntimeClient.AWSLAMBDARIC and not place.is_container
 
 
 def runtime_version(function: Function) -> str | None:

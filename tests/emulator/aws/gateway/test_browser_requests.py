@@ -213,7 +213,7 @@ def test_a_rule_for_every_origin_names_none(cloud: LocalCloud, s3: Any, bucket: 
 def test_the_runtime_api_refuses_web_pages() -> None:
     async def statuses() -> list[int]:
         runtime = RuntimeApi()
-        address = await runtime.start("127.0.0.1")
+        address = await runtime.start("127.0.0.1", secret_path=False)
 
         def post(headers: dict[str, str]) -> int:
             connection = HTTPConnection(address, timeout=10)

@@ -18,8 +18,8 @@ from emulator.errors import ApiError
 from tests.emulator.aws.lambda_.core.conftest import Lines, url_at
 from tests.emulator.conftest import ROLE, archive
 
-NEXT = b"GET /2018-06-01/runtime/invocation/next HTTP/1.1\r\nHost: x\r\n\r\n"
-RESPONSE = b"POST /2018-06-01/runtime/invocation/%s/response HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s"
+NEXT = b"GET %s/2018-06-01/runtime/invocation/next HTTP/1.1\r\nHost: x\r\n\r\n"
+RESPONSE = b"POST %s/2018-06-01/runtime/invocation/%s/response HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s"
 
 
 class TaskSandbox:
@@ -30,14 +30,16 @@ class TaskSandbox:
         self._task = asyncio.create_task(self._serve(spec.environment["AWS_LAMBDA_RUNTIME_API"], may_answer))
 
     async def _serve(self, address: str, may_answer: asyncio.Event) -> None:
-        reader, writer = await asyncio.open_connection(*address.split(":"))
+        host_and_port, _, path = address.partition("/")
+        reader, writer = await asyncio.open_connection(*host_and_port.split(":"))
+        root = b"/" + path.encode()
         while True:
-            writer.write(NEXT)
+            writer.write(NEXT % root)
             head = (await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")
             headers = dict(line.lower().split(b": ", 1) for line in head[1:] if line)
             event = await reader.readexactly(int(headers[b"content-length"]))
             await may_answer.wait()
-            writer.write(RESPONSE % (headers[b"lambda-runtime-aws-request-id"], len(event), event))
+            writer.write(RESPONSE % (root, headers[b"lambda-runtime-aws-request-id"], len(event), event))
             length = (await reader.readuntil(b"\r\n\r\n")).lower().partition(b"content-length: ")[2].split()[0]
             await reader.readexactly(int(length))
 
