@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
@@ -36,7 +36,11 @@ from fmi_shim import dropin
 from fmi_shim.config import RENDEZVOUS_VARIABLE
 from fmi_shim.faults import Action, Fault
 from fmi_shim.pairing.control_connection import SECRET_VARIABLE
+from fmi_shim.telemetry import BUS_VARIABLE
 from rendezvous.server import RendezvousServer
+
+if TYPE_CHECKING:
+    from emulator.fmi.telemetry.hub import Telemetry
 
 _Result = TypeVar("_Result")
 # Requests go from thread to thread; at Python's default of 5 ms an S3 GET takes 18 ms instead of 6.
@@ -113,6 +117,8 @@ class LocalCloud:
     rendezvous_secret
         The secret that the rendezvous server asks for, 16 bytes or more, which functions have in their environment;
         empty for none.
+    telemetry
+        Whether ranks may send their events to this cloud, see `telemetry` below.
 
     Attributes
     ----------
@@ -126,6 +132,8 @@ class LocalCloud:
         ``host:port`` for ``FMI_RENDEZVOUS``.
     notes
         One sentence for each feature that this machine does not support.
+    telemetry
+        The histories of runs whose ranks have FMI_TELEMETRY; None without telemetry.
     """
 
     def __init__(
@@ -141,6 +149,7 @@ class LocalCloud:
         *,
         rendezvous_secret: str = "",
         hide_packages: bool = False,
+        telemetry: bool = False,
     ) -> None:
         self._is_open = credentials is None
         self.credentials = credentials or Credentials.random()
@@ -155,6 +164,8 @@ class LocalCloud:
         self._port = port
         self._preload = preload
         self._hide_packages = hide_packages
+        self._has_telemetry = telemetry
+        self.telemetry: Telemetry | None = None
         self.endpoint_url = ""
         self.rendezvous = ""
         self.page_url = ""
@@ -277,7 +288,8 @@ class LocalCloud:
             options = self._container_options or ContainerOptions()
             runs_code = options.code_image is not None
             # With containers alone, this starts what removes the folder above and idles.
-            preload = () if runs_code else (*_PRELOADED, *self._preload)
+            bus = ("fmi_shim.telemetry.bus", "fmi_shim.tracing") if self._has_telemetry else ()
+            preload = () if runs_code else (*_PRELOADED, *bus, *self._preload)
             self._processes = ProcessSandboxes(
                 scratch, preload, Path(dropin.__file__).parent, hide_packages=self._hide_packages
             )
@@ -311,7 +323,14 @@ class LocalCloud:
             started.push_async_callback(self._close_rendezvous)
             self.rendezvous = f"{local_address(rendezvous_host)}:{self._rendezvous.port}"
             secret = {SECRET_VARIABLE: self._rendezvous_secret} if self._rendezvous_secret else {}
-            self._settings = replace(self._settings, variables={RENDEZVOUS_VARIABLE: self.rendezvous, **secret})
+            variables = {RENDEZVOUS_VARIABLE: self.rendezvous, **secret}
+            if self._has_telemetry:
+                # A cloud without it does not pay for the import.
+                from emulator.fmi.telemetry.hub import Telemetry
+
+                self.telemetry = started.enter_context(Telemetry(rendezvous_host, local_address(rendezvous_host)))
+                variables[BUS_VARIABLE] = self.telemetry.variable
+            self._settings = replace(self._settings, variables=variables)
             logs = LogStore(state)
             phases = PhaseLog(logs)
             self._gateway = gateway = Gateway(

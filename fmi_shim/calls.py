@@ -99,7 +99,34 @@ class Plan:
             If a call failed meanwhile, or the communicator was closed.
         """
         self.calls.require_open(self.call, self.numbers)
-        return replace(self, schedule=self.calls.wrap_schedule(schedule))
+        return replace(self, schedule=self.calls.wrap_wait(schedule, self.channel))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Mean:
+    """The schedule of a mean.
+
+    Attributes
+    ----------
+    schedule
+        That of the sum.
+    ranks
+        Number of ranks whose values are added; 0 leaves the sum as it is.
+    fills
+        Whether the sum is in the last buffer instead of the result.
+    """
+
+    schedule: Schedule
+    ranks: int
+    fills: bool
+
+    def __call__(self, *buffers: Any) -> Any:
+        """Run the sum, and divide it."""
+        result = self.schedule(*buffers)
+        total = buffers[-1] if self.fills else result
+        if total is not None and self.ranks:
+            divide(total, self.ranks)
+        return result
 
 
 class Calls:
@@ -187,14 +214,7 @@ class Calls:
         """Return the schedule of a mean, given that of the sum."""
         ranks = {Operation.scan: self._rank + 1, Operation.exscan: self._rank}.get(call.operation, self._size)
 
-        def run_mean(*buffers: Any) -> Any:
-            result = schedule(*buffers)
-            total = buffers[-1] if call.operation in _FILLING_REDUCTIONS else result
-            if total is not None and ranks:
-                divide(total, ranks)
-            return result
-
-        return run_mean
+        return Mean(schedule, ranks, call.operation in _FILLING_REDUCTIONS)
 
     def sending(self, dst: int, value_type: ValueType, posted: bool = False) -> Plan:
         """Return the plan of a message to rank `dst`."""
@@ -205,6 +225,7 @@ class Calls:
             self._sent[dst],
             lambda channel, call: functools.partial(channel.isend if posted else channel.send, dst=dst),
             dst,
+            "isend" if posted else "send",
         )
 
     def receiving(self, src: int, value_type: ValueType | None, posted: bool = False) -> Plan:
@@ -218,6 +239,7 @@ class Calls:
                 functools.partial(channel.irecv, src=src) if posted else functools.partial(_receive, channel, src=src)
             ),
             src,
+            "irecv" if posted else "recv",
         )
 
     def collective_of_objects(self, operation: Operation, root: int = 0) -> Plan:
@@ -239,6 +261,7 @@ class Calls:
             self._sent[dst],
             lambda channel, call: functools.partial(python_objects.send, channel, dst=dst),
             dst,
+            "send",
         )
 
     def receiving_object(self, src: int) -> Plan:
@@ -250,6 +273,7 @@ class Calls:
             self._received[src],
             lambda channel, call: functools.partial(python_objects.recv, channel, src=src),
             src,
+            "recv",
         )
 
     @property
@@ -277,6 +301,7 @@ class Calls:
         numbers: Iterator[int],
         prepare: Callable[[Channel, Call], Callable[..., Any]],
         peer: int | None = None,
+        performed: str | None = None,
     ) -> Plan:
         self.require_open(call, numbers)
         names = self._channels.names
@@ -297,7 +322,7 @@ class Calls:
         self.running = None
         if self._channels.names != names:
             self._drop_plans()
-        schedule = self.wrap_schedule(prepare(channel, call))
+        schedule = self.wrap_schedule(prepare(channel, call), call, channel, performed or call.operation.name, peer)
         faults = injection.current
         if faults is not None and faults.counts_calls:
             schedule = injection.CountedSchedule(faults, _performed(call, self._rank), schedule)
@@ -384,8 +409,24 @@ class Calls:
         """Return the same error for another thread, in which it has another traceback."""
         return ConcurrentCallError(error.message, self._rank)
 
-    def wrap_schedule(self, schedule: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the schedule to run in place of `schedule`: here `schedule` itself."""
+    def wrap_schedule(
+        self, schedule: Callable[..., Any], call: Call, channel: Channel, performed: str, peer: int | None
+    ) -> Callable[..., Any]:
+        """Return the schedule to run in place of `schedule`: here `schedule` itself.
+
+        Parameters
+        ----------
+        schedule, call, channel
+            The schedule of a call, the call, and the channel that executes it.
+        performed
+            What this rank does in it: the name of a collective, ``send``, ``recv``, ``isend`` or ``irecv``.
+        peer
+            The other rank of a message; None in collectives.
+        """
+        return schedule
+
+    def wrap_wait(self, schedule: Callable[..., Any], channel: Channel) -> Callable[..., Any]:
+        """Return what to run in place of `schedule`, which moves posted messages: here `schedule` itself."""
         return schedule
 
     def fail(self, error: BaseException) -> None:

@@ -69,6 +69,10 @@ class Channel(Protocol):
     full_duplex: bool
     call_deadline: Deadline
 
+    @property
+    def awaited(self) -> int | None:
+        """The rank that this one has waited for since at least some milliseconds; None if it does not wait so long."""
+
     def prepare(self, call: Call, function: ReduceFunction | None, combine: Combine | None) -> Schedule:
         """Return the schedule of a collective, which is run each time that this rank makes the call.
 

@@ -16,6 +16,7 @@ from fmi_shim.objects import ObjectOperations
 from fmi_shim.operators import Array, ReduceFunction
 from fmi_shim.payload import Payload, combine_of, cut, is_in_place, pack, pack_operand, pack_out, pack_template
 from fmi_shim.requests import Posted, Request
+from fmi_shim.telemetry import start_telemetry
 from fmi_shim.validation import (
     require_counts,
     require_function,
@@ -98,6 +99,7 @@ class Communicator(ObjectOperations):
         require_name("comm_name", comm_name, num_peers)
         configure_log()
         start_faults(peer_id, num_peers)
+        start_telemetry(peer_id, num_peers)
         self._open(peer_id, num_peers, load(config_path), comm_name, faas_memory)
 
     def barrier(self, timeout: float | None = None) -> None:

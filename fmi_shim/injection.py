@@ -18,13 +18,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from fmi_shim.errors import ConfigError
-from fmi_shim.faults import Action, Fault, of_link, parse_faults
+from fmi_shim.faults import Action, Fault, FaultError, Moment, of_link, parse_faults
 from fmi_shim.link_model import LinkConditions
 
 FAULTS_VARIABLE = "FMI_FAULTS"
 SEED_VARIABLE = "FMI_FAULTS_SEED"
 _CHUNK_BYTES = 1 << 24
 _MEASURED_S = 5.0
+_UNSAID = Moment(None, "call", 1)
+"""The moment of a fault that names none."""
 
 
 class LinkFaults:
@@ -180,6 +182,34 @@ def start_faults(rank: int, size: int, environment: Mapping[str, str] = os.envir
         raise ConfigError(f"environment: invalid {SEED_VARIABLE} {seed!r}: expected a whole number")
     current = RankFaults(rank, size, text, int(seed))
     current.start()
+
+
+def check_immediate(fault: Fault) -> None:
+    """Raise unless a command can apply this fault to a rank that runs.
+
+    Raises
+    ------
+    FaultError
+        If it is neither ``kill rank`` nor ``stop rank``, or names another moment than now.
+    """
+    if fault.action not in (Action.KILL, Action.STOP) or fault.moment != _UNSAID:
+        raise FaultError(f"fault '{fault}' cannot be applied now: expected 'kill rank N' or 'stop rank N for TIME'")
+
+
+def strike_now(rank: int, size: int, text: str) -> None:
+    """Kill or stop this process, if it is a rank that the faults in `text` name.
+
+    Raises
+    ------
+    FaultError
+        If the text is invalid, or names a fault that cannot be applied now.
+    """
+    faults = parse_faults(text, size, 0)
+    for fault in faults:
+        check_immediate(fault)
+    for fault in faults:
+        if fault.ranks == (rank,):
+            _strike(fault)
 
 
 def _strike(fault: Fault) -> None:

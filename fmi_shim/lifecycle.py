@@ -13,13 +13,13 @@ from typing import Any, NoReturn, Self, SupportsIndex
 
 import numpy as np
 
+from fmi_shim import telemetry
 from fmi_shim.calls import Calls
 from fmi_shim.config import Config
 from fmi_shim.frames import Call, Operation
 from fmi_shim.requests import Background, Request, Running
 from fmi_shim.selection.policy import Hint
 from fmi_shim.selection.selector import ChannelSelector
-from fmi_shim.tracing import calls_type
 from fmi_shim.validation import require_integer, require_name
 from fmi_shim.value_types import array_type
 
@@ -33,6 +33,8 @@ def _close_all() -> None:
     """Close all communicators at the end of the program."""
     for calls in list(_members):
         calls.close()
+    if telemetry.recorder is not None:
+        telemetry.recorder.close()
 
 
 def _report_uncaught(previous: ExceptionHook) -> ExceptionHook:
@@ -60,7 +62,13 @@ class Lifecycle:
         self._splits = 0
         self._background: Background[Any] | None = None
         self._objects: Counter[tuple[object, ...]] = Counter()  # calls with objects, by kind
-        self._calls = calls_type()(rank, size, ChannelSelector(rank, size, name, config, memory_mib))
+        channels = ChannelSelector(rank, size, name, config, memory_mib)
+        if telemetry.recorder is None:
+            self._calls = Calls(rank, size, channels)
+        else:
+            from fmi_shim.tracing import TracedCalls  # programs that record nothing do not pay for the import
+
+            self._calls = TracedCalls(rank, size, channels, telemetry.recorder)
         self._finalizer = weakref.finalize(self, self._calls.close)
         self._finalizer.atexit = False  # `_close_all` is called before the modules that it needs are gone
         if not _members:

@@ -9,10 +9,14 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 TRACE_VARIABLE = "FMI_TRACE"
 TRACE_MARKER = "fmi-trace:"
+TELEMETRY_VARIABLE = "FMI_TELEMETRY"
+EVENTS_MARKER = "fmi-events:"
+"""Begins the line of a message of events, where ranks have no bus."""
 _RANK_LINE = "fmi-rank: {rank} of {world_size} RequestId: {request_id}"
 _RELAY_NOTICE = (
     "rank {rank} and rank {peer} are connected through the relay of the rendezvous server {server}: "
@@ -29,6 +33,11 @@ _MOST_INTERVALS = 1000
 def is_traced() -> bool:
     """Return whether ranks write the times of their phases: FMI_TRACE is set, and not to 0."""
     return os.environ.get(TRACE_VARIABLE, "0") not in ("", "0")
+
+
+def is_recorded(variables: Mapping[str, str]) -> bool:
+    """Return whether the times of a rank's phases are recorded: FMI_TRACE is set, or FMI_TELEMETRY in `variables`."""
+    return is_traced() or bool(variables.get(TELEMETRY_VARIABLE))
 
 
 @dataclass(frozen=True)

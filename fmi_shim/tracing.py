@@ -1,124 +1,241 @@
-"""Measures the time of a rank's operations and writes it to the log if FMI_TRACE is set."""
+"""The calls of a communicator whose operations are recorded, see `fmi_shim.telemetry`."""
 
 from __future__ import annotations
 
-import contextlib
-import time
-from collections.abc import Callable
+import functools
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from time import monotonic_ns
 from typing import Any
 
+import numpy as np
+
 from fmi_shim.calls import Calls
-from fmi_shim.errors import PeerTimeoutError
-from fmi_shim.log_lines import Phase, is_traced
+from fmi_shim.channel import Channel
+from fmi_shim.errors import FmiError, PeerTimeoutError
+from fmi_shim.frames import BY_ROWS, ROOTED, Call
 from fmi_shim.selection.selector import ChannelSelector
+from fmi_shim.telemetry.recording import Recorder
 
-_MOST_INTERVALS = 100
-_FIRST_GAP_S = 1e-4
-
-
-class Intervals:
-    """A bounded number of intervals of time, nearby ones merged, with exact sums.
-
-    Attributes
-    ----------
-    seconds
-        Sum of the intervals before any were merged.
-    count
-        Number of intervals before any were merged.
-    merged
-        Start and end of each, in order.
-    """
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        self.count = 0
-        self.merged: list[tuple[float, float]] = []
-        self._gap = _FIRST_GAP_S
-
-    def add(self, start: float, end: float) -> None:
-        """Add an interval that begins after all others have ended."""
-        self.seconds += end - start
-        self.count += 1
-        self._append(start, end)
-        while len(self.merged) > _MOST_INTERVALS:
-            self._gap *= 2
-            intervals, self.merged = self.merged, []
-            for interval in intervals:
-                self._append(*interval)
-
-    def _append(self, start: float, end: float) -> None:
-        if self.merged and start - self.merged[-1][1] < self._gap:
-            self.merged[-1] = (self.merged[-1][0], end)
-        else:
-            self.merged.append((start, end))
-
-
-class TracedCalls(Calls):
-    """`Calls` that write one line with their times to standard output at the end."""
-
-    def __init__(self, rank: int, size: int, channels: ChannelSelector) -> None:
-        super().__init__(rank, size, channels)
-        self._intervals = Intervals()
-        # The wall clock's time, without its steps.
-        self._epoch = time.time() - time.perf_counter()
-        self._is_written = False
-
-    def wrap_schedule(self, schedule: Callable[..., Any]) -> Callable[..., Any]:
-        """Return `schedule` with a measurement of its time."""
-        return TimedSchedule(self, schedule)
-
-    def abandon(self, error: BaseException) -> None:
-        """Abort because of `error`, see `Calls`, and write the times."""
-        self.write()
-        super().abandon(error)
-
-    def close(self) -> None:
-        """Close without an error, see `Calls`, and write the times."""
-        self.write()
-        super().close()
-
-    def add_time(self, began: float) -> None:
-        """Add an operation that began at this value of the performance counter and has ended now."""
-        self._intervals.add(self._epoch + began, self._epoch + time.perf_counter())
-
-    def write(self) -> None:
-        """Write the line, once, if there were any operations."""
-        if self._is_written or not self._intervals.count:
-            return
-        self._is_written = True
-        phase = Phase(
-            "communication",
-            tuple((round(start, 5), round(end, 5)) for start, end in self._intervals.merged),
-            round(self._intervals.seconds, 6),
-            self._intervals.count,
-        )
-        # If standard output is closed, the trace is lost; the program must not fail because of it.
-        with contextlib.suppress(OSError, ValueError):
-            print(phase.line(), flush=True)
+_MOST_AWAITED = 1000
+"""Posted receipts that are remembered until a wait completes them. Beyond it, those that are done are forgotten."""
 
 
 @dataclass(slots=True, eq=False)
-class TimedSchedule:
-    """A schedule whose time is measured."""
+class Numbering:
+    """Counts the calls of one kind, as `fmi_shim.calls` does: collectives, or messages to or from one rank."""
+
+    next: int = 0
+
+
+class TracedCalls(Calls):
+    """`Calls` whose operations are recorded.
+
+    Attributes
+    ----------
+    recorder
+        Records them.
+    current, began
+        The schedule of the running call, and when it began, ns; meaningless between calls.
+    awaited
+        Posted receipts, by the identity of the channel's record of them, with their arrival's plan, number and size.
+    """
+
+    def __init__(self, rank: int, size: int, channels: ChannelSelector, recorder: Recorder) -> None:
+        super().__init__(rank, size, channels)
+        self.recorder = recorder
+        self.current: RecordedSchedule | RecordedWait | None = None
+        self.began = 0
+        self.awaited: dict[int, tuple[Any, int, int, int]] = {}
+        self._numberings: defaultdict[object, Numbering] = defaultdict(Numbering)
+        self._waits: dict[str, int] = {}
+        self.number = recorder.opened(self, channels.comm_name, rank, size)
+
+    def wrap_schedule(
+        self, schedule: Callable[..., Any], call: Call, channel: Channel, performed: str, peer: int | None
+    ) -> Callable[..., Any]:
+        """Return `schedule` with a record of each run."""
+        plan = functools.partial(
+            self.recorder.planned,
+            self.number,
+            peer=peer,
+            root=call.root if call.operation in ROOTED else None,
+            algorithm=algorithm_of(schedule),
+            channel=self._channels.name_of(channel),
+            call=_in_words(call),
+        )
+        direction = None if peer is None else (peer, performed in ("recv", "irecv"))
+        size = -1 if call.dtype is None or call.operation in BY_ROWS else call.count * call.dtype.itemsize
+        arrival = plan("arrived") if performed == "irecv" else None
+        return RecordedSchedule(self, schedule, channel, plan(performed), self._numberings[direction], size, arrival)
+
+    def wrap_wait(self, schedule: Callable[..., Any], channel: Channel) -> Callable[..., Any]:
+        """Return what moves posted messages, with a record of each run."""
+        name = self._channels.name_of(channel)
+        if name not in self._waits:
+            self._waits[name] = self.recorder.planned(
+                self.number, "wait", None, None, "posted messages", name, "wait for posted messages"
+            )
+        return RecordedWait(self, schedule, channel, self._waits[name])
+
+    def state(self) -> tuple[int, int, int, int | None] | None:
+        """Return plan, number, start and awaited rank of the running call; None between calls."""
+        current = self.current
+        if not isinstance(self.running, Call) or current is None:
+            return None
+        return current.plan, current.number, self.began, current.channel.awaited
+
+    def fail(self, error: BaseException) -> None:
+        """Report `error`, see `Calls`, and record it."""
+        self._record_failure(error)
+        super().fail(error)
+        self.recorder.closed(self)
+
+    def abandon(self, error: BaseException) -> None:
+        """Abort because of `error`, see `Calls`, and record it."""
+        self._record_failure(error)
+        super().abandon(error)
+        self.recorder.closed(self)
+
+    def close(self) -> None:
+        """Close without an error, see `Calls`."""
+        super().close()
+        self.recorder.closed(self)
+
+    def _record_failure(self, error: BaseException) -> None:
+        if self._failure is None:
+            self.recorder.failed(self.number, error, error.origin if isinstance(error, FmiError) else None)
+
+
+@dataclass(slots=True, eq=False)
+class RecordedSchedule:
+    """A schedule whose runs are recorded.
+
+    Attributes
+    ----------
+    calls
+        The calls of the communicator.
+    schedule
+        The schedule.
+    channel
+        The channel that executes it.
+    plan
+        The number of the plan.
+    numbering
+        The calls of its kind so far.
+    size
+        Bytes of this rank's part; negative if they are those of the largest buffer of each run.
+    arrival
+        The plan of the arrival, if it posts receipts.
+    """
 
     calls: TracedCalls
     schedule: Callable[..., Any]
+    channel: Channel
+    plan: int
+    numbering: Numbering
+    size: int
+    arrival: int | None
+
+    @property
+    def number(self) -> int:
+        """The number of the running call."""
+        return self.numbering.next
 
     def __call__(self, *buffers: Any) -> Any:
-        """Run the schedule; if it fails, write the times."""
-        began = time.perf_counter()
+        """Run the schedule and record it, whether it succeeds or fails."""
+        calls = self.calls
+        calls.current = self
+        calls.began = began = monotonic_ns()
         try:
             result = self.schedule(*buffers)
         except BaseException as error:
-            self.calls.add_time(began)
             if not (isinstance(error, PeerTimeoutError) and error.repeatable):
-                self.calls.write()
+                self._record(began, monotonic_ns(), 0)
             raise
-        self.calls.add_time(began)
+        ended = monotonic_ns()
+        numbering, size, recorder = self.numbering, self.size, calls.recorder
+        if size < 0:
+            size = max(map(_bytes_of, (*buffers, result)))
+        recorder.rows.append((self.plan, numbering.next, began, ended - began, size))
+        if self.arrival is not None:
+            self._await(result)
+        numbering.next += 1
+        if ended > recorder.due:
+            recorder.flush()
+        return result
+
+    def _record(self, began: int, ended: int, size: int) -> None:
+        self.calls.recorder.rows.append((self.plan, self.numbering.next, began, ended - began, size))
+        self.numbering.next += 1
+
+    def _await(self, pending: Any) -> None:
+        """Remember a posted receipt until a wait completes it."""
+        awaited = self.calls.awaited
+        if len(awaited) >= _MOST_AWAITED:
+            for key in [key for key, (other, *_) in awaited.items() if other.done]:
+                del awaited[key]
+        assert self.arrival is not None  # noqa: S101 - else it is not called
+        if not pending.done:
+            awaited[id(pending)] = pending, self.arrival, self.numbering.next, max(0, self.size)
+
+
+@dataclass(slots=True, eq=False)
+class RecordedWait:
+    """Moves posted messages; each run, and each arrival in it, is recorded."""
+
+    calls: TracedCalls
+    schedule: Callable[..., Any]
+    channel: Channel
+    plan: int
+    number: int = 0
+
+    def __call__(self, pending: Sequence[Any], wait: bool) -> Any:
+        """Move the messages."""
+        calls, rows = self.calls, self.calls.recorder.rows
+        calls.current = self
+        calls.began = began = monotonic_ns()
+        result = self.schedule(pending, wait)
+        ended = monotonic_ns()
+        if wait:
+            rows.append((self.plan, 0, began, ended - began, 0))
+        for message in pending:
+            known = calls.awaited.get(id(message)) if message.done else None
+            if known is not None:
+                del calls.awaited[id(message)]
+                _, arrival, number, size = known
+                rows.append((arrival, number, began, ended - began, size or _bytes_of(message.array)))
+        if ended > calls.recorder.due:
+            calls.recorder.flush()
         return result
 
 
-def calls_type() -> type[Calls]:
-    """Return the class of a communicator's calls: `TracedCalls` if FMI_TRACE is set and not 0."""
-    return TracedCalls if is_traced() else Calls
+def _bytes_of(value: Any) -> int:
+    """Return the size of an array, or of all arrays in a sequence; 0 for anything else."""
+    if isinstance(value, np.ndarray):
+        return value.nbytes
+    return sum(map(_bytes_of, value)) if isinstance(value, list | tuple) else 0
+
+
+def algorithm_of(schedule: Callable[..., Any]) -> str:
+    """Return the name of the algorithm that a schedule executes, in words."""
+    found: Any = schedule
+    while True:
+        if isinstance(found, functools.partial):
+            found = found.func
+        elif (inner := getattr(found, "algorithm", None) or getattr(found, "schedule", None)) is not None:
+            found = inner
+        else:
+            break
+    name = getattr(found, "__name__", None) or _words(type(found).__name__)
+    return str(name).strip("_").removeprefix("run_").replace("_", " ")
+
+
+def _words(name: str) -> str:
+    return "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in name).strip()
+
+
+def _in_words(call: Call) -> str:
+    """Return the call in words, without its number."""
+    return str(call).replace(f"call {call.sequence}, ", "").replace(f"call {call.sequence}", "")

@@ -15,6 +15,7 @@ from emulator.aws.limits import CONCURRENT_EXECUTIONS, MB_PER_VCPU, TIMEOUT_S
 from emulator.cli import arguments as allowed
 from emulator.cli.account import add_run_options, check_backend
 from emulator.cli.exit_codes import FAILED, print_status, run_command, with_rank_prefix
+from emulator.cli.observation import Observation, add_observation_options
 from emulator.cloud import LocalCloud
 from emulator.errors import EmulatorError
 from emulator.fmi.bundle import CodeFolder
@@ -140,6 +141,7 @@ def _parser() -> argparse.ArgumentParser:
         "rank0. The other ranks wait for at most max_timeout of fmi.json",
     )
     allowed.add_report_option(parser)
+    add_observation_options(parser)
     allowed.add_fault_options(parser)
     allowed.add_preload_option(parser)
     allowed.add_function_options(parser)
@@ -188,12 +190,16 @@ def _run(request: RunRequest, options: argparse.Namespace, faults: Sequence[Faul
     images = allowed.images(options)
     secret = secret_of_run(request.environment, images.ranks)
     request = replace(request, environment={**request.environment, **secret.environment})
+    is_local = options.backend == allowed.LOCAL
+    observation = Observation(options, has_bus=is_local)
+    request = replace(request, environment={**request.environment, **observation.environment})
     with LocalCloud(
         preload=options.preload,
         settings=settings,
         credentials=Credentials.random(),
         containers=images.containers,
         rendezvous_secret=secret.value,
+        telemetry=observation.is_wanted and is_local,
     ) as cloud:
         for note in [*cloud.notes, *code.notes(), *([secret.note] if secret.note else [])]:
             print_status(note)
@@ -218,7 +224,9 @@ def _run(request: RunRequest, options: argparse.Namespace, faults: Sequence[Faul
             if options.pdb or options.stdin == "rank0":
                 console = opened.enter_context(Console(cloud.rendezvous.rpartition(":")[0], options.pdb)).address
             cloud.plan_faults(faults, seed)
-            outcome = run(request, code.files, backend, on_line, console)
+            opened.enter_context(observation.of(cloud))
+            outcome = run(request, code.files, backend, on_line, console, observation.on_record)
+            observation.finish(outcome)
         s3_requests = cloud.s3_requests()
     print_status(run_table(outcome))
     reports = [*(rank.report for rank in outcome.ranks if rank.report is not None), *outcome.others]
@@ -244,6 +252,8 @@ def _run_on_stack(request: RunRequest, options: argparse.Namespace, code: CodeFo
 
     for note in code.notes():
         print_status(note)
+    variables = Observation(options, has_bus=False).environment
+    request = replace(request, environment={**request.environment, **variables})
 
     def launch_request(resources: "StackResources") -> LaunchRequest:
         check_rank_options(options, resources)

@@ -10,6 +10,7 @@ from pathlib import Path
 from emulator.aws.prices import Cost
 from emulator.cli.account import account_session
 from emulator.cli.exit_codes import FAILED, print_status, with_rank_prefix
+from emulator.cli.observation import Observation
 from emulator.errors import EmulatorError
 from emulator.fmi.aws_errors import explained
 from emulator.fmi.aws_session import AwsSession
@@ -38,6 +39,8 @@ def run_on_stack(
         if options.detach or options.dry_run:
             raise EmulatorError("--report is written at the end of a run: leave it out with --detach and --dry-run")
         check_folder(options.report.absolute().parent)
+    if Observation(options, has_bus=False).is_wanted and (options.detach or options.dry_run):
+        raise EmulatorError("--trace is written at the end of a run: leave it out with --detach and --dry-run")
     session = account_session(options)
     with explained():
         identity = session.client("sts").get_caller_identity()
@@ -103,8 +106,11 @@ def follow_run(
         Start of the command by `time.perf_counter`, if it started the run; then its option --report applies.
     """
     relayed: set[RelayNotice] = set()
+    observation = Observation(options, has_bus=False)
 
     def on_output(line: RankOutput) -> None:
+        if observation.takes_line(line.text):
+            return
         print(with_rank_prefix(line.rank, record.world_size or 1, line.text), flush=True)
         if (notice := RelayNotice.parse(line.text)) is not None:
             relayed.add(notice)
@@ -112,7 +118,7 @@ def follow_run(
     def reconnect() -> AwsSession:
         return account_session(options)
 
-    with explained():
+    with explained(), observation.of(None):
         follower = Follower(reconnect, resources, record, on_output, print_status)
         status = _until_end(follower, record)
         if status is None:
@@ -123,6 +129,7 @@ def follow_run(
             follower.keep_duration()
             if results is not None and record.result_path:
                 outcome = replace(outcome, rank_results=follower.results(results))
+    observation.finish(outcome)
     _report(outcome, bill, record)
     if began is not None and options.report is not None:
         cost = Cost(compute=bill.ranks_usd, requests=0.0, storage=0.0, orchestration=bill.fixed_usd)

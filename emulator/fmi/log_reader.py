@@ -102,12 +102,21 @@ class RankOutputReader:
         The log group.
     on_line
         Called with every line of a rank's own output; the lines of a rank are in order.
+    on_record
+        Called with the lines that the library writes of itself: events and phases.
     """
 
-    def __init__(self, logs: "CloudWatchLogsClient", group: str, on_line: Callable[[RankLine], None]) -> None:
+    def __init__(
+        self,
+        logs: "CloudWatchLogsClient",
+        group: str,
+        on_line: Callable[[RankLine], None],
+        on_record: Callable[[LogLine], None] | None = None,
+    ) -> None:
         self._events = LogGroupReader(logs, group)
         self._lines = RankLineParser()
         self._on_line = on_line
+        self._on_record = on_record
 
     def poll(self) -> int:
         """Process the new events; return the number of invocations that ended."""
@@ -117,6 +126,8 @@ class RankOutputReader:
                 ended += line.kind is LineKind.END
                 if line.kind is LineKind.OUTPUT and line.rank is not None:
                     self._on_line(RankLine(line.rank, line.text))
+                elif line.kind in (LineKind.EVENTS, LineKind.TRACE) and self._on_record is not None:
+                    self._on_record(line)
         return ended
 
 

@@ -19,7 +19,7 @@ from emulator.fmi.outcomes import (
     out_of_memory_failure,
     timeout_failure,
 )
-from fmi_shim.log_lines import Phase, parse_rank_line
+from fmi_shim.log_lines import EVENTS_MARKER, Phase, parse_rank_line
 
 # Lines about the sandbox's init phase, which belongs to no rank.
 _INIT = re.compile(r"INIT_(START Runtime Version|REPORT Init Duration): ")
@@ -41,6 +41,7 @@ class LineKind(Enum):
     RANK = "rank"
     OUTPUT = "output"
     TRACE = "trace"
+    EVENTS = "events"
     END = "end"
     REPORT = "report"
 
@@ -54,7 +55,7 @@ class LogLine:
     kind
         Its kind.
     text
-        Its text.
+        Its text; of events, without their marker.
     stream
         The log stream, which is one sandbox's.
     timestamp_ms
@@ -281,6 +282,8 @@ def _read(text: str, stream: str, timestamp_ms: int, request_id: str) -> LogLine
         return replace(line, kind=LineKind.INIT)
     if named := parse_rank_line(text):
         return replace(line, kind=LineKind.RANK, rank=named[0], world_size=named[1])
+    if text.startswith(EVENTS_MARKER):
+        return replace(line, kind=LineKind.EVENTS, text=text.removeprefix(EVENTS_MARKER).strip())
     if phase := Phase.parse(text):
         return replace(line, kind=LineKind.TRACE, phase=phase)
     return line

@@ -146,8 +146,19 @@ def write_record(path: Path, record: dict[str, object]) -> None:
     ResultsError
         If the file cannot be written.
     """
+    write_whole(path, json.dumps(record, indent=1).encode())
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file; a reader finds the old one or the complete new one.
+
+    Raises
+    ------
+    ResultsError
+        If it cannot be written.
+    """
     try:
-        _write_atomically(path, json.dumps(record, indent=1).encode())
+        _write_atomically(path, content)
     except OSError as error:
         raise ResultsError(f"cannot write {str(path)!r}: {error.strerror}") from None
 

@@ -32,6 +32,7 @@ from emulator.fmi.outcomes import (
     out_of_memory_failure,
     timeout_failure,
 )
+from emulator.fmi.rank_log import LogLine
 from emulator.fmi.results import check_folder, fetch_results
 
 if TYPE_CHECKING:
@@ -190,6 +191,7 @@ def run(
     backend: Backend,
     on_line: Callable[[RankLine], None],
     console: ConsoleAddress | None = None,
+    on_record: Callable[[LogLine], None] | None = None,
 ) -> RunOutcome:
     """Run a program and return how each rank ended.
 
@@ -205,6 +207,8 @@ def run(
         Called with each line of the ranks' output.
     console
         Where the standard input of rank 0 comes from; None if it is empty.
+    on_record
+        Called with the lines that the library writes of itself; None to ignore them.
 
     Returns
     -------
@@ -231,7 +235,7 @@ def run(
     initialized, initialize_report, failure = _invoke(backend, FUNCTIONS[Role.INITIALIZE], event)
     if failure:
         raise RunError(f"initialize failed: {failure}")
-    ranks = _execute(initialized["body"], backend, on_line)
+    ranks = _execute(initialized["body"], backend, on_line, on_record)
     if request.results is None or any(outcome.failure for outcome in ranks):
         return RunOutcome(tuple(ranks), (initialize_report,))
     _, summarize_report, failure = _invoke(backend, FUNCTIONS[Role.SUMMARIZE], event)
@@ -261,10 +265,13 @@ def run_event(request: RunRequest, bucket: str, console: ConsoleAddress | None =
 
 
 def _execute(
-    payloads: list[dict[str, Any]], backend: Backend, on_line: Callable[[RankLine], None]
+    payloads: list[dict[str, Any]],
+    backend: Backend,
+    on_line: Callable[[RankLine], None],
+    on_record: Callable[[LogLine], None] | None,
 ) -> list[RankOutcome]:
     """Invoke all ranks at once, pass on their output, and stop the others when one fails."""
-    tail = RankOutputReader(backend.logs, f"/aws/lambda/{FUNCTIONS[Role.EXECUTE]}", on_line)
+    tail = RankOutputReader(backend.logs, f"/aws/lambda/{FUNCTIONS[Role.EXECUTE]}", on_line, on_record)
     outcomes: list[RankOutcome] = []
     deadline = float("inf")
     ended = 0

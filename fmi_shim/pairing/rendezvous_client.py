@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from fmi_shim import telemetry
 from fmi_shim.backoff import Deadline
 from fmi_shim.error_codec import abort_error
 from fmi_shim.errors import FmiError, MismatchError, PeerLostError, PeerTimeoutError, RendezvousError
@@ -182,10 +183,13 @@ class RendezvousClient:
             finally:
                 pairing.close()
         if connected.relayed:
+            way = "relay"
             report_relayed(self._rank, hello.receiver, str(self._server))
         else:
             way = "direct" if pairing.probe is None else "hole punching"
             _log.info("rank %d: connected to rank %d (%s)", self._rank, hello.receiver, way)
+        if telemetry.recorder is not None:
+            telemetry.recorder.connected(hello.comm_name, hello.receiver, way)
         return connected.connection
 
     @property

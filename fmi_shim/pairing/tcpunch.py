@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from fmi_shim import telemetry
 from fmi_shim.backoff import Deadline
 from fmi_shim.errors import PeerTimeoutError, RendezvousError
 from fmi_shim.pairing import timing
@@ -109,6 +110,10 @@ def connect(request: ConnectRequest, wait: Wait, dialect: Dialect) -> socket.soc
         else:
             if _log.isEnabledFor(logging.INFO):
                 _log.info("%s: connected to rank %d (direct, TCPunch)", request.purpose(), request.peer)
+            if telemetry.recorder is not None:
+                telemetry.recorder.connected(
+                    "" if request.hello is None else request.hello.comm_name, request.peer, "direct"
+                )
             return connection
 
 

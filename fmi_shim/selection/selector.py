@@ -65,6 +65,16 @@ class ChannelSelector:
         """Whether the ranks have not yet opened shared memory, which all do together."""
 
     @property
+    def comm_name(self) -> str:
+        """Name of the communicator."""
+        return self._place.comm_name
+
+    def name_of(self, channel: Channel) -> str:
+        """Return the name of a channel that `choose` returned."""
+        names = (name.value for name, opened in self._opened.items() if opened is channel)
+        return next(names, "loopback")
+
+    @property
     def longest_wait(self) -> float | None:
         """The longest of the enabled channels' limits of a wait, in seconds; None if one has no limit."""
         config = self._place.config

@@ -44,6 +44,11 @@ class Loopback:
         self._posted: deque[_Message] = deque()
         self._call: Call
 
+    @property
+    def awaited(self) -> int | None:
+        """None: this rank never waits for itself."""
+        return None
+
     def prepare(self, call: Call, function: ReduceFunction | None, combine: Combine | None) -> Schedule:
         """Raise: collectives take another channel."""
         raise AssertionError(f"{call.operation.name} is not a message")

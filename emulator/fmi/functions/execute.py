@@ -21,7 +21,7 @@ from typing import Any
 import boto3
 from botocore.exceptions import ClientError
 
-from fmi_shim.log_lines import Phase, is_traced, rank_line
+from fmi_shim.log_lines import Phase, is_recorded, rank_line
 
 CONFIGURATION = "fmi.json"
 _LARGEST_STATUS = 255
@@ -155,7 +155,7 @@ def _run_rank(s3: Any, event: dict[str, Any], variables: Mapping[str, str] = _NO
         fetch_archive(s3, event["S3_BUCKET"], event["S3_OBJECT_NAME"], root)
     else:
         fetch_folder(s3, event["S3_BUCKET"], event["S3_OBJECT_NAME"], root)
-    if is_traced():
+    if is_recorded({**os.environ, **event.get("SCRIPT_ENVIRONMENT", {})}):
         ended = time.time()
         print(Phase("download", ((began, ended),), round(ended - began, 6), 1).line(), flush=True)
     script = root / event["SCRIPT"].removeprefix("/tmp/")  # noqa: S108 - published payloads contain it

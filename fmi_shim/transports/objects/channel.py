@@ -90,6 +90,11 @@ class ObjectChannel:
         self._process = os.getpid()
 
     @property
+    def awaited(self) -> int | None:
+        """The rank that this one waits for; see `Channel`."""
+        return self._poller.awaited
+
+    @property
     def call_deadline(self) -> Deadline:
         """The instant by which the running call must end."""
         return self._poller.call_deadline

@@ -40,6 +40,8 @@ class ObjectPoller:
         For each rank, the key of its last object that was read.
     call_deadline
         The instant by which the running call must end.
+    awaited
+        The rank whose object was awaited last in the running call; None if none was.
     """
 
     def __init__(self, rank: int, comm_name: str, store: Store, config: ObjectConfig, liveness: Liveness) -> None:
@@ -50,6 +52,7 @@ class ObjectPoller:
         self._liveness = liveness
         self.last_read: dict[int, str] = {}
         self.call_deadline = Deadline(None)
+        self.awaited: int | None = None
 
     def read(self, names: Sequence[ObjectName], call: RunningCall) -> dict[ObjectName, bytes]:
         """Return the content of all objects in `names`, once they exist.
@@ -107,6 +110,7 @@ class ObjectPoller:
 
     def _backoff(self) -> PollBackoff:
         self._liveness.start_wait()
+        self.awaited = None
         return PollBackoff(self._config.poll, self._config.max_timeout, self._liveness.sleep, self.call_deadline)
 
     def _pause(self, missing: Sequence[ObjectName], backoff: PollBackoff, call: RunningCall, restart: bool) -> None:
@@ -116,6 +120,7 @@ class ObjectPoller:
             keys = {name.key(self._comm_name) for name in missing if name.writer == writer}
             return bool(self._store.present(keys, self._comm_name))
 
+        self.awaited = missing[0].writer
         self._liveness.check_peers([name.writer for name in missing], found, call)
         if not backoff.pause(restart):
             raise self._timeout_error(missing, call(), backoff.deadline)

@@ -231,6 +231,11 @@ class Connections:
     def _call(self, call: Call) -> None:
         self._running = call
 
+    @property
+    def awaited(self) -> int | None:
+        """The rank that this one waits for; see `Channel`."""
+        return self._awaited
+
     def _hello(self, peer: int) -> PeerHello | None:
         return None
 
