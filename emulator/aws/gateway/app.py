@@ -31,7 +31,7 @@ from emulator.aws.lambda_.core.function_urls import FunctionUrls
 from emulator.aws.lambda_.core.invocations import LambdaService
 from emulator.aws.lambda_.core.layers import Layers
 from emulator.aws.lambda_.core.settings import LambdaSettings
-from emulator.aws.lambda_.http import LambdaApi
+from emulator.aws.lambda_.http.api import LambdaApi
 from emulator.aws.lambda_.log_lines import LogSink
 from emulator.aws.lambda_.url_requests import FunctionUrlRequests
 from emulator.aws.limits import ACCOUNT_ID, MIB

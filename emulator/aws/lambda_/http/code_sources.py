@@ -1,0 +1,65 @@
+"""Where the code of functions and layers comes from: a request, or an object in S3."""
+
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from emulator.aws import limits
+from emulator.aws.lambda_.code_downloads import CodeDownloads
+from emulator.aws.lambda_.core.layers import Layers
+from emulator.aws.lambda_.core.models import ImageUri
+from emulator.aws.lambda_.core.references import (
+    Account,
+    invalid_parameter,
+)
+from emulator.aws.lambda_.http.requests import Parameters
+from emulator.errors import ApiError
+
+
+class CodeSources:
+    """Where the code of functions and layers comes from and goes to."""
+
+    def __init__(
+        self,
+        read_object: Callable[[str, str], bytes | None],
+        layers: Layers,
+        downloads: CodeDownloads,
+        vpc_of: Callable[[str, Sequence[str]], str],
+    ) -> None:
+        self._read_object = read_object
+        self._layers = layers
+        self.downloads = downloads
+        self._vpc_of = vpc_of
+
+    def of(self, code: Parameters) -> bytes | ImageUri:
+        """Return the archive or the image of a request."""
+        return ImageUri(code["ImageUri"]) if code.get("ImageUri") else self.archive(code)
+
+    def archive(self, code: Parameters) -> bytes:
+        """Return the archive of a request, which has it or names an object in S3."""
+        if code.get("ZipFile"):
+            archive: bytes = code["ZipFile"]
+            if len(archive) > limits.ZIPPED_CODE_BYTES:
+                raise ApiError(
+                    "RequestEntityTooLargeException",
+                    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                    f"Zipped size must be smaller than {limits.ZIPPED_CODE_BYTES} bytes",
+                )
+            return archive
+        if code.get("S3Bucket") and code.get("S3Key"):
+            content = self._read_object(code["S3Bucket"], code["S3Key"])
+            if content is None:
+                raise invalid_parameter(
+                    "Error occurred while GetObject. S3 Error Code: NoSuchKey. S3 Error Message: The specified key "
+                    f"does not exist. (s3://{code['S3Bucket']}/{code['S3Key']})"
+                )
+            return content
+        raise invalid_parameter("Please provide a source for function code.")
+
+    def completed(self, parameters: Parameters, account: Account) -> dict[str, Any]:
+        """Return a request for a function with the VPC of its subnets."""
+        vpc = parameters.get("VpcConfig")
+        if not vpc:
+            return dict(parameters)
+        subnets = vpc.get("SubnetIds", ())
+        return {**parameters, "VpcConfig": {**vpc, "VpcId": self._vpc_of(account.region, subnets) if subnets else ""}}

@@ -1,0 +1,141 @@
+"""Lambda's operations on versions, aliases, permissions and tags."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from emulator.aws.lambda_.core.function_registry import FunctionRegistry
+from emulator.aws.lambda_.core.invocations import LambdaService
+from emulator.aws.lambda_.core.permissions import Permissions, compact_json
+from emulator.aws.lambda_.core.references import (
+    Account,
+    Reference,
+    invalid_parameter,
+    resource_not_found,
+)
+from emulator.aws.lambda_.http.requests import Operation, Parameters, page_of, reference_of, summary_of
+from emulator.aws.lambda_.updates import UpdatesInProgress
+
+
+class VersionOperations:
+    """Versions, aliases, permissions and tags."""
+
+    def __init__(self, functions: FunctionRegistry, service: LambdaService, updates: UpdatesInProgress) -> None:
+        self._functions = functions
+        self._service = service
+        self._permissions = Permissions(functions)
+        self._updates = updates
+
+    def operations(self) -> dict[str, Operation]:
+        """Return the operations by their names in the model."""
+        return {
+            "ListVersionsByFunction": self._list_versions,
+            "PublishVersion": self._publish,
+            "CreateAlias": self._create_alias,
+            "GetAlias": self._get_alias,
+            "UpdateAlias": self._update_alias,
+            "DeleteAlias": self._delete_alias,
+            "ListAliases": self._list_aliases,
+            "AddPermission": self._add_permission,
+            "GetPolicy": self._get_policy,
+            "RemovePermission": self._remove_permission,
+            "ListTags": self._list_tags,
+            "TagResource": self._tag,
+            "UntagResource": self._untag,
+        }
+
+    def _list_versions(self, parameters: Parameters, account: Account) -> Mapping[str, Any]:
+        record = self._functions.record(reference_of(parameters, account))
+        return page_of(parameters, "Versions", [summary_of(function) for function in record.functions])
+
+    def _publish(self, parameters: Parameters, account: Account) -> Mapping[str, Any]:
+        reference = reference_of(parameters, account)
+        self._functions.record(reference)
+        self._updates.check_ended(reference)
+        published = self._functions.publish(
+            reference,
+            description=parameters.get("Description"),
+            code_sha256=parameters.get("CodeSha256"),
+            revision_id=parameters.get("RevisionId"),
+        )
+        return published.to_api()
+
+    def _create_alias(self, parameters: Parameters, account: Account) -> Mapping[str, Any]:
+        reference = reference_of(parameters, account)
+        alias = self._functions.create_alias(
+            reference,
+            parameters["Name"],
+            parameters["FunctionVersion"],
+            parameters.get("Description", ""),
+            parameters.get("RoutingConfig", {}).get("AdditionalVersionWeights") or {},
+        )
+        return alias.to_api(reference.arn)
+
+    def _get_alias(self, parameters: Parameters, account: Account) -> Mapping[str, Any]:
+        reference = reference_of(parameters, account)
+        return self._functions.alias(reference, parameters["Name"]).to_api(reference.arn)
+
+    def _update_alias(self, parameters: Parameters, account: Account) -> Mapping[str, Any]:
+        reference = reference_of(parameters, account)
+        alias = self._functions.update_alias(
+            reference,
+            parameters["Name"],
+            version=parameters.get("FunctionVersion"),
+            description=parameters.get("Description"),
+            weights=parameters.get("RoutingConfig", {}).get("AdditionalVersionWeights"),
+            revision_id=parameters.get("RevisionId"),
+        )
+        return alias.to_api(reference.arn)
+
+    def _delete_alias(self, parameters: Parameters, account: Account) -> None:
+        self._functions.delete_alias(reference_of(parameters, account), parameters["Name"])
+
+    def _list_aliases(self, parameters: Parameters, account: Account) -> Mapping[str, Any]:
+        reference, version = reference_of(parameters, account), parameters.get("FunctionVersion")
+        aliases = self._functions.record(reference).aliases
+        shown = [aliases[name] for name in sorted(aliases) if version in (None, aliases[name].version)]
+        return page_of(parameters, "Aliases", [alias.to_api(reference.arn) for alias in shown])
+
+    def _add_permission(self, parameters: Parameters, account: Account) -> Mapping[str, Any]:
+        statement = self._permissions.add(reference_of(parameters, account), parameters)
+        return {"Statement": compact_json(statement)}
+
+    def _get_policy(self, parameters: Parameters, account: Account) -> Mapping[str, Any]:
+        document, revision_id = self._permissions.get(reference_of(parameters, account))
+        return {"Policy": compact_json(document), "RevisionId": revision_id}
+
+    def _remove_permission(self, parameters: Parameters, account: Account) -> None:
+        reference = reference_of(parameters, account)
+        self._permissions.remove(reference, parameters["StatementId"], parameters.get("RevisionId"))
+
+    def _list_tags(self, parameters: Parameters, account: Account) -> Mapping[str, Any]:
+        return {"Tags": self._functions.record(_tagged(parameters, account)).tags}
+
+    def _tag(self, parameters: Parameters, account: Account) -> None:
+        reference = _tagged(parameters, account)
+        if not parameters["Tags"]:
+            raise invalid_parameter("An error occurred and the request cannot be processed.")
+        self._functions.set_tags(reference, {**self._functions.record(reference).tags, **parameters["Tags"]})
+
+    def _untag(self, parameters: Parameters, account: Account) -> None:
+        reference = _tagged(parameters, account)
+        tags = self._functions.record(reference).tags
+        kept = {key: value for key, value in tags.items() if key not in parameters["TagKeys"]}
+        self._functions.set_tags(reference, kept)
+
+
+def _tagged(parameters: Parameters, account: Account) -> Reference:
+    """Return the function whose tags a request is about."""
+    arn = parameters["Resource"]
+    kind = arn.split(":")[5]
+    if kind == "event-source-mapping":
+        raise resource_not_found(f"Event source mapping not found: {arn}")
+    if kind == "capacity-provider":
+        raise resource_not_found(f"Capacity provider not found: {arn}")
+    if kind != "function":
+        raise invalid_parameter(f"{arn}: tags of a {kind} are not emulated, only those of functions")
+    reference = Reference.parse(arn, account=account)
+    if reference.qualifier is not None:
+        raise invalid_parameter(
+            "Tags on function aliases and versions are not supported. Please specify a function ARN."
+        )
+    return reference
