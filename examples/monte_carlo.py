@@ -1,11 +1,16 @@
-"""Estimate pi by Monte Carlo: each rank draws its own points, and one allreduce adds up the hits on every rank."""
+"""Estimate pi by Monte Carlo: each rank draws its own points, and one allreduce adds up the hits on every rank.
+
+fmirun -n 4 examples/monte_carlo.py            2,000,000 points on each rank
+fmirun -n 4 examples/monte_carlo.py 1000       1,000 points on each rank
+"""
 
 import os
+import sys
 
 import fmi
 import numpy as np
 
-DARTS = 2_000_000
+DARTS = int(sys.argv[1]) if len(sys.argv) > 1 else 2_000_000
 
 rank = int(os.environ["RANK"])
 world_size = int(os.environ["WORLD_SIZE"])

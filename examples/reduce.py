@@ -1,4 +1,7 @@
-"""The smallest FMI program: every rank contributes a number and a list, and rank 0 receives the sums."""
+"""The smallest FMI program: every rank contributes a number and a list, and rank 0 receives the sums.
+
+fmirun -n 4 examples/reduce.py
+"""
 
 import os
 

@@ -85,12 +85,15 @@ class FmiProcessGroup(_ProcessGroup):  # type: ignore[misc]
     # Collectives -------------------------------------------------------------------------------------------------
 
     def allreduce(self, tensors: list[torch.Tensor], opts: Any = None) -> dist.Work:
-        """Replace each tensor by the combination of all ranks' ones."""
+        """Replace each tensor by the combination of all ranks' ones; sparse tensors by their sum."""
         op = reduction(opts)
 
         def allreduce() -> None:
             for tensor in tensors:
-                self._allreduce(tensor, op)
+                if tensor.is_sparse:
+                    self._allreduce_sparse(tensor, op)
+                else:
+                    self._allreduce(tensor, op)
 
         return self._run(allreduce, tensors, opts)
 
@@ -306,6 +309,21 @@ class FmiProcessGroup(_ProcessGroup):  # type: ignore[misc]
         self._comm.allreduce(operand, function, out=operand)
         if operand is not tensor:
             restore(tensor, operand)
+
+    def _allreduce_sparse(self, tensor: torch.Tensor, op: Any) -> None:
+        """Gather the indices and values of all ranks, each with a number of its own, and sum those of equal indices."""
+        if op.op != dist.ReduceOp.SUM:
+            raise NotImplementedError(
+                f"reduction {op.op} of sparse tensors: expected SUM, the only one of torch's gloo"
+            )
+        own = tensor.detach().coalesce()
+        values = own.values().contiguous()
+        counts = self._comm.allgather(torch.tensor([values.shape[0]])).tolist()
+        indices = self._comm.allgatherv(own.indices().t().contiguous(), counts)
+        gathered = self._comm.allgatherv(movable(values).reshape(values.shape), counts)
+        whole = gathered.view(values.dtype)
+        with torch.no_grad():  # a detached one would have indices and values of its own
+            tensor.copy_(torch.sparse_coo_tensor(indices.t(), whole, tensor.shape).coalesce())
 
     def _allgather(self, own: torch.Tensor) -> torch.Tensor:
         flat = movable(own)

@@ -69,6 +69,16 @@ def integers_wrap(rank: int, size: int) -> None:
 
 
 @check
+def sparse_tensors(rank: int, size: int) -> None:
+    for dtype in (torch.float32, torch.bfloat16):
+        # Rank r has r rows: rank 0 none.
+        indices = torch.arange(rank).reshape(1, -1)
+        own = torch.sparse_coo_tensor(indices, torch.full((rank, 2), rank + 1.0, dtype=dtype), (size, 2))
+        dist.all_reduce(own)
+        equal(own.to_dense()[:, 0], [float(sum(range(row + 2, size + 1))) for row in range(size)])
+
+
+@check
 def tensors_that_are_not_contiguous(rank: int, size: int) -> None:
     whole = torch.zeros(4, 6)
     part = whole.t()[1:3]

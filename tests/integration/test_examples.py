@@ -17,12 +17,6 @@ def test_reduce_sums_over_the_ranks(tmp_path: Path) -> None:
     assert output == "[0] 5 ranks: 1 + 2 + ... + 5 = 15, and of the lists: [5.0, 5.0]\n"
 
 
-def test_monte_carlo_finds_pi(tmp_path: Path) -> None:
-    status, output, errors = fmirun(tmp_path, "-n", 3, EXAMPLES / "monte_carlo.py")
-    assert status == 0, errors
-    assert re.search(r"3\.1[34]\d*", output)
-
-
 def test_data_parallel_training_fits_one_line_to_all_points(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     status, output, errors = fmirun(tmp_path, "-n", 2, "--preload", "torch", EXAMPLES / "data_parallel.py")
