@@ -25,6 +25,7 @@ from emulator.aws.lambda_.core.runtimes import check_installed
 from emulator.aws.lambda_.core.settings import LambdaSettings
 from emulator.aws.limits import REGION
 from emulator.aws.sandboxes.containers.factory import ContainerSandboxes
+from emulator.aws.sandboxes.nat import Nat
 from emulator.aws.sandboxes.process import ProcessSandboxes
 from emulator.aws.state import StateFolder
 from emulator.aws.stepfunctions.core.records import ExecutionRecord
@@ -119,6 +120,8 @@ class LocalCloud:
         empty for none.
     telemetry
         Whether ranks may send their events to this cloud, see `telemetry` below.
+    nat
+        The NAT that each sandbox is behind; None for none. It takes root.
 
     Attributes
     ----------
@@ -146,6 +149,7 @@ class LocalCloud:
         host_names: Sequence[str] = (),
         credentials: Credentials | None = None,
         containers: ContainerOptions | None = None,
+        nat: Nat | None = None,
         *,
         rendezvous_secret: str = "",
         hide_packages: bool = False,
@@ -158,6 +162,7 @@ class LocalCloud:
         self._state_path = state
         self._host = host
         self._container_options = containers
+        self._nat = nat
         self._rendezvous: RendezvousServer
         self._rendezvous_secret = rendezvous_secret
         self._host_names = host_names
@@ -291,11 +296,17 @@ class LocalCloud:
             bus = ("fmi_shim.telemetry.bus", "fmi_shim.tracing") if self._has_telemetry else ()
             preload = () if runs_code else (*_PRELOADED, *bus, *self._preload)
             self._processes = ProcessSandboxes(
-                scratch, preload, Path(dropin.__file__).parent, hide_packages=self._hide_packages
+                scratch,
+                preload,
+                Path(dropin.__file__).parent,
+                None if self._container_options is not None else self._nat,
+                hide_packages=self._hide_packages,
             )
             await self._processes.start()
             started.push_async_callback(self._processes.close)
-            self._containers = ContainerSandboxes(scratch, options.code_image, shares_memory=options.shares_memory)
+            self._containers = ContainerSandboxes(
+                scratch, options.code_image, self._nat, shares_memory=options.shares_memory
+            )
             started.push_async_callback(self._containers.close)
             host = self._host or LOOPBACK
             rendezvous_host = host
@@ -305,6 +316,9 @@ class LocalCloud:
                 self.notes.extend(self._containers.notes)
             elif (reason := self._processes.cpu_shares_missing) is not None:
                 self.notes.append(f"CPU shares are not enforced, every function may use every core: {reason}")
+            if self._container_options is None and self._nat is not None:
+                rendezvous_host = (await self._processes.place()).address
+                host = self._host or rendezvous_host
             # Importing moto takes as long as starting the zygote: on two cores, both run in parallel.
             from emulator.aws.gateway.admission import PageAccess
             from emulator.aws.gateway.app import Gateway

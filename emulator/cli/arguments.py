@@ -4,7 +4,7 @@ import argparse
 import ipaddress
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -13,13 +13,11 @@ from emulator.aws import limits
 from emulator.aws.lambda_.core.cold_starts import ColdStarts
 from emulator.aws.lambda_.core.settings import LambdaSettings, RuntimeClient, SandboxKind
 from emulator.aws.sandboxes.containers.daemon import Daemon
+from emulator.cli.network import add_network_options, link_faults
 from emulator.cloud import ContainerOptions
 from emulator.errors import EmulatorError
 from emulator.fmi.executor.image import DEFAULT_BASE_IMAGE, ImageRequest, executor_image
 from emulator.fmi.functions.initialize import rank_payload
-from fmi_shim.faults import bits_per_second, seconds, share
-from fmi_shim.link_model import LinkConditions
-from fmi_shim.network_presets import NETWORK_PRESETS, network_faults
 
 # What *execute* sets from the rank's payload.
 _SET_BY_RUN = frozenset(rank_payload({"bucket": "", "S3_object_name": "", "script": ""}, 0, 1))
@@ -177,61 +175,24 @@ def add_fault_options(parser: argparse.ArgumentParser) -> None:
         help="what fails, for example 'kill rank 2 at allreduce 3', 'stop rank 1 at 0.5s for 2s', 'cut link 0-1', "
         "'restart server at 1s' or 'kill rank any at random 20'; may be repeated; docs/testing.md has the language",
     )
+    add_seed_option(parser)
+    add_network_options(parser)
+
+
+def add_seed_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option that repeats what is left to chance."""
     parser.add_argument(
         "--fault-seed",
         type=_seed,
         metavar="N",
-        help="decides what faults leave to chance; the same N fails in the same way (default: random, and printed)",
-    )
-    network = parser.add_argument_group("network", "Links between ranks over direct TCP are as fast as given here.")
-    network.add_argument(
-        "--network",
-        choices=sorted(NETWORK_PRESETS),
-        help="links with published figures: aws: " + NETWORK_PRESETS["aws"].source,
-    )
-    network.add_argument(
-        "--network-latency", type=_duration, metavar="TIME", help="one-way delay of each message, for example 2ms"
-    )
-    network.add_argument(
-        "--network-jitter", type=_duration, metavar="TIME", help="longest additional delay, for example 0.5ms"
-    )
-    network.add_argument(
-        "--network-bandwidth", type=_bandwidth, metavar="RATE", help="bits per second of each direction, e.g. 600mbit"
-    )
-    network.add_argument(
-        "--network-loss", type=_loss, metavar="PERCENT", help="share of lost segments, at which TCP stalls, e.g. 0.1%%"
+        help="decides what faults and lossy links leave to chance; the same N fails in the same way (default: random, "
+        "and printed)",
     )
 
 
 def faults(options: argparse.Namespace) -> tuple[str, ...]:
     """Return the faults that the options of `add_fault_options` select: those of the network first."""
-    preset = NETWORK_PRESETS[options.network].conditions if options.network else LinkConditions()
-    conditions = LinkConditions(
-        preset.delay if options.network_latency is None else options.network_latency,
-        preset.jitter if options.network_jitter is None else options.network_jitter,
-        options.network_bandwidth or preset.rate,
-        preset.loss if options.network_loss is None else options.network_loss,
-    )
-    return (*network_faults(conditions), *options.fault)
-
-
-def _duration(text: str) -> float:
-    return _as_argument(seconds, text)
-
-
-def _bandwidth(text: str) -> float:
-    return _as_argument(bits_per_second, text)
-
-
-def _loss(text: str) -> float:
-    return _as_argument(share, text)
-
-
-def _as_argument(parse: Callable[[str], float], text: str) -> float:
-    try:
-        return parse(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+    return (*link_faults(options), *options.fault)
 
 
 def _seed(text: str) -> int:

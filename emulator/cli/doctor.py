@@ -18,6 +18,7 @@ from emulator.aws.limits import CONCURRENT_EXECUTIONS, MIB
 from emulator.aws.sandboxes.containers.daemon import Daemon
 from emulator.aws.sandboxes.containers.tmp_volume import check_mountable
 from emulator.aws.sandboxes.cpu_groups import CpuSharesUnavailableError, make_cpu_groups
+from emulator.aws.sandboxes.nat import check_nat_available
 from emulator.cli.exit_codes import FAILED
 from emulator.errors import EmulatorError
 
@@ -140,6 +141,15 @@ def control_groups() -> Finding:
     return Finding("control groups", " and ".join(versions) or "none are mounted", bool(versions), True, "mount them")
 
 
+def nats() -> Finding:
+    """Try to translate addresses in a network namespace, as ``--nat`` does."""
+    try:
+        check_nat_available()
+    except EmulatorError as error:
+        return Finding("NATs", str(error), False)
+    return Finding("NATs", "--nat puts each function behind one, in a network namespace of its own")
+
+
 def cpu_shares() -> Finding:
     """Try to create a control group with a CPU limit."""
     try:
@@ -254,5 +264,6 @@ CHECKS: Sequence[Callable[[], Finding]] = (
     podman,
     container_tmp,
     freezer,
+    nats,
     gpu,
 )

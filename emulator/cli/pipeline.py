@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import os
+import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from emulator.aws.prices import Cost, step_functions_usd
 from emulator.cli import arguments
 from emulator.cli.account import add_run_options, check_backend
 from emulator.cli.exit_codes import FAILED, deferred_interrupts, print_status, with_rank_prefix
+from emulator.cli.network import add_network_options, link_faults, nat
 from emulator.cli.stack_run import check_rank_options, run_on_stack
 from emulator.cloud import LocalCloud
 from emulator.errors import EmulatorError
@@ -34,6 +36,7 @@ from emulator.fmi.rendezvous_secret import secret_of_run
 from emulator.fmi.report import cost_line, run_cost, run_record, run_table
 from emulator.fmi.results import check_folder, write_record
 from emulator.fmi.state_machine import StateMachine, published_state_machine, read_state_machine
+from fmi_shim.injection import FAULTS_VARIABLE, SEED_VARIABLE
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -105,6 +108,8 @@ def add_parser(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
     )
     arguments.add_report_option(parser)
     arguments.add_rank_options(parser)
+    arguments.add_seed_option(parser)
+    add_network_options(parser)
     arguments.add_preload_option(parser)
     arguments.add_backend_option(parser, arguments.LOCAL, docker=True)
     arguments.add_image_options(parser)
@@ -127,6 +132,8 @@ def _pipeline(options: argparse.Namespace) -> int:
     began = time.perf_counter()
     # Missing files are reported before anything is started.
     local_only = {
+        "--nat": nat(options) is not None,
+        "--network and its kind": bool(link_faults(options)),
         "--preload": bool(options.preload),
         "--state-machine": options.state_machine is not None,
     }
@@ -188,6 +195,16 @@ def _pipeline(options: argparse.Namespace) -> int:
     return 0
 
 
+def _environment(options: argparse.Namespace) -> dict[str, str]:
+    """Return the variables of the ranks: the given ones, and those of the links between them."""
+    links = link_faults(options)
+    if not links:
+        return dict(options.environment)
+    seed = secrets.randbelow(2**31) if options.fault_seed is None else options.fault_seed
+    print_status(f"links: {'; '.join(links)} (--fault-seed {seed})")
+    return {**dict(options.environment), FAULTS_VARIABLE: "; ".join(links), SEED_VARIABLE: str(seed)}
+
+
 def _run_on_stack(payload: PipelinePayload, options: argparse.Namespace) -> int:
     results = options.results or Path("results")
     check_folder(results)
@@ -223,7 +240,7 @@ def _files(payload: PipelinePayload, options: argparse.Namespace) -> dict[str, l
 
 @contextlib.contextmanager
 def _cloud(payload: PipelinePayload, options: argparse.Namespace) -> Iterator[_Cloud]:
-    environment = dict(options.environment)
+    environment = _environment(options)
     if options.endpoint_url is None:
         images = arguments.images(options)
         secret = secret_of_run({**payload.event.get("script_environment", {}), **environment}, images.ranks)
@@ -234,6 +251,7 @@ def _cloud(payload: PipelinePayload, options: argparse.Namespace) -> Iterator[_C
             credentials=Credentials.random(),
             containers=images.containers,
             rendezvous_secret=secret.value,
+            nat=nat(options),
         ) as cloud:
             session = AwsSession(session_with(cloud.credentials), cloud.endpoint_url)
             yield _Cloud(session, cloud.rendezvous, {**environment, **secret.environment}, cloud, images)
@@ -241,6 +259,10 @@ def _cloud(payload: PipelinePayload, options: argparse.Namespace) -> Iterator[_C
     if options.preload:
         raise EmulatorError(
             "--preload cannot be used with --endpoint-url: pass it to the `fmi-emulator serve` of that cloud"
+        )
+    if nat(options) is not None:
+        raise EmulatorError(
+            "--nat cannot be used with --endpoint-url: pass it to the `fmi-emulator serve` of that cloud"
         )
     images = arguments.images(options)
     rendezvous = os.environ.get("FMI_RENDEZVOUS", "")

@@ -15,6 +15,7 @@ from emulator.aws.limits import CONCURRENT_EXECUTIONS, MB_PER_VCPU, TIMEOUT_S
 from emulator.cli import arguments as allowed
 from emulator.cli.account import add_run_options, check_backend
 from emulator.cli.exit_codes import FAILED, print_status, run_command, with_rank_prefix
+from emulator.cli.network import nat
 from emulator.cli.observation import Observation, add_observation_options
 from emulator.cloud import LocalCloud
 from emulator.errors import EmulatorError
@@ -48,6 +49,7 @@ examples:
   fmirun -n 4 -x LEVEL=2 -x HOME -m package.module --steps 10        a module of the current folder, as python -m
   fmirun -n 4 --fault "kill rank 2 at allreduce 3" my_program.py             rank 2 ends at its third allreduce
   fmirun -n 4 --network aws --network-loss 0.1% my_program.py                links as between functions on AWS
+  fmirun -n 4 --nat symmetric my_program.py                          each rank behind a NAT, through the relay
   fmirun -n 64 --backend aws my_program.py                           the same on AWS, after `fmi-emulator deploy`
   fmirun -n 4 --backend docker examples/reduce.py                    each rank in a container of the deployed image
   fmirun -n 2 --pdb my_program.py                                    breakpoint() in rank 0 stops there
@@ -165,6 +167,7 @@ def _run(request: RunRequest, options: argparse.Namespace, faults: Sequence[Faul
     local_only = {
         "--cold-start-seed": options.cold_start_seed is not None,
         "--cold-starts": options.cold_starts != "local",
+        "--nat": nat(options) is not None,
         "--pdb": options.pdb,
         "--preload": bool(options.preload),
         "--runtime-client": options.runtime_client is not None,
@@ -200,6 +203,7 @@ def _run(request: RunRequest, options: argparse.Namespace, faults: Sequence[Faul
         containers=images.containers,
         rendezvous_secret=secret.value,
         telemetry=observation.is_wanted and is_local,
+        nat=nat(options),
     ) as cloud:
         for note in [*cloud.notes, *code.notes(), *([secret.note] if secret.note else [])]:
             print_status(note)

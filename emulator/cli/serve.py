@@ -13,6 +13,7 @@ from emulator.aws.gateway.address import LOOPBACK
 from emulator.aws.lambda_.core.settings import SandboxKind
 from emulator.cli import arguments
 from emulator.cli.exit_codes import print_status
+from emulator.cli.network import add_nat_option, nat
 from emulator.cloud import LocalCloud
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ def add_parser(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
         "containers (default %(default)s)",
     )
     arguments.add_container_options(parser)
+    add_nat_option(parser)
     parser.set_defaults(run=_serve)
 
 
@@ -116,6 +118,7 @@ def _serve(options: argparse.Namespace) -> int:
         options.host_name,
         credentials,
         arguments.code_containers(options),
+        nat(options),
         hide_packages=options.packages == "aws",
     ) as cloud:
         print(f"export AWS_ENDPOINT_URL={cloud.endpoint_url}")

@@ -11,7 +11,13 @@ from typing import TypeAlias
 
 @dataclass(frozen=True)
 class Spawn:
-    """To the zygote: fork a worker that polls the runtime API itself, or executes a command that does."""
+    """To the zygote: fork a worker that polls the runtime API itself, or executes a command that does.
+
+    Parameters
+    ----------
+    network
+        The fields of an `Attachment`; None for the network of this machine.
+    """
 
     sandbox_id: str
     environment: dict[str, str]
@@ -21,6 +27,7 @@ class Spawn:
     vcpus: float
     command: list[str]
     opt_root: str | None = None
+    network: dict[str, str | int] | None = None
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import os
 import resource
 import signal
@@ -27,6 +28,7 @@ from emulator.aws.sandboxes.messages import (
     StartFailed,
     encode,
 )
+from emulator.aws.sandboxes.nat import Attachment, Nat, PublicSegment
 from emulator.errors import SandboxError
 
 _READ_BYTES = 65536
@@ -191,6 +193,8 @@ class ProcessSandbox:
     def on_start_failed(self, reason: str) -> None:
         """Mark the worker as failed to start."""
         self._close_output()
+        # It never ran: nobody waits for its end but what is released then.
+        self.exited.cancel()
         if not self.started.done():
             self.started.set_exception(SandboxError(reason))
 
@@ -235,6 +239,8 @@ class ProcessSandboxes:
         A folder with modules for every function, which is their /var/runtime; None if there is none.
     hide_packages
         Whether functions may import only AWS's runtime packages, the preloaded ones and their own.
+    nat
+        The NAT that each sandbox is behind; None for the network of this machine.
 
     Attributes
     ----------
@@ -247,6 +253,7 @@ class ProcessSandboxes:
         state: Path,
         preload: Sequence[str] = (),
         runtime_root: Path | None = None,
+        nat: Nat | None = None,
         *,
         hide_packages: bool = False,
     ) -> None:
@@ -254,6 +261,8 @@ class ProcessSandboxes:
         self._hide_packages = hide_packages
         self._runtime_root = runtime_root
         self._preload = preload
+        self._nat = nat
+        self._segment: PublicSegment | None = None
         self._sandboxes: dict[str, ProcessSandbox] = {}
         self._connection: ZygoteConnection | None = None
         self._supervisor: asyncio.subprocess.Process | None = None
@@ -262,8 +271,16 @@ class ProcessSandboxes:
         self.cpu_shares_missing: str | None = None
 
     async def start(self) -> None:
-        """Start the zygote; return before it has imported its modules."""
+        """Start the zygote; return before it has imported its modules.
+
+        Raises
+        ------
+        NatUnavailableError
+            When there is to be a NAT and cannot be.
+        """
         _raise_descriptor_limit()
+        if self._nat is not None and self._segment is None:
+            self._segment = await asyncio.to_thread(PublicSegment)
         groups = self._make_cpu_groups()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with theirs:
@@ -284,8 +301,9 @@ class ProcessSandboxes:
         self._continue(self._supervisor)
 
     async def place(self) -> SandboxPlace:
-        """Return what processes of this machine see: the loopback, and programs of this machine."""
-        return SandboxPlace("127.0.0.1", is_container=False)
+        """Return what processes of this machine see: the loopback or, behind a NAT, its gateway; and its programs."""
+        address = "127.0.0.1" if self._segment is None else self._segment.segment.gateway
+        return SandboxPlace(address, is_container=False)
 
     async def create(self, spec: SandboxSpec, on_output: Callable[[bytes], None]) -> ProcessSandbox:
         """Fork a worker.
@@ -296,9 +314,14 @@ class ProcessSandboxes:
             When the zygote has ended and a new one cannot be started, or when it cannot fork.
         """
         connection = await self._open_connection()
+        attachment = None
+        if self._segment is not None and self._nat is not None:
+            attachment = self._segment.attach(self._nat)
         read_end, write_end = os.pipe()
         sandbox = ProcessSandbox(spec.sandbox_id, read_end, on_output, connection)
         self._sandboxes[spec.sandbox_id] = sandbox
+        if attachment is not None:
+            sandbox.exited.add_done_callback(functools.partial(self._detach, attachment))
         message = Spawn(
             spec.sandbox_id,
             dict(spec.environment),
@@ -308,6 +331,7 @@ class ProcessSandboxes:
             spec.vcpus,
             list(spec.command),
             None if spec.opt_root is None else str(spec.opt_root),
+            None if attachment is None else attachment.message(),
         )
         connection.send(message, write_end)
         try:
@@ -330,6 +354,12 @@ class ProcessSandboxes:
             self._fail_all()
         if self._supervisor is not None:
             await self._supervisor.wait()
+        if self._segment is not None:
+            await asyncio.to_thread(self._segment.close)
+
+    def _detach(self, attachment: Attachment, _: "asyncio.Future[SandboxExit]") -> None:
+        if self._segment is not None:
+            self._segment.detach(attachment)
 
     def _continue(self, supervisor: asyncio.subprocess.Process) -> None:
         """Continue the supervisor until it has ended, also while this object closes."""

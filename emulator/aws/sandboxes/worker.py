@@ -14,6 +14,7 @@ from typing import NoReturn
 from emulator.aws.limits import FILE_DESCRIPTORS
 from emulator.aws.sandboxes.file_system import OPT, RUNTIME, TASK, FilesUnavailableError, FunctionFiles, mount_files
 from emulator.aws.sandboxes.messages import Spawn
+from emulator.aws.sandboxes.nat import Attachment, NatUnavailableError, enter
 from emulator.aws.sandboxes.own_packages import brings_imported_package, package_folders
 from emulator.aws.sandboxes.package_filter import PackageFilter
 from emulator.aws.sandboxes.runtime_client import flush_output, serve
@@ -55,6 +56,8 @@ def run_worker(
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_NOFILE, _descriptor_limits())
         _replace_environment(spawn)
+        if spawn.network is not None:
+            enter(Attachment.of_message(spawn.network))
         task_root, opt_root = _isolate_files(spawn, visible, runtime_root)
         if spawn.command:
             _exec([_inside(part, spawn, task_root, opt_root) for part in spawn.command])
@@ -66,6 +69,8 @@ def run_worker(
         status = serve(task_root, opt_root)
     except SystemExit as error:
         status = error.code if isinstance(error.code, int) else int(error.code is not None)
+    except NatUnavailableError as error:
+        print(f"emulator: {error}", file=sys.stderr)
     except BaseException:  # noqa: BLE001 - the outermost frame: every error must reach the log
         sys.excepthook(*sys.exc_info())
     finally:

@@ -32,10 +32,11 @@ class ImageMissingError(DaemonError):
 
 @dataclass(frozen=True)
 class Network:
-    """A network of the daemon: its id, and the address of this machine in it."""
+    """A network of the daemon: its id, the address of this machine in it, and its range."""
 
     id: str
     gateway: str
+    subnet: str
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,8 @@ class Daemon:
         with self._errors(f"create network {name!r}"):
             created = self._api.create_network(name, driver="bridge", labels=dict(labels), check_duplicate=True)
             found = self._api.inspect_network(created["Id"])
-            return Network(created["Id"], _gateway_of(found["IPAM"]["Config"][0]))
+            config = found["IPAM"]["Config"][0]
+            return Network(created["Id"], _gateway_of(config), config["Subnet"])
 
     def remove_network(self, network: str) -> None:
         """Remove a network that no container uses any more; one that does not exist is removed."""

@@ -18,6 +18,7 @@ from emulator.aws.sandboxes.containers.output import OutputPipes
 from emulator.aws.sandboxes.containers.ownership import Owner, remove_container, remove_leftovers
 from emulator.aws.sandboxes.containers.sandbox import ContainerSandbox
 from emulator.aws.sandboxes.containers.tmp_volume import TmpUnavailableError, check_mountable, mounted_tmp
+from emulator.aws.sandboxes.nat import Nat, NatUnavailableError, Segment, check_nat_available, translate
 from emulator.errors import SandboxError
 
 # As on AWS, where /proc/self/status of a function shows them.
@@ -38,6 +39,8 @@ class ContainerSandboxes:
         The image that runs archives; None if archives run elsewhere.
     shares_memory
         Whether containers share /dev/shm with each other and this machine. On AWS, functions have none.
+    nat
+        The NAT that each container is behind; None for the daemon's network alone.
 
     Attributes
     ----------
@@ -45,9 +48,12 @@ class ContainerSandboxes:
         One sentence for each feature that this machine or daemon does not support.
     """
 
-    def __init__(self, scratch: Path, code_image: str | None = None, *, shares_memory: bool = False) -> None:
+    def __init__(
+        self, scratch: Path, code_image: str | None = None, nat: Nat | None = None, *, shares_memory: bool = False
+    ) -> None:
         self._scratch = scratch
         self._code_image = code_image
+        self._nat = nat
         self._ipc_mode = "host" if shares_memory else "none"
         self._starting = asyncio.Lock()
         self._daemon: Daemon | None = None
@@ -76,6 +82,8 @@ class ContainerSandboxes:
                 return
             if self._closing:
                 raise SandboxError("cannot start a container: the emulator is shutting down")
+            if self._nat is not None:
+                await self._in_thread(check_nat_available)
             self._daemon = daemon = await self._in_thread(Daemon)
             await self._in_thread(remove_leftovers, daemon)
             name = f"fmi-emulator-{uuid.uuid4().hex[:12]}"
@@ -234,6 +242,8 @@ class ContainerSandboxes:
                     groups = ContainerGroups.of_process(pid, container)
                     # The groups prove that the process is one of this machine.
                     pipes = None if groups is None else OutputPipes.of_process(pid)
+                    if self._nat is not None:
+                        self._translate(pid, groups, self._nat)
                 except BaseException:
                     output.close()
                     raise
@@ -243,6 +253,23 @@ class ContainerSandboxes:
                 raise
             attached(container, output)
             return groups, pipes
+
+    def _translate(self, pid: int, groups: ContainerGroups | None, nat: Nat) -> None:
+        """Put a container behind a NAT, before it gets its first event."""
+        assert self._network is not None  # noqa: S101 - set by start
+        if pid == 0:
+            return  # It has ended.
+        if groups is None:
+            raise NatUnavailableError(
+                "--nat cannot reach the network of a container: expected a daemon whose containers are processes of "
+                "this machine; leave it out"
+            )
+        try:
+            translate(f"/proc/{pid}/ns/net", Segment(self._network.gateway, self._network.subnet), nat)
+        except NatUnavailableError:
+            # One that has ended meanwhile needs none; its end is reported.
+            if Path(f"/proc/{pid}").exists():
+                raise
 
     async def _sample(self) -> None:
         while True:
