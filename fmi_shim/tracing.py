@@ -61,7 +61,7 @@ class TracedCalls(Calls):
             self.number,
             peer=peer,
             root=call.root if call.operation in ROOTED else None,
-            algorithm=algorithm_of(schedule),
+            algorithm=algorithm_of(schedule) if peer is None else "message",
             channel=self._channels.name_of(channel),
             call=_in_words(call),
         )

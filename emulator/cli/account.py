@@ -15,7 +15,7 @@ def add_account_options(parser: argparse._ActionsContainer, *, with_endpoint: bo
     parser.add_argument(
         "--region", metavar="NAME", help="AWS region, for example us-east-1 (default: as the aws command)"
     )
-    parser.add_argument("--profile", metavar="NAME", help="profile of ~/.aws/config (default: as the aws command)")
+    parser.add_argument("--aws-profile", metavar="NAME", help="profile of ~/.aws/config (default: as the aws command)")
     parser.add_argument(
         "--stack-name",
         type=stack_name,
@@ -71,7 +71,7 @@ def check_backend(options: argparse.Namespace, local_only: dict[str, bool]) -> N
         "--detach": options.detach,
         "--dry-run": options.dry_run,
         "--max-cost": options.max_cost is not None,
-        "--profile": options.profile is not None,
+        "--aws-profile": options.aws_profile is not None,
         "--region": options.region is not None,
         "--stack-name": options.stack_name != DEFAULT_STACK,
     }
@@ -89,10 +89,10 @@ def account_session(options: argparse.Namespace) -> AwsSession:
         If credentials or region are missing, or the options contradict each other.
     """
     if options.backend == LOCAL:
-        if options.region or options.profile:
-            raise EmulatorError("--region and --profile name an AWS account: leave them out with --backend local")
+        if options.region or options.aws_profile:
+            raise EmulatorError("--region and --aws-profile name an AWS account: leave them out with --backend local")
         return connect(options.endpoint_url)
-    session = connect_account(options.region, options.profile, options.endpoint_url)
+    session = connect_account(options.region, options.aws_profile, options.endpoint_url)
     if getattr(options, "dry_run", False):
         observe_calls(session.session, lambda call: print_status(f"  {call}"), dry_run=True)
     return session

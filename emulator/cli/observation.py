@@ -1,4 +1,4 @@
-"""The options that show what the ranks of a run do: the trace."""
+"""The options that show what the ranks of a run do: the trace and the profile."""
 
 import argparse
 import contextlib
@@ -27,6 +27,11 @@ def add_observation_options(parser: argparse.ArgumentParser) -> None:
         help="write a trace for ui.perfetto.dev or chrome://tracing: a track for each rank, arrows from sends to "
         "receipts, counters of bytes; for example trace.json",
     )
+    group.add_argument(
+        "--profile",
+        action="store_true",
+        help="print where the time went: who waited for whom, the critical path, imbalance, bytes, and advice",
+    )
 
 
 class Observation:
@@ -41,7 +46,8 @@ class Observation:
     """
 
     def __init__(self, options: argparse.Namespace, *, has_bus: bool) -> None:
-        self._trace: Path | None = getattr(options, "trace", None)  # `attach` has no such option
+        self._trace: Path | None = getattr(options, "trace", None)  # `attach` has no such options
+        self._profile: bool = getattr(options, "profile", False)
         self._has_bus = has_bus
         self._telemetry: Telemetry | None = None
         if self._trace is not None:
@@ -50,7 +56,7 @@ class Observation:
     @property
     def is_wanted(self) -> bool:
         """Whether there is anything to observe."""
-        return self._trace is not None
+        return self._trace is not None or self._profile
 
     @property
     def environment(self) -> dict[str, str]:
@@ -87,6 +93,7 @@ class Observation:
         telemetry = self._telemetry
         if telemetry is None:
             return
+        from emulator.fmi.telemetry.profile import profile, profile_text
         from emulator.fmi.telemetry.trace import trace_lines
 
         telemetry.settle(frozenset(rank.rank for rank in outcome.ranks if rank.failure is None))
@@ -94,7 +101,9 @@ class Observation:
             if self._trace is not None:
                 write_whole(self._trace, "".join(trace_lines(history)).encode())
                 print_status(f"trace in {self._trace}: open it in ui.perfetto.dev or chrome://tracing")
-            if history.dropped or history.left_out:
+            if self._profile:
+                print_status(profile_text(profile(history)))
+            elif history.dropped or history.left_out:
                 print_status(
                     f"{history.dropped} calls were dropped, and {history.left_out} left out: the ranks made more than "
                     "could be recorded"

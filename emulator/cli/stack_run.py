@@ -40,7 +40,7 @@ def run_on_stack(
             raise EmulatorError("--report is written at the end of a run: leave it out with --detach and --dry-run")
         check_folder(options.report.absolute().parent)
     if Observation(options, has_bus=False).is_wanted and (options.detach or options.dry_run):
-        raise EmulatorError("--trace is written at the end of a run: leave it out with --detach and --dry-run")
+        raise EmulatorError("--trace and --profile show a whole run: leave them out with --detach and --dry-run")
     session = account_session(options)
     with explained():
         identity = session.client("sts").get_caller_identity()

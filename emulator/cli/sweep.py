@@ -143,7 +143,7 @@ def _program(options: argparse.Namespace) -> SweptProgram:
         raise SweepError("expected either a script, which fmirun runs, or --payload, which fmi-emulator pipeline runs")
     passed = [f"--preload={module}" for module in options.preload]
     passed += [f"--timeout={options.timeout}"] if options.timeout is not None else []
-    account = {"--region": options.region, "--profile": options.profile, "--endpoint-url": options.endpoint_url}
+    account = {"--region": options.region, "--aws-profile": options.aws_profile, "--endpoint-url": options.endpoint_url}
     if options.backend != arguments.LOCAL:
         passed.append(f"--backend={options.backend}")
     if options.backend == arguments.AWS:

@@ -85,7 +85,7 @@ def explain(error: BaseException) -> str:
     if is_expired(error):
         return f"the AWS credentials have expired: renew them, for example with `aws sso login` ({error})"
     if code in _INVALID_KEY:
-        return f"AWS does not accept the credentials: check --profile and `aws sts get-caller-identity` ({error})"
+        return f"AWS does not accept the credentials: check --aws-profile and `aws sts get-caller-identity` ({error})"
     if code in _DENIED:
         return (
             f"{error}: expected credentials with the policy that `fmi-emulator deploy --print-policy` prints; ask the "
@@ -94,7 +94,7 @@ def explain(error: BaseException) -> str:
     if code in THROTTLED:
         return f"AWS still refuses requests after several tries, for their rate: wait, then try again ({error})"
     if isinstance(error, NoCredentialsError | PartialCredentialsError):
-        return f"no AWS credentials: run `aws configure` or `aws sso login`, or give --profile ({error})"
+        return f"no AWS credentials: run `aws configure` or `aws sso login`, or give --aws-profile ({error})"
     if isinstance(error, EndpointConnectionError):
         return f"{error}: check --region, --endpoint-url and the network"
     return str(error)

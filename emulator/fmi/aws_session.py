@@ -170,8 +170,8 @@ def connect_account(
         )
     if not has_key:
         raise AccountError(
-            "no AWS credentials: run `aws configure` or `aws sso login`, give --profile, or set AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY"
+            "no AWS credentials: run `aws configure` or `aws sso login`, give --aws-profile, or set AWS_ACCESS_KEY_ID "
+            "and AWS_SECRET_ACCESS_KEY"
         )
     return AwsSession(session, endpoint_url, is_account=True)
 

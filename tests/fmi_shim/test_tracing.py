@@ -108,7 +108,7 @@ def test_each_call_is_recorded_with_its_bytes_algorithm_and_number(tmp_path: Pat
         ("isend", 1, 8000),
         ("recv", 2, 0),
     ]
-    assert [plans[row[0]].algorithm for row in rows[:5]] == [*["recursive doubling"] * 3, "linear", "send"]
+    assert [plans[row[0]].algorithm for row in rows[:5]] == [*["recursive doubling"] * 3, "linear", "message"]
     assert [plans[row[0]].channel for row in rows[3:5]] == ["Direct", "loopback"]
     assert plans[rows[0][0]].call == "allreduce (1000 x float64, operator sum, shape [1000])"
     assert all(began > 0 and duration > 0 for _, _, began, duration, _ in rows)

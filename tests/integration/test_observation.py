@@ -8,12 +8,14 @@ import pytest
 from tests.integration.fmirun import EXAMPLES, fmirun
 
 
-def test_a_run_writes_its_trace(tmp_path: Path) -> None:
+def test_a_run_writes_its_trace_and_prints_its_profile(tmp_path: Path) -> None:
     trace = tmp_path / "trace.json"
-    status, output, errors = fmirun(tmp_path, "-n", 2, "--trace", trace, EXAMPLES / "reduce.py")
+    status, output, errors = fmirun(tmp_path, "-n", 2, "--trace", trace, "--profile", EXAMPLES / "reduce.py")
     assert status == 0, errors
     assert "fmi-" not in output
     assert f"trace in {trace}: open it in ui.perfetto.dev" in errors
+    assert "profile of 2 ranks over" in errors
+    assert "critical path: " in errors
     content = json.loads(trace.read_text())
     names = {(event["pid"], event["name"]) for event in content["traceEvents"] if event["ph"] == "X"}
     assert names == {(rank, name) for rank in range(2) for name in ("download", "reduce")}

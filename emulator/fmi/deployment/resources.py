@@ -70,7 +70,7 @@ def find_resources(session: AwsSession, stack_name: str) -> StackResources:
     if stack is None:
         raise StackError(
             f"stack {stack_name!r} does not exist in {region}: run `fmi-emulator deploy --region {region} --stack-name "
-            f"{stack_name}` first, or check --region, --profile and --stack-name"
+            f"{stack_name}` first, or check --region, --aws-profile and --stack-name"
         )
     missing = [name for name in ("StateMachine", "Cluster", "Service") if name not in stack.outputs]
     if missing:
