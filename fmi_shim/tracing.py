@@ -63,7 +63,7 @@ class TracedCalls(Calls):
             root=call.root if call.operation in ROOTED else None,
             algorithm=algorithm_of(schedule) if peer is None else "message",
             channel=self._channels.name_of(channel),
-            call=_in_words(call),
+            call=_in_words(call, performed),
         )
         direction = None if peer is None else (peer, performed in ("recv", "irecv"))
         size = -1 if call.dtype is None or call.operation in BY_ROWS else call.count * call.dtype.itemsize
@@ -236,6 +236,6 @@ def _words(name: str) -> str:
     return "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in name).strip()
 
 
-def _in_words(call: Call) -> str:
-    """Return the call in words, without its number."""
-    return str(call).replace(f"call {call.sequence}, ", "").replace(f"call {call.sequence}", "")
+def _in_words(call: Call, performed: str) -> str:
+    """Return the call in words, with what this rank does in it, and without its number."""
+    return str(call).replace(f"{call.operation.name} (call {call.sequence}, ", f"{performed} (", 1)

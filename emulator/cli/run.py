@@ -189,12 +189,12 @@ def _run(request: RunRequest, options: argparse.Namespace, faults: Sequence[Faul
         raise EmulatorError("--endpoint-url names what stands for AWS: give --backend aws, too")
     if options.report is not None:
         check_folder(options.report.absolute().parent)
+    is_local = options.backend == allowed.LOCAL
+    observation = Observation(options, has_bus=is_local)
     settings = allowed.function_settings(options)
     images = allowed.images(options)
     secret = secret_of_run(request.environment, images.ranks)
     request = replace(request, environment={**request.environment, **secret.environment})
-    is_local = options.backend == allowed.LOCAL
-    observation = Observation(options, has_bus=is_local)
     request = replace(request, environment={**request.environment, **observation.environment})
     with LocalCloud(
         preload=options.preload,

@@ -179,6 +179,10 @@ class History:
         found = self.ranks[rank].communicators.get(plan.communicator)
         return None if found is None or own is None else self._members[found[0]].get(own)
 
+    def member(self, communicator: Communicator, own: int) -> int | None:
+        """Return the rank in the run of a communicator's rank; None if it is unknown."""
+        return self._members[communicator].get(own)
+
     def in_call(self, rank: int) -> Planned | None:
         """Return the call that a rank is in; None between calls, and if that is unknown."""
         known = self.ranks.get(rank)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from emulator.fmi.telemetry.history import History
-from fmi_shim.telemetry.events import Message, Opened, Operations, Planned, Started
+from fmi_shim.telemetry.events import Closed, Message, Opened, Operations, Planned, Stacks, Started, Status
 
 MS = 1_000_000
 EPOCH = 10**18
@@ -41,3 +41,20 @@ def made_history(*ranks: Sequence[Made], epochs: Sequence[int] = ()) -> History:
         start = Started(0, len(ranks), 100 + rank, host, epoch), Opened(0, 0, "world", rank, len(ranks))
         history.apply(Message("made", rank, 0, 0, (*start, *plans, Operations(rows))))
     return history
+
+
+def now_in(history: History, rank: int, plan: int | None, awaited: int | None, since: float, at: float) -> None:
+    """Add that a rank is in the call of a plan, or in none, at a time, and waits for another rank."""
+    status = Status(round(at * MS), plan, 0, round(since * MS), awaited, f"program.py:{rank} in main", 50_000_000)
+    history.apply(Message("made", rank, history.ranks[rank].next_message, 0, (status,)))
+
+
+def closed(history: History, rank: int, at: float) -> None:
+    """Add that a rank has closed its communicator."""
+    history.apply(Message("made", rank, history.ranks[rank].next_message, 0, (Closed(round(at * MS)),)))
+
+
+def answered(history: History, rank: int, at: float, *frames: str) -> None:
+    """Add the stack of a rank's main thread."""
+    stacks = Stacks(round(at * MS), 1, (frames,))
+    history.apply(Message("made", rank, history.ranks[rank].next_message, 0, (stacks,)))
