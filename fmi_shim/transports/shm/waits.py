@@ -54,7 +54,12 @@ class SegmentFraming(Framing[RingPair]):
         }
         self._deadlock_reporter = deadlock_reporter
         self.call_deadline = Deadline(None)
-        self.awaited: int | None = None
+        self._awaited: int | None = None
+
+    @property
+    def awaited(self) -> int | None:
+        """The rank that this one waits for; see `Channel`."""
+        return self._awaited
 
     def _wait(self, events: Sequence[Event], peer: int) -> None:
         """Wait until one of `events`, each of which depends on `peer` or a posted message, has occurred.
@@ -75,7 +80,7 @@ class SegmentFraming(Framing[RingPair]):
             return
         nap = SHORT_NAP_SECONDS if only is None else NAP_SECONDS
         deadline = self.call_deadline.within(self._max_timeout)
-        self.awaited = peer
+        self._awaited = peer
         while not occurred() and not events[-1].sleep(min(nap, deadline.end - time.monotonic())):
             self._check_errors()
             self._require_alive(events, peer)
@@ -90,7 +95,7 @@ class SegmentFraming(Framing[RingPair]):
                     f"{raise_limit(deadline, self.call_deadline, 'backends.Direct.max_timeout')}{chain}",
                     origin=peer if cause is None or cause.origin is None else cause.origin,
                 )
-        self.awaited = None
+        self._awaited = None
         self._deadlock_reporter.end_wait()
 
     def _check_errors(self) -> None:
