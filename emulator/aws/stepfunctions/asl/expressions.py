@@ -1,23 +1,26 @@
 """Expressions of the language: JSONPath, payload templates and calls of intrinsic functions.
 
 Most paths name one location, such as ``$.a.b[0]``, and are walked directly. The others (wildcards, slices, filters,
-descent) are evaluated by the python-jsonpath library and return a list of all matches.
+descent) are queries and return a list of all matches.
 """
 
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import Protocol
 
+from emulator.aws.stepfunctions.asl.evaluation import MOST_VISITED, TooManyVisitsError, present_evaluation
 from emulator.aws.stepfunctions.asl.failures import INTRINSIC_FAILURE, RUNTIME, StateFailure
 from emulator.aws.stepfunctions.asl.intrinsics import INTRINSICS, Intrinsic, IntrinsicError
 from emulator.aws.stepfunctions.asl.json_values import Json, dumps
-
-if TYPE_CHECKING:
-    import jsonpath
-
-    _Query: TypeAlias = jsonpath.JSONPath | jsonpath.CompoundJSONPath
+from emulator.aws.stepfunctions.asl.queries import (
+    MOST_MATCHES,
+    Query,
+    QuerySyntaxError,
+    TooDeepError,
+    TooManyMatchesError,
+)
 
 _ROOT = re.compile(r"\$\$|\$(?P<variable>[A-Za-z_][A-Za-z0-9_]*)?")
 _STEP = re.compile(
@@ -73,13 +76,13 @@ class Path:
     steps
         The names and indices of a path to one location, otherwise None.
     query
-        The compiled query of the jsonpath library for any other path.
+        The query for any other path.
     """
 
     text: str
     root: str
     steps: tuple[str | int, ...] | None
-    query: "_Query | None" = None
+    query: Query | None = None
 
     def evaluate(self, data: Json, scope: Scope) -> Json:
         """Return the value at the path. A path that may match several locations returns a list of all matches.
@@ -88,14 +91,27 @@ class Path:
         ------
         NoMatchError
             If a path to one location matches nothing.
+        StateFailure
+            If a query matches or visits too many values.
         """
         value = self._start(data, scope)
         if self.query is not None:
-            # A string has no members. The library would parse it as JSON.
-            return [] if isinstance(value, str) else self.query.findall(value)
+            try:
+                return self.query.find(value)
+            except TooManyMatchesError:
+                raise self._too_much(f"matches more than {MOST_MATCHES}") from None
+            except TooDeepError:
+                raise StateFailure(
+                    RUNTIME, f"The JSONPath '{self.text}' is applied to values that are nested too deeply for .."
+                ) from None
+            except TooManyVisitsError:
+                raise self._too_much(f"visits more than {MOST_VISITED}") from None
         for step in self.steps or ():
             value = self._child(value, step)
         return value
+
+    def _too_much(self, what: str) -> StateFailure:
+        return StateFailure(RUNTIME, f"The JSONPath '{self.text}' {what} values: use a path with fewer wildcards or ..")
 
     def _child(self, value: Json, step: str | int) -> Json:
         if isinstance(value, dict) and isinstance(step, str) and step in value:
@@ -129,14 +145,10 @@ def compile_path(text: str) -> Path:
     steps = _steps(text[root.end() :])
     if steps is not None:
         return Path(text, start, steps)
-    # Imported on demand: the import is slow, and few definitions need it.
-    import jsonpath
-
     try:
-        query = jsonpath.compile("$" + text[root.end() :])
-    except jsonpath.JSONPathError as error:
-        raise PathSyntaxError(f"invalid JSONPath {text!r}: {str(error).splitlines()[0]}") from None
-    return Path(text, start, None, query)
+        return Path(text, start, None, Query("$" + text[root.end() :]))
+    except QuerySyntaxError as error:
+        raise PathSyntaxError(f"invalid JSONPath {text!r}: {error}") from None
 
 
 def _steps(text: str) -> tuple[str | int, ...] | None:
@@ -280,6 +292,7 @@ class IntrinsicCall:
     def evaluate(self, data: Json, scope: Scope) -> Json:
         """Return the function's value."""
         values = [argument.evaluate(data, scope) for argument in self.arguments]
+        present_evaluation().begin(values)
         try:
             return self.function(*values)
         except IntrinsicError as error:

@@ -11,6 +11,8 @@ from emulator.aws.stepfunctions.asl.json_values import Json
 from emulator.aws.stepfunctions.core.interpreter import Interpreter, StateExecution, Turns
 from emulator.aws.stepfunctions.core.records import Status
 
+# Of each state: the ends of nested Maps multiply.
+_CANCELLED_AT_ONCE = 8
 _Item = TypeVar("_Item")
 
 
@@ -20,21 +22,58 @@ async def run_concurrently(
     """Await `work` for every item, with at most `limit` of them running concurrently.
 
     After the first failure, the running ones are cancelled and awaited, no other starts, and the failure is raised.
+    asyncio's groups cancel all tasks in one iteration of the event loop, which thousands of tasks block.
     """
     remaining = iter(items)
+    failures: list[BaseException] = []
+    ended = asyncio.Event()
 
     async def worker() -> None:
         for item in remaining:
             await turns.wait()
+            if failures:
+                return
             await work(item)
 
+    def on_end(task: asyncio.Task[None]) -> None:
+        tasks.discard(task)
+        if not task.cancelled() and (failure := task.exception()) is not None:
+            failures.append(failure)
+        if failures or not tasks:
+            ended.set()
+
+    tasks: set[asyncio.Task[None]] = set()
     try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(limit):
-                await turns.wait()
-                group.create_task(worker())
-    except BaseExceptionGroup as failures:
-        raise failures.exceptions[0] from None
+        for _ in range(limit):
+            await turns.wait()
+            if failures:
+                break
+            task = asyncio.get_running_loop().create_task(worker())
+            tasks.add(task)
+            task.add_done_callback(on_end)
+        while tasks and not failures:
+            ended.clear()
+            await ended.wait()
+    finally:
+        await _cancel(tasks)
+    if failures:
+        raise failures[0]
+
+
+async def _cancel(tasks: set["asyncio.Task[None]"]) -> None:
+    """Cancel tasks, a few in each iteration of the event loop, and wait for their end, even if cancelled meanwhile."""
+    cancelled: asyncio.CancelledError | None = None
+    remaining = list(tasks)
+    while tasks:
+        for task in remaining[:_CANCELLED_AT_ONCE]:
+            task.cancel()
+        del remaining[:_CANCELLED_AT_ONCE]
+        try:
+            await (asyncio.sleep(0) if remaining else asyncio.wait(tasks))
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
 
 
 class Iteration:
@@ -73,7 +112,7 @@ class Iteration:
             value = self._item
             if state.item_selector is not None:
                 scope = self._step.scope_with(Map=self.branch.context["Map"])
-                value = self._step.evaluate(state.item_selector, data, scope)
+                value = await self._interpreter.turns.evaluate(self._step.evaluate, state.item_selector, data, scope)
             output = await self._interpreter.run(state.processor, value, self.branch)
         except StateFailure:
             execution.end_item(key, Status.FAILED)
@@ -98,7 +137,7 @@ class Iteration:
 async def run_parallel(interpreter: Interpreter, step: StateExecution[ParallelState]) -> Json:
     """Run all branches concurrently; return their outputs in the order of the branches."""
     branches = step.state.branches
-    value = step.effective_input(step.scope())
+    value = await interpreter.turns.evaluate(step.effective_input, step.scope())
     step.add_event("ParallelStateStarted")
     outputs: list[Json] = [None] * len(branches)
     last_ids = [step.branch.previous_id]
@@ -118,13 +157,18 @@ async def run_parallel(interpreter: Interpreter, step: StateExecution[ParallelSt
     return outputs
 
 
+def _map_input(step: StateExecution[MapState]) -> tuple[Json, list[Json], int]:
+    """Return the data of a Map, its items, and how many of them may run at once."""
+    scope = step.scope()
+    data = step.input_data(scope)
+    items = step.items(step.state.items_path, data)
+    return data, items, int(step.number(step.state.max_concurrency, "MaxConcurrency", data, scope)) or len(items)
+
+
 async def run_inline_map(interpreter: Interpreter, step: StateExecution[MapState]) -> Json:
     """Run the states for every item; return the outputs in the order of the items. The first failure fails the Map."""
-    state, scope = step.state, step.scope()
-    data = step.input_data(scope)
-    items = step.items(state.items_path, data)
-    limit = int(step.number(state.max_concurrency, "MaxConcurrency", data, scope)) or len(items)
-    # Cancelling tasks is one step of the event loop, so that their number has to be limited.
+    state = step.state
+    data, items, limit = await interpreter.turns.evaluate(_map_input, step)
     concurrency = min(limit, len(items), INLINE_MAP_TASKS)
     if concurrency > INLINE_MAP_CONCURRENCY:
         interpreter.execution.warn(

@@ -3,6 +3,7 @@
 Shapes of the results: https://docs.aws.amazon.com/step-functions/latest/dg/input-output-resultwriter.html
 """
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -90,10 +91,38 @@ def result_files(map_run: MapRun, prefix: str, bucket: str) -> tuple[str, dict[s
         entries = child_results(map_run, ordered, transformation)
         key = f"{folder}/{name}_0.{'jsonl' if lines else 'json'}"
         if entries:
-            files[key] = "\n".join(map(dumps, entries)) if lines else dumps(entries)
+            # Not as one value: no other thread runs while Python serializes one.
+            texts = map(dumps, entries)
+            files[key] = "\n".join(texts) if lines else f"[{','.join(texts)}]"
         listed[name] = [{"Key": key, "Size": len(files[key].encode())}] if entries else []
     manifest = {"DestinationBucket": bucket, "MapRunArn": map_run.arn, "ResultFiles": listed}
     return f"{folder}/manifest.json", {**files, f"{folder}/manifest.json": dumps(manifest)}
+
+
+def _map_input(step: StateExecution[MapState], distribution: Distribution) -> tuple[Json, list[Json], int, Tolerance]:
+    """Return the data of a Map, its items if no reader reads them, its concurrency and the tolerated failures."""
+    scope = step.scope()
+    data = step.input_data(scope)
+    return (
+        data,
+        step.items(step.state.items_path, data) if distribution.reader is None else [],
+        int(step.number(step.state.max_concurrency, "MaxConcurrency", data, scope)),
+        Tolerance(
+            step.number(distribution.tolerated_count, "ToleratedFailureCount", data, scope),
+            step.number(distribution.tolerated_percentage, "ToleratedFailurePercentage", data, scope),
+        ),
+    )
+
+
+def _batch_settings(
+    step: StateExecution[MapState], data: Json, batcher: ItemBatcher
+) -> tuple[int | None, int | None, Json]:
+    scope = step.scope()
+    return (
+        step.number(batcher.max_items, "MaxItemsPerBatch", data, scope),
+        step.number(batcher.max_bytes, "MaxInputBytesPerBatch", data, scope),
+        None if batcher.batch_input is None else step.evaluate(batcher.batch_input, data, scope),
+    )
 
 
 # Runs a child execution to its end, given its index and its input.
@@ -117,18 +146,9 @@ class DistributedMaps:
 
     async def run(self, interpreter: Interpreter, step: StateExecution[MapState], distribution: Distribution) -> Json:
         """Run a Map once, without retries; return its result."""
-        execution, scope = interpreter.execution, step.scope()
-        data = step.input_data(scope)
-        input_items = step.items(step.state.items_path, data) if distribution.reader is None else []
-        map_run = MapRun(
-            execution,
-            step.state,
-            int(step.number(step.state.max_concurrency, "MaxConcurrency", data, scope)),
-            Tolerance(
-                step.number(distribution.tolerated_count, "ToleratedFailureCount", data, scope),
-                step.number(distribution.tolerated_percentage, "ToleratedFailurePercentage", data, scope),
-            ),
-        )
+        execution, turns = interpreter.execution, interpreter.turns
+        data, input_items, concurrency, tolerance = await turns.evaluate(_map_input, step, distribution)
+        map_run = MapRun(execution, step.state, concurrency, tolerance)
         # The number of items of a reader is not known yet. AWS reports 0, too.
         step.add_event("MapStateStarted", {"length": len(input_items)})
         step.add_event("MapRunStarted", {"mapRunArn": map_run.arn})
@@ -136,10 +156,10 @@ class DistributedMaps:
         try:
             items = input_items
             if distribution.reader is not None:
-                items = await self._read_items(step, data, distribution.reader)
-            inputs = await self._inputs(step, data, items, distribution.batcher, interpreter.turns)
-            await self._run_children(map_run, inputs, interpreter.turns)
-            result = await self._result(step, map_run, data, distribution)
+                items = await self._read_items(step, data, distribution.reader, turns)
+            inputs = await self._inputs(step, data, items, distribution.batcher, turns)
+            await self._run_children(map_run, inputs, turns)
+            result = await self._result(step, map_run, data, distribution, turns)
         except StateFailure as failure:
             map_run.end(Status.FAILED)
             step.add_event("MapRunFailed", error_details(failure))
@@ -164,14 +184,11 @@ class DistributedMaps:
             for index, item in enumerate(items):
                 await turns.wait()
                 scope = step.scope_with(Map={"Item": {"Index": index, "Value": item}})
-                selected.append(step.evaluate(selector, data, scope))
+                selected.append(await turns.evaluate(step.evaluate, selector, data, scope))
             items = selected
         if batcher is None:
             return [(item, 1) for item in items]
-        scope = step.scope()
-        max_items = step.number(batcher.max_items, "MaxItemsPerBatch", data, scope)
-        max_bytes = step.number(batcher.max_bytes, "MaxInputBytesPerBatch", data, scope)
-        extra = None if batcher.batch_input is None else step.evaluate(batcher.batch_input, data, scope)
+        max_items, max_bytes, extra = await turns.evaluate(_batch_settings, step, data, batcher)
         grouped = []
         try:
             for batch in batches(items, max_items, max_bytes, extra):
@@ -181,16 +198,18 @@ class DistributedMaps:
             raise step.state_failure(RUNTIME, f"ItemBatcher: {error}") from None
         return grouped
 
-    async def _read_items(self, step: StateExecution[MapState], data: Json, reader: ItemReader) -> list[Json]:
+    async def _read_items(
+        self, step: StateExecution[MapState], data: Json, reader: ItemReader, turns: Turns
+    ) -> list[Json]:
         scope = step.scope()
-        parameters = step.evaluate(reader.parameters, data, scope)
-        max_items = step.number(reader.max_items, "MaxItems", data, scope)
+        parameters = await turns.evaluate(step.evaluate, reader.parameters, data, scope)
+        max_items = await turns.evaluate(step.number, reader.max_items, "MaxItems", data, scope)
         try:
             if reader.action == "listObjectsV2":
                 items = await self._list_objects(parameters)
             else:
                 response = await self._aws.call("s3", "GetObject", parameters)
-                items = read_items(response["Body"], reader)
+                items = await asyncio.to_thread(read_items, response["Body"], reader)
         except (BotoCoreError, ClientError, ItemsError) as error:
             raise StateFailure(ITEM_READER_FAILED, f"{error} ({dumps(parameters)})") from None
         return items if not max_items else items[: int(max_items)]
@@ -230,16 +249,18 @@ class DistributedMaps:
         await run_concurrently(range(len(inputs)), limit, run_one, turns)
 
     async def _result(
-        self, step: StateExecution[MapState], map_run: MapRun, data: Json, distribution: Distribution
+        self, step: StateExecution[MapState], map_run: MapRun, data: Json, distribution: Distribution, turns: Turns
     ) -> Json:
         """End the map run and return its result, or the S3 location of the result if the Map has a ResultWriter."""
         writer = distribution.writer
         if writer is None or writer.parameters is None:
             map_run.end(Status.SUCCEEDED)
             children = sorted(map_run.children, key=map_run.index_of)
-            return child_results(map_run, children, writer.transformation if writer else Transformation.COMPACT)
-        destination = step.evaluate(writer.parameters, data, step.scope())
-        key, files = result_files(map_run, str(destination.get("Prefix", "")), destination["Bucket"])
+            transformation = writer.transformation if writer else Transformation.COMPACT
+            return await asyncio.to_thread(child_results, map_run, children, transformation)
+        destination = await turns.evaluate(step.evaluate, writer.parameters, data, step.scope())
+        prefix = str(destination.get("Prefix", ""))
+        key, files = await asyncio.to_thread(result_files, map_run, prefix, destination["Bucket"])
         try:
             for name, text in files.items():
                 await self._aws.call(

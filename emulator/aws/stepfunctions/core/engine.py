@@ -87,13 +87,17 @@ class Engine:
             raise
 
     async def close(self) -> None:
-        """Stop all executions."""
+        """Stop all executions, and the threads that evaluate expressions."""
+        await self._stop_all()
+        self._turns.close()
+
+    async def _stop_all(self) -> None:
         running = [execution for execution in self.executions.values() if execution.status is Status.RUNNING]
         await asyncio.gather(*(self.stop(execution, StateFailure(None)) for execution in running))
 
     async def reset(self) -> None:
         """Stop all executions and drop their records."""
-        await self.close()
+        await self._stop_all()
         # Let the callbacks of the ended tasks run.
         await asyncio.sleep(0)
         self.executions.clear()

@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -25,6 +26,7 @@ from emulator.aws.stepfunctions.asl.definition import (
     WaitState,
     WorkState,
 )
+from emulator.aws.stepfunctions.asl.evaluation import Evaluation, EvaluationTooLongError
 from emulator.aws.stepfunctions.asl.expressions import ROOT_PATH, Expression, NoMatchError, Path, ReferencePath, Scope
 from emulator.aws.stepfunctions.asl.failures import (
     DATA_LIMIT_EXCEEDED,
@@ -41,6 +43,9 @@ from emulator.aws.stepfunctions.core.execution import COMPLETE, Branch, Executio
 _SLICE_S = 0.005
 # A Map of 1000 Pass states takes 0.8 of the time that it takes with one.
 _WOKEN_AT_ONCE = 32
+# For evaluations that take long; they slow the loop's thread, but do not block it.
+_THREADS = 2
+_Result = TypeVar("_Result")
 _State = TypeVar("_State", bound=State, covariant=True)
 
 
@@ -49,7 +54,7 @@ class Turns:
 
     Executions run without a pause while the slice lasts. Then they wait, and in each iteration of the loop one more of
     them continues, and others as long as a new slice lasts. So the loop handles sockets and timers between them however
-    many executions there are.
+    many executions there are. Evaluations of expressions that take long continue in a thread.
     """
 
     def __init__(self) -> None:
@@ -59,6 +64,27 @@ class Turns:
         self._delayed: deque[asyncio.Future[None]] = deque()
         self._renewing = False
         self._none_continued = False
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="expressions")
+
+    async def evaluate(self, function: Callable[..., _Result], *arguments: object) -> _Result:
+        """Call a function that evaluates expressions; if that takes long, once more, in a thread.
+
+        Cancelling the wait ends the evaluation soon.
+        """
+        try:
+            return Evaluation(inline=True).call(function, *arguments)
+        except EvaluationTooLongError:
+            pass
+        evaluation = Evaluation(inline=False)
+        try:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._threads, evaluation.call, function, *arguments)
+        finally:
+            evaluation.stop()
+
+    def close(self) -> None:
+        """End the threads, when no execution runs."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def wait(self) -> None:
         """Return at once while the slice lasts, otherwise wait for a turn. States that do not wait must call it."""
@@ -361,15 +387,17 @@ class Interpreter:
     async def _outcome(self, step: StateExecution[Any]) -> Outcome:
         match step.state:
             case PassState():
-                return _pass(step)
+                return await self.turns.evaluate(_pass, step)
             case ChoiceState():
-                return _choose(step)
+                return await self.turns.evaluate(_choose, step)
             case WaitState():
-                return await _wait(step)
+                data, seconds = await self.turns.evaluate(_waiting_time, step)
+                await asyncio.sleep(seconds)
+                return step.state.next, await self.turns.evaluate(step.output_of, data, step.scope())
             case SucceedState():
-                return None, step.output_of(step.input_data(step.scope()), step.scope())
+                return None, await self.turns.evaluate(_succeed, step)
             case FailState():
-                raise _failure(step)
+                raise await self.turns.evaluate(_failure, step)
             case _:
                 return await self._run_with_retries(step)
 
@@ -378,12 +406,13 @@ class Interpreter:
         work, counts = self._work[type(step.state)], None
         while True:
             try:
-                return step.state.next, step.output_of(await work(self, step), step.scope())
+                result = await work(self, step)
+                return step.state.next, await self.turns.evaluate(step.output_of, result, step.scope())
             except StateFailure as failure:
                 counts = counts or RetryCounts(step.state.retriers)
                 delay_s = counts.next_delay_s(failure.error)
                 if delay_s is None:
-                    return catch_failure(step, failure)
+                    return await self.turns.evaluate(catch_failure, step, failure)
             await asyncio.sleep(delay_s)
             step.count_retry()
             self.execution.add_transition()
@@ -413,7 +442,8 @@ def _choose(step: StateExecution[ChoiceState]) -> Outcome:
     return step.state.default, output
 
 
-async def _wait(step: StateExecution[WaitState]) -> Outcome:
+def _waiting_time(step: StateExecution[WaitState]) -> tuple[Json, float]:
+    """Return the data of a Wait state, and how long it waits, seconds."""
     scope = step.scope()
     data = step.input_data(scope)
     if step.state.until is not None:
@@ -427,8 +457,11 @@ async def _wait(step: StateExecution[WaitState]) -> Outcome:
         seconds = (moment - datetime.now(UTC)).total_seconds()
     else:
         seconds = step.number(step.state.seconds, "Seconds", data, scope)
-    await asyncio.sleep(max(0.0, seconds))
-    return step.state.next, step.output_of(data, scope)
+    return data, max(0.0, seconds)
+
+
+def _succeed(step: StateExecution[SucceedState]) -> Json:
+    return step.output_of(step.input_data(step.scope()), step.scope())
 
 
 def _failure(step: StateExecution[FailState]) -> StateFailure:

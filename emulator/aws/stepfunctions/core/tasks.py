@@ -11,6 +11,7 @@ from typing import Protocol
 
 from emulator.aws.limits import REGION
 from emulator.aws.stepfunctions.asl.definition import TaskState
+from emulator.aws.stepfunctions.asl.expressions import Scope
 from emulator.aws.stepfunctions.asl.failures import HEARTBEAT_TIMEOUT, TIMEOUT, StateFailure
 from emulator.aws.stepfunctions.asl.json_values import Json
 from emulator.aws.stepfunctions.asl.resources import Pattern, Resource
@@ -191,9 +192,8 @@ class TaskRunner:
     ) -> Json:
         state = step.state
         scope = step.scope() if token is None else step.scope_with(Task={"Token": token.text})
-        parameters = step.effective_input(scope)
-        timeout_s = step.number(state.timeout_s, "TimeoutSeconds", step.value, scope)
-        heartbeat_s = step.number(state.heartbeat_s, "HeartbeatSeconds", step.value, scope)
+        evaluated = await interpreter.turns.evaluate(_parameters_and_times, step, scope)
+        parameters, timeout_s, heartbeat_s = evaluated
         events = _TaskEvents(step)
         events.scheduled(parameters, timeout_s, heartbeat_s)
         call = TaskCall(state.resource, parameters, state.name, step.branch.index, interpreter.execution)
@@ -219,6 +219,15 @@ class TaskRunner:
         if resource.sdk:
             return self._integrations["aws-sdk"]
         return self._integrations.get(resource.service) or self._integrations["aws-sdk"]
+
+
+def _parameters_and_times(step: StateExecution[TaskState], scope: Scope) -> tuple[Json, float | None, float | None]:
+    state = step.state
+    return (
+        step.effective_input(scope),
+        step.number(state.timeout_s, "TimeoutSeconds", step.value, scope),
+        step.number(state.heartbeat_s, "HeartbeatSeconds", step.value, scope),
+    )
 
 
 class _TaskEvents:

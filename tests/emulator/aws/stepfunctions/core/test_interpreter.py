@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import json
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -60,6 +61,7 @@ async def watchdog() -> AsyncIterator[list[float]]:
 
 
 async def run(folder: Path, states: dict[str, Any], text: str, kind: MachineType, **more: Any) -> Execution:
+    folder.mkdir(exist_ok=True)
     store = MachineStore(folder, DiskReserve(folder / "reserve", 0))
     definition = json.dumps({"StartAt": next(iter(states)), "States": states, **more})
     # What other tests left in this process is not collected here.
@@ -70,6 +72,7 @@ async def run(folder: Path, states: dict[str, Any], text: str, kind: MachineType
         engine = Engine({}, None)  # type: ignore[arg-type] # no state of these tests calls a service
         execution = engine.start(execution_arn(machine.name, "e"), machine, "e", text)
         await engine.wait(execution)
+        await engine.close()
     gc.unfreeze()
     assert max(blocked) < MOST_BLOCKED_S
     return execution
@@ -113,6 +116,101 @@ def test_many_branches_leave_the_event_loop_free(tmp_path: Path, states: dict[st
     assert execution.status is Status.SUCCEEDED
     if states["M"]["Type"] == "Map":
         assert json.loads(execution.output_text or "") == list(range(5000))
+
+
+def choice_on(path: str) -> dict[str, Any]:
+    rule = {"Variable": path, "IsPresent": True, "Next": "B"}
+    return {"A": {"Type": "Choice", "Choices": [rule], "Default": "B"}, "B": {"Type": "Succeed"}}
+
+
+def nested(depth: int) -> Any:
+    """Return a value in which each descent visits all values below."""
+    return [*[1] * 10, nested(depth - 1)] if depth else 1
+
+
+SLOW_CALLS = {f"k{n}.$": "States.ArrayLength(States.StringSplit($.text, ' '))" for n in range(2000)}
+
+
+@pytest.mark.parametrize(
+    "states",
+    [
+        {"A": {**PASS, "Parameters": SLOW_CALLS}},
+        {
+            "A": {
+                **PASS,
+                "ResultSelector": SLOW_CALLS,
+                "Type": "Parallel",
+                "Branches": [{"StartAt": "P", "States": {"P": PASS}}],
+                "ResultPath": None,
+            }
+        },
+    ],
+    ids=["parameters", "selector"],
+)
+def test_long_evaluations_leave_the_event_loop_free_and_time_out(tmp_path: Path, states: dict[str, Any]) -> None:
+    text = json.dumps({"text": "ab " * 40_000})
+    started = time.monotonic()
+    execution = asyncio.run(run(tmp_path, states, text, MachineType.EXPRESS, TimeoutSeconds=1))
+    assert execution.status in (Status.TIMED_OUT, Status.FAILED)
+    assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("$..*..*..*", "matches more than 131072 values"),
+        ("$..*[?(@..*..*..zzz)]..zzz", "visits more than 5000000 values"),
+        ("$..zzz..*", ""),
+        ("$..[200]", "nested too deeply"),
+    ],
+    ids=["wildcards", "filter", "descent", "depth"],
+)
+def test_queries_leave_the_event_loop_free_and_are_limited_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, words: str
+) -> None:
+    # The limits take tens of seconds to reach.
+    monkeypatch.setattr("emulator.aws.stepfunctions.asl.evaluation.MOST_VISITED", 100_000)
+    monkeypatch.setattr("emulator.aws.stepfunctions.asl.queries.MOST_MATCHES", 10_000)
+    text = json.dumps(nested(200 if "deeply" in words else 80))
+    # One is evaluated by a Pass state, one by a rule of a Choice state.
+    states = choice_on(path) if words.startswith("visits") else {"A": {**PASS, "OutputPath": path}}
+    execution = asyncio.run(run(tmp_path, states, text, MachineType.EXPRESS))
+    if words:
+        assert execution.failure is not None
+        assert execution.failure.error == "States.Runtime"
+        assert words in (execution.failure.cause or "")
+    else:
+        assert execution.output_text == "[]"
+
+
+def test_a_query_in_a_thread_ends_with_its_execution(tmp_path: Path) -> None:
+    states = {"A": {**PASS, "OutputPath": "$..*[?(@..*..*..*..zzz)]..zzz"}}
+    text = json.dumps(nested(80))
+    execution = asyncio.run(run(tmp_path, states, text, MachineType.EXPRESS, TimeoutSeconds=1))
+    assert execution.status is Status.TIMED_OUT
+    ended_by = time.monotonic() + 10
+    while any(thread.name.startswith("expressions") for thread in threading.enumerate()):
+        assert time.monotonic() < ended_by
+        time.sleep(0.01)
+
+
+def test_a_map_of_many_items_leaves_the_event_loop_free(tmp_path: Path) -> None:
+    execution = asyncio.run(run(tmp_path, map_of({"P": PASS}), json.dumps([1] * 20_000), MachineType.EXPRESS))
+    assert execution.status is Status.SUCCEEDED
+    assert json.loads(execution.output_text or "") == [1] * 20_000
+
+
+@pytest.mark.parametrize(
+    ("states", "text"),
+    [
+        (map_of({"W": {"Type": "Wait", "Seconds": 300, "End": True}}), json.dumps([1] * 2500)),
+        (map_of(map_of({"W": {"Type": "Wait", "Seconds": 300, "End": True}}, "N")), json.dumps([[1] * 50] * 50)),
+    ],
+    ids=["map", "nested maps"],
+)
+def test_the_end_of_many_branches_leaves_the_event_loop_free(tmp_path: Path, states: dict[str, Any], text: str) -> None:
+    execution = asyncio.run(run(tmp_path, states, text, MachineType.EXPRESS, TimeoutSeconds=3))
+    assert execution.status is Status.TIMED_OUT
 
 
 def test_a_pattern_with_many_stars_takes_little_time(tmp_path: Path) -> None:
