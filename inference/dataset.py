@@ -21,8 +21,8 @@ PAYLOAD_KEY = "payload.json"
 def read_data_map(s3: Any, bucket: str, world_size: int) -> list[list[str]]:
     """Return the partition keys of each rank, by rank; the list of a rank without data is empty.
 
-    The event of the *initialize* function maps each rank, as a string, to a key or a list of keys. It is the object
-    that the variable PAYLOAD_KEY names, else ``payload.json``.
+    The event of the *initialize* function maps each rank, as a string, to a key, a list of keys, or null. It is the
+    object that the variable PAYLOAD_KEY names, else ``payload.json``.
 
     Raises
     ------
@@ -42,7 +42,7 @@ def read_data_map(s3: Any, bucket: str, world_size: int) -> list[list[str]]:
 
 
 def _keys(value: object, name: str) -> list[str]:
-    keys = [value] if isinstance(value, str) else value
+    keys = [value] if isinstance(value, str) else [] if value is None else value
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         raise PartitionError(f"{name}: expected a key or a list of keys, got {value!r}")
     return keys

@@ -31,6 +31,7 @@ from emulator.fmi.executions.launch import LaunchRequest, pipeline_request
 from emulator.fmi.outcomes import STOPPED
 from emulator.fmi.payload import PipelinePayload, code_folder, read_payload, required_code_folder, uploads
 from emulator.fmi.pipeline import Pipeline, PipelineOutcome
+from emulator.fmi.rank_count import check_rank_count, rank_count
 from emulator.fmi.rank_log import LineKind, LogLine
 from emulator.fmi.rendezvous_secret import secret_of_run
 from emulator.fmi.report import cost_line, run_cost, run_record, run_table
@@ -143,13 +144,17 @@ def _pipeline(options: argparse.Namespace) -> int:
     payload = read_payload(options.payload)
     if options.backend == arguments.AWS:
         return _run_on_stack(payload, options)
-    machine = published_state_machine() if options.state_machine is None else read_state_machine(options.state_machine)
+    given = None if options.state_machine is None else read_state_machine(options.state_machine)
     files = _files(payload, options)
     results = options.results or Path("results")
     check_folder(results)
     if options.report is not None:
         check_folder(options.report.absolute().parent)
     with _cloud(payload, options) as cloud:
+        s3 = cloud.connection.client("s3")
+        ranks = rank_count(s3, payload, files)
+        check_rank_count(ranks, s3, payload, files)
+        machine = given or published_state_machine(ranks)
         pipeline = Pipeline(cloud.connection, machine, payload, cloud.environment)
         # Only a cloud that keeps running has a page to show the phases on.
         traced = cloud.own is None

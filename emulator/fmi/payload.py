@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from emulator.aws.limits import CONCURRENT_EXECUTIONS, STATE_DATA_BYTES
+from emulator.aws.limits import STATE_DATA_BYTES
 from emulator.errors import EmulatorError
 from emulator.fmi.bundle import UploadedFile, data_files, folder_files
 
@@ -16,6 +16,8 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 # The folder that Lambda can write to: published payloads give the path where *execute* stores the script.
 _TMP = "/tmp/"  # noqa: S108 - see above
 _MOST = 2**31 - 1
+# 1 TB in partitions of 25 MB are 41,944 ranks. *initialize* holds the payloads of all of them.
+_MOST_RANKS = 100_000
 # The advice when the code is not found.
 GIVE_FOLDER = "pass the folder that the payload calls S3_object_name with --script-folder"
 
@@ -108,7 +110,7 @@ def parse_payload(event: object) -> PipelinePayload:
     folder = _text(event, "S3_object_name").strip("/")
     for name in ("file_limit", "batch_size"):
         _number(event, name, _MOST)
-    world_size = _world_size(event)
+    world_size = _number(event, "world_size", _MOST_RANKS)
     if world_size is None and "data_prefix" not in event:
         raise PayloadError(
             "missing world_size: give it, or a data_prefix, below which there is one data file for each rank"
@@ -241,19 +243,6 @@ def _bucket(event: Mapping[str, Any], name: str) -> str:
             f"invalid {name} {value!r}: expected 3 to 63 lower-case letters, digits, dots and dashes{advice}"
         )
     return value
-
-
-def _world_size(event: Mapping[str, Any]) -> int | None:
-    try:
-        return _number(event, "world_size", CONCURRENT_EXECUTIONS)
-    except PayloadError as error:
-        value = str(event["world_size"]).strip()
-        if value.isascii() and value.isdigit() and int(value) > CONCURRENT_EXECUTIONS:
-            raise PayloadError(
-                f"{error}: Lambda runs at most {CONCURRENT_EXECUTIONS} functions at once, and ranks that talk to each "
-                "other must all run at once"
-            ) from None
-        raise
 
 
 def _number(event: Mapping[str, Any], name: str, most: int) -> int | None:

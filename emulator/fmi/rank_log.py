@@ -1,8 +1,10 @@
 """Parses a function's log by rank: which rank wrote each line, and each rank's state, progress and outcome.
 
-It needs the lines alone, from the emulator or from AWS: the first line of *execute* names the rank and the request.
+It needs the lines alone, from the emulator or from AWS. The first line of an invocation names the rank: *execute*
+writes one for that purpose, and the published executor prints its event, which has RANK and WORLD_SIZE.
 """
 
+import ast
 import re
 from collections import defaultdict
 from collections.abc import Mapping
@@ -21,6 +23,8 @@ from emulator.fmi.outcomes import (
 )
 from fmi_shim.log_lines import EVENTS_MARKER, Phase, parse_rank_line
 
+# What the published executor prints first: its event, as Python writes a dictionary.
+_RECEIVED = "received:  {"
 # Lines about the sandbox's init phase, which belongs to no rank.
 _INIT = re.compile(r"INIT_(START Runtime Version|REPORT Init Duration): ")
 _PLATFORM_LINE = re.compile(r"(START|END|REPORT) RequestId: ([\w-]+)")
@@ -123,7 +127,7 @@ class RankLineParser:
             return []
         if not state.request_id:
             return state.release() if state.is_cut else []
-        if line.kind is LineKind.RANK:
+        if line.kind is LineKind.RANK or (line.rank is not None and state.rank is None):
             state.rank, state.world_size = line.rank, line.world_size
         known = state.release()
         if line.kind is LineKind.REPORT:
@@ -286,7 +290,21 @@ def _read(text: str, stream: str, timestamp_ms: int, request_id: str) -> LogLine
         return replace(line, kind=LineKind.EVENTS, text=text.removeprefix(EVENTS_MARKER).strip())
     if phase := Phase.parse(text):
         return replace(line, kind=LineKind.TRACE, phase=phase)
+    if named := _published_rank(text):
+        return replace(line, rank=named[0], world_size=named[1])
     return line
+
+
+def _published_rank(text: str) -> tuple[int, int] | None:
+    """Return rank and world size of the event that the published executor prints; None if the line is another."""
+    if not text.startswith(_RECEIVED):
+        return None
+    try:
+        event = ast.literal_eval(text.removeprefix(_RECEIVED[:-1]))
+        rank, world_size = int(event["RANK"]), int(event["WORLD_SIZE"])
+    except (ValueError, TypeError, KeyError, SyntaxError, MemoryError, RecursionError):
+        return None
+    return (rank, world_size) if 0 <= rank < world_size else None
 
 
 def _begun(line: LogLine) -> RankProgress:

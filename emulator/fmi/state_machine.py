@@ -38,9 +38,20 @@ class StateMachine:
     reads_ranks: bool
 
 
-def published_state_machine() -> StateMachine:
-    """Return the published state machine with an inline Map."""
-    text = (importlib.resources.files("emulator.fmi.functions") / "inline.asl.json").read_text(encoding="utf-8")
+# The payloads of more ranks, 350 bytes each, may be more than the 256 KiB that states pass to each other.
+_INLINE_RANKS = 500
+
+
+def published_state_machine(ranks: int = 1) -> StateMachine:
+    """Return the published state machine with an inline Map or, for many ranks, a distributed one.
+
+    Parameters
+    ----------
+    ranks
+        Number of ranks.
+    """
+    name = "inline.asl.json" if ranks <= _INLINE_RANKS else "distributed.asl.json"
+    text = (importlib.resources.files("emulator.fmi.functions") / name).read_text(encoding="utf-8")
     return parse_state_machine(text)
 
 

@@ -31,7 +31,7 @@ def put_event(s3: Any, event: object) -> None:
 
 
 def test_a_rank_may_have_one_key_several_keys_or_none(s3: Any) -> None:
-    put_event(s3, {"data_map": {"0": ["a/1.pt", "a/2.pt"], "2": "a/3.pt", "7": "a/9.pt"}})
+    put_event(s3, {"data_map": {"0": ["a/1.pt", "a/2.pt"], "2": "a/3.pt", "3": None, "7": "a/9.pt"}})
     assert dataset.read_data_map(s3, "data", 4) == [["a/1.pt", "a/2.pt"], [], ["a/3.pt"], []]
 
 

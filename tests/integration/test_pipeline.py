@@ -27,7 +27,9 @@ import fmi
 rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 s3 = boto3.client("s3")
 data_map = json.loads(s3.get_object(Bucket=os.environ["S3_BUCKET"], Key="payload.json")["Body"].read())["data_map"]
-own = sum(len(s3.get_object(Bucket=os.environ["DATA_BUCKET"], Key=key)["Body"].read()) for key in data_map[str(rank)])
+own = data_map[str(rank)] or []
+keys = [own] if isinstance(own, str) else own
+own = sum(len(s3.get_object(Bucket=os.environ["DATA_BUCKET"], Key=key)["Body"].read()) for key in keys)
 comm = fmi.Communicator(rank, size, "fmi.json", "sum")
 total = comm.allreduce(own, fmi.func(fmi.op.sum), fmi.types(fmi.datatypes.int))
 print("batch", os.environ["BATCH_SIZE"], "total", total, flush=True)

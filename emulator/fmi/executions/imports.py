@@ -1,4 +1,4 @@
-"""Which modules a program imports, and which of them a stack's functions lack."""
+"""Which modules a program imports: those that a stack's functions lack, and those by which ranks talk."""
 
 import ast
 import sys
@@ -54,6 +54,59 @@ def missing_modules(
             if not local and top not in present and not _is_local(own, top):
                 missing.add(top)
     return sorted(missing)
+
+
+def first_import(
+    files: Mapping[str, bytes], script: str, folder: str, modules: Collection[str]
+) -> tuple[str, str] | None:
+    """Return a file of a program that imports one of some modules, anywhere in it, and the module; None if none does.
+
+    Only files that the script imports, directly or not, count. They are searched for in the folders of the script up to
+    the program's, since programs add these to their path.
+
+    Parameters
+    ----------
+    files
+        The content of the program's files, by path.
+    script
+        The path of the script.
+    folder
+        The program's folder.
+    modules
+        Dotted names; a module counts with all modules in it.
+    """
+    roots = [parent for parent in PurePosixPath(script).parents if parent.is_relative_to(folder)]
+    by_root = [
+        {PurePosixPath(name).relative_to(root): name for name in files if PurePosixPath(name).is_relative_to(root)}
+        for root in roots
+    ]
+    pending, seen = [script], {script}
+    while pending:
+        name = pending.pop()
+        for module in _imported_anywhere(files.get(name, b"")):
+            if any(module == wanted or module.startswith(f"{wanted}.") for wanted in modules):
+                return name, module
+            for own in by_root:
+                found = _local_files(own, module) - seen
+                seen |= found
+                pending += sorted(found)
+    return None
+
+
+def _imported_anywhere(content: bytes) -> Iterator[str]:
+    """Yield the modules that a file imports or uses as an attribute of an imported one; none of what is not Python."""
+    try:
+        tree = ast.parse(content)
+    except (SyntaxError, ValueError, RecursionError):
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            yield f"{node.value.id}.{node.attr}"
 
 
 def _imported(content: bytes, name: str, python: tuple[int, int]) -> Iterator[str]:

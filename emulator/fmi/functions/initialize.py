@@ -32,6 +32,11 @@ _DATE = (2020, 1, 1, 0, 0, 0)
 _EXECUTABLE = 0o755 << 16
 
 
+# The data of a rank as published functions and programs have it: the key of its only file as text, several keys as a
+# list, or None.
+DataPath = str | list[str] | None
+
+
 class DamagedProgramError(Exception):
     """A file of the program is not in S3, or has another content than its manifest says."""
 
@@ -67,8 +72,8 @@ def handler(event: dict[str, Any], context: object = None) -> dict[str, Any]:
     return {"statusCode": 200, "body": {"S3_BUCKET": event["bucket"], "S3_KEY": RANKS_KEY}}
 
 
-def _distribute(s3: Any, event: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, list[str]]]:
-    """Return the payload of each rank, and the data map."""
+def _distribute(s3: Any, event: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, DataPath]]:
+    """Return the payload of each rank, and the data map in the published form."""
     keys = _data_keys(s3, event)
     world_size = int(event.get("world_size") or len(keys))
     if world_size < 1:
@@ -76,9 +81,9 @@ def _distribute(s3: Any, event: dict[str, Any]) -> tuple[list[dict[str, Any]], d
             f"invalid world_size {event.get('world_size')!r} with {len(keys)} data files: expected at least 1 rank; "
             "give world_size, or a data_prefix that has files"
         )
-    data_map = assign(keys, world_size)
-    body = [rank_payload(event, rank, world_size, data_map[str(rank)]) for rank in range(world_size)]
-    return body, data_map
+    blocks = assign(keys, world_size)
+    body = [rank_payload(event, rank, world_size, blocks[str(rank)]) for rank in range(world_size)]
+    return body, {rank: data_path(block) for rank, block in blocks.items()}
 
 
 def _initialize_run(s3: Any, bucket: str, prefix: str) -> dict[str, Any]:
@@ -186,12 +191,16 @@ def assign(keys: list[str], world_size: int) -> dict[str, list[str]]:
     return {str(rank): keys[starts[rank] : starts[rank + 1]] for rank in range(world_size)}
 
 
+def data_path(keys: Sequence[str]) -> DataPath:
+    """Return a rank's keys in the published form."""
+    return None if not keys else keys[0] if len(keys) == 1 else list(keys)
+
+
 def rank_payload(event: dict[str, Any], rank: int, world_size: int, keys: Sequence[str] = ()) -> dict[str, Any]:
     """Return the event of one rank's *execute*, with the names of the environment variables of programs.
 
     DATA_PATH is the event's ``data_path``; without one, the key of the rank's only file as text, or the list of them.
     """
-    own_data = keys[0] if len(keys) == 1 else list(keys)
     return {
         "S3_BUCKET": event["bucket"],
         "S3_OBJECT_NAME": event["S3_object_name"],
@@ -202,7 +211,7 @@ def rank_payload(event: dict[str, Any], rank: int, world_size: int, keys: Sequen
         "RANK": str(rank),
         "DATA_BUCKET": event.get("data_bucket", event["bucket"]),
         "DATA_PREFIX": event.get("data_prefix", ""),
-        "DATA_PATH": event.get("data_path") or own_data or "",
+        "DATA_PATH": event.get("data_path") or data_path(keys) or "",
         "RESULT_PATH": event.get("result_path", ""),
         "BATCH_SIZE": str(event.get("batch_size", "")),
         **({"SCRIPT_MODULE": event["script_module"]} if event.get("script_module") else {}),

@@ -236,3 +236,18 @@ def test_a_trace_line_is_parsed_and_an_invalid_one_is_output() -> None:
         *(LineKind.TRACE, LineKind.OUTPUT, LineKind.OUTPUT)
     ]
     assert next(line.phase for line in lines if line.kind is LineKind.TRACE) == phase
+
+
+def test_ranks_are_recognised_by_the_event_that_the_published_executor_prints() -> None:
+    """Its other lines belong to the rank, too; what is not an event with a rank is output."""
+    log, lines = RankLog(), RankLineParser()
+    event = {"S3_BUCKET": "b", "WORLD_SIZE": "3", "RANK": "2", "DATA_PATH": None}
+    for rank, first in ((2, f"received:  {event}"), (None, "received:  {'RANK': 1}"), (None, "received:  {oops(")):
+        request = f"request-{first}"
+        messages = [start_line(request), first, "parsing args", "step 1/4", *ending(request)]
+        found = [line for message in messages for line in lines.feed(f"stream-{first}", 0, message)]
+        for line in found:
+            log.add(line)
+        assert {(line.rank, line.world_size) for line in found} == {(rank, rank and 3)}
+        assert [line.text for line in found if line.kind is LineKind.OUTPUT] == messages[1:4]
+    assert (log.world_size, list(log.ranks), log.ranks[2].fraction) == (3, [2], 0.25)

@@ -38,7 +38,8 @@ def test_the_published_forms_name_their_functions() -> None:
         )
     assert (inline.is_express, distributed.is_express) == (False, True)
     assert not inline.reads_ranks
-    assert not distributed.reads_ranks
+    assert distributed.reads_ranks
+    assert (published_state_machine(500), published_state_machine(501)) == (inline, distributed)
 
 
 def test_roles_depend_on_the_position_not_on_the_name() -> None:

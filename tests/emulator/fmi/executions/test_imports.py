@@ -2,7 +2,7 @@
 
 import pytest
 
-from emulator.fmi.executions.imports import ProgramSyntaxError, missing_modules
+from emulator.fmi.executions.imports import ProgramSyntaxError, first_import, missing_modules
 
 AVAILABLE = ["fmi", "fmi_shim", "numpy"]
 
@@ -36,3 +36,32 @@ def test_syntax_that_is_too_new_for_the_functions_is_named() -> None:
     assert missing(files) == []
     with pytest.raises(ProgramSyntaxError):
         missing({"main.py": "def"})
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"in/main.py": "import fmi"}, ("prog/in/main.py", "fmi")),
+        (
+            {"in/main.py": "def f():\n    from fmilib.fmi_operations import x"},
+            ("prog/in/main.py", "fmilib.fmi_operations"),
+        ),
+        (
+            {"in/main.py": "import sys, part", "part.py": "try:\n    import fmi\nexcept ImportError: pass"},
+            ("prog/part.py", "fmi"),
+        ),
+        (
+            {"in/main.py": "import torch\ntorch.distributed.init_process_group()"},
+            ("prog/in/main.py", "torch.distributed"),
+        ),
+        ({"in/main.py": "import torch, fmi_tools\nprint('import fmi')", "in/unused.py": "import fmi"}, None),
+        ({"in/main.py": "not Python"}, None),
+        ({}, None),
+    ],
+)
+def test_a_module_is_found_wherever_a_program_imports_it(
+    files: dict[str, str], expected: tuple[str, str] | None
+) -> None:
+    """In the script, or in what it imports from its folder or those above it up to the program's."""
+    contents = {f"prog/{name}": text.encode() for name, text in files.items()}
+    assert first_import(contents, "prog/in/main.py", "prog", ["fmi", "fmilib", "torch.distributed"]) == expected

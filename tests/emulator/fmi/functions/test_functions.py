@@ -103,6 +103,18 @@ def test_initialize_takes_a_rank_a_file_when_no_world_size_is_given(s3: Any, buc
     assert [rank["DATA_PATH"] for rank in body] == ["data/0.pt", "data/1.pt", "data/2.pt"], "text for a single file"
 
 
+def test_the_data_map_has_the_forms_that_published_programs_expect(s3: Any, bucket: str) -> None:
+    put(s3, bucket, **{f"data/{number}.pt": "x" for number in range(3)})
+    event = {"bucket": bucket, "S3_object_name": "c", "script": "c/r.py", "data_prefix": "data/"}
+    for world_size, expected in (
+        (2, {"0": ["data/0.pt", "data/1.pt"], "1": "data/2.pt"}),
+        (4, {"0": "data/0.pt", "1": "data/1.pt", "2": "data/2.pt", "3": None}),
+    ):
+        initialize.handler({**event, "world_size": world_size})
+        written = json.loads(s3.get_object(Bucket=bucket, Key="payload.json")["Body"].read())
+        assert written["data_map"] == expected
+
+
 @pytest.mark.parametrize(("files", "blocks"), [(5, [2, 2, 1]), (3, [1, 1, 1]), (2, [1, 1, 0]), (0, [0, 0, 0])])
 def test_blocks_are_contiguous_and_the_first_ranks_have_the_larger_ones(files: int, blocks: list[int]) -> None:
     keys = [f"{number}.pt" for number in range(files)]
