@@ -53,8 +53,11 @@ def load(path: Path = checkpoint.SHIPPED, device: str = "cpu", *, half: bool = F
     """
     if half and device == "cpu":
         raise DeviceError("half precision is for CUDA alone: on a CPU it is slower; leave out --half")
-    estimator = checkpoint.load(path).for_inference().to(device)
-    return HalfPrecision(estimator) if half else estimator
+    estimator = checkpoint.load(path)
+    if device == "cpu":
+        return estimator.for_cpu()
+    on_gpu = estimator.for_gpu(device)
+    return HalfPrecision(on_gpu) if half else on_gpu
 
 
 @torch.inference_mode()

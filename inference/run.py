@@ -16,7 +16,7 @@ from inference.errors import DeviceError, PartitionError
 
 MB_PER_VCPU = 1769  # AWS Lambda: https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html (2025)
 MAX_VCPUS = 6
-MICRO_BATCH = 128  # galaxies whose activations fit in a core's cache; 64 to 128 were fastest
+MICRO_BATCH = 128  # galaxies: fewer take longer in matrix products, more no longer fit in the cache
 
 Network = Callable[[Tensor, Tensor], Tensor]
 
@@ -97,8 +97,8 @@ def predict(
     Parameters
     ----------
     estimator : module
-        Images and magnitudes to redshifts, an `Estimator` above all; fastest after ``for_inference()``. Must be on
-        ``device``.
+        Images and magnitudes to redshifts, an `Estimator` above all; fastest after ``for_cpu()`` or ``for_gpu()``.
+        Must be on ``device``.
     images : float32 [n, 5, 32, 32], nanomaggies
     magnitudes : float64 [n, 5]
     batch_size : int

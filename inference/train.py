@@ -192,7 +192,7 @@ def train_stage(estimator: Estimator, stage: Stage, sample: Sample, generator: t
 @torch.inference_mode()
 def predict(estimator: Estimator, images: Tensor, magnitudes: Tensor) -> Floats:
     """Estimate redshifts, float64 [n]."""
-    ready = estimator.for_inference()
+    ready = estimator.for_cpu()
     chunks = zip(torch.split(images, BATCH), torch.split(magnitudes, BATCH), strict=True)
     return np.concatenate([ready(image, magnitude).double().numpy() for image, magnitude in chunks])
 

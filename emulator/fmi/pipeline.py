@@ -17,7 +17,7 @@ from emulator.fmi.bundle import UploadedFile
 from emulator.fmi.deploy import DeploySettings, Role, deploy
 from emulator.fmi.functions.initialize import PAYLOAD_KEY, RANKS_KEY
 from emulator.fmi.log_reader import LogGroupReader
-from emulator.fmi.outcomes import FunctionFailure, RunOutcome
+from emulator.fmi.outcomes import STOPPED, FunctionFailure, RankOutcome, RunOutcome
 from emulator.fmi.payload import GIVE_FOLDER, MissingCodeError, PipelinePayload
 from emulator.fmi.rank_log import LogLine, RankLineParser, RankLog
 from emulator.fmi.results import fetch_results, fetch_written
@@ -225,7 +225,7 @@ class Pipeline:
             (*others, *logs[Role.EXECUTE].reports),
             execution["status"],
             "" if succeeded else failed_state(events),
-            None if succeeded or any(rank.failure for rank in ranks) else self._failure(execution),
+            None if succeeded or any(_has_failed(rank) for rank in ranks) else self._failure(execution),
             transitions(events) + (0 if self._machine.is_express else self._child_transitions(arn)),
             tuple(express),
             written,
@@ -269,6 +269,11 @@ class Pipeline:
             executionArn=arn, includeExecutionData=False
         )
         return [event for page in pages for event in page["events"]]
+
+
+def _has_failed(rank: RankOutcome) -> bool:
+    """Return whether a rank failed by itself, not because the execution ended, for example at a time limit."""
+    return rank.failure is not None and rank.failure.error_type != STOPPED
 
 
 def transitions(events: Sequence[dict[str, Any]]) -> int:

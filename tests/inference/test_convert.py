@@ -61,7 +61,7 @@ def test_the_command_writes_a_checkpoint_that_takes_raw_values(published: Path, 
     with torch.inference_mode():
         expected = estimator.network(images, magnitudes.float())[:, 0]
         torch.testing.assert_close(estimator(images, magnitudes), expected)
-        torch.testing.assert_close(estimator.for_inference()(images, magnitudes), expected, rtol=0.0, atol=1e-5)
+        torch.testing.assert_close(estimator.for_cpu()(images, magnitudes), expected, rtol=0.0, atol=1e-5)
 
 
 def test_a_plain_dictionary_of_the_tensors_is_accepted(network: nn.Module, tmp_path: Path) -> None:

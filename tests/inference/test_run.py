@@ -18,7 +18,7 @@ def test_the_redshifts_do_not_depend_on_the_batch_size(
     images, magnitudes = partition.images[:n], partition.magnitudes[:n]
     with torch.inference_mode():
         plain = shipped(images, magnitudes)
-    z_phot, timing = run.predict(shipped.for_inference(), images, magnitudes, batch_size, CPU)
+    z_phot, timing = run.predict(shipped.for_cpu(), images, magnitudes, batch_size, CPU)
     torch.testing.assert_close(torch.from_numpy(z_phot), plain.double(), rtol=0.0, atol=1e-5)
     assert timing.galaxies == n
     assert timing.batches == -(-n // batch_size)
@@ -49,7 +49,7 @@ def test_a_row_that_the_network_cannot_process_is_an_error_that_names_it(
     magnitudes = partition.magnitudes[:20].clone()
     magnitudes[13] = 1e300
     with pytest.raises(PartitionError, match="row 13: expected values that the network can process"):
-        run.predict(shipped.for_inference(), images, magnitudes, 8, CPU)
+        run.predict(shipped.for_cpu(), images, magnitudes, 8, CPU)
 
 
 @pytest.mark.parametrize(
@@ -76,6 +76,6 @@ def test_a_missing_gpu_is_an_error() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 def test_a_gpu_predicts_the_redshifts_of_the_cpu(shipped: Estimator, partition: Partition) -> None:
     cuda = run.choose_device("cuda")
-    on_gpu, _ = run.predict(shipped.for_inference().to(cuda), partition.images, partition.magnitudes, 128, cuda)
-    on_cpu, _ = run.predict(shipped.for_inference(), partition.images, partition.magnitudes, 128, CPU)
+    on_gpu, _ = run.predict(shipped.for_gpu("cuda"), partition.images, partition.magnitudes, 128, cuda)
+    on_cpu, _ = run.predict(shipped.for_cpu(), partition.images, partition.magnitudes, 128, CPU)
     torch.testing.assert_close(torch.from_numpy(on_gpu), torch.from_numpy(on_cpu), rtol=0.0, atol=1e-3)
