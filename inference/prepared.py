@@ -104,7 +104,7 @@ class _PreparedBlock(nn.Module):
         mixed = self._attention(tokens, from_token=0)
         mixed += tokens
         mixed[:, 1:] += self._convolution(tokens)
-        out = self.narrow(self._hidden(mixed)).view_as(mixed)
+        out: Tensor = self.narrow(self._hidden(mixed)).view_as(mixed)
         out += mixed
         return out
 
@@ -129,7 +129,8 @@ class _PreparedBlock(nn.Module):
     def _hidden(self, tokens: Tensor) -> Tensor:
         dim = tokens.shape[-1]
         hidden = self.widen(functional.layer_norm(tokens, (dim,), eps=self.eps[1]).view(-1, dim))
-        return functional.gelu(hidden)
+        out: Tensor = functional.gelu(hidden)
+        return out
 
     def _convolution(self, tokens: Tensor) -> Tensor:
         batch, _, dim = tokens.shape
