@@ -16,7 +16,13 @@ from fmi_shim import injection
 from fmi_shim.backoff import Deadline
 from fmi_shim.channel import Channel, Schedule
 from fmi_shim.collectives import python_objects
-from fmi_shim.errors import BrokenCommunicatorError, ConcurrentCallError, FmiError, PeerTimeoutError
+from fmi_shim.errors import (
+    BrokenCommunicatorError,
+    ConcurrentCallError,
+    FmiError,
+    Membership,
+    PeerTimeoutError,
+)
 from fmi_shim.frames import Call, Operation
 from fmi_shim.log import log_failure
 from fmi_shim.operators import Operator, ReduceFunction, divide
@@ -74,6 +80,7 @@ class Plan:
             self.channel.begin(call, next(self.numbers))
             result = self.schedule(*buffers)
         except BaseException as error:  # an interrupted call, too, leaves the streams of messages inconsistent
+            calls.name_ranks(error)
             if calls.running is not call and isinstance(error, Exception):
                 raise calls.interrupted(call) from error
             if isinstance(error, PeerTimeoutError) and error.repeatable and calls.give_back(self):
@@ -146,6 +153,8 @@ class Calls:
     allreduces
         For each shape of arrays the function, the element type and the plan of the last allreduce. A short call
         compares these in the least time. Both are dropped with all plans, at the latest when the communicator ends.
+    membership
+        Which ranks of the world its ranks are, if the communicator was split from it. Errors say so.
     running
         The call that a thread is in, None between calls; the error that ended the communicator, or that a call which
         began meanwhile has raised.
@@ -161,6 +170,7 @@ class Calls:
         self._plans: dict[object, Plan] = {}
         self.barrier: Plan | None = None
         self.allreduces: dict[tuple[int, ...], tuple[ReduceFunction, np.dtype[Any], Plan]] = {}
+        self.membership: Membership | None = None
         self.running: Call | BaseException | None = None
         self._failure: BaseException | None = None
 
@@ -311,6 +321,7 @@ class Calls:
         try:
             channel = self._channels.choose(call, peer)
         except BaseException as error:
+            self.name_ranks(error)
             if self.running is not call and isinstance(error, Exception):
                 raise self.interrupted(call) from error
             self.fail(error)
@@ -343,7 +354,14 @@ class Calls:
             return
         cause = f"{type(self._failure).__name__}: {self._failure}"
         refused = call.numbered(next(numbers))
-        raise BrokenCommunicatorError(f"{refused} refused: the communicator ended with {cause}") from self._failure
+        error = BrokenCommunicatorError(f"{refused} refused: the communicator ended with {cause}")
+        self.name_ranks(error)
+        raise error from self._failure
+
+    def name_ranks(self, error: BaseException) -> None:
+        """Add to an error which ranks of the world it names, if the communicator was split from it."""
+        if self.membership is not None and isinstance(error, FmiError) and error.membership is None:
+            error.membership = self.membership
 
     def give_back(self, plan: Plan) -> bool:
         """Give back the number of a message of which nothing was moved in time; return False if it is no message.
@@ -399,15 +417,19 @@ class Calls:
         return error
 
     def _concurrent(self, what: str) -> ConcurrentCallError:
-        return ConcurrentCallError(
+        error = ConcurrentCallError(
             f"rank {self._rank}: {what} was running: expected one call at a time: use a lock, or a communicator for "
             "each thread",
             self._rank,
         )
+        self.name_ranks(error)
+        return error
 
     def _copy(self, error: ConcurrentCallError) -> ConcurrentCallError:
         """Return the same error for another thread, in which it has another traceback."""
-        return ConcurrentCallError(error.message, self._rank)
+        copy = ConcurrentCallError(error.message, self._rank)
+        self.name_ranks(copy)
+        return copy
 
     def wrap_schedule(
         self, schedule: Callable[..., Any], call: Call, channel: Channel, performed: str, peer: int | None
@@ -440,7 +462,9 @@ class Calls:
         """Report to the other ranks that the program raised `error` between two calls, and refuse all further calls."""
         if self._failure is None:
             self._end(error)
-            if not isinstance(error, FmiError):
+            if isinstance(error, FmiError):
+                error = error.within(self.membership)
+            else:
                 what = f"{type(error).__name__}: {error}".rstrip(": ")
                 error = FmiError(f"rank {self._rank} raised {what}, in its own code between two calls", self._rank)
             log_failure(self._rank, error)

@@ -9,6 +9,42 @@ of which nothing was moved leaves it open.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+_RANK = re.compile(r"\brank (\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """A communicator that was split from the world, and which of the world's ranks are its ranks.
+
+    Attributes
+    ----------
+    name
+        The communicator's name.
+    world_ranks
+        The world's rank of each of its ranks.
+    """
+
+    name: str
+    world_ranks: tuple[int, ...]
+
+    def legend(self, text: str, ranks: Sequence[int | None] = ()) -> str:
+        """Return which ranks of the world those in `text`, and these `ranks`, are."""
+        named = {int(rank) for rank in _RANK.findall(text)} | {rank for rank in ranks if rank is not None}
+        known = [
+            f"rank {rank} is world rank {self.world_ranks[rank]}"
+            for rank in sorted(named)
+            if rank < len(self.world_ranks)
+        ]
+        return f"in communicator {self.name!r}" + (f", {', '.join(known)}" if known else "")
+
+    def rank_of(self, world_rank: int | None) -> int | None:
+        """Return the rank here of a rank of the world; None if it is not a member."""
+        return self.world_ranks.index(world_rank) if world_rank in self.world_ranks else None
+
 
 class FmiError(RuntimeError):
     """Base of all errors of this package. It is a `RuntimeError`, which the original library raises.
@@ -21,7 +57,14 @@ class FmiError(RuntimeError):
         The rank where the failure began, if that is known.
     reported_by
         The rank that reported the error, if this rank did not detect it itself.
+
+    Attributes
+    ----------
+    membership
+        The communicator that it was raised in, if that was split from the world; the ranks above are its ranks.
     """
+
+    membership: Membership | None = None
 
     def __init__(self, message: str, origin: int | None = None, reported_by: int | None = None) -> None:
         super().__init__(message, origin, reported_by)
@@ -30,7 +73,35 @@ class FmiError(RuntimeError):
         self.reported_by = reported_by
 
     def __str__(self) -> str:
-        return self.message if self.reported_by is None else f"{self.message} (reported by rank {self.reported_by})"
+        text = self.message if self.reported_by is None else f"{self.message} (reported by rank {self.reported_by})"
+        if self.membership is None or repr(self.membership.name) in text:
+            return text
+        return f"{text}; {self.membership.legend(text, (self.origin, self.reported_by))}"
+
+    @property
+    def world_origin(self) -> int | None:
+        """The rank of the world where the failure began, if that is known: `origin`, unless it is of a split."""
+        return self.origin if self.membership is None or self.origin is None else self._of_world(self.origin)
+
+    @property
+    def communicator(self) -> str | None:
+        """The name of the communicator that it was raised in, if that was split from the world."""
+        return None if self.membership is None else self.membership.name
+
+    def within(self, membership: Membership | None) -> FmiError:
+        """Return this error as the ranks of another communicator know it; the text says what its ranks are there."""
+        if self.membership == membership:
+            return self
+        origin = self.world_origin
+        if membership is not None:
+            origin = membership.rank_of(origin)
+        moved = type(self)(str(self), origin)
+        moved.membership = membership
+        return moved
+
+    def _of_world(self, rank: int) -> int | None:
+        assert self.membership is not None  # noqa: S101 - the caller has looked
+        return self.membership.world_ranks[rank] if rank < len(self.membership.world_ranks) else None
 
 
 class ConfigError(FmiError, ValueError):

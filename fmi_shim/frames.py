@@ -146,6 +146,8 @@ ROOTED = frozenset(
     )
 )
 """The operations with a root."""
+_RECEIVED = {Operation.send: "recv", Operation.send_object: "recv_object"}
+"""The operations of two ranks, and what the receiver calls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +182,14 @@ class Call:
     shape: tuple[int, ...] | None = None
 
     def __str__(self) -> str:
+        return self._named(self.operation.name)
+
+    def made_by(self, rank: int | None) -> str:
+        """Return the text of this call as `rank` makes it, None for a receiver: that of ``send`` calls ``recv``."""
+        receives = self.operation in _RECEIVED and rank != self.root
+        return self._named(_RECEIVED[self.operation] if receives else self.operation.name)
+
+    def _named(self, name: str) -> str:
         what = "values of any type" if self.dtype is None else f"{self.count} x {element_name(self.dtype)}"
         details = [f"call {self.sequence}", f"rows of {what}" if self.operation in BY_ROWS else what]
         if self.operation in ROOTED:
@@ -190,7 +200,7 @@ class Call:
             details.append(f"operator {_operator_name(self.operator)}")
         if self.shape is not None and self.dtype is not None:
             details.append(f"shape {list(self.shape)}")
-        return f"{self.operation.name} ({', '.join(details)})"
+        return f"{name} ({', '.join(details)})"
 
     def numbered(self, sequence: int) -> Call:
         """Return this call with another number."""

@@ -16,6 +16,7 @@ import numpy as np
 from fmi_shim import telemetry
 from fmi_shim.calls import Calls
 from fmi_shim.config import Config
+from fmi_shim.errors import Membership
 from fmi_shim.frames import Call, Operation
 from fmi_shim.requests import Background, Request, Running
 from fmi_shim.selection.policy import Hint
@@ -52,8 +53,10 @@ def _report_uncaught(previous: ExceptionHook) -> ExceptionHook:
 class Lifecycle:
     """Opens, closes and splits a communicator; has this rank's number and the number of ranks."""
 
-    def _open(self, rank: int, size: int, config: Config, name: str, memory_mib: int) -> None:
-        """Become `rank` of `size` in the communicator called `name`."""
+    def _open(
+        self, rank: int, size: int, config: Config, name: str, memory_mib: int, membership: Membership | None = None
+    ) -> None:
+        """Become `rank` of `size` in the communicator called `name`, which has a `membership` if it was split."""
         self._rank = rank
         self._size = size
         self._config = config
@@ -69,6 +72,7 @@ class Lifecycle:
             from fmi_shim.tracing import TracedCalls  # programs that record nothing do not pay for the import
 
             self._calls = TracedCalls(rank, size, channels, telemetry.recorder)
+        self._calls.membership = membership
         self._finalizer = weakref.finalize(self, self._calls.close)
         self._finalizer.atexit = False  # `_close_all` is called before the modules that it needs are gone
         if not _members:
@@ -170,7 +174,10 @@ class Lifecycle:
         members = sorted((other, rank) for rank, (group, other) in enumerate(choices.tolist()) if group == colour)
         part = type(self).__new__(type(self))
         place = members.index((key, self._rank))
-        part._open(place, len(members), self._config, name, self._memory_mib)  # noqa: SLF001 - a new one of this class
+        known = self._calls.membership
+        world_ranks = tuple(rank if known is None else known.world_ranks[rank] for _, rank in members)
+        membership = Membership(name, world_ranks)
+        part._open(place, len(members), self._config, name, self._memory_mib, membership)  # noqa: SLF001 - of this class
         part.hint(self._calls.hint)
         return part
 
@@ -179,18 +186,19 @@ class Lifecycle:
         self._calls.require_open(Call(Operation.barrier, 0, None, 0), itertools.count())
         kind, hint = type(self), self._calls.hint
         if self._background is None:
-            rank, size, config, name_of_it, memory = (
+            rank, size, config, name_of_it, memory, membership = (
                 self._rank,
                 self._size,
                 self._config,
                 f"{self._name}i/",
                 self._memory_mib,
+                self._calls.membership,
             )
             require_name("the name of the communicator beside this one", name_of_it, size)
 
             def open_beside() -> Lifecycle:
                 beside = kind.__new__(kind)
-                beside._open(rank, size, config, name_of_it, memory)  # noqa: SLF001 - a new one of this class
+                beside._open(rank, size, config, name_of_it, memory, membership)  # noqa: SLF001 - of this class
                 return beside
 
             self._background = Background(open_beside)

@@ -110,6 +110,8 @@ class Posted:
             return None
         with plan.calls.until(deadline):
             error: PeerTimeoutError | None = plan.continued_with(_Progress(plan.channel)).run(pending, wait)
+        if error is not None:
+            plan.calls.name_ranks(error)
         return error
 
     @property
@@ -163,10 +165,12 @@ class Running:
         if wait:
             futures = [other.future for other in (self, *others) if isinstance(other, Running)]
             if not concurrent.futures.wait(futures, deadline.remaining(), concurrent.futures.FIRST_COMPLETED).done:
-                return PeerTimeoutError(
+                error = PeerTimeoutError(
                     f"{self.name} did not end within {deadline.elapsed}: check that all ranks have called it; "
                     "raise timeout if it needs longer"
                 )
+                self.calls.name_ranks(error)
+                return error
         return None
 
     @property

@@ -622,7 +622,7 @@ class ServerRegistration:
         self.ended: dict[int, bool] = {}
         if client is not None:
             self.ended = client.ended
-            client.waits.append(lambda: None if self._wait is None else (self._wait[0], str(self._wait[1]())))
+            client.waits.append(lambda: None if self._wait is None else (self._wait[0], self._wait[1]().made_by(rank)))
 
     def register(self) -> None:
         """Register; if the server does not answer, the rank continues without it.
@@ -661,7 +661,9 @@ class ServerRegistration:
             self.register()
         if self._client is not None:
             self._client.watch(peers)
-            self._client.report_wait(Waiting(peers[0], Awaited.writing, self._wait_number, b"", str(call)))
+            self._client.report_wait(
+                Waiting(peers[0], Awaited.writing, self._wait_number, b"", call.made_by(self._rank))
+            )
 
     def withdraw_wait(self) -> None:
         """Report that this rank waits for none any more, after a wait that timed out."""

@@ -207,7 +207,7 @@ class Framing(Generic[L]):
 
     @property
     def _purpose(self) -> str:
-        return f"rank {self.rank} in {self._call}"
+        return f"rank {self.rank} in {self._call.made_by(self.rank)}"
 
     def _expect(self, call: Call) -> None:
         self._call = call
@@ -261,7 +261,7 @@ class Framing(Generic[L]):
         """Raise what the header in `head` means, or return the error for one that differs in the shape alone."""
         self._accept(source, head, payload)
         return MismatchError(
-            f"rank {source.peer} sent {_described(head)} where rank {self.rank} in {self._call} "
+            f"rank {source.peer} sent {_described(head)} where {self._purpose} "
             f"expected {_described(expected)}: types, shapes and counts must be the same on all ranks",
             origin=self.rank,
         )
@@ -294,7 +294,8 @@ class Framing(Generic[L]):
             return found
         if not self._call.accepts(found.call):
             raise MismatchError(
-                f"rank {source.peer} is in {found.call} while rank {self.rank} is in {self._call}: "
+                f"rank {source.peer} is in {found.call.made_by(source.peer)} while rank {self.rank} is in "
+                f"{self._call.made_by(self.rank)}: "
                 "all ranks must make the same calls with the same arguments in the same order",
                 origin=self.rank,
             )

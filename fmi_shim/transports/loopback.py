@@ -99,8 +99,8 @@ class Loopback:
             return True
         if wait:
             raise MismatchError(
-                f"rank {self.rank} in {self._call} waits for a message from itself, which it has not sent: expected "
-                "send or isend before the wait",
+                f"rank {self.rank} in {self._call.made_by(None)} waits for a message from itself, which it has not "
+                "sent: expected send or isend before the wait",
                 origin=self.rank,
             )
         return False
@@ -145,8 +145,8 @@ class Loopback:
     def _require(self, matches: bool, sent: Call, receive: Call) -> None:
         if not matches:
             raise MismatchError(
-                f"rank {self.rank} receives from itself in {receive} what it sent in {sent}: types and shapes must be "
-                "the same",
+                f"rank {self.rank} receives from itself in {receive.made_by(None)} what it sent in {sent}: "
+                "types and shapes must be the same",
                 origin=self.rank,
             )
 

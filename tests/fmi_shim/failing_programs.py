@@ -290,3 +290,21 @@ def interrupted_in(comm: fmi.Communicator, rank: int, size: int, wait: str, over
         comm.barrier() if wait == "collective" else comm.recv(1, INT)
     finally:
         over.touch()
+
+
+def fail_in_a_split(comm: fmi.Communicator, rank: int, size: int, how: str) -> None:
+    """Of the odd ranks, 1 waits for 3, which is killed, raises, or is in a call of the world, as all others are."""
+    with comm:
+        part = comm.split(rank % 2)
+        assert part is not None
+        part.barrier()
+        connect_all(comm)
+        if rank == 3 and how == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if rank == 1:
+            part.barrier(timeout=0.5 if how == "late" else None)
+        elif rank == 3 and how == "raises":
+            with part:
+                raise LookupError("no such galaxy")
+        else:
+            comm.barrier()

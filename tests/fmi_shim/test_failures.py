@@ -1,6 +1,7 @@
 """Failing ranks: killed, late, closed early, or in another call; the errors on all ranks."""
 
 import contextlib
+import pickle
 import signal
 import socket
 import subprocess
@@ -16,6 +17,7 @@ import fmi_shim as fmi
 from fmi_shim.errors import (
     BrokenCommunicatorError,
     FmiError,
+    Membership,
     MismatchError,
     PeerFailedError,
     PeerLostError,
@@ -51,7 +53,7 @@ def test_a_chain_of_waiting_ranks_detects_a_killed_rank(world: World) -> None:
     outcomes = world.run(failing_programs.chain_of_waits, 5, max_timeout=FOR_EVER)
     for rank, outcome in enumerate(outcomes[:4]):
         text = failed_with(outcome, PeerLostError, 4)
-        assert "rank 3 in send" in text
+        assert "rank 3 in recv" in text
         assert "lost rank 4, whose connection was closed" in text
         assert ("(reported by rank" in text) is (rank < 3)
 
@@ -103,8 +105,8 @@ def test_a_late_rank_and_those_that_wait_for_it_time_out(world: World, tmp_path:
             "two receivers",
             ["gather (call 1, 1 x int32, root 0)", "gather (call 1, 1 x int32, root 1)", "waits for rank 0"],
         ),
-        ("two recvs", ["send (call 0, 1 x int32, from rank 0)", "send (call 0, 1 x int32, from rank 1)"]),
-        ("recv of anything", ["send (call 0, values of any type, from rank 0)", "waits for rank 0"]),
+        ("two recvs", ["recv (call 0, 1 x int32, from rank 0)", "recv (call 0, 1 x int32, from rank 1)"]),
+        ("recv of anything", ["recv (call 0, values of any type, from rank 0)", "waits for rank 0"]),
         ("two sends", ["send (call 0, 3000000 x float64, from rank 0", "from rank 1", "sends to rank 1"]),
         ("two roots", ["bcast (call 1, 3000000 x float64, root 0", "root 1", "sends to rank 1"]),
     ],
@@ -124,14 +126,14 @@ def test_both_ranks_of_a_deadlock_report_both_calls(world: World, how: str, word
         (
             3,
             "receive",
-            ["deadlock: 3 ranks wait for each other", "rank 1 in send (call 0, 1 x int32, from rank 2) wai"],
+            ["deadlock: 3 ranks wait for each other", "rank 1 in recv (call 0, 1 x int32, from rank 2) wai"],
         ),
-        (4, "receive, after messages", ["rank 3 in send (call 1, 1 x int32, from rank 0) waits for rank 0"]),
+        (4, "receive, after messages", ["rank 3 in recv (call 1, 1 x int32, from rank 0) waits for rank 0"]),
         (3, "send", ["rank 2 in send (call 0, 3000000 x float64, from rank 2", "sends to rank 0", "sends to rank 1"]),
         (
             3,
             "one sends",
-            ["rank 0 in send (call 0, 3000000 x float64", "rank 1 in send (call 0, 1 x int32, from rank 2"],
+            ["rank 0 in send (call 0, 3000000 x float64", "rank 1 in recv (call 0, 1 x int32, from rank 2"],
         ),
         (9, "receive", ["deadlock: 9 ranks wait for each other", "and 3 more ranks"]),
     ],
@@ -327,3 +329,35 @@ def test_a_foreign_or_closing_server_raises_an_error(world: World, reply: bytes,
         finally:
             ended.set()
             server.join()
+
+
+@pytest.mark.parametrize("how", ["killed", "raises", "late"])
+def test_an_error_in_a_split_names_the_communicator_and_the_ranks_of_the_world(world: World, how: str) -> None:
+    outcomes = world.run(failing_programs.fail_in_a_split, 5, how, max_timeout=FOR_EVER)
+    error = outcomes[1].error
+    assert isinstance(error, FmiError)
+    assert (error.origin, error.world_origin) == (1, 3)
+    assert error.communicator is not None
+    assert f"in communicator {error.communicator!r}, " in str(error)
+    assert "rank 1 is world rank 3" in str(error)
+    for rank in (0, 2, 4):  # which rank 1 or rank 3 informs, in the world
+        error = outcomes[rank].error
+        assert isinstance(error, FmiError)
+        assert (error.origin, error.world_origin, error.communicator) == (3, 3, None)
+
+
+def test_an_error_of_a_split_is_that_of_another_communicator_with_its_ranks() -> None:
+    error = PeerLostError("rank 0 in barrier: lost rank 2", origin=2, reported_by=1)
+    error.membership = Membership("comm0.1/", (5, 3, 1))
+    text = (
+        "rank 0 in barrier: lost rank 2 (reported by rank 1); in communicator 'comm0.1/', rank 0 is world rank 5, "
+        "rank 1 is world rank 3, rank 2 is world rank 1"
+    )
+    assert (str(error), error.world_origin, error.communicator) == (text, 1, "comm0.1/")
+    again = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
+    assert (str(again), again.world_origin) == (text, 1)
+    for membership, origin in ((None, 1), (Membership("comm1.0/", (0, 1)), 1), (Membership("comm1.0/", (3, 0)), None)):
+        moved = error.within(membership)
+        assert (type(moved), moved.origin, moved.membership) == (PeerLostError, origin, membership)
+        assert str(moved).startswith(text)
+    assert error.within(Membership("comm0.1/", (5, 3, 1))) is error

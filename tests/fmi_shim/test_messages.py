@@ -52,7 +52,7 @@ def test_a_rank_that_waits_for_itself_is_told_so(on: World, posted: bool) -> Non
 def test_a_message_to_oneself_of_another_type_is_told(on: World, framed: bool) -> None:
     (outcome,) = on.run(programs.receive_another_type_from_itself, 1, framed=framed)
     assert isinstance(outcome.error, MismatchError)
-    assert "rank 0 receives from itself in send (call 0, 2 x int32" in str(outcome.error)
+    assert "rank 0 receives from itself in recv (call 0, 2 x int32" in str(outcome.error)
 
 
 @pytest.mark.parametrize(("channel", "rows"), [("direct", 2), ("direct", 40_000), ("shm", 2), ("shm", 40_000)])

@@ -335,4 +335,4 @@ class ObjectChannel:
 
     @property
     def _purpose(self) -> str:
-        return f"rank {self.rank} in {self._call}"
+        return f"rank {self.rank} in {self._call.made_by(self.rank)}"

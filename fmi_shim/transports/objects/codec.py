@@ -137,14 +137,15 @@ class ReceivedObject:
             )
         if not self.call.accepts(found.call):
             raise self._error(
-                f"rank {self.writer} is in {found.call} while rank {self.rank} is in {self.call}: "
+                f"rank {self.writer} is in {found.call.made_by(self.writer)} while rank {self.rank} is in "
+                f"{self.call.made_by(self.rank)}: "
                 "all ranks must make the same calls with the same arguments in the same order"
             )
         return replace(found.call, shape=None if found.dimensions is None else decode_shape(axes))
 
     @property
     def _purpose(self) -> str:
-        return f"rank {self.rank} in {self.call}"
+        return f"rank {self.rank} in {self.call.made_by(self.rank)}"
 
     def _error(self, text: str) -> MismatchError:
         return MismatchError(text, origin=self.rank)

@@ -116,7 +116,7 @@ class Liveness:
             )
         else:
             how = f"lost rank {rank}, its process ended"
-        return PeerLostError(f"rank {self._rank} in {call}: {how}", origin=rank)
+        return PeerLostError(f"rank {self._rank} in {call.made_by(self._rank)}: {how}", origin=rank)
 
     def readers_gone(self, readers: Iterable[int]) -> bool:
         """Return whether no reader is left to wait for: a rank has failed, or all were present and have ended.
@@ -164,6 +164,6 @@ class Liveness:
             return abort_error(decode_abort(record[_REPORTED_BY.size :], reported_by))
         except (struct.error, FrameError) as error:
             return MismatchError(
-                f"rank {self._rank} in {call}: {self._failed!r} in {self._store.name} is invalid: "
+                f"rank {self._rank} in {call.made_by(self._rank)}: {self._failed!r} in {self._store.name} is invalid: "
                 f"expected the record of a failed rank: {error}"
             )

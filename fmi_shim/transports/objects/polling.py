@@ -140,9 +140,9 @@ class ObjectPoller:
                 break
         chain = f"; the cause: {cause.text}" if cause is not None and cause.text else ""
         return PeerTimeoutError(
-            f"rank {self._rank} in {call}: {describe(first, self._comm_name, self._store)}{more} did not appear for "
-            f"{passed.elapsed}: check that rank {first.writer} has not ended and is not stopped, late, "
-            f"or in another call; {raise_limit(passed, self.call_deadline, 'max_timeout')}{chain}",
+            f"rank {self._rank} in {call.made_by(self._rank)}: {describe(first, self._comm_name, self._store)}{more} "
+            f"did not appear for {passed.elapsed}: check that rank {first.writer} has not ended and is not stopped, "
+            f"late, or in another call; {raise_limit(passed, self.call_deadline, 'max_timeout')}{chain}",
             origin=first.writer if cause is None or cause.origin is None else cause.origin,
         )
 

@@ -244,8 +244,9 @@ class SharedMemoryChannel(SegmentFraming, SegmentChannel):
         label = source.reader.label
         if label and label != self.rounds.number % _EPOCHS + 1:
             raise MismatchError(
-                f"rank {source.peer} sent a message to rank {self.rank}, which receives it in {self._call}, but a "
-                "collective separates the two calls: all ranks must make the same calls in the same order",
+                f"rank {source.peer} sent a message to rank {self.rank}, which receives it in "
+                f"{self._call.made_by(self.rank)}, but a collective separates the two "
+                "calls: all ranks must make the same calls in the same order",
                 origin=self.rank,
             )
         source.reader.label = 0
@@ -266,7 +267,7 @@ class SharedMemoryChannel(SegmentFraming, SegmentChannel):
             label = 0 if self._pending.has_pending(peer, sends=False) else link.reader.peek()
             if label and (self.rounds.number - label) % _EPOCHS < _EPOCHS // 2:  # else it was sent after the round
                 raise MismatchError(
-                    f"rank {self.rank} in {self._call} has not received a message that rank {peer} sent before: "
+                    f"{self._purpose} has not received a message that rank {peer} sent before: "
                     "all ranks must make the same calls in the same order",
                     origin=self.rank,
                 )

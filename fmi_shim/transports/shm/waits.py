@@ -85,7 +85,7 @@ class SegmentFraming(Framing[RingPair]):
             self._check_errors()
             self._require_alive(events, peer)
             waited = time.monotonic() - start
-            self._deadlock_reporter.check(waited, only, peer, self._links, self.rounds, lambda: str(self._call))
+            self._deadlock_reporter.check(waited, only, peer, self._links, self.rounds, self._own_call)
             if deadline.passed:
                 cause = self._deadlock_reporter.find_cause(peer)
                 chain = f"; the cause: {cause.text}" if cause is not None and cause.text else ""
@@ -97,6 +97,10 @@ class SegmentFraming(Framing[RingPair]):
                 )
         self._awaited = None
         self._deadlock_reporter.end_wait()
+
+    def _own_call(self) -> str:
+        """Return the text of the running call."""
+        return self._call.made_by(self.rank)
 
     def _check_errors(self) -> None:
         """Raise the error that a rank has published, if any."""

@@ -448,7 +448,7 @@ class Connections:
 
     @property
     def _purpose(self) -> str:
-        return f"rank {self.rank} in {self._call}"
+        return f"rank {self.rank} in {self._call.made_by(self.rank)}"
 
     def _ended(self, stream: Stream) -> FmiError:
         """Return the error for a stream that ended where a message was expected."""

@@ -239,7 +239,7 @@ class FramedChannel(Connections, Framing[Stream]):
         return super()._connect(peer, name, deadline)
 
     def _current_wait(self) -> tuple[int, str] | None:
-        return None if self._awaited is None else (self._awaited, str(self._call))
+        return None if self._awaited is None else (self._awaited, self._call.made_by(self.rank))
 
     def _find_cause(self, peer: int) -> tuple[int | None, str]:
         self._awaited = peer
@@ -313,7 +313,7 @@ class FramedChannel(Connections, Framing[Stream]):
         if len(self._streams) > MAX_COUNTS:
             return None
         counts = [Counts(other, way.sent, way.received) for other, way in self._streams.items()]
-        return Waiting(peer, awaited, self._waits, pack_counts(counts), str(self._call))
+        return Waiting(peer, awaited, self._waits, pack_counts(counts), self._call.made_by(self.rank))
 
     def _require_receiver(self, stream: Stream, head: bytes, count: int) -> None:
         """Raise if the receiving rank is itself blocked in sending a message to this one."""
@@ -337,8 +337,8 @@ class FramedChannel(Connections, Framing[Stream]):
 
     def _deadlock(self, stream: Stream, call: Call, awaited: Awaited) -> MismatchError:
         cycle = [
-            (stream.peer, Waiting(self.rank, awaited, 0, b"", str(call))),
-            (self.rank, Waiting(stream.peer, awaited, 0, b"", str(self._call))),
+            (stream.peer, Waiting(self.rank, awaited, 0, b"", call.made_by(stream.peer))),
+            (self.rank, Waiting(stream.peer, awaited, 0, b"", self._call.made_by(self.rank))),
         ]
         return MismatchError(describe(cycle), origin=self.rank)
 

@@ -162,14 +162,14 @@ def test_a_late_rank_and_those_that_wait_for_it_time_out(world: World, tmp_path:
         (
             2,
             "receive",
-            ["2 ranks wait for each other", "rank 1 in send (call 0, 1 x int32, from rank 0) waits for"],
+            ["2 ranks wait for each other", "rank 1 in recv (call 0, 1 x int32, from rank 0) waits for"],
         ),
-        (4, "receive, after messages", ["rank 3 in send (call 1, 1 x int32, from rank 0) waits for rank 0"]),
+        (4, "receive, after messages", ["rank 3 in recv (call 1, 1 x int32, from rank 0) waits for rank 0"]),
         (3, "send", ["rank 2 in send (call 0, 3000000 x float64, from rank 2", "sends to rank 0", "sends to rank 1"]),
         (
             3,
             "one sends",
-            ["rank 0 in send (call 0, 3000000 x float64", "rank 1 in send (call 0, 1 x int32, from rank 2"],
+            ["rank 0 in send (call 0, 3000000 x float64", "rank 1 in recv (call 0, 1 x int32, from rank 2"],
         ),
         (
             3,
