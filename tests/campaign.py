@@ -1,9 +1,10 @@
 """Seeded worlds under faults: ``python -m tests.campaign --worlds 500``.
 
 Every world is a random program of collectives and messages on real rank processes, with at most one fault: a rank is
-killed, stopped, late, raises, ends early or makes another call than the others, or the rendezvous server is killed and
-started again. Every rank must return right values up to the fault, and then end in time, either with right values or
-with an error of the library that names the rank at fault. Seeds are printed: ``--seed N --worlds 1`` repeats a world.
+killed, stopped, late, raises, ends early or makes another call than the others, in the world or within a communicator
+that was split from it, or the rendezvous server is killed and started again. Every rank must return right values up to
+the fault, and then end in time, either with right values or with an error of the library that names the rank at fault.
+Seeds are printed: ``--seed N --worlds 1`` repeats a world.
 The exit status is 1 when a value is wrong, a rank hangs, something is left behind, or fewer than `REQUIRED` of the
 errors name the right rank.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import collections
 import contextlib
+import functools
 import os
 import random
 import shutil
@@ -23,12 +25,14 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import boto3
 import numpy as np
+import redis
 
 import fmi_shim as fmi
 from fmi_shim.errors import FmiError
@@ -41,7 +45,22 @@ NOTICE_SECONDS = 5.0
 """Within this time, and `MAX_TIMEOUT_MS` where a rank only waits, every rank must have noticed a fault."""
 FAULTS = ("none", "kill", "stop", "late", "raise", "exit", "mismatch", "server")
 OPERATIONS = ("barrier", "bcast", "gather", "allgather", "scatter", "reduce", "allreduce", "scan", "alltoall")
-OPERATIONS += ("exchange", "message", "split")
+OPERATIONS += (
+    "exchange",
+    "message",
+    "split",
+    "split",
+    "dup",
+    "posted",
+    "iallreduce",
+    "reduce_scatter",
+    "exscan",
+    "object",
+)
+CHANNELS = ("direct", "shm", "redis", "s3")
+BUCKET = "campaign"
+LEFT = "left"
+"""What a call returns in which its rank ended early."""
 SUM = fmi.func(fmi.op.sum)
 
 
@@ -57,7 +76,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A world: its seed and size, what all ranks do, and what goes wrong at which rank before which step."""
+    """A world: its seed and size, what all ranks do, and what goes wrong at which rank before which step.
+
+    With `inside`, and where that step is a split, it goes wrong within the new communicator.
+    """
 
     seed: int
     channel: str
@@ -66,6 +88,12 @@ class Scenario:
     fault: str
     culprit: int
     step: int
+    inside: bool
+
+    @property
+    def within_split(self) -> bool:
+        """Whether the fault happens in a split."""
+        return self.inside and self.steps[self.step].operation == "split"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +118,12 @@ def scenario(seed: int, channels: Sequence[str]) -> Scenario:
         count = chance.choice((1, 3, 1000, 40_000))
         steps.append(Step(chance.choice(OPERATIONS), root, other, count))
     fault = chance.choice(FAULTS)
-    return Scenario(seed, channel, size, tuple(steps), fault, chance.randrange(size), chance.randrange(len(steps)))
+    culprit, step = chance.randrange(size), chance.randrange(len(steps))
+    splits = [number for number, each in enumerate(steps) if each.operation == "split"]
+    inside = bool(splits) and chance.random() < 0.5
+    if inside:
+        step = chance.choice(splits)
+    return Scenario(seed, channel, size, tuple(steps), fault, culprit, step, inside)
 
 
 def own(rank: int, number: int, count: int) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -98,8 +131,10 @@ def own(rank: int, number: int, count: int) -> np.ndarray[Any, np.dtype[np.float
     return np.arange(count, dtype=float) % 7 + 10 * rank + number
 
 
-def carry_out(comm: fmi.Communicator, rank: int, size: int, number: int, step: Step) -> Any:
-    """Make one call; return what it returns."""
+def carry_out(
+    comm: fmi.Communicator, rank: int, size: int, number: int, step: Step, fault: Callable[[], bool] | None = None
+) -> Any:
+    """Make one call, with a fault within a split, if there is one; return what the call returns, or `LEFT`."""
     value = own(rank, number, step.count)
     match step.operation:
         case "barrier":
@@ -128,7 +163,23 @@ def carry_out(comm: fmi.Communicator, rank: int, size: int, number: int, step: S
             return comm.recv(step.root) if rank == step.other else None
         case "split":
             with comm.split(rank % 2, rank) as part:
+                if fault is not None and fault():
+                    return LEFT
                 return part.allreduce(value, SUM)
+        case "dup":
+            with comm.dup() as copy:
+                return copy.allreduce(value, SUM)
+        case "posted":
+            sending = comm.isend(value, (rank + 1) % size)
+            return fmi.Request.waitall([sending, comm.irecv((rank - 1) % size)])[1]
+        case "iallreduce":
+            return comm.iallreduce(value, SUM).wait()
+        case "reduce_scatter":
+            return comm.reduce_scatter(np.tile(value, size), SUM)
+        case "exscan":
+            return comm.exscan(value, SUM)
+        case "object":
+            return comm.bcast_object({"values": value} if rank == step.root else None, step.root)["values"]
     raise AssertionError(step.operation)
 
 
@@ -146,13 +197,17 @@ def expected(rank: int, size: int, number: int, step: Step) -> Any:
             return np.repeat(values[step.root], size)[rank * step.count : (rank + 1) * step.count]
         case "reduce":
             return sum(values) if rank == step.root else None
-        case "allreduce":
+        case "allreduce" | "dup" | "iallreduce" | "reduce_scatter":
             return sum(values)
+        case "exscan":
+            return sum(values[:rank]) if rank else None
+        case "object":
+            return values[step.root]
         case "scan":
             return sum(values[: rank + 1])
         case "alltoall":
             return np.concatenate(values)
-        case "exchange":
+        case "exchange" | "posted":
             return values[rank - 1]
         case "message":
             return values[step.root] if rank == step.other else None
@@ -172,20 +227,27 @@ def run_rank(comm: fmi.Communicator, rank: int, size: int, this: Scenario) -> Re
             for number, step in enumerate(this.steps):
                 if this.fault == "server":
                     time.sleep(0.2)
-                elif rank == this.culprit and number == this.step and commit(this.fault, values):
+                faulty = rank == this.culprit and number == this.step and this.fault not in ("none", "server")
+                if faulty and not this.within_split:
+                    if commit(this.fault) and this.fault == "exit":
+                        return Report(values, None, None, "ended early", time.monotonic() - began)
+                    if this.fault == "mismatch":
+                        continue
+                fault = functools.partial(commit, this.fault) if faulty and this.within_split else None
+                value = carry_out(comm, rank, size, number, step, fault)
+                if value is LEFT and this.fault == "exit":
                     return Report(values, None, None, "ended early", time.monotonic() - began)
-                if rank == this.culprit and number == this.step and this.fault == "mismatch":
-                    continue
-                values.append(carry_out(comm, rank, size, number, step))
+                if value is not LEFT:
+                    values.append(value)
     except FmiError as error:
-        return Report(values, type(error).__name__, error.origin, str(error), time.monotonic() - began)
+        return Report(values, type(error).__name__, error.world_origin, str(error), time.monotonic() - began)
     except LookupError as error:
         return Report(values, "own", rank, str(error), time.monotonic() - began)
     return Report(values, None, None, "", time.monotonic() - began)
 
 
-def commit(fault: str, values: list[Any]) -> bool:
-    """Commit a fault; return whether the program ends with it."""
+def commit(fault: str) -> bool:
+    """Commit a fault; return whether the rank does not make the call."""
     if fault == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     elif fault == "stop":
@@ -199,7 +261,7 @@ def commit(fault: str, values: list[Any]) -> bool:
         time.sleep(LATE_SECONDS)
     elif fault == "raise":
         raise LookupError("no such galaxy")
-    return fault == "exit"
+    return fault in ("exit", "mismatch")
 
 
 def judge_value(found: Any, wanted: Any) -> bool:
@@ -313,24 +375,58 @@ def redis_server() -> Iterator[int]:
             server.terminate()
 
 
-def world_of(this: Scenario, server: Server, redis_port: int, folder: Path) -> World:
+@contextlib.contextmanager
+def s3_server() -> Iterator[dict[str, str]]:
+    """Run the local cloud with a bucket; yield the variables by which boto3 finds it."""
+    command = [str(Path(sys.executable).with_name("fmi-emulator")), "serve", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+        assert server.stdout is not None
+        try:
+            endpoint = server.stdout.readline().strip().partition("=")[2]
+            access = {"AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
+            client = boto3.client(
+                "s3",
+                region_name="us-east-1",
+                endpoint_url=endpoint,
+                aws_access_key_id="local",
+                aws_secret_access_key="local",
+            )
+            client.create_bucket(Bucket=BUCKET)
+            yield access
+        finally:
+            server.terminate()
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """Where objects are exchanged: the port of a Redis server, and the variables by which boto3 finds S3."""
+
+    redis_port: int = 0
+    s3_access: dict[str, str] | None = None
+
+
+def world_of(this: Scenario, server: Server, stores: Stores, folder: Path) -> World:
     """Return where the ranks of a world run."""
     backends: dict[str, dict[str, object]] | None = None
-    environment = {"FMI_JOB": f"campaign-{this.seed}"}
+    environment = {"FMI_JOB": f"campaign-{this.seed}", "FMI_SECRET": "of the campaign"}
     direct: dict[str, object] = {"host": "127.0.0.1", "port": server.port}
     if this.channel == "redis":
-        backends = {"Redis": {"host": "127.0.0.1", "port": redis_port, "timeout": 5}}
+        backends = {"Redis": {"host": "127.0.0.1", "port": stores.redis_port, "timeout": 5}}
         environment["FMI_RENDEZVOUS"] = f"127.0.0.1:{server.port}"
+    elif this.channel == "s3":
+        assert stores.s3_access is not None
+        backends = {"S3": {"bucket_name": BUCKET, "s3_region": "us-east-1", "timeout": 20}}
+        environment |= {"FMI_RENDEZVOUS": f"127.0.0.1:{server.port}", **stores.s3_access}
     elif this.channel == "shm":
         environment["FMI_CHANNEL"] = "shm"
     return World(f"127.0.0.1:{direct['port']}", folder, backends, environment)
 
 
-def run_world(this: Scenario, server: Server, redis_port: int, folder: Path) -> Sequence[Outcome]:
+def run_world(this: Scenario, server: Server, stores: Stores, folder: Path) -> Sequence[Outcome]:
     """Run one world to its end."""
     timer = server.restart_after(0.6) if this.fault == "server" else None
     try:
-        return world_of(this, server, redis_port, folder).run(
+        return world_of(this, server, stores, folder).run(
             run_rank, this.size, this, max_timeout=MAX_TIMEOUT_MS, limit=60.0
         )
     finally:
@@ -344,44 +440,59 @@ def segments() -> set[str]:
     return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
 
 
+def kept_keys(redis_port: int) -> list[str]:
+    """Return the keys in Redis that do not expire; none without a server."""
+    if not redis_port:
+        return []
+    with redis.Redis(port=redis_port, decode_responses=True) as client:
+        return [key for key in client.scan_iter() if client.ttl(key) < 0]
+
+
 def main() -> int:
     """Run a campaign; print its problems and counts, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--worlds", type=int, default=500, help="how many (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=time.time_ns() % 10**6, help="of the first world; default: any")
-    parser.add_argument("--channels", default="direct,shm,redis", help="some of direct, shm, redis")
+    parser.add_argument("--channels", default=",".join(CHANNELS), help="some of %(default)s")
     options = parser.parse_args()
     channels = options.channels.split(",")
-    if unknown := set(channels) - {"direct", "shm", "redis"}:
-        parser.error(f"unknown channels {sorted(unknown)}: expected some of direct, shm, redis")
+    if unknown := set(channels) - {*CHANNELS}:
+        parser.error(f"unknown channels {sorted(unknown)}: expected some of {', '.join(CHANNELS)}")
     if "redis" in channels and shutil.which("redis-server") is None:
         parser.error("redis-server is missing: install it, or leave redis out of --channels")
     print(f"seeds {options.seed} to {options.seed + options.worlds - 1}", flush=True)
     campaign = Campaign()
     before = segments()
     server = Server()
-    with tempfile.TemporaryDirectory() as folder, redis_server() as redis_port:
+    with contextlib.ExitStack() as opened:
+        folder = opened.enter_context(tempfile.TemporaryDirectory())
+        stores = Stores(
+            opened.enter_context(redis_server()) if "redis" in channels else 0,
+            opened.enter_context(s3_server()) if "s3" in channels else None,
+        )
+        seen = 0, 0
         for number in range(options.worlds):
             this = scenario(options.seed + number, channels)
             place = Path(folder) / str(number)
             place.mkdir()
             try:
-                campaign.check(this, run_world(this, server, redis_port, place))
+                campaign.check(this, run_world(this, server, stores, place))
             except AssertionError as hang:
                 campaign.problems.append(f"seed {this.seed} ({this.channel}, {this.fault}): {hang}")
+            for problem in [*campaign.problems[seen[0] :], *campaign.blames[seen[1] :]]:
+                print(problem, flush=True)
+            seen = len(campaign.problems), len(campaign.blames)
             if (number + 1) % 25 == 0:
                 print(
                     f"{number + 1} worlds, {len(campaign.problems)} problems, {campaign.share_right:.1%} right",
                     flush=True,
                 )
+        left = [*(segments() - before), *kept_keys(stores.redis_port)]
     server.kill()
-    left = segments() - before
-    for problem in [*campaign.problems, *campaign.blames]:
-        print(problem)
     print(", ".join(f"{name}: {count}" for name, count in sorted(campaign.by_fault.items())))
     print(
         f"{options.worlds} worlds: {len(campaign.problems)} problems, {campaign.origins.total()} errors of victims, "
-        f"{campaign.share_right:.1%} of them name the rank at fault, {len(left)} segments left"
+        f"{campaign.share_right:.1%} of them name the rank at fault, {len(left)} segments and keys left"
     )
     return int(bool(campaign.problems or left) or campaign.share_right < REQUIRED)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.campaign import Campaign, Scenario, Server, run_world, scenario
+from tests.campaign import Campaign, Scenario, Server, Stores, run_world, scenario
 from tests.fmi_shim.conftest import redis_port
 
 __all__ = ["redis_port"]
@@ -31,7 +31,7 @@ def test_worlds_with_a_fault_return_right_values_and_name_the_rank(
             folder = tmp_path / fault
             folder.mkdir()
             this = first_with(fault, channel)
-            campaign.check(this, run_world(this, server, redis_port, folder))
+            campaign.check(this, run_world(this, server, Stores(redis_port), folder))
     finally:
         server.kill()
     assert campaign.problems == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import select
@@ -172,19 +173,43 @@ class Stream:
             self.ended = True  # reset: what was queued before it has been read
         self.backlog = memoryview(bytes(collected))
 
+    @property
+    def unsent_bytes(self) -> int:
+        """How many bytes the kernel has accepted and not sent yet; 0 where that is unknown."""
+        if sys.platform != "linux":
+            return 0
+        try:
+            info = self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+        except OSError:  # closed, or no TCP connection
+            return 0
+        return int(_TCP_INFO.unpack(info)[1]) if len(info) == _TCP_INFO.size else 0
+
+    def half_close(self) -> None:
+        """Announce the end of what this rank sends."""
+        with contextlib.suppress(OSError):  # closed by the other end
+            self.socket.shutdown(socket.SHUT_WR)
+
+    def discard(self) -> bool:
+        """Discard what has arrived; return whether the other end has closed."""
+        try:
+            for _ in range(_DRAIN_READS):
+                if not self.socket.recv(_DRAIN_BYTES, socket.MSG_DONTWAIT):
+                    return True
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        return False
+
     def close(self) -> None:
         """Close without a reset: with unread bytes, the kernel would discard what was sent last.
 
         After a partly sent message there is no termination frame to preserve, and nothing is read: a peer that still
         sends must get an error.
         """
-        try:
-            self.socket.shutdown(socket.SHUT_WR)
-            for _ in range(0 if self.in_message else _DRAIN_READS):
-                if not self.socket.recv(_DRAIN_BYTES, socket.MSG_DONTWAIT):
-                    break
-        except OSError:
-            pass  # nothing more to read, or closed already
+        self.half_close()
+        if not self.in_message:
+            self.discard()
         self.socket.close()
 
 

@@ -47,6 +47,10 @@ _CHECK_SECONDS = 0.001
 
 _STILL_SECONDS = 0.05
 """Two ranks that send to each other are in a deadlock if no byte moves for this time."""
+_ABORT_SECONDS = 0.5
+"""How long a failed rank tries to send its error to a rank that does not read."""
+_UNSENT_POLL_SECONDS = 0.01
+"""How often it looks whether the kernel has sent all: nothing wakes it then."""
 _SERVER_SECONDS = 0.1
 """How long to wait for the server's error if a rank closed that sent no message."""
 
@@ -210,11 +214,11 @@ class FramedChannel(Connections, Framing[Stream]):
         abort = self._as_abort(error)
         if self._client is not None and os.getpid() == self._process:
             self._client.abort(abort)
-        self._leave(abort_frame(abort))
+        self._leave(abort_frame(abort), _ABORT_SECONDS)
 
     def close(self) -> None:
         """Send a goodbye frame to every connected rank, then close."""
-        self._leave(goodbye_frame())
+        self._leave(goodbye_frame(), 0.0)
 
     def _hello(self, peer: int) -> PeerHello | None:
         return PeerHello(self.comm_name, self.size, self.rank, peer)
@@ -375,17 +379,44 @@ class FramedChannel(Connections, Framing[Stream]):
                 return deadlock
         return self._ended(stream)
 
-    def _leave(self, last_frame: bytes) -> None:
-        """Send a termination frame on each connection without a partly sent message, then close."""
+    def _leave(self, last_frame: bytes, seconds: float) -> None:
+        """Send a termination frame on each connection without a partly sent message, then close.
+
+        If a frame cannot be sent at once, it is tried for so many `seconds`.
+        """
         if os.getpid() == self._process:
-            for stream in self._streams.values():
-                if not stream.in_message:
-                    # A rank that ended, or does not read, detects the end of the connection.
-                    with contextlib.suppress(OSError):
-                        stream.socket.send(last_frame, socket.MSG_DONTWAIT)
+            self._send_last(last_frame, Deadline(seconds))
         self._close_streams()
         if self._client is not None:
             if os.getpid() == self._process:
                 self._client.close()
             else:
                 self._client.disconnect()
+
+    def _send_last(self, frame: bytes, deadline: Deadline) -> None:
+        """Send a frame on each connection, end what this rank sends, and discard what arrives until the frame is sent.
+
+        A connection that is closed while its peer still sends is reset, and the kernel then discards what it has not
+        sent yet. A rank that ended, or does not read, detects the end of the connection.
+        """
+        unsent = {stream: memoryview(frame) for stream in self._streams.values() if not stream.in_message}
+        while unsent:
+            poll = select.poll()
+            for stream, rest in list(unsent.items()):
+                try:
+                    while rest:
+                        rest = rest[stream.socket.send(rest, socket.MSG_DONTWAIT) :]
+                    stream.half_close()
+                except BlockingIOError:
+                    pass
+                except OSError:
+                    rest = memoryview(b"")
+                if stream.discard() or not (rest or stream.unsent_bytes):
+                    del unsent[stream]
+                else:
+                    unsent[stream] = rest
+                    poll.register(stream.descriptor, select.POLLIN | (select.POLLOUT if rest else 0))
+            if deadline.passed:
+                break
+            if unsent:
+                poll.poll(1000 * min(_UNSENT_POLL_SECONDS, deadline.remaining() or 0.0))

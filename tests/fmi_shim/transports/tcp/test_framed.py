@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from fmi_shim.config import DirectConfig
-from fmi_shim.error_codec import goodbye_frame
+from fmi_shim.error_codec import decode_termination, goodbye_frame
 from fmi_shim.errors import MismatchError, PeerLostError
 from fmi_shim.frames import Call, Kind, Operation, header, signature, waiting_frame
 from fmi_shim.transports.tcp.connections import Stream
 from fmi_shim.transports.tcp.framed import FramedChannel
+from rendezvous.protocol.messages import Abort, AbortReason
 
 
 class Pair:
@@ -151,3 +152,77 @@ def test_the_end_instead_of_a_short_message_is_peer_error(pair: Pair, last: byte
     pair.theirs.close()
     with pytest.raises(PeerLostError, match=expected):
         pair.channel.recv(np.empty(1), 1)
+
+
+@pytest.fixture
+def connected() -> Iterator[tuple[FramedChannel, socket.socket]]:
+    """Rank 0, connected by TCP with little memory in the kernel, and the other end."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        ours = socket.create_connection(listener.getsockname())
+        theirs, _ = listener.accept()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 14)
+    channel = FramedChannel(0, 2, "pair", DirectConfig("127.0.0.1", 1, 5.0, framed=True))
+    stream = Stream(ours, 1)
+    channel._streams[1] = stream
+    channel._by_descriptor[stream.descriptor] = stream
+    with theirs:
+        yield channel, theirs
+    channel.close()
+
+
+def fill(channel: FramedChannel) -> int:
+    """Send whole messages of 1 KiB until the kernel accepts no more; return how many bytes were sent."""
+    stream, sent = channel._streams[1].socket, 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            sent += stream.send(bytes(1024), socket.MSG_DONTWAIT)
+    while sent % 1024:
+        with contextlib.suppress(BlockingIOError):
+            sent += stream.send(bytes(1024 - sent % 1024), socket.MSG_DONTWAIT)
+            continue
+        return sent  # the last message is incomplete, which the frame must follow all the same
+    return sent
+
+
+def test_an_error_reaches_a_rank_that_reads_late_and_sends_meanwhile(
+    connected: tuple[FramedChannel, socket.socket],
+) -> None:
+    channel, theirs = connected
+    channel.begin(Call(Operation.barrier, 0, np.dtype("uint8"), 1), 0)
+    expected = fill(channel)
+    failing = threading.Thread(target=channel.fail, args=(RuntimeError("a bug"),))
+    failing.start()
+    theirs.sendall(bytes(1000))  # unread, it would reset the connection
+    received = b""
+    with contextlib.suppress(ConnectionResetError):
+        while data := theirs.recv(1 << 16):
+            received += data
+            theirs.send(b"more", socket.MSG_DONTWAIT)
+    failing.join()
+    assert received[:expected] == bytes(expected)
+    assert decode_termination(memoryview(received[expected:]), 0) == Abort(
+        0, 0, AbortReason.failed, "rank 0 in barrier (call 0, 1 x uint8) raised RuntimeError: a bug"
+    )
+
+
+def test_a_rank_that_never_reads_delays_the_end_of_a_failed_one_for_a_bounded_time(
+    connected: tuple[FramedChannel, socket.socket],
+) -> None:
+    channel, theirs = connected
+    channel.begin(Call(Operation.barrier, 0, np.dtype("uint8"), 1), 0)
+    fill(channel)
+    began = time.monotonic()
+    channel.fail(RuntimeError("a bug"))
+    assert time.monotonic() - began >= 0.5
+    assert theirs.recv(1) == b"\0"
+
+
+def test_a_closing_rank_with_unread_bytes_says_goodbye(connected: tuple[FramedChannel, socket.socket]) -> None:
+    channel, theirs = connected
+    theirs.sendall(bytes(1000))
+    channel.close()
+    assert decode_termination(memoryview(theirs.recv(1000)), 0) is Kind.goodbye
+    assert theirs.recv(1) == b""  # and no reset
