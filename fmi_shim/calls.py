@@ -287,6 +287,11 @@ class Calls:
         )
 
     @property
+    def server_known(self) -> bool:
+        """Whether the rendezvous server has answered."""
+        return self._channels.server_known
+
+    @property
     def longest_wait(self) -> float | None:
         """The configured limit of a wait for another rank, in seconds; None for no limit."""
         return self._channels.longest_wait

@@ -54,9 +54,19 @@ class Lifecycle:
     """Opens, closes and splits a communicator; has this rank's number and the number of ranks."""
 
     def _open(
-        self, rank: int, size: int, config: Config, name: str, memory_mib: int, membership: Membership | None = None
+        self,
+        rank: int,
+        size: int,
+        config: Config,
+        name: str,
+        memory_mib: int,
+        membership: Membership | None = None,
+        server_known: bool = False,
     ) -> None:
-        """Become `rank` of `size` in the communicator called `name`, which has a `membership` if it was split."""
+        """Become `rank` of `size` in the communicator called `name`.
+
+        One that was split from another has a `membership`, and knows whether the rendezvous server has answered that.
+        """
         self._rank = rank
         self._size = size
         self._config = config
@@ -65,7 +75,7 @@ class Lifecycle:
         self._splits = 0
         self._background: Background[Any] | None = None
         self._objects: Counter[tuple[object, ...]] = Counter()  # calls with objects, by kind
-        channels = ChannelSelector(rank, size, name, config, memory_mib)
+        channels = ChannelSelector(rank, size, name, config, memory_mib, server_known)
         if telemetry.recorder is None:
             self._calls = Calls(rank, size, channels)
         else:
@@ -177,7 +187,9 @@ class Lifecycle:
         known = self._calls.membership
         world_ranks = tuple(rank if known is None else known.world_ranks[rank] for _, rank in members)
         membership = Membership(name, world_ranks)
-        part._open(place, len(members), self._config, name, self._memory_mib, membership)  # noqa: SLF001 - of this class
+        part._open(  # noqa: SLF001 - a new one of this class
+            place, len(members), self._config, name, self._memory_mib, membership, self._calls.server_known
+        )
         part.hint(self._calls.hint)
         return part
 
@@ -186,19 +198,20 @@ class Lifecycle:
         self._calls.require_open(Call(Operation.barrier, 0, None, 0), itertools.count())
         kind, hint = type(self), self._calls.hint
         if self._background is None:
-            rank, size, config, name_of_it, memory, membership = (
+            rank, size, config, name_of_it, memory, membership, server_known = (
                 self._rank,
                 self._size,
                 self._config,
                 f"{self._name}i/",
                 self._memory_mib,
                 self._calls.membership,
+                self._calls.server_known,
             )
             require_name("the name of the communicator beside this one", name_of_it, size)
 
             def open_beside() -> Lifecycle:
                 beside = kind.__new__(kind)
-                beside._open(rank, size, config, name_of_it, memory, membership)  # noqa: SLF001 - of this class
+                beside._open(rank, size, config, name_of_it, memory, membership, server_known)  # noqa: SLF001 - of this class
                 return beside
 
             self._background = Background(open_beside)

@@ -265,7 +265,7 @@ def _failed(job: RankJob, error: BaseException) -> RankReport:
         text = "".join(traceback.format_exception(error))
     path, line = _location(error.__traceback__)
     message = str(error)
-    origin = error.origin if isinstance(error, FmiError) else None
+    origin = error.world_origin if isinstance(error, FmiError) else None
     is_victim = isinstance(error, VICTIM_ERRORS) or _is_reported(error)
     failure = RankFailure(job.rank, type(error).__name__, message, is_victim, origin, text, path, line, now)
     with contextlib.suppress(Exception):

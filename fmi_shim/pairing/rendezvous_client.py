@@ -96,9 +96,13 @@ class RendezvousClient:
         How to wait. It also monitors the connection to the server: errors that arrive there are raised from any wait.
     on_peer_ended
         See `OnPeerEnded`.
+    known
+        Whether the server is known to speak our extension, so that it is waited for longer when it is lost.
 
     Attributes
     ----------
+    known
+        The same, as it is known now.
     ended
         Ranks that were registered and have ended, and whether they were lost: ended without closing the communicator.
     waits
@@ -116,6 +120,7 @@ class RendezvousClient:
         on_abort: OnAbort,
         poller: Poller,
         on_peer_ended: OnPeerEnded = lambda _: None,
+        known: bool = False,
     ) -> None:
         self._server = server
         self._access = access
@@ -134,7 +139,7 @@ class RendezvousClient:
         instance = secrets.token_bytes(INSTANCE_BYTES)
         self._registration = Registration(access.job, comm_name, rank, world_size, instance, _NO_ENDPOINT)
         self._control: ControlConnection | None = None
-        self._known = False
+        self.known = known
 
     def connect(
         self,
@@ -352,14 +357,14 @@ class RendezvousClient:
         closing = Deadline(timing.CLOSED_UNANSWERED)
         while self._control is None:
             if lost is not None:
-                if not lost.unanswered or self._known:
+                if not lost.unanswered or self.known:
                     closing = Deadline(timing.CLOSED_UNANSWERED)
                 elif closing.passed:
                     raise ForeignServerError(
                         f"the rendezvous server {self._server} closes every connection without an answer to the "
                         "extension: start fmi-rendezvous there"
                     ) from lost
-                backoff = backoff or ReconnectBackoff(deadline if retry_until is None else retry_until, self._known)
+                backoff = backoff or ReconnectBackoff(deadline if retry_until is None else retry_until, self.known)
                 backoff.pause(lost, self.poller.wait)
             try:
                 self._control = ControlConnection(self._server, self._access, self._registration, deadline)
@@ -369,7 +374,7 @@ class RendezvousClient:
                 for poller in (self.poller, self._also_monitored_by):
                     if poller is not None:
                         poller.add(self._control.descriptor, select.POLLIN, self._on_message)
-                self._known = True
+                self.known = True
                 _log.debug("rank %d: registered with the rendezvous server %s", self._rank, self._server)
                 # An earlier failure arrives with the welcome. The socket shows nothing of what was read with that.
                 self._on_message(self._control.descriptor)
@@ -687,10 +692,10 @@ class ServerRegistration:
             self._client.abort(abort)
 
 
-def open_session(server: Endpoint, comm_name: str, rank: int, size: int) -> RendezvousClient:
+def open_session(server: Endpoint, comm_name: str, rank: int, size: int, known: bool = False) -> RendezvousClient:
     """Return a communicator's session with the server, registered if the server answers (see `register_early`)."""
     poller = Poller(lambda _: None)
-    client = RendezvousClient(server, read_access(), comm_name, rank, size, abort_error, poller)
+    client = RendezvousClient(server, read_access(), comm_name, rank, size, abort_error, poller, known=known)
     client.register_early()
     return client
 

@@ -224,8 +224,9 @@ class _Pairing:
                 f"the rendezvous server {self.request.server} closed the connection before the peer connected"
             )
         return ServerLostError(
-            f"the rendezvous server {self.request.server} closed the connection without an answer to the name "
-            f"{self.request.name.decode()!r}: it may accept only names that contain 'pair', as one of TCPunch's "
-            "servers does: choose such a communicator name; it may be full: raise --max-connections-per-address or "
-            "--max-waiters of fmi-rendezvous; or it may require a secret, which TCPunch's protocol lacks"
+            f"the rendezvous server {self.request.server} closed the connection before the peer connected, without an "
+            f"answer to the name {self.request.name.decode()!r}: it may accept only names that contain 'pair', as one "
+            "of TCPunch's servers does: choose such a communicator name; it may be full: raise "
+            "--max-connections-per-address or --max-waiters of fmi-rendezvous; or it may require a secret, which "
+            "TCPunch's protocol lacks"
         )

@@ -37,6 +37,8 @@ class ChannelSelector:
         The configuration.
     memory_mib
         Memory of the function, MiB.
+    server_known
+        Whether the rendezvous server has answered, to the communicator that this one was split from.
 
     Attributes
     ----------
@@ -48,11 +50,13 @@ class ChannelSelector:
         Whether messages have headers, so that all ranks are of this library.
     """
 
-    def __init__(self, rank: int, size: int, comm_name: str, config: Config, memory_mib: int) -> None:
+    def __init__(
+        self, rank: int, size: int, comm_name: str, config: Config, memory_mib: int, server_known: bool = False
+    ) -> None:
         self.hint = Hint.cheap
         self.framed = config.framed
         server = config.rendezvous if config.framed and size > 1 else None
-        session = None if server is None else open_session(server, comm_name, rank, size)
+        session = None if server is None else open_session(server, comm_name, rank, size, server_known)
         self._place = Place(rank, size, comm_name, config, session)
         self._memory_mib = memory_mib
         self._opened: dict[ChannelName, Channel] = {}
@@ -73,6 +77,11 @@ class ChannelSelector:
         """Return the name of a channel that `choose` returned."""
         names = (name.value for name, opened in self._opened.items() if opened is channel)
         return next(names, "loopback")
+
+    @property
+    def server_known(self) -> bool:
+        """Whether the rendezvous server has answered."""
+        return self._place.session is not None and self._place.session.known
 
     @property
     def longest_wait(self) -> float | None:

@@ -233,7 +233,7 @@ def test_after_an_error_every_further_call_is_refused_with_the_first_cause(world
 def test_ctrl_c_interrupts_a_receive_and_the_other_rank_reports_it(world: World) -> None:
     outcomes = world.run(failing_programs.interrupted, 2, max_timeout=FOR_EVER)
     assert isinstance(outcomes[0].error, KeyboardInterrupt)
-    assert "rank 0 in send" in failed_with(outcomes[1], PeerFailedError, 0)
+    assert "rank 0 in recv" in failed_with(outcomes[1], PeerFailedError, 0)
     assert "KeyboardInterrupt" in str(outcomes[1].error)
 
 
