@@ -6,6 +6,7 @@ import io
 import json
 import tarfile
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import pytest
 
@@ -64,11 +65,18 @@ def executor() -> str:
     return executor_image(daemon(), ImageRequest(BASE_IMAGE), lambda line: None)
 
 
-def build(name: str, dockerfile: str, files: Mapping[str, str] = {}) -> str:
-    """Build an image of executable files, whose Dockerfile starts with ``FROM``; return its name."""
-    parts = {path: text.encode() for path, text in {"Dockerfile": dockerfile, **files}.items()}
-    context = io.BytesIO(_tar(parts))
-    list(daemon().build(context, name, {}, {}, "Dockerfile"))
+def build(
+    name: str,
+    dockerfile: str,
+    files: Mapping[str, str | bytes] = MappingProxyType({}),
+    arguments: Mapping[str, str] = MappingProxyType({}),
+) -> str:
+    """Build an image of executable files, whose Dockerfile starts with ``FROM`` or ``ARG``; return its name."""
+    parts = {
+        path: content.encode() if isinstance(content, str) else content
+        for path, content in {"Dockerfile": dockerfile, **files}.items()
+    }
+    list(daemon().build(io.BytesIO(archive(parts)), name, arguments, {}, "Dockerfile"))
     return name
 
 
@@ -82,7 +90,7 @@ def own_containers(pid: int) -> list[str]:
 def load_for(architecture: str) -> str:
     """Load an image for an architecture, without any program; return its name."""
     name = f"fmi-test-{architecture}:latest"
-    layer = _tar({"empty": b""})
+    layer = archive({"empty": b""})
     layers = {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]}
     config = {"architecture": architecture, "os": "linux", "config": {"Cmd": ["/empty"]}, "rootfs": layers}
     manifest = [{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]
@@ -90,12 +98,13 @@ def load_for(architecture: str) -> str:
     import docker
 
     client = docker.APIClient(daemon().url)
-    list(client.load_image(_tar({**parts, "layer.tar": layer})))
+    list(client.load_image(archive({**parts, "layer.tar": layer})))
     client.close()
     return name
 
 
-def _tar(files: Mapping[str, bytes]) -> bytes:
+def archive(files: Mapping[str, bytes]) -> bytes:
+    """Return a tar archive of executable files."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for path, content in files.items():

@@ -82,9 +82,9 @@ def executor_image(daemon: Daemon, request: ImageRequest, on_progress: Callable[
     digest = hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()[:_DIGITS]
     name = f"{REPOSITORY}:{digest}"
     if not daemon.has_image(name):
-        python = _python_of(daemon, request.base_image)
+        python = python_of(daemon, request.base_image)
         on_progress(f"packages for Python {python.version} on {python.machine}: {', '.join(requirements.split())}")
-        wheelhouse = _wheelhouse(requirements, python)
+        wheelhouse = wheelhouse_of(requirements, python)
         with tempfile.TemporaryFile() as context:
             _write_context(context, dockerfile, wheelhouse, archive)
             context.seek(0)
@@ -97,7 +97,7 @@ def executor_image(daemon: Daemon, request: ImageRequest, on_progress: Callable[
 
 
 @dataclass(frozen=True)
-class _Python:
+class ImagePython:
     """The interpreter of a base image: ``3.12``, ``x86_64``, and the minor version of its C library."""
 
     version: str
@@ -126,11 +126,18 @@ def _base_id(daemon: Daemon, base_image: str, on_progress: Callable[[str], None]
     return daemon.image_id(base_image)
 
 
-def _python_of(daemon: Daemon, base_image: str) -> _Python:
+def python_of(daemon: Daemon, base_image: str) -> ImagePython:
+    """Return the interpreter of an image.
+
+    Raises
+    ------
+    ImageBuildError
+        If it has none that wheels exist for.
+    """
     output = daemon.run(base_image, ["python3", "-c", _VERSION])
     try:
         major, minor, machine, _, libc_minor = output.split(".")[:5]
-        return _Python(f"{int(major)}.{int(minor)}", machine, int(libc_minor))
+        return ImagePython(f"{int(major)}.{int(minor)}", machine, int(libc_minor))
     except ValueError:
         raise ImageBuildError(
             f"base image {base_image!r} has no usable python3 (it printed {output!r}): expected one with the GNU C "
@@ -163,7 +170,7 @@ def _distribution_of(module: str) -> str:
     return (importlib.metadata.packages_distributions().get(first) or [first])[0]
 
 
-def _wheelhouse(requirements: str, python: _Python) -> Path:
+def wheelhouse_of(requirements: str, python: ImagePython) -> Path:
     """Return a folder with the wheels, from the user's cache if they were downloaded before."""
     digest = hashlib.sha256(f"{python} {requirements}".encode()).hexdigest()[:_DIGITS]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fmi-emulator" / "wheels"
@@ -181,7 +188,7 @@ def _wheelhouse(requirements: str, python: _Python) -> Path:
     return wheelhouse
 
 
-def _download(wheelhouse: Path, python: _Python) -> None:
+def _download(wheelhouse: Path, python: ImagePython) -> None:
     """Download wheels for the interpreter of the base image."""
     digits = python.version.replace(".", "")
     command = [
