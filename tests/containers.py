@@ -4,8 +4,12 @@ import functools
 import hashlib
 import io
 import json
+import re
+import shutil
+import subprocess
 import tarfile
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 
 import pytest
@@ -80,11 +84,36 @@ def build(
     return name
 
 
-def own_containers(pid: int) -> list[str]:
-    """Return the containers and networks of an emulator's process."""
-    running = daemon()
+def shell_root(programs: Mapping[str, str]) -> bytes:
+    """Return a root file system with bash, cat, sleep and programs, for a daemon of the test's own: 6 MB."""
+    files = {path: text.encode() for path, text in programs.items()}
+    for name in ("bash", "cat", "sleep"):
+        program = shutil.which(name)
+        assert program is not None
+        files[f"bin/{name}"] = Path(program).read_bytes()
+        libraries = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
+        for found in re.findall(r"(/\S+) \(0x", libraries):
+            files[found.lstrip("/")] = Path(found).read_bytes()
+    return archive(files)
+
+
+def named(bootstrap: str, ranks: int) -> str:
+    """Return a bootstrap that names the rank of its event, as every program that serves ranks does."""
+    line = (
+        rf'[[ $event =~ \"RANK\":\ *\"?([0-9]+) ]] && echo "fmi-rank: ${{BASH_REMATCH[1]}} of {ranks} RequestId: $id"'
+    )
+    return bootstrap.replace("  echo ", f"  {line}\n  echo ", 1)
+
+
+def containers_of(running: Daemon, pid: int) -> list[str]:
+    """Return the containers and networks that an emulator's process has at a daemon."""
     found = [*running.labelled_containers(OWNER_LABEL), *running.labelled_networks(OWNER_LABEL)]
     return [name for name, label in found if (owner := Owner.parse(label)) is not None and owner.pid == pid]
+
+
+def own_containers(pid: int) -> list[str]:
+    """Return the containers and networks of an emulator's process."""
+    return containers_of(daemon(), pid)
 
 
 def load_for(architecture: str) -> str:

@@ -192,9 +192,7 @@ subprocess.run([sys.executable, "child.py"], check=True, env={**os.environ, "PYT
 
 def test_any_image_that_speaks_the_runtime_api_runs_ranks(tmp_path: Path) -> None:
     dockerfile = f'FROM {containers.BASE_IMAGE}\nCOPY bootstrap /bootstrap\nENTRYPOINT ["/bootstrap"]\n'
-    # The line that names the rank, as every program that serves ranks prints it.
-    named = r'[[ $event =~ \"RANK\":\ *\"?([0-9]+) ]] && echo "fmi-rank: ${BASH_REMATCH[1]} of 2 RequestId: $id"'
-    bootstrap = containers.BASH_BOOTSTRAP.replace("  echo ", f"  {named}\n  echo ", 1)
+    bootstrap = containers.named(containers.BASH_BOOTSTRAP, 2)
     image = containers.build("fmi-test-any", dockerfile, {"bootstrap": bootstrap})
     status, output, errors = fmirun(tmp_path, "-n", 2, "--backend", "docker", "--image", image, EXAMPLES / "reduce.py")
     assert status == 0, errors

@@ -4,20 +4,27 @@ docker-py blocks, so every method runs in a thread of the caller. Docker and pod
 understood: https://docs.docker.com/reference/api/engine/
 """
 
+import contextlib
 import ipaddress
 import os
+import resource
 import socket
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from emulator.aws.limits import FILE_DESCRIPTORS
 from emulator.aws.sandboxes.base import ContainerImage, InvalidEntrypointError
 from emulator.errors import SandboxError
 
 # Longer than any single call here takes on a busy machine; builds and pulls stream their progress.
 _TIMEOUT_S = 120
 _CONNECTIONS = 64
+# An interface's name has 15 characters at most: IFNAMSIZ of netdevice(7).
+_INTERFACE_DIGITS = 12
+# Of one user in all containers: the most that podman has where it may set no higher limit.
+_USER_PROCESSES = 32768
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _NOT_FOUND, _CONFLICT = 404, 409
 
@@ -32,9 +39,10 @@ class ImageMissingError(DaemonError):
 
 @dataclass(frozen=True)
 class Network:
-    """A network of the daemon: its id, the address of this machine in it, and its range."""
+    """A network of the daemon: its id, its interface, the address of this machine in it, and its range."""
 
     id: str
+    bridge: str
     gateway: str
     subnet: str
 
@@ -51,14 +59,11 @@ class ContainerLimits:
         Number of processes and threads.
     open_files
         Number of file descriptors of a process.
-    user_processes
-        Number of processes of its user in all containers; None leaves the daemon's.
     """
 
     memory_bytes: int
     processes: int
     open_files: int
-    user_processes: int | None
 
 
 @dataclass(frozen=True)
@@ -115,6 +120,11 @@ class Daemon:
         """Close the connections."""
         self._api.close()
 
+    def check_running(self) -> None:
+        """Raise `DaemonError` if the daemon does not answer any more."""
+        with self._errors("ask the container daemon whether it runs"):
+            self._api.ping()
+
     def info(self) -> dict[str, Any]:
         """Return what the daemon says about itself and its machine."""
         with self._errors("ask the container daemon about itself"):
@@ -123,11 +133,15 @@ class Daemon:
 
     def create_network(self, name: str, labels: Mapping[str, str]) -> Network:
         """Create a bridge network of its own address range."""
+        bridge = f"fmi{uuid.uuid4().hex[:_INTERFACE_DIGITS]}"
+        options = {"com.docker.network.bridge.name": bridge}
         with self._errors(f"create network {name!r}"):
-            created = self._api.create_network(name, driver="bridge", labels=dict(labels), check_duplicate=True)
+            created = self._api.create_network(
+                name, driver="bridge", options=options, labels=dict(labels), check_duplicate=True
+            )
             found = self._api.inspect_network(created["Id"])
             config = found["IPAM"]["Config"][0]
-            return Network(created["Id"], _gateway_of(config), config["Subnet"])
+            return Network(created["Id"], bridge, _gateway_of(config), config["Subnet"])
 
     def remove_network(self, network: str) -> None:
         """Remove a network that no container uses any more; one that does not exist is removed."""
@@ -168,7 +182,6 @@ class Daemon:
         tmpfs
             Folder and mount options.
         """
-        ulimits = {"nofile": limits.open_files, "nproc": limits.user_processes}
         with self._errors(f"create a container of image {image.reference!r}", image.reference):
             host = self._api.create_host_config(
                 binds=[f"{source}:{target}" for source, target in mounts.items()],
@@ -177,11 +190,7 @@ class Daemon:
                 mem_limit=limits.memory_bytes,
                 memswap_limit=limits.memory_bytes,
                 pids_limit=limits.processes,
-                ulimits=[
-                    self._docker.types.Ulimit(name=kind, soft=count, hard=count)
-                    for kind, count in ulimits.items()
-                    if count is not None
-                ],
+                ulimits=_ulimits(limits.open_files),
                 read_only=True,
                 cap_drop=["ALL"],
                 security_opt=["no-new-privileges"],
@@ -346,7 +355,9 @@ class Daemon:
     def run(self, reference: str, command: Sequence[str]) -> str:
         """Run a program in a new container without a network; return its standard output."""
         with self._errors(f"run {command[0]} in image {reference!r}", reference):
-            host = self._api.create_host_config(network_mode="none", cap_drop=["ALL"])
+            host = self._api.create_host_config(
+                network_mode="none", cap_drop=["ALL"], ulimits=_ulimits(FILE_DESCRIPTORS)
+            )
             created = self._api.create_container(
                 reference, entrypoint=[command[0]], command=list(command[1:]), host_config=host
             )
@@ -358,7 +369,7 @@ class Daemon:
             finally:
                 self._api.remove_container(created["Id"], force=True, v=True)
 
-    @contextmanager
+    @contextlib.contextmanager
     def _errors(self, doing: str, image: str = "", *, missing_ok: bool = False) -> Iterator[None]:
         """Raise docker-py's errors as `DaemonError`; with `missing_ok`, a missing container is as good as removed."""
         try:
@@ -380,11 +391,22 @@ class Daemon:
             "its socket, for example unix:///run/podman/podman.sock; fmi-emulator doctor shows what is missing"
         )
 
+    def _lost_connection(self, error: BaseException) -> DaemonError:
+        if "timed out" in str(error):
+            return DaemonError(
+                f"the container daemon at {self.url} did not answer within {_TIMEOUT_S} s: read its log "
+                "(journalctl -u docker), and start it again"
+            )
+        return DaemonError(
+            f"the container daemon at {self.url} has stopped: start it (systemctl start docker), and run again; "
+            "the next run removes what is left"
+        )
+
     def _translate(self, error: BaseException, doing: str, image: str) -> Exception:
         """Return the error to raise for one of docker-py or of the connection."""
         errors = self._docker.errors
         if not isinstance(error, errors.APIError):
-            return self._no_connection(error)
+            return self._lost_connection(error)
         text = str(error.explanation or error)
         if image and _status(error) == _NOT_FOUND and ("No such image" in text or "no such image" in text):
             return ImageMissingError(
@@ -395,6 +417,21 @@ class Daemon:
         if (what := _entrypoint_error(text)) is not None:
             return InvalidEntrypointError(what)
         return DaemonError(f"cannot {doing}: {_with_advice(text)}")
+
+
+def _ulimits(open_files: int) -> list[dict[str, str | int]]:
+    """Return the limits of a container's processes.
+
+    Those that are not sent are the daemon's own, which podman may not set where it lacks CAP_SYS_RESOURCE.
+    """
+    _, processes = resource.getrlimit(resource.RLIMIT_NPROC)
+    processes = _USER_PROCESSES if processes == resource.RLIM_INFINITY else min(processes, _USER_PROCESSES)
+    _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files != resource.RLIM_INFINITY:
+        open_files = min(open_files, files)
+    return [
+        {"Name": name, "Soft": count, "Hard": count} for name, count in (("nofile", open_files), ("nproc", processes))
+    ]
 
 
 def _status(error: BaseException) -> int:

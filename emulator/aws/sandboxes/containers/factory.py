@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import resource
 import shutil
 import uuid
 from collections.abc import Awaitable, Callable
@@ -12,6 +11,7 @@ from typing import Any
 
 from emulator.aws import limits
 from emulator.aws.sandboxes.base import ContainerImage, SandboxPlace, SandboxSpec
+from emulator.aws.sandboxes.containers.bridge import make_bridge
 from emulator.aws.sandboxes.containers.cgroups import ContainerGroups
 from emulator.aws.sandboxes.containers.daemon import ContainerLimits, Daemon, DaemonError, Network
 from emulator.aws.sandboxes.containers.output import OutputPipes
@@ -88,6 +88,7 @@ class ContainerSandboxes:
             await self._in_thread(remove_leftovers, daemon)
             name = f"fmi-emulator-{uuid.uuid4().hex[:12]}"
             self._network = await self._in_thread(daemon.create_network, name, self._owner.labels())
+            await self._in_thread(make_bridge, self._network)
             if (reason := await self._in_thread(check_mountable, self._scratch)) is not None:
                 self.notes.append(
                     "the /tmp of containers is in memory; their other memory is measured, not fenced by the kernel: "
@@ -227,7 +228,7 @@ class ContainerSandboxes:
                 image,
                 spec.environment,
                 network.id,
-                ContainerLimits(memory, limits.PROCESSES, limits.FILE_DESCRIPTORS, _own_process_limit()),
+                ContainerLimits(memory, limits.PROCESSES, limits.FILE_DESCRIPTORS),
                 self._owner.labels(),
                 f"{_UID}:{_GID}",
                 mounts,
@@ -300,9 +301,3 @@ def _copy_readable(root: Path, copied: Path) -> Path:
         mode = path.stat().st_mode
         path.chmod(0o755 if path.is_dir() or mode & 0o100 else 0o644)
     return copied
-
-
-def _own_process_limit() -> int | None:
-    """Return this process's limit of its user's processes: a daemon with the same rights may set no higher one."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NPROC)
-    return None if hard == resource.RLIM_INFINITY else hard

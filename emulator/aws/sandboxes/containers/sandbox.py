@@ -24,6 +24,8 @@ _LONGEST_DRAIN_S = 5.0
 _QUIET_S = 0.02
 _LONGEST_QUIET_DRAIN_S = 0.5
 _SIGNALLED = 128
+# A daemon that is stopped kills its containers, and ends only then.
+_DAEMON_ENDS_S, _DAEMON_CHECK_S = 2.0, 0.1
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ class ContainerSandbox:
         self._groups: ContainerGroups | None = None
         self._peak_bytes = 0
         self._killed_for_memory = False
+        self._is_killed = False
         self._suspended = False
         self._pausing: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
@@ -192,6 +195,7 @@ class ContainerSandbox:
             await asyncio.shield(self._removed)
 
     async def _kill(self) -> None:
+        self._is_killed = True
         await self.resume()
         try:
             await self._in_thread(self._daemon.kill, self.container)
@@ -239,10 +243,23 @@ class ContainerSandbox:
                 # It has closed its output, or the daemon has not noticed the end yet.
                 await self._in_thread(self._daemon.wait, self.container)
                 state = await self._in_thread(self._daemon.state, self.container)
+            if self._was_killed_by_others(state):
+                await self._check_daemon()
         except DaemonError as error:
             self._end(None, str(error))
         else:
             self._end(state, None)
+
+    def _was_killed_by_others(self, state: ContainerState) -> bool:
+        ended = state.exit_status - _SIGNALLED
+        return ended in (signal.SIGKILL, signal.SIGTERM) and not (self._is_killed or state.out_of_memory)
+
+    async def _check_daemon(self) -> None:
+        """Raise `DaemonError` if the daemon ends soon, which is why it has killed the container."""
+        until = self._loop.time() + _DAEMON_ENDS_S
+        while self._loop.time() < until:
+            await self._in_thread(self._daemon.check_running)
+            await asyncio.sleep(_DAEMON_CHECK_S)
 
     def _end(self, state: ContainerState | None, reason: str | None) -> None:
         if self.exited.done():
