@@ -205,16 +205,25 @@ def covering_steps(size: int) -> Iterator[Step]:
 
     Of a ring the first four ranks begin one.
     """
+    return _taking_turns(size, range(size))
+
+
+def fewest_steps(size: int) -> Iterator[Step]:
+    """Yield what `covering_steps` yields, with four roots at most: the first, the last and two between them."""
+    return _taking_turns(size, sorted({0, size // 3, size // 2, size - 1}))
+
+
+def _taking_turns(size: int, roots: Sequence[int]) -> Iterator[Step]:
     for operation in Operation:
         kinds = [kind for kind in Kind if kind.is_list or not operation.takes_lists]
         functions = FMI_FUNCTIONS if operation.takes_function else [Function.sum]
-        count = size if operation.takes_root else 2 if operation.takes_function else 1
+        places = roots if operation.takes_root else [0, 0] if operation.takes_function else [0]
         if operation is Operation.in_turn:  # as many messages one after another as there are ranks: slow
-            count = min(count, 4)
-        for i in range(count):
+            places = places[:4]
+        for i, root in enumerate(places):
             turn = SIZES.index(size) * 2 + i
             kind = kinds[(turn + turn // len(FMI_FUNCTIONS)) % len(kinds)]
-            yield Step(operation, kind, functions[turn % len(functions)], i if operation.takes_root else 0, seed=i)
+            yield Step(operation, kind, functions[turn % len(functions)], root, seed=i)
     yield from list(steps_beyond_fmi(size))[::4]
 
 

@@ -20,8 +20,9 @@ _STEPS_AT_ONCE = 40
 class Place:
     """A world: its channel, its size, what is done there in any case, and how many random examples beside that.
 
-    On S3 the types take turns: all of it would be 80,000 requests, each of which is 2 ms of work for boto3 and the
-    server. S3 and Redis have all but the store's own file in common, to which types make no difference.
+    On S3 the types take turns, and four ranks are roots: all of it would be 80,000 requests, each of which is 2 ms of
+    work for boto3 and the server. S3 and Redis have all but the store's own file in common, to which neither types nor
+    roots make a difference. Among sixteen ranks on Redis the types take turns, too.
     """
 
     channel: str
@@ -38,9 +39,12 @@ class Place:
 
 PLACES = [
     *(Place("direct", framed, size, Order.fmi, matrix.steps, 5) for framed in (False, True) for size in SIZES),
-    *(Place("redis", size % 2 == 0, size, Order.rank_0, matrix.steps, 3) for size in SIZES),
+    *(
+        Place("redis", size % 2 == 0, size, Order.rank_0, matrix.covering_steps if size > 9 else matrix.steps, 3)
+        for size in SIZES
+    ),
     *(Place("shm", True, size, Order.own, matrix.steps, 5) for size in SIZES),
-    *(Place("s3", size % 2 == 1, size, Order.rank_0, matrix.covering_steps, 1, 4) for size in SIZES),
+    *(Place("s3", size % 2 == 1, size, Order.rank_0, matrix.fewest_steps, 1, 2 if size > 9 else 4) for size in SIZES),
 ]
 
 
