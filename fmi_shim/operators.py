@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import functools
+import operator as arithmetic
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,9 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 Combine = Callable[[Array, Array, Array], None]
 """``combine(left, right, out)`` stores f(left, right) in `out`, which may be one of the two."""
+
+CombineNumbers = Callable[[Any, Any], Any]
+"""``combine(left, right)`` returns f(left, right) of two numbers."""
 
 Overflow = Callable[[Array, Array, NDArray[np.bool_]], OverflowError]
 """Makes the error for two operands, given where their result may be out of range."""
@@ -224,9 +228,9 @@ def builtin_combine(
         return _located(np.less if operator is Operator.minloc else np.greater)
     if operator in _UNCHECKED:
         return _unchecked(_UNCHECKED[operator])
-    function = np.add if operator is Operator.sum else np.multiply
+    function: np.ufunc = np.add if operator is Operator.sum else np.multiply
     if dtype.kind not in "iu" or wrap:
-        return _unchecked(function)
+        return function
     error = functools.partial(_overflow, operator, dtype, wider)
     if dtype.itemsize <= 4:
         return _checked_in_64_bits(error, function, dtype)
@@ -237,7 +241,7 @@ def builtin_combine(
 
 
 def _unchecked(function: np.ufunc) -> Combine:
-    """Combine by one numpy function, whose result needs no check."""
+    """Combine by one numpy function, whose result needs no check. Some take `out` by name only."""
 
     def combine(left: Array, right: Array, out: Array) -> None:
         function(left, right, out=out)
@@ -322,3 +326,37 @@ def _overflow(
         f"{operator.name} of {left[index]} and {right[index]} at element {index} is out of range: expected "
         f"{limits.min} to {limits.max} for {dtype.name}: use {wider}, or fmi.func({operator}, wrap=True)"
     )
+
+
+_ON_NUMBERS: dict[Operator, CombineNumbers] = {Operator.sum: arithmetic.add, Operator.prod: arithmetic.mul}
+_ON_WHOLE_NUMBERS: dict[Operator, CombineNumbers] = {
+    **_ON_NUMBERS,
+    Operator.max: max,
+    Operator.min: min,
+    Operator.band: arithmetic.and_,
+    Operator.bor: arithmetic.or_,
+    Operator.bxor: arithmetic.xor,
+}
+
+
+def combination_of_numbers(function: ReduceFunction, dtype: np.dtype[Any], combine: Combine) -> CombineNumbers | None:
+    """Return what combines two numbers of `dtype` to what `combine` does, by Python's arithmetic; None if nothing does.
+
+    For float64 that is the same IEEE operation. Whole numbers out of the range of `dtype` are passed to `combine`,
+    which raises the error. Maxima of floats are not Python's, since a NaN is one.
+    """
+    if dtype == np.float64:
+        return _ON_NUMBERS.get(function.operator)
+    exact = _ON_WHOLE_NUMBERS.get(function.operator) if dtype.kind in "iu" and not function.wrap else None
+    if exact is None or function.operator not in _ON_NUMBERS:
+        return exact
+    limits = np.iinfo(dtype)
+    lowest, highest = int(limits.min), int(limits.max)
+
+    def combine_checked(left: int, right: int) -> int:
+        result: int = exact(left, right)
+        if not lowest <= result <= highest:
+            combine(np.array([left], dtype), np.array([right], dtype), np.empty(1, dtype))
+        return result
+
+    return combine_checked

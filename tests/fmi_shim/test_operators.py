@@ -1,3 +1,4 @@
+import itertools
 import operator as python_operator
 import pickle
 from typing import Any
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fmi_shim as fmi
-from fmi_shim.operators import builtin_combine
+from fmi_shim.operators import Operator, ReduceFunction, builtin_combine, combination_of_numbers
 from fmi_shim.payload import combine_of
 from fmi_shim.value_types import ValueType, array_type, value_type_of
 
@@ -178,3 +179,49 @@ def test_a_pickled_function_is_the_same_one() -> None:
         assert pickle.loads(pickle.dumps(function)) is function  # noqa: S301 - pickled here
     custom = pickle.loads(pickle.dumps(fmi.func(fmi.op.custom, python_operator.add, True, False)))  # noqa: S301 - pickled here
     assert (custom.function, custom.commutative, custom.associative) == (python_operator.add, True, False)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "int8", "uint16", "int32", "int64", "uint64"])
+@pytest.mark.parametrize("operator", [Operator.sum, Operator.prod, Operator.max, Operator.min, Operator.bxor])
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_single_numbers_are_combined_as_arrays_of_one_are(dtype: str, operator: Operator) -> None:
+    element = np.dtype(dtype)
+    if element.kind == "f" and operator is Operator.bxor:
+        return
+    function = ReduceFunction(operator)
+    combine = builtin_combine(operator, element)
+    on_numbers = combination_of_numbers(function, element, combine)
+    if element.kind == "f" and operator in (Operator.max, Operator.min):
+        assert on_numbers is None  # a NaN is the maximum
+        return
+    assert on_numbers is not None
+    if element.kind == "f":
+        samples = [0.0, -0.0, 1.5, -1e308, 1.7e308, 5e-324, float("inf"), float("-inf"), float("nan")]
+    else:
+        limits = np.iinfo(element)
+        samples = [number for number in (limits.min, limits.max, -3, 0, 1, 2, limits.max // 2) if number >= limits.min]
+    for left, right in itertools.product(samples, repeat=2):
+        arrays, out = [np.array([number], element) for number in (left, right)], np.empty(1, element)
+        try:
+            combine(*arrays, out)
+        except OverflowError as error:
+            with pytest.raises(OverflowError) as raised:
+                on_numbers(left, right)
+            assert str(raised.value) == str(error)
+        else:
+            found = np.array([on_numbers(left, right)], element)
+            # The sign and the bits of a NaN are the processor's choice.
+            assert found.tobytes() == out.tobytes() or (np.isnan(found) and np.isnan(out))
+
+
+@pytest.mark.parametrize(
+    ("function", "dtype"),
+    [
+        (ReduceFunction(Operator.sum, wrap=True), "int32"),
+        (ReduceFunction(Operator.sum), "float32"),
+        (ReduceFunction(Operator.lxor), "bool"),
+        (ReduceFunction(Operator.custom, max, True, True), "float64"),
+    ],
+)
+def test_other_combinations_are_left_to_numpy(function: ReduceFunction, dtype: str) -> None:
+    assert combination_of_numbers(function, np.dtype(dtype), np.maximum) is None

@@ -22,9 +22,7 @@ from fmi_shim.frames import (
     FrameError,
     Kind,
     decode_header,
-    header,
     renumbered,
-    signature,
     waiting_frame,
 )
 from fmi_shim.operators import Array, Combine, ReduceFunction
@@ -32,9 +30,9 @@ from fmi_shim.pairing.control_connection import ForeignServerError, read_access
 from fmi_shim.pairing.handshake import PeerHello
 from fmi_shim.pairing.rendezvous_client import RendezvousClient
 from fmi_shim.transports.framing import ExpectedMessage, Framing
-from fmi_shim.transports.tcp import schedules, short_allreduce
+from fmi_shim.transports.tcp import schedules, short_collectives
 from fmi_shim.transports.tcp.connections import Connections, Stream
-from fmi_shim.transports.tcp.short_allreduce import Exchange
+from fmi_shim.transports.tcp.short_messages import Frame, ShortMessages
 from fmi_shim.transports.transfers import Buffers, advance, octets
 from rendezvous.protocol.messages import Abort
 from rendezvous.protocol.waiting import MAX_COUNTS, Awaited, Counts, Waiting, describe, pack_counts
@@ -82,6 +80,8 @@ class FramedChannel(Connections, Framing[Stream]):
         self._notified: Stream | None = None
         self._check_due = 0.0
         self._templates: dict[int, bytes] = {}
+        self._heads = {}
+        self._short = ShortMessages(self, size, self._streams, self._pending)
 
     @contextlib.contextmanager
     def monitoring(self, session: RendezvousClient) -> Iterator[None]:
@@ -97,15 +97,14 @@ class FramedChannel(Connections, Framing[Stream]):
 
     def prepare(self, call: Call, function: ReduceFunction | None, combine: Combine | None) -> Schedule:
         """Return the schedule of a collective over point-to-point messages."""
-        size_bytes = 0 if call.dtype is None else call.count * call.dtype.itemsize
-        head = header(signature(call), size_bytes, call.shape)
-        short = short_allreduce.prepare(self, self._streams, self._pending, call, head, function, combine)
+        short = short_collectives.prepare(self._short, self.rank, self.size, call, function, combine, True)
         return short or schedules.prepare(self, call, function, combine)
 
     def begin(self, call: Call, sequence: int) -> None:
         """Start a call, which messages are compared with; raise if a connected rank has failed meanwhile."""
         self.sequence, self._running = sequence, None
-        self._heads = {}
+        if self._heads:
+            self._heads = {}
         if call is not self._planned:
             self._planned, self._templates = call, {}
         now = time.monotonic()
@@ -188,26 +187,40 @@ class FramedChannel(Connections, Framing[Stream]):
         head = self._heads[key] = renumbered(template, self.sequence)
         return head
 
-    def finish_exchange(self, exchange: Exchange, peer: int, sent: int | None, got: int | None) -> None:
-        """Complete an exchange of short messages; see `ShortChannel`."""
+    def finish_send(self, frame: Frame, dst: int, sent: int | None) -> None:
+        """Send the rest of a short message; see `MessageChannel`."""
         if sent is None:
-            self.sendrecv(exchange.result, peer, exchange.received, peer)
-            return
-        stream = self._streams[peer]
-        stream.sent += 1
-        if sent < len(exchange.outgoing):
-            stream.in_message = True
-            message = ExpectedMessage(self, stream, exchange.received)
-            rest = [memoryview(exchange.outgoing)[sent:]]
-            self._move(stream, rest, stream, message.buffers, message.on_received)
-            return
-        if got is None:
-            got = self._await(stream, stream.recv_into, exchange.incoming, 0)
-        if got == len(exchange.incoming) and exchange.is_expected:
-            stream.received += 1
+            self.send(frame.payload, dst)
         else:
-            stream.push_back(bytes(exchange.incoming[:got]))
-            self.recv(exchange.received, peer)
+            self._move(*self._rest(frame, dst, sent), None, [])
+
+    def finish_receive(self, frame: Frame, src: int, got: int | None) -> None:
+        """Receive a short message; see `MessageChannel`."""
+        if got is not None:
+            self._streams[src].push_back(bytes(frame.buffer[:got]))
+        self.recv(frame.payload, src)
+
+    def finish_exchange(
+        self, outgoing: Frame, dst: int, incoming: Frame, src: int, sent: int | None, got: int | None
+    ) -> None:
+        """Send the rest of a short message while one is received; see `MessageChannel`."""
+        if sent is None:
+            self.sendrecv(outgoing.payload, dst, incoming.payload, src)
+            return
+        if sent == outgoing.size:
+            self._streams[dst].sent += 1
+            self.finish_receive(incoming, src, got)
+            return
+        source = self._link(src)
+        message = ExpectedMessage(self, source, incoming.payload)
+        self._move(*self._rest(outgoing, dst, sent), source, message.buffers, message.on_received)
+
+    def _rest(self, frame: Frame, dst: int, sent: int) -> tuple[Stream, Buffers]:
+        """Return the connection on which a message is partly sent, and the rest of the message."""
+        stream = self._streams[dst]
+        stream.sent += 1
+        stream.in_message = True
+        return stream, [memoryview(frame.buffer)[sent:]]
 
     def fail(self, error: BaseException) -> None:
         """Send the error to connected ranks, and through the rendezvous server to the others; then close."""

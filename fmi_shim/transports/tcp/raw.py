@@ -10,14 +10,14 @@ from typing import NoReturn
 
 from fmi_shim.backoff import Deadline
 from fmi_shim.channel import Schedule
-from fmi_shim.config import FRAMED_VARIABLE
+from fmi_shim.config import FRAMED_VARIABLE, DirectConfig
 from fmi_shim.errors import ConfigError
 from fmi_shim.frames import Call
 from fmi_shim.operators import Array, Combine, ReduceFunction
 from fmi_shim.pairing.control_connection import SECRET_VARIABLE, read_access
-from fmi_shim.transports.tcp import schedules, short_allreduce
+from fmi_shim.transports.tcp import schedules, short_collectives
 from fmi_shim.transports.tcp.connections import Connections, Stream
-from fmi_shim.transports.tcp.short_allreduce import Exchange
+from fmi_shim.transports.tcp.short_messages import Frame, ShortMessages
 from fmi_shim.transports.transfers import Transfer, UncheckedMessage, octets, repeatable_unless_moved
 from rendezvous.protocol import pair_name
 
@@ -30,6 +30,10 @@ class RawChannel(Connections):
 
     full_duplex = False
 
+    def __init__(self, rank: int, size: int, comm_name: str, config: DirectConfig) -> None:
+        super().__init__(rank, size, comm_name, config)
+        self._short = ShortMessages(self, size, self._streams, self._pending)
+
     def _connect(self, peer: int, name: bytes | None, deadline: Deadline) -> socket.socket:
         if read_access().secret:
             raise ConfigError(
@@ -41,7 +45,7 @@ class RawChannel(Connections):
 
     def prepare(self, call: Call, function: ReduceFunction | None, combine: Combine | None) -> Schedule:
         """Return the schedule of a collective over point-to-point messages."""
-        short = short_allreduce.prepare(self, self._streams, self._pending, call, b"", function, combine)
+        short = short_collectives.prepare(self._short, self.rank, self.size, call, function, combine, False)
         return short or schedules.prepare(self, call, function, combine)
 
     def begin(self, call: Call, sequence: int) -> None:
@@ -80,16 +84,33 @@ class RawChannel(Connections):
             self.send(outgoing, dst)
             self.recv(incoming, src)
 
-    def finish_exchange(self, exchange: Exchange, peer: int, sent: int | None, got: int | None) -> None:
-        """Complete an exchange of short messages; see `ShortChannel`. Its bytes are those of `sendrecv`."""
+    def finish_send(self, frame: Frame, dst: int, sent: int | None) -> None:
+        """Send the rest of a short message; see `MessageChannel`."""
         if sent is None:
-            self.sendrecv(exchange.result, peer, exchange.received, peer)
-            return
-        stream = self._streams[peer]
-        if got == 0:
-            raise self._ended(stream)
-        outgoing, incoming = memoryview(exchange.outgoing)[sent:], memoryview(exchange.incoming)[got or 0 :]
-        self._move(stream, [outgoing], stream, [incoming])
+            self.send(frame.payload, dst)
+        else:
+            self._move(self._streams[dst], [memoryview(frame.buffer)[sent:]], None, [])
+
+    def finish_receive(self, frame: Frame, src: int, got: int | None) -> None:
+        """Receive the rest of a short message; see `MessageChannel`."""
+        if got is None:
+            self.recv(frame.payload, src)
+        elif not got:
+            raise self._ended(self._streams[src])
+        else:
+            self._move(None, [], self._streams[src], [memoryview(frame.buffer)[got:]])
+
+    def finish_exchange(
+        self, outgoing: Frame, dst: int, incoming: Frame, src: int, sent: int | None, got: int | None
+    ) -> None:
+        """Complete an exchange of short messages; see `MessageChannel`. Its bytes are those of `sendrecv`."""
+        if sent is None:
+            self.sendrecv(outgoing.payload, dst, incoming.payload, src)
+        elif sent == outgoing.size:
+            self.finish_receive(incoming, src, got)
+        else:
+            source = self._stream(src, self._name_from(src))
+            self._move(self._streams[dst], [memoryview(outgoing.buffer)[sent:]], source, [memoryview(incoming.buffer)])
 
     def isend(self, buffer: Array, dst: int) -> Transfer[Stream]:
         """Begin to send all of `buffer`, raw. Both ends of a first message must be posted, or neither."""

@@ -1,4 +1,4 @@
-"""An allreduce of a short payload over a pair of sockets, between a rank and bytes written by hand."""
+"""Short messages over a pair of sockets, between a rank in an allreduce and bytes written by hand."""
 
 import socket
 import threading
@@ -16,7 +16,8 @@ from fmi_shim.operators import Operator, ReduceFunction, builtin_combine
 from fmi_shim.transports.tcp.connections import Stream
 from fmi_shim.transports.tcp.framed import FramedChannel
 from fmi_shim.transports.tcp.raw import RawChannel
-from fmi_shim.transports.tcp.short_allreduce import SHORT_BYTES, ShortAllreduce
+from fmi_shim.transports.tcp.short_collectives import NumberReduction, ShortReduction
+from fmi_shim.transports.tcp.short_messages import SHORT_BYTES
 
 SUM = ReduceFunction(Operator.sum)
 LONGEST = SHORT_BYTES // 8
@@ -42,7 +43,7 @@ class Pair:
     def allreduce(self, values: NDArray[np.float64], sequence: int = 0) -> NDArray[np.float64]:
         call = allreduce(values.size)
         schedule = self.channel.prepare(call, SUM, builtin_combine(Operator.sum, values.dtype))
-        assert isinstance(schedule, ShortAllreduce)
+        assert isinstance(schedule, NumberReduction if values.size == 1 else ShortReduction)
         self.channel.begin(call, sequence)
         return schedule(values, None)
 
@@ -152,13 +153,3 @@ def test_a_rank_that_ended_is_named(pair: Pair) -> None:
     pair.theirs.shutdown(socket.SHUT_WR)
     with pytest.raises(PeerLostError, match=r"rank 0 in allreduce .* rank 1"):
         pair.allreduce(np.arange(2.0))
-
-
-@pytest.mark.parametrize(
-    ("size", "count", "function"),
-    [(3, 1, SUM), (2, LONGEST + 1, SUM), (2, 1, ReduceFunction(Operator.custom, max, False, True))],
-)
-def test_other_calls_have_the_general_schedule(size: int, count: int, function: ReduceFunction) -> None:
-    channel = RawChannel(0, size, "other", DirectConfig("127.0.0.1", 1, 5.0, framed=False))
-    call = Call(Operation.allreduce, 0, np.dtype("float64"), count, 0, function.code)
-    assert not isinstance(channel.prepare(call, function, np.maximum), ShortAllreduce)
