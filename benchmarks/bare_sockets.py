@@ -11,6 +11,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,22 +25,55 @@ if TYPE_CHECKING:
 _LOOPBACK = "127.0.0.1"
 _LOOK_SECONDS = 0.01
 _SHORT_BYTES = 4096
-_ROUNDS = """
+_STEPS = """
+#include <stddef.h>
 #include <sys/socket.h>
-int rounds(const int *peers, int count, const char *value, char *out, int size) {
-    for (int i = 0; i < count; i++)
-        if (send(peers[i], value, size, 0) != size || recv(peers[i], out, size, MSG_WAITALL) != size) return 1;
+struct step { int to, size_out, from, size_in; const char *out; char *in; };
+int run(const struct step *steps, int count) {
+    for (const struct step *step = steps; step < steps + count; step++) {
+        if (step->to >= 0 && send(step->to, step->out, step->size_out, 0) != step->size_out) return 1;
+        if (step->from >= 0 && recv(step->from, step->in, step->size_in, MSG_WAITALL) != step->size_in) return 1;
+    }
     return 0;
 }
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a rank does in one step of a short collective: it sends a message, or receives one, or sends and receives.
+
+    Attributes
+    ----------
+    to, source
+        The ranks that it sends to and receives from; None where it does not.
+    outgoing, incoming
+        The memory of the messages.
+    """
+
+    to: int | None
+    source: int | None
+    outgoing: memoryview
+    incoming: memoryview
+
+
+class _CStep(ctypes.Structure):
+    _fields_ = (
+        ("to", ctypes.c_int),
+        ("size_out", ctypes.c_int),
+        ("source", ctypes.c_int),
+        ("size_in", ctypes.c_int),
+        ("outgoing", ctypes.c_void_p),
+        ("incoming", ctypes.c_void_p),
+    )
 
 
 class BareSockets:
     """One connection per pair of ranks, without headers or error handling. The number of ranks is a power of two.
 
     Large payloads use Direct's algorithms: binomial tree, ring, recursive halving and pairwise exchange. Nothing is
-    combined: a reduction takes the time of the kernel's copies. A short allreduce and a barrier are recursive doubling
-    by one blocking send and one blocking receive a round: the least that a Python program can do.
+    combined: a reduction takes the time of the kernel's copies. Short ones are one blocking send and one blocking
+    receive for each of Direct's messages: the least that a program can do.
 
     Parameters
     ----------
@@ -48,13 +82,18 @@ class BareSockets:
     folder
         Where the ranks find each other's ports.
     in_c
-        Whether a C function runs the rounds of a short allreduce: the least that any program can do.
+        Whether one C function runs all steps of a short collective: the least that any program can do.
+    receives_first
+        Whether the lower rank of a pair receives before it sends, as in FMI's C++ library: two messages one after the
+        other in each round of an allreduce.
     """
 
-    def __init__(self, rank: int, size: int, folder: Path, *, in_c: bool = False) -> None:
-        folder = folder / "c" if in_c else folder
+    def __init__(self, rank: int, size: int, folder: Path, *, in_c: bool = False, receives_first: bool = False) -> None:
+        folder = folder / f"sockets-{in_c}-{receives_first}"
         folder.mkdir(exist_ok=True)
-        self._compiled = _compiled_rounds(folder) if in_c else None
+        self._compiled = _compiled_steps(folder) if in_c else None
+        self._receives_first = receives_first
+        self._in_use: list[list[Step]] = []  # the memory that the C function has addresses of
         self._rank = rank
         self._size = size
         self._peers: dict[int, socket.socket] = {}
@@ -78,15 +117,22 @@ class BareSockets:
     def calls(self, memory: Memory) -> Calls:
         """Return one call of each operation."""
         value, out = octets(memory.value), octets(memory.out)
+        if len(value) > _SHORT_BYTES:
+            return {
+                "allreduce": lambda: self._halve(value, out),
+                "reduce": lambda: self._up(value),
+                "bcast": lambda: self._down(value),
+                "allgather": lambda: self._ring(out),
+                "alltoall": lambda: self._spread(value, out),
+            }
+        received = memoryview(bytearray(value))
         return {
-            "allreduce": functools.partial(self._halve, value, out)
-            if len(value) > _SHORT_BYTES
-            else self._double(value, out),
-            "reduce": lambda: self._up(value),
-            "bcast": lambda: self._down(value),
-            "barrier": self._double(value[:1], out[:1]),
-            "allgather": lambda: self._ring(out),
-            "alltoall": lambda: self._spread(value, out),
+            "allreduce": self._call(self._doubling(value, received)),
+            "barrier": self._call(self._doubling(value[:1], received[:1])),
+            "reduce": self._call(self._climbing(value, received)),
+            "bcast": self._call(self._descending(value)),
+            "allgather": self._call(self._gathering(out)),
+            "alltoall": self._call(self._spreading(value, out)),
         }
 
     def close(self) -> None:
@@ -114,27 +160,61 @@ class BareSockets:
         if place.parent is not None:
             self._peers[place.parent].sendall(value)
 
-    def _double(self, value: memoryview, out: memoryview) -> Callable[[], None]:
+    def _doubling(self, value: memoryview, received: memoryview) -> list[Step]:
+        peers = [self._rank ^ 1 << bit for bit in range(self._size.bit_length() - 1)]
+        if not self._receives_first:
+            return [Step(peer, peer, value, received) for peer in peers]
+        steps = []
+        for peer in peers:
+            sending, receiving = Step(peer, None, value, received), Step(None, peer, value, received)
+            steps += [receiving, sending] if self._rank < peer else [sending, receiving]
+        return steps
+
+    def _climbing(self, value: memoryview, received: memoryview) -> list[Step]:
+        place = position(self._rank, self._size, 0)
+        steps = [Step(None, child.rank, value, received) for child in place.children]
+        return steps if place.parent is None else [*steps, Step(place.parent, None, value, received)]
+
+    def _descending(self, value: memoryview) -> list[Step]:
+        place = position(self._rank, self._size, 0)
+        steps = [Step(child.rank, None, value, value) for child in reversed(place.children)]
+        return steps if place.parent is None else [Step(None, place.parent, value, value), *steps]
+
+    def _gathering(self, out: memoryview) -> list[Step]:
+        """Return Bruck's rounds; their rows are not brought into order."""
+        part, steps, known = len(out) // self._size, [], 1
+        while known < self._size:
+            to, source = (self._rank - known) % self._size, (self._rank + known) % self._size
+            steps.append(Step(to, source, out[: known * part], out[known * part : 2 * known * part]))
+            known *= 2
+        return steps
+
+    def _spreading(self, value: memoryview, out: memoryview) -> list[Step]:
+        """Return all sends, then all receives."""
+        part, others = len(value) // self._size, [rank for rank in range(self._size) if rank != self._rank]
+        sends = [Step(to, None, value[to * part :][:part], out) for to in others]
+        return sends + [Step(None, source, value, out[source * part :][:part]) for source in others]
+
+    def _call(self, steps: list[Step]) -> Callable[[], None]:
+        """Return one call of a short collective."""
         if self._compiled is None:
-            return functools.partial(self._rounds, value, out)
-        return self._rounds_in_c(value, out)
+            return functools.partial(self._run, steps)
+        self._in_use.append(steps)
+        compiled = (_CStep * len(steps))(*(self._in_c(step) for step in steps))
+        return functools.partial(self._compiled, compiled, len(steps))
 
-    def _rounds(self, value: memoryview, out: memoryview) -> None:
-        distance = 1
-        while distance < self._size:
-            peer = self._peers[self._rank ^ distance]
-            peer.send(value)
-            if peer.recv_into(out, len(value)) != len(value):
+    def _run(self, steps: list[Step]) -> None:
+        peers = self._peers
+        for step in steps:
+            if step.to is not None:
+                peers[step.to].send(step.outgoing)
+            if step.source is not None and peers[step.source].recv_into(step.incoming) != len(step.incoming):
                 raise ConnectionError("a short message came in pieces")
-            distance *= 2
 
-    def _rounds_in_c(self, value: memoryview, out: memoryview) -> Callable[[], None]:
-        """Return one call of the compiled rounds."""
-        assert self._compiled is not None
-        count = self._size.bit_length() - 1
-        peers = (ctypes.c_int * count)(*(self._peers[self._rank ^ 1 << bit].fileno() for bit in range(count)))
-        pointers = [(ctypes.c_char * len(buffer)).from_buffer(buffer) for buffer in (value, out)]
-        return functools.partial(self._compiled, peers, count, *pointers, len(value))
+    def _in_c(self, step: Step) -> _CStep:
+        to, source = (-1 if peer is None else self._peers[peer].fileno() for peer in (step.to, step.source))
+        outgoing, incoming = (_address(memory) for memory in (step.outgoing, step.incoming))
+        return _CStep(to, len(step.outgoing), source, len(step.incoming), outgoing, incoming)
 
     def _halve(self, value: memoryview, out: memoryview) -> None:
         distance, part = 1, len(value) // 2
@@ -179,10 +259,14 @@ class BareSockets:
                 poll.poll()
 
 
-def _compiled_rounds(folder: Path) -> Callable[..., None]:
-    """Compile `_ROUNDS` and return its function."""
-    source, library = folder / f"rounds-{os.getpid()}.c", folder / f"rounds-{os.getpid()}.so"
-    source.write_text(_ROUNDS)
+def _address(memory: memoryview) -> int:
+    return ctypes.addressof((ctypes.c_char * len(memory)).from_buffer(memory))
+
+
+def _compiled_steps(folder: Path) -> Callable[..., None]:
+    """Compile `_STEPS` and return its function."""
+    source, library = folder / f"steps-{os.getpid()}.c", folder / f"steps-{os.getpid()}.so"
+    source.write_text(_STEPS)
     subprocess.run(["cc", "-O2", "-shared", "-fPIC", "-o", library, source], check=True)
-    rounds: Callable[..., None] = ctypes.CDLL(str(library)).rounds
-    return rounds
+    run: Callable[..., None] = ctypes.CDLL(str(library)).run
+    return run

@@ -29,6 +29,8 @@ from benchmarks.figures import FLOORS, OURS, PEERS, Figure
 from benchmarks.local_server import running_server
 
 OPERATIONS = ("allreduce", "reduce", "bcast", "barrier", "allgather", "alltoall")
+MORE_OPERATIONS = ("gather", "scatter", "reduce_scatter", "allgatherv", "alltoallv", "iallreduce")
+"""Measured on request; not by every contestant."""
 SIZES = (8, 1 << 10, 8 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20, 16 << 20, 64 << 20)
 WORLDS = (2, 4, 8, 16)
 TURNS = 5
@@ -76,7 +78,7 @@ def measure(
             times = [_line(folder / f"rank-{rank}", index, processes) for rank in range(size)]
             seconds = {
                 contestant: statistics.median(max(turn) for turn in zip(*(t[contestant] for t in times), strict=True))
-                for contestant in names
+                for contestant in times[0]
             }
             yield Figure(operation, size_bytes, size, seconds)
         for process in processes:
@@ -154,7 +156,13 @@ def has_gloo() -> bool:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.comparison", description=__doc__)
     parser.add_argument("--short", action="store_true", help="two sizes, 2 and 8 ranks, 3 turns: under a minute")
-    parser.add_argument("--operations", nargs="+", choices=OPERATIONS, default=OPERATIONS, help="default: all")
+    parser.add_argument(
+        "--operations",
+        nargs="+",
+        choices=(*OPERATIONS, *MORE_OPERATIONS),
+        default=OPERATIONS,
+        help=f"default: {' '.join(OPERATIONS)}",
+    )
     parser.add_argument(
         "--sizes", nargs="+", type=int, metavar="BYTES", help="of a rank's value, or an allgather's result; 8 to 64 MiB"
     )
@@ -163,8 +171,9 @@ def _parser() -> argparse.ArgumentParser:
         "--contestants",
         nargs="+",
         choices=(*OURS, *PEERS, *FLOORS),
-        default=OURS + PEERS,
-        help=f"default: all but {' and '.join(FLOORS)}, which move the same bytes and do nothing else",
+        default=("direct", "shm", *PEERS),
+        help=f"default: direct, shm, {' and '.join(PEERS)}. raw is direct without headers; {', '.join(FLOORS)} move "
+        "the same bytes and do nothing else, the last one in the order of FMI's C++ library",
     )
     parser.add_argument("--turns", type=int, help=f"of each contestant at each case; default: {TURNS}")
     parser.add_argument(
@@ -213,8 +222,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cases = [(op, size) for op in options.operations for size in ((0,) if op == "barrier" else sizes)]
         for figure in measure(cases, world_size, names, turns, mpi, forked=options.ranks == "forked"):
             found[figure.case] = figure
-            print(figures.table_line(figure), flush=True)
-        in_order = sorted(found.values(), key=lambda f: (OPERATIONS.index(f.operation), f.world_size, f.size_bytes))
+            print(figures.table_line(figure, names), flush=True)
+        in_order = sorted(
+            found.values(),
+            key=lambda f: ((*OPERATIONS, *MORE_OPERATIONS).index(f.operation), f.world_size, f.size_bytes),
+        )
         figures.save(in_order, kept)
     comparison_plot.draw(in_order, picture)
     print(f"written: {kept}, {picture}")

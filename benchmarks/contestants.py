@@ -26,6 +26,11 @@ _CALLS_A_TURN = 100
 _FEWEST_CALLS = 4
 """Minimum number: up to two fifths of a single call are the wake-up of ranks that waited for its start."""
 
+JOINED = ("allgather", "gather", "scatter", "allgatherv")
+"""The operations of which a rank has a part, and one or all ranks have all parts."""
+WHOLE = ("allreduce", "reduce", "bcast", "barrier", "iallreduce")
+"""The operations whose value need not be cut for the ranks."""
+
 Call = Callable[[], object]
 Calls = dict[str, Call]
 
@@ -37,27 +42,39 @@ class Memory:
     Attributes
     ----------
     value
-        Input of a rank; in an allgather the given size is that of all ranks together.
+        Input of a rank; in a gather or allgather the given size is that of all ranks together. Of a scatter it is the
+        memory for a rank's slice.
     out
-        Result buffer. Reductions run in place, since gloo has no other, so that all contestants access the same memory.
+        Result buffer, of a scatter the root's input. Reductions run in place, since gloo has no other, so that all
+        contestants access the same memory.
+    counts
+        Elements of each rank's part where the parts have different sizes: by turns a half and three halves of an equal
+        part.
     """
 
     value: Array
     out: Array
+    counts: tuple[int, ...]
 
     @staticmethod
     def of(operation: str, size_bytes: int, size: int) -> Memory:
         """Return float64 memory for `size` ranks, of at least one element for each slice."""
-        whole = size * max(1, size_bytes // 8 // size) if operation in ("allgather", "alltoall") else size_bytes // 8
-        out = np.empty(max(1, whole))
-        return Memory(np.ones(out.size // size if operation == "allgather" else out.size), out)
+        elements = max(1, size_bytes // 8)
+        part = max(1, elements // size)
+        counts = tuple(part - part // 2 if rank % 2 else part + part // 2 for rank in range(size))
+        if operation in JOINED:
+            return Memory(np.ones(part), np.empty(size * part), counts)
+        if operation == "alltoallv":
+            return Memory(np.ones(sum(counts)), np.empty(2 * size * part), counts)
+        whole = elements if operation in WHOLE else size * part
+        return Memory(np.ones(whole), np.empty(whole), counts)
 
 
 class Contestant(Protocol):
     """Provides the calls that are timed."""
 
     def calls(self, memory: Memory) -> Calls:
-        """Return one call of each operation."""
+        """Return one call of each operation that the contestant has."""
 
     def close(self) -> None:
         """Close the communicator."""
@@ -68,11 +85,19 @@ class Fmi:
 
     def __init__(self, rank: int, size: int, folder: Path, channel: str) -> None:
         os.environ["FMI_CHANNEL"] = "shm" if channel == "shm" else ""
-        self._comm = fmi.Communicator(rank, size, folder / "fmi.json", f"compare-{channel}-")
+        config = json.loads((folder / "fmi.json").read_text())
+        config["backends"]["Direct"]["framed"] = channel != "raw"
+        (folder / f"{channel}-{rank}.json").write_text(json.dumps(config))
+        self._comm = fmi.Communicator(rank, size, folder / f"{channel}-{rank}.json", f"compare-{channel}-")
 
     def calls(self, memory: Memory) -> Calls:
         """Return one call of each operation. A bcast fills the given buffer, as for all contestants."""
         comm, value, out, total = self._comm, memory.value, memory.out, fmi.func(fmi.op.sum)
+        rank, counts = comm.rank, memory.counts
+        own, at_root = np.ones(counts[rank]), rank == 0
+        # Rank r sends counts[r] elements to each rank, and receives from each the number that this one sends.
+        sends, receives = [counts[rank]] * len(counts), list(counts)
+        to_all = np.ones(sum(sends))
         return {
             "allreduce": lambda: comm.allreduce(value, total, out=value),
             "reduce": lambda: comm.reduce(value, 0, total, out=value if comm.rank == 0 else None),
@@ -80,6 +105,12 @@ class Fmi:
             "barrier": comm.barrier,
             "allgather": lambda: comm.allgather(value, out=out),
             "alltoall": lambda: comm.alltoall(value, out=out),
+            "gather": lambda: comm.gather(value, 0, out=out if at_root else None),
+            "scatter": lambda: comm.scatter(out if at_root else value, 0, out=value if at_root else None),
+            "reduce_scatter": lambda: comm.reduce_scatter(value, total, out=out[: value.size // len(counts)]),
+            "allgatherv": lambda: comm.allgatherv(own, counts, out=out[: sum(counts)]),
+            "alltoallv": lambda: comm.alltoallv(to_all, sends, receives, out=out[: sum(receives)]),
+            "iallreduce": lambda: comm.iallreduce(value, total, out=value).wait(),
         }
 
     def close(self) -> None:
@@ -100,6 +131,9 @@ class Mpi:
         """Return one call of each operation."""
         comm, value, out, same = self._mpi.COMM_WORLD, memory.value, memory.out, self._mpi.IN_PLACE
         sent, received = (same, value) if comm.rank == 0 else (value, None)
+        rank, counts, joined = comm.rank, memory.counts, out if comm.rank == 0 else None
+        own, sends = np.ones(counts[rank]), [counts[rank]] * len(counts)
+        to_all = np.ones(sum(sends))
         return {
             "allreduce": lambda: comm.Allreduce(same, value),
             "reduce": lambda: comm.Reduce(sent, received),
@@ -107,6 +141,12 @@ class Mpi:
             "barrier": comm.Barrier,
             "allgather": lambda: comm.Allgather(value, out),
             "alltoall": lambda: comm.Alltoall(value, out),
+            "gather": lambda: comm.Gather(value, joined, 0),
+            "scatter": lambda: comm.Scatter(joined, value, 0),
+            "reduce_scatter": lambda: comm.Reduce_scatter_block(value, out[: value.size // len(counts)]),
+            "allgatherv": lambda: comm.Allgatherv(own, (out, counts)),
+            "alltoallv": lambda: comm.Alltoallv((to_all, sends), (out, counts)),
+            "iallreduce": lambda: comm.Iallreduce(same, value).Wait(),
         }
 
     def close(self) -> None:
@@ -132,6 +172,10 @@ class Gloo:
         import torch.distributed as dist
 
         value, out = torch.from_numpy(memory.value), torch.from_numpy(memory.out)
+        size, counts, at_root = dist.get_world_size(), list(memory.counts), dist.get_rank() == 0
+        parts = list(out.reshape(size, -1)) if at_root and out.numel() % size == 0 else None
+        sends = [counts[dist.get_rank()]] * size
+        to_all = torch.ones(sum(sends), dtype=torch.float64)
         return {
             "allreduce": lambda: dist.all_reduce(value),
             "reduce": lambda: dist.reduce(value, 0),
@@ -139,6 +183,10 @@ class Gloo:
             "barrier": dist.barrier,
             "allgather": lambda: dist.all_gather_into_tensor(out, value),
             "alltoall": lambda: dist.all_to_all_single(out, value),
+            "gather": lambda: dist.gather(value, parts),
+            "scatter": lambda: dist.scatter(value, parts),
+            "alltoallv": lambda: dist.all_to_all_single(out[: sum(counts)], to_all, counts, sends),
+            "iallreduce": lambda: dist.all_reduce(value, async_op=True).wait(),
         }
 
     def close(self) -> None:
@@ -152,7 +200,7 @@ def _make(name: str, rank: int, size: int, folder: Path) -> Contestant:
     if name == "mpi":
         return Mpi()
     if name in FLOORS:
-        return BareSockets(rank, size, folder, in_c=name == "c")
+        return BareSockets(rank, size, folder, in_c=name != "sockets", receives_first=name == "c-fmi")
     return Gloo(rank, size, folder) if name == "gloo" else Fmi(rank, size, folder, name)
 
 
@@ -168,9 +216,10 @@ def run_rank(rank: int, size: int, folder: Path) -> None:
     with (folder / f"rank-{rank}").open("w") as told:
         for operation, size_bytes in plan["cases"]:
             memory = Memory.of(operation, size_bytes, size)
-            calls = {name: contestant.calls(memory)[operation] for name, contestant in contestants.items()}
+            offered = {name: contestant.calls(memory) for name, contestant in contestants.items()}
+            calls = {name: offer[operation] for name, offer in offered.items() if operation in offer}
             repetitions = max(_FEWEST_CALLS, min(_CALLS_A_TURN, _BYTES_A_TURN // max(1, size_bytes * size)))
-            taken: dict[str, list[float]] = {name: [] for name in names}
+            taken: dict[str, list[float]] = {name: [] for name in calls}
             for _ in range(plan["turns"]):
                 for name, call in calls.items():
                     memory.value.fill(1.0)  # sums grow in place

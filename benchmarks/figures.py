@@ -7,10 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-OURS = ("direct", "shm")
+OURS = ("direct", "raw", "shm")
 PEERS = ("mpi", "gloo")
-FLOORS = ("sockets", "c")
-"""The lower bounds over TCP, `benchmarks.bare_sockets`, in Python and in C; measured only on request."""
+FLOORS = ("sockets", "c", "c-fmi")
+"""The lower bounds over TCP, `benchmarks.bare_sockets`: in Python, in C, and in C in the order of FMI's C++ library."""
+
+_NONE = f"{'-':>15}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +50,21 @@ class Figure:
 
 def table_header(names: Sequence[str]) -> str:
     """Return the table's first line."""
-    ratios = [f"{ours}/{theirs}" for ours in OURS for theirs in (*PEERS, *FLOORS) if {ours, theirs} <= {*names}]
-    return f"{'operation':<10}{'bytes':>10}{'N':>4}" + "".join(f"{name:>15}" for name in [*names, *ratios])
+    ratios = [f"{ours}/{theirs}" for ours, theirs in _pairs(names)]
+    return f"{'operation':<15}{'bytes':>10}{'N':>4}" + "".join(f"{name:>15}" for name in [*names, *ratios])
 
 
-def table_line(figure: Figure) -> str:
-    """Return a line of the table: milliseconds, then ratios."""
-    line = f"{figure.operation:<10}{figure.size_bytes:>10}{figure.world_size:>4}"
-    line += "".join(f"{seconds * 1e3:>15.4f}" for seconds in figure.seconds.values())
-    ratios = [figure.ratio(ours, theirs) for ours in OURS for theirs in (*PEERS, *FLOORS)]
-    return line + "".join(f"{ratio:>15.2f}" for ratio in ratios if ratio is not None)
+def table_line(figure: Figure, names: Sequence[str]) -> str:
+    """Return a line of the table: milliseconds, then ratios; a contestant without the operation has a dash."""
+    line = f"{figure.operation:<15}{figure.size_bytes:>10}{figure.world_size:>4}"
+    line += "".join(f"{figure.seconds[name] * 1e3:>15.4f}" if name in figure.seconds else _NONE for name in names)
+    ratios = [figure.ratio(ours, theirs) for ours, theirs in _pairs(names)]
+    return line + "".join(_NONE if ratio is None else f"{ratio:>15.2f}" for ratio in ratios)
+
+
+def _pairs(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Return one of ours and another contestant, for each ratio in the table."""
+    return [(ours, theirs) for ours in OURS for theirs in (*PEERS, *FLOORS) if {ours, theirs} <= {*names}]
 
 
 def load(path: Path) -> list[Figure]:

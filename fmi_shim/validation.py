@@ -20,7 +20,8 @@ def require_integer(name: str, value: object, lowest: int, highest: int) -> None
 
 def require_rank(name: str, value: object, size: int) -> None:
     """Raise unless `value` is a rank, from 0 to ``size - 1``."""
-    require_integer(name, value, 0, size - 1)
+    if type(value) is not int or not 0 <= value < size:  # what most calls pass is checked in the least time
+        require_integer(name, value, 0, size - 1)
 
 
 def require_timeout(value: object) -> float:
