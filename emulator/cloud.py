@@ -260,6 +260,10 @@ class LocalCloud:
                 at = 0.0 if fault.moment is None else fault.moment.seconds or 0.0
                 asyncio.run_coroutine_threadsafe(self._fail_server(fault, at), self._loop)
 
+    def missed_faults(self) -> list[str]:
+        """Return a line for each planned fault of a request that was never made."""
+        return self._gateway.faults.missed()
+
     async def _close_rendezvous(self) -> None:
         await self._rendezvous.close()
 

@@ -18,6 +18,7 @@ Faults are separated by semicolons::
     slow s3 by 100ms                    S3 answers late
     tear s3 at get 2                    the connection ends before the body of the response
     throttle lambda at invoke 3         the endpoint refuses an invocation with TooManyRequestsException
+    duplicate lambda at invoke 3        the function is invoked twice with the same event, at the same time
 
 `at` takes a time since the rank opened its communicator, or the n-th call of an operation (`call` stands for any).
 ``random N`` is a call from 1 to N, ``random 2s`` a time up to 2 s, ``any`` a rank. All three are drawn from the seed:
@@ -59,10 +60,10 @@ _TIME = r"\d+(?:\.\d+)?(?:us|ms|s|min)"
 _RANK = r"rank (?P<rank>\d+|any)"
 _LINK = r"link (?P<link>all|(?:\d+|any)-(?:\d+|any))"
 _AT = rf"(?: at (?:(?P<time>{_TIME})|random (?P<bound>{_TIME}|\d+)|(?P<operation>[a-z_]+) (?P<number>\d+)))?"
-_AT_TIME = rf"(?: at (?P<time>{_TIME}))?"
+_AT_TIME = rf"(?: at (?:(?P<time>{_TIME})|random (?P<bound>{_TIME})))?"
 _FOR = rf"(?: for (?P<lasts>{_TIME}))?"
 _PERCENT = r"(?P<percent>\d+(?:\.\d+)?)%"
-_REQUEST = r" at (?P<operation>[a-z]+) (?P<number>\d+)"
+_REQUEST = r" at (?:random (?P<bound>\d+)|(?P<operation>[a-z]+) (?P<number>\d+))"
 _SOME = rf"(?:{_REQUEST}| {_PERCENT})?"
 
 
@@ -84,6 +85,7 @@ class Action(enum.Enum):
     SLOW_S3 = "slow s3"
     TEAR_S3 = "tear s3"
     THROTTLE = "throttle lambda"
+    DUPLICATE = "duplicate lambda"
 
 
 _FORMS: dict[Action, tuple[re.Pattern[str], str]] = {
@@ -111,6 +113,7 @@ _FORMS: dict[Action, tuple[re.Pattern[str], str]] = {
         (Action.SLOW_S3, rf"slow s3 by (?P<amount>{_TIME})(?:{_REQUEST})?", "slow s3 by 100ms"),
         (Action.TEAR_S3, rf"tear s3{_SOME}", "tear s3 at get 2"),
         (Action.THROTTLE, rf"throttle lambda{_REQUEST}", "throttle lambda at invoke 3"),
+        (Action.DUPLICATE, rf"duplicate lambda{_REQUEST}", "duplicate lambda at invoke 3"),
         (Action.RESTART_SERVER, rf"restart server{_AT_TIME}(?: after (?P<lasts>{_TIME}))?", "restart server at 1s"),
     )
 }
@@ -121,6 +124,7 @@ _OPERATIONS_OF = {
     Action.SLOW_S3: _S3_REQUESTS,
     Action.TEAR_S3: _S3_REQUESTS,
     Action.THROTTLE: ("invoke",),
+    Action.DUPLICATE: ("invoke",),
 }
 """What is counted of the requests to the AWS endpoint."""
 _OF_CALLS = (Action.KILL, Action.STOP, Action.HANG, Action.EXHAUST)
@@ -298,7 +302,7 @@ def _moment(clause: str, parts: dict[str, str], chance: random.Random, operation
     bound = parts.get("bound")
     if bound is not None:
         if bound.isdigit():
-            return Moment(number=chance.randint(1, max(1, int(bound))))
+            return Moment(operation=operations[0], number=chance.randint(1, max(1, int(bound))))
         return Moment(chance.uniform(0.0, seconds(bound)))
     operation = parts.get("operation")
     if operation is None:

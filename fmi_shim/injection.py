@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import atexit
 import math
 import os
 import random
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -96,6 +98,7 @@ class RankFaults:
         self._links = [fault for fault in self._faults if fault.of_link and (not fault.ranks or rank in fault.ranks)]
         self._began: dict[Fault, float] = {}
         self._counts: Counter[str] = Counter()
+        self.has_printed_missed = False
 
     def start(self) -> None:
         """Delay the rank's start, and begin to count the time of the other faults."""
@@ -110,9 +113,13 @@ class RankFaults:
                 if fault.of_link:
                     self._began[fault] = now + fault.moment.seconds
                 else:
-                    timer = threading.Timer(fault.moment.seconds, _strike, (fault,))
+                    timer = threading.Timer(fault.moment.seconds, self._strike_by_time, (fault,))
                     timer.daemon = True
                     timer.start()
+
+    def _strike_by_time(self, fault: Fault) -> None:
+        self._began[fault] = time.monotonic()
+        _strike(fault)
 
     @property
     def counts_calls(self) -> bool:
@@ -131,6 +138,19 @@ class RankFaults:
                 self._began[fault] = time.monotonic()
                 if not fault.of_link:
                     _strike(fault)
+
+    def missed(self) -> list[str]:
+        """Return a line for each fault of this rank that has not happened: its call or its time was not reached."""
+        lines = []
+        for fault in (*self._own, *self._links):
+            moment = fault.moment
+            if moment is None or self._began.get(fault, math.inf) <= time.monotonic():
+                continue
+            operation = "" if moment.operation == "call" else f" of {moment.operation}"
+            calls = f"made {self._counts[moment.operation]} calls{operation}"
+            made = calls if moment.seconds is None else "ended before"
+            lines.append(f"fault {str(fault)!r} did not happen: rank {self.rank} {made}: choose an earlier moment")
+        return lines
 
     def link(self, rank: int, size: int, peer: int) -> LinkFaults | None:
         """Return the faults of the link to another rank, or None.
@@ -181,7 +201,17 @@ def start_faults(rank: int, size: int, environment: Mapping[str, str] = os.envir
     if not seed.isdecimal():
         raise ConfigError(f"environment: invalid {SEED_VARIABLE} {seed!r}: expected a whole number")
     current = RankFaults(rank, size, text, int(seed))
+    atexit.register(print_missed)
     current.start()
+
+
+def print_missed() -> None:
+    """Print the faults of this process that have not happened to standard error, once, at the program's end."""
+    if current is None or current.has_printed_missed:
+        return
+    current.has_printed_missed = True
+    for line in current.missed():
+        print(line, file=sys.stderr, flush=True)
 
 
 def check_immediate(fault: Fault) -> None:

@@ -232,6 +232,8 @@ def _run(request: RunRequest, options: argparse.Namespace, faults: Sequence[Faul
             outcome = run(request, code.files, backend, on_line, console, observation.on_record)
             observation.finish(outcome)
         s3_requests = cloud.s3_requests()
+        for text in cloud.missed_faults():
+            print_status(text)
     print_status(run_table(outcome))
     reports = [*(rank.report for rank in outcome.ranks if rank.report is not None), *outcome.others]
     cost = run_cost(reports, EXECUTE_TMP_MB, s3_requests)

@@ -28,6 +28,7 @@ from typing import Any, NoReturn, TextIO
 from emulator.testing.errors import RankFailure
 from fmi_shim.communicator import Communicator
 from fmi_shim.errors import VICTIM_ERRORS, FmiError
+from fmi_shim.injection import print_missed
 
 _LIBC = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1
@@ -143,6 +144,7 @@ def become_rank(job: RankJob, descriptors: Descriptors, parent: int) -> NoReturn
     _detach(descriptors, parent)
     _set_environment(job)
     report = _run(job, descriptors)
+    print_missed()
     with contextlib.suppress(OSError):  # the parent has ended
         send_message(descriptors.report, report)
     for stream in (sys.stdout, sys.stderr):

@@ -29,6 +29,7 @@ EXAMPLES = {
     "slow s3 by 100ms": Fault(Action.SLOW_S3, (), amount=0.1),
     "tear s3 at get 2": Fault(Action.TEAR_S3, (), Moment(None, "get", 2)),
     "throttle lambda at invoke 3": Fault(Action.THROTTLE, (), Moment(None, "invoke", 3)),
+    "duplicate lambda at invoke 2": Fault(Action.DUPLICATE, (), Moment(None, "invoke", 2)),
     "restart server at 1s after 0.5s": Fault(Action.RESTART_SERVER, (), Moment(1.0), 0.5),
 }
 
@@ -53,6 +54,15 @@ def test_chance_is_decided_by_the_seed_alone(size: int, seed: int, bound: str) -
     assert len(faults[1].ranks) == len(faults[2].ranks) == 2
     assert 1 in faults[2].ranks
     assert parse_faults("; ".join(map(str, faults)), size, 0)[1:] == faults[1:]
+    server, s3, function = parse_faults(
+        "restart server at random 2s; fail s3 at random 9; throttle lambda at random 4", size, seed
+    )
+    assert server.moment is not None
+    assert 0 <= (server.moment.seconds or 0) <= 2
+    assert s3.moment is not None
+    assert (s3.moment.operation, 1 <= s3.moment.number <= 9) == ("request", True)
+    assert function.moment is not None
+    assert (function.moment.operation, 1 <= function.moment.number <= 4) == ("invoke", True)
     moment = faults[0].moment
     assert moment is not None
     assert 1 <= moment.number <= 12 if moment.seconds is None else 0 <= moment.seconds <= 2

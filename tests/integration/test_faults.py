@@ -50,6 +50,21 @@ def test_a_throttled_and_a_hung_function(tmp_path: Path) -> None:
     assert re.search(r"rank 1(?: failed)?: Timeout: .*timed out after 4", errors)
 
 
+def test_a_duplicated_invocation_is_named(tmp_path: Path) -> None:
+    """The first Invoke is that of *initialize*, the next are the ranks'. Rank 1 comes when both copies are there."""
+    faults = "duplicate lambda at invoke 2; delay rank 1 by 2s"
+    _, output, errors = fmirun(tmp_path, "-n", 2, "--fault", faults, script(tmp_path))
+    assert re.search(r"two processes run as rank [01]: each rank must be started once", output + errors)
+
+
+def test_a_fault_that_does_not_happen_is_named(tmp_path: Path) -> None:
+    options = ("--fault", "kill rank 1 at call 500; fail s3 at put 500")
+    status, output, errors = fmirun(tmp_path, "-n", 2, *options, script(tmp_path))
+    assert status == 0, errors
+    assert "[1] fault 'kill rank 1 at call 500' did not happen: rank 1 made 6 calls: choose an earlier" in output
+    assert re.search(r"\nfault 'fail s3 at put 500' did not happen: the endpoint received \d+ requests", errors)
+
+
 def test_a_function_that_exhausts_its_memory(tmp_path: Path) -> None:
     options = ("--memory", 256, "--fault", "exhaust rank 1 at allreduce 2")
     status, _, errors = fmirun(tmp_path, "-n", 2, *options, script(tmp_path))

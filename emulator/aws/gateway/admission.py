@@ -13,7 +13,7 @@ from emulator.aws.cloudformation.types.custom import RESPONSE_ROOT
 from emulator.aws.gateway.browser_requests import PAGE_ROOT, OwnNames, foreign_origin, is_page_navigation, refused_host
 from emulator.aws.gateway.key_ring import KeyRing
 from emulator.aws.gateway.refusals import refusal
-from emulator.aws.gateway.request_faults import RequestFaults
+from emulator.aws.gateway.request_faults import IS_DUPLICATED, RequestFaults
 from emulator.aws.gateway.signatures import (
     SignatureError,
     SignedRequest,
@@ -137,6 +137,9 @@ class Admission:
                 return refused
             if self._faults.planned and (failure := await self._faults.answer(request)) is not None:
                 return failure
+            if request.get(IS_DUPLICATED):
+                await _read(request)  # once, for both
+                self._faults.repeat(handler(request))
             try:
                 response = await handler(request)
             except OSError as error:

@@ -319,3 +319,8 @@ def _run(script: Path, module: str) -> None:
     except BaseException:
         sys.excepthook(*sys.exc_info())  # as the interpreter does: libraries may have set a hook
         raise
+    finally:
+        # The sandbox stays; so this is the program's end. Only a program that has imported the library has faults.
+        injection = sys.modules.get("fmi_shim.injection")
+        if injection is not None:
+            injection.print_missed()

@@ -47,6 +47,14 @@ def test_a_seed_replays_to_the_same_outcome() -> None:
     assert origins[0] == origins[1]
 
 
+def test_a_fault_that_does_not_happen_is_named_in_the_ranks_output() -> None:
+    spared = world(2, "kill rank 1 at barrier 2; cut link 0-1 at 100s")
+    assert spared(five_sums) == [8, 8]
+    line = "fault 'kill rank 1 at barrier 2' did not happen: rank 1 made 0 calls of barrier: choose an earlier moment"
+    assert line in spared.output[1]
+    assert "fault 'cut link 0-1 at 100s' did not happen: rank 0 ended before" in spared.output[0]
+
+
 def test_stopped_and_delayed_ranks_continue() -> None:
     late = world(2, "stop rank 1 at call 2 for 0.4s")
     late.delay(0, "300ms")
