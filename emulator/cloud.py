@@ -330,6 +330,7 @@ class LocalCloud:
             from emulator.aws.gateway.key_ring import KeyRing
             from emulator.aws.logs.core import LogStore
             from emulator.page.phases import PhaseLog
+            from emulator.page.recordings import Recordings
             from emulator.page.views import Page
 
             listener = started.enter_context(listen(host, self._port))
@@ -345,8 +346,12 @@ class LocalCloud:
             if self._has_telemetry:
                 # A cloud without it does not pay for the import.
                 from emulator.fmi.telemetry.hub import Telemetry
+                from emulator.fmi.telemetry.kept import KeptRuns
 
-                self.telemetry = started.enter_context(Telemetry(rendezvous_host, local_address(rendezvous_host)))
+                kept = None if self._state_path is None else KeptRuns(self._state_path / "telemetry")
+                self.telemetry = started.enter_context(
+                    Telemetry(rendezvous_host, local_address(rendezvous_host), kept=kept)
+                )
                 variables[BUS_VARIABLE] = self.telemetry.variable
             self._settings = replace(self._settings, variables=variables)
             logs = LogStore(state)
@@ -374,8 +379,11 @@ class LocalCloud:
                 phases,
                 self.endpoint_url,
                 self.credentials,
+                self.telemetry.jobs if self.telemetry is not None else tuple,
             )
-            await gateway.start(page.routes())
+            recordings = Recordings(page.templates, self.telemetry)
+            started.push_async_callback(recordings.close)
+            await gateway.start([*recordings.routes(), *page.routes()])
             self._started = started.pop_all()
 
     async def _close(self) -> None:

@@ -120,6 +120,7 @@ def _serve(options: argparse.Namespace) -> int:
         arguments.code_containers(options),
         nat(options),
         hide_packages=options.packages == "aws",
+        telemetry=True,
     ) as cloud:
         print(f"export AWS_ENDPOINT_URL={cloud.endpoint_url}")
         print(

@@ -35,7 +35,7 @@ _INLINE_TYPES = {"png": "image/png", "jpg": "image/jpeg", "jpeg": "image/jpeg"}
 _TEXT_TYPES = {"json", "txt", "csv", "ecsv", "md", "py", "log"}
 _FAILED = (InvocationStatus.FAILED, InvocationStatus.TIMED_OUT, InvocationStatus.THROTTLED)
 # The page needs no script, fetches nothing from other sites and may not be framed by them.
-_HEADERS = {
+HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; "
         "frame-ancestors 'none'"
@@ -47,7 +47,7 @@ _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 # An object's content is not trusted: the browser shows it in a sandbox, without an origin.
-_OBJECT_HEADERS = {**_HEADERS, "Content-Security-Policy": "default-src 'none'; sandbox; frame-ancestors 'none'"}
+_OBJECT_HEADERS = {**HEADERS, "Content-Security-Policy": "default-src 'none'; sandbox; frame-ancestors 'none'"}
 
 
 class Page:
@@ -67,6 +67,13 @@ class Page:
         The endpoint's URL.
     credentials
         A key of the endpoint.
+    recorded
+        Returns the runs whose ranks have recorded what they do, the latest last.
+
+    Attributes
+    ----------
+    templates
+        The page's templates.
     """
 
     def __init__(
@@ -77,6 +84,7 @@ class Page:
         phases: PhaseLog,
         url: str,
         credentials: Credentials,
+        recorded: Callable[[], Sequence[str]],
     ) -> None:
         self._functions = functions
         self._service = service
@@ -84,16 +92,17 @@ class Page:
         self._phases = phases
         self._url = url
         self._credentials = credentials
+        self._recorded = recorded
         self._storage: Storage | None = None
-        self._templates = jinja2.Environment(
+        self.templates = jinja2.Environment(
             loader=jinja2.PackageLoader("emulator.page"),
             autoescape=True,
             undefined=jinja2.StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._templates.filters.update(clock=_clock, instant=_instant, seconds=_seconds, size=_size)
-        self._templates.globals.update(root=PAGE_ROOT, endpoint=url)
+        self.templates.filters.update(clock=_clock, instant=_instant, seconds=_seconds, size=_size)
+        self.templates.globals.update(root=PAGE_ROOT, endpoint=url)
 
     def routes(self) -> list[web.AbstractRouteDef]:
         """Return the page's routes."""
@@ -122,6 +131,7 @@ class Page:
             "overview.html",
             refresh=any(call.ended is None for call in calls) or any(run.state is RunState.RUNNING for run in runs),
             runs=runs[:_RUNS_SHOWN],
+            recorded=list(reversed(self._recorded()))[:_RUNS_SHOWN],
             functions=[
                 (function, _call_counts(by_function.get(function.spec.name, []))) for function in self._functions.all()
             ],
@@ -226,8 +236,8 @@ class Page:
         )
 
     async def _style(self, _: web.Request) -> web.Response:
-        text = self._templates.get_template("style.css").render()
-        return _with_headers(web.Response(text=text, content_type="text/css"))
+        text = self.templates.get_template("style.css").render()
+        return with_headers(web.Response(text=text, content_type="text/css"))
 
     def _runs(self) -> list[Run]:
         return group_runs(self._executions(), self._service.recent())
@@ -249,9 +259,9 @@ class Page:
 
     async def _html(self, template: str, *, refresh: bool, status: int = HTTPStatus.OK, **values: Any) -> web.Response:
         """Return a page. It is rendered in a thread, since a thousand rows take a second."""
-        render = self._templates.get_template(template).render
+        render = self.templates.get_template(template).render
         text = await asyncio.to_thread(render, refresh_s=_REFRESH_S if refresh else None, **values)
-        return _with_headers(web.Response(text=text, content_type="text/html", status=status))
+        return with_headers(web.Response(text=text, content_type="text/html", status=status))
 
     async def _not_found(self, message: str) -> web.Response:
         return await self._html("missing.html", refresh=False, status=HTTPStatus.NOT_FOUND, message=message)
@@ -263,12 +273,13 @@ async def _redirect(_: web.Request) -> web.Response:
 
 async def _missing(request: web.Request) -> web.Response:
     return web.Response(
-        status=HTTPStatus.NOT_FOUND, text=f"unknown page {request.path}: see {PAGE_ROOT}\n", headers=_HEADERS
+        status=HTTPStatus.NOT_FOUND, text=f"unknown page {request.path}: see {PAGE_ROOT}\n", headers=HEADERS
     )
 
 
-def _with_headers(response: web.Response) -> web.Response:
-    response.headers.update(_HEADERS)
+def with_headers(response: web.Response) -> web.Response:
+    """Add the headers of every page to a response, and return it."""
+    response.headers.update(HEADERS)
     return response
 
 

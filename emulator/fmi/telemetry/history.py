@@ -119,6 +119,8 @@ class History:
         The run, which FMI_JOB names.
     ranks
         The ranks that have reported anything.
+    is_past
+        Whether it is the record of a run that has ended with an earlier endpoint.
     left_out
         Calls beyond `MAX_CALLS`.
     latest
@@ -127,6 +129,7 @@ class History:
 
     def __init__(self, job: str = "") -> None:
         self.job = job
+        self.is_past = False
         self.ranks: dict[int, RankHistory] = {}
         self.left_out = 0
         self.latest = 0
@@ -138,6 +141,11 @@ class History:
     def world_size(self) -> int:
         """Number of ranks of the run, as far as known."""
         return max((rank.size for rank in self.ranks.values()), default=0)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether all ranks have closed their communicators, or failed, or the run is of an earlier process."""
+        return self.is_past or (bool(self.ranks) and all(rank.closed is not None for rank in self.ranks.values()))
 
     @property
     def dropped(self) -> int:

@@ -12,6 +12,7 @@ from typing import Self
 from emulator.fmi.rank_log import LineKind, LogLine
 from emulator.fmi.telemetry.collector import Collector, CommandError
 from emulator.fmi.telemetry.history import History
+from emulator.fmi.telemetry.kept import KeptRuns
 from fmi_shim.faults import parse_faults
 from fmi_shim.injection import check_immediate
 from fmi_shim.log_lines import Phase
@@ -32,10 +33,16 @@ class Telemetry:
         Where a collector listens, see `Collector`; None for no collector: then events come from logs alone.
     on_error
         Called with what is wrong with events, once for each text.
+    kept
+        Where events are kept, so that runs outlive this process; None to forget them.
     """
 
     def __init__(
-        self, host: str | None = None, advertised: str = "", on_error: Callable[[str], None] | None = None
+        self,
+        host: str | None = None,
+        advertised: str = "",
+        on_error: Callable[[str], None] | None = None,
+        kept: KeptRuns | None = None,
     ) -> None:
         self._report = on_error or (lambda text: print(f"emulator: {text}", file=sys.stderr))
         self._reported: set[str] = set()
@@ -44,6 +51,8 @@ class Telemetry:
         self._phases: list[tuple[int, Phase]] = []
         self._followers: list[Callable[[Message], None]] = []
         self._stack = ExitStack()
+        self._kept = kept
+        self._past = [] if kept is None else kept.jobs()
         self._collector = None if host is None else Collector(host, advertised, self.receive, self._report)
 
     def __enter__(self) -> Self:
@@ -57,6 +66,8 @@ class Telemetry:
     ) -> None:
         """Stop it."""
         self._stack.close()
+        if self._kept is not None:
+            self._kept.close()
 
     @property
     def variable(self) -> str:
@@ -73,9 +84,16 @@ class Telemetry:
                 yield self._histories.get(job, History(job))
 
     def jobs(self) -> list[str]:
-        """Return the runs, the latest last."""
+        """Return the runs, the latest last: those that are kept of earlier processes, and those of this one."""
         with self._lock:
-            return list(self._histories)
+            return [*(job for job in self._past if job not in self._histories), *self._histories]
+
+    def past(self, job: str) -> History | None:
+        """Return the history of a run of an earlier process; None if it is of this one, or unknown."""
+        with self._lock:
+            if job in self._histories or job not in self._past or self._kept is None:
+                return None
+        return self._kept.history(job)
 
     def follow(self, follower: Callable[[Message], None]) -> AbstractContextManager[None]:
         """Call `follower` with each message within the block, in the collector's thread."""
@@ -101,6 +119,8 @@ class Telemetry:
                 while len(self._histories) > _MOST_RUNS:
                     self._histories.popitem(last=False)
             history.apply(message)
+            if self._kept is not None:
+                self._kept.append(message)
             for follower in self._followers:
                 follower(message)
 
