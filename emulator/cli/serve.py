@@ -81,6 +81,12 @@ def add_parser(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
         help="keep buckets, functions, state machines and logs in DIR between runs, for example build/state; they "
         "also survive a kill",
     )
+    parser.add_argument(
+        "--telemetry",
+        action="store_true",
+        help="receive the events of functions with FMI_TELEMETRY=bus in their environment, and show their calls on the "
+        "page, see docs/tracing.md",
+    )
     arguments.add_preload_option(parser)
     parser.add_argument(
         "--packages",
@@ -120,7 +126,7 @@ def _serve(options: argparse.Namespace) -> int:
         arguments.code_containers(options),
         nat(options),
         hide_packages=options.packages == "aws",
-        telemetry=True,
+        telemetry=options.telemetry,
     ) as cloud:
         print(f"export AWS_ENDPOINT_URL={cloud.endpoint_url}")
         print(
