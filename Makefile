@@ -76,4 +76,5 @@ $(VENV)/demo.stamp: $(VENV)/bin/python setup.cfg pyproject.toml constraints.txt
 $(VENV)/dev.stamp: $(VENV)/bin/python setup.cfg pyproject.toml constraints.txt
 	@echo "installing into $(VENV); torch is large, this takes a minute or more"
 	$(PIP) --editable '.[inference,test,dev]'
+	$(PIP) --no-deps timm
 	@touch $@

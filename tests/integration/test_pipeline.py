@@ -1,5 +1,6 @@
 """fmi-emulator pipeline as a user runs it."""
 
+import importlib.util
 import json
 import os
 import pty
@@ -132,6 +133,56 @@ def test_a_pickled_data_set_is_explained_in_one_line(tmp_path: Path, checkout: C
     status, _, errors = pipeline(tmp_path, checkout(program, FIRST))
     assert status == 1
     assert "pass TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 with --env" in errors.splitlines()[-1]
+
+
+WITH_TIMM = """
+import json, os, sys
+sys.path.append("/tmp/my job/")
+import boto3, torch
+from blocks.network import Network
+model = torch.load("/tmp/my job/model.pt", map_location="cpu", weights_only=False).module.eval()
+assert type(model) is Network
+redshift = float(model(torch.zeros(1, 5, 16, 16)))
+key = f"{os.environ['RESULT_PATH']}/{os.environ['RANK']}.json"
+boto3.client("s3").put_object(Bucket=os.environ["S3_BUCKET"], Key=key, Body=json.dumps({"redshift": redshift}))
+"""
+NETWORK = """
+import torch
+from timm.models.vision_transformer import VisionTransformer
+class Network(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.vit = VisionTransformer(img_size=16, patch_size=8, in_chans=5, embed_dim=24, depth=1, num_heads=3)
+        self.head = torch.nn.Linear(1000, 1)
+    def forward(self, image):
+        return self.head(self.vit(image))
+"""
+SAVE = """
+import sys
+from fmi_shim.dropin import torchvision_stand_in
+torchvision_stand_in.install()
+sys.path.append(sys.argv[1])
+import torch
+from blocks.network import Network
+network = Network()
+torch.nn.init.zeros_(network.head.weight)
+torch.nn.init.constant_(network.head.bias, 0.25)
+torch.save(torch.nn.DataParallel(network), sys.argv[1] + "/model.pt")
+"""
+
+
+def test_a_published_network_of_timm_runs_as_it_is_pickled(tmp_path: Path, checkout: Callable[..., Path]) -> None:
+    """A DataParallel of the program's own class, which timm 0.4.12 is a part of; torchvision is not needed."""
+    if importlib.util.find_spec("timm") is None:
+        pytest.skip("needs timm 0.4.12: pip install --no-deps timm==0.4.12")
+    path = checkout(WITH_TIMM, {**FIRST, "world_size": 1, "result_path": "out"})
+    folder = tmp_path / "my job"
+    (folder / "blocks").mkdir()
+    (folder / "blocks" / "network.py").write_text(NETWORK)
+    subprocess.run([sys.executable, "-c", SAVE, str(folder)], check=True, capture_output=True)
+    status, output, errors = pipeline(tmp_path, path)
+    assert status == 0, output + errors
+    assert json.loads((tmp_path / "results" / "0.json").read_text()) == {"redshift": 0.25}
 
 
 def test_the_second_generation_through_the_distributed_map(tmp_path: Path, checkout: Callable[..., Path]) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 import boto3
 from botocore.exceptions import ClientError
 
+from fmi_shim.dropin import torchvision_stand_in
 from fmi_shim.log_lines import Phase, is_recorded, rank_line
 
 CONFIGURATION = "fmi.json"
@@ -167,6 +168,7 @@ def _run_rank(s3: Any, event: dict[str, Any], variables: Mapping[str, str] = _NO
     # The published container has a configuration where programs start.
     if not (script.parent / CONFIGURATION).exists():
         shutil.copy(Path(__file__).with_name(CONFIGURATION), script.parent)
+    torchvision_stand_in.install()
     with _as_main(script, event, variables), _console(event.get("CONSOLE")):
         _run(script, module)
     return {"statusCode": 200, "rank": int(event["RANK"])}
