@@ -10,10 +10,12 @@ USD_PER_STATE_TRANSITION = 2.5e-05
 USD_PER_EXPRESS_REQUEST = 1e-06
 USD_PER_EXPRESS_GB_SECOND = 1.667e-05
 
-# AWS's pricing pages (Fargate Linux x86, VPC, Secrets Manager), us-east-1, as of 2026. A secret costs 0.40 a month.
+# AWS's pricing pages (Fargate Linux x86, VPC, Secrets Manager, Elastic Load Balancing), us-east-1, as of 2026.
+# A secret costs 0.40 a month.
 USD_PER_FARGATE_VCPU_HOUR = 0.04048
 USD_PER_FARGATE_GB_HOUR = 0.004445
 USD_PER_PUBLIC_IPV4_HOUR = 0.005
+USD_PER_NETWORK_BALANCER_HOUR = 0.0225
 USD_PER_SECRET_HOUR = 0.4 / 730
 USD_PER_SECRET_REQUEST = 5e-06
 

@@ -5,7 +5,7 @@ import argparse
 from emulator.cli.arguments import AWS, LOCAL, usd
 from emulator.cli.exit_codes import print_status
 from emulator.errors import EmulatorError
-from emulator.fmi.aws_calls import observe_calls
+from emulator.fmi.aws_calls import answer_changes, observe_calls
 from emulator.fmi.aws_session import AwsSession, connect, connect_account
 from emulator.fmi.deployment.stack import DEFAULT_STACK
 
@@ -81,7 +81,21 @@ def check_backend(options: argparse.Namespace, local_only: dict[str, bool]) -> N
 
 
 def account_session(options: argparse.Namespace) -> AwsSession:
-    """Return the session for the account, or the endpoint, that the options name.
+    """Return the session for the account, or the endpoint, that the options name; with --dry-run it changes nothing.
+
+    Raises
+    ------
+    EmulatorError
+        If credentials or region are missing, or the options contradict each other.
+    """
+    session = connect_session(options)
+    if getattr(options, "dry_run", False):
+        observe_calls(session.session, lambda call: print_status(f"  {call}"), answer_changes)
+    return session
+
+
+def connect_session(options: argparse.Namespace) -> AwsSession:
+    """Return the session for the account, or the endpoint, that the options name, also with --dry-run.
 
     Raises
     ------
@@ -92,10 +106,7 @@ def account_session(options: argparse.Namespace) -> AwsSession:
         if options.region or options.aws_profile:
             raise EmulatorError("--region and --aws-profile name an AWS account: leave them out with --backend local")
         return connect(options.endpoint_url)
-    session = connect_account(options.region, options.aws_profile, options.endpoint_url)
-    if getattr(options, "dry_run", False):
-        observe_calls(session.session, lambda call: print_status(f"  {call}"), dry_run=True)
-    return session
+    return connect_account(options.region, options.aws_profile, options.endpoint_url)
 
 
 def stack_name(text: str) -> str:

@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING
 
 from emulator.aws.limits import MB_PER_VCPU, TIMEOUT_S
 from emulator.cli import arguments
-from emulator.cli.account import account_session, add_account_options
+from emulator.cli.account import account_session, add_account_options, connect_session
 from emulator.cli.exit_codes import FAILED, print_status
 from emulator.errors import EmulatorError
+from emulator.fmi.aws_calls import observe_calls
 from emulator.fmi.aws_errors import explained
+from emulator.fmi.aws_session import AwsSession
 from emulator.fmi.deployment.code import Architecture
 from emulator.fmi.deployment.deploy import PYTHONS, DeploymentSettings, Reporter, deploy_stack, template
 from emulator.fmi.deployment.destroy import destroy_stack
-from emulator.fmi.deployment.permissions import deployer_policy, user_policy
+from emulator.fmi.deployment.dry_run import DryDaemon, DryReporter, ImaginedStack
+from emulator.fmi.deployment.permissions import deployer_policy, options_policy, user_policy
+from emulator.fmi.deployment.registry import ImageDaemon, check_uri
 from emulator.fmi.deployment.resources import find_resources
 from emulator.fmi.deployment.stack import Change, StackError, StackOperations
 from emulator.fmi.deployment.status import idle_usd_per_hour, read_status
@@ -34,6 +38,7 @@ _DEPLOY_EXAMPLES = """\
 examples:
   fmi-emulator deploy --region us-east-1                             functions with numpy
   fmi-emulator deploy --with scipy --with pandas --memory 3538       further packages; two vCPUs a rank
+  fmi-emulator deploy --image $(fmi-emulator image build)            one image for functions and server, pushed to ECR
   fmi-emulator deploy --image-uri 123456789012.dkr.ecr.us-east-1.amazonaws.com/fmi:1
   fmi-emulator deploy --dns fmi.example.org --hosted-zone Z0123456789ABC
   fmi-emulator deploy --backend local                                on the local cloud of `fmi-emulator serve`
@@ -74,8 +79,13 @@ def _add_deploy(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
         "--zip", action="store_true", help="functions from an archive with wheels for Lambda; this is the default"
     )
     code.add_argument(
-        "--image-uri", default="", metavar="URI", help="functions and rendezvous server from this image in ECR"
+        "--image",
+        default="",
+        metavar="NAME",
+        help="functions and rendezvous server from this image of `fmi-emulator image build`, which is pushed to a "
+        "repository of the stack in ECR",
     )
+    code.add_argument("--image-uri", default="", metavar="URI", help="the same from an image that is in ECR already")
     parser.add_argument(
         "--with",
         dest="requirements",
@@ -124,8 +134,19 @@ def _add_deploy(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
         metavar="ID",
         help="a public subnet for the rendezvous server (default: those of the default network); may be repeated",
     )
+    parser.add_argument(
+        "--nlb",
+        action="store_true",
+        help="put the rendezvous server behind a Network Load Balancer, so that its address stays when its task is "
+        "replaced (default: the task's public address, which is cheaper)",
+    )
     parser.add_argument("--renew-secrets", action="store_true", help="make a new secret and certificate of the server")
     parser.add_argument("--yes", action="store_true", help="apply the changes without asking")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="make the calls that only read, print every call that would follow, and change nothing",
+    )
     parser.add_argument("--print-template", action="store_true", help="print the CloudFormation template and exit")
     parser.add_argument(
         "--print-policy",
@@ -140,19 +161,20 @@ def _deploy(options: argparse.Namespace) -> int:
         print(template(), end="")
         return 0
     if options.print_policy:
-        policies = {"deploy": deployer_policy(options.stack_name), "run": user_policy(options.stack_name)}
-        print(json.dumps(policies, indent=2))
+        made = {"deploy": deployer_policy, "deploy-image-nlb": options_policy, "run": user_policy}
+        print(json.dumps({name: make(options.stack_name) for name, make in made.items()}, indent=2))
         return 0
     if bool(options.dns) != bool(options.hosted_zone):
         raise EmulatorError("--dns and --hosted-zone belong together: give both, or neither")
-    if options.image_uri and options.requirements:
-        raise EmulatorError("--with adds packages to an archive: with --image-uri, install them in the image")
+    if options.requirements and (options.image or options.image_uri):
+        raise EmulatorError("--with adds packages to an archive: with an image, install them there")
     settings = DeploymentSettings(
         stack=options.stack_name,
         python=options.python,
         architecture=Architecture(options.architecture),
         requirements=tuple(options.requirements),
-        image=options.image_uri,
+        image_uri=options.image_uri,
+        image=options.image,
         memory_mb=options.memory or MB_PER_VCPU,
         timeout_s=options.timeout or TIMEOUT_S[-1],
         log_days=options.log_days,
@@ -160,25 +182,51 @@ def _deploy(options: argparse.Namespace) -> int:
         dns_name=options.dns,
         hosted_zone=options.hosted_zone,
         subnets=tuple(options.subnet),
+        has_balancer=options.nlb,
         renew_secrets=options.renew_secrets,
     )
-    session = account_session(options)
+    session = connect_session(options)
+    daemon = _image_daemon(options, session)
+    reporter = Reporter(print_status, lambda changes: _confirm_changes(changes, agreed=options.yes))
+    if options.dry_run:
+        imagined = ImaginedStack(connect_session(options), options.stack_name)
+        observe_calls(session.session, lambda call: print_status(f"  {call}"), imagined.answer)
+        reporter = DryReporter(print_status)
+        daemon = DryDaemon(daemon.image_architecture(options.image)) if daemon is not None else None
     with explained():
         identity = session.client("sts").get_caller_identity()
         print_status(f"account {identity['Account']}, region {session.session.region_name}, as {identity['Arn']}")
-        reporter = Reporter(print_status, lambda changes: _confirm_changes(changes, agreed=options.yes))
         try:
-            stack = deploy_stack(session, settings, reporter)
+            stack = deploy_stack(session, settings, reporter, daemon)
         except StackError as error:
             print_status(f"fmi-emulator: {error}")
             return FAILED
+    if options.dry_run:
+        print_status("dry run: nothing was made or changed")
+        return 0
     print_status(f"stack {stack.name!r}: {stack.status}, bucket {stack.outputs['Bucket']}")
     print_status(
-        f"while nothing runs it costs about {idle_usd_per_hour():.3f} USD an hour, until `fmi-emulator destroy`"
+        f"while nothing runs it costs about {idle_usd_per_hour(stack):.3f} USD an hour, until `fmi-emulator destroy`"
     )
     endpoint = f" --endpoint-url {session.url}" if session.url else ""
     print_status(f"next: fmirun --backend aws{endpoint} -n 4 examples/reduce.py")
     return 0
+
+
+def _image_daemon(options: argparse.Namespace, session: AwsSession) -> ImageDaemon | None:
+    """Check where the functions' image comes from; return the daemon that pushes it, if it has to be pushed."""
+    if options.image_uri and session.url is None:
+        check_uri(options.image_uri, str(session.session.region_name))
+    if not options.image:
+        return None
+    if session.url is not None:
+        raise EmulatorError(
+            f"--image pushes to ECR's registry, which the endpoint {session.url} does not have: give --image-uri "
+            f"{options.image}, since the local cloud runs images of this machine"
+        )
+    from emulator.aws.sandboxes.containers.daemon import Daemon
+
+    return Daemon()
 
 
 def _status(options: argparse.Namespace) -> int:

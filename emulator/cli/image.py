@@ -21,6 +21,7 @@ examples:
   fmi-emulator image build
   fmi-emulator image build --base-image python:3.12-slim --requirements requirements.txt --tag my-executor
   fmi-emulator image build --preload torch          install torch, and import it in the init phase
+  fmi-emulator deploy --image $(fmi-emulator image build)      deploy it on AWS, as functions and rendezvous server
 
 Without a registry, import a base:
   mmdebstrap --variant=minbase --include=python3,python3-venv bookworm base.tar

@@ -9,6 +9,7 @@ import boto3
 
 _READS = ("Describe", "Filter", "Get", "Head", "List")
 _LONGEST_VALUE = 80
+_SECRETS = frozenset(["SecretBinary", "SecretString"])
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,39 @@ class AwsCall:
 
     def __str__(self) -> str:
         """Return it in one line, without contents of objects."""
-        shown = ", ".join(f"{name}={_shown(value)}" for name, value in sorted(self.parameters.items()))
+        shown = ", ".join(
+            f"{name}={'<secret>' if name in _SECRETS else _shown(value)}"
+            for name, value in sorted(self.parameters.items())
+        )
         return f"{self.service} {self.operation}({shown})"
 
 
-def observe_calls(session: boto3.Session, on_call: Callable[[AwsCall], None], *, dry_run: bool = False) -> None:
+@dataclass(frozen=True)
+class Answer:
+    """The answer to a call that is not made.
+
+    Parameters
+    ----------
+    content
+        As boto3 returns it.
+    status
+        The HTTP status; one of an error raises it.
+    """
+
+    content: dict[str, Any]
+    status: int = 200
+
+
+def answer_changes(call: AwsCall) -> Answer | None:
+    """Answer a call that would change something with an empty success; None for one that only reads."""
+    return None if call.is_read else Answer({})
+
+
+def observe_calls(
+    session: boto3.Session,
+    on_call: Callable[[AwsCall], None],
+    answer: Callable[[AwsCall], Answer | None] | None = None,
+) -> None:
     """Call a function before each call of the clients that a session makes from now on.
 
     Parameters
@@ -49,8 +78,8 @@ def observe_calls(session: boto3.Session, on_call: Callable[[AwsCall], None], *,
         The session.
     on_call
         Receives the call.
-    dry_run
-        Whether calls that change something are answered here, with an empty success, instead of being made.
+    answer
+        Returns the answer to a call that is not to be made, or None for one that is; absent, all are made.
     """
 
     def before_build(params: dict[str, Any], model: Any, context: dict[str, Any], **_: object) -> None:
@@ -60,14 +89,16 @@ def observe_calls(session: boto3.Session, on_call: Callable[[AwsCall], None], *,
 
     def before_call(context: dict[str, Any], **_: object) -> tuple[Any, dict[str, Any]] | None:
         call = context.get("fmi_call")
-        if call is None or call.is_read:
+        found = answer(call) if call is not None and answer is not None else None
+        if found is None:
             return None
-        return SimpleNamespace(status_code=200), {"ResponseMetadata": {"HTTPStatusCode": 200}}
+        metadata = {"ResponseMetadata": {"HTTPStatusCode": found.status}}
+        return SimpleNamespace(status_code=found.status), {**found.content, **metadata}
 
     # The published types do not know handlers that answer.
     events: Any = session.events
     events.register_first("before-parameter-build.*.*", before_build)
-    if dry_run:
+    if answer is not None:
         events.register_first("before-call.*.*", before_call)
 
 

@@ -9,6 +9,7 @@ from botocore.exceptions import (
     CredentialRetrievalError,
     EndpointConnectionError,
     HTTPClientError,
+    IncompleteReadError,
     NoCredentialsError,
     PartialCredentialsError,
     SSOError,
@@ -71,7 +72,7 @@ def is_expired(error: BaseException) -> bool:
 
 def is_transient(error: BaseException) -> bool:
     """Return whether the same request may succeed later: the network, throttling, or an error of AWS itself."""
-    if isinstance(error, NetworkError | HTTPClientError):
+    if isinstance(error, NetworkError | HTTPClientError | IncompleteReadError):
         return True
     if not isinstance(error, ClientError):
         return False

@@ -4,10 +4,12 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
+
+from botocore.exceptions import ClientError
 
 from emulator.errors import EmulatorError
 from emulator.fmi.functions.execute import UnsafeKeyError, file_paths
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
 # The result of a rank in either generation.
 _RANK_FILE = re.compile(r"(\d{1,9})\.json|(\d{1,9})/Results\.json")
 _PUBLISHED_FOLDER = "results/"
+# An object that was replaced, or deleted, since it was listed.
+_CHANGED = frozenset(["PreconditionFailed", "NoSuchKey"])
+_LISTINGS = 3
 
 
 class ResultsError(EmulatorError):
@@ -44,6 +49,8 @@ def check_folder(folder: Path | None) -> None:
 def fetch_results(s3: "S3Client", bucket: str, result_path: str, folder: Path) -> dict[int, dict[str, object]]:
     """Download all results. Each file appears under its name only when it is complete.
 
+    An object that is written anew between its listing and its download is listed again.
+
     Parameters
     ----------
     s3
@@ -61,12 +68,18 @@ def fetch_results(s3: "S3Client", bucket: str, result_path: str, folder: Path) -
     Raises
     ------
     ResultsError
-        If a key leads outside of the folder, or a file cannot be written.
+        If a key leads outside of the folder, a file cannot be written, or an object changes again and again.
     """
     prefix = result_path.rstrip("/") + "/"
-    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-    keys = [found["Key"] for page in pages for found in page.get("Contents", [])]
-    return _download(s3, bucket, keys, prefix, folder)
+    for _ in range(_LISTINGS):
+        pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        tags = {found["Key"]: found["ETag"] for page in pages for found in page.get("Contents", [])}
+        try:
+            return _download(s3, bucket, tags, prefix, folder)
+        except ClientError as error:
+            if error.response["Error"]["Code"] not in _CHANGED:
+                raise
+    raise ResultsError(f"results in s3://{bucket}/{prefix} are still being written: wait, and download them again")
 
 
 def fetch_written(
@@ -102,16 +115,16 @@ def fetch_written(
         If a key leads outside of the folder, or a file cannot be written.
     """
     pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket)
-    keys = [
-        found["Key"]
+    tags = {
+        found["Key"]: found["ETag"]
         for page in pages
         for found in page.get("Contents", [])
         if found["LastModified"] >= since
         and not any(
             found["Key"] == place or (place.endswith("/") and found["Key"].startswith(place)) for place in excluded
         )
-    ]
-    return len(keys), _download(s3, bucket, keys, _PUBLISHED_FOLDER, folder)
+    }
+    return len(tags), _download(s3, bucket, tags, _PUBLISHED_FOLDER, folder)
 
 
 def _is_at(key: str, places: Collection[str]) -> bool:
@@ -119,15 +132,15 @@ def _is_at(key: str, places: Collection[str]) -> bool:
 
 
 def _download(
-    s3: "S3Client", bucket: str, keys: Sequence[str], prefix: str, folder: Path
+    s3: "S3Client", bucket: str, tags: Mapping[str, str], prefix: str, folder: Path
 ) -> dict[int, dict[str, object]]:
-    """Download objects to their keys without the prefix; return the ranks' results among them."""
+    """Download objects with these tags to their keys without the prefix; return the ranks' results among them."""
     found: dict[int, dict[str, object]] = {}
     try:
-        paths = file_paths(bucket, list(keys))
+        paths = file_paths(bucket, list(tags))
         for key, path in paths.items():
             relative = PurePosixPath(str(path).removeprefix(prefix))
-            content = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+            content = s3.get_object(Bucket=bucket, Key=key, IfMatch=tags[key])["Body"].read()
             _write_atomically(folder / relative, content)
             if (match := _RANK_FILE.fullmatch(str(relative))) and (result := _json_object(content)) is not None:
                 found[int(match[1] or match[2])] = result

@@ -28,7 +28,13 @@ _ACTIONS = {
     "s3:CopyObject": ["s3:GetObject", "s3:PutObject"],
     "s3:DeleteObjects": ["s3:DeleteObject"],
 }
-_SERVICES = {"stepfunctions": "states", "service-quotas": "servicequotas"}
+_SERVICES = {"elbv2": "elasticloadbalancing", "stepfunctions": "states", "service-quotas": "servicequotas"}
+
+
+def permissions(call: AwsCall) -> list[str]:
+    """Return the actions that a call needs."""
+    name = f"{_SERVICES.get(call.service, call.service)}:{call.operation}"
+    return _ACTIONS.get(name, [name])
 
 
 @dataclass(frozen=True)
@@ -68,10 +74,7 @@ class Account:
 
     def actions(self) -> set[str]:
         """Return the permissions that the calls needed, and forget the calls."""
-        needed = set()
-        for call in self.calls:
-            name = f"{_SERVICES.get(call.service, call.service)}:{call.operation}"
-            needed |= set(_ACTIONS.get(name, [name]))
+        needed = {action for call in self.calls for action in permissions(call)}
         self.calls.clear()
         return needed
 

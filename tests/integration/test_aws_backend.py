@@ -10,11 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 from botocore.awsrequest import AWSResponse
 
+from emulator.fmi.aws_calls import AwsCall, observe_calls
 from emulator.fmi.deployment.permissions import RUN_ACTIONS
-from tests.integration.account import Account, account_with_stack
+from emulator.fmi.functions import execute, initialize, summarize
+from tests.integration.account import REGION, Account, account_with_stack
+from tests.integration.policies import RolePolicy, tasks
 
 pytestmark = pytest.mark.timeout(180)
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -99,7 +103,8 @@ def test_the_whole_way(account: Account, tmp_path: Path) -> None:
     ended = account.run("pipeline", "--backend", "aws", "--results", tmp_path / "results", payload)
     assert ended.status == 0, ended.err
     assert json.loads((tmp_path / "results" / "combined_data.json").read_text()) == [{"sum": 1}, {"sum": 1}]
-    assert account.actions() == set(RUN_ACTIONS)
+    # The balancer of --nlb is looked up in the tests of a stack that has one.
+    assert account.actions() == set(RUN_ACTIONS) - {"elasticloadbalancing:DescribeLoadBalancers"}
 
 
 def test_no_secret_leaves_secrets_manager(account: Account, tmp_path: Path) -> None:
@@ -133,6 +138,81 @@ def test_no_secret_leaves_secrets_manager(account: Account, tmp_path: Path) -> N
         assert not [text[:80] for text in texts if secret in text]
 
 
+def test_each_role_allows_what_its_owner_calls_and_nothing_else(
+    account: Account, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The functions run in this process, where their calls are observed; the policies are those of the stack."""
+    text = "import boto3, os\nboto3.client('s3').put_object(\n"
+    text += "    Bucket=os.environ['S3_BUCKET'], Key=os.environ['RESULT_PATH'] + '/0.json', Body=b'{}')\n"
+    run = run_id(account.run("fmirun", "-n", 1, write(tmp_path, text)).err)
+    resources = account.client("cloudformation").list_stack_resources(StackName="fmi")["StackResourceSummaries"]
+    ids = {found["LogicalResourceId"]: found["PhysicalResourceId"] for found in resources}
+    bucket, s3 = ids["Bucket"], account.client("s3")
+    event = json.loads(s3.get_object(Bucket=bucket, Key=f"runs/{run}/event.json")["Body"].read())
+    # A program that has no archive yet, so that it is made, and results that are merged.
+    program = f"cache/programs/{event['manifest']}.zip"
+    s3.delete_object(Bucket=bucket, Key=program)
+    event |= {"merge": True, "result_path": "runs/again/results", "data_bucket": bucket, "data_prefix": "cache/data/"}
+    s3.put_object(Bucket=bucket, Key="runs/again/event.json", Body=json.dumps({**event, "world_size": 1}))
+
+    calls: list[AwsCall] = []
+    monkeypatch.setenv("AWS_ENDPOINT_URL", account.cloud.endpoint_url)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
+    monkeypatch.setenv("RENDEZVOUS_SECRET_ID", ids["RendezvousSecret"])
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    session = boto3.Session()
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", session)
+    observe_calls(session, calls.append)
+
+    def policy(logical: str) -> RolePolicy:
+        return RolePolicy(account, ids[logical])
+
+    def called() -> list[AwsCall]:
+        found = list(calls)
+        calls.clear()
+        return found
+
+    # Lambda itself writes the logs.
+    logs = {"logs:CreateLogStream", "logs:PutLogEvents"}
+    made = initialize.handler({"bucket": bucket, "run_prefix": "runs/again/"})
+    policy("InitializeRole").check(called(), logs)
+    execute.handler(made["body"][0])
+    # A missing object is reported as such, not as denied, to those who may list the bucket.
+    policy("ExecuteRole").check(called(), {*logs, "s3:ListBucket"})
+    assert summarize.handler(made["event"])["ranks"] == 1
+    policy("SummarizeRole").check(called(), logs)
+
+    definition = account.client("stepfunctions").describe_state_machine(stateMachineArn=ids["StateMachine"])
+    machine, used = policy("StateMachineRole"), set()
+    for task in tasks(json.loads(definition["definition"])):
+        resource = task.get("Resource", "").removeprefix("arn:aws:states:::")
+        if resource == "lambda:invoke":
+            assert machine.allows("lambda:InvokeFunction", task["Parameters"]["FunctionName"])
+            used.add("lambda:InvokeFunction")
+        elif resource:
+            verb = resource.rpartition(":")[2]
+            used.add(f"s3:{verb[0].upper()}{verb[1:]}")
+        elif task["Mode"] == "DISTRIBUTED":
+            used |= {"states:StartExecution", "states:DescribeExecution", "states:StopExecution"}
+    assert machine.actions == used
+    assert machine.allows("s3:GetObject", f"arn:aws:s3:::{bucket}/runs/a/ranks.json")
+    assert machine.allows("s3:PutObject", f"arn:aws:s3:::{bucket}/runs/a/failures/3.json")
+
+    ecs = account.client("ecs")
+    task = ecs.describe_task_definition(taskDefinition="fmi-rendezvous")["taskDefinition"]["containerDefinitions"][0]
+    start, server = policy("TaskExecutionRole"), policy("TaskRole")
+    for secret in task["secrets"]:
+        assert start.allows("secretsmanager:GetSecretValue", ":".join(secret["valueFrom"].split(":")[:7]))
+    assert start.actions - {"secretsmanager:GetSecretValue", *logs} == {
+        "ecr:BatchGetImage",
+        "ecr:GetAuthorizationToken",
+        "ecr:GetDownloadUrlForLayer",
+    }
+    key = next(entry["value"] for entry in task["environment"] if entry["name"] == "SERVER_KEY")
+    assert server.actions == {"s3:GetObject"}
+    assert server.allows("s3:GetObject", f"arn:aws:s3:::{bucket}/{key}")
+
+
 def test_the_rank_that_failed_is_named(account: Account, tmp_path: Path) -> None:
     script = write(tmp_path, PREAMBLE + "1 / (rank - 1)\nprint(total())\n")
     ended = account.run("fmirun", "-n", 3, script)
@@ -147,6 +227,23 @@ def test_a_killed_rank_is_named(account: Account, tmp_path: Path) -> None:
     ended = account.run("fmirun", "-n", 2, script)
     assert ended.status == 1
     assert ended.err.splitlines()[-1].startswith("fmirun: rank 1 failed: ProcessEnded: ")
+
+
+def test_more_ranks_than_an_inline_map_takes_run_in_a_distributed_one(account: Account, tmp_path: Path) -> None:
+    ended = account.run("fmirun", "-n", 41, write(tmp_path, "import os\nprint(os.environ['WORLD_SIZE'])\n"))
+    assert ended.status == 0, ended.err
+    assert sorted(ended.out.splitlines()) == sorted(f"[{rank}] 41" for rank in range(41))
+    states = account.client("stepfunctions")
+    arn = states.list_state_machines()["stateMachines"][0]["stateMachineArn"]
+    execution = next(
+        found
+        for found in states.list_executions(stateMachineArn=arn)["executions"]
+        if found["name"] == run_id(ended.err)
+    )
+    maps = states.list_map_runs(executionArn=execution["executionArn"])["mapRuns"]
+    assert len(maps) == 1
+    counts = states.describe_map_run(mapRunArn=maps[0]["mapRunArn"])["itemCounts"]
+    assert (counts["total"], counts["succeeded"]) == (41, 41)
 
 
 def test_ranks_end_before_the_run_costs_more_than_its_limit(account: Account, tmp_path: Path) -> None:

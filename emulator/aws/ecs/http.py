@@ -48,6 +48,10 @@ _UPDATABLE = (
 )
 
 
+# A change of these needs new tasks.
+_OF_TASKS = ("loadBalancers", "networkConfiguration")
+
+
 class EcsApi:
     """The operations on tasks and services.
 
@@ -208,9 +212,7 @@ class EcsApi:
         if request.get("taskDefinition"):
             definition_arn = (await self._definition(region, request["taskDefinition"]))["taskDefinitionArn"]
         changed = {name: request[name] for name in _UPDATABLE if name in request}
-        replaces = any(
-            service.request.get(name) != value for name, value in changed.items() if name == "networkConfiguration"
-        )
+        replaces = any(service.request.get(name) != value for name, value in changed.items() if name in _OF_TASKS)
         service.request.update(changed)
         if request.get("desiredCount") is not None:
             service.desired = _count(request["desiredCount"])

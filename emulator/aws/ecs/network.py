@@ -1,10 +1,10 @@
-"""Addresses of tasks: each has one of this machine's loopback addresses, and an interface that EC2 describes."""
+"""Addresses of tasks: a loopback address and an interface that EC2 describes, and targets of load balancers."""
 
 import asyncio
 import contextlib
 import ipaddress
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from emulator.aws.ecs.tasks import Interface
@@ -54,6 +54,24 @@ class LoopbackNetwork:
             await asyncio.to_thread(self._publish, region, interface)
         return interface
 
+    async def register(self, region: str, balancers: Sequence[Mapping[str, Any]], address: str) -> None:
+        """Make a task a target of its service's load balancers.
+
+        A balancer forwards nothing here. Its DNS name becomes the task's address, where its ports are the task's.
+        """
+        for entry in balancers:
+            group = entry["targetGroupArn"]
+            target = [{"Id": address, "Port": entry["containerPort"]}]
+            await self._aws.call("elbv2", "RegisterTargets", {"TargetGroupArn": group, "Targets": target}, region)
+            await asyncio.to_thread(self._name_balancers, region, group, address)
+
+    async def deregister(self, region: str, balancers: Sequence[Mapping[str, Any]], address: str) -> None:
+        """Undo `register`, but for the name."""
+        for entry in balancers:
+            target = [{"Id": address, "Port": entry["containerPort"]}]
+            request = {"TargetGroupArn": entry["targetGroupArn"], "Targets": target}
+            await self._aws.call("elbv2", "DeregisterTargets", request, region)
+
     async def detach(self, region: str, interface: Interface) -> None:
         """Remove an interface; its address can be used again."""
         self._used.discard(interface.address)
@@ -65,6 +83,14 @@ class LoopbackNetwork:
 
         found = ec2_backends[self._account][region].enis[interface.id]
         found.public_ip = interface.address
+
+    def _name_balancers(self, region: str, group: str, address: str) -> None:
+        from moto.elbv2.models import elbv2_backends
+
+        backend = elbv2_backends[self._account][region]
+        for arn in backend.target_groups[group].load_balancer_arns:
+            if arn in backend.load_balancers:
+                backend.load_balancers[arn].dns_name = address
 
     def _address(self) -> str:
         for _ in range(_ADDRESSES):

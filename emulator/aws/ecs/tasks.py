@@ -31,13 +31,19 @@ _LOOPBACK = re.compile(r"\b(127\.0\.0\.1|localhost)\b")
 
 
 class Network(Protocol):
-    """Gives tasks their addresses and network interfaces."""
+    """Gives tasks their addresses and network interfaces, and registers them at load balancers."""
 
     async def attach(self, region: str, configuration: Mapping[str, Any]) -> "Interface":
         """Make an interface."""
 
     async def detach(self, region: str, interface: "Interface") -> None:
         """Remove an interface."""
+
+    async def register(self, region: str, balancers: Sequence[Mapping[str, Any]], address: str) -> None:
+        """Make a task a target of its service's load balancers."""
+
+    async def deregister(self, region: str, balancers: Sequence[Mapping[str, Any]], address: str) -> None:
+        """Undo `register`."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +116,12 @@ class Task:
     def id(self) -> str:
         """The last part of its ARN."""
         return self.arn.rpartition("/")[2]
+
+    @property
+    def balancers(self) -> Sequence[Mapping[str, Any]]:
+        """Target groups and ports of its service's load balancers."""
+        found: Sequence[Mapping[str, Any]] = self.request.get("loadBalancers") or []
+        return found
 
     @property
     def is_stopped(self) -> bool:
@@ -187,6 +199,8 @@ class TaskRunner:
                 task.interface = await self._network.attach(task.region, configuration)
             self._move(task, "PENDING", "pullStartedAt")
             await self._start_containers(task)
+            if task.interface is not None and task.balancers:
+                await self._network.register(task.region, task.balancers, task.interface.address)
             self._move(task, RUNNING, "pullStoppedAt", "startedAt")
             await self._watch(task)
         except (EmulatorError, ClientError, BotoCoreError, OSError) as error:
@@ -196,6 +210,9 @@ class TaskRunner:
             task.reason, task.stop_code = f"internal error: {error}", "TaskFailedToStart"
         task.desired = STOPPED
         self._move(task, "DEACTIVATING", "stoppingAt")
+        if task.interface is not None and task.balancers:
+            with contextlib.suppress(ClientError, BotoCoreError):
+                await self._network.deregister(task.region, task.balancers, task.interface.address)
         await self._stop_containers(task, STOP_S)
         self._move(task, "DEPROVISIONING", "executionStoppedAt")
         if task.interface is not None:

@@ -2,7 +2,9 @@
 
 import importlib.resources
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,12 +19,16 @@ from emulator.fmi.deployment.code import (
     server_archive,
     upload_archive,
 )
+from emulator.fmi.deployment.destroy import delete_record
 from emulator.fmi.deployment.network import default_network
+from emulator.fmi.deployment.registry import ImageDaemon, check_architecture, push_image
 from emulator.fmi.deployment.secrets import write_secrets
 from emulator.fmi.deployment.stack import DEFAULT_STACK, Change, Stack, StackError, StackEvent, StackOperations
 
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 _NO_CODE = "none"
+# Pauses before a change is applied again that came too early.
+_EARLY_PAUSES_S = (10, 30)
 # Replacing these would lose data, or fail since the new one needs the old one's name.
 _KEPT = frozenset(["Bucket", "Initialize", "Execute", "Summarize", "Dns"])
 
@@ -46,8 +52,10 @@ class DeploymentSettings:
         Version of Python and processor architecture of the functions.
     requirements
         Packages of the functions besides numpy, as for pip.
-    image
+    image_uri
         URI of an image in ECR, which contains functions and server, instead of Python's version and packages.
+    image
+        An image of this machine, which is pushed to a repository of the stack and used so; or empty.
     memory_mb, timeout_s
         Memory (MB) and time limit (s) of a rank.
     log_days
@@ -58,6 +66,8 @@ class DeploymentSettings:
         A name that is kept at the rendezvous server's address, and its zone in Route 53; or empty.
     subnets
         Public subnets for the server; none for those of the default network.
+    has_balancer
+        Whether the server is behind a load balancer, so that its address stays when its task is replaced.
     renew_secrets
         Whether the server's secrets are made anew.
     """
@@ -66,6 +76,7 @@ class DeploymentSettings:
     python: str = PYTHONS[-2]
     architecture: Architecture = Architecture.X86_64
     requirements: tuple[str, ...] = ()
+    image_uri: str = ""
     image: str = ""
     memory_mb: int = MB_PER_VCPU
     timeout_s: int = TIMEOUT_S[-1]
@@ -74,6 +85,7 @@ class DeploymentSettings:
     dns_name: str = ""
     hosted_zone: str = ""
     subnets: tuple[str, ...] = ()
+    has_balancer: bool = False
     renew_secrets: bool = False
 
     def parameters(self, network: str, subnets: Sequence[str]) -> dict[str, str]:
@@ -96,6 +108,8 @@ class DeploymentSettings:
             "DataBucket": self.data_bucket,
             "DnsName": self.dns_name,
             "HostedZoneId": self.hosted_zone,
+            "WithBalancer": _flag(self.has_balancer),
+            "WithRepository": _flag(bool(self.image)),
             "VpcId": network,
             "SubnetIds": ",".join(subnets),
         }
@@ -127,8 +141,21 @@ def template() -> str:
     return (importlib.resources.files("emulator.fmi.deployment") / "template.yaml").read_text(encoding="utf-8")
 
 
-def deploy_stack(session: AwsSession, settings: DeploymentSettings, reporter: Reporter) -> Stack:
+def deploy_stack(
+    session: AwsSession, settings: DeploymentSettings, reporter: Reporter, daemon: ImageDaemon | None = None
+) -> Stack:
     """Make a stack, or change it to what the settings say; return it.
+
+    Parameters
+    ----------
+    session
+        The account.
+    settings
+        What the stack is made of.
+    reporter
+        Talks to the user.
+    daemon
+        Pushes the image of this machine that the settings name; None if they name none.
 
     Raises
     ------
@@ -136,17 +163,25 @@ def deploy_stack(session: AwsSession, settings: DeploymentSettings, reporter: Re
         If the stack is another owner's, or a resource failed; then the stack was rolled back.
     CodeError
         If the functions' archive cannot be made.
+    ImageError
+        If the image is for another architecture.
     NotConfirmedError
         If the user did not agree.
     """
     cloudformation = session.client("cloudformation")
     operations = StackOperations(cloudformation, settings.stack, reporter.on_event)
     stack = operations.own()
+    _check_record(stack, settings)
     code, info, server = (None, None, None)
-    if not settings.image:
+    if daemon is not None:
+        check_architecture(daemon, settings.image, settings.architecture)
+    elif not settings.image_uri:
         reporter.note("packing the functions and the rendezvous server")
-        code, info = functions_archive(settings.python, settings.architecture, settings.requirements)
-        server = server_archive(settings.python, settings.architecture)
+        # Most of their time is pip's.
+        with ThreadPoolExecutor(1) as threads:
+            packed = threads.submit(server_archive, settings.python, settings.architecture)
+            code, info = functions_archive(settings.python, settings.architecture, settings.requirements)
+            server = packed.result()
     network, subnets = default_network(session, settings.subnets)
     parameters = settings.parameters(network, subnets)
     if stack is not None and stack.is_empty:
@@ -158,6 +193,9 @@ def deploy_stack(session: AwsSession, settings: DeploymentSettings, reporter: Re
             f"first the bucket and the secrets of stack {settings.stack!r}; they are filled, then the rest follows"
         )
         stack = _change(operations, parameters, reporter, is_new=True) or operations.own()
+    elif daemon is not None and "Repository" not in stack.outputs:
+        reporter.note("first the repository, to which the image is pushed")
+        stack = _change(operations, {**stack.parameters, "WithRepository": "true"}, reporter, is_new=False) or stack
     if stack is None:
         raise StackError(f"stack {settings.stack!r} is gone: it was deleted meanwhile; run the command again")
     if write_secrets(
@@ -176,11 +214,15 @@ def deploy_stack(session: AwsSession, settings: DeploymentSettings, reporter: Re
         _write_info(s3, bucket, code.key, info)
         parameters |= {"CodeKey": code.key, "ServerKey": server.key, "ImageUri": ""}
     else:
-        parameters |= {"CodeKey": _NO_CODE, "ServerKey": "", "ImageUri": settings.image}
+        uri = settings.image_uri
+        if daemon is not None:
+            uri = push_image(session, daemon, settings.image, stack.outputs["Repository"], reporter.note)
+        parameters |= {"CodeKey": _NO_CODE, "ServerKey": "", "ImageUri": uri}
     changed = _change(operations, parameters, reporter, is_new=False)
     if changed is None:
         reporter.note(f"stack {settings.stack!r} is up to date")
         return stack
+    _delete_stale_record(session, stack, settings)
     return changed
 
 
@@ -204,7 +246,45 @@ def _change(
     if not reporter.confirm(changes):
         operations.discard(name, is_new=is_new)
         raise NotConfirmedError
+    for pause_s in _EARLY_PAUSES_S:
+        try:
+            return operations.apply(name)
+        except StackError as error:
+            # A stack whose creation has failed can only be deleted.
+            if is_new or not error.is_early:
+                raise
+            reporter.note(
+                f"AWS does not see all new resources yet, so the change is applied again in {pause_s} s ({error})"
+            )
+        time.sleep(pause_s)
+        again = operations.plan(template(), parameters, is_new=is_new)
+        if again is None:
+            return operations.own()
+        name, _ = again
     return operations.apply(name)
+
+
+def _check_record(stack: Stack | None, settings: DeploymentSettings) -> None:
+    """Refuse to exchange the function that keeps a record for an alias: in one change, each would undo the other's."""
+    if stack is None or "DnsName" not in stack.outputs or not settings.dns_name:
+        return
+    if settings.has_balancer != ("Balancer" in stack.outputs):
+        raise StackError(
+            f"{settings.dns_name} cannot change between the task's address and the load balancer's in one step: run "
+            "the command without --dns first, then with it"
+        )
+
+
+def _delete_stale_record(session: AwsSession, stack: Stack, settings: DeploymentSettings) -> None:
+    """Delete the record that a function of the stack keeps, if it no longer does: it is no resource of the stack."""
+    name, zone = stack.parameters.get("DnsName", ""), stack.parameters.get("HostedZoneId", "")
+    is_kept = (name, zone) == (settings.dns_name, settings.hosted_zone)
+    if name and zone and "Balancer" not in stack.outputs and not is_kept:
+        delete_record(session.client("route53"), zone, name)
+
+
+def _flag(value: bool) -> str:
+    return "true" if value else "false"
 
 
 def _write_info(s3: Any, bucket: str, code_key: str, info: BundleInfo) -> None:

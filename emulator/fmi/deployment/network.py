@@ -30,7 +30,7 @@ class Server:
     task
         ARN of its task.
     address
-        Its public address.
+        Its public address, or the name of the load balancer in front of it.
     health
         What ECS's health check found: HEALTHY, UNHEALTHY or UNKNOWN.
     port, health_port
@@ -72,8 +72,18 @@ def default_network(session: AwsSession, subnets: Sequence[str] = ()) -> tuple[s
     return networks.pop(), sorted(subnet["SubnetId"] for subnet in found)
 
 
-def find_server(session: AwsSession, cluster: str, service: str) -> Server | None:
-    """Return the service's running task with its public address; None if no task runs."""
+def find_server(session: AwsSession, cluster: str, service: str, balancer: str = "") -> Server | None:
+    """Return the service's running task with its address; None if no task runs.
+
+    Parameters
+    ----------
+    session
+        The account.
+    cluster, service
+        Names of cluster and service.
+    balancer
+        ARN of the load balancer in front of it, whose name is then the address; empty for the task's public address.
+    """
     ecs = session.client("ecs")
     tasks = ecs.list_tasks(cluster=cluster, serviceName=service, desiredStatus="RUNNING")["taskArns"]
     if not tasks:
@@ -82,11 +92,7 @@ def find_server(session: AwsSession, cluster: str, service: str) -> Server | Non
     for task in described:
         if task["lastStatus"] != "RUNNING":
             continue
-        interface = _interface(task)
-        if interface is None:
-            continue
-        found = session.client("ec2").describe_network_interfaces(NetworkInterfaceIds=[interface])["NetworkInterfaces"]
-        address = found[0].get("Association", {}).get("PublicIp") if found else None
+        address = _balancer_name(session, balancer) if balancer else _public_address(session, task)
         if address:
             ports = _host_ports(task)
             return Server(
@@ -124,6 +130,19 @@ def resolve(name: str) -> list[str]:
         return sorted({str(found[4][0]) for found in socket.getaddrinfo(name, None, socket.AF_INET)})
     except OSError:
         return []
+
+
+def _balancer_name(session: AwsSession, balancer: str) -> str:
+    found = session.client("elbv2").describe_load_balancers(LoadBalancerArns=[balancer])["LoadBalancers"]
+    return str(found[0]["DNSName"])
+
+
+def _public_address(session: AwsSession, task: dict[str, Any]) -> str | None:
+    interface = _interface(task)
+    if interface is None:
+        return None
+    found = session.client("ec2").describe_network_interfaces(NetworkInterfaceIds=[interface])["NetworkInterfaces"]
+    return found[0].get("Association", {}).get("PublicIp") if found else None
 
 
 def _interface(task: dict[str, Any]) -> str | None:

@@ -115,6 +115,52 @@ RESOURCE_ACTIONS: Mapping[str, tuple[str, ...]] = {
         "ec2:RevokeSecurityGroupEgress",
         "ec2:RevokeSecurityGroupIngress",
     ),
+    "AWS::ECR::Repository": (
+        "ecr:CreateRepository",
+        "ecr:DeleteRepository",
+        "ecr:DescribeRepositories",
+        "ecr:GetLifecyclePolicy",
+        "ecr:GetRepositoryPolicy",
+        "ecr:ListTagsForResource",
+        "ecr:PutImageScanningConfiguration",
+        "ecr:SetRepositoryPolicy",
+        "ecr:TagResource",
+    ),
+    "AWS::ElasticLoadBalancingV2::LoadBalancer": (
+        "elasticloadbalancing:AddTags",
+        "elasticloadbalancing:CreateLoadBalancer",
+        "elasticloadbalancing:DeleteLoadBalancer",
+        "elasticloadbalancing:DescribeLoadBalancerAttributes",
+        "elasticloadbalancing:DescribeLoadBalancers",
+        "elasticloadbalancing:DescribeTags",
+        "elasticloadbalancing:ModifyLoadBalancerAttributes",
+        "elasticloadbalancing:SetSubnets",
+        "iam:CreateServiceLinkedRole",
+    ),
+    "AWS::ElasticLoadBalancingV2::TargetGroup": (
+        "elasticloadbalancing:AddTags",
+        "elasticloadbalancing:CreateTargetGroup",
+        "elasticloadbalancing:DeleteTargetGroup",
+        "elasticloadbalancing:DescribeTags",
+        "elasticloadbalancing:DescribeTargetGroupAttributes",
+        "elasticloadbalancing:DescribeTargetGroups",
+        "elasticloadbalancing:DescribeTargetHealth",
+        "elasticloadbalancing:ModifyTargetGroup",
+        "elasticloadbalancing:ModifyTargetGroupAttributes",
+    ),
+    "AWS::ElasticLoadBalancingV2::Listener": (
+        "elasticloadbalancing:AddTags",
+        "elasticloadbalancing:CreateListener",
+        "elasticloadbalancing:DeleteListener",
+        "elasticloadbalancing:DescribeListeners",
+        "elasticloadbalancing:ModifyListener",
+    ),
+    "AWS::Route53::RecordSet": (
+        "route53:ChangeResourceRecordSets",
+        "route53:GetChange",
+        "route53:GetHostedZone",
+        "route53:ListResourceRecordSets",
+    ),
     "AWS::Events::Rule": (
         "events:DeleteRule",
         "events:DescribeRule",
@@ -124,6 +170,15 @@ RESOURCE_ACTIONS: Mapping[str, tuple[str, ...]] = {
         "events:RemoveTargets",
     ),
 }
+# The types of --image and --nlb.
+OPTIONAL_TYPES = frozenset(
+    [
+        "AWS::ECR::Repository",
+        "AWS::ElasticLoadBalancingV2::Listener",
+        "AWS::ElasticLoadBalancingV2::LoadBalancer",
+        "AWS::ElasticLoadBalancingV2::TargetGroup",
+    ]
+)
 # What `fmi-emulator deploy`, `status` and `destroy` call themselves.
 DEPLOYMENT_ACTIONS = (
     "cloudformation:CreateChangeSet",
@@ -137,6 +192,7 @@ DEPLOYMENT_ACTIONS = (
     "ec2:DescribeSubnets",
     "ecs:DescribeTasks",
     "ecs:ListTasks",
+    "elasticloadbalancing:DescribeLoadBalancers",
     "lambda:GetFunctionConfiguration",
     "route53:ChangeResourceRecordSets",
     "route53:ListResourceRecordSets",
@@ -150,12 +206,25 @@ DEPLOYMENT_ACTIONS = (
     "states:ListExecutions",
     "sts:GetCallerIdentity",
 )
+# What `deploy --image` calls, itself or through the container daemon that pushes: https://docs.aws.amazon.com/AmazonECR/latest/userguide/image-push-iam.html
+PUSH_ACTIONS = (
+    "ecr:BatchCheckLayerAvailability",
+    "ecr:BatchGetImage",
+    "ecr:CompleteLayerUpload",
+    "ecr:GetAuthorizationToken",
+    "ecr:InitiateLayerUpload",
+    "ecr:PutImage",
+    "ecr:UploadLayerPart",
+)
+# What Lambda asks of those who create a function from an image of --image-uri, besides what a push needs.
+IMAGE_ACTIONS = ("ecr:GetDownloadUrlForLayer",)
 # What fmirun, pipeline, runs, attach, logs and cancel call.
 RUN_ACTIONS = (
     "cloudformation:DescribeStacks",
     "ec2:DescribeNetworkInterfaces",
     "ecs:DescribeTasks",
     "ecs:ListTasks",
+    "elasticloadbalancing:DescribeLoadBalancers",
     "lambda:GetAccountSettings",
     "lambda:GetFunctionConcurrency",
     "lambda:GetFunctionConfiguration",
@@ -174,9 +243,17 @@ RUN_ACTIONS = (
 _ANY_RESOURCE = frozenset(["ec2", "servicequotas", "sts"])
 _ANY_RESOURCE_ACTIONS = frozenset(
     [
+        "ecr:GetAuthorizationToken",
         "ecs:DeregisterTaskDefinition",
         "ecs:DescribeTaskDefinition",
         "ecs:ListTasks",
+        "elasticloadbalancing:DescribeListeners",
+        "elasticloadbalancing:DescribeLoadBalancerAttributes",
+        "elasticloadbalancing:DescribeLoadBalancers",
+        "elasticloadbalancing:DescribeTags",
+        "elasticloadbalancing:DescribeTargetGroupAttributes",
+        "elasticloadbalancing:DescribeTargetGroups",
+        "elasticloadbalancing:DescribeTargetHealth",
         "lambda:GetAccountSettings",
         "logs:DescribeLogGroups",
     ]
@@ -185,13 +262,21 @@ _ANY_RESOURCE_ACTIONS = frozenset(
 
 def deployer_policy(stack: str) -> dict[str, Any]:
     """Return the policy of those who deploy, inspect and destroy a stack of this name."""
-    of_resources = {action for actions in RESOURCE_ACTIONS.values() for action in actions}
-    return _policy(stack, of_resources | set(DEPLOYMENT_ACTIONS))
+    return _policy(stack, {*_actions_of(RESOURCE_ACTIONS.keys() - OPTIONAL_TYPES), *DEPLOYMENT_ACTIONS})
+
+
+def options_policy(stack: str) -> dict[str, Any]:
+    """Return what deploying with an image or a load balancer needs besides; both together would be too long for IAM."""
+    return _policy(stack, {*_actions_of(OPTIONAL_TYPES), *PUSH_ACTIONS, *IMAGE_ACTIONS})
 
 
 def user_policy(stack: str) -> dict[str, Any]:
     """Return the policy of those who run programs on a stack of this name."""
     return _policy(stack, RUN_ACTIONS)
+
+
+def _actions_of(types: Iterable[str]) -> set[str]:
+    return {action for name in types for action in RESOURCE_ACTIONS[name]}
 
 
 def _policy(stack: str, actions: Iterable[str]) -> dict[str, Any]:
@@ -213,12 +298,21 @@ def _resources(stack: str, action: str) -> tuple[str, ...]:
     if service in _ANY_RESOURCE or action in _ANY_RESOURCE_ACTIONS:
         return ("*",)
     if action == "iam:CreateServiceLinkedRole":
-        return ("arn:aws:iam::*:role/aws-service-role/ecs.amazonaws.com/AWSServiceRoleForECS",)
+        roles = "arn:aws:iam::*:role/aws-service-role"
+        return (
+            f"{roles}/ecs.amazonaws.com/AWSServiceRoleForECS",
+            f"{roles}/elasticloadbalancing.amazonaws.com/AWSServiceRoleForElasticLoadBalancing",
+        )
+    if action in ("ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"):
+        # Also of an image that --image-uri names.
+        return ("arn:aws:ecr:*:*:repository/*",)
     if service == "s3":
         bucket = f"arn:aws:s3:::{stack.lower()}-bucket-*"
         return (f"{bucket}/*",) if "Object" in action else (bucket,)
     of_service = {
         "cloudformation": (f"stack/{stack}/*", "changeSet/fmi-*"),
+        "ecr": (f"repository/{stack.lower()}-*",),
+        "elasticloadbalancing": ("loadbalancer/net/*", "listener/net/*", "targetgroup/*"),
         "ecs": (f"cluster/{stack}", f"service/{stack}/*", f"task/{stack}/*", f"task-definition/{stack}-rendezvous:*"),
         "events": (f"rule/{stack}-*",),
         "lambda": (f"function:{stack}-*",),
@@ -229,5 +323,5 @@ def _resources(stack: str, action: str) -> tuple[str, ...]:
     if service == "iam":
         return (f"arn:aws:iam::*:role/{stack}-*",)
     if service == "route53":
-        return ("arn:aws:route53:::hostedzone/*",)
+        return ("arn:aws:route53:::change/*",) if action.endswith("GetChange") else ("arn:aws:route53:::hostedzone/*",)
     return tuple(f"arn:aws:{service}:*:*:{name}" for name in of_service[service])

@@ -23,6 +23,8 @@ class StackResources:
         Names of the functions.
     cluster, service
         Names of the rendezvous server's cluster and service.
+    balancer
+        ARN of the load balancer in front of the server; or empty.
     dns_name
         The name that is kept at the server's address; or empty.
     memory_mb, timeout_s
@@ -43,6 +45,7 @@ class StackResources:
     summarize: str
     cluster: str
     service: str
+    balancer: str
     dns_name: str
     memory_mb: int
     timeout_s: int
@@ -92,6 +95,7 @@ def _resources(name: str, outputs: Mapping[str, str], parameters: Mapping[str, s
         summarize=outputs["Summarize"],
         cluster=outputs["Cluster"],
         service=outputs["Service"],
+        balancer=outputs.get("Balancer", ""),
         dns_name=outputs.get("DnsName", ""),
         memory_mb=int(parameters["Memory"]),
         timeout_s=int(parameters["Timeout"]),

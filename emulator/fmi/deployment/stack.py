@@ -22,8 +22,54 @@ _NOTHING_TO_DO = ("didn't contain changes", "No updates are to be performed")
 _CANCELLED = ("Resource creation cancelled", "Resource update cancelled", "cancelled")
 
 
+# Roles and functions are known everywhere only some time after they were made: the same change succeeds later.
+_NOT_YET = (
+    "cannot be assumed",
+    "is authorized to assume the provided role",
+    "unable to assume the role",
+    "Unable to assume the service linked role",
+    "An update is in progress for resource",
+    "currently in the following state: Pending",
+)
+_MENDED_BY = (
+    (
+        ("already exist", "AlreadyExists", "AlreadyOwnedByYou", "BucketAlready", "already in use"),
+        "delete the other one, or deploy under another name with --stack-name",
+    ),
+    (
+        ("not authorized", "AccessDenied", "Access Denied", "UnauthorizedOperation"),
+        "attach the policy `deploy` that `fmi-emulator deploy --print-policy` prints, and run the command again",
+    ),
+    (
+        ("LimitExceeded", "limit exceeded", "quota", "Quota", "maximum number of"),
+        "delete what is not needed, or ask for more with `aws service-quotas request-service-quota-increase`, and run "
+        "the command again",
+    ),
+    (
+        ("architecture", "exec format error"),
+        "give --architecture of the image, or build the image for the stack's architecture",
+    ),
+    (
+        ("Source image", "image does not exist", "manifest", "CannotPullContainer"),
+        "check --image-uri, or push an image of this machine with --image",
+    ),
+)
+
+
 class StackError(EmulatorError):
-    """The stack cannot be used, or an operation on it failed."""
+    """The stack cannot be used, or an operation on it failed.
+
+    Parameters
+    ----------
+    message
+        What was wrong and what to do.
+    is_early
+        Whether a resource failed only since AWS did not know another one yet: the same change succeeds later.
+    """
+
+    def __init__(self, message: str, *, is_early: bool = False) -> None:
+        super().__init__(message)
+        self.is_early = is_early
 
 
 @dataclass(frozen=True)
@@ -326,7 +372,15 @@ class StackOperations:
             return StackError(f"stack {self._name!r} is {status}: see its events in CloudFormation")
         first = failed[0]
         after = "the stack was rolled back" if "ROLLBACK_COMPLETE" in status else f"the stack is {status}"
+        reason = first.get("ResourceStatusReason", "no reason given")
         return StackError(
-            f"{first['LogicalResourceId']} ({first.get('ResourceType', '')}) failed: "
-            f"{first.get('ResourceStatusReason', 'no reason given')}; {after}: mend the cause and run the command again"
+            f"{first['LogicalResourceId']} ({first.get('ResourceType', '')}) failed: {reason}; {after}: "
+            f"{_remedy(reason)}",
+            is_early=any(text in reason for text in _NOT_YET),
         )
+
+
+def _remedy(reason: str) -> str:
+    """Return what to do about the reason of a failed resource."""
+    known = (remedy for texts, remedy in _MENDED_BY if any(text in reason for text in texts))
+    return next(known, "mend the cause and run the command again")

@@ -12,6 +12,7 @@ from emulator.fmi.deployment.stack import Stack
 from fmi_shim.prices import (
     USD_PER_FARGATE_GB_HOUR,
     USD_PER_FARGATE_VCPU_HOUR,
+    USD_PER_NETWORK_BALANCER_HOUR,
     USD_PER_PUBLIC_IPV4_HOUR,
     USD_PER_SECRET_HOUR,
 )
@@ -65,7 +66,7 @@ class StackStatus:
 def read_status(session: AwsSession, stack: Stack, resources: StackResources) -> StackStatus:
     """Return what a stack runs."""
     functions = session.client("lambda")
-    server = find_server(session, resources.cluster, resources.service)
+    server = find_server(session, resources.cluster, resources.service, resources.balancer)
     is_healthy, note = _server_health(server, resources.dns_name)
     executions = session.client("stepfunctions").list_executions(
         stateMachineArn=resources.state_machine, statusFilter="RUNNING", maxResults=_SHOWN_RUNS
@@ -77,14 +78,23 @@ def read_status(session: AwsSession, stack: Stack, resources: StackResources) ->
         note,
         is_healthy,
         tuple(found["executionArn"] for found in executions),
-        idle_usd_per_hour() if server else _SECRETS * USD_PER_SECRET_HOUR,
+        idle_usd_per_hour(stack, is_running=server is not None),
     )
 
 
-def idle_usd_per_hour() -> float:
-    """Return what a stack costs while nothing runs, USD an hour: the server's task, its address and the secrets."""
-    task = _TASK_VCPUS * USD_PER_FARGATE_VCPU_HOUR + _TASK_GB * USD_PER_FARGATE_GB_HOUR
-    return task + USD_PER_PUBLIC_IPV4_HOUR + _SECRETS * USD_PER_SECRET_HOUR
+def idle_usd_per_hour(stack: Stack, *, is_running: bool = True) -> float:
+    """Return what a stack costs while nothing runs, USD an hour.
+
+    These are the secrets, the server's task with its address if it runs, and the load balancer with an address in each
+    of its subnets. Bytes that the balancer passes on are not counted.
+    """
+    usd = _SECRETS * USD_PER_SECRET_HOUR
+    if is_running:
+        usd += _TASK_VCPUS * USD_PER_FARGATE_VCPU_HOUR + _TASK_GB * USD_PER_FARGATE_GB_HOUR + USD_PER_PUBLIC_IPV4_HOUR
+    if "Balancer" in stack.outputs:
+        subnets = len(stack.parameters.get("SubnetIds", "").split(","))
+        usd += USD_PER_NETWORK_BALANCER_HOUR + subnets * USD_PER_PUBLIC_IPV4_HOUR
+    return usd
 
 
 def _function(functions: Any, name: str) -> FunctionStatus:
@@ -98,7 +108,7 @@ def _function(functions: Any, name: str) -> FunctionStatus:
 def _server_health(server: Server | None, dns_name: str) -> tuple[bool, str]:
     if server is None:
         return False, "not running: see its service's events in ECS"
-    if dns_name and server.address not in resolve(dns_name):
+    if dns_name and not {server.address, *resolve(server.address)} & set(resolve(dns_name)):
         return False, f"{dns_name} does not resolve to {server.address} yet: wait, or check the zone's name servers"
     try:
         answer = read_health(server)

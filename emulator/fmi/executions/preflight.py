@@ -195,7 +195,7 @@ def _check_program(info: BundleInfo, resources: StackResources, program: Program
 
 
 def _check_server(session: AwsSession, resources: StackResources) -> tuple[Server, str]:
-    server = find_server(session, resources.cluster, resources.service)
+    server = find_server(session, resources.cluster, resources.service, resources.balancer)
     if server is None:
         raise PreflightError(
             f"the rendezvous server of stack {resources.stack!r} does not run: see `fmi-emulator status`, and the "

@@ -1,4 +1,4 @@
-"""Builds the executor's image: wheels and the functions, named by the digest of all that goes into it."""
+"""Builds the executor's image: wheels, functions, rendezvous server; its name has the digest of all that is in it."""
 
 import contextlib
 import hashlib
@@ -18,13 +18,13 @@ from typing import IO
 
 from emulator.aws.sandboxes.containers.daemon import Daemon, DaemonError
 from emulator.errors import EmulatorError
-from emulator.fmi.bundle import function_archive
+from emulator.fmi.bundle import archive, function_files, package_files
 
 DEFAULT_BASE_IMAGE = "public.ecr.aws/lambda/python:3.12"
 REPOSITORY = "fmi-executor"
 _LABEL = "fmi-emulator.executor"
-# What the functions and programs import.
-_PACKAGES = ("awslambdaric", "boto3", "numpy")
+# What the functions, programs and the rendezvous server import.
+_PACKAGES = ("awslambdaric", "boto3", "numpy", "aiohttp", "prometheus-client")
 _DIGITS = 16
 _VERSION = "import platform, sys; print(*sys.version_info[:2], platform.machine(), *platform.libc_ver()[1:], sep='.')"
 _PIP_TIMEOUT_S = 3600
@@ -77,8 +77,8 @@ def executor_image(daemon: Daemon, request: ImageRequest, on_progress: Callable[
     """
     base = _base_id(daemon, request.base_image, on_progress)
     requirements = _requirements(request)
-    archive, dockerfile = function_archive(), _dockerfile()
-    parts = (dockerfile, base.encode(), requirements.encode(), archive, "\0".join(request.preload).encode())
+    task, dockerfile = _task(), _dockerfile()
+    parts = (dockerfile, base.encode(), requirements.encode(), task, "\0".join(request.preload).encode())
     digest = hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()[:_DIGITS]
     name = f"{REPOSITORY}:{digest}"
     if not daemon.has_image(name):
@@ -86,7 +86,7 @@ def executor_image(daemon: Daemon, request: ImageRequest, on_progress: Callable[
         on_progress(f"packages for Python {python.version} on {python.machine}: {', '.join(requirements.split())}")
         wheelhouse = wheelhouse_of(requirements, python)
         with tempfile.TemporaryFile() as context:
-            _write_context(context, dockerfile, wheelhouse, archive)
+            _write_context(context, dockerfile, wheelhouse, task)
             context.seek(0)
             arguments = {"BASE_IMAGE": request.base_image, "PRELOAD": " ".join(request.preload)}
             for line in daemon.build(context, name, arguments, {_LABEL: digest}, "Dockerfile"):
@@ -208,13 +208,20 @@ def _download(wheelhouse: Path, python: ImagePython) -> None:
         )
 
 
-def _write_context(target: IO[bytes], dockerfile: bytes, wheelhouse: Path, archive: bytes) -> None:
+def _task() -> bytes:
+    """Return the zip of the functions and of the rendezvous server, which a task on Fargate runs."""
+    return archive(
+        {name: path.read_bytes() for name, path in {**function_files(), **package_files("rendezvous")}.items()}
+    )
+
+
+def _write_context(target: IO[bytes], dockerfile: bytes, wheelhouse: Path, task: bytes) -> None:
     """Write the build context: Dockerfile, wheelhouse/ and task/."""
     with tarfile.open(fileobj=target, mode="w") as context:
         _add(context, "Dockerfile", dockerfile)
         for path in sorted(wheelhouse.iterdir()):
             context.add(path, f"wheelhouse/{path.name}", filter=_readable)
-        with zipfile.ZipFile(io.BytesIO(archive)) as members:
+        with zipfile.ZipFile(io.BytesIO(task)) as members:
             for name in members.namelist():
                 _add(context, f"task/{name}", members.read(name))
 

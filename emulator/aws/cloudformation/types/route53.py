@@ -82,6 +82,8 @@ class RecordSet(ApiResource):
     async def _change(self, request: ResourceRequest, action: str, properties: Mapping[str, Any]) -> None:
         own = ("HostedZoneId", "HostedZoneName", "Comment", "ResourceRecords")
         record = {name: value for name, value in properties.items() if name not in own}
+        if "AliasTarget" in properties:
+            record["AliasTarget"] = {"EvaluateTargetHealth": False, **properties["AliasTarget"]}
         if "ResourceRecords" in properties:
             record["ResourceRecords"] = [{"Value": value} for value in properties["ResourceRecords"]]
         batch = {"Changes": [{"Action": action, "ResourceRecordSet": record}], "Comment": properties.get("Comment", "")}

@@ -10,7 +10,7 @@ import os
 import resource
 import socket
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -305,6 +305,46 @@ class Daemon:
             )
         identifier: str = found["Id"]
         return identifier
+
+    def image_architecture(self, reference: str) -> str:
+        """Return the architecture that an image is built for, as Docker calls it; empty if it does not say."""
+        with self._errors(f"find image {reference!r}", reference):
+            return str(self._api.inspect_image(reference).get("Architecture", ""))
+
+    def push(self, reference: str, target: str, user: str, password: str, on_progress: Callable[[str], None]) -> str:
+        """Push an image to a registry; return its digest there, ``sha256:…``.
+
+        Parameters
+        ----------
+        reference
+            The image.
+        target
+            Its name there, with registry, repository and tag. The image has that name here only while it is pushed.
+        user, password
+            The registry's. They are neither stored nor printed.
+        on_progress
+            Called with a line for each layer that was sent or was there already.
+        """
+        repository, _, tag = target.rpartition(":")
+        digest = ""
+        with self._errors(f"push image {reference!r} to {repository}", reference):
+            self._api.tag(reference, repository, tag)
+            try:
+                account = {"username": user, "password": password}
+                for event in self._api.push(repository, tag, stream=True, decode=True, auth_config=account):
+                    if "error" in event:
+                        raise DaemonError(
+                            f"cannot push image {reference!r} to {repository}: {event['error']}: check the network "
+                            "and the permissions for ECR, and try again"
+                        )
+                    digest = event.get("aux", {}).get("Digest", digest)
+                    if event.get("status") in ("Pushed", "Layer already exists"):
+                        on_progress(f"  {event.get('id', '')} {event['status'].lower()}")
+            finally:
+                self._api.remove_image(target, noprune=True)
+        if not digest:
+            raise DaemonError(f"the daemon at {self.url} named no digest of {target}: try again")
+        return digest
 
     def pull(self, reference: str) -> Iterator[str]:
         """Pull an image; yield lines of progress."""

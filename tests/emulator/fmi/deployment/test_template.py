@@ -9,7 +9,7 @@ from cfnlint.api import lint_all
 from cryptography import x509
 
 from emulator.fmi.deployment.deploy import template
-from emulator.fmi.deployment.permissions import RESOURCE_ACTIONS, deployer_policy, user_policy
+from emulator.fmi.deployment.permissions import RESOURCE_ACTIONS, deployer_policy, options_policy, user_policy
 from emulator.fmi.deployment.secrets import server_certificate
 from emulator.fmi.functions.execute import SERVER_NAME
 
@@ -28,6 +28,9 @@ def _plain(loader: yaml.SafeLoader, _: str, node: yaml.Node) -> Any:
 
 _Loader.add_multi_constructor("!", _plain)
 CONTENT = yaml.load(template(), _Loader)  # noqa: S506 - a subclass of the safe loader
+
+
+POLICIES = (deployer_policy, options_policy, user_policy)
 
 
 def statements(value: Any) -> list[dict[str, Any]]:
@@ -51,7 +54,7 @@ def test_no_policy_allows_an_action_by_a_wildcard() -> None:
         if statement["Effect"] == "Allow" or name != "BucketPolicy"
     ]
     assert len(of_stack) > 20
-    printed = [*deployer_policy("fmi")["Statement"], *user_policy("fmi")["Statement"]]
+    printed = [found for make in POLICIES for found in make("fmi")["Statement"]]
     for statement in of_stack + printed:
         actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
         assert all(re.fullmatch(r"[a-z0-9]+:[A-Za-z0-9]+", action) for action in actions), statement
@@ -73,8 +76,8 @@ def test_the_deployer_may_make_each_type_of_the_template_and_no_other() -> None:
 
 
 def test_policies_fit_into_a_managed_policy() -> None:
-    for policy in (deployer_policy("a" * 50), user_policy("a" * 50)):
-        assert len(json.dumps(policy, separators=(",", ":"))) <= 6144
+    for make in POLICIES:
+        assert len(json.dumps(make("a" * 50), separators=(",", ":"))) <= 6144
 
 
 def test_each_function_and_the_server_keep_their_logs_for_a_limited_time() -> None:

@@ -21,6 +21,7 @@ RESOURCES = StackResources(
     summarize="fmi-summarize",
     cluster="fmi",
     service="rendezvous",
+    balancer="",
     dns_name="",
     memory_mb=1769,
     timeout_s=900,

@@ -312,6 +312,30 @@ def test_many_ranks_are_read_from_s3_and_few_go_through_the_state_machine(s3: An
     assert (common["X"], common["S3_OBJECT_NAME"], "RANK" in common) == ("1", "cache/programs/d.zip", False)
 
 
+def test_ten_thousand_ranks_fit_through_the_state_machine(s3: Any, bucket: str) -> None:
+    """Their list is in S3, where the distributed Map reads it. Its states pass at most 256 KiB to each other."""
+    put(s3, bucket, **{"cache/manifests/d.json": "{}"})
+    files = [f"data/{number:05}.pt" for number in range(3)]
+    put(s3, bucket, **dict.fromkeys(files, ""))
+    event = {"bucket": bucket, "S3_object_name": "p", "script": "p/a.py", "manifest": "d", "rank_variables": {}}
+    event |= {"world_size": 10_000, "data_prefix": "data/", "result_path": "runs/a/results"}
+    put(s3, bucket, **{"runs/a/event.json": json.dumps(event)})
+    answer = initialize.handler({"bucket": bucket, "run_prefix": "runs/a/"})
+    assert (answer["is_inline"], answer["body"], answer["ranks_key"]) == (False, [], "runs/a/ranks.json")
+    assert len(json.dumps(answer)) < 1000
+    content = s3.get_object(Bucket=bucket, Key="runs/a/ranks.json")["Body"].read()
+    ranks = json.loads(content)
+    assert [rank["RANK"] for rank in ranks] == [str(rank) for rank in range(10_000)]
+    assert ranks[2] == {
+        "S3_BUCKET": bucket,
+        "RUN_PREFIX": "runs/a/",
+        "WORLD_SIZE": "10000",
+        "RANK": "2",
+        "DATA_PATH": files[2],
+    }
+    assert max(len(json.dumps(rank)) for rank in ranks) < 1000
+
+
 def test_a_changed_file_of_a_program_is_not_run(s3: Any, bucket: str) -> None:
     put(
         s3, bucket, **{"cache/manifests/d.json": json.dumps({"p/a.py": "0" * 64}), f"cache/blobs/{'0' * 64}": "changed"}
