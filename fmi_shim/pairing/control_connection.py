@@ -10,6 +10,7 @@ import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from fmi_shim.backoff import Deadline, jitter, pauses
 from fmi_shim.errors import ConfigError, MismatchError, RendezvousError
@@ -44,6 +45,7 @@ from rendezvous.protocol.v2 import Response, Status
 JOB_VARIABLE = "FMI_JOB"
 SECRET_VARIABLE = "FMI_RENDEZVOUS_SECRET"  # noqa: S105 - its name, not the secret
 CERTIFICATE_VARIABLE = "FMI_RENDEZVOUS_CERTIFICATE"
+SECRET_FILE_VARIABLE = "FMI_RENDEZVOUS_SECRET_FILE"  # noqa: S105 - its name, not the secret
 RUN_SECRET_VARIABLE = "FMI_SECRET"  # noqa: S105 - its name, not the secret
 SERVER_NAME_VARIABLE = "FMI_RENDEZVOUS_SERVER_NAME"
 
@@ -84,20 +86,34 @@ class Access:
 
 
 def read_access(environment: Mapping[str, str] = os.environ) -> Access:
-    """Read the five variables.
+    """Read the five variables, and the secret's file if one of them names it.
 
     Raises
     ------
     ConfigError
-        If the job's name is too long.
+        If the job's name is too long, or the secret's file cannot be read.
     """
     job = environment.get(JOB_VARIABLE, "")
     if len(job.encode()) > MAX_JOB_BYTES:
         raise ConfigError(f"environment: invalid {JOB_VARIABLE} {job!r}: expected at most {MAX_JOB_BYTES} bytes")
-    secret = environment.get(SECRET_VARIABLE, "").encode()
+    secret = _read_secret(environment)
     run_secret = environment.get(RUN_SECRET_VARIABLE, "").encode() or secret
     name = environment.get(SERVER_NAME_VARIABLE, "")
     return Access(job, secret, environment.get(CERTIFICATE_VARIABLE, ""), run_secret, name)
+
+
+def _read_secret(environment: Mapping[str, str]) -> bytes:
+    """Return the secret of the variable, or of the file that another one names: programs print their environment."""
+    name = environment.get(SECRET_FILE_VARIABLE, "")
+    if not name or environment.get(SECRET_VARIABLE):
+        return environment.get(SECRET_VARIABLE, "").encode()
+    try:
+        return Path(name).read_bytes().strip()
+    except OSError as error:
+        raise ConfigError(
+            f"environment: cannot read {SECRET_FILE_VARIABLE} {name!r}: {error.strerror}: expected a file with the "
+            "rendezvous server's secret"
+        ) from None
 
 
 class ServerLostError(RendezvousError):

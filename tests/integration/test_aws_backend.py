@@ -7,15 +7,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from http import HTTPStatus
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import boto3
 import pytest
 from botocore.awsrequest import AWSResponse
 
+from emulator.aws.lambda_.core.invocations import LambdaService
+from emulator.errors import ApiError
 from emulator.fmi.aws_calls import AwsCall, observe_calls
 from emulator.fmi.deployment.permissions import RUN_ACTIONS
+from emulator.fmi.executions import follow
 from emulator.fmi.functions import execute, initialize, summarize
 from tests.integration.account import REGION, Account, account_with_stack
 from tests.integration.policies import RolePolicy, tasks
@@ -109,8 +114,9 @@ def test_the_whole_way(account: Account, tmp_path: Path) -> None:
 
 def test_no_secret_leaves_secrets_manager(account: Account, tmp_path: Path) -> None:
     """Template, parameters, functions, the run's objects and all logs are searched for both secrets."""
-    script = write(tmp_path, PREAMBLE + "print(total())\n")
-    assert account.run("fmirun", "-n", 2, script).status == 0
+    script = write(tmp_path, PREAMBLE + "print(total(), dict(os.environ))\n")
+    ended = account.run("fmirun", "-n", 2, script)
+    assert (ended.status, "FMI_RENDEZVOUS_SECRET_FILE" in ended.out) == (0, True), ended.err
     secrets = account.client("secretsmanager")
     values = []
     for listed in secrets.list_secrets()["SecretList"]:
@@ -268,13 +274,19 @@ def test_a_dry_run_changes_nothing(account: Account, tmp_path: Path) -> None:
 
 
 def test_a_repeated_event_runs_no_rank_twice(account: Account, tmp_path: Path) -> None:
-    script = write(tmp_path, "print('once')\n")
-    ended = account.run("fmirun", "-n", 1, script)
-    run = run_id(ended.err)
+    """The same event comes again twice while the rank runs, and once after its end."""
+    script = write(tmp_path, "import time\nprint('once', flush=True)\ntime.sleep(2)\n")
+    run = account.run("fmirun", "-n", 1, "--detach", script).out.strip()
     bucket = account.client("cloudformation").describe_stacks(StackName="fmi")["Stacks"][0]["Outputs"]
     name = next(output["OutputValue"] for output in bucket if output["OutputKey"] == "Bucket")
     event = {"S3_BUCKET": name, "RUN_PREFIX": f"runs/{run}/", "RANK": "0", "WORLD_SIZE": "1"}
-    answer = account.client("lambda").invoke(FunctionName="fmi-execute", Payload=json.dumps(event))
+    s3, functions = account.client("s3"), account.client("lambda")
+    until(lambda: s3.list_objects_v2(Bucket=name, Prefix=f"runs/{run}/claims/")["KeyCount"] == 1)
+    for _ in range(2):
+        functions.invoke(FunctionName="fmi-execute", InvocationType="Event", Payload=json.dumps(event))
+    attached = account.run("attach", run)
+    assert (attached.status, attached.out) == (0, "[0] once\n"), attached.err
+    answer = functions.invoke(FunctionName="fmi-execute", Payload=json.dumps(event))
     assert json.loads(answer["Payload"].read()) == {"statusCode": 200, "rank": 0, "repeated": True}
     assert account.run("logs", run).out == "[0] once\n"
 
@@ -387,6 +399,80 @@ def test_credentials_that_expire_in_the_middle(account: Account, tmp_path: Path)
     assert f"run {run} goes on: then `fmi-emulator attach {run}`" in ended.err
     account.observe = lambda _: None
     assert account.run("attach", run).status == 0
+
+
+def test_functions_that_are_not_ready_yet_are_invoked_again(
+    account: Account, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Right after a deployment: a role, a function and its update are not known everywhere yet."""
+    invoke = LambdaService.invoke
+    early = {
+        "fmi-initialize": (
+            "AccessDeniedException",
+            HTTPStatus.FORBIDDEN,
+            "is not authorized to perform: lambda:Invoke",
+        ),
+        "fmi-execute": ("ResourceConflictException", HTTPStatus.CONFLICT, "in the following state: Pending"),
+        "fmi-summarize": ("ResourceNotReadyException", HTTPStatus.BAD_GATEWAY, "the function is inactive"),
+    }
+
+    async def invoke_later(self: Any, function: str, *arguments: Any, **named: Any) -> Any:
+        if failure := early.pop(function.rpartition(":")[2], None):
+            raise ApiError(*failure)
+        return await invoke(self, function, *arguments, **named)
+
+    monkeypatch.setattr(LambdaService, "invoke", invoke_later)
+    ended = account.run("fmirun", "-n", 2, write(tmp_path, PREAMBLE + "print(total())\n"))
+    assert (ended.status, sorted(ended.out.splitlines())) == (0, ["[0] 1", "[1] 1"]), ended.err
+    assert early == {}
+
+
+@pytest.mark.usefixtures("unharmed")
+def test_a_result_whose_end_is_missing_is_read_again(
+    account: Account, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut: list[str] = []
+
+    def observe(session: Any) -> None:
+        def before_send(request: Any, **_: object) -> Any:
+            if cut or not request.url.endswith("/results/0.json"):
+                return None
+            cut.append(request.url)
+            return AWSResponse(request.url, 200, {"content-length": "12"}, _Raw(b'{"a": '))
+
+        session.events.register("before-send.s3.GetObject", before_send)
+
+    account.observe = observe
+    monkeypatch.setattr(follow, "_RETRY_S", 0)
+    text = "import boto3, os\nboto3.client('s3').put_object(Bucket=os.environ['S3_BUCKET'], Body=b'{\"a\": 12345}',\n"
+    text += "    Key=os.environ['RESULT_PATH'] + '/0.json')\n"
+    ended = account.run("fmirun", "-n", 1, "--results", tmp_path / "results", write(tmp_path, text))
+    assert (ended.status, len(cut)) == (0, 1), ended.err
+    assert json.loads((tmp_path / "results" / "0.json").read_text()) == {"a": 12345}
+    assert "AWS answers again" in ended.err
+
+
+def test_a_caller_that_sleeps_for_ten_minutes_reports_the_whole_run(
+    account: Account, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clocks of the command jump while it waits; the run has ended meanwhile."""
+    script = write(tmp_path, PREAMBLE + "import time\ntime.sleep(1)\nprint(total())\n")
+    run = account.run("fmirun", "-n", 2, "--detach", script).out.strip()
+    states = account.client("stepfunctions")
+    arn = states.list_state_machines()["stateMachines"][0]["stateMachineArn"]
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        if not slept:
+            execution = f"{arn.replace(':stateMachine:', ':execution:')}:{run}"
+            until(lambda: states.describe_execution(executionArn=execution)["status"] == "SUCCEEDED")
+        slept.append(600 if not slept else seconds)
+
+    clock = SimpleNamespace(sleep=sleep, monotonic=lambda: time.monotonic() + sum(slept))
+    monkeypatch.setattr(follow, "time", clock)
+    attached = account.run("attach", run)
+    assert (attached.status, sorted(attached.out.splitlines())) == (0, ["[0] 1", "[1] 1"]), attached.err
+    assert slept[0] == 600
 
 
 def start(account: Account, script: Path) -> tuple["subprocess.Popen[str]", str]:

@@ -119,11 +119,16 @@ def _rendezvous_variables(event: dict[str, Any]) -> dict[str, str]:
     if not secret_id:
         return {}
     value = json.loads(boto3.client("secretsmanager").get_secret_value(SecretId=secret_id)["SecretString"])
-    certificate = Path(tempfile.gettempdir()) / "rendezvous.pem"
+    folder = Path(tempfile.gettempdir())
+    certificate, secret = folder / "rendezvous.pem", folder / "rendezvous.secret"
     certificate.write_text(value["certificate"])
+    # Programs print their environment. Only this function's user can read the file.
+    secret.unlink(missing_ok=True)
+    with os.fdopen(os.open(secret, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(value["secret"])
     return {
         "FMI_RENDEZVOUS": event["FMI_RENDEZVOUS"],
-        "FMI_RENDEZVOUS_SECRET": value["secret"],
+        "FMI_RENDEZVOUS_SECRET_FILE": str(secret),
         "FMI_RENDEZVOUS_CERTIFICATE": str(certificate),
         "FMI_RENDEZVOUS_SERVER_NAME": SERVER_NAME,
     }

@@ -1,5 +1,6 @@
 """Log events of several runs in one group, in whatever order and however late CloudWatch returns them."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -71,6 +72,23 @@ class LateLogs:
         page = found[int(nextToken) : int(nextToken) + 2]
         more = {"nextToken": str(int(nextToken) + 2)} if int(nextToken) + 2 < len(found) else {}
         return {"events": page, **more}
+
+
+@pytest.mark.parametrize("counted_s", [0.0, 600.0])
+def test_the_events_of_ten_minutes_of_sleep_are_returned_once(counted_s: float) -> None:
+    """The clock counts the time that the machine slept, or does not; events came before, during and after it."""
+    now = [0.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    delays = {at_s * 1000: 0 if at_s < 10 else 1 for at_s in range(0, 610, 7)}
+    window = LogWindow(LateLogs(delays), "group", 0, clock=lambda: now[0], sleep=sleep)
+    before = [int(event.message) for event in window.fetch()]
+    now[0] += counted_s
+    after = [int(event.message) for event in window.fetch()]
+    assert (before, sorted(after)) == ([0, 7000], sorted(delays)[2:])
+    assert window.fetch() == []
 
 
 def test_late_events_are_returned_once_and_requests_keep_the_quota() -> None:
