@@ -238,7 +238,7 @@ def test_a_killed_rank_is_named(account: Account, tmp_path: Path) -> None:
 def test_more_ranks_than_an_inline_map_takes_run_in_a_distributed_one(account: Account, tmp_path: Path) -> None:
     ended = account.run("fmirun", "-n", 41, write(tmp_path, "import os\nprint(os.environ['WORLD_SIZE'])\n"))
     assert ended.status == 0, ended.err
-    assert sorted(ended.out.splitlines()) == sorted(f"[{rank}] 41" for rank in range(41))
+    assert sorted(ended.out.splitlines()) == [f"[{rank:2}] 41" for rank in range(41)]
     states = account.client("stepfunctions")
     arn = states.list_state_machines()["stateMachines"][0]["stateMachineArn"]
     execution = next(
@@ -456,14 +456,18 @@ def test_a_caller_that_sleeps_for_ten_minutes_reports_the_whole_run(
     account: Account, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The clocks of the command jump while it waits; the run has ended meanwhile."""
-    script = write(tmp_path, PREAMBLE + "import time\ntime.sleep(1)\nprint(total())\n")
-    run = account.run("fmirun", "-n", 2, "--detach", script).out.strip()
+    waits = "import boto3, time\ns3, go = boto3.client('s3'), os.environ['RESULT_PATH'] + '/go'\n"
+    waits += "while not s3.list_objects_v2(Bucket=os.environ['S3_BUCKET'], Prefix=go)['KeyCount']: time.sleep(0.1)\n"
+    run = account.run("fmirun", "-n", 2, "--detach", write(tmp_path, PREAMBLE + waits + "print(total())\n")).out.strip()
+    outputs = account.client("cloudformation").describe_stacks(StackName="fmi")["Stacks"][0]["Outputs"]
+    bucket = next(output["OutputValue"] for output in outputs if output["OutputKey"] == "Bucket")
     states = account.client("stepfunctions")
     arn = states.list_state_machines()["stateMachines"][0]["stateMachineArn"]
     slept: list[float] = []
 
     def sleep(seconds: float) -> None:
         if not slept:
+            account.client("s3").put_object(Bucket=bucket, Key=f"runs/{run}/results/go")
             execution = f"{arn.replace(':stateMachine:', ':execution:')}:{run}"
             until(lambda: states.describe_execution(executionArn=execution)["status"] == "SUCCEEDED")
         slept.append(600 if not slept else seconds)

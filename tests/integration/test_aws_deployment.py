@@ -22,7 +22,7 @@ from emulator.fmi.deployment.registry import ImageError
 from tests.image_daemon import DIGEST, IMAGE, image_daemon
 from tests.integration.account import Account, empty_account
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(420)
 
 # The call of a type's own service that finds a resource by its physical id.
 _DESCRIBED: dict[str, Callable[[Account, str], Any]] = {

@@ -18,7 +18,7 @@ from emulator.fmi.executions.imports import ProgramSyntaxError, missing_modules
 # Concurrent executions of Lambda.
 _QUOTA = "L-B99A9384"
 _NO_QUOTA = frozenset(["NoSuchResourceException", "AccessDeniedException", "ServiceException"])
-_UPDATE_S, _POLL_S = 90.0, 1.0
+_UPDATE_S, _START_S, _POLL_S = 90.0, 60.0, 1.0
 # initialize and summarize do not run beside the ranks.
 _MISSING_BUCKET = frozenset(["404", "NoSuchBucket"])
 
@@ -195,18 +195,26 @@ def _check_program(info: BundleInfo, resources: StackResources, program: Program
 
 
 def _check_server(session: AwsSession, resources: StackResources) -> tuple[Server, str]:
-    server = find_server(session, resources.cluster, resources.service, resources.balancer)
-    if server is None:
-        raise PreflightError(
-            f"the rendezvous server of stack {resources.stack!r} does not run: see `fmi-emulator status`, and the "
-            f"events of service {resources.service} in ECS"
-        )
-    try:
-        health = read_health(server)
-    except NetworkError as error:
-        if server.health == "HEALTHY":
-            return server, f"the rendezvous server is healthy as ECS sees it; this machine cannot reach it: {error}"
-        raise PreflightError(f"the rendezvous server is {server.health} as ECS sees it, and {error}") from None
+    ends = time.monotonic() + _START_S
+    while True:
+        server = find_server(session, resources.cluster, resources.service, resources.balancer)
+        problem = ""
+        if server is not None:
+            try:
+                health = read_health(server)
+                break
+            except NetworkError as error:
+                if server.health == "HEALTHY":
+                    note = f"the rendezvous server is healthy as ECS sees it; this machine cannot reach it: {error}"
+                    return server, note
+                problem = f"it is {server.health} as ECS sees it, and {error}; "
+        # Its task may have been replaced, or has just started.
+        if time.monotonic() > ends:
+            raise PreflightError(
+                f"the rendezvous server of stack {resources.stack!r} does not run after {_START_S:.0f} s: {problem}see "
+                f"`fmi-emulator status`, and the events of service {resources.service} in ECS"
+            )
+        time.sleep(_POLL_S)
     if health["status"] != "ok":
         raise PreflightError(f"the rendezvous server is {health['status']}: wait for its successor, and try again")
     return server, ""

@@ -4,6 +4,7 @@ import json
 import re
 from typing import Any
 
+import pytest
 import yaml
 from cfnlint.api import lint_all
 from cryptography import x509
@@ -40,6 +41,7 @@ def statements(value: Any) -> list[dict[str, Any]]:
     return [found for entry in value for found in statements(entry)] if isinstance(value, list) else []
 
 
+@pytest.mark.timeout(240)
 def test_cfn_lint_finds_nothing() -> None:
     # Informational notes ask for descriptions for language models.
     found = [match for match in lint_all(template()) if match.rule.severity != "informational"]

@@ -8,6 +8,8 @@ import boto3
 import pytest
 from botocore.stub import Stubber
 
+from emulator.fmi.aws_session import AwsSession
+from emulator.fmi.deployment.network import Server
 from emulator.fmi.deployment.resources import StackResources
 from emulator.fmi.executions import preflight
 from emulator.fmi.executions.preflight import PreflightError
@@ -94,3 +96,24 @@ def test_a_deleted_bucket_is_named() -> None:
         stub.add_client_error("head_bucket", "404", http_status_code=404)
         with pytest.raises(PreflightError, match="bucket fmi-bucket of stack 'fmi' is gone"):
             preflight._check_bucket(client, RESOURCES)
+
+
+def test_a_server_that_starts_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its task runs, is not reachable yet, and is then healthy, though not for this machine."""
+    monkeypatch.setattr(preflight, "_POLL_S", 0.0)
+    found = [None, Server("task", "127.0.0.1", "UNKNOWN", health_port=9), Server("task", "127.0.0.1", "HEALTHY", 1, 9)]
+    monkeypatch.setattr(preflight, "find_server", lambda *_: found.pop(0))
+    server, note = preflight._check_server(AwsSession(boto3.Session(), None), RESOURCES)
+    assert (server.health, found) == ("HEALTHY", [])
+    assert "healthy as ECS sees it; this machine cannot reach it: http://127.0.0.1:9/health" in note
+
+
+def test_a_server_that_does_not_start_is_named_with_its_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "_START_S", -1.0)
+    for server, said in (
+        (None, ""),
+        (Server("task", "127.0.0.1", "UNHEALTHY", 1, 9), "it is UNHEALTHY as ECS sees it"),
+    ):
+        monkeypatch.setattr(preflight, "find_server", lambda *_, found=server: found)
+        with pytest.raises(PreflightError, match=f"{said}.*see `fmi-emulator status`, and the events of service"):
+            preflight._check_server(AwsSession(boto3.Session(), None), RESOURCES)
