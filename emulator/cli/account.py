@@ -10,12 +10,28 @@ from emulator.fmi.aws_session import AwsSession, connect, connect_account
 from emulator.fmi.deployment.stack import DEFAULT_STACK
 
 
-def add_account_options(parser: argparse._ActionsContainer, *, with_endpoint: bool = True) -> None:
-    """Add the options that name the account and the stack."""
+def add_account_options(
+    parser: argparse._ActionsContainer, *, with_endpoint: bool = True, profile: str = "--profile"
+) -> None:
+    """Add the options that name the account and the stack.
+
+    Parameters
+    ----------
+    parser
+        The parser, or a group of it.
+    with_endpoint
+        Whether an endpoint can be named, too.
+    profile
+        The option for the profile, as of the aws command; commands that run programs have ``--profile`` for a profile
+        of the run.
+    """
     parser.add_argument(
         "--region", metavar="NAME", help="AWS region, for example us-east-1 (default: as the aws command)"
     )
-    parser.add_argument("--aws-profile", metavar="NAME", help="profile of ~/.aws/config (default: as the aws command)")
+    names = dict.fromkeys([profile, "--aws-profile"])
+    parser.add_argument(
+        *names, dest="aws_profile", metavar="NAME", help="profile of ~/.aws/config (default: as the aws command)"
+    )
     parser.add_argument(
         "--stack-name",
         type=stack_name,
@@ -35,7 +51,7 @@ def add_account_options(parser: argparse._ActionsContainer, *, with_endpoint: bo
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of a run on a stack; see `check_backend`."""
     group = parser.add_argument_group("with --backend aws")
-    add_account_options(group)
+    add_account_options(group, profile="--aws-profile")
     group.add_argument(
         "--detach", action="store_true", help="print the run's id and end; `fmi-emulator attach RUN` follows it later"
     )

@@ -84,7 +84,7 @@ def add_parser(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
     parser.add_argument("--timeout", type=arguments.timeout_s, metavar="S", help="timeout of a rank in seconds")
     arguments.add_preload_option(parser)
     arguments.add_backend_option(parser, arguments.LOCAL)
-    add_account_options(parser.add_argument_group("with --backend aws"))
+    add_account_options(parser.add_argument_group("with --backend aws"), profile="--aws-profile")
     parser.add_argument("--payload", type=Path, metavar="FILE", help="run fmi-emulator pipeline with this payload")
     parser.add_argument("--script-folder", type=Path, metavar="DIR", help="folder of the payload's code")
     parser.add_argument("script", nargs="?", type=Path, metavar="SCRIPT", help="run fmirun with this program")
