@@ -106,8 +106,9 @@ def own_podman() -> Iterator[OwnDaemon]:
         pytest.skip("podman's socket takes root and podman: apt-get install podman")
     with _folder() as folder:
         podman = (
-            f"exec podman --root {folder}/root --runroot {folder}/run --tmpdir {folder}/tmp --cgroup-manager cgroupfs "
-            f"--events-backend file system service --time 0 unix://{folder}/podman.sock"
+            f"exec podman --root {folder}/root --runroot {folder}/run --tmpdir {folder}/tmp "
+            f"--network-config-dir {folder}/networks --cgroup-manager cgroupfs --events-backend file "
+            f"system service --time 0 unix://{folder}/podman.sock"
         )
         command = ["unshare", "--net", "sh", "-c", f"ip link set lo up && {podman}"]
         with _running(OwnDaemon(command, folder / "podman.sock", folder / "log")) as daemon:

@@ -190,6 +190,83 @@ subprocess.run([sys.executable, "child.py"], check=True, env={**os.environ, "PYT
     assert sorted(ended.stdout.splitlines()) == [f"[{rank}] sum 6 in /tmp/scripts" for rank in range(4)]
 
 
+PUBLISHED_ENTRY = """#!/bin/bash
+export LD_LIBRARY_PATH=/cylon/install/lib PYTHONPATH=/cylon/fmi:/var/task:/usr/local/lib/fmi
+cd /cylon/aws/scripts
+exec python3 -m awslambdaric lambda_entry.handler
+"""
+PUBLISHED_HANDLER = """
+import os, subprocess, sys
+import boto3
+def handler(event, context):
+    print(f"fmi-rank: {event['RANK']} of {event['WORLD_SIZE']} RequestId: {context.aws_request_id}", flush=True)
+    s3, folder = boto3.client("s3"), event["S3_OBJECT_NAME"]
+    for found in s3.list_objects_v2(Bucket=event["S3_BUCKET"], Prefix=f"{folder}/")["Contents"]:
+        path = os.path.join("/tmp", found["Key"])
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        s3.download_file(event["S3_BUCKET"], found["Key"], path)
+    variables = {name: value for name, value in event.items() if isinstance(value, str)}
+    script = event["SCRIPT"]
+    subprocess.run([sys.executable, script], check=True, cwd=os.path.dirname(script), env={**os.environ, **variables})
+    return {"rank": event["RANK"]}
+"""
+PUBLISHED_LIBRARY = """
+import fmi
+def fmi_communicator(world_size, rank):
+    return fmi.Communicator(rank, world_size, "fmi.json", "fmi_pair", 512)
+"""
+PUBLISHED_PROGRAM = """
+import os, fmi, fmilib
+from fmilib.fmi_operations import fmi_communicator
+rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+comm = fmi_communicator(size, rank)
+comm.barrier()
+total = comm.reduce(float(rank + 1), 0, fmi.func(fmi.op.sum), fmi.types(fmi.datatypes.double))
+print(f"sum {total if rank == 0 else '-'} of {fmilib.__file__} with {os.environ['LD_LIBRARY_PATH']}", flush=True)
+"""
+
+
+def test_the_layout_of_the_published_executor_image_runs_ranks(tmp_path: Path) -> None:
+    """Its own handler below /cylon, with its fmilib, downloads the program and runs it as a child."""
+    dockerfile = f"""
+        FROM {containers.executor()}
+        COPY cylon/ /cylon/
+        ENTRYPOINT ["/cylon/aws/scripts/runCylon.sh"]
+        CMD []
+    """
+    files = {
+        "cylon/aws/scripts/runCylon.sh": PUBLISHED_ENTRY,
+        "cylon/aws/scripts/lambda_entry.py": PUBLISHED_HANDLER,
+        "cylon/fmi/fmilib/__init__.py": "",
+        "cylon/fmi/fmilib/fmi_operations.py": PUBLISHED_LIBRARY,
+        "cylon/install/lib/README": "the compiled library",
+    }
+    image = containers.build("fmi-test-published", dockerfile, files)
+    folder = tmp_path / "scripts"
+    folder.mkdir()
+    (folder / "fmi.json").write_text((EXAMPLES / "fmi.json").read_text())
+    (folder / "main.py").write_text(PUBLISHED_PROGRAM)
+    payload = {
+        "bucket": "published",
+        "world_size": "2",
+        "object_type": "folder",
+        "S3_object_name": "scripts",
+        "script": "/tmp/scripts/main.py",
+    }
+    (tmp_path / "payload.json").write_text(json.dumps(payload))
+    ended = subprocess.run(
+        [COMMAND, "pipeline", "payload.json", "--backend", "docker", "--image", image],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr + ended.stdout
+    place = "/cylon/fmi/fmilib/__init__.py with /cylon/install/lib"
+    assert sorted(ended.stdout.splitlines()) == [f"[0] sum 3.0 of {place}", f"[1] sum - of {place}"]
+
+
 def test_any_image_that_speaks_the_runtime_api_runs_ranks(tmp_path: Path) -> None:
     dockerfile = f'FROM {containers.BASE_IMAGE}\nCOPY bootstrap /bootstrap\nENTRYPOINT ["/bootstrap"]\n'
     bootstrap = containers.named(containers.BASH_BOOTSTRAP, 2)

@@ -147,7 +147,8 @@ def python_of(daemon: Daemon, base_image: str) -> ImagePython:
 
 def _requirements(request: ImageRequest) -> str:
     """Return the packages, each with the version that is installed here, so that local and image runs agree."""
-    names = [*_PACKAGES, *(_distribution_of(module) for module in request.preload)]
+    preloaded = (module for module in request.preload if module.partition(".")[0] not in sys.stdlib_module_names)
+    names = [*_PACKAGES, *(_distribution_of(module) for module in preloaded)]
     lines = []
     for name in dict.fromkeys(names):
         try:

@@ -24,6 +24,18 @@ _LONGEST_DRAIN_S = 5.0
 _QUIET_S = 0.02
 _LONGEST_QUIET_DRAIN_S = 0.5
 _SIGNALLED = 128
+# What can end a container's first process; the kernel drops other signals, see pid_namespaces(7). So a status above 128
+# that is none of these is the program's own, as the 142 of AWS's entry point is.
+_FATAL_SIGNALS = (
+    signal.SIGKILL,
+    signal.SIGSEGV,
+    signal.SIGBUS,
+    signal.SIGFPE,
+    signal.SIGILL,
+    signal.SIGABRT,
+    signal.SIGTRAP,
+    signal.SIGSYS,
+)
 # A daemon that is stopped kills its containers, and ends only then.
 _DAEMON_ENDS_S, _DAEMON_CHECK_S = 2.0, 0.1
 
@@ -115,6 +127,8 @@ class ContainerSandbox:
 
     def peak_memory(self) -> int:
         """Return the peak of the anonymous memory so far, bytes."""
+        if self.exited.done():
+            return self.exited.result().peak_memory_bytes
         self.sample_memory()
         return self._peak_bytes
 
@@ -272,7 +286,8 @@ class ContainerSandbox:
     def _exit(self, state: ContainerState | None, reason: str | None) -> SandboxExit:
         if state is None:
             return SandboxExit(None, None, out_of_memory=False, peak_memory_bytes=self._peak_bytes, reason=reason)
-        killed = state.exit_status - _SIGNALLED if _is_signal(state.exit_status - _SIGNALLED) else None
+        ended = state.exit_status - _SIGNALLED
+        killed = ended if ended in _FATAL_SIGNALS else None
         out_of_memory = self._killed_for_memory or (state.out_of_memory and killed == signal.SIGKILL)
         peak = self._memory_bytes if out_of_memory else self._peak_bytes
         return SandboxExit(None if killed else state.exit_status, killed, out_of_memory, peak)
@@ -287,7 +302,3 @@ class ContainerSandbox:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-
-def _is_signal(number: int) -> bool:
-    return number in set(signal.Signals)
