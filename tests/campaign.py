@@ -81,6 +81,7 @@ class Step:
 class Scenario:
     """A world: its seed and size, what all ranks do, and what goes wrong at which rank before which step.
 
+    All time limits are `slow` times as long as on an idle machine.
     With `inside`, and where that step is a split, it goes wrong within the new communicator.
     """
 
@@ -92,11 +93,12 @@ class Scenario:
     culprit: int
     step: int
     inside: bool
+    slow: float = 1.0
 
     @property
     def max_timeout(self) -> int:
         """The longest wait in ms."""
-        return MAX_TIMEOUT_MS[self.channel]
+        return int(MAX_TIMEOUT_MS[self.channel] * self.slow)
 
     @property
     def within_split(self) -> bool:
@@ -115,7 +117,7 @@ class Report:
     seconds: float
 
 
-def scenario(seed: int, channels: Sequence[str]) -> Scenario:
+def scenario(seed: int, channels: Sequence[str], slow: float = 1.0) -> Scenario:
     """Return the world of a seed."""
     chance = random.Random(seed)
     (channel,) = chance.choices(channels, [CHANNELS[name] for name in channels])
@@ -131,7 +133,7 @@ def scenario(seed: int, channels: Sequence[str]) -> Scenario:
     inside = bool(splits) and chance.random() < 0.5
     if inside:
         step = chance.choice(splits)
-    return Scenario(seed, channel, size, tuple(steps), fault, culprit, step, inside)
+    return Scenario(seed, channel, size, tuple(steps), fault, culprit, step, inside, slow)
 
 
 def own(rank: int, number: int, count: int) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -318,10 +320,8 @@ class Campaign:
                 if this.fault == "mismatch" and number >= this.step:
                     continue  # a wrong program: only its errors are asked for
                 self.problems.append(f"{place}: rank {rank} has a wrong value in {this.steps[number]}")
-        limit = (
-            NOTICE_SECONDS
-            + (STEP_SECONDS[this.channel] * len(this.steps))
-            + (2 * this.max_timeout / 1000 if this.fault in ("stop", "mismatch") else 0)
+        limit = this.slow * (NOTICE_SECONDS + STEP_SECONDS[this.channel] * len(this.steps)) + (
+            2 * this.max_timeout / 1000 if this.fault in ("stop", "mismatch") else 0
         )
         if self._timed and this.fault != "none" and report.seconds > limit:
             self.problems.append(f"{place}: rank {rank} took {report.seconds:.1f} s: {report.text}")
@@ -440,7 +440,7 @@ def run_world(this: Scenario, server: Server, stores: Stores, folder: Path) -> S
     timer = server.restart_after(0.6) if this.fault == "server" else None
     try:
         return world_of(this, server, stores, folder).run(
-            run_rank, this.size, this, max_timeout=this.max_timeout, limit=120.0
+            run_rank, this.size, this, max_timeout=this.max_timeout, limit=120.0 * this.slow
         )
     finally:
         if timer is not None:
@@ -467,6 +467,9 @@ def main() -> int:
     parser.add_argument("--worlds", type=int, default=500, help="how many (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=time.time_ns() % 10**6, help="of the first world; default: any")
     parser.add_argument("--channels", default=",".join(CHANNELS), help="some of %(default)s")
+    parser.add_argument(
+        "--slow", type=float, default=1.0, help="factor for all time limits, for a machine with other load"
+    )
     options = parser.parse_args()
     channels = options.channels.split(",")
     if unknown := set(channels) - {*CHANNELS}:
@@ -486,7 +489,7 @@ def main() -> int:
         )
         seen = 0, 0
         for number in range(options.worlds):
-            this = scenario(options.seed + number, channels)
+            this = scenario(options.seed + number, channels, options.slow)
             place = Path(folder) / str(number)
             place.mkdir()
             try:

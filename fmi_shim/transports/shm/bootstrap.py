@@ -49,7 +49,8 @@ def open_segment(
     FmiError
         As the Direct channel does, if the ranks cannot connect.
     """
-    channel = FramedChannel(rank, size, comm_name + NAME_SUFFIX, config)
+    known = session is not None and session.known
+    channel = FramedChannel(rank, size, comm_name + NAME_SUFFIX, config, server_known=known)
     channel.call_deadline = Deadline(None) if deadline is None else deadline
     with channel.monitoring(session) if session is not None else contextlib.nullcontext():
         opened, attached = _open_with(channel, rank, size, required)

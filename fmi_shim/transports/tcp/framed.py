@@ -67,10 +67,13 @@ class FramedChannel(Connections, Framing[Stream]):
         comm_name: str,
         config: DirectConfig,
         session: RendezvousClient | None = None,
+        server_known: bool = False,
     ) -> None:
         super().__init__(rank, size, comm_name, config)
         if session is None:
-            session = RendezvousClient(self._server, read_access(), comm_name, rank, size, abort_error, self._poller)
+            session = RendezvousClient(
+                self._server, read_access(), comm_name, rank, size, abort_error, self._poller, known=server_known
+            )
         else:
             session.use(self._poller)
         self._client: RendezvousClient | None = session
