@@ -226,14 +226,15 @@ def expected(rank: int, size: int, number: int, step: Step) -> Any:
     return None
 
 
-def run_rank(comm: fmi.Communicator, rank: int, size: int, this: Scenario) -> Report:
-    """Run the program of a rank, with its fault."""
+def run_rank(comm: fmi.Communicator, rank: int, size: int, this: Scenario, begun: Path) -> Report:
+    """Run the program of a rank, with its fault; the file `begun` says that all have begun."""
     values: list[Any] = []
     began = time.monotonic()
     try:
         with comm:
             if this.fault == "server":
                 comm.barrier()  # the server is lost in the middle, not before
+                begun.touch()
             for number, step in enumerate(this.steps):
                 if this.fault == "server":
                     time.sleep(0.2)
@@ -361,17 +362,27 @@ class Server:
         self._process.kill()
         self._process.communicate()
 
-    def restart_after(self, seconds: float) -> threading.Timer:
-        """Kill it after so many seconds, and start it again."""
+    @contextlib.contextmanager
+    def restarted_after(self, begun: Path) -> Iterator[None]:
+        """Kill it a moment after a file has appeared, and start it again, while the block runs."""
+        over = threading.Event()
 
         def restart() -> None:
+            while not begun.exists():
+                if over.wait(0.05):
+                    return
+            over.wait(0.3)
             self.kill()
             time.sleep(0.1)
             self.start()
 
-        timer = threading.Timer(seconds, restart)
-        timer.start()
-        return timer
+        restarting = threading.Thread(target=restart)
+        restarting.start()
+        try:
+            yield
+        finally:
+            over.set()
+            restarting.join()
 
 
 @contextlib.contextmanager
@@ -437,14 +448,11 @@ def world_of(this: Scenario, server: Server, stores: Stores, folder: Path) -> Wo
 
 def run_world(this: Scenario, server: Server, stores: Stores, folder: Path) -> Sequence[Outcome]:
     """Run one world to its end."""
-    timer = server.restart_after(0.6) if this.fault == "server" else None
-    try:
+    begun = folder / "begun"
+    with server.restarted_after(begun) if this.fault == "server" else contextlib.nullcontext():
         return world_of(this, server, stores, folder).run(
-            run_rank, this.size, this, max_timeout=this.max_timeout, limit=120.0 * this.slow
+            run_rank, this.size, this, begun, max_timeout=this.max_timeout, limit=120.0 * this.slow
         )
-    finally:
-        if timer is not None:
-            timer.join()
 
 
 def segments() -> set[str]:
