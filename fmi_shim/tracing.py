@@ -22,6 +22,10 @@ _MOST_AWAITED = 1000
 """Posted receipts that are remembered until a wait completes them. Beyond it, those that are done are forgotten."""
 
 
+_MOST_KNOWN = 4096
+"""Calls whose plan is found by their identity. Beyond it all are forgotten: what a rank does is then shown later."""
+
+
 @dataclass(slots=True, eq=False)
 class Numbering:
     """Counts the calls of one kind, as `fmi_shim.calls` does: collectives, or messages to or from one rank."""
@@ -36,8 +40,6 @@ class TracedCalls(Calls):
     ----------
     recorder
         Records them.
-    current, began
-        The schedule of the running call, and when it began, ns; meaningless between calls.
     awaited
         Posted receipts, by the identity of the channel's record of them, with their arrival's plan, number and size.
     """
@@ -45,11 +47,10 @@ class TracedCalls(Calls):
     def __init__(self, rank: int, size: int, channels: ChannelSelector, recorder: Recorder) -> None:
         super().__init__(rank, size, channels)
         self.recorder = recorder
-        self.current: RecordedSchedule | RecordedWait | None = None
-        self.began = 0
         self.awaited: dict[int, tuple[Any, int, int, int]] = {}
         self._numberings: defaultdict[object, Numbering] = defaultdict(Numbering)
         self._waits: dict[str, int] = {}
+        self._known: dict[int, tuple[Call, int, Numbering, Channel]] = {}
         self.number = recorder.opened(self, channels.comm_name, rank, size)
 
     def wrap_schedule(
@@ -68,7 +69,11 @@ class TracedCalls(Calls):
         direction = None if peer is None else (peer, performed in ("recv", "irecv"))
         size = -1 if call.dtype is None or call.operation in BY_ROWS else call.count * call.dtype.itemsize
         arrival = plan("arrived") if performed == "irecv" else None
-        return RecordedSchedule(self, schedule, channel, plan(performed), self._numberings[direction], size, arrival)
+        numbering, number = self._numberings[direction], plan(performed)
+        if len(self._known) >= _MOST_KNOWN:
+            self._known.clear()
+        self._known[id(call)] = call, number, numbering, channel
+        return recorded(self, schedule, number, numbering, size, arrival)
 
     def wrap_wait(self, schedule: Callable[..., Any], channel: Channel) -> Callable[..., Any]:
         """Return what moves posted messages, with a record of each run."""
@@ -77,14 +82,25 @@ class TracedCalls(Calls):
             self._waits[name] = self.recorder.planned(
                 self.number, "wait", None, None, "posted messages", name, "wait for posted messages"
             )
-        return RecordedWait(self, schedule, channel, self._waits[name])
+        return RecordedWait(self, schedule, self._waits[name])
 
-    def state(self) -> tuple[int, int, int, int | None] | None:
-        """Return plan, number, start and awaited rank of the running call; None between calls."""
-        current = self.current
-        if not isinstance(self.running, Call) or current is None:
+    def state(self) -> tuple[int, int, int | None] | None:
+        """Return plan, number and awaited rank of the running call; None between calls."""
+        running = self.running
+        known = self._known.get(id(running)) if isinstance(running, Call) else None
+        if known is None:
             return None
-        return current.plan, current.number, self.began, current.channel.awaited
+        _, plan, numbering, channel = known
+        return plan, numbering.next, channel.awaited
+
+    def expect(self, pending: Any, arrival: int, number: int, size: int) -> None:
+        """Remember a posted receipt until a wait completes it."""
+        if pending.done:
+            return
+        if len(self.awaited) >= _MOST_AWAITED:
+            for key in [key for key, (other, *_) in self.awaited.items() if other.done]:
+                del self.awaited[key]
+        self.awaited[id(pending)] = pending, arrival, number, max(0, size)
 
     def fail(self, error: BaseException) -> None:
         """Report `error`, see `Calls`, and record it."""
@@ -108,18 +124,19 @@ class TracedCalls(Calls):
             self.recorder.failed(self.number, error, error.origin if isinstance(error, FmiError) else None)
 
 
-@dataclass(slots=True, eq=False)
-class RecordedSchedule:
-    """A schedule whose runs are recorded.
+def recorded(
+    calls: TracedCalls, schedule: Callable[..., Any], plan: int, numbering: Numbering, size: int, arrival: int | None
+) -> Callable[..., Any]:
+    """Return `schedule` with a record of each run, whether it succeeds or fails.
 
-    Attributes
+    A closure, since it runs in every call: an object with `__call__` takes longer by half.
+
+    Parameters
     ----------
     calls
         The calls of the communicator.
     schedule
         The schedule.
-    channel
-        The channel that executes it.
     plan
         The number of the plan.
     numbering
@@ -129,56 +146,28 @@ class RecordedSchedule:
     arrival
         The plan of the arrival, if it posts receipts.
     """
+    recorder, append = calls.recorder, calls.recorder.rows.append
 
-    calls: TracedCalls
-    schedule: Callable[..., Any]
-    channel: Channel
-    plan: int
-    numbering: Numbering
-    size: int
-    arrival: int | None
-
-    @property
-    def number(self) -> int:
-        """The number of the running call."""
-        return self.numbering.next
-
-    def __call__(self, *buffers: Any) -> Any:
-        """Run the schedule and record it, whether it succeeds or fails."""
-        calls = self.calls
-        calls.current = self
-        calls.began = began = monotonic_ns()
+    def run_recorded(*buffers: Any) -> Any:
+        began = monotonic_ns()
         try:
-            result = self.schedule(*buffers)
+            result = schedule(*buffers)
         except BaseException as error:
             if not (isinstance(error, PeerTimeoutError) and error.repeatable):
-                self._record(began, monotonic_ns(), 0)
+                append((plan, numbering.next, began, monotonic_ns() - began, 0))
+                numbering.next += 1
             raise
         ended = monotonic_ns()
-        numbering, size, recorder = self.numbering, self.size, calls.recorder
-        if size < 0:
-            size = max(map(_bytes_of, (*buffers, result)))
-        recorder.rows.append((self.plan, numbering.next, began, ended - began, size))
-        if self.arrival is not None:
-            self._await(result)
-        numbering.next += 1
+        number = numbering.next
+        append((plan, number, began, ended - began, size if size >= 0 else max(map(_bytes_of, (*buffers, result)))))
+        if arrival is not None:
+            calls.expect(result, arrival, number, size)
+        numbering.next = number + 1
         if ended > recorder.due:
             recorder.flush()
         return result
 
-    def _record(self, began: int, ended: int, size: int) -> None:
-        self.calls.recorder.rows.append((self.plan, self.numbering.next, began, ended - began, size))
-        self.numbering.next += 1
-
-    def _await(self, pending: Any) -> None:
-        """Remember a posted receipt until a wait completes it."""
-        awaited = self.calls.awaited
-        if len(awaited) >= _MOST_AWAITED:
-            for key in [key for key, (other, *_) in awaited.items() if other.done]:
-                del awaited[key]
-        assert self.arrival is not None  # noqa: S101 - else it is not called
-        if not pending.done:
-            awaited[id(pending)] = pending, self.arrival, self.numbering.next, max(0, self.size)
+    return run_recorded
 
 
 @dataclass(slots=True, eq=False)
@@ -187,15 +176,12 @@ class RecordedWait:
 
     calls: TracedCalls
     schedule: Callable[..., Any]
-    channel: Channel
     plan: int
-    number: int = 0
 
     def __call__(self, pending: Sequence[Any], wait: bool) -> Any:
         """Move the messages."""
         calls, rows = self.calls, self.calls.recorder.rows
-        calls.current = self
-        calls.began = began = monotonic_ns()
+        began = monotonic_ns()
         result = self.schedule(pending, wait)
         ended = monotonic_ns()
         if wait:

@@ -44,9 +44,9 @@ def start_telemetry(rank: int, size: int) -> None:
     from fmi_shim.telemetry.phase_line import PhaseLine
     from fmi_shim.telemetry.recording import LogLines, Recorder, Sink
 
-    if recorder is not None and recorder.is_of(rank, size):
-        return
     if recorder is not None:
+        if recorder.is_open:
+            return
         recorder.close()
     sinks: list[Sink] = []
     if is_traced():

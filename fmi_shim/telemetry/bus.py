@@ -29,7 +29,7 @@ except ImportError as error:
 _KEY_CHARACTERS = 40
 _QUEUED_MESSAGES = 1000
 """Messages that wait for a slow reader, up to 100 KB each; beyond it they are refused."""
-_PERIOD_MS = 50
+_PERIOD_MS = 100
 _PERIOD_MS_OF_MANY = 250
 _MANY_RANKS = 64
 _LINGER_MS = 500
@@ -137,7 +137,8 @@ class Bus:
     def close(self) -> None:
         """End the thread, and wait for a moment until everything is sent."""
         self._stopping.set()
-        self._thread.join()
+        if threading.current_thread() is not self._thread:  # garbage may be collected in any thread
+            self._thread.join()
         self._context.destroy(linger=_LINGER_MS)
 
     def _run(self) -> None:

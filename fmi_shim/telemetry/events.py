@@ -1,15 +1,19 @@
 """The events of a run, and their encoding. No I/O.
 
 A message is a JSON array: version, job, rank, number of the message, number of events dropped so far, events. An event
-is an array of its kind and its fields, in the order of its class. Times are nanoseconds of the monotonic clock of the
-rank's machine; `Started` relates that clock to the time of day.
+is an array of its kind and its fields, in the order of its class; rows are little-endian 64-bit numbers in base64. Time
+is in nanoseconds of the monotonic clock of the rank's machine; `Started` relates that clock to the time of day.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import sys
+from array import array
+from binascii import a2b_base64, b2a_base64
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import chain
 from typing import Any
 
 VERSION = 1
@@ -19,6 +23,7 @@ MAX_ROWS = 2048
 """Largest number of rows in one `Operations` event: 100 KB."""
 _MAX_TEXT = 1 << 16
 _MAX_INTEGER = 1 << 63
+_ROW = 5
 
 Row = tuple[int, int, int, int, int]
 """One operation that has ended: its plan, its number, its start, its duration (both ns), and its bytes.
@@ -227,10 +232,20 @@ class Command:
 
 def encode(message: Message) -> bytes:
     """Return the message as JSON, without line breaks."""
-    events = [[_NAMES[type(event)], *(getattr(event, name) for name in event.__slots__)] for event in message.events]
+    events = [[_NAMES[type(event)], *_values(event)] for event in message.events]
     return json.dumps(
         [VERSION, message.job, message.rank, message.number, message.dropped, events], separators=(",", ":")
     ).encode()
+
+
+def _values(event: Event) -> Sequence[object]:
+    if isinstance(event, Operations):
+        # A number takes a hundredth of the time that it takes as text.
+        numbers = array("q", chain.from_iterable(event.rows))
+        if sys.byteorder == "big":
+            numbers.byteswap()
+        return [b2a_base64(numbers, newline=False).decode()]
+    return [getattr(event, name) for name in event.__slots__]
 
 
 def decode(data: bytes | str) -> Message:
@@ -320,15 +335,17 @@ def _natural_or_none(value: object) -> int | None:
 
 
 def _rows(value: object) -> tuple[Row, ...]:
-    if not isinstance(value, list) or len(value) > MAX_ROWS:
-        raise EventError(f"invalid rows {_shown(value)}: expected at most {MAX_ROWS}")
-    rows: list[Row] = []
-    for row in value:
-        if not isinstance(row, list):
-            raise EventError(f"invalid row {_shown(row)}: expected five numbers")
-        plan, number, began, duration, size = _exactly(row, 5)
-        rows.append((_natural(plan), _natural(number), _natural(began), _natural(duration), _natural(size)))
-    return tuple(rows)
+    numbers = array("q")
+    try:
+        numbers.frombytes(a2b_base64(value if isinstance(value, str) else "?", strict_mode=True))
+    except ValueError:
+        raise EventError(f"invalid rows {_shown(value)}: expected 64-bit numbers in base64") from None
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    if len(numbers) % _ROW or len(numbers) > _ROW * MAX_ROWS or min(numbers, default=0) < 0:
+        raise EventError(f"invalid rows {_shown(value)}: expected at most {MAX_ROWS} of {_ROW} numbers from 0")
+    each = iter(numbers)
+    return tuple(zip(each, each, each, each, each, strict=True))
 
 
 def _threads(value: object) -> tuple[tuple[str, ...], ...]:

@@ -69,8 +69,8 @@ class LogLines:
 class Observed(Protocol):
     """The calls of one communicator, as the recorder asks for their state."""
 
-    def state(self) -> tuple[int, int, int, int | None] | None:
-        """Return plan, number, start and awaited rank of the running call; None between calls."""
+    def state(self) -> tuple[int, int, int | None] | None:
+        """Return plan, number and awaited rank of the running call; None between calls."""
 
 
 class Recorder:
@@ -116,13 +116,16 @@ class Recorder:
         self._plans = itertools.count()
         self._communicators = itertools.count()
         self._open: list[Observed] = []
-        self._idle_since = time.monotonic_ns()
-        self._last: tuple[object, ...] = ()
-        self._last_at = 0
+        self._since = time.monotonic_ns()
+        self._place: tuple[int, int] | None = None
+        self._seen: object = ()
+        self._said: object = ()
+        self._said_at = 0
 
-    def is_of(self, rank: int, size: int) -> bool:
-        """Whether a new communicator of this rank continues this record: it is the same rank's, or others are open."""
-        return bool(self._open) or (self.rank, self.size) == (rank, size)
+    @property
+    def is_open(self) -> bool:
+        """Whether a communicator is open, so that further ones belong to this record."""
+        return bool(self._open)
 
     def opened(self, calls: Observed, name: str, rank: int, size: int) -> int:
         """Record a new communicator; return its number."""
@@ -165,17 +168,19 @@ class Recorder:
         self._add(event)
 
     def closed(self, calls: Observed) -> None:
-        """Record that a communicator was closed, and pass on everything."""
+        """Record that a communicator was closed, and pass on everything. The record ends with the last one."""
         with self._lock:
             if calls not in self._open:
                 return
             self._open.remove(calls)
             if not self._open:
                 self._add(Closed(time.monotonic_ns()))
+            is_last = not self._open
         self.flush()
-        if not self._open and os.getpid() == self._process:
+        if is_last and os.getpid() == self._process:
             for sink in self.sinks:
                 sink.finish()
+            self.close()
 
     def flush(self) -> None:
         """Pass on everything; drop and count the rows that a sink refuses."""
@@ -206,13 +211,16 @@ class Recorder:
         now = time.monotonic_ns()
         states = (calls.state() for calls in list(self._open))
         state = next((state for state in states if state is not None), None)
-        if state is None and self._last[:1] != (None,):
-            self._idle_since = now
-        changed = (None,) if state is None else state
-        if self._open and (changed != self._last or now - self._last_at > HEARTBEAT_NS):
-            plan, number, since, awaited = state or (None, 0, self._idle_since, None)
-            self._add(Status(now, plan, number, since, awaited, program_line(), resident_bytes()))
-            self._last, self._last_at = changed, now
+        place = None if state is None else state[:2]
+        if place != self._place:
+            self._place, self._since = place, now
+        # A rank that was in another call at the last tick makes progress: to repeat its state is enough.
+        is_news = state == self._seen and state != self._said
+        self._seen = state
+        if self._open and (is_news or now - self._said_at > HEARTBEAT_NS):
+            plan, number, awaited = state or (None, 0, None)
+            self._add(Status(now, plan, number, self._since, awaited, program_line(), resident_bytes()))
+            self._said, self._said_at = state, now
         self.flush()
 
     def on_close(self, closer: Closer) -> None:

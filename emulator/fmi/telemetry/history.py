@@ -78,6 +78,8 @@ class RankHistory:
         Number of calls that have ended, and their bytes, by operation.
     last_end
         When its last call ended, ns since 1970; 0 before.
+    plans_before, communicators_before, dropped_before
+        Those of the records of this rank that have ended: it counts anew when it has closed all communicators.
     """
 
     rank: int
@@ -103,6 +105,9 @@ class RankHistory:
     last_end: int = 0
     names: Counter[str] = field(default_factory=Counter)
     next_message: int = 0
+    plans_before: int = 0
+    communicators_before: int = 0
+    dropped_before: int = 0
 
     @property
     def dropped(self) -> int:
@@ -159,15 +164,18 @@ class History:
             rank = self.ranks[message.rank] = RankHistory(message.rank)
         restarted = any(isinstance(event, Started) for event in message.events) and message.number == 0
         if restarted:
-            rank.communicators.clear()
-            rank.plans.clear()
+            # The rank counts anew.
+            rank.plans_before = max(rank.plans, default=-1) + 1
+            rank.communicators_before = max(rank.communicators, default=-1) + 1
+            rank.dropped_before = rank.dropped
         elif message.number > rank.next_message:
             rank.missing += message.number - rank.next_message - (message.dropped > rank.dropped)
         rank.next_message = message.number + 1
         for event in message.events:
             self._apply(rank, event)
-        if message.dropped > rank.dropped:
-            rank.drops.append((self.latest, message.dropped))
+        dropped = rank.dropped_before + message.dropped
+        if dropped > rank.dropped:
+            rank.drops.append((self.latest, dropped))
 
     def add_phase(self, rank: int, name: str, began: int, ended: int) -> None:
         """Add a phase of a rank that a log tells, in ns since 1970."""
@@ -224,16 +232,19 @@ class History:
             case Opened():
                 name = event.name, rank.names[event.name]
                 rank.names[event.name] += 1
-                rank.communicators[event.communicator] = name, event.rank, event.size
+                number = rank.communicators_before + event.communicator
+                rank.communicators[number] = name, event.rank, event.size
                 self._members[name][event.rank] = rank.rank
             case Planned():
-                rank.plans[event.plan] = event
+                plan, number = rank.plans_before + event.plan, rank.communicators_before + event.communicator
+                rank.plans[plan] = replace(event, plan=plan, communicator=number)
             case Operations():
                 self._add_rows(rank, event)
             case Connected():
                 rank.connections.append(replace(event, at=rank.epoch + event.at))
             case Status():
-                rank.status = replace(event, at=rank.epoch + event.at, since=rank.epoch + event.since)
+                in_call = None if event.plan is None else rank.plans_before + event.plan
+                rank.status = replace(event, at=rank.epoch + event.at, since=rank.epoch + event.since, plan=in_call)
                 rank.memory.append((rank.status.at, event.memory))
                 self.latest = max(self.latest, rank.status.at)
             case Phase():
@@ -247,7 +258,8 @@ class History:
                 self.latest = max(self.latest, rank.closed)
 
     def _add_rows(self, rank: RankHistory, event: Operations) -> None:
-        for plan, number, began, duration, size in event.rows:
+        for own_plan, number, began, duration, size in event.rows:
+            plan = rank.plans_before + own_plan
             known = rank.plans.get(plan)
             if known is None:
                 rank.missing += 1

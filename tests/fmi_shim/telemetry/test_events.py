@@ -1,6 +1,8 @@
 """The encoding of events."""
 
 import json
+import struct
+from base64 import b64encode
 from dataclasses import fields
 
 import pytest
@@ -75,6 +77,10 @@ def test_a_damaged_message_raises_or_is_another_message(message: Message, data: 
         assert json.loads(encode(read)) == parts
 
 
+def rows_text(*numbers: int) -> str:
+    return b64encode(struct.pack(f"<{len(numbers)}q", *numbers)).decode()
+
+
 def test_an_unknown_version_says_what_to_do() -> None:
     newer = json.dumps([2, "job", 0, 0, 0, []])
     with pytest.raises(EventError, match="unknown version 2 of telemetry events: expected 1: install the same release"):
@@ -91,8 +97,11 @@ def test_an_unknown_version_says_what_to_do() -> None:
         ([["closed", True]], "invalid number True"),
         ([["closed", -1]], "invalid number -1"),
         ([["closed", 2**63]], "invalid number"),
-        ([["operations", [[1, 2, 3, 4]]]], "expected 5 values"),
-        ([["operations", [[0, 0, 0, 0, 0]] * (MAX_ROWS + 1)]], "expected at most 2048"),
+        ([["operations", "AAAA"]], "expected 64-bit numbers in base64"),
+        ([["operations", [1, 2, 3, 4, 5]]], "expected 64-bit numbers in base64"),
+        ([["operations", rows_text(0, 1, 2, 3)]], "expected at most 2048 of 5 numbers from 0"),
+        ([["operations", rows_text(0, 1, 2, 3, -4)]], "expected at most 2048 of 5 numbers from 0"),
+        ([["operations", rows_text(*[0] * 5 * (MAX_ROWS + 1))]], "expected at most 2048 of 5 numbers from 0"),
         ({}, "expected an array"),
     ],
 )

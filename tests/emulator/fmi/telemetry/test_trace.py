@@ -12,7 +12,9 @@ import pytest
 from emulator.fmi.telemetry import trace
 from emulator.fmi.telemetry.history import History
 from emulator.fmi.telemetry.trace import trace_lines
+from fmi_shim.telemetry.events import Message, Opened, Operations, Planned, Started
 from tests.emulator.fmi.telemetry.conftest import RANKS
+from tests.emulator.fmi.telemetry.made_histories import EPOCH, MS, Made, made_history
 
 SCHEMA = json.loads(Path(trace.__file__).with_name("trace.schema.json").read_text())
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
@@ -111,3 +113,17 @@ def test_counters_of_bytes_rise(written: dict[str, Any]) -> None:
 
 def test_an_empty_history_is_a_trace(recorded: Callable[[str], History]) -> None:
     VALIDATOR.validate(json.loads("".join(trace_lines(History()))))
+
+
+def test_a_rank_that_opens_a_second_communicator_later_counts_anew() -> None:
+    history = made_history([Made("barrier", 1, 2), Made("bcast", 3, 4, 1, root=0)])
+    started = Started(10 * MS, 1, 7, "host", EPOCH), Opened(10 * MS, 0, "world", 0, 1)
+    plan = Planned(0, 0, "scan", None, None, "chain", "Direct", "scan")
+    history.apply(Message("made", 0, 0, 3, (*started, plan, Operations(((0, 0, 11 * MS, MS, 8),)))))
+    assert [(call.plan.operation, call.communicator) for call in history.calls(0)] == [
+        ("barrier", ("world", 0)),
+        ("bcast", ("world", 0)),
+        ("scan", ("world", 1)),
+    ]
+    assert history.dropped == 3
+    VALIDATOR.validate(json.loads("".join(trace_lines(history))))
