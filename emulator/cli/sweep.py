@@ -44,6 +44,8 @@ examples:
       --out sweep examples/cosmic_ai.py
   fmi-emulator sweep --world-sizes 2,4,8 --page http://127.0.0.1:4566 --out sweep examples/reduce.py
   fmi-emulator sweep --world-sizes 2,4 --payload examples/pipeline.json --out sweep
+  fmi-emulator sweep --world-sizes 2,4 --memory 512,1769 --backend docker --out sweep examples/reduce.py
+  fmi-emulator sweep --world-sizes 2,4,8 --backend aws --region us-east-1 --out sweep examples/reduce.py
 
 exit status: 0 if every run succeeded, 1 if one failed, 2 if the sweep could not start, 130 after Ctrl-C
 """
@@ -83,7 +85,8 @@ def add_parser(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
     )
     parser.add_argument("--timeout", type=arguments.timeout_s, metavar="S", help="timeout of a rank in seconds")
     arguments.add_preload_option(parser)
-    arguments.add_backend_option(parser, arguments.LOCAL)
+    arguments.add_backend_option(parser, arguments.LOCAL, docker=True)
+    arguments.add_image_options(parser)
     add_account_options(parser.add_argument_group("with --backend aws"), profile="--aws-profile")
     parser.add_argument("--payload", type=Path, metavar="FILE", help="run fmi-emulator pipeline with this payload")
     parser.add_argument("--script-folder", type=Path, metavar="DIR", help="folder of the payload's code")
@@ -144,6 +147,10 @@ def _program(options: argparse.Namespace) -> SweptProgram:
     passed = [f"--preload={module}" for module in options.preload]
     passed += [f"--timeout={options.timeout}"] if options.timeout is not None else []
     account = {"--region": options.region, "--aws-profile": options.aws_profile, "--endpoint-url": options.endpoint_url}
+    if options.backend == arguments.DOCKER:
+        passed += _image_options(options)
+    else:
+        arguments.refuse_container_options(options)
     if options.backend != arguments.LOCAL:
         passed.append(f"--backend={options.backend}")
     if options.backend == arguments.AWS:
@@ -172,6 +179,13 @@ def _program(options: argparse.Namespace) -> SweptProgram:
         data=options.data,
         has_results=True,
     )
+
+
+def _image_options(options: argparse.Namespace) -> list[str]:
+    """Return the options of containers as they are passed on to every run."""
+    given = {"--image": options.image, "--base-image": options.base_image, "--requirements": options.requirements}
+    passed = [f"{name}={value}" for name, value in given.items() if value is not None]
+    return [*passed, *(["--ipc"] if options.ipc else [])]
 
 
 def _shown(options: argparse.Namespace) -> ShownSweep | None:

@@ -479,6 +479,17 @@ def test_a_caller_that_sleeps_for_ten_minutes_reports_the_whole_run(
     assert slept[0] == 600
 
 
+def test_a_sweep_runs_on_the_stack(account: Account, tmp_path: Path) -> None:
+    script, out = write(tmp_path, PREAMBLE + "print('the sum is', total())\n"), tmp_path / "sweep"
+    ended = account.run("sweep", "--backend", "aws", "--world-sizes", "1,2", "--out", out, script)
+    assert ended.status == 0, ended.err + ended.out
+    assert "[1] the sum is 1" in ended.out
+    rows = (out / "sweep.csv").read_text().splitlines()[1:]
+    assert [row.split(",")[0] for row in rows] == ["1", "2"]
+    assert all(",ok," in row for row in rows)
+    assert sum("SUCCEEDED" in line for line in account.run("runs").out.splitlines()) >= 2
+
+
 def start(account: Account, script: Path) -> tuple["subprocess.Popen[str]", str]:
     """Start fmirun as a process of its own, without a terminal; return it and its run's id."""
     command = [Path(sys.executable).with_name("fmirun"), "--backend", "aws", "--region", "us-east-1"]

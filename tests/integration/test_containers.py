@@ -33,6 +33,24 @@ def test_eight_containers_run_every_collective_and_nothing_is_left(tmp_path: Pat
     assert containers.own_containers(command.pid) == []
 
 
+def test_a_sweep_runs_in_containers(tmp_path: Path) -> None:
+    containers.executor()
+    out = tmp_path / "sweep"
+    given = ["--backend", "docker", *BASE, "--world-sizes", "2", "--memory", "256,512", "--out", str(out)]
+    done = subprocess.run(
+        [COMMAND, "sweep", *given, str(EXAMPLES / "reduce.py")],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("[0] 2 ranks: 1 + 2 + ... + 2 = 3") == 2
+    rows = (out / "sweep.csv").read_text().splitlines()[1:]
+    assert [row.split(",")[:2] for row in rows] == [["2", "256"], ["2", "512"]]
+    assert all(",ok," in row for row in rows)
+
+
 COLLECTIVES = """
 import os, numpy as np, fmi
 rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
