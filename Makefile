@@ -9,6 +9,7 @@
 #   make campaign  500 random programs on real ranks, most of them under a fault, with the seeds printed
 #   make clean     remove everything that the other targets created
 #
+# BASE_IMAGE names the image with python3 that `make bench` builds containers on (default AWS's, which is pulled).
 # PYTHON chooses the interpreter of a new .venv: make test PYTHON=python3.13
 
 PYTHON ?= python3
@@ -45,6 +46,7 @@ bench: $(VENV)/dev.stamp
 	$(BIN)/python -m benchmarks.lambda_service --short
 	$(BIN)/python -m benchmarks.step_functions --short
 	$(BIN)/python -m benchmarks.worlds_of_tests --short
+	$(BIN)/python -m benchmarks.containers --short $(if $(BASE_IMAGE),--base-image $(BASE_IMAGE))
 
 coverage: $(VENV)/dev.stamp
 	rm -f .coverage .coverage.*

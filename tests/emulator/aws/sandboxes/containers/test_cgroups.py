@@ -1,6 +1,9 @@
-"""A container's control groups, of both versions, found from recorded files below a folder."""
+"""A container's control groups, of both versions: recorded files below a folder, and the kernel's own freezer."""
 
 import os
+import subprocess
+import sys
+import uuid
 from pathlib import Path
 
 import pytest
@@ -55,6 +58,42 @@ def test_version_2_has_one_group_whatever_driver_made_it(tmp_path: Path, group: 
     assert (folder / "cgroup.freeze").read_text() == "1"
     found.thaw()
     assert (folder / "cgroup.freeze").read_text() == "0"
+
+
+_FREEZER_OF_VERSION_2 = """
+import pathlib, subprocess, sys, time
+from emulator.aws.sandboxes.containers.cgroups import ContainerGroups
+subprocess.run(["mount", "-t", "cgroup2", "none", sys.argv[1]], check=True)
+# Where version 1 has the controllers, groups of version 2 have no memory.stat; their freezer is no controller.
+group = pathlib.Path(sys.argv[1], "fmi-test-" + sys.argv[2])
+group.mkdir()
+process = subprocess.Popen(["sleep", "600"])
+def wait_until_frozen(expected):
+    until = time.monotonic() + 30
+    while f"frozen {expected}" not in (group / "cgroup.events").read_text():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+try:
+    (group / "cgroup.procs").write_text(str(process.pid))
+    found = ContainerGroups(group, group / "cgroup.freeze")
+    found.freeze()
+    wait_until_frozen(1)
+    found.thaw()
+    wait_until_frozen(0)
+finally:
+    process.kill()
+    process.wait()
+    group.rmdir()
+"""
+
+
+def test_the_kernels_version_2_freezes_and_continues(tmp_path: Path) -> None:
+    probe = ["unshare", "--mount", "mount", "-t", "cgroup2", "none", str(tmp_path)]
+    if sys.platform != "linux" or subprocess.run(probe, capture_output=True, check=False).returncode:
+        pytest.skip("version 2 of control groups cannot be mounted here, which takes root")
+    command = [sys.executable, "-c", _FREEZER_OF_VERSION_2, str(tmp_path), uuid.uuid4().hex]
+    ended = subprocess.run(["unshare", "--mount", *command], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_a_group_of_another_process_is_not_the_containers(tmp_path: Path) -> None:
