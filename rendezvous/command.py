@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 
 from rendezvous.health import HealthEndpoint
 from rendezvous.json_log import JsonFormatter
+from rendezvous.nonblocking_stream import NonBlockingStream
 from rendezvous.options import OptionError, Options, parse
 from rendezvous.server import RendezvousServer
 
@@ -66,10 +67,13 @@ async def _bind(start: Callable[[], Awaitable[None]], host: str, port: int, what
         raise _BindError(f"{host}:{port} {reason.format(what=what)}") from error
 
 
-def _log_to_stderr(level: str) -> None:
-    handler = logging.StreamHandler()
+def _log_to_stderr(level: str) -> NonBlockingStream:
+    # The server's loop is in the main thread.
+    stream = NonBlockingStream(sys.stderr, may_block=lambda: False)
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler])
+    return stream
 
 
 def _raise_descriptor_limit() -> None:
@@ -86,9 +90,12 @@ def run() -> int:
     """Serve until SIGINT or SIGTERM; return 0, or 2 if the options are invalid or an address cannot be bound."""
     try:
         options = parse()
-        _log_to_stderr(options.log_level)
+        log = _log_to_stderr(options.log_level)
         _raise_descriptor_limit()
-        asyncio.run(_serve(options))
+        try:
+            asyncio.run(_serve(options))
+        finally:
+            log.close()
     except (OptionError, _BindError) as error:
         print(f"fmi-rendezvous: {error}", file=sys.stderr)
         return 2

@@ -4,6 +4,7 @@ import gc
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
@@ -12,6 +13,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from emulator.errors import EmulatorError
 from emulator.fmi.report import sanitize
+from rendezvous.nonblocking_stream import NonBlockingStream
 
 # As shells and mpirun: 1 a rank failed, 2 the command could not run, 128 + n ended by signal n.
 FAILED, UNUSABLE = 1, 2
@@ -27,6 +29,10 @@ def run_command(command: str, body: Callable[[], int]) -> int:
     body
         Does the work and returns the exit status.
     """
+    error_output = sys.stderr
+    # The endpoint's loop is in another thread than this command, which waits for a slow reader.
+    stream = NonBlockingStream(error_output, may_block=lambda: threading.current_thread() is threading.main_thread())
+    sys.stderr = stream
     former_term = signal.signal(signal.SIGTERM, _terminate)
     former = signal.getsignal(signal.SIGINT)
     if former is not signal.SIG_IGN:
@@ -37,9 +43,11 @@ def run_command(command: str, body: Callable[[], int]) -> int:
         print_status(f"{command}: {error}")
         return UNUSABLE
     except KeyboardInterrupt:
+        stream.stop_waiting()
         print_status(f"{command}: interrupted")
         return 128 + signal.SIGINT
     except _TerminatedError:
+        stream.stop_waiting()
         print_status(f"{command}: terminated")
         return 128 + signal.SIGTERM
     except BrokenPipeError:
@@ -50,6 +58,8 @@ def run_command(command: str, body: Callable[[], int]) -> int:
         # Clean-up is complete: from here on, both signals may end the process as before.
         signal.signal(signal.SIGINT, former)
         signal.signal(signal.SIGTERM, former_term)
+        stream.close()
+        sys.stderr = error_output
         # The interpreter's final collections over moto's objects would take 0.4 s and free nothing.
         gc.freeze()
 

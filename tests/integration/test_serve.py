@@ -1,11 +1,15 @@
 """fmi-emulator serve as a user runs it."""
 
+import contextlib
 import http.client
 import io
 import ipaddress
+import os
 import signal
 import socket
 import subprocess
+import urllib.error
+import urllib.request
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +18,39 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.integration.serving import COMMAND, serving
+
+
+def test_a_full_pipe_at_standard_error_stops_no_request(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writing, b"x" * 4096)
+    os.set_blocking(writing, True)
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    server = subprocess.Popen(
+        [COMMAND, "serve", "--port", "0"], stdout=subprocess.PIPE, stderr=writing, text=True, env=environment
+    )
+    os.close(writing)
+    try:
+        assert server.stdout is not None
+        url = server.stdout.readline().strip().partition("=")[2]
+        for _ in range(20):
+            # Each is a line on standard error: moto fails on this body.
+            headers = {
+                "Authorization": "AWS4-HMAC-SHA256 Credential=a/20260101/us-east-1/ssm/aws4_request",
+                "Content-Type": "application/x-amz-json-1.1",
+                "X-Amz-Target": "AmazonSSM.GetParameters",
+            }
+            request = urllib.request.Request(url, b'{"Names": 5}', headers)
+            with pytest.raises(urllib.error.HTTPError, match="Internal Server Error"):
+                urllib.request.urlopen(request, timeout=60)
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(60) == 143
+    finally:
+        server.kill()
+        server.wait()
+        os.close(reading)
 
 
 def test_the_exported_variables_point_to_the_endpoint_and_ctrl_c_stops_it(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Deployment packages: each archive is unpacked into a folder of its own; of an image only the URI is kept."""
 
+import asyncio
 import base64
 import hashlib
 import io
@@ -10,7 +11,9 @@ import stat
 import uuid
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from emulator.aws.disk_reserve import SMALL_WRITE_BYTES, DiskFullError, DiskReserve, is_disk_full
@@ -41,6 +44,8 @@ class CodeStore:
     def __init__(self, folder: Path, reserve: DiskReserve) -> None:
         self._folder = folder
         self._reserve = reserve
+        # An archive may have tens of thousands of files. What is left at a kill is removed at the next start.
+        self._remover = ThreadPoolExecutor(1, thread_name_prefix="code-remover")
 
     def store(self, spec: FunctionSpec, code: bytes | ImageUri) -> Package:
         """Unpack an archive; of an image, keep the URI.
@@ -79,6 +84,20 @@ class CodeStore:
                 raise (DiskFullError() if is_disk_full(error) else error) from error
         return root
 
+    async def store_in_thread(self, spec: FunctionSpec, code: bytes | ImageUri) -> Package:
+        """As `store`; the event loop continues meanwhile."""
+        return await asyncio.to_thread(self.store, spec, code)
+
+    @contextmanager
+    def adopted(self, package: Package) -> Iterator[None]:
+        """Remove a new package if the block, which makes it a function's, fails."""
+        try:
+            yield
+        except BaseException:
+            if package.root is not None:
+                self.remove_folder(package.root)
+            raise
+
     def archive(self, root: Path) -> Path:
         """Return the file with the archive that was unpacked into a folder."""
         return root.with_suffix(_ARCHIVE)
@@ -90,9 +109,8 @@ class CodeStore:
                 self.remove_folder(function.package.root)
 
     def remove_folder(self, root: Path) -> None:
-        """Remove a folder and its archive."""
-        shutil.rmtree(root, ignore_errors=True)
-        self.archive(root).unlink(missing_ok=True)
+        """Remove a folder and its archive soon, by a thread."""
+        self._remover.submit(_remove, root)
 
     def keep_only(self, functions: Iterable[Function]) -> None:
         """Remove all code except that of the given functions."""
@@ -106,6 +124,11 @@ class CodeStore:
                 self.remove_folder(found.with_suffix(""))
 
 
+def _remove(root: Path) -> None:
+    shutil.rmtree(root, ignore_errors=True)
+    root.with_suffix(_ARCHIVE).unlink(missing_ok=True)
+
+
 def _unpack_into(archive: bytes, root: Path) -> None:
     """Unpack an archive into a new folder; if that fails, the folder is removed."""
     try:
@@ -113,8 +136,7 @@ def _unpack_into(archive: bytes, root: Path) -> None:
         unpack(archive, root)
         root.with_suffix(_ARCHIVE).write_bytes(archive)
     except BaseException:
-        shutil.rmtree(root, ignore_errors=True)
-        root.with_suffix(_ARCHIVE).unlink(missing_ok=True)
+        _remove(root)
         raise
 
 

@@ -11,7 +11,7 @@ from emulator.aws import limits
 from emulator.aws.disk_reserve import DiskFullError
 from emulator.aws.lambda_.core.code_store import CodeStore
 from emulator.aws.lambda_.core.function_records import FunctionRecord, FunctionRecords
-from emulator.aws.lambda_.core.models import Alias, Function, FunctionSpec, ImageUri, LayerUse
+from emulator.aws.lambda_.core.models import Alias, Function, FunctionSpec, LayerUse, Package
 from emulator.aws.lambda_.core.references import (
     LATEST,
     Reference,
@@ -86,18 +86,28 @@ class FunctionRegistry:
         self.code_store = CodeStore(records.folder, records.reserve)
         self.code_store.keep_only(function for entry in self._entries.values() for function in entry.functions)
 
-    def create(self, spec: FunctionSpec, code: bytes | ImageUri, tags: Mapping[str, str] | None = None) -> Function:
-        """Add a function.
+    def check_new(self, reference: Reference) -> None:
+        """Check that there is no function of a name.
 
         Raises
         ------
         ApiError
-            When a function of that name exists, or the archive is invalid.
+            ResourceConflictException.
+        """
+        if reference.key in self._entries:
+            raise conflict(f"Function already exist: {reference.name}")
+
+    def create(self, spec: FunctionSpec, package: Package, tags: Mapping[str, str] | None = None) -> Function:
+        """Add a function, with its stored code.
+
+        Raises
+        ------
+        ApiError
+            When a function of that name exists.
         """
         reference = Reference(spec.account, spec.name)
-        if reference.key in self._entries:
-            raise conflict(f"Function already exist: {spec.name}")
-        function = Function(spec, self.code_store.store(spec, code))
+        self.check_new(reference)
+        function = Function(spec, package)
         self._entries[reference.key] = FunctionRecord(function, tags=_checked_tags(tags or {}))
         self._store(reference.key, new_code=function)
         return function
@@ -142,17 +152,17 @@ class FunctionRegistry:
     def update_code(
         self,
         reference: Reference,
-        code: bytes | ImageUri,
+        package: Package,
         *,
         revision_id: str | None = None,
         architecture: str | None = None,
         dry_run: bool = False,
     ) -> Function:
-        """Replace a function's code; return the new state, which a dry run does not store."""
+        """Replace a function's code by stored code; return the new state, which a dry run does not store."""
         entry = self.record(reference)
         check_revision(entry.latest.revision_id, revision_id)
         spec = entry.latest.spec if architecture is None else replace(entry.latest.spec, architecture=architecture)
-        function = entry.latest.changed(spec=spec, package=self.code_store.store(spec, code))
+        function = entry.latest.changed(spec=spec, package=package)
         if dry_run:
             self.code_store.remove([function])
         else:

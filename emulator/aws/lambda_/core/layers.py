@@ -1,5 +1,6 @@
 """Layers: numbered versions of an archive whose files functions find in /opt."""
 
+import asyncio
 import hashlib
 import json
 import re
@@ -98,7 +99,7 @@ class Layers:
             [*(self._folder / version.folder for version in published), *(use.root for use in used)]
         )
 
-    def publish(self, account: Account, name: str, archive: bytes, request: Mapping[str, Any]) -> dict[str, Any]:
+    async def publish(self, account: Account, name: str, archive: bytes, request: Mapping[str, Any]) -> dict[str, Any]:
         """Publish the next version of a layer; return it.
 
         Raises
@@ -106,12 +107,13 @@ class Layers:
         ApiError
             When the archive is invalid.
         """
-        root = self.code_store.unpack_new(name, archive)
+        root = await asyncio.to_thread(self.code_store.unpack_new, name, archive)
+        sha256 = await asyncio.to_thread(sha256_base64, archive)
         layer = self._layers.setdefault(_key(account, name), _Layer())
         layer.latest += 1
         created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "+0000"
         settings = {key: request[key] for key in _SHOWN if key in request}
-        version = LayerVersion(layer.latest, settings, sha256_base64(archive), len(archive), root.name, created)
+        version = LayerVersion(layer.latest, settings, sha256, len(archive), root.name, created)
         layer.versions[version.number] = version
         self._store(account, name)
         return self._shown(account, name, version)

@@ -5,7 +5,7 @@ from http import HTTPStatus
 from typing import Any
 
 from emulator.aws import limits
-from emulator.aws.lambda_.core.function_registry import FunctionRegistry
+from emulator.aws.lambda_.core.function_registry import FunctionRegistry, check_revision
 from emulator.aws.lambda_.core.invocations import LambdaService
 from emulator.aws.lambda_.core.layers import Layers
 from emulator.aws.lambda_.core.models import Function, FunctionSpec
@@ -51,7 +51,7 @@ class FunctionOperations:
             "GetAccountSettings": self._account_settings,
         }
 
-    def _create(self, parameters: Parameters, account: Account) -> Mapping[str, Any]:
+    async def _create(self, parameters: Parameters, account: Account) -> Mapping[str, Any]:
         reference = Reference.parse(parameters["FunctionName"], account=account)
         if len(reference.name) > _LONGEST_NAME:
             constraint = f"Member must have length less than or equal to {_LONGEST_NAME}"
@@ -60,7 +60,12 @@ class FunctionOperations:
         layers = self._layers.uses(account, parameters.get("Layers", ()))
         request = self._code.completed({**parameters, "FunctionName": reference.name}, account)
         spec = FunctionSpec.from_api(request, account, layers)
-        function = self._functions.create(spec, self._code.of(parameters["Code"]), parameters.get("Tags"))
+        code = self._code.of(parameters["Code"])
+        self._functions.check_new(reference)
+        store = self._functions.code_store
+        package = await store.store_in_thread(spec, code)
+        with store.adopted(package):
+            function = self._functions.create(spec, package, parameters.get("Tags"))
         self._updates.end(reference)
         if parameters.get("Publish"):
             return self._functions.publish(reference).created()
@@ -101,13 +106,20 @@ class FunctionOperations:
         before = self._functions.get(reference.unqualified())
         self._updates.check_ended(reference)
         dry_run = bool(parameters.get("DryRun"))
-        function = self._functions.update_code(
-            reference,
-            self._code.of(parameters),
-            revision_id=parameters.get("RevisionId"),
-            architecture=(parameters.get("Architectures") or [None])[0],
-            dry_run=dry_run,
-        )
+        check_revision(before.revision_id, parameters.get("RevisionId"))
+        store = self._functions.code_store
+        package = await store.store_in_thread(before.spec, self._code.of(parameters))
+        with store.adopted(package):
+            # Another request may have changed the function meanwhile.
+            before = self._functions.get(reference.unqualified())
+            self._updates.check_ended(reference)
+            function = self._functions.update_code(
+                reference,
+                package,
+                revision_id=parameters.get("RevisionId"),
+                architecture=(parameters.get("Architectures") or [None])[0],
+                dry_run=dry_run,
+            )
         if dry_run:
             return function.to_api()
         await self._service.discard(before)

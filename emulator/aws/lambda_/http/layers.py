@@ -36,9 +36,9 @@ class LayerOperations:
             ),
         }
 
-    def _publish(self, parameters: Parameters, account: Account) -> Mapping[str, Any]:
+    async def _publish(self, parameters: Parameters, account: Account) -> Mapping[str, Any]:
         name = _layer_name(parameters)
-        published = self._layers.publish(account, name, self._code.archive(parameters["Content"]), parameters)
+        published = await self._layers.publish(account, name, self._code.archive(parameters["Content"]), parameters)
         return self._located(account, name, published)
 
     def _get(self, parameters: Parameters, account: Account) -> Mapping[str, Any]:

@@ -82,6 +82,11 @@ class BucketApi:
     async def reset(self, reset_moto: Callable[[], Awaitable[web.Response]]) -> web.Response:
         """Delete all buckets, here and in moto; return moto's response."""
         async with self._changes:
+            more = True
+            while more:
+                more = self._buckets.delete_some()
+                # Other requests are handled in between.
+                await asyncio.sleep(0)
             self._buckets.clear()
             return await reset_moto()
 

@@ -26,12 +26,13 @@ def loads(text: str) -> Json:
         If the text is invalid JSON, or nested too deeply.
     """
     try:
-        return json.loads(text, parse_constant=_reject_constant)
+        return json.loads(text, parse_constant=reject_constant)
     except RecursionError:
         raise ValueError("the values are nested too deeply") from None
 
 
-def _reject_constant(constant: str) -> None:
+def reject_constant(constant: str) -> None:
+    """Raise ValueError for NaN and Infinity, which are not JSON."""
     raise ValueError(f"{constant} is not allowed in JSON")
 
 

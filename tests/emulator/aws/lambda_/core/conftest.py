@@ -48,7 +48,8 @@ class Service:
 
     def deploy(self, name: str, source: str, **settings: Any) -> None:
         request = {"FunctionName": name, "Runtime": "python3.11", "Handler": "main.handler", "Role": ROLE, **settings}
-        self.functions.create(FunctionSpec.from_api({"Timeout": 20, **request}), archive(main=source))
+        spec = FunctionSpec.from_api({"Timeout": 20, **request})
+        self.functions.create(spec, self.functions.code_store.store(spec, archive(main=source)))
 
 
 DEFAULTS = LambdaSettings()

@@ -90,7 +90,7 @@ def test_of_1200_concurrent_calls_200_are_throttled_and_1000_return(tmp_path: Pa
         spec = FunctionSpec.from_api(
             {"FunctionName": "f", "Runtime": "python3.11", "Handler": "m.h", "Role": ROLE, "Timeout": 60}
         )
-        functions.create(spec, archive())
+        functions.create(spec, functions.code_store.store(spec, archive()))
 
         async def call(number: int) -> int | str:
             try:

@@ -130,7 +130,8 @@ def custom(running: Service, name: str, mode: int | None, content: str = BOOTSTR
             member.external_attr = mode << 16
             archive.writestr(member, textwrap.dedent(content))
     spec = {"FunctionName": name, "Runtime": "provided.al2023", "Handler": "any.thing", "Role": ROLE, "Timeout": 10}
-    running.functions.create(FunctionSpec.from_api(spec), buffer.getvalue())
+    deployed = FunctionSpec.from_api(spec)
+    running.functions.create(deployed, running.functions.code_store.store(deployed, buffer.getvalue()))
 
 
 def test_a_custom_runtime_runs_its_bootstrap(with_service: WithService) -> None:
@@ -231,7 +232,8 @@ def test_a_wrapper_starts_the_runtime(with_service: WithService) -> None:
             archive.writestr(wrapper, '#!/bin/sh\nexport WRAPPED=yes\nexec "$@"\n')
         spec = {"FunctionName": "f", "Runtime": "python3.11", "Handler": "main.handler", "Role": ROLE, "Timeout": 20}
         variables = {"Variables": {"AWS_LAMBDA_EXEC_WRAPPER": "/var/task/wrapper"}}
-        running.functions.create(FunctionSpec.from_api({**spec, "Environment": variables}), buffer.getvalue())
+        deployed = FunctionSpec.from_api({**spec, "Environment": variables})
+        running.functions.create(deployed, running.functions.code_store.store(deployed, buffer.getvalue()))
         result = await running.service.invoke("f", None, b"{}")
         if b"FileNotFoundError" in result.payload or not Path("/proc/self/ns/mnt").exists():
             pytest.skip("this machine allows no mount namespaces")

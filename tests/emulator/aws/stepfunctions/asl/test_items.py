@@ -116,3 +116,13 @@ def test_failures_among_ten_items_are_tolerated_up_to_the_count_and_the_percenta
 ) -> None:
     assert tolerance.exceeded(failed, 10) is exceeded
     assert not tolerance.exceeded(0, 10)
+
+
+def test_a_large_document_is_parsed_in_pieces_to_the_same_items() -> None:
+    items = [{"a": [1, 2.5, None, True, "ü\n"], "b": {"c": str(number)}} for number in range(20_000)]
+    text = json.dumps({"first": "x", "found": items})
+    assert len(text) > 1024 * 1024
+    found = reader("JSON", items_pointer="/found")
+    assert read_items(text.encode(), found) == items
+    with pytest.raises(ItemsError, match="NaN is not allowed"):
+        read_items(text.replace("2.5", "NaN", 1).encode(), found)

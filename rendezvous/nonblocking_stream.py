@@ -1,0 +1,102 @@
+"""A text stream that never blocks an event loop: a thread writes, and what does not fit into its queue is counted."""
+
+from __future__ import annotations
+
+import io
+import queue
+import threading
+from collections.abc import Callable
+from typing import TextIO
+
+_MOST_WAITING = 10_000
+_CLOSE_S = 2.0
+
+
+class NonBlockingStream(io.TextIOBase):
+    """Standard error for a program with an event loop: a reader that does not read must not stop the program.
+
+    Parameters
+    ----------
+    stream
+        The stream that a thread writes to.
+    may_block
+        Returns whether the calling thread may wait for the reader.
+    """
+
+    def __init__(self, stream: TextIO, may_block: Callable[[], bool]) -> None:
+        self._stream = stream
+        self._may_block = may_block
+        self._waiting: queue.Queue[str | None] = queue.Queue(_MOST_WAITING)
+        self._lost = 0
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._write_all, name="stderr", daemon=True)
+        self._thread.start()
+
+    def write(self, text: str) -> int:
+        """Queue a text; if the queue is full, wait where the thread may, or else drop it."""
+        if self._may_block():
+            self._waiting.put(text)
+            return len(text)
+        try:
+            self._waiting.put_nowait(text)
+        except queue.Full:
+            with self._lock:
+                self._lost += text.count("\n")
+        return len(text)
+
+    def flush(self) -> None:
+        """Wait until all is written, where the thread may."""
+        if self._may_block() and self._thread.is_alive():
+            self._waiting.join()
+
+    def stop_waiting(self) -> None:
+        """Have no thread wait from now on, as at the end of the program."""
+        self._may_block = lambda: False
+
+    def close(self) -> None:
+        """Write what is queued, for at most 2 s."""
+        if self._thread.is_alive():
+            try:
+                self._waiting.put(None, timeout=_CLOSE_S)
+            except queue.Full:
+                return
+            self._thread.join(_CLOSE_S)
+
+    def isatty(self) -> bool:
+        """Return whether the stream is a terminal."""
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        """Return the descriptor of the stream."""
+        return self._stream.fileno()
+
+    def writable(self) -> bool:
+        """Return True."""
+        return True
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """The encoding of the stream."""
+        return self._stream.encoding
+
+    def _write_all(self) -> None:
+        while True:
+            text = self._waiting.get()
+            try:
+                if text is None:
+                    return
+                self._write_one(text)
+            except (OSError, ValueError):
+                # Nobody reads any more: as with other programs, the rest is lost.
+                pass
+            finally:
+                self._waiting.task_done()
+
+    def _write_one(self, text: str) -> None:
+        self._stream.write(text)
+        self._stream.flush()
+        with self._lock:
+            lost, self._lost = (self._lost, 0) if self._waiting.empty() else (0, self._lost)
+        if lost:
+            self._stream.write(f"{lost} lines are missing here: standard error was not read in time\n")
+            self._stream.flush()
