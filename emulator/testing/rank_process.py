@@ -188,7 +188,7 @@ def _close_inherited(kept: set[int]) -> None:
     """
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
-    for descriptor in [int(path.name) for path in Path("/dev/fd").iterdir()]:
+    for descriptor in map(int, os.listdir("/dev/fd")):  # noqa: PTH208 - paths cost a tenth of a rank's start
         if descriptor > 2 and descriptor != null and descriptor not in kept:
             with contextlib.suppress(OSError):  # the listing's own
                 os.fstat(descriptor)

@@ -47,6 +47,8 @@ from emulator.testing.rank_process import (
 )
 from emulator.testing.rendezvous_process import RendezvousProcess
 from emulator.testing.services import Access, Services, WorldChannel
+from fmi_shim.config import load
+from fmi_shim.errors import ConfigError
 from fmi_shim.faults import Action, Fault, parse_faults, seconds
 from fmi_shim.injection import FAULTS_VARIABLE, SEED_VARIABLE
 
@@ -233,9 +235,11 @@ class World:
         endpoint_faults = [fault for fault in planned if fault.of_endpoint]
         if endpoint_faults:
             self.services.cloud.plan_faults(endpoint_faults, self.seed)
+        jobs = [self._job(rank, function, arguments, keywords, access, name) for rank in range(self.size)]
+        with contextlib.suppress(ConfigError):  # the ranks raise it
+            load(access.config, jobs[0].environment)  # once, for all forks
         try:
-            for rank in range(self.size):
-                job = self._job(rank, function, arguments, keywords, access, name)
+            for job in jobs:
                 run.start(job)
             return run.values(self.limit_s)
         finally:

@@ -43,13 +43,15 @@ def reduction(opts: Any) -> Any:
 def reducible(tensor: torch.Tensor, op: Any) -> tuple[ReduceFunction, torch.Tensor]:
     """Return the function, and contiguous memory to reduce in place: the tensor itself where possible."""
     tensor = tensor.detach() if tensor.requires_grad else tensor
-    if op.op == dist.ReduceOp.PREMUL_SUM:
-        return _FUNCTIONS[dist.ReduceOp.SUM], tensor.contiguous() * op.factor
-    if op.op not in _FUNCTIONS:
-        raise NotImplementedError(f"reduction {op.op} is not supported by the backend fmi")
+    kind = op.op  # each access and comparison of torch's enumeration takes about a microsecond
+    function = _FUNCTIONS.get(kind)
+    if function is None:
+        if kind == dist.ReduceOp.PREMUL_SUM:
+            return _FUNCTIONS[dist.ReduceOp.SUM], tensor.contiguous() * op.factor
+        raise NotImplementedError(f"reduction {kind} is not supported by the backend fmi")
     wider = _WIDER.get(tensor.dtype)
-    is_integer = not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype is torch.bool)
-    function = (_WRAPPING if is_integer and op.op in _WRAPPING else _FUNCTIONS)[op.op]
+    if not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype is torch.bool):
+        function = _WRAPPING.get(kind, function)
     return function, tensor.contiguous() if wider is None else tensor.to(wider)
 
 

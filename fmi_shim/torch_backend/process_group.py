@@ -306,7 +306,8 @@ class FmiProcessGroup(_ProcessGroup):  # type: ignore[misc]
 
     def _allreduce(self, tensor: torch.Tensor, op: Any) -> None:
         function, operand = reducible(tensor, op)
-        self._comm.allreduce(operand, function, out=operand)
+        array = operand.numpy()  # the same memory; the plan of an array's last call is found at once
+        self._comm.allreduce(array, function, out=array)
         if operand is not tensor:
             restore(tensor, operand)
 
