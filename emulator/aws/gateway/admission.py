@@ -190,6 +190,10 @@ class Admission:
         if self._urls.is_open(request):
             return None
         is_s3 = self._is_s3(request)
+        if is_s3 and request.method == "POST" and request.content_type == "multipart/form-data":
+            # Its signature is a field of the form.
+            message = "S3: uploads by HTML forms (POST) are not emulated: use a presigned URL for PUT"
+            return refusal(request, "NotImplemented", message, is_s3=True, status=HTTPStatus.NOT_IMPLEMENTED)
         try:
             await self._verify(request, keys, is_s3=is_s3)
         except SignatureError as error:

@@ -268,6 +268,13 @@ def test_each_chunk_of_a_body_and_its_trailers_are_verified(closed: LocalCloud, 
         s3.head_object(Bucket=bucket, Key="refused")
 
 
+def test_a_form_is_refused_by_name(closed: LocalCloud, bucket: str) -> None:
+    body = b"--b\r\nContent-Disposition: form-data; name=key\r\n\r\nk\r\n--b--\r\n"
+    answer, text = send(closed, f"/{bucket}", "POST", body, Content_Type="multipart/form-data; boundary=b")
+    assert (answer.status, b"<Code>NotImplemented</Code>" in text) == (501, True)
+    assert b"HTML forms (POST) are not emulated" in text
+
+
 def test_the_hash_in_a_presigned_query_is_that_of_the_body(closed: LocalCloud, bucket: str) -> None:
     key = BotoCredentials(closed.credentials.access_key_id, closed.credentials.secret_access_key)
 
