@@ -5,6 +5,7 @@ import shutil
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import Future
 from contextlib import AsyncExitStack
@@ -276,7 +277,17 @@ class LocalCloud:
             await self._rendezvous.start()
 
     def _rendezvous_server(self, host: str, port: int) -> RendezvousServer:
-        return RendezvousServer(host, port, secret=self._rendezvous_secret.encode())
+        observer = self._observe_server if self._has_telemetry else None
+        return RendezvousServer(host, port, secret=self._rendezvous_secret.encode(), observer=observer)
+
+    def _observe_server(self, job: str, what: str) -> None:
+        from fmi_shim.telemetry.events import Observed  # a cloud without telemetry does not pay for the import
+
+        now = time.time_ns()
+        if self.telemetry is not None:
+            event = Observed("rendezvous server", None, what, now, now)
+            # The history may be busy for a while; the event loop must not wait for it.
+            self._loop.run_in_executor(None, self.telemetry.observe, job, event)
 
     def executions(self) -> Sequence[ExecutionRecord]:
         """Return the executions of all state machines, newest first."""

@@ -47,6 +47,10 @@ _RETURN_SECONDS = 1.0
 """A rank whose connection broke may reconnect within this time; then ranks that connect to it receive `PeerEnded`."""
 
 
+Observer = Callable[[str, str], None]
+"""Called with a job's name and what the server has done for it."""
+
+
 class Extension:
     """The server's side of the extension.
 
@@ -60,6 +64,8 @@ class Extension:
         The secret that ranks must know; empty for none.
     tls
         Certificate and key, None for plain TCP.
+    observer
+        Called with a job's name and what the server does for it; None for nobody.
     """
 
     def __init__(
@@ -69,7 +75,9 @@ class Extension:
         registry: Registry[TcpunchClient],
         secret: bytes,
         tls: ssl.SSLContext | None,
+        observer: Observer | None = None,
     ) -> None:
+        self.observer = observer
         self.limits = limits
         self.counters = counters
         self.secret = secret
@@ -133,8 +141,24 @@ class Extension:
     def deliver(self, deliveries: list[Delivery[_RankConnection]]) -> None:
         """Send each message to its client."""
         for delivery in deliveries:
-            self.counters.introductions += isinstance(delivery.message, Introduction)
+            if isinstance(delivery.message, Introduction):
+                self.counters.introductions += 1
+                self._report_introduction(delivery.client, delivery.message.peer)
             delivery.client.send(delivery.message)
+
+    def _report_introduction(self, client: _RankConnection, peer: int) -> None:
+        """Report, once for both, that two ranks were introduced."""
+        registration = None if self.observer is None else self.jobs.registration(client)
+        if registration is not None and self.observer is not None and registration.rank < peer:
+            what = f"introduces ranks {registration.rank} and {peer} of {registration.comm_name!r}"
+            self.observer(registration.job, what)
+
+    def report_abort(self, client: _RankConnection) -> None:
+        """Report that a rank has sent an abort to the others."""
+        registration = None if self.observer is None else self.jobs.registration(client)
+        if registration is not None and self.observer is not None:
+            what = f"forwards the abort of rank {registration.rank} of {registration.comm_name!r}"
+            self.observer(registration.job, what)
 
     def find_cause(self, rank: _RankConnection, peer: int) -> None:
         """Find the rank that a rank whose time limit is over waits for in the end. Each rank has one search at most."""
@@ -296,6 +320,7 @@ class _RankConnection(asyncio.Protocol):
                 extension.deliver(jobs.leave(self))
             case Abort():
                 extension.counters.aborts += 1
+                extension.report_abort(self)
                 extension.deliver(jobs.abort(self, message))
             case _:
                 raise ProtocolError(

@@ -141,6 +141,11 @@ class Jobs(Generic[Client]):
         """
         self._introductions.withdraw(self._member_of(client)[1], peer)
 
+    def registration(self, client: Client) -> Registration | None:
+        """Return the registration of a client; None if it is not registered."""
+        found = self._members.get(client)
+        return None if found is None else found[1].registration
+
     def relay_endpoint(self, ticket: bytes) -> RelayEndpoint | None:
         """Return the end of a relayed connection that a ticket is for, None if the ticket is unknown."""
         return self._introductions.relay_endpoint(ticket)

@@ -12,7 +12,7 @@ import ssl
 import uuid
 from collections import Counter
 
-from rendezvous.control import Extension
+from rendezvous.control import Extension, Observer
 from rendezvous.counters import Counters, Refused
 from rendezvous.limits import Limits
 from rendezvous.protocol import DEFAULT_PORT, Endpoint
@@ -57,6 +57,8 @@ class RendezvousServer:
         protocol has none, are refused.
     tls
         Certificate and key for the extension's control connections.
+    observer
+        Called, in the event loop, with a job's name and what the server has done for it; it must not block.
 
     Raises
     ------
@@ -72,6 +74,7 @@ class RendezvousServer:
         limits: Limits = Limits(),  # noqa: B008 - frozen
         secret: bytes = b"",
         tls: ssl.SSLContext | None = None,
+        observer: Observer | None = None,
     ) -> None:
         if secret and len(secret) < MIN_SECRET_BYTES:
             raise ValueError(f"invalid secret: expected at least {MIN_SECRET_BYTES} random bytes, got {len(secret)}")
@@ -83,6 +86,7 @@ class RendezvousServer:
         self.draining = False
         self.secret_required = bool(secret)
         self._secret = secret
+        self._observer = observer
         self._tls = tls
         self._clients: set[TcpunchClient] = set()
         self._addresses: Counter[str] = Counter()
@@ -101,7 +105,7 @@ class RendezvousServer:
             If the address cannot be bound, e.g. ``EADDRINUSE``.
         """
         self._loop = asyncio.get_running_loop()
-        self.extension = Extension(self.limits, self.counters, self.registry, self._secret, self._tls)
+        self.extension = Extension(self.limits, self.counters, self.registry, self._secret, self._tls, self._observer)
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

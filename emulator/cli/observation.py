@@ -90,6 +90,16 @@ class Observation:
         return self._trace is not None or self._profile or self._live
 
     @property
+    def has_bus(self) -> bool:
+        """Whether the cloud must receive events."""
+        return self.is_wanted and self._has_bus
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the live view is shown."""
+        return self._live
+
+    @property
     def environment(self) -> dict[str, str]:
         """The variables of the ranks."""
         return {TELEMETRY_VARIABLE: "bus" if self._has_bus else "log"} if self.is_wanted else {}
@@ -117,10 +127,10 @@ class Observation:
                 watch.print_waits(ask=False)
                 raise
 
-    def on_record(self, line: LogLine) -> None:
-        """Read a line that the library has written of itself."""
+    def on_record(self, line: LogLine, function: str = "execute") -> None:
+        """Read a log line that is no output of the program, of a function of the run."""
         if self._telemetry is not None:
-            self._telemetry.read_line(line)
+            self._telemetry.read_line(line, function)
 
     def takes_line(self, text: str) -> bool:
         """Return whether a line of a rank's output is the library's: events, which are read if they are wanted."""

@@ -7,7 +7,7 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from emulator.cli import arguments
 from emulator.cli.account import add_run_options, check_backend
 from emulator.cli.exit_codes import FAILED, deferred_interrupts, print_status, with_rank_prefix
 from emulator.cli.network import add_network_options, link_faults, nat
+from emulator.cli.observation import Observation, add_observation_options
 from emulator.cli.stack_run import check_rank_options, run_on_stack
 from emulator.cloud import LocalCloud
 from emulator.errors import EmulatorError
@@ -108,6 +109,7 @@ def add_parser(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
         help="set a variable in the environment of the program, or pass on the one set here; may be repeated",
     )
     arguments.add_report_option(parser)
+    add_observation_options(parser)
     arguments.add_rank_options(parser)
     arguments.add_seed_option(parser)
     add_network_options(parser)
@@ -150,7 +152,10 @@ def _pipeline(options: argparse.Namespace) -> int:
     check_folder(results)
     if options.report is not None:
         check_folder(options.report.absolute().parent)
-    with _cloud(payload, options) as cloud:
+    # Ranks behind an emulated NAT, or in containers, do not reach this process.
+    has_bus = options.backend == arguments.LOCAL and options.endpoint_url is None and nat(options) is None
+    observation = Observation(options, has_bus=has_bus)
+    with _cloud(payload, options, observation) as cloud:
         s3 = cloud.connection.client("s3")
         ranks = rank_count(s3, payload, files)
         check_rank_count(ranks, s3, payload, files)
@@ -169,15 +174,22 @@ def _pipeline(options: argparse.Namespace) -> int:
             cloud.images.ranks,
         )
         pipeline.prepare(files, settings)
-        with deferred_interrupts() as check, _live_view(pipeline) as update:
+        with (
+            observation.of(cloud.own),
+            deferred_interrupts() as check,
+            _line_by_line() if observation.is_live else _live_view(pipeline) as update,
+        ):
 
             def on_lines(role: Role, lines: Sequence[LogLine]) -> None:
                 check()
                 update(role, lines)
+                for line in lines:
+                    observation.on_record(line, role.value)
 
             arn = pipeline.start()
             execution = pipeline.watch(arn, on_lines)
         outcome = pipeline.outcome(arn, execution, results)
+        observation.finish(outcome.run)
         s3_requests = cloud.own.s3_requests() if cloud.own else {}
         notes = _notes(cloud.own) if cloud.own else []
     cost = _report(outcome, machine, s3_requests, is_own=cloud.own is not None)
@@ -218,6 +230,11 @@ def _run_on_stack(payload: PipelinePayload, options: argparse.Namespace) -> int:
     for note in code.notes():
         print_status(note)
     data = _data_folder(payload, options)
+    variables = Observation(options, has_bus=False).environment
+    if variables:
+        event = dict(payload.event)
+        event["script_environment"] = {**event.get("script_environment", {}), **variables}
+        payload = replace(payload, event=event)
 
     def request(resources: StackResources) -> LaunchRequest:
         check_rank_options(options, resources)
@@ -244,8 +261,8 @@ def _files(payload: PipelinePayload, options: argparse.Namespace) -> dict[str, l
 
 
 @contextlib.contextmanager
-def _cloud(payload: PipelinePayload, options: argparse.Namespace) -> Iterator[_Cloud]:
-    environment = _environment(options)
+def _cloud(payload: PipelinePayload, options: argparse.Namespace, observation: Observation) -> Iterator[_Cloud]:
+    environment = {**_environment(options), **observation.environment}
     if options.endpoint_url is None:
         images = arguments.images(options)
         secret = secret_of_run({**payload.event.get("script_environment", {}), **environment}, images.ranks)
@@ -257,6 +274,7 @@ def _cloud(payload: PipelinePayload, options: argparse.Namespace) -> Iterator[_C
             containers=images.containers,
             rendezvous_secret=secret.value,
             nat=nat(options),
+            telemetry=observation.has_bus,
         ) as cloud:
             session = AwsSession(session_with(cloud.credentials), cloud.endpoint_url)
             yield _Cloud(session, cloud.rendezvous, {**environment, **secret.environment}, cloud, images)
@@ -279,6 +297,11 @@ def _cloud(payload: PipelinePayload, options: argparse.Namespace) -> Iterator[_C
         yield _Cloud(connect(options.endpoint_url), rendezvous, environment, None, images)
     except EndpointConnectionError:
         raise EndpointUnreachableError(options.endpoint_url) from None
+
+
+@contextlib.contextmanager
+def _line_by_line() -> Iterator[_Update]:
+    yield _print_lines
 
 
 @contextlib.contextmanager

@@ -189,8 +189,8 @@ def _run(request: RunRequest, options: argparse.Namespace, faults: Sequence[Faul
         raise EmulatorError("--endpoint-url names what stands for AWS: give --backend aws, too")
     if options.report is not None:
         check_folder(options.report.absolute().parent)
-    is_local = options.backend == allowed.LOCAL
-    observation = Observation(options, has_bus=is_local)
+    # Ranks behind an emulated NAT, or in containers, do not reach this process.
+    observation = Observation(options, has_bus=options.backend == allowed.LOCAL and nat(options) is None)
     settings = allowed.function_settings(options)
     images = allowed.images(options)
     secret = secret_of_run(request.environment, images.ranks)
@@ -202,7 +202,7 @@ def _run(request: RunRequest, options: argparse.Namespace, faults: Sequence[Faul
         credentials=Credentials.random(),
         containers=images.containers,
         rendezvous_secret=secret.value,
-        telemetry=observation.is_wanted and is_local,
+        telemetry=observation.has_bus,
         nat=nat(options),
     ) as cloud:
         for note in [*cloud.notes, *code.notes(), *([secret.note] if secret.note else [])]:

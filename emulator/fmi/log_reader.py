@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _EXECUTION = re.compile(r"arn:aws[\w-]*:states:[^:]*:[^:]*:(execution|express):.+")
 _FUNCTION_PREFIX = "/aws/lambda/"
 _MOST_NAMED = 20
+# The lines that tell what a rank did, besides its output.
+_RECORDS = (LineKind.EVENTS, LineKind.TRACE, LineKind.REPORT)
 
 
 class NoLogError(EmulatorError):
@@ -103,7 +105,7 @@ class RankOutputReader:
     on_line
         Called with every line of a rank's own output; the lines of a rank are in order.
     on_record
-        Called with the lines that the library writes of itself: events and phases.
+        Called with the lines that tell what a rank did, besides its output: events, phases and reports.
     """
 
     def __init__(
@@ -126,7 +128,7 @@ class RankOutputReader:
                 ended += line.kind is LineKind.END
                 if line.kind is LineKind.OUTPUT and line.rank is not None:
                     self._on_line(RankLine(line.rank, line.text))
-                elif line.kind in (LineKind.EVENTS, LineKind.TRACE) and self._on_record is not None:
+                elif line.kind in _RECORDS and self._on_record is not None:
                     self._on_record(line)
         return ended
 

@@ -179,7 +179,30 @@ class Closed:
     at: int
 
 
-Event = Started | Opened | Planned | Operations | Connected | Status | Phase | Failed | Stacks | Closed
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What the emulator has seen of a run: of a rank's function, of the rendezvous server, or of the pipeline.
+
+    Attributes
+    ----------
+    source
+        Who has seen it.
+    rank
+        The rank that it concerns; None if it concerns the run.
+    name
+        What it was.
+    began, ended
+        Nanoseconds since 1970; equal for an instant.
+    """
+
+    source: str
+    rank: int | None
+    name: str
+    began: int
+    ended: int
+
+
+Event = Started | Opened | Planned | Operations | Connected | Status | Phase | Failed | Stacks | Closed | Observed
 
 KINDS: Mapping[str, type[Event]] = {
     "started": Started,
@@ -192,6 +215,7 @@ KINDS: Mapping[str, type[Event]] = {
     "failed": Failed,
     "stacks": Stacks,
     "closed": Closed,
+    "observed": Observed,
 }
 _NAMES = {kind: name for name, kind in KINDS.items()}
 
@@ -205,7 +229,7 @@ class Message:
     job
         The run, which FMI_JOB names.
     rank
-        The rank, in the first communicator of its process.
+        The rank, in the first communicator of its process; None for the emulator, which sends `Observed` alone.
     number
         Counts the messages of the sender.
     dropped
@@ -215,7 +239,7 @@ class Message:
     """
 
     job: str
-    rank: int
+    rank: int | None
     number: int
     dropped: int
     events: tuple[Event, ...]
@@ -261,7 +285,11 @@ def decode(data: bytes | str) -> Message:
     if not isinstance(events, list):
         raise EventError(f"invalid events {_shown(events)}: expected an array")
     return Message(
-        _text(job), _natural(rank), _natural(number), _natural(dropped), tuple(_event(event) for event in events)
+        _text(job),
+        _natural_or_none(rank),
+        _natural(number),
+        _natural(dropped),
+        tuple(_event(event) for event in events),
     )
 
 

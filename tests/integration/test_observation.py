@@ -2,11 +2,12 @@
 
 import json
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.integration.fmirun import EXAMPLES, fmirun, leftovers, start
+from tests.integration.fmirun import COMMAND, EXAMPLES, fmirun, leftovers, start
 
 
 def test_a_run_writes_its_trace_and_prints_its_profile(tmp_path: Path) -> None:
@@ -19,7 +20,9 @@ def test_a_run_writes_its_trace_and_prints_its_profile(tmp_path: Path) -> None:
     assert "critical path: " in errors
     content = json.loads(trace.read_text())
     names = {(event["pid"], event["name"]) for event in content["traceEvents"] if event["ph"] == "X"}
-    assert names == {(rank, name) for rank in range(2) for name in ("download", "reduce")}
+    expected = {(rank, name) for rank in range(2) for name in ("cold start", "handler", "download", "reduce")}
+    assert names == {*expected, (2, "introduces ranks 0 and 1 of 'reduce'")}
+    assert "rendezvous server" in {event["args"].get("name") for event in content["traceEvents"] if event["ph"] == "M"}
     assert content["otherData"]["calls dropped"] == 0
 
 
@@ -81,3 +84,21 @@ def test_a_live_view_needs_ranks_that_reach_the_command(tmp_path: Path, backend:
     status, _, errors = fmirun(tmp_path, "-n", 2, "--live", "--backend", backend, EXAMPLES / "reduce.py")
     assert status == 2
     assert errors.startswith("fmirun: --live needs ranks that reach this command: use --backend local")
+
+
+def test_a_pipeline_shows_its_functions_in_the_trace(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.json"
+    ended = subprocess.run(
+        [COMMAND.with_name("fmi-emulator"), "pipeline", EXAMPLES / "pipeline.json", "--trace", trace, "--profile"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "profile of " in ended.stderr
+    events = json.loads(trace.read_text())["traceEvents"]
+    processes = {event["args"]["name"]: event["pid"] for event in events if event["name"] == "process_name"}
+    seen = [event["name"] for event in events if event["ph"] == "X" and event["pid"] == processes["pipeline"]]
+    assert {"initialize", "summarize"} <= set(seen)
+    assert {"handler", "download"} <= {event["name"] for event in events if event["pid"] == 0}

@@ -11,6 +11,7 @@ from fmi_shim.telemetry.events import (
     Event,
     Failed,
     Message,
+    Observed,
     Opened,
     Operations,
     Phase,
@@ -126,6 +127,8 @@ class History:
         The ranks that have reported anything.
     is_past
         Whether it is the record of a run that has ended with an earlier endpoint.
+    observed
+        What the emulator has seen of the run, besides its ranks, by who has seen it.
     left_out
         Calls beyond `MAX_CALLS`.
     latest
@@ -138,6 +141,7 @@ class History:
         self.ranks: dict[int, RankHistory] = {}
         self.left_out = 0
         self.latest = 0
+        self.observed: dict[str, list[Phase]] = {}
         self._epochs: dict[str, int] = {}
         self._kept = 0
         self._members: defaultdict[Communicator, dict[int, int]] = defaultdict(dict)
@@ -159,6 +163,11 @@ class History:
 
     def apply(self, message: Message) -> None:
         """Add the events of a message."""
+        if message.rank is None:
+            for event in message.events:
+                if isinstance(event, Observed):
+                    self.observe(event)
+            return
         rank = self.ranks.get(message.rank)
         if rank is None:
             rank = self.ranks[message.rank] = RankHistory(message.rank)
@@ -177,10 +186,13 @@ class History:
         if dropped > rank.dropped:
             rank.drops.append((self.latest, dropped))
 
-    def add_phase(self, rank: int, name: str, began: int, ended: int) -> None:
-        """Add a phase of a rank that a log tells, in ns since 1970."""
-        known = self.ranks.setdefault(rank, RankHistory(rank))
-        known.phases.append(Phase(name, began, ended))
+    def observe(self, event: Observed) -> None:
+        """Add what the emulator has seen."""
+        phase = Phase(event.name, event.began, event.ended)
+        if event.rank is None:
+            self.observed.setdefault(event.source, []).append(phase)
+        else:
+            self.ranks.setdefault(event.rank, RankHistory(event.rank)).phases.append(phase)
 
     def calls(self, rank: int) -> Iterator[Call]:
         """Return the calls of a rank in the order in which they ended, without waits for posted messages' arrivals."""

@@ -15,13 +15,13 @@ from emulator.fmi.telemetry.history import History
 from emulator.fmi.telemetry.kept import KeptRuns
 from fmi_shim.faults import parse_faults
 from fmi_shim.injection import check_immediate
-from fmi_shim.log_lines import Phase
-from fmi_shim.telemetry.events import EventError, Message, decode
+from fmi_shim.telemetry.events import EventError, Message, Observed, decode
 
 _MOST_RUNS = 50
 _SETTLE_S = 3.0
 _ANSWER_S = 1.0
 _PAUSE_S = 0.01
+_MS = 1_000_000
 
 
 class Telemetry:
@@ -48,7 +48,7 @@ class Telemetry:
         self._reported: set[str] = set()
         self._lock = threading.RLock()
         self._histories: OrderedDict[str, History] = OrderedDict()
-        self._phases: list[tuple[int, Phase]] = []
+        self._held: list[Observed] = []
         self._followers: list[Callable[[Message], None]] = []
         self._stack = ExitStack()
         self._kept = kept
@@ -124,12 +124,35 @@ class Telemetry:
             for follower in self._followers:
                 follower(message)
 
-    def read_line(self, line: LogLine) -> None:
-        """Add what a log line tells: events, or a phase of the latest run, which `settle` adds."""
+    def read_line(self, line: LogLine, function: str) -> None:
+        """Add what a log line of a function tells: events, or times of the latest run, which `settle` adds.
+
+        Parameters
+        ----------
+        line
+            The line.
+        function
+            What the function does in the run, for example ``execute``.
+        """
         if line.kind is LineKind.EVENTS:
             self.read_events(line.text)
-        elif line.phase is not None and line.rank is not None and line.phase.name != "communication":
-            self._phases.append((line.rank, line.phase))
+        elif line.phase is not None and line.phase.name != "communication":
+            for began, ended in line.phase.intervals:
+                self._held.append(
+                    Observed(function, line.rank, line.phase.name, round(began * 1e9), round(ended * 1e9))
+                )
+        elif line.report is not None:
+            ended = line.timestamp_ms * _MS
+            began = ended - round(line.report.duration_ms * _MS)
+            source, name = (function, "handler") if line.rank is not None else ("pipeline", function)
+            self._held.append(Observed(source, line.rank, name, began, ended))
+            if line.report.init_ms:
+                cold = "cold start" if line.rank is not None else f"cold start of {function}"
+                self._held.append(Observed(source, line.rank, cold, began - round(line.report.init_ms * _MS), began))
+
+    def observe(self, job: str, event: Observed) -> None:
+        """Add what the emulator has seen of a run."""
+        self.receive(Message(job, None, 0, 0, (event,)))
 
     def read_events(self, text: str) -> None:
         """Add a message that a rank has written to its log, without the line's marker."""
@@ -143,7 +166,7 @@ class Telemetry:
     def settle(self, ranks: frozenset[int]) -> None:
         """Wait until the last events of these ranks, which have ended, are here; a moment at most.
 
-        The phases that logs told before belong to the latest run from then on.
+        The times that logs told before belong to the latest run from then on.
         """
         deadline = time.monotonic() + _SETTLE_S
         while time.monotonic() < deadline:
@@ -153,10 +176,10 @@ class Telemetry:
                     break
             time.sleep(_PAUSE_S)
         with self.history() as history:
-            for rank, phase in self._phases:
-                for began, ended in phase.intervals:
-                    history.add_phase(rank, phase.name, round(began * 1e9), round(ended * 1e9))
-        self._phases.clear()
+            job = history.job
+        held, self._held = self._held, []
+        if held:
+            self.receive(Message(job, None, 0, 0, tuple(held)))
 
     def request_stacks(self) -> None:
         """Have the ranks of the latest run send their stacks, and wait for a moment until they are here."""

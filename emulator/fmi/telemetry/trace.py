@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from emulator.fmi.telemetry.history import Call, History, messages
+from fmi_shim.telemetry.events import Phase
 
 TraceEvent = dict[str, Any]
 _PHASES_TRACK = 0
@@ -40,6 +41,11 @@ def trace_events(history: History) -> list[TraceEvent]:
         events += (_slice(each, history, origin) for each in calls)
         events += _phases(rank, history, origin)
         events += _counters(rank, calls, history, origin)
+    for place, (source, seen) in enumerate(sorted(history.observed.items())):
+        process = max(history.world_size, max(history.ranks, default=-1) + 1) + place
+        names.append(_named("process_name", process, source))
+        names.append(_named("thread_name", process, source))
+        events += (_phase_slice(phase, process, origin) for phase in seen)
     tracks = {
         (call.rank, call.plan.plan, call.began): track for calls in placed.values() for call, track in _pairs(calls)
     }
@@ -55,8 +61,10 @@ _ORDER = {"X": 0, "s": 1, "f": 2, "C": 3}
 def origin_of(history: History) -> int:
     """Return the earliest time in the history, ns since 1970: the trace begins there."""
     ranks = history.ranks.values()
+    phases = [*(phase for rank in ranks for phase in rank.phases), *itertools.chain(*history.observed.values())]
     times = [
-        time for rank in ranks for time in (rank.started, *rank.rows[2::5], *(p.began for p in rank.phases)) if time
+        *(phase.began for phase in phases),
+        *(time for rank in ranks for time in (rank.started, *rank.rows[2::5]) if time),
     ]
     return min(times, default=0)
 
@@ -139,17 +147,24 @@ def _slice(placed: _Placed, history: History, origin: int) -> TraceEvent:
 
 
 def _phases(rank: int, history: History, origin: int) -> Iterator[TraceEvent]:
-    for phase in history.ranks[rank].phases:
-        yield {
-            "name": phase.name,
-            "cat": "phase",
-            "ph": "X",
-            "ts": _microseconds(phase.began - origin),
-            "dur": _microseconds(max(0, phase.ended - phase.began)),
-            "pid": rank,
-            "tid": _PHASES_TRACK,
-            "args": {},
-        }
+    return (_phase_slice(phase, rank, origin) for phase in history.ranks[rank].phases)
+
+
+def _phase_slice(phase: Phase, process: int, origin: int) -> TraceEvent:
+    return {
+        "name": phase.name,
+        "cat": "phase",
+        "ph": "X",
+        "ts": _microseconds(phase.began - origin),
+        "dur": _microseconds(max(0, phase.ended - phase.began)),
+        "pid": process,
+        "tid": _PHASES_TRACK,
+        "args": {},
+    }
+
+
+def _named(kind: str, process: int, name: str) -> TraceEvent:
+    return {"name": kind, "ph": "M", "pid": process, "tid": _PHASES_TRACK, "args": {"name": name}}
 
 
 def _counters(rank: int, calls: list[_Placed], history: History, origin: int) -> Iterator[TraceEvent]:

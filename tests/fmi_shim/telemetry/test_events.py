@@ -36,7 +36,7 @@ VALUES = {
 EVENTS: st.SearchStrategy[Event] = st.one_of(
     *(st.builds(kind, *(VALUES[str(field.type)] for field in fields(kind))) for kind in KINDS.values())
 )
-MESSAGES = st.builds(Message, TEXT, NATURAL, NATURAL, NATURAL, st.lists(EVENTS, max_size=5).map(tuple))
+MESSAGES = st.builds(Message, TEXT, st.none() | NATURAL, NATURAL, NATURAL, st.lists(EVENTS, max_size=5).map(tuple))
 
 
 @given(MESSAGES)

@@ -12,7 +12,7 @@ import pytest
 from emulator.fmi.telemetry import trace
 from emulator.fmi.telemetry.history import History
 from emulator.fmi.telemetry.trace import trace_lines
-from fmi_shim.telemetry.events import Message, Opened, Operations, Planned, Started
+from fmi_shim.telemetry.events import Closed, Message, Observed, Opened, Operations, Planned, Started
 from tests.emulator.fmi.telemetry.conftest import RANKS
 from tests.emulator.fmi.telemetry.made_histories import EPOCH, MS, Made, made_history
 
@@ -127,3 +127,22 @@ def test_a_rank_that_opens_a_second_communicator_later_counts_anew() -> None:
     ]
     assert history.dropped == 3
     VALIDATOR.validate(json.loads("".join(trace_lines(history))))
+
+
+def test_what_the_emulator_has_seen_is_shown_beside_the_ranks() -> None:
+    history = made_history([Made("barrier", 1, 2)])
+    seen = (
+        Observed("execute", 0, "cold start", EPOCH - 5 * MS, EPOCH),
+        Observed("rendezvous server", None, "introduces ranks 0 and 1 of 'world'", EPOCH, EPOCH),
+    )
+    history.apply(Message("made", None, 0, 0, (*seen, Closed(1))))
+    content = json.loads("".join(trace_lines(history)))
+    VALIDATOR.validate(content)
+    slices = {(event["pid"], event["name"]): event for event in events(content, "X")}
+    assert slices[0, "cold start"]["ts"] == 0
+    assert slices[1, "introduces ranks 0 and 1 of 'world'"]["ts"] == 5000
+    assert {"rank 0", "rendezvous server"} == {
+        event["args"]["name"] for event in events(content, "M") if event["name"] == "process_name"
+    }
+    # Only ranks can close communicators.
+    assert history.ranks[0].closed is None
