@@ -63,16 +63,14 @@ def _url_of(server: "subprocess.Popen[str]") -> str:
 
 
 def _processor_s(server: int) -> float:
-    """Return the processor time of the server, of its processes that live or have ended, and of the commands."""
+    """Return the processor time of the server, its processes and the commands; also of those that have ended."""
     used = 0.0
     for process in [psutil.Process(server), *psutil.Process(server).children(recursive=True)]:
         try:
             times = process.cpu_times()
         except psutil.NoSuchProcess:
             continue
-        used += times.user + times.system
-        if process.pid == server:
-            used += times.children_user + times.children_system
+        used += times.user + times.system + times.children_user + times.children_system
     own = os.times()
     return used + own.children_user + own.children_system
 

@@ -12,6 +12,7 @@ import pytest
 from emulator.cloud import ContainerOptions, LocalCloud
 from tests import containers
 from tests.emulator.conftest import ROLE, archive
+from tests.integration.account import empty_account
 from tests.integration.fmirun import EXAMPLES, fmirun, start
 from tests.integration.serving import COMMAND
 
@@ -331,3 +332,22 @@ def test_ranks_in_containers_and_ranks_in_processes_share_a_world(tmp_path: Path
 
         with ThreadPoolExecutor(4) as threads:
             assert list(threads.map(rank, range(4))) == [6, 6, 6, 6]
+
+
+def test_a_stack_of_one_image_runs_its_functions_and_its_server(tmp_path: Path) -> None:
+    """As `deploy --image` leaves it on AWS. Here the server is a process, which containers do not reach."""
+    image = containers.executor()
+    script = tmp_path / "program" / "alone.py"
+    script.parent.mkdir()
+    script.write_text("import os, rendezvous.server\nprint('in', os.getcwd(), 'of', os.environ['WORLD_SIZE'])\n")
+    with empty_account(tmp_path) as account:
+        deployed = account.run("deploy", "--yes", "--timeout", "60", "--image-uri", image)
+        assert deployed.status == 0, deployed.err
+        assert "packing" not in deployed.err
+        assert "healthy, " in account.run("status").out
+        ended = account.run("fmirun", "-n", 2, script)
+        assert (ended.status, sorted(ended.out.splitlines())) == (
+            0,
+            ["[0] in /tmp/program of 2", "[1] in /tmp/program of 2"],
+        ), ended.err
+        assert "the functions run an image: whether it has the program's modules is not known" in ended.err
