@@ -54,6 +54,27 @@ total = lambda: comm.allreduce(rank, fmi.func(fmi.op.sum), fmi.types(fmi.datatyp
 """
 
 
+# A rank goes on when the test lets the run go.
+WAITS = """\
+import boto3, time
+s3, go = boto3.client("s3"), os.environ["RESULT_PATH"] + "/go"
+while not s3.list_objects_v2(Bucket=os.environ["S3_BUCKET"], Prefix=go)["KeyCount"]: time.sleep(0.1)
+"""
+
+
+def bucket_of(account: Account) -> str:
+    outputs = account.client("cloudformation").describe_stacks(StackName="fmi")["Stacks"][0]["Outputs"]
+    return next(str(output["OutputValue"]) for output in outputs if output["OutputKey"] == "Bucket")
+
+
+def let_go(account: Account, run: str) -> None:
+    account.client("s3").put_object(Bucket=bucket_of(account), Key=f"runs/{run}/results/go")
+
+
+def keys(account: Account, prefix: str) -> int:
+    return int(account.client("s3").list_objects_v2(Bucket=bucket_of(account), Prefix=prefix)["KeyCount"])
+
+
 def test_the_whole_way(account: Account, tmp_path: Path) -> None:
     """Every call of deploying and of runs is allowed by the printed policies, which allow nothing else."""
     again = account.run("deploy", "--yes", "--timeout", "60")
@@ -89,10 +110,10 @@ def test_the_whole_way(account: Account, tmp_path: Path) -> None:
     listed = account.run("runs")
     assert [line.split()[-1] for line in listed.out.splitlines()[1:]] == ["SUCCEEDED", "SUCCEEDED"]
 
-    waiting = write(tmp_path, "import time\ntime.sleep(8)\n")
-    run = account.run("fmirun", "-n", 2, "--detach", waiting).out.strip()
-    time.sleep(3)
+    run = account.run("fmirun", "-n", 2, "--detach", write(tmp_path, "import os\n" + WAITS)).out.strip()
+    until(lambda: keys(account, f"runs/{run}/claims/") == 2)
     cancelled = account.run("cancel", run)
+    let_go(account, run)
     assert "2 ranks were started and cannot be stopped from outside" in cancelled.err
     assert account.run("attach", run).status == 1
     assert "has ended already: ABORTED" in account.run("cancel", run).err
@@ -275,15 +296,14 @@ def test_a_dry_run_changes_nothing(account: Account, tmp_path: Path) -> None:
 
 def test_a_repeated_event_runs_no_rank_twice(account: Account, tmp_path: Path) -> None:
     """The same event comes again twice while the rank runs, and once after its end."""
-    script = write(tmp_path, "import time\nprint('once', flush=True)\ntime.sleep(2)\n")
+    script = write(tmp_path, "import os\nprint('once', flush=True)\n" + WAITS)
     run = account.run("fmirun", "-n", 1, "--detach", script).out.strip()
-    bucket = account.client("cloudformation").describe_stacks(StackName="fmi")["Stacks"][0]["Outputs"]
-    name = next(output["OutputValue"] for output in bucket if output["OutputKey"] == "Bucket")
-    event = {"S3_BUCKET": name, "RUN_PREFIX": f"runs/{run}/", "RANK": "0", "WORLD_SIZE": "1"}
-    s3, functions = account.client("s3"), account.client("lambda")
-    until(lambda: s3.list_objects_v2(Bucket=name, Prefix=f"runs/{run}/claims/")["KeyCount"] == 1)
+    event = {"S3_BUCKET": bucket_of(account), "RUN_PREFIX": f"runs/{run}/", "RANK": "0", "WORLD_SIZE": "1"}
+    functions = account.client("lambda")
+    until(lambda: keys(account, f"runs/{run}/claims/") == 1)
     for _ in range(2):
         functions.invoke(FunctionName="fmi-execute", InvocationType="Event", Payload=json.dumps(event))
+    let_go(account, run)
     attached = account.run("attach", run)
     assert (attached.status, attached.out) == (0, "[0] once\n"), attached.err
     answer = functions.invoke(FunctionName="fmi-execute", Payload=json.dumps(event))
@@ -456,18 +476,14 @@ def test_a_caller_that_sleeps_for_ten_minutes_reports_the_whole_run(
     account: Account, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The clocks of the command jump while it waits; the run has ended meanwhile."""
-    waits = "import boto3, time\ns3, go = boto3.client('s3'), os.environ['RESULT_PATH'] + '/go'\n"
-    waits += "while not s3.list_objects_v2(Bucket=os.environ['S3_BUCKET'], Prefix=go)['KeyCount']: time.sleep(0.1)\n"
-    run = account.run("fmirun", "-n", 2, "--detach", write(tmp_path, PREAMBLE + waits + "print(total())\n")).out.strip()
-    outputs = account.client("cloudformation").describe_stacks(StackName="fmi")["Stacks"][0]["Outputs"]
-    bucket = next(output["OutputValue"] for output in outputs if output["OutputKey"] == "Bucket")
+    run = account.run("fmirun", "-n", 2, "--detach", write(tmp_path, PREAMBLE + WAITS + "print(total())\n")).out.strip()
     states = account.client("stepfunctions")
     arn = states.list_state_machines()["stateMachines"][0]["stateMachineArn"]
     slept: list[float] = []
 
     def sleep(seconds: float) -> None:
         if not slept:
-            account.client("s3").put_object(Bucket=bucket, Key=f"runs/{run}/results/go")
+            let_go(account, run)
             execution = f"{arn.replace(':stateMachine:', ':execution:')}:{run}"
             until(lambda: states.describe_execution(executionArn=execution)["status"] == "SUCCEEDED")
         slept.append(600 if not slept else seconds)
@@ -519,7 +535,7 @@ def test_a_sleeping_caller_misses_nothing(account: Account, tmp_path: Path) -> N
 
 
 def test_an_interrupt_stops_the_run_and_says_what_goes_on_costing(account: Account, tmp_path: Path) -> None:
-    process, run = start(account, write(tmp_path, "import time\nprint('begun', flush=True)\ntime.sleep(6)\n"))
+    process, run = start(account, write(tmp_path, "import time\nprint('begun', flush=True)\ntime.sleep(20)\n"))
     assert process.stdout is not None
     assert "begun" in process.stdout.readline()
     process.send_signal(signal.SIGINT)
