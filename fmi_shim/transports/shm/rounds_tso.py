@@ -43,6 +43,7 @@ class TsoRounds(Rounds):
         ]
         self._polled_words = [(plan.tags(index) // 8, plan.result_tag(index) // 8) for index in range(ROUNDS_IN_FLIGHT)]
         self._missing = self._others[-1] if self._others else rank
+        self._is_pair = plan.size == 2
         self._doorbells = [Semaphore(memory, plan.doorbell(other)) for other in range(plan.size)]
 
     def publish(self) -> None:
@@ -73,9 +74,10 @@ class TsoRounds(Rounds):
         if self._memory[self._notifications] != self._known:
             self._handle_notifications()
         missing = first + self._missing
-        if words[missing] != tag or not self._all_have_reached():
+        pair = self._is_pair  # whose other rank is the only one that can be missing
+        if words[missing] != tag or not (pair or self._all_have_reached()):
             for _ in self._spins:
-                if words[missing] == tag and self._all_have_reached():
+                if words[missing] == tag and (pair or self._all_have_reached()):
                     break
             else:
                 for _ in _YIELDS:
@@ -83,7 +85,7 @@ class TsoRounds(Rounds):
                     if words[result] == tag:
                         self._reached_by_all = number
                         return True
-                    if words[missing] == tag and self._all_have_reached():
+                    if words[missing] == tag and (pair or self._all_have_reached()):
                         break
                 else:
                     self._await_others()

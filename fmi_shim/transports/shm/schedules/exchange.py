@@ -12,6 +12,7 @@ each call (Python 3.11), and a barrier takes 0.8 us in all.
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -77,7 +78,7 @@ class SegmentChannel(Channel, ABC):
         """Return a new array of the type and shape in `header`, which rank `src` has written, and its call's tag."""
 
 
-def barrier(channel: SegmentChannel, call: Call) -> Callable[[], None]:
+def barrier(channel: SegmentChannel, call: Call) -> Callable[[], object]:
     """Wait until all ranks have reached the barrier. Cost: ``sigma``; no copy."""
     rounds, call_tag = channel.rounds, channel.call_tag(call)
     exchange, nothing = rounds.exchange, [np.empty(()).data] * ROUNDS_IN_FLIGHT
@@ -86,7 +87,8 @@ def barrier(channel: SegmentChannel, call: Call) -> Callable[[], None]:
         if not exchange(call_tag, nothing, 0):
             rounds.publish_result()
 
-    return run_barrier
+    # Of two ranks none waits for the result. A partial takes less time than a function that calls.
+    return functools.partial(exchange, call_tag, nothing, 0) if channel.size == 2 else run_barrier
 
 
 def bcast(channel: SegmentChannel, call: Call) -> Callable[[Array | None], Array]:

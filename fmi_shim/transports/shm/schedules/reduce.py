@@ -99,7 +99,15 @@ def allreduce_one_round(
             rounds.publish_result()
         return spare
 
-    return run_allreduce
+    def run_allreduce_of_two(buffer: Array, spare: Array | None) -> Array:
+        if spare is None:
+            spare = np.empty_like(buffer)
+        exchange(call_tag, own, buffer)
+        values = rows[rounds.slot_index]
+        combine(values[0], values[1], spare)  # the other rank does the same, and no third one waits for the result
+        return spare
+
+    return run_allreduce_of_two if channel.size == 2 else run_allreduce
 
 
 def allreduce_number(
@@ -122,7 +130,15 @@ def allreduce_number(
             rounds.publish_result()
         return spare
 
-    return run_allreduce_of_number
+    def run_allreduce_of_two_numbers(buffer: Array, spare: Array | None) -> Array:
+        if spare is None:
+            spare = np.empty_like(buffer)
+        exchange(call_tag, own, buffer.item())
+        cells = numbers[rounds.slot_index]
+        spare[0] = combine(cells[0], cells[1])
+        return spare
+
+    return run_allreduce_of_two_numbers if size == 2 else run_allreduce_of_number
 
 
 def allreduce_two_rounds(
