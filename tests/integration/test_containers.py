@@ -209,6 +209,29 @@ subprocess.run([sys.executable, "child.py"], check=True, env={**os.environ, "PYT
     assert sorted(ended.stdout.splitlines()) == [f"[{rank}] sum 6 in /tmp/scripts" for rank in range(4)]
 
 
+def test_containers_share_memory_only_when_asked(tmp_path: Path) -> None:
+    containers.executor()
+    program = tmp_path / "program" / "shm.py"
+    program.parent.mkdir()
+    (program.parent / "fmi.json").write_text((EXAMPLES / "fmi.json").read_text())
+    program.write_text(
+        """
+import os, fmi
+rank = int(os.environ["RANK"])
+comm = fmi.Communicator(rank, 2, "fmi.json", "shm")
+print("sum", comm.allreduce(rank + 1, fmi.func(fmi.op.sum), fmi.types(fmi.datatypes.int)), flush=True)
+"""
+    )
+    options = ("-n", 2, "--backend", "docker", *BASE, "-x", "FMI_CHANNEL=shm")
+    shared, alone = start(tmp_path, *options, "--ipc", program), start(tmp_path, *options, program)
+    output, errors = shared.communicate(timeout=150)
+    assert shared.returncode == 0, errors
+    assert sorted(output.splitlines()) == ["[0] sum 3", "[1] sum 3"]
+    _, errors = alone.communicate(timeout=150)
+    assert alone.returncode == 1
+    assert "ConfigError" in errors.splitlines()[-1]
+
+
 PUBLISHED_ENTRY = """#!/bin/bash
 export LD_LIBRARY_PATH=/cylon/install/lib PYTHONPATH=/cylon/fmi:/var/task:/usr/local/lib/fmi
 cd /cylon/aws/scripts

@@ -73,12 +73,19 @@ def create(size: int) -> tuple[bytes, Segment]:
     Raises
     ------
     ConfigError
-        If there is too little memory.
+        If there is too little memory, or no folder for it.
     """
     remove_abandoned()
     token = secrets.token_bytes(TOKEN_BYTES)
     path = _path(token)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        # A container without one, as Lambda's are, or one that its user may not write to.
+        raise ConfigError(
+            f"FMI_CHANNEL is shm, but {_DIRECTORY} cannot be used ({error.strerror}): expected a folder in memory that "
+            "all ranks share (docker run --ipc=host; fmirun --backend docker --ipc), or use the Direct channel"
+        ) from None
     plan = layout.layout_for(size)
     try:
         os.posix_fallocate(descriptor, 0, plan.total)
