@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import csv
+import io
 
 import numpy as np
 import pytest
+from astropy.io import fits
+from astropy.table import Table
 from hypothesis import given
 from hypothesis import strategies as st
 
 from inference.errors import MetricsError
-from inference.objects import COLUMNS, Objects, to_ecsv
+from inference.objects import COLUMNS, Objects, to_ecsv, to_fits
 
 
 def table(n: int, seed: int = 0) -> Objects:
@@ -63,3 +66,24 @@ def test_the_table_is_valid_ecsv() -> None:
     assert float(rows[0]["dz"]) == pytest.approx(0.1 / 1.1, abs=1e-6)
     declared = [line.split("name: ")[1].split(",")[0] for line in text.splitlines() if "{name:" in line]
     assert declared == list(rows[0])
+
+
+def test_both_tables_are_read_with_the_same_values_units_and_descriptions() -> None:
+    """FITS as RAIL's tables_io 1.1 reads it, by extension and column of the extension; ECSV by astropy."""
+    tables, keys = [table(3), Objects.concatenate([]), table(4, 0)], [["data/1.pt"], [], ["data/2.safetensors"]]
+    with fits.open(io.BytesIO(to_fits(tables, keys, ["an origin"]))) as opened:
+        (extension,) = opened[1:]
+        from_fits = Table.read(extension)
+        columns = {name: extension.data[name].copy() for name in extension.columns.names}
+    from_ecsv = Table.read(to_ecsv(tables, keys, ["an origin"]), format="ascii.ecsv")
+    assert list(columns) == from_fits.colnames == from_ecsv.colnames
+    assert (columns["z_phot"].dtype.kind, columns["z_phot"].dtype.itemsize) == ("f", 8)
+    np.testing.assert_array_equal(columns["z_phot"], np.concatenate([one.z_phot for one in tables]))
+    assert list(columns["id"]) == ["1-0", "1-1", "1-2", "2-0", "2-1", "2-2", "2-3"]
+    for read in (from_fits, from_ecsv):
+        np.testing.assert_allclose(read["z_spec"], columns["z_spec"], atol=1e-6)
+        assert list(read["partition"]) == ["data/1.pt"] * 3 + ["data/2.safetensors"] * 4
+        assert list(read["rank"]) == [0] * 3 + [2] * 4
+        assert str(read["r"].unit) == "mag"
+        assert "an origin" in read.meta["comments"]
+        assert {key.lower(): value for key, value in read.meta.items()}["zmode"] == "z_phot"
