@@ -78,10 +78,11 @@ class Member(Generic[Client]):
 
 @dataclass(slots=True)
 class Job(Generic[Client]):
-    """The ranks of one communicator: the registered ones, their waits, and the first failure."""
+    """The ranks of one communicator: the registered ones, all that ever were, their waits, and the first failure."""
 
     key: tuple[str, str]
     world_size: int
     members: dict[int, Member[Client]] = field(default_factory=dict)
+    known: set[int] = field(default_factory=set)
     abort: Abort | None = None
     wait_for_graph: WaitForGraph = field(default_factory=WaitForGraph)

@@ -30,7 +30,7 @@ from rendezvous.protocol.waiting import Waiting
 Value = TypeVar("Value")
 
 _FAILED_JOBS = 1000
-"""The number of named jobs whose failures and lost ranks are remembered for ranks that register later."""
+"""The number of named jobs whose failures and ended ranks are remembered for ranks that register later."""
 
 
 class Jobs(Generic[Client]):
@@ -57,7 +57,7 @@ class Jobs(Generic[Client]):
         self._members: dict[Client, tuple[Job[Client], Member[Client]]] = {}
         self._introductions: Introductions[Client] = Introductions(relaying, new_ticket)
         self._failed: dict[tuple[str, str], Abort | Refusal] = {}
-        self._lost: dict[tuple[str, str], dict[int, PeerEnded]] = {}
+        self._ended: dict[tuple[str, str], dict[int, PeerEnded]] = {}
         self._numbers = itertools.cycle(range(2**32))
 
     def __len__(self) -> int:
@@ -73,7 +73,7 @@ class Jobs(Generic[Client]):
         """Register a rank. If it conflicts with another one, refuse it and all others of its job.
 
         A rank that reconnects, identified by its instance, replaces its former connection. A rank of a named job that
-        has failed, or has lost a rank, is notified. A job without a name may be the next run's, and is not.
+        has failed, or of which a rank has ended, is notified. A job without a name may be the next run's, and is not.
         """
         key = (registration.job, registration.comm_name)
         failure = self._failed.get(key)
@@ -99,10 +99,11 @@ class Jobs(Generic[Client]):
         if former is not None:
             self.remove(former.client)
             self._jobs[key] = job
-        lost = self._lost.get(key, {})
-        lost.pop(registration.rank, None)
-        member = Member(client, registration, observed, ended=dict(lost))
+        ended = self._ended.get(key, {})
+        ended.pop(registration.rank, None)
+        member = Member(client, registration, observed, ended=dict(ended))
         job.members[registration.rank] = member
+        job.known.add(registration.rank)
         self._members[client] = (job, member)
         for each in job.members.values():
             each.ended.pop(registration.rank, None)
@@ -196,6 +197,8 @@ class Jobs(Generic[Client]):
         """
         job, member = self._member_of(client)
         self.remove(client)
+        if len(job.known) < job.world_size:  # else all have registered already, and are notified now
+            self._remember_end(job, PeerEnded(member.registration.rank, False))
         return self._notify_ended(job, member.registration.rank, lost=False)
 
     def disconnected(self, client: Client) -> Callable[[], list[Delivery[Client]]]:
@@ -217,8 +220,7 @@ class Jobs(Generic[Client]):
             current = self._jobs.get(job.key)
             if current is not None and rank in current.members:
                 return []
-            if job.key[0]:
-                _remember(self._lost, job.key, {**self._lost.get(job.key, {}), rank: PeerEnded(rank, True)})
+            self._remember_end(job, PeerEnded(rank, True))
             return self._notify_ended(job, rank, lost=True) if current is job else []
 
         return notify
@@ -301,6 +303,15 @@ class Jobs(Generic[Client]):
         self._remember_failure(job, Refusal(RefusalReason.mismatch, text))
         everybody = [self._refuse(member.client, text) for member in tuple(job.members.values())]
         return [*everybody, Delivery(client, Refusal(RefusalReason.mismatch, text))]
+
+    def _remember_end(self, job: Job[Client], ended: PeerEnded) -> None:
+        """Remember it for ranks that register later, until all have ended."""
+        if job.key[0]:
+            known = {**self._ended.get(job.key, {}), ended.peer: ended}
+            if len(known) < job.world_size:
+                _remember(self._ended, job.key, known)
+            else:
+                self._ended.pop(job.key, None)
 
     def _remember_failure(self, job: Job[Client], message: Abort | Refusal) -> None:
         if job.key[0]:

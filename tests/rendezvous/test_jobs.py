@@ -234,6 +234,37 @@ def test_a_late_rank_of_a_named_job_that_lost_a_rank_is_notified_when_it_waits_f
     assert known.record_wait("next run's", waiting) == []
 
 
+def test_a_rank_of_a_named_job_that_registers_after_another_has_left_is_notified_when_it_connects_to_it() -> None:
+    known = jobs()
+    for job in ("named", ""):
+        join(known, f"b {job}", 1, job=job)
+        assert known.leave(f"b {job}") == []
+        join(known, f"a {job}", 0, job=job)
+    assert known.announce("a named", Announce(1, 50)) == [Delivery("a named", PeerEnded(1, False))]
+    assert known.announce("a ", Announce(1, 50)) == []
+    join(known, "b again", 1, job="named")
+    assert known.announce("a named", Announce(1, 50)) == []
+
+
+def test_a_rank_that_leaves_when_all_have_registered_is_not_remembered() -> None:
+    known = jobs()
+    for client, rank in (("a", 0), ("b", 1)):
+        join(known, client, rank, size=2, job="named")
+    known.leave("b")
+    known.leave("a")
+    join(known, "a of the next communicator", 0, size=2, job="named")
+    assert known.announce("a of the next communicator", Announce(1, 50)) == []
+
+
+def test_ranks_that_left_one_after_the_other_are_forgotten_when_all_have() -> None:
+    known = jobs()
+    for client, rank in (("a", 0), ("b", 1)):
+        join(known, client, rank, size=2, job="named")
+        known.leave(client)
+    join(known, "a of the next communicator", 0, size=2, job="named")
+    assert known.announce("a of the next communicator", Announce(1, 50)) == []
+
+
 def test_the_end_of_an_earlier_run_does_not_affect_a_rank_of_the_next_one() -> None:
     known = jobs()
     join(known, "a", 0)
