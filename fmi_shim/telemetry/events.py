@@ -8,6 +8,7 @@ is in nanoseconds of the monotonic clock of the rank's machine; `Started` relate
 from __future__ import annotations
 
 import json
+import struct
 import sys
 from array import array
 from binascii import a2b_base64, b2a_base64
@@ -264,10 +265,8 @@ def encode(message: Message) -> bytes:
 
 def _values(event: Event) -> Sequence[object]:
     if isinstance(event, Operations):
-        # A number takes a hundredth of the time that it takes as text.
-        numbers = array("q", chain.from_iterable(event.rows))
-        if sys.byteorder == "big":
-            numbers.byteswap()
+        # Numbers as text would take twice the time.
+        numbers = struct.pack(f"<{_ROW * len(event.rows)}q", *chain.from_iterable(event.rows))
         return [b2a_base64(numbers, newline=False).decode()]
     return [getattr(event, name) for name in event.__slots__]
 
