@@ -268,7 +268,7 @@ def _execute(
     payloads: list[dict[str, Any]],
     backend: Backend,
     on_line: Callable[[RankLine], None],
-    on_record: Callable[[LogLine], None] | None,
+    on_record: Callable[[LogLine], None] | None = None,
 ) -> list[RankOutcome]:
     """Invoke all ranks at once, pass on their output, and stop the others when one fails."""
     tail = RankOutputReader(backend.logs, f"/aws/lambda/{FUNCTIONS[Role.EXECUTE]}", on_line, on_record)
