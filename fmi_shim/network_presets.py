@@ -46,4 +46,4 @@ def network_faults(conditions: LinkConditions) -> tuple[str, ...]:
 
 
 def _microseconds(duration: float) -> str:
-    return f"{duration * 1e6:.3f}us"
+    return f"{duration * 1e3:.9g}ms"

@@ -230,7 +230,7 @@ def _run_on_stack(payload: PipelinePayload, options: argparse.Namespace) -> int:
     for note in code.notes():
         print_status(note)
     data = _data_folder(payload, options)
-    variables = Observation(options, has_bus=False).environment
+    variables = {**dict(options.environment), **Observation(options, has_bus=False).environment}
     if variables:
         event = dict(payload.event)
         event["script_environment"] = {**event.get("script_environment", {}), **variables}

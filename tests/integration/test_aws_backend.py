@@ -123,12 +123,16 @@ def test_the_whole_way(account: Account, tmp_path: Path) -> None:
     payload.write_text(json.dumps({**text, "world_size": "2", "result_path": "out"}))
     (tmp_path / "results.py").write_text(
         PREAMBLE + "import boto3, json\n"
-        "boto3.client('s3').put_object(Bucket=os.environ['S3_BUCKET'], Body=json.dumps({'sum': total()}),\n"
+        "boto3.client('s3').put_object(Bucket=os.environ['S3_BUCKET'],\n"
+        "    Body=json.dumps({'sum': total(), 'mark': os.environ['MARK']}),\n"
         "    Key=f'{os.environ[\"RESULT_PATH\"]}/{rank}.json')\n"
     )
-    ended = account.run("pipeline", "--backend", "aws", "--results", tmp_path / "results", payload)
+    ended = account.run(
+        "pipeline", "--backend", "aws", "--env", "MARK=given", "--results", tmp_path / "results", payload
+    )
     assert ended.status == 0, ended.err
-    assert json.loads((tmp_path / "results" / "combined_data.json").read_text()) == [{"sum": 1}, {"sum": 1}]
+    result = {"sum": 1, "mark": "given"}
+    assert json.loads((tmp_path / "results" / "combined_data.json").read_text()) == [result, result]
     # The balancer of --nlb is looked up in the tests of a stack that has one.
     assert account.actions() == set(RUN_ACTIONS) - {"elasticloadbalancing:DescribeLoadBalancers"}
 
