@@ -36,8 +36,8 @@ def network_faults(conditions: LinkConditions) -> tuple[str, ...]:
     """Return the faults, in the language of `fmi_shim.faults`, that slow all links as given."""
     found = []
     if conditions.delay or conditions.jitter:
-        jitter = f" jitter {_microseconds(conditions.jitter)}" if conditions.jitter else ""
-        found.append(f"slow link all by {_microseconds(conditions.delay)}{jitter}")
+        jitter = f" jitter {_milliseconds(conditions.jitter)}" if conditions.jitter else ""
+        found.append(f"slow link all by {_milliseconds(conditions.delay)}{jitter}")
     if conditions.rate:
         found.append(f"limit link all to {conditions.rate / 1e3:.3f}kbit")
     if conditions.loss:
@@ -45,5 +45,5 @@ def network_faults(conditions: LinkConditions) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _microseconds(duration: float) -> str:
+def _milliseconds(duration: float) -> str:
     return f"{duration * 1e3:.9g}ms"

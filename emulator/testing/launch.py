@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from emulator.testing.errors import WorldUsageError
+from emulator.testing.run import Presentation
 from emulator.testing.services import Services, WorldChannel
-from emulator.testing.world import DEFAULT_LIMIT_S, DEFAULT_MAX_TIMEOUT_S, Presentation, World
+from emulator.testing.world import DEFAULT_LIMIT_S, DEFAULT_MAX_TIMEOUT_S, World
 
 _services: Services | None = None
 _owner = 0

@@ -24,8 +24,9 @@ from _pytest._io import TerminalWriter
 
 if TYPE_CHECKING:
     from emulator.cloud import LocalCloud
+    from emulator.testing.run import Presentation
     from emulator.testing.services import Services
-    from emulator.testing.world import Presentation, World
+    from emulator.testing.world import World
 
 MARKER = "fmi"
 _MARKER_HELP = (
@@ -280,7 +281,7 @@ def fmi_world(request: pytest.FixtureRequest, _fmi_services: Services, _fmi_pres
 
 @pytest.fixture(scope="session")
 def _fmi_presentation(request: pytest.FixtureRequest) -> Iterator[Presentation]:
-    from emulator.testing.world import Presentation
+    from emulator.testing.run import Presentation
 
     config = request.config
     # The workers of pytest-xdist have no terminal.

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from emulator.testing.launch import channel_named, shared_services
-from emulator.testing.world import DEFAULT_LIMIT_S, DEFAULT_MAX_TIMEOUT_S, Presentation, World
+from emulator.testing.run import Presentation
+from emulator.testing.world import DEFAULT_LIMIT_S, DEFAULT_MAX_TIMEOUT_S, World
 
 
 class FmiTestCase(unittest.TestCase):
