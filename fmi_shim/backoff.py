@@ -49,7 +49,7 @@ class Deadline:
             wait.seconds, wait.end = self.seconds, self.end
         return wait
 
-    def part(self, seconds: float) -> Deadline:
+    def shortened(self, seconds: float) -> Deadline:
         """Return the deadline of a part of this wait, which ends `seconds` from now at the latest."""
         part = Deadline(self.seconds)
         part.began, part.end = self.began, min(self.end, time.monotonic() + seconds)

@@ -20,8 +20,8 @@ from fmi_shim.errors import (
     BrokenCommunicatorError,
     ConcurrentCallError,
     FmiError,
-    Membership,
     PeerTimeoutError,
+    SplitGroup,
 )
 from fmi_shim.frames import Call, Operation
 from fmi_shim.log import log_failure
@@ -153,7 +153,7 @@ class Calls:
     allreduces
         For each shape of arrays the function, the element type and the plan of the last allreduce. A short call
         compares these in the least time. Both are dropped with all plans, at the latest when the communicator ends.
-    membership
+    split_group
         Which ranks of the world its ranks are, if the communicator was split from it. Errors say so.
     running
         The call that a thread is in, None between calls; the error that ended the communicator, or that a call which
@@ -170,7 +170,7 @@ class Calls:
         self._plans: dict[object, Plan] = {}
         self.barrier: Plan | None = None
         self.allreduces: dict[tuple[int, ...], tuple[ReduceFunction, np.dtype[Any], Plan]] = {}
-        self.membership: Membership | None = None
+        self.split_group: SplitGroup | None = None
         self.running: Call | BaseException | None = None
         self._failure: BaseException | None = None
 
@@ -365,8 +365,8 @@ class Calls:
 
     def name_ranks(self, error: BaseException) -> None:
         """Add to an error which ranks of the world it names, if the communicator was split from it."""
-        if self.membership is not None and isinstance(error, FmiError) and error.membership is None:
-            error.membership = self.membership
+        if self.split_group is not None and isinstance(error, FmiError) and error.split_group is None:
+            error.split_group = self.split_group
 
     def give_back(self, plan: Plan) -> bool:
         """Give back the number of a message of which nothing was moved in time; return False if it is no message.
@@ -468,7 +468,7 @@ class Calls:
         if self._failure is None:
             self._end(error)
             if isinstance(error, FmiError):
-                error = error.within(self.membership)
+                error = error.within(self.split_group)
             else:
                 what = f"{type(error).__name__}: {error}".rstrip(": ")
                 error = FmiError(f"rank {self._rank} raised {what}, in its own code between two calls", self._rank)

@@ -17,7 +17,7 @@ _RANK = re.compile(r"\brank (\d+)")
 
 
 @dataclass(frozen=True, slots=True)
-class Membership:
+class SplitGroup:
     """A communicator that was split from the world, and which of the world's ranks are its ranks.
 
     Attributes
@@ -60,11 +60,11 @@ class FmiError(RuntimeError):
 
     Attributes
     ----------
-    membership
+    split_group
         The communicator that it was raised in, if that was split from the world; the ranks above are its ranks.
     """
 
-    membership: Membership | None = None
+    split_group: SplitGroup | None = None
 
     def __init__(self, message: str, origin: int | None = None, reported_by: int | None = None) -> None:
         super().__init__(message, origin, reported_by)
@@ -74,34 +74,34 @@ class FmiError(RuntimeError):
 
     def __str__(self) -> str:
         text = self.message if self.reported_by is None else f"{self.message} (reported by rank {self.reported_by})"
-        if self.membership is None or repr(self.membership.name) in text:
+        if self.split_group is None or repr(self.split_group.name) in text:
             return text
-        return f"{text}; {self.membership.legend(text, (self.origin, self.reported_by))}"
+        return f"{text}; {self.split_group.legend(text, (self.origin, self.reported_by))}"
 
     @property
     def world_origin(self) -> int | None:
         """The rank of the world where the failure began, if that is known: `origin`, unless it is of a split."""
-        return self.origin if self.membership is None or self.origin is None else self._of_world(self.origin)
+        return self.origin if self.split_group is None or self.origin is None else self._of_world(self.origin)
 
     @property
     def communicator(self) -> str | None:
         """The name of the communicator that it was raised in, if that was split from the world."""
-        return None if self.membership is None else self.membership.name
+        return None if self.split_group is None else self.split_group.name
 
-    def within(self, membership: Membership | None) -> FmiError:
+    def within(self, split_group: SplitGroup | None) -> FmiError:
         """Return this error as the ranks of another communicator know it; the text says what its ranks are there."""
-        if self.membership == membership:
+        if self.split_group == split_group:
             return self
         origin = self.world_origin
-        if membership is not None:
-            origin = membership.rank_of(origin)
+        if split_group is not None:
+            origin = split_group.rank_of(origin)
         moved = type(self)(str(self), origin)
-        moved.membership = membership
+        moved.split_group = split_group
         return moved
 
     def _of_world(self, rank: int) -> int | None:
-        assert self.membership is not None  # noqa: S101 - the caller has looked
-        return self.membership.world_ranks[rank] if rank < len(self.membership.world_ranks) else None
+        assert self.split_group is not None  # noqa: S101 - the caller has looked
+        return self.split_group.world_ranks[rank] if rank < len(self.split_group.world_ranks) else None
 
 
 class ConfigError(FmiError, ValueError):

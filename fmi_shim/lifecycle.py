@@ -16,7 +16,7 @@ import numpy as np
 from fmi_shim import telemetry
 from fmi_shim.calls import Calls
 from fmi_shim.config import Config
-from fmi_shim.errors import Membership
+from fmi_shim.errors import SplitGroup
 from fmi_shim.frames import Call, Operation
 from fmi_shim.requests import Background, Request, Running
 from fmi_shim.selection.policy import Hint
@@ -60,12 +60,12 @@ class Lifecycle:
         config: Config,
         name: str,
         memory_mib: int,
-        membership: Membership | None = None,
+        split_group: SplitGroup | None = None,
         server_known: bool = False,
     ) -> None:
         """Become `rank` of `size` in the communicator called `name`.
 
-        One that was split from another has a `membership`, and knows whether the rendezvous server has answered that.
+        One that was split from another has a `split_group`, and knows whether the rendezvous server has answered that.
         """
         self._rank = rank
         self._size = size
@@ -82,7 +82,7 @@ class Lifecycle:
             from fmi_shim.tracing import TracedCalls  # programs that record nothing do not pay for the import
 
             self._calls = TracedCalls(rank, size, channels, telemetry.recorder)
-        self._calls.membership = membership
+        self._calls.split_group = split_group
         self._finalizer = weakref.finalize(self, self._calls.close)
         self._finalizer.atexit = False  # `_close_all` is called before the modules that it needs are gone
         if not _members:
@@ -184,11 +184,11 @@ class Lifecycle:
         members = sorted((other, rank) for rank, (group, other) in enumerate(choices.tolist()) if group == colour)
         part = type(self).__new__(type(self))
         place = members.index((key, self._rank))
-        known = self._calls.membership
+        known = self._calls.split_group
         world_ranks = tuple(rank if known is None else known.world_ranks[rank] for _, rank in members)
-        membership = Membership(name, world_ranks)
+        split_group = SplitGroup(name, world_ranks)
         part._open(  # noqa: SLF001 - a new one of this class
-            place, len(members), self._config, name, self._memory_mib, membership, self._calls.server_known
+            place, len(members), self._config, name, self._memory_mib, split_group, self._calls.server_known
         )
         part.hint(self._calls.hint)
         return part
@@ -198,20 +198,20 @@ class Lifecycle:
         self._calls.require_open(Call(Operation.barrier, 0, None, 0), itertools.count())
         kind, hint = type(self), self._calls.hint
         if self._background is None:
-            rank, size, config, name_of_it, memory, membership, server_known = (
+            rank, size, config, name_of_it, memory, split_group, server_known = (
                 self._rank,
                 self._size,
                 self._config,
                 f"{self._name}i/",
                 self._memory_mib,
-                self._calls.membership,
+                self._calls.split_group,
                 self._calls.server_known,
             )
             require_name("the name of the communicator beside this one", name_of_it, size)
 
             def open_beside() -> Lifecycle:
                 beside = kind.__new__(kind)
-                beside._open(rank, size, config, name_of_it, memory, membership, server_known)  # noqa: SLF001 - of this class
+                beside._open(rank, size, config, name_of_it, memory, split_group, server_known)  # noqa: SLF001 - of this class
                 return beside
 
             self._background = Background(open_beside)

@@ -148,7 +148,7 @@ class Observation:
         from emulator.fmi.telemetry.profile import profile, profile_text
         from emulator.fmi.telemetry.trace import trace_lines
 
-        telemetry.settle(frozenset(rank.rank for rank in outcome.ranks if rank.failure is None))
+        telemetry.wait_for_last_events(frozenset(rank.rank for rank in outcome.ranks if rank.failure is None))
         with telemetry.history() as history:
             if self._trace is not None:
                 write_whole(self._trace, "".join(trace_lines(history)).encode())

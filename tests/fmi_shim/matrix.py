@@ -209,8 +209,8 @@ def covering_steps(size: int) -> Iterator[Step]:
 
 
 def fewest_steps(size: int) -> Iterator[Step]:
-    """Yield what `covering_steps` yields, with four roots at most: the first, the last and two between them."""
-    return _taking_turns(size, sorted({0, size // 3, size // 2, size - 1}))
+    """Yield what `covering_steps` yields, with three roots at most: the first, the last and one between them."""
+    return _taking_turns(size, sorted({0, size // 2, size - 1}))
 
 
 def _taking_turns(size: int, roots: Sequence[int]) -> Iterator[Step]:

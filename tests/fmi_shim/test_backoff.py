@@ -162,11 +162,11 @@ def test_a_part_of_a_wait_ends_earlier_and_says_how_long_all_of_it_took(monkeypa
     monkeypatch.setattr("time.monotonic", lambda: now)
     whole = Deadline(5.0)
     now = 102.0
-    part = whole.part(2.0)
-    assert (part.end, part.remaining(), whole.part(20.0).end) == (104.0, 2.0, 105.0)
+    part = whole.shortened(2.0)
+    assert (part.end, part.remaining(), whole.shortened(20.0).end) == (104.0, 2.0, 105.0)
     now = 104.0
     assert (part.passed, part.elapsed) == (True, "4 s (limit 5 s)")
-    assert Deadline(None).part(2.0).end == 106.0
+    assert Deadline(None).shortened(2.0).end == 106.0
 
 
 def test_the_limit_to_raise_is_that_which_passed() -> None:

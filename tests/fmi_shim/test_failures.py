@@ -17,13 +17,13 @@ import fmi_shim as fmi
 from fmi_shim.errors import (
     BrokenCommunicatorError,
     FmiError,
-    Membership,
     MismatchError,
     PeerFailedError,
     PeerLostError,
     PeerOverflowError,
     PeerTimeoutError,
     RendezvousError,
+    SplitGroup,
 )
 from tests.fmi_shim import failing_programs, programs
 from tests.fmi_shim.programs import INT
@@ -348,7 +348,7 @@ def test_an_error_in_a_split_names_the_communicator_and_the_ranks_of_the_world(w
 
 def test_an_error_of_a_split_is_that_of_another_communicator_with_its_ranks() -> None:
     error = PeerLostError("rank 0 in barrier: lost rank 2", origin=2, reported_by=1)
-    error.membership = Membership("comm0.1/", (5, 3, 1))
+    error.split_group = SplitGroup("comm0.1/", (5, 3, 1))
     text = (
         "rank 0 in barrier: lost rank 2 (reported by rank 1); in communicator 'comm0.1/', rank 0 is world rank 5, "
         "rank 1 is world rank 3, rank 2 is world rank 1"
@@ -356,8 +356,8 @@ def test_an_error_of_a_split_is_that_of_another_communicator_with_its_ranks() ->
     assert (str(error), error.world_origin, error.communicator) == (text, 1, "comm0.1/")
     again = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
     assert (str(again), again.world_origin) == (text, 1)
-    for membership, origin in ((None, 1), (Membership("comm1.0/", (0, 1)), 1), (Membership("comm1.0/", (3, 0)), None)):
-        moved = error.within(membership)
-        assert (type(moved), moved.origin, moved.membership) == (PeerLostError, origin, membership)
+    for split_group, origin in ((None, 1), (SplitGroup("comm1.0/", (0, 1)), 1), (SplitGroup("comm1.0/", (3, 0)), None)):
+        moved = error.within(split_group)
+        assert (type(moved), moved.origin, moved.split_group) == (PeerLostError, origin, split_group)
         assert str(moved).startswith(text)
-    assert error.within(Membership("comm0.1/", (5, 3, 1))) is error
+    assert error.within(SplitGroup("comm0.1/", (5, 3, 1))) is error

@@ -20,7 +20,7 @@ _STEPS_AT_ONCE = {"direct": 40, "shm": 40, "redis": 20, "s3": 5}
 class Place:
     """A world: its channel, its size, what is done there in any case, and how many random examples beside that.
 
-    On S3 the types take turns, and four ranks are roots: all of it would be 80,000 requests, each of which is 2 ms of
+    On S3 the types take turns, and three ranks are roots: all of it would be 80,000 requests, each of which is 2 ms of
     work for boto3 and the server. S3 and Redis have all but the store's own file in common, to which neither types nor
     roots make a difference. Among sixteen ranks on Redis the types take turns, too.
     """
@@ -44,7 +44,7 @@ PLACES = [
         for size in SIZES
     ),
     *(Place("shm", True, size, Order.own, matrix.steps, 5) for size in SIZES),
-    *(Place("s3", size % 2 == 1, size, Order.rank_0, matrix.fewest_steps, 1, 2 if size > 9 else 4) for size in SIZES),
+    *(Place("s3", size % 2 == 1, size, Order.rank_0, matrix.fewest_steps, 1, 1 if size > 9 else 4) for size in SIZES),
 ]
 
 

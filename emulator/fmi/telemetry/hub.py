@@ -163,7 +163,7 @@ class Telemetry:
                 self._reported.add(str(error))
                 self._report(str(error))
 
-    def settle(self, ranks: frozenset[int]) -> None:
+    def wait_for_last_events(self, ranks: frozenset[int]) -> None:
         """Wait until the last events of these ranks, which have ended, are here; a moment at most.
 
         The times that logs told before belong to the latest run from then on.

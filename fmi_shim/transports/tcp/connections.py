@@ -284,7 +284,7 @@ class Connections:
             for peer in missing:
                 attempt = deadline
                 if len(wanted) > 1:
-                    attempt = deadline.part(_ATTEMPT_SECONDS)
+                    attempt = deadline.shortened(_ATTEMPT_SECONDS)
                 try:
                     connection = self._connect(peer, wanted[peer], attempt)
                 except PeerTimeoutError as error:

@@ -55,7 +55,7 @@ def recorded(server: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[
             folder = tmp_path_factory.mktemp(program)
             with Telemetry("127.0.0.1", "127.0.0.1") as telemetry:
                 observed(server, folder, telemetry).values(getattr(programs, program), RANKS)
-                telemetry.settle(frozenset(range(RANKS)))
+                telemetry.wait_for_last_events(frozenset(range(RANKS)))
                 with telemetry.history() as found:
                     known[program] = found
         return known[program]

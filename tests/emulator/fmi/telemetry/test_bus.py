@@ -28,7 +28,7 @@ def until(condition: object) -> None:
 
 def test_every_call_of_every_rank_arrives(world: World, telemetry: Telemetry, complaints: list[str]) -> None:
     assert world.values(programs.many_short_calls, 2, 3000) == [0, 0]
-    telemetry.settle(frozenset(range(2)))
+    telemetry.wait_for_last_events(frozenset(range(2)))
     with telemetry.history() as history:
         assert (history.job, history.world_size, history.dropped) == ("job", 2, 0)
         for rank in history.ranks.values():
@@ -43,7 +43,7 @@ def test_every_call_of_every_rank_arrives(world: World, telemetry: Telemetry, co
 def test_closing_takes_no_time_and_leaves_nothing(world: World, telemetry: Telemetry) -> None:
     for _, seconds in world.values(programs.leaves_no_thread, 2):
         assert seconds < 5
-    telemetry.settle(frozenset(range(2)))
+    telemetry.wait_for_last_events(frozenset(range(2)))
     with telemetry.history() as history:
         assert all(rank.closed for rank in history.ranks.values())
 
