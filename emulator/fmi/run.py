@@ -6,11 +6,12 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from emulator.aws.credentials import Credentials
 from emulator.aws.lambda_.log_lines import Report, parse_report
@@ -49,6 +50,9 @@ _GRACE_S = 3.0
 _LOG_SETTLE_S = 5.0
 _EXIT_STATUS = re.compile(r"exit(?:ed with)? status (\d+)")
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
+# A function's answer, its REPORT line, and its failure.
+_Invocation: TypeAlias = tuple[Any, Report, FunctionFailure | None]
+_Returned: TypeAlias = "SimpleQueue[tuple[int, _Invocation | BaseException]]"
 
 
 @dataclass(frozen=True)
@@ -275,19 +279,26 @@ def _execute(
     outcomes: list[RankOutcome] = []
     deadline = float("inf")
     ended = 0
+    # Ctrl-C in `concurrent.futures.wait` would leave locks of the futures held, and the threads blocked for ever.
+    returned: _Returned = SimpleQueue()
+
+    def invoke(payload: dict[str, Any]) -> None:
+        rank = int(payload["RANK"])
+        try:
+            returned.put((rank, _invoke(backend, FUNCTIONS[Role.EXECUTE], payload)))
+        except BaseException as error:  # noqa: BLE001 - raised where the result is taken
+            returned.put((rank, error))
+
     with ThreadPoolExecutor(len(payloads), thread_name_prefix="invoke") as threads:
         try:
-            pending: dict[Future[tuple[Any, Report, FunctionFailure | None]], int] = {
-                threads.submit(_invoke, backend, FUNCTIONS[Role.EXECUTE], payload): int(payload["RANK"])
-                for payload in payloads
-            }
+            for payload in payloads:
+                threads.submit(invoke, payload)
+            pending = len(payloads)
             while pending:
-                done, _ = wait(pending, timeout=_POLL_S, return_when=FIRST_COMPLETED)
-                for future in done:
-                    _, report, failure = future.result()
-                    if failure and time.monotonic() > deadline:
-                        failure = STOPPED_FAILURE
-                    outcomes.append(RankOutcome(pending.pop(future), report, failure))
+                for rank, (_, report, failure) in _taken(returned):
+                    stopped = failure and time.monotonic() > deadline
+                    outcomes.append(RankOutcome(rank, report, STOPPED_FAILURE if stopped else failure))
+                    pending -= 1
                     if failure:
                         deadline = min(deadline, time.monotonic() + _GRACE_S)
                 if pending and time.monotonic() > deadline:
@@ -302,6 +313,17 @@ def _execute(
     while ended < len(payloads) and time.monotonic() < settled:
         ended += tail.poll()
     return outcomes
+
+
+def _taken(returned: _Returned) -> Iterator[tuple[int, _Invocation]]:
+    """Wait until a rank has returned, for a moment at most; yield what all have that did, or raise their error."""
+    with suppress(Empty):
+        rank, result = returned.get(timeout=_POLL_S)
+        while True:
+            if isinstance(result, BaseException):
+                raise result
+            yield rank, result
+            rank, result = returned.get_nowait()
 
 
 @contextmanager
@@ -320,7 +342,7 @@ def _stopping(backend: Backend) -> Iterator[None]:
     ended.set()
 
 
-def _invoke(backend: Backend, name: str, event: dict[str, Any]) -> tuple[Any, Report, FunctionFailure | None]:
+def _invoke(backend: Backend, name: str, event: dict[str, Any]) -> _Invocation:
     response = backend.functions.invoke(
         FunctionName=name,
         InvocationType="RequestResponse",
