@@ -234,6 +234,7 @@ def _status(options: argparse.Namespace) -> int:
     with explained():
         stack = StackOperations(session.client("cloudformation"), options.stack_name).describe()
         if stack is not None and stack.is_busy:
+            stack.check_owner()
             print(f"stack {stack.name}: {stack.status}")
             return 0
         resources = find_resources(session, options.stack_name)

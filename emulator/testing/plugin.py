@@ -428,6 +428,8 @@ def _local_cloud_environment(request: pytest.FixtureRequest) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in cloud.environment.items():
             patch.setenv(name, value)
+        # The default session keeps the credentials that it has found first.
+        patch.setattr("boto3.DEFAULT_SESSION", None)
         yield
     if request.config.getini(_SCOPE_OPTION) == "session":
         cloud.reset()

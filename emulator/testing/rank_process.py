@@ -175,6 +175,10 @@ def _detach(descriptors: Descriptors, parent: int) -> None:
     faulthandler.register(STACKS_SIGNAL, file=descriptors.stacks, all_threads=True, chain=False)
     _reset_logging(former)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    boto3 = sys.modules.get("boto3")
+    if boto3 is not None:
+        # The parent's default session has the credentials and the endpoint of the parent.
+        vars(boto3)["DEFAULT_SESSION"] = None
     torch = sys.modules.get("torch")
     if torch is not None:
         # The threads of OpenMP's pool do not exist in a fork: a parallel region would wait for them for ever.

@@ -107,6 +107,20 @@ class Stack:
         """Whether an operation is in progress."""
         return self.status.endswith("_IN_PROGRESS") and self.status != "REVIEW_IN_PROGRESS"
 
+    def check_owner(self) -> None:
+        """Check that `fmi-emulator deploy` made it.
+
+        Raises
+        ------
+        StackError
+            If it is another owner's.
+        """
+        if not self.is_ours:
+            raise StackError(
+                f"stack {self.name!r} was not made by `fmi-emulator deploy`: it has no tag {OWNER_TAG!r}; choose "
+                "another --stack-name"
+            )
+
 
 @dataclass(frozen=True)
 class Change:
@@ -196,11 +210,7 @@ class StackOperations:
         stack = self.describe()
         if stack is None:
             return None
-        if not stack.is_ours:
-            raise StackError(
-                f"stack {self._name!r} was not made by `fmi-emulator deploy`: it has no tag {OWNER_TAG!r}; choose "
-                "another --stack-name"
-            )
+        stack.check_owner()
         if stack.is_busy:
             raise StackError(
                 f"stack {self._name!r} is being changed ({stack.status}): wait for its end, see `fmi-emulator status`"

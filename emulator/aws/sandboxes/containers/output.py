@@ -11,6 +11,8 @@ import secrets
 import stat
 from collections.abc import Sequence
 
+from emulator.aws.limits import LOG_EVENT_BYTES
+
 _HEADER_BYTES = 8
 _MARK_BYTES = 32
 _STANDARD_OUTPUT, _STANDARD_ERROR = 1, 2
@@ -61,9 +63,9 @@ class MarkedOutput:
         """Look for a mark no longer."""
         self._marks.discard(mark)
 
-    def feed(self, data: bytes) -> tuple[list[bytes], set[bytes]]:
-        """Return the output in the next bytes of the stream, in pieces, and the marks that have arrived."""
-        pieces: list[bytes] = []
+    def feed(self, data: bytes) -> tuple[list[tuple[int, bytes]], set[bytes]]:
+        """Return the output in the next bytes of the stream, pieces as of `OutputFrames`, and the marks found there."""
+        pieces: list[tuple[int, bytes]] = []
         arrived: set[bytes] = set()
         for stream, piece in self._frames.feed(data):
             text = self._held.pop(stream, b"") + piece
@@ -74,14 +76,40 @@ class MarkedOutput:
             if held := max((_overlap(text, mark) for mark in self._marks), default=0):
                 self._held[stream], text = text[-held:], text[:-held]
             if text:
-                pieces.append(text)
+                pieces.append((stream, text))
         return pieces, arrived
 
-    def end(self) -> bytes:
+    def end(self) -> list[tuple[int, bytes]]:
         """Return what was held back as the possible beginning of a mark, at the end of the stream."""
-        held = b"".join(self._held.values())
+        held = list(self._held.items())
         self._held.clear()
         return held
+
+
+class WholeLines:
+    """Joins pieces of output to lines, so that standard output and error do not cut each other's.
+
+    Python, for one, writes a line to an unbuffered stream in several pieces.
+    """
+
+    def __init__(self) -> None:
+        self._unfinished: dict[int, bytes] = {}
+
+    def feed(self, stream: int, piece: bytes) -> bytes:
+        """Return the lines that end in the next piece of a stream; a very long one is returned unfinished."""
+        text = self._unfinished.pop(stream, b"") + piece
+        end = text.rfind(b"\n") + 1
+        if len(text) - end > LOG_EVENT_BYTES:
+            return text
+        if end < len(text):
+            self._unfinished[stream] = text[end:]
+        return text[:end]
+
+    def flush(self) -> bytes:
+        """Return the unfinished lines."""
+        unfinished = b"".join(self._unfinished.values())
+        self._unfinished.clear()
+        return unfinished
 
 
 def _overlap(text: bytes, mark: bytes) -> int:

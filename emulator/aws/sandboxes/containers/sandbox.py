@@ -12,7 +12,7 @@ from typing import Any
 from emulator.aws.sandboxes.base import SandboxExit
 from emulator.aws.sandboxes.containers.cgroups import ContainerGroups
 from emulator.aws.sandboxes.containers.daemon import ContainerState, Daemon, DaemonError
-from emulator.aws.sandboxes.containers.output import MarkedOutput, OutputPipes, new_mark
+from emulator.aws.sandboxes.containers.output import MarkedOutput, OutputPipes, WholeLines, new_mark
 from emulator.aws.sandboxes.containers.ownership import remove_container
 from emulator.aws.sandboxes.cpu_groups import MIN_QUOTA_US, PERIOD_US
 
@@ -92,6 +92,7 @@ class ContainerSandbox:
         self._memory_bytes = memory_bytes
         self._vcpus = vcpus
         self._received = MarkedOutput()
+        self._lines = WholeLines()
         self._pipes: OutputPipes | None = None
         self._drains: list[_Drain] = []
         self._groups: ContainerGroups | None = None
@@ -139,8 +140,12 @@ class ContainerSandbox:
         """
         if self._pipes is None:
             await self._drain_until_quiet()
-            return
-        marks = {descriptor: new_mark() for descriptor in self._pipes.descriptors}
+        else:
+            await self._drain_to_marks(self._pipes)
+        self._deliver(self._lines.flush())
+
+    async def _drain_to_marks(self, pipes: OutputPipes) -> None:
+        marks = {descriptor: new_mark() for descriptor in pipes.descriptors}
         drain = _Drain(set(marks.values()), self._loop.create_future())
         self._drains.append(drain)
         for mark in marks.values():
@@ -148,7 +153,7 @@ class ContainerSandbox:
         try:
             async with asyncio.timeout(_LONGEST_DRAIN_S):
                 for descriptor, mark in marks.items():
-                    if not await self._pipes.write(descriptor, mark):
+                    if not await pipes.write(descriptor, mark):
                         drain.missing.discard(mark)
                 if drain.missing and self._output is not None:
                     await drain.done
@@ -226,17 +231,22 @@ class ContainerSandbox:
                 data = self._output.recv(_READ_BYTES)
             except BlockingIOError:
                 return False
-        pieces, arrived = self._received.feed(data) if data else ([self._received.end()], set())
-        for piece in filter(None, pieces):
-            self._on_output(piece)
+        pieces, arrived = self._received.feed(data) if data else (self._received.end(), set())
+        for stream, piece in pieces:
+            self._deliver(self._lines.feed(stream, piece))
         for drain in self._drains:
             drain.missing.difference_update(arrived)
             if not (drain.missing and data) and not drain.done.done():
                 drain.done.set_result(None)
         if not data:
+            self._deliver(self._lines.flush())
             self._close_output()
             self._background(self._find_end())
         return bool(data)
+
+    def _deliver(self, text: bytes) -> None:
+        if text:
+            self._on_output(text)
 
     def _close_output(self) -> None:
         if self._output is not None:

@@ -195,7 +195,8 @@ def run_operation(channel: SlotChannel, operation: str, count: int, root: int, n
     small = count <= channel.shared.slots.shape[2]
     match operation:
         case "barrier":
-            return exchange.barrier(channel, this)()
+            exchange.barrier(channel, this)()
+            return None
         case "bcast":
             return exchange.bcast(channel, this)(part if channel.rank == root else out).tolist()
         case "gather":

@@ -8,7 +8,8 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emulator.aws.sandboxes.containers.output import MarkedOutput, OutputFrames, OutputPipes, new_mark
+from emulator.aws.limits import LOG_EVENT_BYTES
+from emulator.aws.sandboxes.containers.output import MarkedOutput, OutputFrames, OutputPipes, WholeLines, new_mark
 
 _STREAMS = st.sampled_from([1, 2])
 _SIZES = st.lists(st.integers(1, 40), min_size=1, max_size=20)
@@ -48,25 +49,46 @@ def test_marks_are_taken_out_of_the_output_however_it_is_cut(
     output.expect(mark)
     for part in cut(b"".join(frame(1, piece) for piece in written), sizes):
         texts, marks = output.feed(part)
-        received += b"".join(texts)
+        received += b"".join(text for _, text in texts)
         if marks:
             arrived += 1
             assert received.startswith(before + like)
-    assert received + output.end() == before + like + after
+    assert received + b"".join(text for _, text in output.end()) == before + like + after
     assert arrived == 1
 
 
 def test_what_looks_like_a_mark_is_delivered_when_no_mark_is_expected_and_at_the_end() -> None:
     output = MarkedOutput()
     output.expect(b"mark")
-    assert output.feed(frame(1, b"text ma"))[0] == [b"text "]
+    assert output.feed(frame(1, b"text ma"))[0] == [(1, b"text ")]
     # The beginning on one stream is not continued by the other.
-    assert output.feed(frame(2, b"rk"))[0] == [b"rk"]
+    assert output.feed(frame(2, b"rk"))[0] == [(2, b"rk")]
     output.forget(b"mark")
-    assert output.feed(frame(1, b"rk"))[0] == [b"mark"]
+    assert output.feed(frame(1, b"rk"))[0] == [(1, b"mark")]
     output.expect(b"mark")
     output.feed(frame(1, b"m"))
-    assert output.end() == b"m"
+    assert output.end() == [(1, b"m")]
+
+
+@given(st.lists(st.tuples(_STREAMS, st.sampled_from([b"a", b"b\n", b"\n", b"cd\nef"])), max_size=20))
+def test_the_lines_of_one_stream_are_not_cut_by_the_other(pieces: list[tuple[int, bytes]]) -> None:
+    lines = WholeLines()
+    delivered = [lines.feed(stream, piece) for stream, piece in pieces]
+    assert all(text.endswith(b"\n") for text in delivered if text)
+    unfinished = lines.flush()
+    for stream in (1, 2):
+        own = WholeLines()
+        text = b"".join(own.feed(number, piece) for number, piece in pieces if number == stream)
+        written = b"".join(piece for number, piece in pieces if number == stream)
+        assert text + own.flush() == written
+        assert all(line in b"".join(delivered).splitlines() for line in text.splitlines())
+    assert len(b"".join(delivered)) + len(unfinished) == sum(len(piece) for _, piece in pieces)
+
+
+def test_a_very_long_line_is_delivered_unfinished() -> None:
+    lines, long = WholeLines(), b"x" * (LOG_EVENT_BYTES + 1)
+    assert lines.feed(1, b"a\n" + long) == b"a\n" + long
+    assert lines.flush() == b""
 
 
 def test_a_mark_follows_what_is_in_the_pipes_even_in_full_ones() -> None:
