@@ -83,20 +83,22 @@ class NonBlockingStream(io.TextIOBase):
         while True:
             text = self._waiting.get()
             try:
-                if text is None:
-                    return
-                self._write_one(text)
+                if text is not None:
+                    self._stream.write(text)
+                    self._stream.flush()
+                if text is None or self._waiting.empty():
+                    self._write_number_of_lost_lines()
             except (OSError, ValueError):
                 # Nobody reads any more: as with other programs, the rest is lost.
                 pass
             finally:
                 self._waiting.task_done()
+            if text is None:
+                return
 
-    def _write_one(self, text: str) -> None:
-        self._stream.write(text)
-        self._stream.flush()
+    def _write_number_of_lost_lines(self) -> None:
         with self._lock:
-            lost, self._lost = (self._lost, 0) if self._waiting.empty() else (0, self._lost)
+            lost, self._lost = self._lost, 0
         if lost:
             self._stream.write(f"{lost} lines are missing here: standard error was not read in time\n")
             self._stream.flush()

@@ -25,8 +25,10 @@ boto3.client("s3").put_object(Bucket=os.environ["S3_BUCKET"], Key=key, Body=json
 FMI_JSON = json.dumps({"backends": {"Direct": {"enabled": True, "host": "127.0.0.1", "port": 10000}}})
 
 
-@pytest.fixture(scope="module")
-def pipeline(cloud: LocalCloud, functions: Any) -> Iterator[None]:
+@pytest.fixture(params=["inline", "distributed"])
+def form(request: pytest.FixtureRequest, cloud: LocalCloud, functions: Any) -> Iterator[str]:
+    """Deploy the functions for a form of the definition; the distributed one reads the ranks' payloads from S3."""
+    in_s3 = {"RANKS_IN_S3": "1"} if request.param == "distributed" else {}
     names = ("fmi-initialize", "fmi-execute", "fmi-summarize")
     for name in names:
         functions.create_function(
@@ -37,9 +39,9 @@ def pipeline(cloud: LocalCloud, functions: Any) -> Iterator[None]:
             Code={"ZipFile": function_archive()},
             MemorySize=1769,
             Timeout=30,
-            Environment={"Variables": {"FMI_RENDEZVOUS": cloud.rendezvous}},
+            Environment={"Variables": {"FMI_RENDEZVOUS": cloud.rendezvous, **in_s3}},
         )
-    yield
+    yield request.param
     for name in names:
         functions.delete_function(FunctionName=name)
 
@@ -62,9 +64,8 @@ def put_program(s3: Any, bucket: str, program: str) -> None:
     s3.put_object(Bucket=bucket, Key="Anomaly Detection/fmi.json", Body=FMI_JSON.encode())
 
 
-@pytest.mark.parametrize("form", ["inline", "distributed"])
 def test_the_ranks_connect_and_their_results_are_summarized(
-    pipeline: None, sfn: Any, s3: Any, bucket: str, execute: Callable[..., dict[str, Any]], form: str
+    sfn: Any, s3: Any, bucket: str, execute: Callable[..., dict[str, Any]], form: str
 ) -> None:
     put_program(s3, bucket, PROGRAM)
     execution = execute((DEFINITIONS / f"{form}.asl.json").read_text(), payload(bucket))
@@ -74,9 +75,8 @@ def test_the_ranks_connect_and_their_results_are_summarized(
     assert json.loads(combined) == [{"rank": rank, "total": 6} for rank in range(4)]
 
 
-@pytest.mark.parametrize("form", ["inline", "distributed"])
 def test_a_failed_rank_fails_the_execution(
-    pipeline: None, sfn: Any, s3: Any, bucket: str, machine: Callable[..., str], form: str
+    sfn: Any, s3: Any, bucket: str, machine: Callable[..., str], form: str
 ) -> None:
     put_program(s3, bucket, "import os\nassert os.environ['RANK'] != '2', 'rank two failed'")
     arn = machine((DEFINITIONS / f"{form}.asl.json").read_text())
