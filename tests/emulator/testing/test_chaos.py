@@ -18,7 +18,7 @@ from emulator.testing.services import WorldChannel
 from fmi_shim import errors
 from fmi_shim.faults import Action, parse_faults
 
-WORLDS = 200
+WORLDS = 100
 SHARDS = 10
 SUM = fmi.func(fmi.op.sum)
 INT = fmi.types(fmi.datatypes.int)
