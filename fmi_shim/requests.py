@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import queue
 import threading
 import time
@@ -164,7 +163,13 @@ class Running:
         """Wait, see `Awaited`."""
         if wait:
             futures = [other.future for other in (self, *others) if isinstance(other, Running)]
-            if not concurrent.futures.wait(futures, deadline.remaining(), concurrent.futures.FIRST_COMPLETED).done:
+            # Ctrl-C in `concurrent.futures.wait` would leave locks of the futures held, and their thread blocked.
+            ended: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
+            for future in futures:
+                future.add_done_callback(ended.put)
+            try:
+                ended.get(timeout=deadline.remaining())
+            except queue.Empty:
                 error = PeerTimeoutError(
                     f"{self.name} did not end within {deadline.elapsed}: check that all ranks have called it; "
                     "raise timeout if it needs longer"
