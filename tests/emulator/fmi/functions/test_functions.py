@@ -1,6 +1,7 @@
 """The deployed functions on a real S3 interface."""
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,8 @@ from hypothesis import strategies as st
 
 from emulator.aws.s3.http import buckets
 from emulator.cloud import LocalCloud
+from emulator.fmi.aws_calls import observe_calls
+from emulator.fmi.deployment.deploy import template
 from emulator.fmi.deployment.destroy import delete_record
 from emulator.fmi.functions import dns, execute, initialize, summarize
 
@@ -378,3 +381,23 @@ def test_the_dns_record_follows_the_task(monkeypatch: pytest.MonkeyPatch) -> Non
     ]
     with pytest.raises(dns.NoAddressError, match="task arn has no network interface"):
         dns.handler({"detail": {"taskArn": "arn"}})
+
+
+def test_the_dns_functions_role_allows_what_it_calls_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    zone = boto3.client("route53").create_hosted_zone(Name="example.com.", CallerReference="role")["HostedZone"]["Id"]
+    monkeypatch.setenv("DNS_NAME", "fmi.example.com")
+    monkeypatch.setenv("HOSTED_ZONE_ID", zone.rpartition("/")[2])
+    ec2 = boto3.client("ec2")
+    interface = ec2.create_network_interface(SubnetId=ec2.describe_subnets()["Subnets"][0]["SubnetId"])
+    identifier = interface["NetworkInterface"]["NetworkInterfaceId"]
+    ec2.associate_address(
+        AllocationId=ec2.allocate_address(Domain="vpc")["AllocationId"], NetworkInterfaceId=identifier
+    )
+    session, calls = boto3.Session(), []
+    observe_calls(session, lambda call: calls.append(f"{call.service}:{call.operation}"))
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", session)
+    dns.handler({"detail": {"attachments": [{"details": [{"name": "networkInterfaceId", "value": identifier}]}]}})
+    (role,) = re.findall(r"^  DnsRole:\n(.*?)^  Dns:", template(), re.DOTALL | re.MULTILINE)
+    allowed = set(re.findall(r"\b(?:ec2|logs|route53|s3|secretsmanager):[A-Z]\w+", role))
+    # Lambda itself writes the logs.
+    assert allowed == {*calls, "logs:CreateLogStream", "logs:PutLogEvents"}
