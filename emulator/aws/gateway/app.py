@@ -187,7 +187,6 @@ class Gateway:
         app.add_routes(extra_routes)
         app.router.add_post(RESET_PATH, self._reset)
         app.add_routes(self._stacks.routes())
-        self._schedules.open()
         by_service = _by_service(
             StepFunctionsApi(self.step_functions),
             self._logs,
@@ -196,7 +195,7 @@ class Gateway:
             self._url_requests,
             self.s3,
             self._moto,
-            {"events": self._event_bus.open, "sns": self._subscriptions.open},
+            {"events": self._open_events, "scheduler": self._schedules.open, "sns": self._subscriptions.open},
         )
         # A key may contain any character, line feeds included.
         app.router.add_route("*", "/{path:(?s:.*)}", by_service)
@@ -237,6 +236,10 @@ class Gateway:
         self._code_signing.clear()
         self._logs.clear()
         return await self.s3.reset(lambda: self._moto.handle(request))
+
+    def _open_events(self) -> None:
+        self._event_bus.open()
+        self._schedules.open()
 
     def _emit_of_ecs(self, region: str, kind: str, resources: list[str], detail: Mapping[str, Any]) -> None:
         self._event_bus.emit(region, "aws.ecs", kind, resources, detail)

@@ -73,7 +73,12 @@ class Schedules:
         self._task: asyncio.Task[None] | None = None
 
     def open(self) -> None:
-        """Begin to run what is due."""
+        """Begin to run what is due, before the first schedule is made here.
+
+        moto's schedules are common to all clouds of a process: one that has never made any must not run them.
+        """
+        if self._task is not None:
+            return
         self._task = asyncio.get_running_loop().create_task(self._run(), name="schedules")
 
     async def close(self) -> None:

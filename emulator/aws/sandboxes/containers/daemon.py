@@ -105,6 +105,8 @@ class Daemon:
             )
         try:
             self._api = docker.APIClient(self.url, timeout=_TIMEOUT_S, num_pools=_CONNECTIONS)
+            # Each request would read the environment for proxies, in a thread, while the program may change it.
+            self._api.trust_env = False
             self._api.ping()
         except self._failures as error:
             raise self._no_connection(error) from None
