@@ -305,7 +305,7 @@ class Run:
         rank.failure = report.failure
 
     def _ended(self, rank: _Rank) -> None:
-        """Take note of an end; one without a report is a failure."""
+        """Record that a rank has ended; an end without a report is a failure."""
         if not rank.has_closed:
             while messages := rank.receive():
                 for message in messages:
