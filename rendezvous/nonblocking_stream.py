@@ -1,4 +1,4 @@
-"""A text stream that never blocks an event loop: a thread writes, and what does not fit into its queue is counted."""
+"""A text stream that never blocks an event loop: a thread writes, and lines beyond its queue are counted."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ _CLOSE_S = 2.0
 class NonBlockingStream(io.TextIOBase):
     """Standard error for a program with an event loop: a reader that does not read must not stop the program.
 
+    Lines are queued whole, as ``print`` writes a line and its end in two calls. A text without an end of line is queued
+    by `flush`.
+
     Parameters
     ----------
     stream
@@ -27,27 +30,38 @@ class NonBlockingStream(io.TextIOBase):
         self._stream = stream
         self._may_block = may_block
         self._waiting: queue.Queue[str | None] = queue.Queue(_MOST_WAITING)
+        self._begun = ""
         self._lost = 0
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._write_all, name="stderr", daemon=True)
         self._thread.start()
 
     def write(self, text: str) -> int:
-        """Queue a text; if the queue is full, wait where the thread may, or else drop it."""
+        """Queue the lines that a text ends; if the queue is full, wait where the thread may, or else drop them."""
+        with self._lock:
+            ended, newline, self._begun = (self._begun + text).rpartition("\n")
+        if newline:
+            self._queue(ended + newline)
+        return len(text)
+
+    def flush(self) -> None:
+        """Queue a line that has not ended, and wait until all is written, where the thread may."""
+        with self._lock:
+            begun, self._begun = self._begun, ""
+        if begun:
+            self._queue(begun)
+        if self._may_block() and self._thread.is_alive():
+            self._waiting.join()
+
+    def _queue(self, text: str) -> None:
         if self._may_block():
             self._waiting.put(text)
-            return len(text)
+            return
         try:
             self._waiting.put_nowait(text)
         except queue.Full:
             with self._lock:
-                self._lost += text.count("\n")
-        return len(text)
-
-    def flush(self) -> None:
-        """Wait until all is written, where the thread may."""
-        if self._may_block() and self._thread.is_alive():
-            self._waiting.join()
+                self._lost += len(text.splitlines())
 
     def stop_waiting(self) -> None:
         """Have no thread wait from now on, as at the end of the program."""
@@ -55,6 +69,8 @@ class NonBlockingStream(io.TextIOBase):
 
     def close(self) -> None:
         """Write what is queued, for at most 2 s."""
+        self._may_block = lambda: False
+        self.flush()
         if self._thread.is_alive():
             try:
                 self._waiting.put(None, timeout=_CLOSE_S)
@@ -80,14 +96,16 @@ class NonBlockingStream(io.TextIOBase):
         return self._stream.encoding
 
     def _write_all(self) -> None:
+        in_line = False
         while True:
             text = self._waiting.get()
             try:
                 if text is not None:
                     self._stream.write(text)
                     self._stream.flush()
-                if text is None or self._waiting.empty():
-                    self._write_number_of_lost_lines()
+                    in_line = not text.endswith("\n")
+                if text is None or (self._waiting.empty() and not in_line):
+                    self._write_number_of_lost_lines("\n" if in_line else "")
             except (OSError, ValueError):
                 # Nobody reads any more: as with other programs, the rest is lost.
                 pass
@@ -96,9 +114,9 @@ class NonBlockingStream(io.TextIOBase):
             if text is None:
                 return
 
-    def _write_number_of_lost_lines(self) -> None:
+    def _write_number_of_lost_lines(self, end_of_line: str) -> None:
         with self._lock:
             lost, self._lost = self._lost, 0
         if lost:
-            self._stream.write(f"{lost} lines are missing here: standard error was not read in time\n")
+            self._stream.write(f"{end_of_line}{lost} lines are missing here: standard error was not read in time\n")
             self._stream.flush()

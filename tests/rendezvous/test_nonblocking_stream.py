@@ -32,9 +32,42 @@ def test_lines_beyond_the_queue_are_counted_and_the_number_is_written(monkeypatc
     stream.close()
     text = slow.getvalue()
     *kept, notice, _ = text.split("\n")
-    assert kept[:2] == ["0", "1"]
+    assert kept == [str(number) for number in range(len(kept))]
+    assert len(kept) in (10, 11)
     assert notice.endswith(" lines are missing here: standard error was not read in time")
     assert len(kept) + int(notice.split()[0]) == 100
+
+
+@pytest.mark.parametrize("thread_has_the_first", [True, False])
+def test_a_line_is_written_whole_or_not_at_all(monkeypatch: pytest.MonkeyPatch, thread_has_the_first: bool) -> None:
+    monkeypatch.setattr("rendezvous.nonblocking_stream._MOST_WAITING", 3)
+    slow = Slow()
+    stream = NonBlockingStream(slow, may_block=lambda: False)
+    stream.write("begun")
+    if thread_has_the_first:
+        stream.flush()
+        while not stream._waiting.empty():
+            time.sleep(0.001)
+    for number in range(10):
+        print(number, file=stream)
+    stream.write("last")
+    slow.released.set()
+    stream.close()
+    *kept, notice, _ = slow.getvalue().split("\n")
+    assert kept[:2] == ["begun0", "1"]
+    assert all(line in ("begun0", "last", *"123456789") for line in kept)
+    assert notice.split()[1:3] == ["lines", "are"]
+
+
+def test_a_begun_line_is_queued_by_flush() -> None:
+    text = io.StringIO()
+    stream = NonBlockingStream(text, may_block=lambda: True)
+    stream.write("50 %")
+    stream.flush()
+    assert text.getvalue() == "50 %"
+    stream.write(" 100 %\n")
+    stream.close()
+    assert text.getvalue() == "50 % 100 %\n"
 
 
 def test_a_thread_that_may_wait_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
