@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 
-from emulator.aws.lambda_.core.references import Account, resource_not_found
+from emulator.aws.account import Account
+from emulator.aws.lambda_.core.references import resource_not_found
 from emulator.aws.state import StateDatabase
 from emulator.errors import ApiError
 
@@ -35,7 +36,7 @@ class CodeSigningConfigs:
         config_id = "csc-" + "".join(secrets.choice(_LETTERS) for _ in range(17))
         config = {
             "CodeSigningConfigId": config_id,
-            "CodeSigningConfigArn": account.arn(f"code-signing-config:{config_id}"),
+            "CodeSigningConfigArn": account.arn("lambda", f"code-signing-config:{config_id}"),
             "CodeSigningPolicies": {"UntrustedArtifactOnDeployment": "Warn"},
             **{name: request[name] for name in _SETTINGS if name in request},
         }
@@ -94,7 +95,7 @@ class CodeSigningConfigs:
 
     def all(self, account: Account) -> list[dict[str, Any]]:
         """Return the configurations of a region."""
-        prefix = account.arn("code-signing-config:")
+        prefix = account.arn("lambda", "code-signing-config:")
         rows = self._database.execute("SELECT arn, record FROM code_signing ORDER BY arn").fetchall()
         return [json.loads(record) for arn, record in rows if arn.startswith(prefix)]
 

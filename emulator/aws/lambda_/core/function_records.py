@@ -8,8 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from emulator.aws.account import Account
 from emulator.aws.lambda_.core.models import Alias, Function, FunctionSpec, LayerUse, Package, PackageType
-from emulator.aws.lambda_.core.references import Account
 from emulator.aws.state import StateFolder
 from emulator.errors import ApiError
 

@@ -12,6 +12,7 @@ from http import HTTPStatus
 from typing import Any
 
 from emulator.aws import limits
+from emulator.aws.account import Account
 from emulator.aws.lambda_.core.event_invoke_configs import EventInvokeConfigs
 from emulator.aws.lambda_.core.event_outcomes import EventCondition, EventObserver, EventOutcome
 from emulator.aws.lambda_.core.execution_environments import ExecutionEnvironments, InvocationRunner, WarmPool
@@ -19,7 +20,7 @@ from emulator.aws.lambda_.core.function_registry import ConcurrencyLimits, Funct
 from emulator.aws.lambda_.core.history import InvocationHistory, InvocationRecord, InvocationStatus
 from emulator.aws.lambda_.core.models import Function
 from emulator.aws.lambda_.core.provisioned_concurrency import ProvisionedConcurrency
-from emulator.aws.lambda_.core.references import DEFAULT_ACCOUNT, LATEST, Account, Reference
+from emulator.aws.lambda_.core.references import DEFAULT_ACCOUNT, LATEST, Reference
 from emulator.aws.lambda_.core.settings import LambdaSettings
 from emulator.errors import ApiError, SandboxError
 

@@ -13,11 +13,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from emulator.aws.account import Account
 from emulator.aws.lambda_.core.code_store import CodeStore, sha256_base64
 from emulator.aws.lambda_.core.function_registry import check_revision
 from emulator.aws.lambda_.core.models import LayerUse
 from emulator.aws.lambda_.core.permissions import duplicate_statement, no_statement, policy_document, principal_of
-from emulator.aws.lambda_.core.references import Account, invalid_parameter, resource_not_found
+from emulator.aws.lambda_.core.references import invalid_parameter, resource_not_found
 from emulator.aws.state import StateFolder
 
 _SCHEMA = "CREATE TABLE IF NOT EXISTS layers (name TEXT PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID"
@@ -163,7 +164,7 @@ class Layers:
         for key in sorted(self._layers):
             region, _, name = key.partition("/")
             if region == account.region and (versions := self.versions(account, name)):
-                arn = account.arn(f"layer:{name}")
+                arn = account.arn("lambda", f"layer:{name}")
                 found.append({"LayerName": name, "LayerArn": arn, "LatestMatchingVersion": versions[0]})
         return found
 
@@ -282,7 +283,11 @@ class Layers:
 
     def _shown(self, account: Account, name: str, version: LayerVersion) -> dict[str, Any]:
         content = {"CodeSha256": version.sha256, "CodeSize": version.size}
-        return {**_summary(account, name, version), "LayerArn": account.arn(f"layer:{name}"), "Content": content}
+        return {
+            **_summary(account, name, version),
+            "LayerArn": account.arn("lambda", f"layer:{name}"),
+            "Content": content,
+        }
 
     def _store(self, account: Account, name: str) -> None:
         layer = self._layers[_key(account, name)]
@@ -301,7 +306,7 @@ def _summary(account: Account, name: str, version: LayerVersion) -> dict[str, An
 
 
 def _version_arn(account: Account, name: str, number: int) -> str:
-    return f"{account.arn(f'layer:{name}')}:{number}"
+    return f"{account.arn('lambda', f'layer:{name}')}:{number}"
 
 
 def _key(account: Account, name: str) -> str:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from emulator.aws import limits
-from emulator.aws.lambda_.core.references import DEFAULT_ACCOUNT, LATEST, Account, invalid_parameter
+from emulator.aws.account import Account
+from emulator.aws.lambda_.core.references import DEFAULT_ACCOUNT, LATEST, invalid_parameter
 
 # https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtimes.html
 _RUNTIMES = (
@@ -217,7 +218,7 @@ class FunctionSpec:
     @property
     def arn(self) -> str:
         """The function's ARN."""
-        return self.account.arn(f"function:{self.name}")
+        return self.account.arn("lambda", f"function:{self.name}")
 
     @property
     def log_group(self) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from http import HTTPStatus
 
-from emulator.aws.limits import ACCOUNT_ID, REGION
+from emulator.aws.account import Account
 from emulator.errors import ApiError
 
 LATEST = "$LATEST"
@@ -28,26 +28,6 @@ def resource_not_found(message: str) -> ApiError:
 def conflict(message: str) -> ApiError:
     """Return AWS's error for something that exists already, or is in use."""
     return ApiError("ResourceConflictException", HTTPStatus.CONFLICT, message)
-
-
-@dataclass(frozen=True)
-class Account:
-    """An account in a region.
-
-    Parameters
-    ----------
-    region
-        AWS's name of the region.
-    number
-        Twelve digits.
-    """
-
-    region: str = REGION
-    number: str = ACCOUNT_ID
-
-    def arn(self, resource: str) -> str:
-        """Return the ARN of a resource of Lambda, such as ``function:name``."""
-        return f"arn:aws:lambda:{self.region}:{self.number}:{resource}"
 
 
 DEFAULT_ACCOUNT = Account()
@@ -99,7 +79,7 @@ class Reference:
     @property
     def arn(self) -> str:
         """The function's ARN, without the qualifier."""
-        return self.account.arn(f"function:{self.name}")
+        return self.account.arn("lambda", f"function:{self.name}")
 
     @property
     def qualified_arn(self) -> str:

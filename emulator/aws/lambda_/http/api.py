@@ -15,6 +15,7 @@ from aiohttp import web
 from botocore.model import OperationModel
 
 from emulator.aws import limits
+from emulator.aws.account import Account
 from emulator.aws.disk_reserve import DiskFullError
 from emulator.aws.json_requests import read_body
 from emulator.aws.lambda_.code_downloads import CodeDownloads
@@ -23,10 +24,7 @@ from emulator.aws.lambda_.core.function_registry import FunctionRegistry
 from emulator.aws.lambda_.core.function_urls import FunctionUrls
 from emulator.aws.lambda_.core.invocations import LambdaService
 from emulator.aws.lambda_.core.layers import Layers
-from emulator.aws.lambda_.core.references import (
-    Account,
-    Reference,
-)
+from emulator.aws.lambda_.core.references import Reference
 from emulator.aws.lambda_.http.code_sources import CodeSources
 from emulator.aws.lambda_.http.functions import FunctionOperations
 from emulator.aws.lambda_.http.layers import LayerOperations

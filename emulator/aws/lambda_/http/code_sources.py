@@ -5,13 +5,11 @@ from http import HTTPStatus
 from typing import Any
 
 from emulator.aws import limits
+from emulator.aws.account import Account
 from emulator.aws.lambda_.code_downloads import CodeDownloads
 from emulator.aws.lambda_.core.layers import Layers
 from emulator.aws.lambda_.core.models import ImageUri
-from emulator.aws.lambda_.core.references import (
-    Account,
-    invalid_parameter,
-)
+from emulator.aws.lambda_.core.references import invalid_parameter
 from emulator.aws.lambda_.http.requests import Parameters
 from emulator.errors import ApiError
 

@@ -5,14 +5,12 @@ from http import HTTPStatus
 from typing import Any
 
 from emulator.aws import limits
+from emulator.aws.account import Account
 from emulator.aws.lambda_.core.function_registry import FunctionRegistry, check_revision
 from emulator.aws.lambda_.core.invocations import LambdaService
 from emulator.aws.lambda_.core.layers import Layers
 from emulator.aws.lambda_.core.models import Function, FunctionSpec
-from emulator.aws.lambda_.core.references import (
-    Account,
-    Reference,
-)
+from emulator.aws.lambda_.core.references import Reference
 from emulator.aws.lambda_.http.code_sources import CodeSources
 from emulator.aws.lambda_.http.requests import Operation, Parameters, page_of, reference_of, summary_of
 from emulator.aws.lambda_.updates import UpdatesInProgress

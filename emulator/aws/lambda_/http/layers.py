@@ -3,11 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from emulator.aws.account import Account
 from emulator.aws.lambda_.core.layers import Layers
 from emulator.aws.lambda_.core.permissions import compact_json
-from emulator.aws.lambda_.core.references import (
-    Account,
-)
 from emulator.aws.lambda_.http.code_sources import CodeSources
 from emulator.aws.lambda_.http.requests import Operation, Parameters, page_of
 

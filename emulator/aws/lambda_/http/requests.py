@@ -3,13 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from emulator.aws.account import Account
 from emulator.aws.json_requests import whole_number
 from emulator.aws.lambda_.core.models import Function
-from emulator.aws.lambda_.core.references import (
-    Account,
-    Reference,
-    invalid_parameter,
-)
+from emulator.aws.lambda_.core.references import Reference, invalid_parameter
 
 _PAGE = 50
 

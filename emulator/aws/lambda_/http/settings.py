@@ -3,17 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
+from emulator.aws.account import Account
 from emulator.aws.lambda_.core.code_signing import CodeSigningConfigs
 from emulator.aws.lambda_.core.function_registry import FunctionRegistry
 from emulator.aws.lambda_.core.function_urls import FunctionUrls
 from emulator.aws.lambda_.core.invocations import LambdaService
 from emulator.aws.lambda_.core.provisioned_concurrency import check_reservable
-from emulator.aws.lambda_.core.references import (
-    LATEST,
-    Account,
-    invalid_parameter,
-    resource_not_found,
-)
+from emulator.aws.lambda_.core.references import LATEST, invalid_parameter, resource_not_found
 from emulator.aws.lambda_.http.requests import Operation, Parameters, page_of, reference_of
 
 

@@ -3,15 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+from emulator.aws.account import Account
 from emulator.aws.lambda_.core.function_registry import FunctionRegistry
 from emulator.aws.lambda_.core.invocations import LambdaService
 from emulator.aws.lambda_.core.permissions import Permissions, compact_json
-from emulator.aws.lambda_.core.references import (
-    Account,
-    Reference,
-    invalid_parameter,
-    resource_not_found,
-)
+from emulator.aws.lambda_.core.references import Reference, invalid_parameter, resource_not_found
 from emulator.aws.lambda_.http.requests import Operation, Parameters, page_of, reference_of, summary_of
 from emulator.aws.lambda_.updates import UpdatesInProgress
 
