@@ -159,7 +159,10 @@ class Gateway:
         self._event_bus = EventBus(self._targets, ACCOUNT_ID)
         self._subscriptions = FunctionSubscriptions(self._targets)
         self._schedules = Schedules(self._event_bus, self._targets, ACCOUNT_ID)
-        self._event_sources = EventSources(self._aws, ACCOUNT_ID)
+        self._event_sources = EventSources(self._aws, self._targets, ACCOUNT_ID)
+        mappings = EventSourcesApi(self._event_sources, self.functions, self._aws)
+        self.lambda_api.add_operations(mappings.operations())
+        self.lambda_api.add_tagged("event-source-mapping", mappings)
         self.lambda_service.on_event_ended = Destinations(self._targets).ended
         read = partial(self._objects.buckets.configuration, part="notification")
         self._objects.observer = Notifications(self._targets, self._aws, self._event_bus.emit, read)
@@ -180,7 +183,6 @@ class Gateway:
         """
         self._moto.restore(self._objects.buckets.configurations())
         app = web.Application(client_max_size=_MOTO_BYTES)
-        app.add_routes(EventSourcesApi(self._event_sources, self._aws, ACCOUNT_ID, _region_of).routes())
         app.add_routes(self.lambda_api.routes())
         app.add_routes(self._downloads.routes())
         app.add_routes(self._url_requests.routes())
@@ -260,10 +262,6 @@ class Gateway:
         self._aws.close()
         self.s3.close()
         self._moto.close()
-
-
-def _region_of(request: web.BaseRequest) -> str:
-    return credential_scope(request).region
 
 
 def _by_service(

@@ -32,6 +32,11 @@ def json_answer(operation: OperationModel, result: Mapping[str, Any], request_id
     """
     shape = operation.output_shape
     status = int(operation.http.get("responseCode", HTTPStatus.OK))
+    if isinstance(shape, StructureShape):
+        in_status = (
+            name for name, member in shape.members.items() if member.serialization.get("location") == "statusCode"
+        )
+        status = next((int(result[name]) for name in in_status if name in result), status)
     headers = {REQUEST_ID: request_id or str(uuid.uuid4())}
     if not isinstance(shape, StructureShape) or status == HTTPStatus.NO_CONTENT:
         return web.Response(status=status, headers=headers)

@@ -1,4 +1,4 @@
-"""Event source mappings: messages of queues for functions, in batches.
+"""Event source mappings: messages of queues and records of streams for functions, in batches.
 
 Source: https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html
 """
@@ -17,6 +17,10 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from emulator.aws.sdk_client import AwsClient
+from emulator.aws.triggers.batch_answers import PARTIAL, failed_items
+from emulator.aws.triggers.event_filters import passes
+from emulator.aws.triggers.stream_sources import StreamPoller
+from emulator.aws.triggers.targets import Targets
 
 _log = logging.getLogger(__name__)
 # How often a queue is looked at; a look takes microseconds.
@@ -26,7 +30,8 @@ _RETRY_S = 1.0
 _RECEIVED = 10
 _CONCURRENCY = 5
 _DEFAULT_BATCH = 10
-PARTIAL = "ReportBatchItemFailures"
+_DEFAULT_BATCH_OF_STREAMS = 100
+_STREAMS = ("dynamodb", "kinesis")
 
 
 @dataclass
@@ -40,7 +45,7 @@ class EventSource:
     region
         Its region.
     source
-        The ARN of the queue.
+        The ARN of the queue or stream.
     function
         The ARN of the function, with version or alias if one was named.
     settings
@@ -55,13 +60,23 @@ class EventSource:
     settings: dict[str, Any]
     is_enabled: bool = True
     state: str = "Creating"
-    reason: str = "USER_INITIATED"
+    result: str = "No records processed"
     modified: float = field(default_factory=time.time)
 
     @property
+    def is_stream(self) -> bool:
+        """Whether the source is a stream of Kinesis or DynamoDB."""
+        return self.source.split(":")[2] in _STREAMS
+
+    @property
+    def is_queue(self) -> bool:
+        """Whether the source is a queue."""
+        return self.source.split(":")[2] == "sqs"
+
+    @property
     def batch_size(self) -> int:
-        """Messages in a batch at most."""
-        return int(self.settings.get("BatchSize") or _DEFAULT_BATCH)
+        """Messages or records in a batch at most."""
+        return int(self.settings.get("BatchSize", _DEFAULT_BATCH_OF_STREAMS if self.is_stream else _DEFAULT_BATCH))
 
     @property
     def window_s(self) -> int:
@@ -75,20 +90,50 @@ class EventSource:
             return 1
         return int((self.settings.get("ScalingConfig") or {}).get("MaximumConcurrency") or _CONCURRENCY)
 
+    def described(self) -> dict[str, Any]:
+        """Return the EventSourceMappingConfiguration of the API."""
+        described = {
+            "FunctionResponseTypes": [],
+            **{name: value for name, value in self.settings.items() if name != "Tags"},
+            "UUID": self.id,
+            "BatchSize": self.batch_size,
+            "MaximumBatchingWindowInSeconds": self.window_s,
+            "EventSourceArn": self.source,
+            "EventSourceMappingArn": self.arn,
+            "FunctionArn": self.function,
+            "LastModified": self.modified,
+            "State": self.state,
+            "StateTransitionReason": "User action" if self.is_stream else "USER_INITIATED",
+        }
+        if not self.is_stream:
+            return described
+        defaults = {
+            "BisectBatchOnFunctionError": False,
+            "DestinationConfig": {"OnFailure": {}},
+            "MaximumRecordAgeInSeconds": -1,
+            "MaximumRetryAttempts": -1,
+            "ParallelizationFactor": 1,
+            "TumblingWindowInSeconds": 0,
+        }
+        return {**defaults, **described, "LastProcessingResult": self.result}
+
 
 class EventSources:
-    """Polls the queues of all enabled mappings.
+    """Polls the queues and streams of all enabled mappings.
 
     Parameters
     ----------
     aws
-        Receives and deletes messages, and invokes functions.
+        Receives and deletes messages, reads streams, and invokes functions.
+    targets
+        Delivers records of failed batches.
     account
         The account.
     """
 
-    def __init__(self, aws: AwsClient, account: str) -> None:
+    def __init__(self, aws: AwsClient, targets: Targets, account: str) -> None:
         self._aws = aws
+        self._targets = targets
         self._account = account
         self._mappings: dict[str, EventSource] = {}
         self._pollers: dict[str, asyncio.Task[None]] = {}
@@ -104,7 +149,10 @@ class EventSources:
         if poller is not None:
             poller.cancel()
         if mapping.is_enabled:
-            self._pollers[mapping.id] = asyncio.get_running_loop().create_task(self._poll(mapping), name=mapping.arn)
+            polling = (
+                StreamPoller(self._aws, self._targets, mapping).run() if mapping.is_stream else self._poll(mapping)
+            )
+            self._pollers[mapping.id] = asyncio.get_running_loop().create_task(polling, name=mapping.arn)
         mapping.modified = time.time()
 
     def remove(self, mapping: EventSource) -> None:
@@ -184,7 +232,8 @@ class EventSources:
         }
         response = await self._aws.call("sqs", "ReceiveMessage", request, mapping.region)
         received: list[dict[str, Any]] = response.get("Messages", [])
-        kept = [message for message in received if _passes(message, mapping.settings.get("FilterCriteria"))]
+        settings, source = mapping.settings, mapping.source
+        kept = [message for message in received if passes(_filtered(sqs_record(message, source)), settings)]
         # What no filter matches is deleted, as on AWS.
         await self._delete(mapping, [message for message in received if message not in kept])
         return kept
@@ -225,30 +274,6 @@ class EventSources:
         return str((await self._aws.call("sqs", "GetQueueUrl", {"QueueName": name}, mapping.region))["QueueUrl"])
 
 
-def failed_items(payload: bytes, sent: set[str]) -> frozenset[str] | None:
-    """Return the ids of the messages that a function reports as failed; None if the whole batch failed.
-
-    Source: https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html
-    """
-    try:
-        response = json.loads(payload or b"null")
-    except ValueError:
-        return None
-    if response is None or response == {}:
-        return frozenset()
-    if not isinstance(response, dict):
-        return frozenset()
-    items = response.get("batchItemFailures")
-    if not items:
-        return frozenset()
-    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        return None
-    found = [item.get("itemIdentifier") for item in items]
-    if any(not isinstance(item, str) or item not in sent for item in found):
-        return None
-    return frozenset(str(item) for item in found)
-
-
 def sqs_record(message: Mapping[str, Any], source: str) -> dict[str, Any]:
     """Return a message as a record of the event that a function receives."""
     attributes = {
@@ -281,18 +306,11 @@ def new_id() -> str:
     return str(uuid.uuid4())
 
 
-def _passes(message: Mapping[str, Any], criteria: Mapping[str, Any] | None) -> bool:
-    """Return whether one of the filters, if there are any, matches a message."""
-    filters = (criteria or {}).get("Filters") or []
-    if not filters:
-        return True
-    from moto.events.models import EventPattern
-
-    record = sqs_record(message, "arn:aws:sqs:::")
+def _filtered(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the patterns of a mapping are compared with: the body as JSON, if that is what it is."""
     with contextlib.suppress(ValueError):
-        record["body"] = json.loads(record["body"])
-    event: Any = record
-    return any(EventPattern.load(item.get("Pattern")).matches_event(event) for item in filters)
+        return {**record, "body": json.loads(record["body"])}
+    return dict(record)
 
 
 def _base64(value: bytes) -> str:

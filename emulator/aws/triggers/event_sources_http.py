@@ -4,321 +4,286 @@ Operations: https://docs.aws.amazon.com/lambda/latest/api/API_CreateEventSourceM
 """
 
 import json
-import uuid
-from collections.abc import Awaitable, Callable, Mapping
-from http import HTTPStatus
+from collections.abc import Mapping
 from typing import Any
 
-from aiohttp import web
 from botocore.exceptions import ClientError
 
-from emulator.aws.json_requests import read_json
-from emulator.aws.limits import MIB
+from emulator.aws.account import Account
+from emulator.aws.lambda_.core.function_registry import FunctionRegistry
+from emulator.aws.lambda_.core.references import Reference, conflict, invalid_parameter, resource_not_found
+from emulator.aws.lambda_.http.requests import Operation, Parameters, page_of
 from emulator.aws.sdk_client import AwsClient
-from emulator.aws.triggers.event_sources import PARTIAL, EventSource, EventSources, new_id
+from emulator.aws.triggers.event_sources import EventSource, EventSources, new_id
 from emulator.errors import ApiError
 
-ROOT = "/2015-03-31/event-source-mappings"
-# The tags of a mapping, by its ARN.
-_TAGS = "/2017-03-31/tags/arn:aws:lambda:{place:[^/]*}:event-source-mapping:{id}"
 _PAGE = 100
-_SETTINGS = frozenset(
+_OF_ALL = frozenset(
     [
         "BatchSize",
         "FilterCriteria",
         "FunctionResponseTypes",
+        "KMSKeyArn",
         "MaximumBatchingWindowInSeconds",
         "MetricsConfig",
-        "ScalingConfig",
         "Tags",
     ]
 )
-# Members that a request may have besides its settings, and those that only streams have.
-_OTHERS = frozenset(["Enabled", "EventSourceArn", "FunctionName", "KMSKeyArn"])
-_OF_STREAMS = frozenset(
-    [
-        "BisectBatchOnFunctionError",
-        "DestinationConfig",
-        "MaximumRecordAgeInSeconds",
-        "MaximumRetryAttempts",
-        "ParallelizationFactor",
-        "StartingPosition",
-        "StartingPositionTimestamp",
-        "TumblingWindowInSeconds",
-    ]
-)
-# Returns the region that a request is signed for.
-RegionOf = Callable[[web.BaseRequest], str]
-_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_OF_QUEUES = _OF_ALL | {"ScalingConfig"}
+_OF_STREAMS = _OF_ALL | {
+    "BisectBatchOnFunctionError",
+    "DestinationConfig",
+    "MaximumRecordAgeInSeconds",
+    "MaximumRetryAttempts",
+    "ParallelizationFactor",
+    "StartingPosition",
+    "StartingPositionTimestamp",
+    "TumblingWindowInSeconds",
+}
+_OTHERS = frozenset(["Enabled", "EventSourceArn", "FunctionName", "UUID"])
+# Sources of AWS that are not emulated, with the members that only they have.
+_NOT_EMULATED = {
+    "AmazonManagedKafkaEventSourceConfig": "Kafka is not emulated",
+    "DocumentDBEventSourceConfig": "DocumentDB is not emulated",
+    "LoggingConfig": "the log of an event source mapping is not emulated",
+    "ProvisionedPollerConfig": "provisioned pollers are not emulated",
+    "Queues": "Amazon MQ is not emulated",
+    "SelfManagedEventSource": "Kafka is not emulated",
+    "SelfManagedKafkaEventSourceConfig": "Kafka is not emulated",
+    "SourceAccessConfigurations": "sources with access configurations are not emulated",
+    "Topics": "Kafka is not emulated",
+}
+_BATCH_OF_FIFO = 10
+_NOT_FOUND = "The resource you requested does not exist."
 
 
 class EventSourcesApi:
-    """The operations on event source mappings.
+    """The operations on event source mappings, and their tags.
 
     Parameters
     ----------
     sources
         The mappings.
+    functions
+        The functions that they invoke.
     aws
-        Finds functions and queues.
-    account
-        The account.
-    region_of
-        Returns the region of a request.
+        Finds queues and streams.
     """
 
-    def __init__(self, sources: EventSources, aws: AwsClient, account: str, region_of: RegionOf) -> None:
+    def __init__(self, sources: EventSources, functions: FunctionRegistry, aws: AwsClient) -> None:
         self._sources = sources
+        self._functions = functions
         self._aws = aws
-        self._account = account
-        self._region_of = region_of
 
-    def routes(self) -> list[web.AbstractRouteDef]:
-        """Return the operations' routes."""
-        one = ROOT + "/{id}"
-        return [
-            web.post(ROOT, _aws_errors(self._create)),
-            web.post(ROOT + "/", _aws_errors(self._create)),
-            web.get(ROOT, _aws_errors(self._list)),
-            web.get(ROOT + "/", _aws_errors(self._list)),
-            web.get(one, _aws_errors(self._get)),
-            web.put(one, _aws_errors(self._update)),
-            web.delete(one, _aws_errors(self._delete)),
-            web.get(_TAGS, _aws_errors(self._list_tags)),
-            web.post(_TAGS, _aws_errors(self._tag)),
-            web.delete(_TAGS, _aws_errors(self._untag)),
-        ]
+    def operations(self) -> dict[str, Operation]:
+        """Return the operations by their names in the model."""
+        return {
+            "CreateEventSourceMapping": self._create,
+            "DeleteEventSourceMapping": self._delete,
+            "GetEventSourceMapping": lambda p, a: self._find(p, a).described(),
+            "ListEventSourceMappings": self._list,
+            "UpdateEventSourceMapping": self._update,
+        }
 
-    async def _create(self, request: web.Request) -> web.StreamResponse:
-        body, region = await _body(request), self._region_of(request)
-        _check_members(body)
-        source = str(body.get("EventSourceArn") or "")
-        parts = source.split(":")
-        if len(parts) < 6 or parts[2] != "sqs":
-            raise _invalid(f"event source {source or 'none'} is not emulated: expected the ARN of an SQS queue")
-        function = await self._function(body.get("FunctionName"), region)
-        attributes = await self._queue(source)
-        _check_settings(body, source)
-        timeout_s = int(function.get("Timeout", 3))
-        if int(attributes["VisibilityTimeout"]) < timeout_s:
-            raise _invalid(
-                f"Queue visibility timeout: {attributes['VisibilityTimeout']} seconds is less than Function timeout: "
-                f"{timeout_s} seconds"
-            )
-        arn = function["FunctionArn"]
-        for other in self._sources.all(region):
-            if other.source == source and other.function == arn:
-                raise ApiError(
-                    "ResourceConflictException",
-                    HTTPStatus.CONFLICT,
-                    f'An event source mapping with SQS arn ("{source}") and function ("{function["FunctionName"]}") '
-                    f"already exists. Please update or delete the existing mapping with UUID {other.id}",
-                )
+    def tags(self, arn: str, account: Account) -> Mapping[str, str] | None:
+        """Return the tags of a mapping; None if it does not exist."""
+        mapping = self._sources.get(arn.rpartition(":")[2])
+        return None if mapping is None or mapping.region != account.region else mapping.settings.get("Tags", {})
+
+    def set_tags(self, arn: str, _: Account, tags: Mapping[str, str]) -> None:
+        """Replace the tags of a mapping."""
+        mapping = self._sources.get(arn.rpartition(":")[2])
+        if mapping is not None:
+            mapping.settings["Tags"] = dict(tags)
+
+    async def _create(self, parameters: Parameters, account: Account) -> Mapping[str, Any]:
+        _check_destination(parameters)
+        for name, reason in _NOT_EMULATED.items():
+            if parameters.get(name):
+                raise invalid_parameter(f"{name}: {reason}")
+        if "EventSourceArn" not in parameters:
+            raise invalid_parameter("Unrecognized event source.")
         mapping_id = new_id()
         mapping = EventSource(
             mapping_id,
-            f"arn:aws:lambda:{region}:{self._account}:event-source-mapping:{mapping_id}",
-            region,
-            source,
-            arn,
-            {name: body[name] for name in _SETTINGS if body.get(name) is not None},
-            is_enabled=body.get("Enabled") is not False,
+            account.arn("lambda", f"event-source-mapping:{mapping_id}"),
+            account.region,
+            parameters["EventSourceArn"],
+            "",
+            {name: parameters[name] for name in _OF_QUEUES | _OF_STREAMS if name in parameters},
+            is_enabled=parameters.get("Enabled", True),
         )
+        _check_settings(mapping, parameters)
+        reference = self._function(parameters["FunctionName"], account)
+        mapping.function = reference.qualified_arn
+        if mapping.is_stream:
+            await self._check_stream(mapping.source)
+        else:
+            await self._check_queue(mapping.source, self._functions.get(reference).spec.timeout_s)
+        self._check_new(mapping, reference)
         self._sources.add(mapping)
-        described = _described(mapping)
+        described = mapping.described()
         mapping.state = "Enabled" if mapping.is_enabled else "Disabled"
-        return _json(described, HTTPStatus.ACCEPTED)
+        return described
 
-    async def _list(self, request: web.Request) -> web.StreamResponse:
-        region, source = self._region_of(request), request.query.get("EventSourceArn")
-        name = request.query.get("FunctionName")
-        function = (await self._function(name, region))["FunctionArn"] if name else None
+    def _list(self, parameters: Parameters, account: Account) -> Mapping[str, Any]:
+        source, name = parameters.get("EventSourceArn"), parameters.get("FunctionName")
+        function = Reference.parse(name, account=account).qualified_arn if name else None
         found = [
-            _described(mapping)
-            for mapping in self._sources.all(region)
+            mapping.described()
+            for mapping in self._sources.all(account.region)
             if source in (None, mapping.source) and function in (None, mapping.function)
         ]
-        marker = request.query.get("Marker", "0")
-        start = int(marker) if marker.isdecimal() else 0
-        limit = request.query.get("MaxItems", "")
-        end = start + (min(_PAGE, int(limit)) if limit.isdecimal() and int(limit) else _PAGE)
-        following = {"NextMarker": str(end)} if end < len(found) else {}
-        return _json({"EventSourceMappings": found[start:end], **following}, HTTPStatus.OK)
+        return page_of(parameters, "EventSourceMappings", found, _PAGE)
 
-    async def _get(self, request: web.Request) -> web.StreamResponse:
-        return _json(_described(self._find(request)), HTTPStatus.OK)
-
-    async def _update(self, request: web.Request) -> web.StreamResponse:
-        mapping, body = self._find(request), await _body(request)
-        _check_members(body)
-        _check_settings({**mapping.settings, **body}, mapping.source)
-        if body.get("FunctionName"):
-            mapping.function = (await self._function(body["FunctionName"], mapping.region))["FunctionArn"]
-        mapping.settings.update({name: body[name] for name in _SETTINGS if body.get(name) is not None})
-        if body.get("Enabled") is not None:
-            mapping.is_enabled = bool(body["Enabled"])
+    def _update(self, parameters: Parameters, account: Account) -> Mapping[str, Any]:
+        mapping = self._find(parameters, account)
+        _check_destination(parameters)
+        changes = {name: value for name, value in parameters.items() if name not in _OTHERS}
+        changed = EventSource(
+            mapping.id, mapping.arn, mapping.region, mapping.source, mapping.function, {**mapping.settings, **changes}
+        )
+        _check_settings(changed, parameters)
+        if "FunctionName" in parameters:
+            mapping.function = self._function(parameters["FunctionName"], account).qualified_arn
+        mapping.settings = changed.settings
+        before = mapping.is_enabled
+        mapping.is_enabled = parameters.get("Enabled", before)
         self._sources.apply(mapping)
-        mapping.state = "Updating"
-        described = _described(mapping)
+        mapping.state = (
+            "Updating" if mapping.is_enabled == before else "Enabling" if mapping.is_enabled else "Disabling"
+        )
+        described = mapping.described()
         mapping.state = "Enabled" if mapping.is_enabled else "Disabled"
-        return _json(described, HTTPStatus.ACCEPTED)
+        return described
 
-    async def _delete(self, request: web.Request) -> web.StreamResponse:
-        mapping = self._find(request)
+    def _delete(self, parameters: Parameters, account: Account) -> Mapping[str, Any]:
+        mapping = self._find(parameters, account)
         self._sources.remove(mapping)
         mapping.state = "Deleting"
-        return _json(_described(mapping), HTTPStatus.ACCEPTED)
+        return mapping.described()
 
-    async def _list_tags(self, request: web.Request) -> web.StreamResponse:
-        return _json({"Tags": self._find(request).settings.get("Tags", {})}, HTTPStatus.OK)
-
-    async def _tag(self, request: web.Request) -> web.StreamResponse:
-        mapping, body = self._find(request), await _body(request)
-        mapping.settings["Tags"] = {**mapping.settings.get("Tags", {}), **(body.get("Tags") or {})}
-        return web.Response(status=HTTPStatus.NO_CONTENT)
-
-    async def _untag(self, request: web.Request) -> web.StreamResponse:
-        mapping, removed = self._find(request), request.query.getall("tagKeys", [])
-        tags = mapping.settings.get("Tags", {})
-        mapping.settings["Tags"] = {key: value for key, value in tags.items() if key not in removed}
-        return web.Response(status=HTTPStatus.NO_CONTENT)
-
-    def _find(self, request: web.Request) -> EventSource:
-        mapping = self._sources.get(request.match_info["id"])
-        if mapping is None or mapping.region != self._region_of(request):
-            message = "The resource you requested does not exist."
-            raise ApiError("ResourceNotFoundException", HTTPStatus.NOT_FOUND, message)
+    def _find(self, parameters: Parameters, account: Account) -> EventSource:
+        mapping = self._sources.get(parameters["UUID"])
+        if mapping is None or mapping.region != account.region:
+            raise resource_not_found(_NOT_FOUND)
         return mapping
 
-    async def _function(self, name: Any, region: str) -> Mapping[str, Any]:
-        """Return the configuration of a function; its ARN has the version or alias that the name has.
+    def _function(self, name: str, account: Account) -> Reference:
+        """Return the function, version or alias that a mapping invokes.
 
         Raises
         ------
         ApiError
             InvalidParameterValueException when it does not exist.
         """
+        reference = Reference.parse(name, account=account)
         try:
-            found = await self._aws.call("lambda", "GetFunctionConfiguration", {"FunctionName": str(name)}, region)
-        except ClientError as error:
-            if error.response["Error"]["Code"] == "ResourceNotFoundException":
-                raise ApiError(
-                    "InvalidParameterValueException", HTTPStatus.BAD_REQUEST, "Function does not exist"
-                ) from None
-            raise
-        plain = f"arn:aws:lambda:{region}:{self._account}:function:{found['FunctionName']}"
-        rest = str(name).rpartition(found["FunctionName"])[2]
-        return {**found, "FunctionArn": plain + rest}
+            self._functions.get(reference)
+        except ApiError:
+            raise invalid_parameter("Function does not exist") from None
+        return reference
 
-    async def _queue(self, arn: str) -> Mapping[str, str]:
-        """Return the attributes of a queue.
-
-        Raises
-        ------
-        ApiError
-            InvalidParameterValueException when it does not exist.
-        """
+    async def _check_queue(self, arn: str, timeout_s: int) -> None:
+        """Check that a queue exists, and hides messages for as long as the function may run."""
         region, name = arn.split(":")[3], arn.rpartition(":")[2]
         try:
             url = (await self._aws.call("sqs", "GetQueueUrl", {"QueueName": name}, region))["QueueUrl"]
         except ClientError:
-            raise _invalid(
+            raise invalid_parameter(
                 f"Error occurred while ReceiveMessage. SQS Error Code: AWS.SimpleQueueService.NonExistentQueue. "
                 f"SQS Error Message: The specified queue does not exist: {arn}"
             ) from None
         wanted = {"QueueUrl": url, "AttributeNames": ["VisibilityTimeout"]}
-        found: Mapping[str, str] = (await self._aws.call("sqs", "GetQueueAttributes", wanted, region))["Attributes"]
-        return found
+        found = (await self._aws.call("sqs", "GetQueueAttributes", wanted, region))["Attributes"]
+        if int(found["VisibilityTimeout"]) < timeout_s:
+            raise invalid_parameter(
+                f"Queue visibility timeout: {found['VisibilityTimeout']} seconds is less than Function timeout: "
+                f"{timeout_s} seconds"
+            )
+
+    async def _check_stream(self, arn: str) -> None:
+        region, service = arn.split(":")[3], arn.split(":")[2]
+        try:
+            if service == "kinesis":
+                await self._aws.call("kinesis", "DescribeStreamSummary", {"StreamARN": arn}, region)
+            else:
+                await self._aws.call("dynamodbstreams", "DescribeStream", {"StreamArn": arn}, region)
+        except ClientError as error:
+            raise invalid_parameter(f"Stream not found: {arn}: {error.response['Error']['Message']}") from None
+
+    def _check_new(self, mapping: EventSource, reference: Reference) -> None:
+        for other in self._sources.all(mapping.region):
+            if (other.source, other.function) != (mapping.source, mapping.function):
+                continue
+            place = (
+                f'The event source arn (" {mapping.source} ") and function (" {reference.name} ") provided mapping'
+                if mapping.is_stream
+                else f'An event source mapping with SQS arn (" {mapping.source} ") and function (" {reference.name} ")'
+            )
+            raise conflict(f"{place} already exists. Please update or delete the existing mapping with UUID {other.id}")
 
 
-def _check_members(body: Mapping[str, Any]) -> None:
-    """Check that a request has no members that are not emulated.
+def _check_destination(parameters: Parameters) -> None:
+    if "OnSuccess" in parameters.get("DestinationConfig", {}):
+        raise invalid_parameter("Unsupported DestinationConfig parameter for given event source mapping type.")
+
+
+def _check_settings(mapping: EventSource, parameters: Parameters) -> None:
+    """Check the settings of a mapping, and that a request has none that its source does not have.
 
     Raises
     ------
     ApiError
         InvalidParameterValueException.
     """
-    for name, value in body.items():
-        if value is None or name in _SETTINGS or name in _OTHERS:
-            continue
-        if name in _OF_STREAMS:
-            raise _invalid(f"Unsupported {name} parameter for given event source mapping type.")
-        raise _invalid(f"{name} is not emulated: expected one of {', '.join(sorted(_SETTINGS | _OTHERS))}")
-
-
-def _check_settings(body: Mapping[str, Any], source: str) -> None:
-    batch, window = body.get("BatchSize") or 10, body.get("MaximumBatchingWindowInSeconds") or 0
-    most = 10 if source.endswith(".fifo") else 10_000
-    if not isinstance(batch, int) or not 1 <= batch <= most:
-        raise _invalid(f"invalid BatchSize {batch!r}: expected 1 to {most}")
-    if not isinstance(window, int) or not 0 <= window <= 300:
-        raise _invalid(f"invalid MaximumBatchingWindowInSeconds {window!r}: expected 0 to 300")
-    if window and source.endswith(".fifo"):
-        raise _invalid("Batching window is not supported for FIFO queues")
-    if batch > 10 and not window:
-        raise _invalid(
-            "Maximum batch window in seconds must be greater than 0 if maximum batch size is greater than 10"
+    if not (mapping.is_queue or mapping.is_stream):
+        raise invalid_parameter(
+            f"event source {mapping.source} is not emulated: expected the ARN of an SQS queue, a Kinesis stream or a "
+            "DynamoDB stream"
         )
-    types = body.get("FunctionResponseTypes") or []
-    if any(kind != PARTIAL for kind in types):
-        raise _invalid(f"invalid FunctionResponseTypes {types!r}: expected {PARTIAL}")
-    concurrency = (body.get("ScalingConfig") or {}).get("MaximumConcurrency")
-    if concurrency is not None and not (isinstance(concurrency, int) and 2 <= concurrency <= 1000):
-        raise _invalid(f"invalid MaximumConcurrency {concurrency!r}: expected 2 to 1000")
-    for item in (body.get("FilterCriteria") or {}).get("Filters") or []:
+    known = _OTHERS | (_OF_STREAMS if mapping.is_stream else _OF_QUEUES)
+    unsupported = next((name for name in parameters if name not in known), None)
+    if unsupported is not None:
+        raise invalid_parameter(f"Unsupported {unsupported} parameter for given event source mapping type.")
+    if mapping.settings.get("TumblingWindowInSeconds"):
+        raise invalid_parameter("TumblingWindowInSeconds: tumbling windows are not emulated")
+    if mapping.is_stream:
+        _check_position(mapping)
+    else:
+        _check_batch(mapping)
+    for item in mapping.settings.get("FilterCriteria", {}).get("Filters") or []:
         try:
-            is_object = isinstance(json.loads(item.get("Pattern") or "{}"), dict)
+            is_object = isinstance(json.loads(item.get("Pattern") or "null"), dict)
         except ValueError:
             is_object = False
         if not is_object:
-            raise _invalid("Invalid filter pattern definition.")
+            raise invalid_parameter("Invalid filter pattern definition.")
 
 
-def _described(mapping: EventSource) -> dict[str, Any]:
-    described = {
-        "UUID": mapping.id,
-        "BatchSize": mapping.batch_size,
-        "MaximumBatchingWindowInSeconds": mapping.window_s,
-        "EventSourceArn": mapping.source,
-        "EventSourceMappingArn": mapping.arn,
-        "FunctionArn": mapping.function,
-        "LastModified": mapping.modified,
-        "State": mapping.state,
-        "StateTransitionReason": mapping.reason,
-        "FunctionResponseTypes": mapping.settings.get("FunctionResponseTypes") or [],
-    }
-    for name in ("FilterCriteria", "ScalingConfig", "MetricsConfig"):
-        if mapping.settings.get(name):
-            described[name] = mapping.settings[name]
-    return described
+def _check_position(mapping: EventSource) -> None:
+    position = mapping.settings.get("StartingPosition")
+    if position is None:
+        raise invalid_parameter(
+            "1 validation error detected: Value null at 'startingPosition' failed to satisfy constraint: Member must "
+            "not be null."
+        )
+    if position == "AT_TIMESTAMP":
+        if ":dynamodb:" in mapping.source:
+            raise invalid_parameter(f"Unsupported starting position for arn type: {mapping.source}")
+        if "StartingPositionTimestamp" not in mapping.settings:
+            raise invalid_parameter("StartingPositionTimestamp is required for the starting position AT_TIMESTAMP.")
 
 
-def _aws_errors(handler: _Handler) -> _Handler:
-    async def call(request: web.Request) -> web.StreamResponse:
-        try:
-            return await handler(request)
-        except ApiError as error:
-            response = _json({"Type": "User", "message": error.message, "Message": error.message}, error.status)
-            response.headers["x-amzn-ErrorType"] = error.code
-            return response
-        except ClientError as error:
-            found = error.response["Error"]
-            status = HTTPStatus(error.response["ResponseMetadata"]["HTTPStatusCode"])
-            response = _json({"Type": "User", "message": found["Message"], "Message": found["Message"]}, status)
-            response.headers["x-amzn-ErrorType"] = found["Code"]
-            return response
-
-    return call
-
-
-async def _body(request: web.Request) -> dict[str, Any]:
-    return await read_json(request, MIB, lambda: _invalid("the request is too large"))
-
-
-def _json(body: Mapping[str, Any], status: HTTPStatus) -> web.Response:
-    return web.json_response(body, status=status, headers={"x-amzn-RequestId": str(uuid.uuid4())})
-
-
-def _invalid(message: str) -> ApiError:
-    return ApiError("InvalidParameterValueException", HTTPStatus.BAD_REQUEST, message)
+def _check_batch(mapping: EventSource) -> None:
+    if mapping.source.endswith(".fifo"):
+        if mapping.batch_size > _BATCH_OF_FIFO:
+            raise invalid_parameter(
+                f"BatchSize must be less than or equal to {_BATCH_OF_FIFO} for SQS FIFO event source mappings"
+            )
+        if mapping.window_s:
+            raise invalid_parameter("Batching window is not supported for FIFO queues")
+    if mapping.batch_size > 10 and not mapping.window_s:
+        raise invalid_parameter(
+            "Maximum batch window in seconds must be greater than 0 if maximum batch size is greater than 10"
+        )

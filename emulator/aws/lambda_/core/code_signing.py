@@ -39,6 +39,7 @@ class CodeSigningConfigs:
             "CodeSigningConfigArn": account.arn("lambda", f"code-signing-config:{config_id}"),
             "CodeSigningPolicies": {"UntrustedArtifactOnDeployment": "Warn"},
             **{name: request[name] for name in _SETTINGS if name in request},
+            "Tags": request.get("Tags") or {},
         }
         return self._store(config)
 
@@ -92,6 +93,15 @@ class CodeSigningConfigs:
         """
         self.get(arn)
         self._database.write("DELETE FROM code_signing WHERE arn = ?", (arn,))
+
+    def tags(self, arn: str, _: Account) -> Mapping[str, str] | None:
+        """Return the tags of a configuration; None if it does not exist."""
+        row = self._database.execute("SELECT record FROM code_signing WHERE arn = ?", (arn,)).fetchone()
+        return None if row is None else json.loads(row[0])["Tags"]
+
+    def set_tags(self, arn: str, _: Account, tags: Mapping[str, str]) -> None:
+        """Replace the tags of a configuration."""
+        self._store({**self.get(arn), "Tags": dict(tags)})
 
     def all(self, account: Account) -> list[dict[str, Any]]:
         """Return the configurations of a region."""

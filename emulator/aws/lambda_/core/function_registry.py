@@ -310,8 +310,10 @@ class FunctionRegistry:
         return limits.CONCURRENT_EXECUTIONS - reserved
 
     def set_tags(self, reference: Reference, tags: Mapping[str, str]) -> None:
-        """Replace a function's tags."""
-        self.record(reference).tags = _checked_tags(tags)
+        """Replace a function's tags; the function gets a new revision id."""
+        entry = self.record(reference)
+        entry.tags = _checked_tags(tags)
+        entry.latest = entry.latest.revised()
         self._store(reference.key)
 
     def delete(self, reference: Reference) -> list[Function]:

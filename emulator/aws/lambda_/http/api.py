@@ -30,6 +30,7 @@ from emulator.aws.lambda_.http.functions import FunctionOperations
 from emulator.aws.lambda_.http.layers import LayerOperations
 from emulator.aws.lambda_.http.requests import Operation, Parameters
 from emulator.aws.lambda_.http.settings import SettingOperations
+from emulator.aws.lambda_.http.tags import TaggedResources, TagOperations
 from emulator.aws.lambda_.http.versions import VersionOperations
 from emulator.aws.lambda_.updates import UpdatesInProgress
 from emulator.aws.protocol.answers import REQUEST_ID, error_answer, json_answer, not_implemented
@@ -94,11 +95,14 @@ class LambdaApi:
         self._routes = RestRoutes(_SERVICE)
         updates = UpdatesInProgress()
         code = CodeSources(read_object, layers, downloads, vpc_of)
+        self._tags = TagOperations(functions)
+        self._tags.add("code-signing-config", code_signing)
         groups = (
             FunctionOperations(functions, service, layers, code, updates),
             VersionOperations(functions, service, updates),
             SettingOperations(functions, service, urls, code_signing),
             LayerOperations(layers, code),
+            self._tags,
         )
         self._operations: dict[str, Operation] = {}
         for group in groups:
@@ -107,6 +111,10 @@ class LambdaApi:
     def add_operations(self, operations: Mapping[str, Operation]) -> None:
         """Add operations by their names, such as those on event source mappings."""
         self._operations |= operations
+
+    def add_tagged(self, kind: str, resources: TaggedResources) -> None:
+        """Add resources with tags, by the word that their ARNs have in the place of ``function``."""
+        self._tags.add(kind, resources)
 
     def routes(self) -> list[web.AbstractRouteDef]:
         """Return the routes of all operations of the model."""

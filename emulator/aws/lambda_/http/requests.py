@@ -24,16 +24,26 @@ def summary_of(function: Function) -> dict[str, Any]:
     return function.summary(f"{function.spec.arn}:{function.version}")
 
 
-def page_of(parameters: Parameters, name: str, items: Sequence[Any]) -> dict[str, Any]:
+def page_of(parameters: Parameters, name: str, items: Sequence[Any], most: int = _PAGE) -> dict[str, Any]:
     """Return the page of a listing that MaxItems and Marker select, with the NextMarker if more follow.
+
+    Parameters
+    ----------
+    parameters
+        The request.
+    name
+        The member of the answer that has the items.
+    items
+        All items.
+    most
+        How many items a page has at most, whatever MaxItems is.
 
     Raises
     ------
     ApiError
         When Marker is invalid.
     """
-    # As on AWS, a page has fifty items at most, whatever MaxItems is.
-    size = min(_PAGE, parameters.get("MaxItems", _PAGE))
+    size = min(most, parameters.get("MaxItems", most))
     begin = whole_number(parameters.get("Marker") or "0")
     if begin is None:
         marker = parameters["Marker"]

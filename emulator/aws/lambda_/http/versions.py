@@ -1,4 +1,4 @@
-"""Lambda's operations on versions, aliases, permissions and tags."""
+"""Lambda's operations on versions, aliases and permissions."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,13 +7,12 @@ from emulator.aws.account import Account
 from emulator.aws.lambda_.core.function_registry import FunctionRegistry
 from emulator.aws.lambda_.core.invocations import LambdaService
 from emulator.aws.lambda_.core.permissions import Permissions, compact_json
-from emulator.aws.lambda_.core.references import Reference, invalid_parameter, resource_not_found
 from emulator.aws.lambda_.http.requests import Operation, Parameters, page_of, reference_of, summary_of
 from emulator.aws.lambda_.updates import UpdatesInProgress
 
 
 class VersionOperations:
-    """Versions, aliases, permissions and tags."""
+    """Versions, aliases and permissions."""
 
     def __init__(self, functions: FunctionRegistry, service: LambdaService, updates: UpdatesInProgress) -> None:
         self._functions = functions
@@ -34,9 +33,6 @@ class VersionOperations:
             "AddPermission": self._add_permission,
             "GetPolicy": self._get_policy,
             "RemovePermission": self._remove_permission,
-            "ListTags": self._list_tags,
-            "TagResource": self._tag,
-            "UntagResource": self._untag,
         }
 
     def _list_versions(self, parameters: Parameters, account: Account) -> Mapping[str, Any]:
@@ -102,36 +98,3 @@ class VersionOperations:
     def _remove_permission(self, parameters: Parameters, account: Account) -> None:
         reference = reference_of(parameters, account)
         self._permissions.remove(reference, parameters["StatementId"], parameters.get("RevisionId"))
-
-    def _list_tags(self, parameters: Parameters, account: Account) -> Mapping[str, Any]:
-        return {"Tags": self._functions.record(_tagged(parameters, account)).tags}
-
-    def _tag(self, parameters: Parameters, account: Account) -> None:
-        reference = _tagged(parameters, account)
-        if not parameters["Tags"]:
-            raise invalid_parameter("An error occurred and the request cannot be processed.")
-        self._functions.set_tags(reference, {**self._functions.record(reference).tags, **parameters["Tags"]})
-
-    def _untag(self, parameters: Parameters, account: Account) -> None:
-        reference = _tagged(parameters, account)
-        tags = self._functions.record(reference).tags
-        kept = {key: value for key, value in tags.items() if key not in parameters["TagKeys"]}
-        self._functions.set_tags(reference, kept)
-
-
-def _tagged(parameters: Parameters, account: Account) -> Reference:
-    """Return the function whose tags a request is about."""
-    arn = parameters["Resource"]
-    kind = arn.split(":")[5]
-    if kind == "event-source-mapping":
-        raise resource_not_found(f"Event source mapping not found: {arn}")
-    if kind == "capacity-provider":
-        raise resource_not_found(f"Capacity provider not found: {arn}")
-    if kind != "function":
-        raise invalid_parameter(f"{arn}: tags of a {kind} are not emulated, only those of functions")
-    reference = Reference.parse(arn, account=account)
-    if reference.qualifier is not None:
-        raise invalid_parameter(
-            "Tags on function aliases and versions are not supported. Please specify a function ARN."
-        )
-    return reference

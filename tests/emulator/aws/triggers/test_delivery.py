@@ -28,6 +28,9 @@ def handler(event, context):
 """
 
 
+STREAM = "arn:aws:dynamodb:us-east-1:123456789012:table/t/stream/2026-01-01T00:00:00.000"
+
+
 class Queue:
     """A queue of a test."""
 
@@ -130,7 +133,14 @@ def test_a_filter_keeps_messages_from_a_function(functions: Any, echo: str, seen
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"EventSourceArn": "arn:aws:kinesis:us-east-1:123456789012:stream/s"}, "is not emulated"),
+        ({"EventSourceArn": "arn:aws:kafka:us-east-1:123456789012:cluster/c/1"}, "is not emulated"),
+        ({"EventSourceArn": "arn:aws:kinesis:us-east-1:123456789012:stream/s"}, "Value null at 'startingPosition'"),
+        ({"EventSourceArn": STREAM, "StartingPosition": "LATEST"}, "Stream not found"),
+        ({"EventSourceArn": STREAM, "StartingPosition": "AT_TIMESTAMP"}, "Unsupported starting position"),
+        ({"DestinationConfig": {"OnSuccess": {"Destination": STREAM}}}, "Unsupported DestinationConfig"),
+        ({"FilterCriteria": {"Filters": [{"Pattern": "[]"}]}}, "Invalid filter pattern"),
+        ({"BatchSize": 10_001}, "at 'batchSize' failed to satisfy constraint"),
+        ({"Topics": ["topic"]}, "Kafka is not emulated"),
         ({"EventSourceArn": "arn:aws:sqs:us-east-1:123456789012:none"}, "does not exist"),
         ({"BatchSize": 11}, "window in seconds must be greater than 0"),
         ({"StartingPosition": "LATEST"}, "Unsupported StartingPosition"),
@@ -142,6 +152,35 @@ def test_a_mapping_that_cannot_be_is_refused(
 ) -> None:
     with pytest.raises(ClientError, match=message):
         functions.create_event_source_mapping(**{"FunctionName": echo, "EventSourceArn": Queue(sqs).arn, **settings})
+
+
+def test_a_mapping_is_described_and_listed_as_on_aws(functions: Any, echo: str, sqs: Any) -> None:
+    source, missing = Queue(sqs), "0b6e81eb-1a87-49dd-8c67-2958f30a9305"
+    name = echo.rpartition(":")[2]
+    functions.publish_version(FunctionName=name)
+    made = [
+        functions.create_event_source_mapping(EventSourceArn=source.arn, FunctionName=function, Enabled=False)
+        for function in (name, f"123456789012:function:{name}:$LATEST", f"{echo}:1")
+    ]
+    assert [mapping["FunctionArn"] for mapping in made] == [echo, f"{echo}:$LATEST", f"{echo}:1"]
+    described = functions.get_event_source_mapping(UUID=made[0]["UUID"])
+    assert described["ResponseMetadata"]["HTTPHeaders"]["x-amzn-requestid"]
+    assert {"DestinationConfig", "ParallelizationFactor", "LastProcessingResult"}.isdisjoint(described)
+    assert (described["State"], described["StateTransitionReason"]) == ("Disabled", "USER_INITIATED")
+    with pytest.raises(ClientError, match=f"already exists.*UUID {made[0]['UUID']}"):
+        functions.create_event_source_mapping(EventSourceArn=source.arn, FunctionName=name)
+    pages = functions.get_paginator("list_event_source_mappings").paginate(
+        EventSourceArn=source.arn, PaginationConfig={"PageSize": 1}
+    )
+    found = [mapping["UUID"] for page in pages for mapping in page["EventSourceMappings"]]
+    assert found == [mapping["UUID"] for mapping in made]
+    enabling = functions.update_event_source_mapping(UUID=made[0]["UUID"], Enabled=True)
+    assert (enabling["State"], enabling["ResponseMetadata"]["HTTPStatusCode"]) == ("Enabling", 202)
+    for call in ("get", "update", "delete"):
+        with pytest.raises(ClientError, match="The resource you requested does not exist"):
+            getattr(functions, f"{call}_event_source_mapping")(UUID=missing)
+    for mapping in made:
+        assert functions.delete_event_source_mapping(UUID=mapping["UUID"])["State"] == "Deleting"
 
 
 def test_a_topic_invokes_its_subscribed_function(client: Callable[[str], Any], echo: str, seen: Queue) -> None:
