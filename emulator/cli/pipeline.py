@@ -133,16 +133,8 @@ class _Cloud:
 
 def _pipeline(options: argparse.Namespace) -> int:
     began = time.perf_counter()
+    _check(options)
     # Missing files are reported before anything is started.
-    local_only = {
-        "--nat": nat(options) is not None,
-        "--network and its kind": bool(link_faults(options)),
-        "--preload": bool(options.preload),
-        "--state-machine": options.state_machine is not None,
-    }
-    check_backend(options, local_only)
-    if options.backend != arguments.DOCKER:
-        arguments.refuse_container_options(options)
     payload = read_payload(options.payload)
     if options.backend == arguments.AWS:
         return _run_on_stack(payload, options)
@@ -161,35 +153,8 @@ def _pipeline(options: argparse.Namespace) -> int:
         check_rank_count(ranks, s3, payload, files)
         machine = given or published_state_machine(ranks)
         pipeline = Pipeline(cloud.connection, machine, payload, cloud.environment)
-        # Only a cloud that keeps running has a page to show the phases on.
-        traced = cloud.own is None
-        memory_mb, timeout_s = options.memory or MB_PER_VCPU, options.timeout or TIMEOUT_S[-1]
-        settings = DeploySettings(
-            memory_mb,
-            timeout_s,
-            cloud.rendezvous,
-            traced,
-            machine.reads_ranks,
-            cloud.images.executor,
-            cloud.images.ranks,
-        )
-        pipeline.prepare(files, settings)
-        with (
-            observation.of(cloud.own),
-            deferred_interrupts() as check,
-            _line_by_line() if observation.is_live else _live_view(pipeline) as update,
-        ):
-
-            def on_lines(role: Role, lines: Sequence[LogLine]) -> None:
-                check()
-                update(role, lines)
-                for line in lines:
-                    observation.on_record(line, role.value)
-
-            arn = pipeline.start()
-            execution = pipeline.watch(arn, on_lines)
-        outcome = pipeline.outcome(arn, execution, results)
-        observation.finish(outcome.run)
+        pipeline.prepare(files, _settings(options, machine, cloud))
+        outcome = _execute(pipeline, observation, cloud, results)
         s3_requests = cloud.own.s3_requests() if cloud.own else {}
         notes = _notes(cloud.own) if cloud.own else []
     cost = _report(outcome, machine, s3_requests, is_own=cloud.own is not None)
@@ -202,6 +167,59 @@ def _pipeline(options: argparse.Namespace) -> int:
     if outcome.status != "SUCCEEDED":
         _print_failure(outcome)
         return FAILED
+    _print_results(outcome, payload, results)
+    return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuse what the backend does not take, before anything is started."""
+    local_only = {
+        "--nat": nat(options) is not None,
+        "--network and its kind": bool(link_faults(options)),
+        "--preload": bool(options.preload),
+        "--state-machine": options.state_machine is not None,
+    }
+    check_backend(options, local_only)
+    if options.backend != arguments.DOCKER:
+        arguments.refuse_container_options(options)
+
+
+def _settings(options: argparse.Namespace, machine: StateMachine, cloud: _Cloud) -> DeploySettings:
+    """Return how the functions are deployed."""
+    return DeploySettings(
+        options.memory or MB_PER_VCPU,
+        options.timeout or TIMEOUT_S[-1],
+        cloud.rendezvous,
+        # Only a cloud that keeps running has a page to show the phases on.
+        cloud.own is None,
+        machine.reads_ranks,
+        cloud.images.executor,
+        cloud.images.ranks,
+    )
+
+
+def _execute(pipeline: Pipeline, observation: Observation, cloud: _Cloud, results: Path) -> PipelineOutcome:
+    """Start the execution, show it until it ends, and fetch its results."""
+    with (
+        observation.of(cloud.own),
+        deferred_interrupts() as check,
+        _line_by_line() if observation.is_live else _live_view(pipeline) as update,
+    ):
+
+        def on_lines(role: Role, lines: Sequence[LogLine]) -> None:
+            check()
+            update(role, lines)
+            for line in lines:
+                observation.on_record(line, role.value)
+
+        arn = pipeline.start()
+        execution = pipeline.watch(arn, on_lines)
+    outcome = pipeline.outcome(arn, execution, results)
+    observation.finish(outcome.run)
+    return outcome
+
+
+def _print_results(outcome: PipelineOutcome, payload: PipelinePayload, results: Path) -> None:
     if payload.result_path:
         print_status(f"results in {results}, from s3://{payload.bucket}/{payload.result_path}/")
     elif outcome.written:
@@ -209,7 +227,6 @@ def _pipeline(options: argparse.Namespace) -> int:
             f"results in {results}: the {outcome.written} files that the program wrote to s3://{payload.bucket}/; the "
             "payload has no result_path"
         )
-    return 0
 
 
 def _environment(options: argparse.Namespace) -> dict[str, str]:

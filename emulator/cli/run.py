@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from emulator.aws.credentials import Credentials
 from emulator.aws.limits import CONCURRENT_EXECUTIONS, MB_PER_VCPU, TIMEOUT_S
+from emulator.aws.prices import Cost
 from emulator.cli import arguments as allowed
 from emulator.cli.account import add_run_options, check_backend
 from emulator.cli.exit_codes import FAILED, print_status, run_command, with_rank_prefix
@@ -164,6 +165,25 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(request: RunRequest, options: argparse.Namespace, faults: Sequence[Fault], seed: int) -> int:
     began = time.perf_counter()
+    _check(options)
+    # Missing files are reported before anything is started.
+    code = uploads(request)
+    if options.backend == allowed.AWS:
+        return _run_on_stack(request, options, code)
+    outcome, cost = _run_here(request, options, code, faults, seed)
+    seconds = time.perf_counter() - began
+    print_status(f"{request.world_size} ranks in {seconds:.2f} s on this machine")
+    if options.report is not None:
+        write_record(options.report, run_record(outcome, cost, seconds))
+    if outcome.failures:
+        return _print_failures(outcome)
+    if request.results is not None:
+        print_status(f"results in {request.results}")
+    return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuse what the backend does not take, before anything is started."""
     local_only = {
         "--cold-start-seed": options.cold_start_seed is not None,
         "--cold-starts": options.cold_starts != "local",
@@ -176,35 +196,47 @@ def _run(request: RunRequest, options: argparse.Namespace, faults: Sequence[Faul
     check_backend(options, local_only)
     if options.backend != allowed.DOCKER:
         allowed.refuse_container_options(options)
-    # Missing files are reported before anything is started.
-    code = uploads(request)
     if options.backend == allowed.AWS:
-        return _run_on_stack(request, options, code)
-    if request.world_size > CONCURRENT_EXECUTIONS:
+        return
+    if options.ranks > CONCURRENT_EXECUTIONS:
         raise EmulatorError(
-            f"invalid number of ranks {request.world_size}: expected at most {CONCURRENT_EXECUTIONS} on this machine; "
+            f"invalid number of ranks {options.ranks}: expected at most {CONCURRENT_EXECUTIONS} on this machine; "
             "with --backend aws, as many as the account's quota allows"
         )
     if options.endpoint_url is not None:
         raise EmulatorError("--endpoint-url names what stands for AWS: give --backend aws, too")
     if options.report is not None:
         check_folder(options.report.absolute().parent)
+
+
+def _run_here(
+    request: RunRequest, options: argparse.Namespace, code: CodeFolder, faults: Sequence[Fault], seed: int
+) -> tuple[RunOutcome, Cost]:
+    """Run the program on a local cloud of its own, and print its output, its ranks and its cost."""
     # Ranks behind an emulated NAT, or in containers, do not reach this process.
     observation = Observation(options, has_bus=options.backend == allowed.LOCAL and nat(options) is None)
-    settings = allowed.function_settings(options)
     images = allowed.images(options)
     secret = secret_of_run(request.environment, images.ranks)
-    request = replace(request, environment={**request.environment, **secret.environment})
-    request = replace(request, environment={**request.environment, **observation.environment})
-    with LocalCloud(
-        preload=options.preload,
-        settings=settings,
-        credentials=Credentials.random(),
-        containers=images.containers,
-        rendezvous_secret=secret.value,
-        telemetry=observation.has_bus,
-        nat=nat(options),
-    ) as cloud:
+    request = replace(request, environment={**request.environment, **secret.environment, **observation.environment})
+    relayed: set[RelayNotice] = set()
+
+    def on_line(line: RankLine) -> None:
+        print(with_rank_prefix(line.rank, request.world_size, line.text), flush=True)
+        if (notice := RelayNotice.parse(line.text)) is not None:
+            relayed.add(notice)
+
+    with (
+        LocalCloud(
+            preload=options.preload,
+            settings=allowed.function_settings(options),
+            credentials=Credentials.random(),
+            containers=images.containers,
+            rendezvous_secret=secret.value,
+            telemetry=observation.has_bus,
+            nat=nat(options),
+        ) as cloud,
+        contextlib.ExitStack() as opened,
+    ):
         for note in [*cloud.notes, *code.notes(), *([secret.note] if secret.note else [])]:
             print_status(note)
         backend = local_backend(
@@ -216,21 +248,13 @@ def _run(request: RunRequest, options: argparse.Namespace, faults: Sequence[Faul
             images.executor,
             images.ranks,
         )
-        relayed: set[RelayNotice] = set()
-
-        def on_line(line: RankLine) -> None:
-            print(with_rank_prefix(line.rank, request.world_size, line.text), flush=True)
-            if (notice := RelayNotice.parse(line.text)) is not None:
-                relayed.add(notice)
-
-        with contextlib.ExitStack() as opened:
-            console = None
-            if options.pdb or options.stdin == "rank0":
-                console = opened.enter_context(Console(cloud.rendezvous.rpartition(":")[0], options.pdb)).address
-            cloud.plan_faults(faults, seed)
-            opened.enter_context(observation.of(cloud))
-            outcome = run(request, code.files, backend, on_line, console, observation.on_record)
-            observation.finish(outcome)
+        console = None
+        if options.pdb or options.stdin == "rank0":
+            console = opened.enter_context(Console(cloud.rendezvous.rpartition(":")[0], options.pdb)).address
+        cloud.plan_faults(faults, seed)
+        opened.enter_context(observation.of(cloud))
+        outcome = run(request, code.files, backend, on_line, console, observation.on_record)
+        observation.finish(outcome)
         s3_requests = cloud.s3_requests()
         for text in cloud.missed_faults():
             print_status(text)
@@ -240,15 +264,7 @@ def _run(request: RunRequest, options: argparse.Namespace, faults: Sequence[Faul
     print_status(cost_line(cost))
     if relayed:
         print_status(relays_line(relayed))
-    seconds = time.perf_counter() - began
-    print_status(f"{request.world_size} ranks in {seconds:.2f} s on this machine")
-    if options.report is not None:
-        write_record(options.report, run_record(outcome, cost, seconds))
-    if outcome.failures:
-        return _print_failures(outcome)
-    if request.results is not None:
-        print_status(f"results in {request.results}")
-    return 0
+    return outcome, cost
 
 
 def _run_on_stack(request: RunRequest, options: argparse.Namespace, code: CodeFolder) -> int:
