@@ -37,13 +37,28 @@ class _BindingEnumType(enum.EnumMeta):
 
 
 class BindingEnum(enum.Enum, metaclass=_BindingEnumType):
-    """An enumeration of FMI's Python binding, whose members have numbers from 0 on."""
+    """An enumeration of FMI's Python binding, whose members have numbers from 0 on.
+
+    Parameters
+    ----------
+    binding_name
+        Its name in the module ``fmi``, as programs write it.
+    """
+
+    _binding_name: str
+
+    def __init_subclass__(cls, binding_name: str) -> None:
+        super().__init_subclass__()
+        cls._binding_name = binding_name
 
     def __int__(self) -> int:
         return list(type(self)).index(self)
 
+    def __str__(self) -> str:
+        return f"fmi.{self._binding_name}.{self.name}"
 
-class Operator(BindingEnum):
+
+class Operator(BindingEnum, binding_name="op"):
     """``fmi.op``."""
 
     sum = 1

@@ -16,7 +16,7 @@ INT32 = np.dtype(np.int32)
 FLOAT64 = np.dtype(np.float64)
 
 
-class Datatype(BindingEnum):
+class Datatype(BindingEnum, binding_name="datatypes"):
     """``fmi.datatypes``: C int32 and float64, and lists of them."""
 
     int = 1

@@ -10,7 +10,7 @@ from fmi_shim.selection import compat, corrected
 from fmi_shim.selection.model import Estimate, Task
 
 
-class Hint(BindingEnum):
+class Hint(BindingEnum, binding_name="hints"):
     """``fmi.hints``: whether a channel is chosen by latency or by price."""
 
     fast = 1

@@ -98,7 +98,7 @@ def test_wrong_arguments_raise_at_once(on: World) -> None:
             (lambda: comm.igather(1, 0), "expected a numpy array"),
             (lambda: comm.igather(np.ones(2), 0, out=np.ones(2)), "invalid out"),
             (lambda: comm.iallreduce(np.ones(2), max), "invalid f"),  # type: ignore[arg-type]
-            (lambda: comm.iallreduce(np.ones(2, bool), fmi.func(fmi.op.sum)), "invalid f Operator.sum for elements"),
+            (lambda: comm.iallreduce(np.ones(2, bool), fmi.func(fmi.op.sum)), "invalid f fmi.op.sum for elements"),
         ]:
             with pytest.raises((TypeError, ValueError), match=message):
                 call()

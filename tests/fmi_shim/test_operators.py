@@ -129,7 +129,7 @@ def test_pairs_are_not_divided_between_ranks() -> None:
 
 
 def test_wrapping_is_refused_where_it_has_no_meaning() -> None:
-    with pytest.raises(TypeError, match=r"invalid wrap True for Operator.max: expected True for fmi.op.sum"):
+    with pytest.raises(TypeError, match=r"invalid wrap True for fmi.op.max: expected True for fmi.op.sum"):
         fmi.func(fmi.op.max, wrap=True)
     with pytest.raises(TypeError, match="invalid wrap=True for elements of float64: expected integers"):
         combine_of(fmi.func(fmi.op.sum, wrap=True), array_type(np.dtype(float), (2,), False))
@@ -140,7 +140,7 @@ def test_wrapping_is_refused_where_it_has_no_meaning() -> None:
     [
         (
             array_type(np.dtype(np.int8), (2,), False),
-            r"use an array of int64 or float64, or fmi.func\(Operator.sum, wrap",
+            r"use an array of int64 or float64, or fmi.func\(fmi.op.sum, wrap",
         ),
         (value_type_of(fmi.types(fmi.datatypes.int_list, 2)), r"use fmi.datatypes.double, or fmi.func\("),
     ],
@@ -154,11 +154,11 @@ def test_an_overflow_recommends_what_the_program_can_use(value_type: ValueType, 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("sum",), "invalid operator 'sum': expected one of Operator.sum"),
+        (("sum",), "invalid operator 'sum': expected one of fmi.op.sum"),
         ((fmi.op.custom,), "invalid function None: expected a callable of two values"),
         ((fmi.op.custom, max), "invalid commutative None: expected True or False"),
         ((fmi.op.custom, max, True, 2), "invalid associative 2: expected True or False"),
-        ((fmi.op.sum, max, True, True), "unexpected function or flags for Operator.sum"),
+        ((fmi.op.sum, max, True, True), "unexpected function or flags for fmi.op.sum"),
     ],
 )
 def test_a_wrong_function_is_refused(arguments: tuple[Any, ...], message: str) -> None:
