@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from emulator.aws.limits import CONCURRENT_EXECUTIONS, MIB
 from emulator.aws.sandboxes.containers.daemon import Daemon
 from emulator.aws.sandboxes.containers.tmp_volume import check_mountable
-from emulator.aws.sandboxes.cpu_groups import CpuSharesUnavailableError, make_cpu_groups
+from emulator.aws.sandboxes.control_groups import make_control_groups
 from emulator.aws.sandboxes.nat import check_nat_available
 from emulator.cli.exit_codes import FAILED
 from emulator.errors import EmulatorError
@@ -152,17 +152,16 @@ def nats() -> Finding:
 
 def cpu_shares() -> Finding:
     """Try to create a control group with a CPU limit."""
-    try:
-        groups = make_cpu_groups(f"fmi-emulator-doctor-{uuid.uuid4().hex[:12]}")
-    except CpuSharesUnavailableError as error:
+    groups = make_control_groups(f"fmi-emulator-doctor-{uuid.uuid4().hex[:12]}")
+    groups.remove()
+    if groups.cpu_missing is not None:
         return Finding(
             "CPU shares",
-            str(error),
+            groups.cpu_missing,
             False,
             True,
             "run as root, or in a session with delegated control groups (systemd-run --user --scope -p Delegate=yes)",
         )
-    groups.remove()
     return Finding("CPU shares", "a share of the CPU by memory for each function")
 
 

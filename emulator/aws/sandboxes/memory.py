@@ -48,16 +48,16 @@ class MemoryGauge:
 
     def estimate(self) -> int:
         """Return the memory of all processes, bytes, or more; 0 when the worker has ended."""
-        total = sum(max(0, anonymous_memory(pid) - self._inherited) for pid in _tree(self._pid))
+        total = sum(max(0, anonymous_memory(pid) - self._inherited) for pid in process_tree(self._pid))
         self._peak = max(self._peak, total)
         return total
 
     def charges(self) -> list[ProcessMemory]:
         """Return what each process is charged, bytes: pages that processes share are divided among them."""
         if not _PROC:
-            return [ProcessMemory(pid, anonymous_memory(pid)) for pid in _tree(self._pid)]
+            return [ProcessMemory(pid, anonymous_memory(pid)) for pid in process_tree(self._pid)]
         own = _proportional_memory("self")
-        return [ProcessMemory(pid, self._charge(pid, own)) for pid in _tree(self._pid)]
+        return [ProcessMemory(pid, self._charge(pid, own)) for pid in process_tree(self._pid)]
 
     def peak(self) -> int:
         """Return the largest memory so far, bytes, as far as it was read."""
@@ -93,7 +93,7 @@ def resident_memory() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
-def _tree(pid: int) -> Iterator[int]:
+def process_tree(pid: int) -> Iterator[int]:
     """Yield a process and its descendants; see proc_pid_children(5)."""
     yield pid
     try:
@@ -108,7 +108,7 @@ def _tree(pid: int) -> Iterator[int]:
     except (OSError, psutil.NoSuchProcess):
         return
     for child in children:
-        yield from _tree(child)
+        yield from process_tree(child)
 
 
 def _proportional_memory(pid: str) -> int:

@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from emulator.aws.sandboxes.base import SandboxExit, SandboxPlace, SandboxSpec
-from emulator.aws.sandboxes.cpu_groups import CpuGroups, CpuSharesUnavailableError, make_cpu_groups
-from emulator.aws.sandboxes.memory import MemoryGauge
+from emulator.aws.sandboxes.control_groups import ControlGroups, make_control_groups
+from emulator.aws.sandboxes.memory import MemoryGauge, process_tree
 from emulator.aws.sandboxes.messages import (
     Exited,
     InitDone,
@@ -134,9 +134,18 @@ class ProcessSandbox:
     """
 
     def __init__(
-        self, sandbox_id: str, output: int, on_output: Callable[[bytes], None], connection: ZygoteConnection
+        self,
+        sandbox_id: str,
+        output: int,
+        on_output: Callable[[bytes], None],
+        connection: ZygoteConnection,
+        groups: ControlGroups,
     ) -> None:
         self._id = sandbox_id
+        self._groups = groups
+        self._pid: int | None = None
+        self._killed = False
+        self._suspended = False
         self._connection = connection
         self._loop = asyncio.get_running_loop()
         self.exited: asyncio.Future[SandboxExit] = self._loop.create_future()
@@ -158,10 +167,30 @@ class ProcessSandbox:
         self._drain()
 
     def suspend(self) -> None:
-        """Leave the worker running: it blocks in its request for the next event."""
+        """Freeze the worker and its children by their control group, or else by a signal to each."""
+        # A frozen process does not die: one that is to be killed must not be frozen again.
+        if self._suspended or self._killed or self.exited.done():
+            return
+        self._suspended = True
+        if self._groups.freezer is not None:
+            self._groups.freeze(self._id)
+        else:
+            self._signal_all(signal.SIGSTOP)
 
     async def resume(self) -> None:
-        """Do nothing: the worker was not stopped."""
+        """Continue the worker and its children."""
+        if not self._suspended or self.exited.done():
+            return
+        self._suspended = False
+        if self._groups.freezer is not None:
+            self._groups.thaw(self._id)
+        else:
+            self._signal_all(signal.SIGCONT)
+
+    def _signal_all(self, number: int) -> None:
+        for pid in () if self._pid is None else process_tree(self._pid):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, number)
 
     def _drain(self) -> None:
         # A pipe holds no more than this; anything else was written later.
@@ -176,11 +205,13 @@ class ProcessSandbox:
 
     def kill(self) -> None:
         """Kill the worker and its process group."""
+        self._killed = True
         if not self.exited.done() and not self._connection.closed:
             self._connection.send(Kill(self._id))
 
     def on_started(self, pid: int, inherited_bytes: int) -> None:
         """Mark the worker as running."""
+        self._pid = pid
         self._memory = MemoryGauge(pid, inherited_bytes)
         if not self.started.done():
             self.started.set_result(None)
@@ -268,6 +299,7 @@ class ProcessSandboxes:
         self._supervisor: asyncio.subprocess.Process | None = None
         self._closing = False
         self._starting = asyncio.Lock()
+        self._groups = ControlGroups(None, None)
         self.cpu_shares_missing: str | None = None
 
     async def start(self) -> None:
@@ -281,7 +313,8 @@ class ProcessSandboxes:
         _raise_descriptor_limit()
         if self._nat is not None and self._segment is None:
             self._segment = await asyncio.to_thread(PublicSegment)
-        groups = self._make_cpu_groups()
+        self._groups = groups = make_control_groups(f"fmi-emulator-{uuid.uuid4().hex[:12]}")
+        self.cpu_shares_missing = groups.cpu_missing
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with theirs:
             self._supervisor = await asyncio.create_subprocess_exec(
@@ -290,7 +323,8 @@ class ProcessSandboxes:
                 *(f"--preload={module}" for module in self._preload),
                 *(("--hide-packages",) if self._hide_packages else ()),
                 *(() if self._runtime_root is None else ("--runtime-root", str(self._runtime_root))),
-                *(() if groups is None else ("--cpu-groups", str(groups.base))),
+                *(() if groups.cpu is None else ("--cpu-groups", str(groups.cpu))),
+                *(() if groups.freezer is None else ("--freezer", str(groups.freezer))),
                 pass_fds=[theirs.fileno()],
                 # In a session of its own, so that Ctrl-C reaches only the command in the terminal.
                 start_new_session=True,
@@ -318,7 +352,7 @@ class ProcessSandboxes:
         if self._segment is not None and self._nat is not None:
             attachment = self._segment.attach(self._nat)
         read_end, write_end = os.pipe()
-        sandbox = ProcessSandbox(spec.sandbox_id, read_end, on_output, connection)
+        sandbox = ProcessSandbox(spec.sandbox_id, read_end, on_output, connection, self._groups)
         self._sandboxes[spec.sandbox_id] = sandbox
         if attachment is not None:
             sandbox.exited.add_done_callback(functools.partial(self._detach, attachment))
@@ -381,13 +415,6 @@ class ProcessSandboxes:
                 await self.start()
             assert self._connection is not None  # noqa: S101 - set by start
             return self._connection
-
-    def _make_cpu_groups(self) -> CpuGroups | None:
-        try:
-            return make_cpu_groups(f"fmi-emulator-{uuid.uuid4().hex[:12]}")
-        except CpuSharesUnavailableError as error:
-            self.cpu_shares_missing = str(error)
-            return None
 
     def _on_message(self, message: Message) -> None:
         if isinstance(message, Started):

@@ -13,7 +13,7 @@ import socket
 import sys
 from pathlib import Path
 
-from emulator.aws.sandboxes.cpu_groups import CpuGroups
+from emulator.aws.sandboxes.control_groups import ControlGroups
 from emulator.aws.sandboxes.subreaper import become_subreaper, kill_children
 
 # How long the zygote may take to exit; it needs a fraction of this, even with a thousand workers.
@@ -22,16 +22,17 @@ _GRACE_MS = 3000
 _ENDPOINT_EXIT_MS = 2000
 
 
-def _supervise(zygote_pid: int, control: socket.socket, state: Path, groups: CpuGroups | None) -> int:
+def _supervise(zygote_pid: int, control: socket.socket, state: Path, groups: ControlGroups) -> int:
     """Wait until the zygote has exited and clean up after it; return the exit status for this process."""
     code = os.waitstatus_to_exitcode(_wait_for(zygote_pid, control))
     if code < 0:
+        # The kernel has killed the workers with the zygote; those that are frozen die when they are thawed.
+        groups.thaw_all()
         kill_children()
     # While the endpoint runs, it keeps the state: it starts another zygote, or reports why it cannot.
     if _is_hung_up(control, _ENDPOINT_EXIT_MS if code < 0 else 0):
         shutil.rmtree(state, ignore_errors=True)
-    if groups is not None:
-        groups.remove()
+    groups.remove()
     return code if code >= 0 else 128 - code
 
 
@@ -80,12 +81,13 @@ def main() -> None:
     parser.add_argument("--preload", action="append", default=[], help="module to import before the first fork")
     parser.add_argument("--runtime-root", type=Path, help="folder with modules for every function")
     parser.add_argument("--hide-packages", action="store_true", help="let functions import runtime packages only")
-    parser.add_argument("--cpu-groups", help="parent cgroup of the sandboxes' cgroups")
+    parser.add_argument("--cpu-groups", type=Path, help="parent of the cgroups that limit CPU time")
+    parser.add_argument("--freezer", type=Path, help="parent of the cgroups that freeze sandboxes")
     arguments = parser.parse_args()
     # Shutdown is signalled by the socket; Ctrl-C is for the program at the terminal.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     become_subreaper()
-    groups = None if arguments.cpu_groups is None else CpuGroups(Path(arguments.cpu_groups))
+    groups = ControlGroups(arguments.cpu_groups, arguments.freezer)
     control = socket.socket(fileno=arguments.control)
     zygote_pid = os.fork()
     if zygote_pid == 0:

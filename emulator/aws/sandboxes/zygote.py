@@ -22,7 +22,7 @@ from typing import NoReturn
 import boto3
 
 from emulator.aws.limits import MIB, REGION
-from emulator.aws.sandboxes.cpu_groups import CpuGroups
+from emulator.aws.sandboxes.control_groups import ControlGroups
 from emulator.aws.sandboxes.file_system import covered, import_paths
 from emulator.aws.sandboxes.memory import MemoryGauge, anonymous_memory, resident_memory
 from emulator.aws.sandboxes.messages import (
@@ -69,7 +69,7 @@ class Zygote:
     control
         The socket to the endpoint.
     groups
-        The control groups that enforce the workers' CPU shares; None where this is not possible.
+        The control groups of the workers.
     runtime_root
         A folder with modules for every function; None if there is none.
     packages
@@ -79,7 +79,7 @@ class Zygote:
     def __init__(
         self,
         control: socket.socket,
-        groups: CpuGroups | None,
+        groups: ControlGroups,
         runtime_root: Path | None,
         packages: PackageFilter | None,
     ) -> None:
@@ -153,8 +153,7 @@ class Zygote:
         # The child does the same, so that the group exists before anyone signals it.
         with contextlib.suppress(PermissionError, ProcessLookupError):
             os.setpgid(pid, pid)
-        if self._groups is not None:
-            self._groups.add(spawn.sandbox_id, pid)
+        self._groups.add(spawn.sandbox_id, pid)
         self._workers[pid] = _Worker(
             spawn.sandbox_id, MemoryGauge(pid, inherited), spawn.memory_bytes, spawn.vcpus, resident_at_fork=resident
         )
@@ -162,12 +161,17 @@ class Zygote:
         self._send(Started(spawn.sandbox_id, pid, inherited))
 
     def _limit_cpu(self, sandbox_id: str) -> None:
-        if self._groups is not None and sandbox_id in self._pids:
+        if sandbox_id in self._pids:
             self._groups.limit(sandbox_id, self._workers[self._pids[sandbox_id]].vcpus)
 
     def _kill(self, sandbox_id: str) -> None:
         if sandbox_id in self._pids:
-            _kill_group(self._pids[sandbox_id])
+            self._kill_worker(self._pids[sandbox_id])
+
+    def _kill_worker(self, pid: int) -> None:
+        """Kill a worker and its process group: a frozen process dies when it is thawed."""
+        _kill_group(pid)
+        self._groups.thaw(self._workers[pid].sandbox_id)
 
     def _check_memory(self) -> float | None:
         """Kill workers above their memory limit, if a check is due; return the seconds until the next check."""
@@ -194,7 +198,7 @@ class Zygote:
         largest = max(charges, key=lambda found: found.charged)
         if largest.pid == pid:
             worker.out_of_memory = True
-            _kill_group(pid)
+            self._kill_worker(pid)
         else:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(largest.pid, signal.SIGKILL)
@@ -214,8 +218,7 @@ class Zygote:
         worker = self._workers.pop(pid)
         del self._pids[worker.sandbox_id]
         _kill_group(pid)
-        if self._groups is not None:
-            self._groups.discard(worker.sandbox_id)
+        self._groups.discard(worker.sandbox_id)
         code = os.waitstatus_to_exitcode(status)
         # A worker may have lived for less time than there is between two checks. ru_maxrss is in KiB, on macOS in
         # bytes: getrusage(2) of either.
@@ -248,7 +251,7 @@ class Zygote:
 
     def _kill_all(self) -> None:
         for pid in self._workers:
-            _kill_group(pid)
+            self._kill_worker(pid)
         # This process is the subreaper, so it has adopted every process that the workers have left.
         kill_children()
 
@@ -282,7 +285,7 @@ def _import_modules(preload: Sequence[str]) -> None:
 def run_zygote(
     control: socket.socket,
     preload: Sequence[str],
-    groups: CpuGroups | None,
+    groups: ControlGroups,
     runtime_root: Path | None,
     *,
     hide_packages: bool,
@@ -296,7 +299,7 @@ def run_zygote(
     preload
         Modules to import before the first fork.
     groups
-        The control groups that enforce the workers' CPU shares; None where this is not possible.
+        The control groups of the workers.
     runtime_root
         A folder with modules for every function; None if there is none.
     hide_packages

@@ -202,6 +202,8 @@ class ExecutionEnvironments:
 
     async def end(self, environment: ExecutionEnvironment) -> None:
         """End an environment and wait until its process has ended."""
+        # A frozen sandbox would not end.
+        environment.runtime.when_idle(None)
         environment.sandbox.kill()
         await environment.sandbox.exited
         await environment.runtime.close()
@@ -317,6 +319,7 @@ class WarmPool:
             if expiry is not None:
                 expiry.cancel()
             if not environment.sandbox.exited.done():
+                environment.runtime.when_idle(None)
                 return environment
             self._end_soon(environment)
         return None
@@ -326,7 +329,7 @@ class WarmPool:
         if environment.function.state_id in self._discarded:
             self._end_soon(environment)
             return
-        environment.sandbox.suspend()
+        environment.runtime.when_idle(environment.sandbox.suspend)
         expiry = None
         if not environment.provisioned:
             expiry = asyncio.get_running_loop().call_later(self._idle_s, self._expire, environment)

@@ -10,6 +10,7 @@ import hmac
 import json
 import secrets
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -75,6 +76,8 @@ class RuntimeApi:
         self.ready: asyncio.Future[RuntimeResponse | None] = asyncio.get_running_loop().create_future()
         self._events: asyncio.Queue[tuple[Invocation, int]] = asyncio.Queue()
         self._current: tuple[Invocation, asyncio.Future[RuntimeResponse]] | None = None
+        self._on_idle: Callable[[], None] | None = None
+        self._polling = False
         self._server: asyncio.Server | None = None
         self._http: web.Server | None = None
         self._address = ""
@@ -124,6 +127,13 @@ class RuntimeApi:
         self._events.put_nowait((invocation, deadline_ms))
         return response
 
+    def when_idle(self, callback: Callable[[], None] | None) -> None:
+        """Call back once when the sandbox polls for its next event, now if it does already; None takes that back."""
+        if self._polling and callback is not None:
+            callback()
+        else:
+            self._on_idle = callback
+
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         # Browsers add these headers, or send the name of a web site as Host after DNS rebinding; no runtime does.
         host = request.headers.get("Host", "")
@@ -151,7 +161,14 @@ class RuntimeApi:
     async def _next_invocation(self) -> web.StreamResponse:
         if not self.ready.done():
             self.ready.set_result(None)
-        invocation, deadline_ms = await self._events.get()
+        callback, self._on_idle = self._on_idle, None
+        if callback is not None:
+            callback()
+        self._polling = True
+        try:
+            invocation, deadline_ms = await self._events.get()
+        finally:
+            self._polling = False
         headers = {
             "Lambda-Runtime-Aws-Request-Id": invocation.request_id,
             "Lambda-Runtime-Deadline-Ms": str(deadline_ms),

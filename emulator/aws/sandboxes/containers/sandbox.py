@@ -14,7 +14,7 @@ from emulator.aws.sandboxes.containers.cgroups import ContainerGroups
 from emulator.aws.sandboxes.containers.daemon import ContainerState, Daemon, DaemonError
 from emulator.aws.sandboxes.containers.output import MarkedOutput, OutputPipes, WholeLines, new_mark
 from emulator.aws.sandboxes.containers.ownership import remove_container
-from emulator.aws.sandboxes.cpu_groups import MIN_QUOTA_US, PERIOD_US
+from emulator.aws.sandboxes.control_groups import MIN_QUOTA_US, PERIOD_US
 
 InThread = Callable[..., Awaitable[Any]]
 _READ_BYTES = 65536

@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from emulator.aws.sandboxes.base import SandboxExit, SandboxSpec
-from emulator.aws.sandboxes.cpu_groups import CpuSharesUnavailableError
+from emulator.aws.sandboxes.control_groups import ControlGroups
 from emulator.aws.sandboxes.process import ProcessSandboxes, ZygoteConnection
 from emulator.aws.sandboxes.zygote import Zygote
 from emulator.errors import SandboxError
@@ -229,7 +229,6 @@ from pathlib import Path
 from emulator.errors import SandboxError
 from emulator.aws.sandboxes.base import SandboxSpec
 from emulator.aws.sandboxes.process import ZygoteConnection
-from emulator.aws.sandboxes.cpu_groups import CpuSharesUnavailableError
 from emulator.aws.sandboxes.process import ProcessSandboxes
 from emulator.aws.sandboxes.zygote import Zygote
 
@@ -285,10 +284,8 @@ def test_a_killed_owner_leaves_no_process_and_no_folder(state: Path, sleeper: Pa
 
 
 def test_without_control_groups_the_reason_is_available(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_: str) -> None:
-        raise CpuSharesUnavailableError("may not")
-
-    monkeypatch.setattr("emulator.aws.sandboxes.process.make_cpu_groups", refuse)
+    refused = ControlGroups(None, None, "may not")
+    monkeypatch.setattr("emulator.aws.sandboxes.process.make_control_groups", lambda _: refused)
 
     async def body(sandboxes: ProcessSandboxes) -> None:
         assert sandboxes.cpu_shares_missing == "may not"

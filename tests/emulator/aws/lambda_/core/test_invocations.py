@@ -11,7 +11,7 @@ import pytest
 from emulator.aws.lambda_.core.history import InvocationStatus
 from emulator.aws.lambda_.core.references import Reference
 from emulator.aws.lambda_.core.settings import LambdaSettings
-from emulator.aws.sandboxes.cpu_groups import _hierarchies
+from emulator.aws.sandboxes.control_groups import _hierarchies
 from emulator.aws.sandboxes.process import ProcessSandbox
 from emulator.errors import ApiError, SandboxError
 from tests.emulator.aws.lambda_.core.conftest import Service, WithService
@@ -31,8 +31,15 @@ async def printed_pids(running: Service) -> list[int]:
     return [int(pid) for pid in printed[0].split()[1:]]
 
 
+def is_gone(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 async def until_gone(pids: list[int]) -> None:
-    while any(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in pids):
+    while not all(map(is_gone, pids)):
         await asyncio.sleep(0.01)
 
 
@@ -182,7 +189,7 @@ def test_a_function_has_its_cpu_share_after_the_init_phase(with_service: WithSer
 def _cpu_quota(memberships: str) -> float:
     """Return the CPU seconds a second of the group that a process is in, by version 1 or 2 of the interface."""
     own = {controllers: path for _, controllers, path in (line.split(":", 2) for line in memberships.splitlines())}
-    for hierarchy in _hierarchies(Path("/proc/self/mountinfo").read_text()):
+    for hierarchy in _hierarchies(Path("/proc/self/mountinfo").read_text(), "cpu"):
         for controllers, path in own.items():
             group = hierarchy.mount_point / path.removeprefix(hierarchy.root).lstrip("/")
             if "fmi-emulator" not in path or hierarchy.unified != (controllers == ""):
