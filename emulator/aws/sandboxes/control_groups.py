@@ -21,7 +21,7 @@ MIN_QUOTA_US = 1000
 # A killed process leaves its group only when the kernel has released it, later on a busy machine.
 _REMOVAL_S = 30.0
 # The file of version 2 and that of version 1, each with what thaws and what freezes.
-_FREEZER_FILES = {"cgroup.freeze": (b"0", b"1"), "freezer.state": (b"THAWED", b"FROZEN")}
+FREEZER_FILES = {"cgroup.freeze": (b"0", b"1"), "freezer.state": (b"THAWED", b"FROZEN")}
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class ControlGroups:
 def set_frozen(group: Path, *, frozen: bool) -> None:
     """Freeze or thaw the processes of a group of either version, unless it is removed already."""
     # Opened without O_CREAT: a group has one of the two files.
-    for name, values in _FREEZER_FILES.items():
+    for name, values in FREEZER_FILES.items():
         with contextlib.suppress(OSError):
             descriptor = os.open(group / name, os.O_WRONLY)
             try:

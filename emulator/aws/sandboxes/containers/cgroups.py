@@ -5,9 +5,10 @@ https://docs.kernel.org/admin-guide/cgroup-v1/freezer-subsystem.html and
 https://docs.kernel.org/admin-guide/cgroup-v2.html ("anon" of memory.stat, cgroup.freeze).
 """
 
-import contextlib
 import os
 from pathlib import Path
+
+from emulator.aws.sandboxes.control_groups import FREEZER_FILES, set_frozen
 
 
 class ContainerGroups:
@@ -18,14 +19,13 @@ class ContainerGroups:
     memory
         Its group with memory.stat.
     freezer
-        Its file to freeze it; None where this process may not write it.
+        Its group with a freezer; None where this process may not write there.
     """
 
     def __init__(self, memory: Path, freezer: Path | None) -> None:
         self._stat = memory / "memory.stat"
         self._freezer = freezer
-        self._unified = not (memory / "memory.limit_in_bytes").exists()
-        self._field = b"anon " if self._unified else b"total_rss "
+        self._field = b"total_rss " if (memory / "memory.limit_in_bytes").exists() else b"anon "
 
     @classmethod
     def of_process(cls, pid: int, container: str) -> "ContainerGroups | None":
@@ -55,8 +55,7 @@ class ContainerGroups:
         frozen = _group("freezer", memberships, mountinfo)
         freezer = None
         if frozen is not None and container in str(frozen):
-            names = ("cgroup.freeze", "freezer.state")
-            freezer = next((frozen / name for name in names if os.access(frozen / name, os.W_OK)), None)
+            freezer = frozen if any(os.access(frozen / name, os.W_OK) for name in FREEZER_FILES) else None
         return cls(memory, freezer)
 
     @property
@@ -76,17 +75,13 @@ class ContainerGroups:
 
     def freeze(self) -> None:
         """Stop all its processes."""
-        self._write("1" if self._unified else "FROZEN")
+        if self._freezer is not None:
+            set_frozen(self._freezer, frozen=True)
 
     def thaw(self) -> None:
         """Continue all its processes."""
-        self._write("0" if self._unified else "THAWED")
-
-    def _write(self, value: str) -> None:
         if self._freezer is not None:
-            # The container may have ended.
-            with contextlib.suppress(OSError):
-                self._freezer.write_text(value)
+            set_frozen(self._freezer, frozen=False)
 
 
 def _group(controller: str, memberships: str, mountinfo: str) -> Path | None:

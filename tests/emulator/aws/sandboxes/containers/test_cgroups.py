@@ -75,7 +75,7 @@ def wait_until_frozen(expected):
         time.sleep(0.01)
 try:
     (group / "cgroup.procs").write_text(str(process.pid))
-    found = ContainerGroups(group, group / "cgroup.freeze")
+    found = ContainerGroups(group, group)
     found.freeze()
     wait_until_frozen(1)
     found.thaw()
