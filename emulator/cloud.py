@@ -110,7 +110,7 @@ class LocalCloud:
     host_names
         Further names that a request's Host header may contain, besides those that `OwnNames` lists.
     credentials
-        The key that requests must be signed with; None if the endpoint does not check signatures.
+        The key that requests must be signed with; None for a random one.
     state
         The folder that keeps buckets, functions, state machines and logs, even if this process is killed. Without
         one, they are deleted at the end.
@@ -119,6 +119,8 @@ class LocalCloud:
     rendezvous_secret
         The secret that the rendezvous server asks for, 16 bytes or more, which functions have in their environment;
         empty for none.
+    is_open
+        Whether requests are answered without a signature, too, so that whoever can connect can run programs here.
     telemetry
         Whether ranks may send their events to this cloud, see `telemetry` below.
     nat
@@ -129,7 +131,7 @@ class LocalCloud:
     endpoint_url
         For ``AWS_ENDPOINT_URL``.
     credentials
-        A key for requests: the given one, or any if signatures are not checked.
+        The key for requests.
     page_url
         The page, with the token that opens it.
     rendezvous
@@ -154,9 +156,10 @@ class LocalCloud:
         *,
         rendezvous_secret: str = "",
         hide_packages: bool = False,
+        is_open: bool = False,
         telemetry: bool = False,
     ) -> None:
-        self._is_open = credentials is None
+        self._is_open = is_open
         self.credentials = credentials or Credentials.random()
         self._functions_key = Credentials.random_session()
         self._settings = replace(settings, annotate_event=event_rank, credentials=self._functions_key)

@@ -30,7 +30,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import boto3
 import numpy as np
 import redis
 
@@ -402,23 +401,11 @@ def redis_server() -> Iterator[int]:
 @contextlib.contextmanager
 def s3_server() -> Iterator[dict[str, str]]:
     """Run the local cloud with a bucket; yield the variables by which boto3 finds it."""
-    command = [str(Path(sys.executable).with_name("fmi-emulator")), "serve", "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
-        assert server.stdout is not None
-        try:
-            endpoint = server.stdout.readline().strip().partition("=")[2]
-            access = {"AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
-            client = boto3.client(
-                "s3",
-                region_name="us-east-1",
-                endpoint_url=endpoint,
-                aws_access_key_id="local",
-                aws_secret_access_key="local",
-            )
-            client.create_bucket(Bucket=BUCKET)
-            yield access
-        finally:
-            server.terminate()
+    from emulator.cloud import LocalCloud  # every rank imports this module
+
+    with LocalCloud() as cloud:
+        cloud.client("s3").create_bucket(Bucket=BUCKET)
+        yield cloud.environment
 
 
 @dataclass(frozen=True, slots=True)

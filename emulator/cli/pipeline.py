@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import EndpointConnectionError
 
-from emulator.aws.credentials import Credentials
 from emulator.aws.limits import MB_PER_VCPU, TIMEOUT_S
 from emulator.aws.prices import Cost, step_functions_usd
 from emulator.cli import arguments
@@ -287,7 +286,6 @@ def _cloud(payload: PipelinePayload, options: argparse.Namespace, observation: O
             print_status(secret.note)
         with LocalCloud(
             preload=options.preload,
-            credentials=Credentials.random(),
             containers=images.containers,
             rendezvous_secret=secret.value,
             nat=nat(options),

@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from emulator.aws.credentials import Credentials
 from emulator.aws.limits import CONCURRENT_EXECUTIONS, MB_PER_VCPU, TIMEOUT_S
 from emulator.aws.prices import Cost
 from emulator.cli import arguments as allowed
@@ -229,7 +228,6 @@ def _run_here(
         LocalCloud(
             preload=options.preload,
             settings=allowed.function_settings(options),
-            credentials=Credentials.random(),
             containers=images.containers,
             rendezvous_secret=secret.value,
             telemetry=observation.has_bus,

@@ -126,6 +126,7 @@ def _serve(options: argparse.Namespace) -> int:
         arguments.code_containers(options),
         nat(options),
         hide_packages=options.packages == "aws",
+        is_open=credentials is None,
         telemetry=options.telemetry,
     ) as cloud:
         print(f"export AWS_ENDPOINT_URL={cloud.endpoint_url}")

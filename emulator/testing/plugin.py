@@ -411,10 +411,9 @@ def local_cloud(request: pytest.FixtureRequest) -> Iterator[LocalCloud]:
         services: Services = request.getfixturevalue("_fmi_services")
         yield services.cloud
         return
-    from emulator.aws.credentials import Credentials
     from emulator.cloud import LocalCloud
 
-    with LocalCloud(credentials=Credentials.random()) as cloud:
+    with LocalCloud() as cloud:
         yield cloud
 
 

@@ -84,10 +84,9 @@ class Services:
         """The local cloud."""
         if self._cloud is None:
             # moto and the zygote take most of a second: a world over Direct needs neither.
-            from emulator.aws.credentials import Credentials
             from emulator.cloud import LocalCloud
 
-            self._cloud = self._started.enter_context(LocalCloud(credentials=Credentials.random()))
+            self._cloud = self._started.enter_context(LocalCloud())
         return self._cloud
 
     def access(

@@ -29,8 +29,7 @@ def client(cloud: LocalCloud) -> Callable[..., Any]:
             service,
             endpoint_url=cloud.endpoint_url,
             region_name=region,
-            aws_access_key_id="test",
-            aws_secret_access_key="test",
+            **cloud.credentials.for_boto3(),
             config=Config(retries={"total_max_attempts": 1}, read_timeout=60, max_pool_connections=50),
         )
 

@@ -12,7 +12,6 @@ from typing import Any
 import boto3
 import pytest
 
-from emulator.aws.credentials import Credentials
 from emulator.cli import account as cli_account
 from emulator.cli import fmi_emulator, fmirun
 from emulator.cloud import LocalCloud
@@ -125,7 +124,7 @@ def empty_account(scratch: Path) -> Iterator[Account]:
     """Yield an account without a stack."""
     write_wheels(scratch)
     with pytest.MonkeyPatch.context() as patch, LocalCloud() as cloud:
-        for name, value in Credentials.random().environment().items():
+        for name, value in cloud.credentials.environment().items():
             patch.setenv(name, value)
         patch.delenv("AWS_ENDPOINT_URL", raising=False)
         patch.setenv("AWS_CONFIG_FILE", str(scratch / "none"))

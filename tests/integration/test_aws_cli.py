@@ -28,8 +28,7 @@ def aws(cloud: LocalCloud, tmp_path: Path) -> Any:
             env={
                 "PATH": os.environ["PATH"],
                 "HOME": str(tmp_path),
-                "AWS_ACCESS_KEY_ID": "local",
-                "AWS_SECRET_ACCESS_KEY": "local",
+                **cloud.credentials.environment(),
                 "AWS_DEFAULT_REGION": "us-east-1",
                 "AWS_PAGER": "",
             },

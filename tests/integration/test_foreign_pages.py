@@ -82,6 +82,13 @@ def web_site(page: str, target: str) -> Iterator[int]:
             thread.join()
 
 
+@pytest.fixture(scope="module")
+def cloud() -> Iterator[LocalCloud]:
+    """Run a cloud that needs no signature, so that the attacks would succeed without the checks of their headers."""
+    with LocalCloud(is_open=True) as running:
+        yield running
+
+
 def visit(cloud: LocalCloud, tmp_path: Path, attack: str) -> dict[str, Any]:
     """Open a page of evil.example that runs the attack; return what its script saw."""
     target = urlsplit(cloud.endpoint_url).netloc

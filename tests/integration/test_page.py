@@ -19,6 +19,7 @@ from emulator.fmi.sweep.grid import Point
 from emulator.fmi.sweep.shown import ShownSweep, SweepStatus
 from emulator.fmi.sweep.table import OK, Row, to_csv
 from tests.emulator.conftest import ROLE
+from tests.emulator.signing import page_cookie
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 PROGRAM = """
@@ -72,7 +73,7 @@ def run(cloud: LocalCloud, functions: Any, s3: Any) -> str:
 
 def get(cloud: LocalCloud, path: str, host: str | None = None) -> tuple[Any, str]:
     connection = HTTPConnection(urlsplit(cloud.endpoint_url).netloc, timeout=30)
-    connection.request("GET", path, headers={"Host": host} if host else {})
+    connection.request("GET", path, headers={"Cookie": page_cookie(cloud), **({"Host": host} if host else {})})
     answer = connection.getresponse()
     text = answer.read().decode(errors="replace")  # pictures, too
     connection.close()
@@ -147,10 +148,11 @@ def test_a_host_name_of_another_site_is_rejected(cloud: LocalCloud, run: str) ->
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
 def test_a_browser_renders_the_timeline(cloud: LocalCloud, run: str, tmp_path: Path) -> None:
     picture = tmp_path / "page.png"
+    query = f"?{urlsplit(cloud.page_url).query}"
     ended = subprocess.run(
         [
             *(CHROMIUM or "", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"),
-            *("--window-size=1200,800", f"--screenshot={picture}", "--dump-dom", cloud.endpoint_url + run),
+            *("--window-size=1200,800", f"--screenshot={picture}", "--dump-dom", cloud.endpoint_url + run + query),
         ],
         capture_output=True,
         text=True,

@@ -13,6 +13,7 @@ import pytest
 from emulator.cloud import LocalCloud
 from emulator.fmi.telemetry.kept import KeptRuns
 from fmi_shim.telemetry.events import Closed, Message, Opened, Operations, Planned, Started, Status
+from tests.emulator.signing import page_cookie
 
 MS = 1_000_000
 EPOCH = 10**18
@@ -37,8 +38,13 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
 
 
 def read(cloud: LocalCloud, path: str) -> tuple[str, Any]:
-    with urllib.request.urlopen(f"{cloud.endpoint_url}/_emulator/{path}", timeout=30) as answer:
+    with open_page(cloud, path) as answer:
         return answer.read().decode(), answer.headers
+
+
+def open_page(cloud: LocalCloud, path: str) -> Any:
+    request = urllib.request.Request(f"{cloud.endpoint_url}/_emulator/{path}", headers={"Cookie": page_cookie(cloud)})
+    return urllib.request.urlopen(request, timeout=30)
 
 
 def test_a_running_run_is_followed_by_events_until_it_ends(cloud: LocalCloud) -> None:
@@ -52,7 +58,7 @@ def test_a_running_run_is_followed_by_events_until_it_ends(cloud: LocalCloud) ->
     assert "program.py:7 in &lt;step&gt;" in page
     assert "script-src 'self'" in headers["Content-Security-Policy"]
     assert "script-src" not in read(cloud, "")[1]["Content-Security-Policy"]
-    events = urllib.request.urlopen(f"{cloud.endpoint_url}/_emulator/recordings/follow-me/events", timeout=30)
+    events = open_page(cloud, "recordings/follow-me/events")
     with closing(events):
         assert events.headers["Content-Type"] == "text/event-stream"
         first = json.loads(events.readline().decode().removeprefix("data: "))

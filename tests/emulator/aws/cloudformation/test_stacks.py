@@ -415,8 +415,7 @@ def test_a_region_has_its_own_stacks(cloud: Any, stacks: StackTools) -> None:
         "cloudformation",
         endpoint_url=cloud.endpoint_url,
         region_name="eu-west-1",
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
+        **cloud.credentials.for_boto3(),
     )
     tools = StackTools(far)
     stack = tools.create({"Resources": {"Queue": queue()}, "Outputs": {"Region": {"Value": {"Ref": "AWS::Region"}}}})

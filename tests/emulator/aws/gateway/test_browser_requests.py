@@ -12,6 +12,7 @@ import pytest
 from emulator.aws.gateway.browser_requests import OwnNames
 from emulator.aws.lambda_.core.runtime_api import RuntimeApi
 from emulator.cloud import LocalCloud
+from tests.emulator.signing import page_cookie
 
 FOREIGN: list[dict[str, str]] = [
     {"Host": "rebound.example.com:4566"},
@@ -120,7 +121,8 @@ def test_a_browser_may_open_the_page_from_any_link(cloud: LocalCloud) -> None:
         "Sec-Fetch-Dest": "document",
         "Referer": "https://docs.example/",
     }
-    assert send(cloud, "GET", "/_emulator/", link)[0].status != 403
+    link["Cookie"] = page_cookie(cloud)
+    assert send(cloud, "GET", "/_emulator/", link)[0].status == 200
     assert send(cloud, "GET", "/_emulator/", {"Host": "rebound.example", **link})[0].status == 403
     assert send(cloud, "GET", "/2015-03-31/functions/", link)[0].status == 403
     assert send(cloud, "POST", "/_emulator/", link)[0].status == 403
@@ -135,13 +137,15 @@ def test_own_pages_and_programs_are_served(cloud: LocalCloud) -> None:
         {"Sec-Fetch-Site": "none"},
         {"Host": "localhost:1"},
     ):
-        assert send(cloud, "GET", "/_emulator/", headers)[0].status != 403, headers
+        answer, _ = send(cloud, "GET", "/_emulator/", {"Cookie": page_cookie(cloud), **headers})
+        assert answer.status == 200, headers
 
 
 def test_configured_names_are_accepted() -> None:
     with LocalCloud(host_names=["emulator.internal"]) as cloud:
-        assert send(cloud, "GET", "/_emulator/", {"Host": "emulator.internal:4566"})[0].status != 403
-        assert send(cloud, "GET", "/_emulator/", {"Host": "other.internal:4566"})[0].status == 403
+        cookie = {"Cookie": page_cookie(cloud)}
+        assert send(cloud, "GET", "/_emulator/", {"Host": "emulator.internal:4566", **cookie})[0].status == 200
+        assert send(cloud, "GET", "/_emulator/", {"Host": "other.internal:4566", **cookie})[0].status == 403
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import json
 import time
-import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -22,12 +21,6 @@ def handler(event, context):
 """
 STACK = {"Resources": {"Queue": {"Type": "AWS::SQS::Queue"}}}
 WAIT = json.dumps({"StartAt": "Wait", "States": {"Wait": {"Type": "Wait", "Seconds": 60, "End": True}}})
-
-
-def reset(cloud: LocalCloud) -> None:
-    request = urllib.request.Request(f"{cloud.endpoint_url}/moto-api/reset", data=b"", method="POST")
-    with urllib.request.urlopen(request, timeout=20) as answer:
-        assert json.load(answer) == {"status": "ok"}
 
 
 @pytest.fixture
@@ -77,7 +70,7 @@ def test_reset_empties_every_store(clients: dict[str, Any], cloud: LocalCloud) -
         machine = fill(clients)
         assert clients["lambda"].invoke(FunctionName="function", Payload=b"0")["Payload"].read() == b"0"
         assert stored(clients) == expected
-        reset(cloud)
+        cloud.reset()
         assert stored(clients) == [[], [], [], [], []]
         with pytest.raises(ClientError, match="NoSuchBucket"):
             clients["s3"].get_bucket_tagging(Bucket="bucket")
@@ -104,7 +97,7 @@ def test_reset_ends_what_is_running(clients: dict[str, Any], cloud: LocalCloud) 
                 continue
             began = found["events"]
         assert len(began) == 2
-        reset(cloud)
+        cloud.reset()
         with pytest.raises(ClientError, match="the emulator was reset"):
             call.result(timeout=20)
     with pytest.raises(ClientError, match="ExecutionDoesNotExist"):
@@ -114,7 +107,7 @@ def test_reset_ends_what_is_running(clients: dict[str, Any], cloud: LocalCloud) 
     assert stored(clients) == [[], [], [], [], []]
     fill(clients)
     assert clients["lambda"].invoke(FunctionName="function", Payload=b"0")["Payload"].read() == b"0"
-    reset(cloud)
+    cloud.reset()
 
 
 def test_stacks_mappings_and_services_are_forgotten(
@@ -133,9 +126,9 @@ def test_stacks_mappings_and_services_are_forgotten(
         Code={"ZipFile": archive(main=HANDLER)},
     )
     functions.create_event_source_mapping(FunctionName="f", EventSourceArn=arn)
-    reset(cloud)
+    cloud.reset()
     assert cloudformation.list_stacks()["StackSummaries"] == []
     assert functions.list_event_source_mappings()["EventSourceMappings"] == []
     cloudformation.create_stack(StackName="stack", TemplateBody=json.dumps(STACK))
     cloudformation.get_waiter("stack_create_complete").wait(StackName="stack", WaiterConfig={"Delay": 1})
-    reset(cloud)
+    cloud.reset()

@@ -8,17 +8,20 @@ import time
 import urllib.parse
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from http.client import HTTPConnection
 from typing import Any
 
 import boto3
 import pytest
 from botocore import UNSIGNED
-from botocore.auth import S3SigV4Auth, S3SigV4QueryAuth, SigV4Auth
+from botocore.auth import S3SigV4Auth, S3SigV4QueryAuth, SigV4Auth, SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.credentials import Credentials as BotoCredentials
 from botocore.exceptions import ClientError
+from hypothesis import given
+from hypothesis import strategies as st
 
 from emulator.aws.credentials import Credentials
 from emulator.aws.gateway.signatures import SignatureError, SignedRequest, read_claim, signed_payload, verify
@@ -31,7 +34,7 @@ ASKS = "Access Denied"
 
 @pytest.fixture(scope="module")
 def closed() -> Iterator[LocalCloud]:
-    with LocalCloud(credentials=Credentials.random()) as running:
+    with LocalCloud() as running:
         yield running
 
 
@@ -287,6 +290,51 @@ def test_the_hash_in_a_presigned_query_is_that_of_the_body(closed: LocalCloud, b
     Hashed(key, "s3", "us-east-1", expires=60).add_auth(request)
     assert send(closed, request.url, "PUT", b"forged")[0].status == 400
     assert send(closed, request.url, "PUT", b"body")[0].status == 200
+
+
+@given(
+    st.sampled_from(["s3", "lambda"]),
+    st.booleans(),
+    st.lists(st.text(min_size=1), min_size=1, max_size=3),
+    st.dictionaries(st.text(min_size=1), st.text(), max_size=3),
+    st.text(st.characters(min_codepoint=32, max_codepoint=126)),
+)
+def test_a_signature_is_that_of_botocores_signers(
+    service: str, in_query: bool, segments: list[str], query: dict[str, str], header: str
+) -> None:
+    own = Credentials.random()
+    key = BotoCredentials(own.access_key_id, own.secret_access_key)
+    body = b"" if in_query else b"{}"  # botocore moves a body into the query
+    path = "/".join(["", *(urllib.parse.quote(segment, safe="~") for segment in segments)])
+    url = f"http://127.0.0.1:4566{path}?{urllib.parse.urlencode(query, quote_via=urllib.parse.quote, safe='~')}"
+    made = AWSRequest("POST", url, {"Host": "127.0.0.1:4566", "X-Amz-Meta-A": header}, body)
+    kind: Any = {
+        ("s3", False): S3SigV4Auth,
+        ("s3", True): S3SigV4QueryAuth,
+        ("lambda", False): SigV4Auth,
+        ("lambda", True): SigV4QueryAuth,
+    }[service, in_query]
+    kind(key, service, "us-east-1").add_auth(made)
+    sent = urllib.parse.urlsplit(made.url)
+    headers = {name.lower(): value for name, value in made.headers.items()}
+    request = SignedRequest("POST", sent.path, sent.query, headers)
+
+    def check(received: SignedRequest) -> None:
+        claim = read_claim(received)
+        assert claim is not None
+        payload = signed_payload(received, claim, lambda: hashlib.sha256(body).hexdigest())
+        verify(received, claim, own, payload, time.time())
+
+    check(request)
+    for changed in (
+        replace(request, method="PUT"),
+        replace(request, raw_path=f"{request.raw_path}/a"),
+        replace(request, query=f"{request.query}&a"),
+        replace(request, headers={**headers, "host": "127.0.0.1:4567"}),
+        replace(request, headers={**headers, "x-amz-meta-a": f"{header}a"}),
+    ):
+        with pytest.raises(SignatureError):
+            check(changed)
 
 
 def test_time_and_scope_are_verified() -> None:

@@ -21,8 +21,7 @@ def sfn(cloud: LocalCloud) -> Any:
         "stepfunctions",
         endpoint_url=cloud.endpoint_url,
         region_name="us-east-1",
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
+        **cloud.credentials.for_boto3(),
         config=Config(retries={"total_max_attempts": 1}, inject_host_prefix=False),
     )
 

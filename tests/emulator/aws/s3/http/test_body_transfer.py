@@ -14,6 +14,7 @@ from emulator.aws.s3.http.chunked_encoding import ChunkedDecoder
 from emulator.cloud import LocalCloud
 from emulator.errors import ApiError
 from tests.emulator.aws.s3.http.test_objects import LARGE, SMALL, refused
+from tests.emulator.signing import signed
 
 
 def encoded(chunks: list[bytes], trailers: dict[str, str], extension: str = "") -> bytes:
@@ -104,15 +105,14 @@ def test_a_checksum_may_be_a_trailer(cloud: LocalCloud, s3: Any, bucket: str) ->
         connection = http.client.HTTPConnection(cloud.endpoint_url.removeprefix("http://"), timeout=20)
         wire = b"".join(b"%x\r\n%s\r\n" % (len(LARGE) // 2, half) for half in (LARGE[:256000], LARGE[256000:]))
         headers = {
-            "Authorization": "AWS4-HMAC-SHA256 Credential=t/20260101/us-east-1/s3/aws4_request, Signature=0",
             "Content-Encoding": "aws-chunked",
             "x-amz-content-sha256": "STREAMING-UNSIGNED-PAYLOAD-TRAILER",
             "x-amz-decoded-content-length": str(len(LARGE)),
             "x-amz-trailer": "x-amz-checksum-crc32",
         }
-        connection.request(
-            "PUT", f"/{bucket}/key", wire + f"0\r\nx-amz-checksum-crc32:{checksum}\r\n\r\n".encode(), headers
-        )
+        path = f"/{bucket}/key"
+        wire += f"0\r\nx-amz-checksum-crc32:{checksum}\r\n\r\n".encode()
+        connection.request("PUT", path, wire, signed(cloud, "PUT", path, headers))
         answer = connection.getresponse()
         return answer.status, answer.read()
 
@@ -127,8 +127,11 @@ def test_a_checksum_may_be_a_trailer(cloud: LocalCloud, s3: Any, bucket: str) ->
 
 def test_a_truncated_body_creates_no_object(cloud: LocalCloud, s3: Any, bucket: str) -> None:
     connection = http.client.HTTPConnection(cloud.endpoint_url.removeprefix("http://"), timeout=20)
-    connection.putrequest("PUT", f"/{bucket}/key")
-    connection.putheader("Content-Length", "1000000")
+    path = f"/{bucket}/key"
+    connection.putrequest("PUT", path)
+    headers = {"Content-Length": "1000000", "x-amz-content-sha256": "UNSIGNED-PAYLOAD"}
+    for name, value in signed(cloud, "PUT", path, headers).items():
+        connection.putheader(name, value)
     connection.endheaders()
     connection.send(LARGE[:500000])
     connection.close()

@@ -18,6 +18,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from emulator.cloud import LocalCloud
+from tests.emulator.signing import signed
 
 SMALL, LARGE = b"small body", bytes(range(256)) * 2000
 
@@ -134,8 +135,7 @@ def test_presigned_urls(cloud: LocalCloud, bucket: str, version: str) -> None:
         "s3",
         endpoint_url=cloud.endpoint_url,
         region_name="us-east-1",
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
+        **cloud.credentials.for_boto3(),
         config=Config(signature_version=version),
     )
     put = signer.generate_presigned_url("put_object", {"Bucket": bucket, "Key": "a key", "ContentType": "text/plain"})
@@ -274,9 +274,9 @@ def test_unsupported_operations_return_not_implemented(s3: Any, bucket: str) -> 
 
 def test_a_bucket_may_be_in_the_host_name(cloud: LocalCloud, s3: Any, bucket: str) -> None:
     s3.put_object(Bucket=bucket, Key="folder/a key", Body=SMALL)
-    request = urllib.request.Request(
-        f"{cloud.endpoint_url}/{urllib.parse.quote('folder/a key')}", headers={"Host": f"{bucket}.s3.localhost:4566"}
-    )
+    path = f"/{urllib.parse.quote('folder/a key')}"
+    headers = signed(cloud, "GET", path, {"Host": f"{bucket}.s3.localhost:4566"})
+    request = urllib.request.Request(f"{cloud.endpoint_url}{path}", headers=headers)
     assert urllib.request.urlopen(request, timeout=20).read() == SMALL
 
 

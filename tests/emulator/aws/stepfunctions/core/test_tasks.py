@@ -6,7 +6,6 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-import boto3
 import pytest
 from botocore.exceptions import ClientError
 
@@ -169,10 +168,7 @@ def test_dynamodb_items_keep_their_names_in_both_kinds_of_integrations(
     cloud: LocalCloud, sfn: Any, execute: Execute
 ) -> None:
     table = f"table-{uuid.uuid4().hex}"
-    tables: Any = boto3.client(
-        "dynamodb", endpoint_url=cloud.endpoint_url, region_name="us-east-1",
-        aws_access_key_id="local", aws_secret_access_key="local",
-    )  # fmt: skip
+    tables = cloud.client("dynamodb")
     tables.create_table(
         TableName=table, BillingMode="PAY_PER_REQUEST", KeySchema=[{"AttributeName": "userId", "KeyType": "HASH"}],
         AttributeDefinitions=[{"AttributeName": "userId", "AttributeType": "S"}],
