@@ -52,6 +52,12 @@ _CODES = {
     "malformed": ("AuthorizationHeaderMalformed", "IncompleteSignature", "IncompleteSignatureException"),
     "body": ("XAmzContentSHA256Mismatch", "SignatureDoesNotMatch", "InvalidSignatureException"),
     "signature": ("SignatureDoesNotMatch", "SignatureDoesNotMatch", "InvalidSignatureException"),
+    "size": ("EntityTooLarge", "RequestEntityTooLarge", "RequestEntityTooLargeException"),
+}
+_STATUSES = {
+    "malformed": HTTPStatus.BAD_REQUEST,
+    "body": HTTPStatus.BAD_REQUEST,
+    "size": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
 }
 
 
@@ -213,7 +219,7 @@ class Admission:
         if is_s3 and claim.service != "s3":
             raise SignatureError("malformed", f"invalid scope: expected the service s3, got {claim.service:.40}")
         # S3 compares a body with its hash while it receives it; the other services' hash is a part of the signature.
-        body = b"" if is_s3 else await _read(request)
+        body = b"" if is_s3 else await _read_to_verify(request)
         payload_hash = "" if claim.version == _VERSION_2 else signed_payload(signed, claim, lambda: sha256_hex(body))
         verify(signed, claim, credentials, payload_hash, time.time())
         request[_SERVICE] = claim.service
@@ -241,6 +247,16 @@ def _signed_request(request: web.Request, bucket: str) -> SignedRequest:
     return SignedRequest(request.method, path, query, headers, bucket)
 
 
+async def _read_to_verify(request: web.Request) -> bytes:
+    message = f"the body exceeds {_BODY_BYTES} bytes, the most of any service but S3"
+    if (request.content_length or 0) > _BODY_BYTES:
+        raise SignatureError("size", message)
+    body = await _read(request)
+    if len(body) > _BODY_BYTES:
+        raise SignatureError("size", message)
+    return body
+
+
 async def _read(request: web.Request) -> bytes:
     """Read a body for the services, which find it in the request."""
     body = await read_body(request, _BODY_BYTES)
@@ -251,7 +267,7 @@ async def _read(request: web.Request) -> bytes:
 def _refusal(request: web.Request, error: SignatureError, *, is_s3: bool) -> web.Response:
     of_s3, of_form, other = _CODES[error.kind]
     is_form = request.content_type == "application/x-www-form-urlencoded"
-    status = HTTPStatus.BAD_REQUEST if error.kind in ("malformed", "body") else HTTPStatus.FORBIDDEN
+    status = _STATUSES.get(error.kind, HTTPStatus.FORBIDDEN)
     code = of_s3 if is_s3 else of_form if is_form else other
     return refusal(request, code, str(error), is_s3=is_s3, status=status)
 

@@ -1,4 +1,4 @@
-"""Verifies the signature of a request: botocore's signers compute it again, from the request as it was received.
+"""Verifies the signature of a request: computes it again, from the request as it was received.
 
 Sources: https://docs.aws.amazon.com/IAM/latest/UserGuide/create-signed-request.html,
 https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html
@@ -9,16 +9,17 @@ import hashlib
 import hmac
 import re
 import time
-import urllib.parse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
+from urllib.parse import parse_qsl, quote, unquote_plus, unquote_to_bytes, urlsplit
 
 import botocore.auth
 from botocore.compat import HTTPHeaders
 from botocore.credentials import Credentials as BotoCredentials
+from botocore.utils import normalize_url_path
 
 from emulator.aws.credentials import Credentials
 from emulator.aws.s3.http.chunked_encoding import ChunkSignatures
@@ -30,8 +31,11 @@ _WITH_TRAILERS = "-TRAILER"
 _ALGORITHM = "AWS4-HMAC-SHA256"
 _SKEW_S = 15 * 60
 _MOST_EXPIRES_S = 7 * 24 * 3600
-_FIELD = re.compile(r"\s*(Credential|SignedHeaders|Signature)=([^,\s]+)\s*")
 _DATE = re.compile(r"\d{8}T\d{6}Z")
+# Text in canonical encoding: all bytes but the unreserved ones are escaped.
+_CANONICAL = re.compile(
+    r"(?:[A-Za-z0-9._~-]|%(?:[0189A-F][0-9A-F]|2[0-9A-CF]|3[A-F]|40|5[B-E]|60|7[B-DF]))*",
+)
 _HEX = re.compile(r"[0-9a-f]{64}")
 # Sent in the query of a presigned URL, they need not be signed a second time.
 _V2_HEADERS = ("content-md5", "content-type")
@@ -44,7 +48,7 @@ class SignatureError(Exception):
     Attributes
     ----------
     kind
-        ``missing``, ``key``, ``token``, ``expired``, ``skewed``, ``malformed``, ``body`` or ``signature``.
+        ``missing``, ``key``, ``token``, ``expired``, ``skewed``, ``malformed``, ``body``, ``signature`` or ``size``.
     """
 
     def __init__(self, kind: str, message: str) -> None:
@@ -71,6 +75,11 @@ class SignedRequest:
     query: str
     headers: Mapping[str, str]
     bucket: str = ""
+
+    @cached_property
+    def parameters(self) -> Mapping[str, str]:
+        """The query's parameters, decoded."""
+        return dict(parse_qsl(self.query, keep_blank_values=True))
 
 
 @dataclass(frozen=True)
@@ -119,8 +128,8 @@ def read_claim(request: SignedRequest) -> Claim | None:
     authorization = request.headers.get("authorization", "")
     token = request.headers.get("x-amz-security-token", "")
     if authorization.startswith(_ALGORITHM + " "):
-        found = (_FIELD.fullmatch(part) for part in authorization[len(_ALGORITHM) :].split(","))
-        fields = {match[1]: match[2] for match in found if match is not None}
+        parts = (part.partition("=") for part in authorization[len(_ALGORITHM) :].split(","))
+        fields = {name.strip(): value.strip() for name, _, value in parts}
         return _claim(fields, request.headers.get("x-amz-date", ""), token, None)
     if authorization.startswith("AWS ") and ":" in authorization:
         key, _, signature = authorization[4:].rpartition(":")
@@ -128,7 +137,7 @@ def read_claim(request: SignedRequest) -> Claim | None:
         return Claim(2, key.strip(), "s3", "", signature.strip(), (), date, token, None)
     if authorization:
         raise SignatureError("malformed", f"unsupported Authorization header: expected {_ALGORITHM} with a signature")
-    query = dict(urllib.parse.parse_qsl(request.query, keep_blank_values=True))
+    query = request.parameters
     if "X-Amz-Signature" in query or "X-Amz-Algorithm" in query:
         if query.get("X-Amz-Algorithm") != _ALGORITHM:
             raise SignatureError("malformed", f"unsupported X-Amz-Algorithm: expected {_ALGORITHM}")
@@ -232,74 +241,38 @@ def _check_signed_headers(request: SignedRequest, claim: Claim) -> None:
             )
 
 
-class _Headers(dict[str, str]):
-    """The signed headers, as botocore's signers read them; its own class takes three times as long."""
-
-    def get_all(self, name: str) -> list[str]:
-        return [self[name]]
-
-
-@dataclass(frozen=True)
-class _RequestToSign:
-    """What botocore's signers read of a request."""
-
-    method: str
-    url: str
-    headers: _Headers
-    context: dict[str, str]
-
-
-class _Signer:
-    """The parts of botocore's signers that do not change the request."""
-
-    def headers_to_sign(self, request: Any) -> Any:
-        return request.headers
-
-    def payload(self, request: Any) -> str:
-        return str(request.context["payload_hash"])
-
-    def canonical_query_string(self, request: Any) -> str:
-        return str(request.context["query"])
-
-    def signature(self: Any, string_to_sign: str, request: Any) -> str:
-        date = request.context["timestamp"][:8]
-        key = _signing_key(self.credentials.secret_key, date, self._region_name, self._service_name)
-        return hmac.digest(key, string_to_sign.encode(), "sha256").hex()
-
-
-class _SigV4(_Signer, botocore.auth.SigV4Auth):
-    """Signs for every service but S3."""
-
-
-class _S3SigV4(_Signer, botocore.auth.S3SigV4Auth):
-    """Signs for S3, whose paths are not normalised."""
-
-
 def _signature(request: SignedRequest, claim: Claim, credentials: Credentials, payload_hash: str) -> str:
-    kind: Any = _S3SigV4 if claim.service == "s3" else _SigV4
-    signer = kind(_boto(credentials), claim.service, claim.region)
-    headers = _Headers((name, request.headers.get(name, "")) for name in claim.signed_headers)
+    """Return the signature in version 4, computed as botocore's signers do, in a third of their time."""
+    names = sorted(set(claim.signed_headers))
+    headers = "\n".join(f"{name}:{' '.join(request.headers.get(name, '').split())}" for name in names)
+    # S3's paths are not normalised.
+    path = request.raw_path if claim.service == "s3" else quote(normalize_url_path(request.raw_path), safe="/~")
     query = _canonical_query(request.query)
-    context = {"timestamp": claim.timestamp, "payload_hash": payload_hash, "query": query}
-    signed = _RequestToSign(request.method, f"http://host{request.raw_path}", headers, context)
-    return str(signer.signature(signer.string_to_sign(signed, signer.canonical_request(signed)), signed))
+    canonical = f"{request.method}\n{path}\n{query}\n{headers}\n\n{';'.join(names)}\n{payload_hash}"
+    scope = _scope(claim)
+    to_sign = f"{_ALGORITHM}\n{claim.timestamp}\n{scope}\n{sha256_hex(canonical.encode())}"
+    return hmac.digest(_signing_key(credentials.secret_access_key, scope), to_sign.encode(), "sha256").hex()
+
+
+def _scope(claim: Claim) -> str:
+    return f"{claim.timestamp[:8]}/{claim.region}/{claim.service}/aws4_request"
 
 
 def chunk_signatures(claim: Claim, credentials: Credentials, payload_hash: str) -> ChunkSignatures | None:
     """Return what verifies the chunks of a verified request's body; None if the payload's hash says they have none."""
     if claim.version != 4 or payload_hash not in (SIGNED_CHUNKS, SIGNED_CHUNKS + _WITH_TRAILERS):
         return None
-    scope = f"{claim.timestamp[:8]}/{claim.region}/{claim.service}/aws4_request"
-    key = _signing_key(credentials.secret_access_key, claim.timestamp[:8], claim.region, claim.service)
+    scope = _scope(claim)
+    key = _signing_key(credentials.secret_access_key, scope)
     signs_trailers = payload_hash.endswith(_WITH_TRAILERS)
     return ChunkSignatures(key, claim.timestamp, scope, claim.signature, signs_trailers=signs_trailers)
 
 
 # One for each day, region and service of each key.
 @lru_cache(maxsize=256)
-def _signing_key(secret: str, date: str, region: str, service: str) -> bytes:
+def _signing_key(secret: str, scope: str) -> bytes:
     key = f"AWS4{secret}".encode()
-    for part in (date, region, service, "aws4_request"):
+    for part in scope.split("/"):
         key = hmac.digest(key, part.encode(), "sha256")
     return key
 
@@ -323,7 +296,7 @@ def _signature_v2(request: SignedRequest, claim: Claim, credentials: Credentials
             continue
         # A presigned URL has these headers in its query.
         if claim.expires is not None and (name.lower().startswith("x-amz-") or name in _V2_HEADERS):
-            moved[name.lower()] = urllib.parse.unquote_plus(value)
+            moved[name.lower()] = unquote_plus(value)
         else:
             kept.append(part)
     headers: Any = HTTPHeaders()
@@ -334,9 +307,10 @@ def _signature_v2(request: SignedRequest, claim: Claim, credentials: Credentials
         date = str(claim.expires)
     else:
         date = "" if "x-amz-date" in request.headers else claim.timestamp
-    split = urllib.parse.urlsplit(f"http://host{request.raw_path}?{'&'.join(kept)}")
+    split = urlsplit(f"http://host{request.raw_path}?{'&'.join(kept)}")
     path = f"/{request.bucket}{split.path}" if request.bucket else split.path
-    signer: Any = _SigV2(_boto(credentials), date)
+    key = BotoCredentials(credentials.access_key_id, credentials.secret_access_key)
+    signer: Any = _SigV2(key, date)
     return str(signer.sign_string(signer.canonical_string(request.method, split, headers, auth_path=path)))
 
 
@@ -351,11 +325,7 @@ def _canonical_query(query: str) -> str:
 
 
 def _encoded(text: str) -> str:
-    return urllib.parse.quote(urllib.parse.unquote_to_bytes(text), safe="-_.~")
-
-
-def _boto(credentials: Credentials) -> BotoCredentials:
-    return BotoCredentials(credentials.access_key_id, credentials.secret_access_key)
+    return text if _CANONICAL.fullmatch(text) else quote(unquote_to_bytes(text), safe="-_.~")
 
 
 def _whole_number(text: str) -> int:
@@ -373,8 +343,7 @@ def signed_payload(request: SignedRequest, claim: Claim, body_hash: Callable[[],
     stated = request.headers.get("x-amz-content-sha256", "")
     if claim.service == "s3":
         if claim.expires is not None:
-            query = dict(urllib.parse.parse_qsl(request.query, keep_blank_values=True))
-            return query.get("X-Amz-Content-Sha256") or stated or UNSIGNED_PAYLOAD
+            return request.parameters.get("X-Amz-Content-Sha256") or stated or UNSIGNED_PAYLOAD
         if not stated:
             raise SignatureError("malformed", "Missing required header for this request: x-amz-content-sha256")
         return stated
