@@ -261,6 +261,7 @@ class Gateway:
             await self._runner.cleanup()
         self._aws.close()
         self.s3.close()
+        self._objects.close()
         self._moto.close()
 
 

@@ -4,6 +4,7 @@ Lines of a sandbox that arrive together have one timestamp and share a row: a ro
 Filter patterns: https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/FilterAndPatternSyntax.html
 """
 
+import asyncio
 import itertools
 import json
 import logging
@@ -197,17 +198,17 @@ class LogStore:
         except sqlite3.IntegrityError:
             raise _exists("stream") from None
 
-    def delete_group(self, name: str) -> None:
+    async def delete_group(self, name: str) -> None:
         """Delete a log group with its streams and events."""
         group_id = self._group_id(name)
-        self._delete_events("group_id", group_id)
+        await self._delete_events("group_id", group_id)
         tables = (("log_streams", "group_id"), ("log_group_tags", "group_id"), ("log_groups", "id"))
         self._delete(*tables, value=group_id)
 
-    def delete_stream(self, group: str, name: str) -> None:
+    async def delete_stream(self, group: str, name: str) -> None:
         """Delete a log stream with its events."""
         _, stream_id = self._ids(group, name)
-        self._delete_events("stream_id", stream_id)
+        await self._delete_events("stream_id", stream_id)
         self._delete(("log_streams", "id"), value=stream_id)
 
     def clear(self) -> None:
@@ -335,12 +336,17 @@ class LogStore:
             known = self._stream_ids[group, stream] = (group_id, int(row[0]))
         return known
 
-    def _delete_events(self, column: str, value: int) -> None:
-        """Delete events in steps, so that even the deletion of a large group needs little space on a full disk."""
+    async def _delete_events(self, column: str, value: int) -> None:
+        """Delete events in steps, so that even the deletion of a large group needs little space on a full disk.
+
+        Other requests are handled between the steps; events that they add are deleted, too.
+        """
         numbers = f"SELECT number FROM log_batches WHERE {column} = ? LIMIT {_DELETED_AT_ONCE}"  # noqa: S608 - constants
         query = f"DELETE FROM log_batches WHERE number IN ({numbers})"  # noqa: S608 - constants
-        while self._database.write(query, (value,)).rowcount:
-            pass
+        deleted = 1
+        while deleted:
+            deleted = self._database.write(query, (value,)).rowcount
+            await asyncio.sleep(0)
 
     def _delete(self, *places: tuple[str, str], value: int) -> None:
         self._stream_ids.clear()

@@ -3,7 +3,7 @@
 Shapes: https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_Operations.html
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -23,6 +23,7 @@ _EVENT_OVERHEAD_BYTES = 26
 _DESCRIBED = 50
 _FOREVER = 2**62
 _Body = Mapping[str, Any]
+_Answer = dict[str, Any]
 
 
 class LogsApi:
@@ -36,7 +37,7 @@ class LogsApi:
 
     def __init__(self, logs: LogStore) -> None:
         self._logs = logs
-        self._operations = {
+        self._operations: dict[str, Callable[[_Body], _Answer | Awaitable[_Answer]]] = {
             "CreateLogGroup": self._create_group,
             "CreateLogStream": self._create_stream,
             "DeleteLogGroup": self._delete_group,
@@ -64,9 +65,10 @@ class LogsApi:
         """Respond to a request to CloudWatch Logs."""
         name = request.headers["X-Amz-Target"].removeprefix(TARGET_PREFIX)
         try:
-            answer = self._operations.get(name, _not_emulated(name))(
-                await read_json(request, _REQUEST_BYTES, _too_large)
-            )
+            body = await read_json(request, _REQUEST_BYTES, _too_large)
+            answer = self._operations.get(name, _not_emulated(name))(body)
+            if isinstance(answer, Awaitable):
+                answer = await answer
         except DiskFullError as error:
             return _json({"__type": "ServiceUnavailableException", "message": error.message}, error.status)
         except ApiError as error:
@@ -98,12 +100,12 @@ class LogsApi:
         self._logs.create_stream(_group(body), _text(body, "logStreamName"))
         return {}
 
-    def _delete_group(self, body: _Body) -> dict[str, Any]:
-        self._logs.delete_group(_group(body))
+    async def _delete_group(self, body: _Body) -> dict[str, Any]:
+        await self._logs.delete_group(_group(body))
         return {}
 
-    def _delete_stream(self, body: _Body) -> dict[str, Any]:
-        self._logs.delete_stream(_group(body), _text(body, "logStreamName"))
+    async def _delete_stream(self, body: _Body) -> dict[str, Any]:
+        await self._logs.delete_stream(_group(body), _text(body, "logStreamName"))
         return {}
 
     def _set_retention(self, body: _Body) -> dict[str, Any]:
@@ -186,8 +188,7 @@ class LogsApi:
             after=_position(body["nextToken"]) if body.get("nextToken") else None,
             stream=lambda name: name.startswith(prefix) and (not names or name in names),
         )
-        matching = (event for event in events if matches(event.message))
-        page, is_truncated = _page(matching, _number(body, "limit", _PAGE_EVENTS, least=1))
+        page, searched = _matching_page(events, matches, _number(body, "limit", _PAGE_EVENTS, least=1))
         answer: dict[str, Any] = {
             "events": [
                 {
@@ -201,7 +202,7 @@ class LogsApi:
             ],
             "searchedLogStreams": [],
         }
-        return {**answer, "nextToken": _token(page[-1].position)} if is_truncated else answer
+        return {**answer, "nextToken": _token(searched)} if searched is not None else answer
 
     def _get_events(self, body: _Body) -> dict[str, Any]:
         token = str(body.get("nextToken") or "")
@@ -255,6 +256,27 @@ def _page(events: Iterable[LogEvent], limit: int) -> tuple[list[LogEvent], bool]
             return page, True
         page.append(event)
     return page, False
+
+
+def _matching_page(
+    events: Iterable[LogEvent], matches: Callable[[str], bool], limit: int
+) -> tuple[list[LogEvent], EventPosition | None]:
+    """Return the first matching events that fit on a page, and how far was searched if more may follow.
+
+    As on AWS, a page may have fewer events than fit, or none: only so many are searched for it.
+    """
+    page: list[LogEvent] = []
+    size, searched = 0, None
+    for number, event in enumerate(events):
+        if number == _PAGE_EVENTS:
+            return page, searched
+        if matches(event.message):
+            size += len(event.message) + _EVENT_OVERHEAD_BYTES
+            if page and (size > _PAGE_BYTES or len(page) >= min(limit, _PAGE_EVENTS)):
+                return page, searched
+            page.append(event)
+        searched = event.position
+    return page, None
 
 
 def _description_page(body: _Body, name: str, described: list[dict[str, Any]]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import os
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from io import FileIO
@@ -16,6 +17,8 @@ from emulator.aws.disk_reserve import SMALL_WRITE_BYTES, DiskFullError, DiskRese
 from emulator.aws.s3.core.checksums import Checksum, ChecksumAlgorithm, Digests
 
 SMALL_BYTES = 16 * 1024
+# Deleting a file takes up to 0.1 ms, and the event loop waits for it; what exceeds this is deleted by a thread.
+_DELETED_AT_ONCE = 100
 _PIECE_BYTES = 1024 * 1024
 
 
@@ -60,6 +63,11 @@ class Body:
     content: bytes = b""
     checksum: Checksum | None = None
 
+    @property
+    def files(self) -> set[str]:
+        """The names of its files."""
+        return {file_range.file for file_range in self.file_ranges}
+
     def slice(self, start: int, size: int) -> "Body":
         """Return `size` bytes from `start` as a body that shares the files; the range must lie inside."""
         content = self.content[start : start + size]
@@ -91,6 +99,7 @@ class BodyFolder:
         # A string: on the path of every request, pathlib takes longer than the system call.
         self._folder = str(folder)
         self._references: Counter[str] = Counter()
+        self._deleting = ThreadPoolExecutor(1, "deleted-bodies")
 
     def path(self, file: str) -> str:
         """Return the path of a file."""
@@ -109,26 +118,41 @@ class BodyFolder:
         file = uuid.uuid4().hex
         return BodyWriter(file, self.path(file), algorithms, small_bytes, self._reserve)
 
-    def retain(self, file_ranges: Iterable[FileRange]) -> None:
-        """Add a reference to each file of the ranges."""
-        self._references.update({file_range.file for file_range in file_ranges})
+    def retain(self, files: Iterable[str]) -> None:
+        """Add references to files, one for each mention."""
+        self._references.update(files)
 
-    def release(self, file_ranges: Iterable[FileRange]) -> None:
-        """Remove a reference from each file of the ranges; delete files without any."""
-        for file in {file_range.file for file_range in file_ranges}:
+    def release(self, files: Iterable[str]) -> None:
+        """Remove references from files, one for each mention; delete files without any."""
+        unused = []
+        for file in files:
             self._references[file] -= 1
             if self._references[file] <= 0:
                 del self._references[file]
-                os.unlink(self.path(file))  # noqa: PTH108 - see __init__
+                unused.append(file)
+        # A full disk needs their space at once.
+        at_once = len(unused) if self._reserve.missing else _DELETED_AT_ONCE
+        self._delete(unused[:at_once])
+        if len(unused) > at_once:
+            self._deleting.submit(self._delete, unused[at_once:])
+
+    def close(self) -> None:
+        """Wait until the files without a reference are deleted."""
+        self._deleting.shutdown()
+
+    def _delete(self, files: Iterable[str]) -> None:
+        for file in files:
+            os.unlink(self.path(file))  # noqa: PTH108 - see __init__
 
     @contextmanager
-    def retained(self, file_ranges: Sequence[FileRange]) -> Iterator[None]:
-        """Hold a reference for the block, so that the files exist even if their object is deleted."""
-        self.retain(file_ranges)
+    def retained(self, body: Body) -> Iterator[None]:
+        """Hold references for the block, so that the files exist even if their object is deleted."""
+        files = body.files
+        self.retain(files)
         try:
             yield
         finally:
-            self.release(file_ranges)
+            self.release(files)
 
     def read(self, body: Body) -> bytes:
         """Return a whole body."""
@@ -156,9 +180,7 @@ class BodyFolder:
 
     def remove_unreferenced(self) -> None:
         """Delete the files without a reference."""
-        for file in self.sizes():
-            if file not in self._references:
-                os.unlink(self.path(file))  # noqa: PTH108 - see __init__
+        self._delete(file for file in self.sizes() if file not in self._references)
 
 
 class BodyWriter:

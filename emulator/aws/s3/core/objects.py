@@ -13,6 +13,7 @@ from typing import Any
 
 from emulator.aws.s3.core.errors import no_such_bucket, no_such_key, no_such_version
 from emulator.aws.s3.core.tables import (
+    FILES_OF_PARTS,
     NULL_VERSION,
     Bucket,
     ObjectVersion,
@@ -123,10 +124,9 @@ class Buckets:
         self.check_empty(name)
         self._documents.clear()
         with self._tables.transaction(is_delete=True) as changes:
-            parts = "SELECT body FROM parts JOIN uploads USING (upload_id) WHERE bucket = ?"
-            rows = self._database.execute(parts, (name,))
-            changes.released.extend(body_from_json(record).file_ranges for (record,) in rows)
             uploads = "SELECT upload_id FROM uploads WHERE bucket = ?"
+            rows = self._database.execute(f"{FILES_OF_PARTS} WHERE upload_id IN ({uploads})", (name,))
+            changes.released.extend(file for *_, file in rows)
             self._database.execute(f"DELETE FROM parts WHERE upload_id IN ({uploads})", (name,))  # noqa: S608 - constants
             self._database.execute("DELETE FROM uploads WHERE bucket = ?", (name,))
             self._database.execute("DELETE FROM configurations WHERE bucket = ?", (name,))
@@ -143,7 +143,7 @@ class Buckets:
             for _, *key in parts:
                 self._database.execute("DELETE FROM parts WHERE upload_id = ? AND number = ?", key)
             bodies = [record for record, *_ in (*versions, *parts) if record is not None]
-            changes.released.extend(body_from_json(record).file_ranges for record in bodies)
+            changes.released.extend(file for record in bodies for file in body_from_json(record).files)
         return bool(versions or parts)
 
     def clear(self) -> None:
@@ -152,7 +152,7 @@ class Buckets:
         with self._tables.transaction(is_delete=True) as changes:
             for table in ("versions", "parts"):
                 rows = self._database.execute(f"SELECT body FROM {table} WHERE body IS NOT NULL")  # noqa: S608 - constants
-                changes.released.extend(body_from_json(record).file_ranges for (record,) in rows)
+                changes.released.extend(file for (record,) in rows for file in body_from_json(record).files)
             for table in ("versions", "parts", "uploads", "configurations", "buckets"):
                 self._database.execute(f"DELETE FROM {table}")  # noqa: S608 - constants
 
@@ -305,7 +305,7 @@ class Objects:
                 self._database.execute(query, (bucket, stored.key.encode()))
             self._insert(bucket, stored)
             if stored.body is not None:
-                changes.retained.append(stored.body.file_ranges)
+                changes.retained.extend(stored.body.files)
         return stored
 
     def _insert(self, bucket: str, version: ObjectVersion) -> None:
@@ -352,8 +352,8 @@ class Objects:
         query = "UPDATE versions SET description = ? WHERE bucket = ? AND key = ? AND version_id = ?"
         self._database.write(query, (metadata, bucket, version.key.encode(), version.version_id))
 
-    def _remove(self, bucket: str, key: bytes, version_id: str) -> list[Any]:
-        """Delete a row; return its file ranges, which the caller releases."""
+    def _remove(self, bucket: str, key: bytes, version_id: str) -> list[str]:
+        """Delete a row; return its files, which the caller releases."""
         query = "DELETE FROM versions WHERE bucket = ? AND key = ? AND version_id = ? RETURNING body"
         rows = self._database.execute(query, (bucket, key, version_id)).fetchall()
-        return [body_from_json(body).file_ranges for (body,) in rows if body is not None]
+        return [file for (body,) in rows if body is not None for file in body_from_json(body).files]

@@ -38,6 +38,10 @@ class ObjectStore:
         self.listing = Listing(tables)
         self.observer: ObjectObserver | None = None
 
+    def close(self) -> None:
+        """Wait until the files of deleted objects are gone."""
+        self.bodies.close()
+
     def read(self, bucket: str, key: str) -> bytes | None:
         """Return the whole content of an object, or None if it does not exist. Use it for small objects."""
         found = self.objects.find(bucket, key) if self.buckets.exists(bucket) else None

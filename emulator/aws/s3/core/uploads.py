@@ -16,6 +16,7 @@ from emulator.aws.s3.core.checksums import Checksum, ChecksumAlgorithm, Checksum
 from emulator.aws.s3.core.errors import bad_request, no_such_upload
 from emulator.aws.s3.core.objects import Objects
 from emulator.aws.s3.core.tables import (
+    FILES_OF_PARTS,
     ObjectMetadata,
     ObjectVersion,
     Part,
@@ -160,10 +161,10 @@ class Uploads:
         with self._tables.transaction() as changes:
             old = "DELETE FROM parts WHERE upload_id = ? AND number = ? RETURNING body"
             rows = self._database.execute(old, (upload.upload_id, number)).fetchall()
-            changes.released.extend(body_from_json(record).file_ranges for (record,) in rows)
+            changes.released.extend(file for (record,) in rows for file in body_from_json(record).files)
             row = (upload.upload_id, number, part.modified, body_to_json(body))
             self._database.execute("INSERT INTO parts VALUES (?, ?, ?, ?)", row)
-            changes.retained.append(body.file_ranges)
+            changes.retained.extend(body.files)
         return part
 
     def parts(self, upload: Upload) -> list[Part]:
@@ -215,7 +216,8 @@ class Uploads:
     def abort(self, upload: Upload) -> None:
         """Delete an upload and its parts."""
         with self._tables.transaction(is_delete=True) as changes:
-            changes.released.extend(part.body.file_ranges for part in self.parts(upload))
+            rows = self._database.execute(f"{FILES_OF_PARTS} WHERE upload_id = ?", (upload.upload_id,))
+            changes.released.extend(file for *_, file in rows)
             self._database.execute("DELETE FROM parts WHERE upload_id = ?", (upload.upload_id,))
             self._database.execute("DELETE FROM uploads WHERE upload_id = ?", (upload.upload_id,))
 

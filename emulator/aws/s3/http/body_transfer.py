@@ -120,7 +120,7 @@ class BodyTransfer:
         except BaseException:
             writer.discard()
             raise
-        with self._bodies.retained(body.file_ranges):
+        with self._bodies.retained(body):
             yield body
 
     async def copy_by_reference(self, source: Body, algorithm: ChecksumAlgorithm | None) -> Body:
@@ -185,7 +185,7 @@ class BodyTransfer:
             return web.Response(status=status, headers=headers, body=self._bodies.read(body))
         response = web.StreamResponse(status=status, headers=headers)
         response.content_length = body.size
-        with self._bodies.retained(body.file_ranges):
+        with self._bodies.retained(body):
             await response.prepare(request)
             for file_range in body.file_ranges:
                 transport = request.transport

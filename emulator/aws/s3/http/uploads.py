@@ -68,9 +68,9 @@ class UploadApi:
         wanted = copied_range(request.header("x-amz-copy-source-range"), source.size)
         chosen = source if wanted is None else source.slice(wanted.start, wanted.size)
         # Retained from the start: the source may be deleted while it is read.
-        with self._store.bodies.retained(chosen.file_ranges):
+        with self._store.bodies.retained(chosen):
             body = await self._transfer.copy_by_reference(chosen, upload.algorithm)
-            with self._store.bodies.retained(body.file_ranges):
+            with self._store.bodies.retained(body):
                 part = self._uploads.put_part(self._upload(request), number, body)
         content = {
             "ETag": f'"{body.etag}"',
@@ -154,7 +154,7 @@ class UploadApi:
         """Check the checksum of an object whose upload was started without one: its parts are read."""
         assert expected.checksum is not None  # noqa: S101 - for mypy
         body, _ = self._uploads.assemble(upload, listed)
-        with self._store.bodies.retained(body.file_ranges):
+        with self._store.bodies.retained(body):
             found = await self._transfer.checksum(body, expected.checksum.algorithm)
         expected.check(replace(body, checksum=found))
 

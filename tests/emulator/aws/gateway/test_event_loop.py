@@ -132,3 +132,33 @@ def test_documents_of_a_distributed_map_are_read_beside_the_event_loop(endpoint:
             time.sleep(0.05)
     assert ended["status"] == "SUCCEEDED", ended
     assert len(json.loads(ended["output"])) == 2
+
+
+def test_large_log_groups_are_searched_and_deleted_in_pieces(endpoint: LocalCloud) -> None:
+    logs = client(endpoint, "logs")
+    logs.create_log_group(logGroupName="large")
+    logs.create_log_stream(logGroupName="large", logStreamName="stream")
+    for call in range(8):
+        events = [{"timestamp": call * 5000 + number, "message": "message"} for number in range(5000)]
+        logs.put_log_events(logGroupName="large", logStreamName="stream", logEvents=events)
+    logs.put_log_events(
+        logGroupName="large", logStreamName="stream", logEvents=[{"timestamp": 10**6, "message": "other"}]
+    )
+    with watchdog(endpoint):
+        pages = logs.get_paginator("filter_log_events").paginate(logGroupName="large", filterPattern="other")
+        found = [event["message"] for page in pages for event in page["events"]]
+        logs.delete_log_group(logGroupName="large")
+    assert found == ["other"]
+    assert logs.describe_log_groups()["logGroups"] == []
+
+
+def test_a_thousand_objects_are_deleted_in_pieces(endpoint: LocalCloud) -> None:
+    s3 = client(endpoint, "s3")
+    s3.create_bucket(Bucket="thousand")
+    keys = [{"Key": str(number)} for number in range(1000)]
+    for key in keys[:300]:
+        s3.put_object(Bucket="thousand", Body=b"x", **key)
+    with watchdog(endpoint):
+        deleted = s3.delete_objects(Bucket="thousand", Delete={"Objects": keys})
+    assert len(deleted["Deleted"]) == 1000
+    s3.delete_bucket(Bucket="thousand")

@@ -1,5 +1,7 @@
 """Body files exist exactly as long as they are referenced."""
 
+import os
+import threading
 from hashlib import md5
 from pathlib import Path
 
@@ -8,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emulator.aws.s3.core.bodies import SMALL_BYTES, Body, FileRange
+from emulator.aws.s3.core.checksums import ChecksumType
 from emulator.aws.s3.core.store import ObjectStore
-from emulator.aws.s3.core.tables import ObjectVersion, Versioning
+from emulator.aws.s3.core.tables import ObjectMetadata, ObjectVersion, Versioning
 from emulator.errors import ApiError
 
 LARGE = bytes(range(256)) * (SMALL_BYTES // 256 + 1)
@@ -19,7 +22,7 @@ def put(store: ObjectStore, key: str, content: bytes) -> ObjectVersion:
     writer = store.bodies.writer()
     writer.write([content])
     body = writer.finish()
-    with store.bodies.retained(body.file_ranges):
+    with store.bodies.retained(body):
         return store.objects.put("bucket", ObjectVersion(key, "", 0, body))
 
 
@@ -56,17 +59,41 @@ def test_a_copy_keeps_the_shared_file(store: ObjectStore, tmp_path: Path) -> Non
 def test_a_reader_keeps_the_file_of_a_deleted_object(store: ObjectStore, tmp_path: Path) -> None:
     version = put(store, "key", LARGE)
     assert version.body is not None
-    with store.bodies.retained(version.body.file_ranges):
+    with store.bodies.retained(version.body):
         store.objects.delete("bucket", "key")
         assert store.bodies.read(version.body) == LARGE
     assert files(tmp_path) == 0
+
+
+def test_many_files_are_deleted_beside_the_calling_thread(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An object of many parts: the event loop must not wait for the deletion of all its files."""
+    deleting: list[int] = []
+    unlink = os.unlink
+
+    def observed(path: str) -> None:
+        deleting.append(threading.get_ident())
+        unlink(path)
+
+    monkeypatch.setattr(os, "unlink", observed)
+    upload = store.uploads.create("bucket", "key", ObjectMetadata(), None, ChecksumType.FULL_OBJECT)
+    for number in range(1, 301):
+        writer = store.bodies.writer(small_bytes=0)
+        writer.write([b"part"])
+        store.uploads.put_part(upload, number, writer.finish())
+    store.uploads.abort(upload)
+    store.close()
+    assert files(tmp_path) == 0
+    assert 0 < deleting.count(threading.get_ident()) <= 100
+    assert len(deleting) == 300
 
 
 def test_a_body_without_an_object_is_removed(store: ObjectStore, tmp_path: Path) -> None:
     writer = store.bodies.writer()
     writer.write([LARGE])
     body = writer.finish()
-    with pytest.raises(ApiError, match="bucket does not exist"), store.bodies.retained(body.file_ranges):
+    with pytest.raises(ApiError, match="bucket does not exist"), store.bodies.retained(body):
         store.objects.put("no-bucket", ObjectVersion("key", "", 0, body))
     assert files(tmp_path) == 0
 
