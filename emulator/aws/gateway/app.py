@@ -144,7 +144,7 @@ class Gateway:
             self._code_signing,
             urls,
             self._objects.read,
-            self._moto.vpc_of_subnets,
+            self._moto.vpc_of,
             self._downloads,
         )
         machines = state.folder("step_functions")

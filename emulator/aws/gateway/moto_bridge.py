@@ -20,6 +20,7 @@ from moto.s3.models import s3_backends
 from emulator.aws.json_requests import VERIFIED_BODY
 from emulator.aws.limits import ACCOUNT_ID, REGION
 from emulator.aws.s3.core.objects import BucketConfiguration
+from emulator.errors import ApiError
 
 # Moto is pure Python: more threads do not make it faster.
 _THREADS = 4
@@ -60,17 +61,34 @@ class MotoBridge:
         for request in configurations:
             self._call(_bucket_environ("PUT", request))
 
-    def vpc_of_subnets(self, region: str, subnets: Sequence[str]) -> str:
-        """Return the id of the VPC of the first subnet; an empty text if there is no such subnet."""
+    def vpc_of(self, region: str, subnets: Sequence[str], groups: Sequence[str]) -> str:
+        """Return the id of the VPC of subnets.
+
+        Parameters
+        ----------
+        region
+            Where they are.
+        subnets, groups
+            The ids of subnets and security groups.
+
+        Raises
+        ------
+        ApiError
+            InvalidParameterValueException when one does not exist.
+        """
         # Imported when it is needed: it takes longer than all else that the endpoint imports.
         from moto.ec2.models import ec2_backends
 
-        known = {
-            subnet_id: subnet.vpc_id
-            for zone in ec2_backends[ACCOUNT_ID][region].subnets.values()
-            for subnet_id, subnet in zone.items()
-        }
-        return str(known.get(subnets[0], ""))
+        backend = ec2_backends[ACCOUNT_ID][region]
+        known = {name: subnet.vpc_id for zone in backend.subnets.values() for name, subnet in zone.items()}
+        known_groups = {name for in_vpc in backend.groups.values() for name in in_vpc}
+        for subnet in subnets:
+            if subnet not in known:
+                raise _not_in_ec2("DescribeSubnets", "InvalidSubnetID", f"subnet ID '{subnet}'")
+        for group in groups:
+            if group not in known_groups:
+                raise _not_in_ec2("DescribeSecurityGroups", "InvalidGroup", f"security group '{group}'")
+        return str(known[subnets[0]])
 
     def close(self) -> None:
         """Stop the threads and delete moto's state."""
@@ -110,6 +128,14 @@ class MotoBridge:
             if not name.lower().startswith("access-control-"):
                 response.headers.add(name, value)
         return response
+
+
+def _not_in_ec2(operation: str, code: str, what: str) -> ApiError:
+    message = (
+        f"Error occurred while {operation}. EC2 Error Code: {code}.NotFound. "
+        f"EC2 Error Message: The {what} does not exist"
+    )
+    return ApiError("InvalidParameterValueException", HTTPStatus.BAD_REQUEST, message)
 
 
 def _is_html(body: bytes) -> bool:

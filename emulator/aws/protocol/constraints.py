@@ -14,6 +14,8 @@ from botocore.model import ListShape, MapShape, Shape, StringShape, StructureSha
 
 from emulator.errors import ApiError
 
+# Unicode's letters, digits and separators, as near as Python has them.
+_CLASSES = {r"\p{L}": r"\w", r"\p{N}": r"\d", r"\p{Z}": r"\s"}
 _NUMBERS = ("integer", "long", "float", "double")
 # Constraints that replace those of the model, by the name of the shape and that of the constraint.
 Overrides = Mapping[str, Mapping[str, Any]]
@@ -101,7 +103,7 @@ def _violations(shape: Shape, value: Any, path: str, overrides: Overrides) -> It
         elif any(item is None or any(_broken(shape.member, item, overrides)) for item in value):
             yield violation(path, value, f"Member must satisfy constraint: {_all_constraints(shape.member, overrides)}")
     elif isinstance(shape, MapShape):
-        for kind, member, items in (("keys", shape.key, value.keys()), ("values", shape.value, value.values())):
+        for kind, member, items in (("keys", shape.key, value.keys()), ("value", shape.value, value.values())):
             if isinstance(member, StructureShape):
                 for key, item in value.items():
                     yield from _structure_violations(member, item, f"{path}.{key}.member.", overrides)
@@ -181,6 +183,8 @@ def _enum(allowed: list[str]) -> str:
 @functools.cache
 def _compiled(pattern: str) -> re.Pattern[str] | None:
     """Return a pattern of the model, which are Java's; None for one that Python does not understand."""
+    for java, own in _CLASSES.items():
+        pattern = pattern.replace(java, own)
     try:
         return re.compile(pattern)
     except re.error:

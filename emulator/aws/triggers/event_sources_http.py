@@ -3,7 +3,6 @@
 Operations: https://docs.aws.amazon.com/lambda/latest/api/API_CreateEventSourceMapping.html
 """
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +13,7 @@ from emulator.aws.lambda_.core.function_registry import FunctionRegistry
 from emulator.aws.lambda_.core.references import Reference, conflict, invalid_parameter, resource_not_found
 from emulator.aws.lambda_.http.requests import Operation, Parameters, page_of
 from emulator.aws.sdk_client import AwsClient
+from emulator.aws.triggers.event_filters import is_pattern
 from emulator.aws.triggers.event_sources import EventSource, EventSources, new_id
 from emulator.errors import ApiError
 
@@ -253,11 +253,7 @@ def _check_settings(mapping: EventSource, parameters: Parameters) -> None:
     else:
         _check_batch(mapping)
     for item in mapping.settings.get("FilterCriteria", {}).get("Filters") or []:
-        try:
-            is_object = isinstance(json.loads(item.get("Pattern") or "null"), dict)
-        except ValueError:
-            is_object = False
-        if not is_object:
+        if not is_pattern(item.get("Pattern", "")):
             raise invalid_parameter("Invalid filter pattern definition.")
 
 

@@ -47,8 +47,17 @@ class CodeStore:
         # An archive may have tens of thousands of files. What is left at a kill is removed at the next start.
         self._remover = ThreadPoolExecutor(1, thread_name_prefix="code-remover")
 
-    def store(self, spec: FunctionSpec, code: bytes | ImageUri) -> Package:
+    def store(self, spec: FunctionSpec, code: bytes | ImageUri, doing: str = "creating") -> Package:
         """Unpack an archive; of an image, keep the URI.
+
+        Parameters
+        ----------
+        spec
+            The function.
+        code
+            Its code.
+        doing
+            What is done to the function, for messages.
 
         Raises
         ------
@@ -57,10 +66,10 @@ class CodeStore:
         """
         if isinstance(code, ImageUri):
             if spec.package_type is PackageType.ZIP:
-                raise invalid_parameter("Please do not provide ImageUri when creating a function with packageType Zip.")
+                raise invalid_parameter(f"Please don't provide ImageUri when {doing} a function with packageType Zip.")
             return Package(hashlib.sha256(code.text.encode()).hexdigest(), 0, image_uri=code.text)
         if spec.package_type is PackageType.IMAGE:
-            raise invalid_parameter("Please provide ImageUri when creating a function with packageType Image.")
+            raise invalid_parameter(f"Please provide ImageUri when {doing} a function with packageType Image.")
         root = self.unpack_new(spec.name, code)
         return Package(sha256_base64(code), len(code), root=root)
 
@@ -84,9 +93,9 @@ class CodeStore:
                 raise (DiskFullError() if is_disk_full(error) else error) from error
         return root
 
-    async def store_in_thread(self, spec: FunctionSpec, code: bytes | ImageUri) -> Package:
+    async def store_in_thread(self, spec: FunctionSpec, code: bytes | ImageUri, doing: str = "creating") -> Package:
         """As `store`; the event loop continues meanwhile."""
-        return await asyncio.to_thread(self.store, spec, code)
+        return await asyncio.to_thread(self.store, spec, code, doing)
 
     @contextmanager
     def adopted(self, package: Package) -> Iterator[None]:

@@ -32,6 +32,8 @@ class FunctionRecord:
         As in the API.
     policies
         The statements of the resource policies, by qualifier (empty for the function itself) and statement id.
+    policy_revisions
+        The revision id of each policy: the one that its function, version or alias got when the policy was changed.
     urls, event_invoke_configs, provisioned
         The function URLs, the settings of asynchronous invocations and the provisioned concurrency, by qualifier.
     options
@@ -46,6 +48,7 @@ class FunctionRecord:
     reserved_concurrency: int | None = None
     tags: dict[str, str] = field(default_factory=dict)
     policies: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    policy_revisions: dict[str, str] = field(default_factory=dict)
     urls: dict[str, dict[str, Any]] = field(default_factory=dict)
     event_invoke_configs: dict[str, dict[str, Any]] = field(default_factory=dict)
     provisioned: dict[str, dict[str, Any]] = field(default_factory=dict)

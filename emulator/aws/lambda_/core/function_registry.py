@@ -13,11 +13,13 @@ from emulator.aws.lambda_.core.code_store import CodeStore
 from emulator.aws.lambda_.core.function_records import FunctionRecord, FunctionRecords
 from emulator.aws.lambda_.core.models import Alias, Function, FunctionSpec, LayerUse, Package
 from emulator.aws.lambda_.core.references import (
+    ALIAS,
     LATEST,
     Reference,
     conflict,
     invalid_parameter,
     resource_not_found,
+    without_type,
 )
 from emulator.errors import ApiError
 
@@ -239,7 +241,9 @@ class FunctionRegistry:
     ) -> Alias:
         """Change an alias's version, description or weights."""
         entry = self.record(reference)
-        alias = self.alias(reference, name)
+        if name not in entry.aliases:
+            raise resource_not_found(f"Alias not found: {reference.arn}:{name}")
+        alias = entry.aliases[name]
         check_revision(alias.revision_id, revision_id)
         if version is not None:
             self.get(Reference(reference.account, reference.name, version))
@@ -278,7 +282,7 @@ class FunctionRegistry:
         entry = self.record(reference)
         left = self.unreserved(reference.account.region) + (entry.reserved_concurrency or 0) - (concurrency or 0)
         if concurrency is not None and left < limits.UNRESERVED_EXECUTIONS:
-            raise invalid_parameter(
+            raise without_type(
                 "Specified ReservedConcurrentExecutions for function decreases account's "
                 f"UnreservedConcurrentExecution below its minimum value of [{limits.UNRESERVED_EXECUTIONS}]."
             )
@@ -322,10 +326,12 @@ class FunctionRegistry:
         Raises
         ------
         ApiError
-            When an alias refers to the version.
+            When an alias refers to the version, or the qualifier is an alias.
         """
-        entry = self.record(reference)
         version = reference.qualifier
+        if version is not None and ALIAS.fullmatch(version):
+            raise invalid_parameter("Deletion of aliases is not currently supported.")
+        entry = self.record(reference)
         if version == LATEST:
             raise invalid_parameter("$LATEST version cannot be deleted without deleting the function.")
         if version is None:
@@ -421,7 +427,13 @@ def _drawn(alias: Alias) -> str:
 
 
 def _drop_settings(entry: FunctionRecord, qualifier: str) -> None:
-    for settings in (entry.policies, entry.urls, entry.event_invoke_configs, entry.provisioned):
+    for settings in (
+        entry.policies,
+        entry.policy_revisions,
+        entry.urls,
+        entry.event_invoke_configs,
+        entry.provisioned,
+    ):
         settings.pop(qualifier, None)
 
 

@@ -186,7 +186,8 @@ class Layers:
         found = []
         for arn in arns:
             match = _VERSION_ARN.fullmatch(arn)
-            layer = None if match is None else self._layers.get(_key(account, match[2]))
+            is_own = arn.split(":")[4:5] == [account.number]
+            layer = self._layers.get(_key(account, match[2])) if match is not None and is_own else None
             if match is not None and arn.split(":")[3] != account.region:
                 raise invalid_parameter(
                     "Layers are not in the same region as the function. "

@@ -14,10 +14,11 @@ from emulator.aws import limits
 from emulator.aws.account import Account
 from emulator.aws.lambda_.core.references import DEFAULT_ACCOUNT, LATEST, invalid_parameter
 
-# https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtimes.html
+# https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtimes.html, and those that AWS was recorded to accept beyond
+# the dates there.
 _RUNTIMES = (
-    *(f"python3.{minor}" for minor in range(9, 15)),
-    *(f"nodejs{major}.x" for major in (18, 20, 22, 24)),
+    *(f"python3.{minor}" for minor in range(8, 15)),
+    *(f"nodejs{major}.x" for major in (16, 18, 20, 22, 24)),
     *(f"java{name}" for name in ("8.al2", "11", "17", "21", "25")),
     *(f"dotnet{major}" for major in (6, 8, 10)),
     *(f"ruby3.{minor}" for minor in range(2, 5)),
@@ -25,9 +26,9 @@ _RUNTIMES = (
 )
 # Runtimes that functions cannot be created with any more.
 _RETIRED = (
-    *("python2.7", "python3.6", "python3.7", "python3.8"),
+    *("python2.7", "python3.6", "python3.7"),
     *("nodejs", "nodejs4.3", "nodejs4.3-edge", "nodejs6.10", "nodejs8.10"),
-    *(f"nodejs{major}.x" for major in (10, 12, 14, 16)),
+    *(f"nodejs{major}.x" for major in (10, 12, 14)),
     *("java8", "dotnetcore1.0", "dotnetcore2.0", "dotnetcore2.1", "dotnetcore3.1", "dotnet5.0", "dotnet7"),
     *("ruby2.5", "ruby2.7", "go1.x", "provided"),
 )

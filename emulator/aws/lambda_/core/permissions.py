@@ -9,8 +9,14 @@ from typing import Any
 
 from emulator.aws.lambda_.core.function_records import FunctionRecord
 from emulator.aws.lambda_.core.function_registry import FunctionRegistry, alias_not_found, check_revision, not_found
-from emulator.aws.lambda_.core.models import Function
-from emulator.aws.lambda_.core.references import LATEST, Reference, conflict, invalid_parameter, resource_not_found
+from emulator.aws.lambda_.core.references import (
+    ALIAS,
+    LATEST,
+    Reference,
+    conflict,
+    invalid_parameter,
+    resource_not_found,
+)
 from emulator.errors import ApiError
 
 _ACCOUNT = re.compile(r"\d{12}")
@@ -50,8 +56,8 @@ class Permissions:
         principal = principal_of(request["Principal"])
         self._check_exists(reference)
         entry = self._functions.record(reference)
-        check_revision(_revision(entry, reference.qualifier), request.get("RevisionId"), "GetPolicy")
-        policy = entry.policies.setdefault(reference.qualifier or "", {})
+        check_revision(_revision(entry, reference), request.get("RevisionId"), "GetPolicy")
+        policy = entry.policies.setdefault(_key(reference), {})
         statement_id = request["StatementId"]
         if statement_id in policy:
             raise duplicate_statement(statement_id)
@@ -70,7 +76,7 @@ class Permissions:
         if condition:
             statement["Condition"] = condition
         policy[statement_id] = statement
-        _revise(entry, reference.qualifier)
+        _revise(entry, reference)
         self._functions.save(reference)
         return statement
 
@@ -86,7 +92,7 @@ class Permissions:
         policy = None if entry is None else entry.policies.get(_key(reference))
         if entry is None or not policy:
             raise resource_not_found(NO_POLICY)
-        return policy_document(policy), _revision(entry, reference.qualifier)
+        return policy_document(policy), _revision(entry, reference)
 
     def remove(self, reference: Reference, statement_id: str, revision_id: str | None) -> None:
         """Remove a statement.
@@ -105,9 +111,9 @@ class Permissions:
             raise resource_not_found("No policy is associated with the given resource.")
         if statement_id not in policy:
             raise no_statement(statement_id)
-        check_revision(_revision(entry, reference.qualifier), revision_id, "GetPolicy")
+        check_revision(_revision(entry, reference), revision_id, "GetPolicy")
         del policy[statement_id]
-        _revise(entry, reference.qualifier)
+        _revise(entry, reference)
         self._functions.save(reference)
 
     def _check_exists(self, reference: Reference) -> None:
@@ -116,7 +122,7 @@ class Permissions:
         if qualifier in (None, LATEST) or qualifier in entry.versions or qualifier in entry.aliases:
             return
         # What cannot be the name of an alias is looked up as a version.
-        is_alias = re.fullmatch(r"(?!^[0-9]+$)[a-zA-Z0-9-_]+", str(qualifier)) is not None
+        is_alias = ALIAS.fullmatch(str(qualifier)) is not None
         raise alias_not_found(reference, str(qualifier)) if is_alias else not_found(reference.qualified_arn)
 
 
@@ -166,22 +172,27 @@ def _key(reference: Reference) -> str:
     return "" if reference.qualifier in (None, LATEST) else str(reference.qualifier)
 
 
-def _holder(entry: FunctionRecord, qualifier: str | None) -> Function | None:
-    return entry.latest if qualifier in (None, LATEST) else entry.versions.get(str(qualifier))
+def _revision(entry: FunctionRecord, reference: Reference) -> str:
+    """Return the revision id of a policy; before there is one, that of the function, version or alias."""
+    if entry.policies.get(_key(reference)):
+        return entry.policy_revisions[_key(reference)]
+    qualifier = reference.qualifier
+    if qualifier in (None, LATEST):
+        return entry.latest.revision_id
+    holder = entry.versions.get(str(qualifier)) or entry.aliases[str(qualifier)]
+    return holder.revision_id
 
 
-def _revision(entry: FunctionRecord, qualifier: str | None) -> str:
-    function = _holder(entry, qualifier)
-    return entry.aliases[str(qualifier)].revision_id if function is None else function.revision_id
-
-
-def _revise(entry: FunctionRecord, qualifier: str | None) -> None:
-    """Give the function, version or alias that a policy belongs to a new revision id."""
-    function = _holder(entry, qualifier)
-    if function is None:
-        alias = entry.aliases[str(qualifier)]
-        entry.aliases[alias.name] = replace(alias, revision_id=str(uuid.uuid4()))
-    elif function is entry.latest:
-        entry.latest = function.revised()
+def _revise(entry: FunctionRecord, reference: Reference) -> None:
+    """Give the function, version or alias that a policy belongs to, and the policy, a new revision id."""
+    qualifier = reference.qualifier or LATEST
+    if qualifier == LATEST:
+        entry.latest = entry.latest.revised()
+        revision_id = entry.latest.revision_id
+    elif qualifier in entry.versions:
+        entry.versions[qualifier] = entry.versions[qualifier].revised()
+        revision_id = entry.versions[qualifier].revision_id
     else:
-        entry.versions[function.version] = function.revised()
+        revision_id = str(uuid.uuid4())
+        entry.aliases[qualifier] = replace(entry.aliases[qualifier], revision_id=revision_id)
+    entry.policy_revisions[_key(reference)] = revision_id

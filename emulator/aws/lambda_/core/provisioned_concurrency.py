@@ -12,7 +12,7 @@ from emulator.aws.lambda_.core.execution_environments import ExecutionEnvironmen
 from emulator.aws.lambda_.core.function_records import FunctionRecord
 from emulator.aws.lambda_.core.function_registry import FunctionRegistry, alias_not_found, not_found
 from emulator.aws.lambda_.core.models import Function
-from emulator.aws.lambda_.core.references import LATEST, Reference, conflict, invalid_parameter
+from emulator.aws.lambda_.core.references import LATEST, Reference, conflict, invalid_parameter, without_type
 from emulator.errors import ApiError, SandboxError
 
 _VERSION = re.compile("[0-9]+")
@@ -185,12 +185,12 @@ class ProvisionedConcurrency:
         )
         left = self._functions.unreserved(reference.account.region) - provisioned - others
         if requested > left:
-            raise _without_type(
+            raise without_type(
                 "Specified ConcurrentExecutions for function is greater than account's unreserved concurrency "
                 f"[{left}]."
             )
         if left - requested < limits.UNRESERVED_EXECUTIONS:
-            raise _without_type(
+            raise without_type(
                 "Specified ConcurrentExecutions for function decreases account's UnreservedConcurrentExecution below "
                 f"its minimum value of [{limits.UNRESERVED_EXECUTIONS}]."
             )
@@ -206,15 +206,10 @@ def check_reservable(entry: FunctionRecord, concurrency: int) -> None:
     """
     provisioned = entry.provisioned_concurrency
     if concurrency < provisioned:
-        raise _without_type(
+        raise without_type(
             f" ReservedConcurrentExecutions  {concurrency} should not be lower than function's total provisioned "
             f"concurrency [{provisioned}]."
         )
-
-
-def _without_type(message: str) -> ApiError:
-    """Return an error as AWS was recorded to send it, without the member Type."""
-    return ApiError("InvalidParameterValueException", HTTPStatus.BAD_REQUEST, message, {"Type": ""})
 
 
 def _answer(stored: dict[str, Any], ready: int, status: str) -> dict[str, Any]:

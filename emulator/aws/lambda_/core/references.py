@@ -9,6 +9,8 @@ from emulator.aws.account import Account
 from emulator.errors import ApiError
 
 LATEST = "$LATEST"
+# What is no number can be the name of an alias.
+ALIAS = re.compile(r"(?!^[0-9]+$)[a-zA-Z0-9-_]+")
 _REFERENCE = re.compile(
     r"(?:arn:aws[a-zA-Z-]*:lambda:)?(?:(?P<region>[a-z]{2,}(?:-[a-z]+)+-\d):)?(?:(?P<account>\d{12}):)?(?:function:)?"
     r"(?P<name>[A-Za-z0-9_.-]+)(?::(?P<qualifier>[A-Za-z0-9$_.-]+))?"
@@ -18,6 +20,11 @@ _REFERENCE = re.compile(
 def invalid_parameter(message: str) -> ApiError:
     """Return AWS's error for a well-formed value that Lambda does not accept."""
     return ApiError("InvalidParameterValueException", HTTPStatus.BAD_REQUEST, message)
+
+
+def without_type(message: str) -> ApiError:
+    """Return the error for a value that the account's quotas forbid: recorded on AWS without the member Type."""
+    return ApiError("InvalidParameterValueException", HTTPStatus.BAD_REQUEST, message, {"Type": ""})
 
 
 def resource_not_found(message: str) -> ApiError:

@@ -70,7 +70,7 @@ class LambdaApi:
     read_object
         Returns the content of an S3 object, for code in S3; None when it does not exist.
     vpc_of
-        Returns the id of the VPC of a subnet.
+        Returns the id of the VPC of subnets in a region, and checks that they and security groups exist.
     downloads
         Serves archives.
     account_number
@@ -85,7 +85,7 @@ class LambdaApi:
         code_signing: CodeSigningConfigs,
         urls: FunctionUrls,
         read_object: Callable[[str, str], bytes | None],
-        vpc_of: Callable[[str, Sequence[str]], str],
+        vpc_of: Callable[[str, Sequence[str], Sequence[str]], str],
         downloads: CodeDownloads,
         account_number: str = limits.ACCOUNT_ID,
     ) -> None:

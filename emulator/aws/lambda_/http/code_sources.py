@@ -22,7 +22,7 @@ class CodeSources:
         read_object: Callable[[str, str], bytes | None],
         layers: Layers,
         downloads: CodeDownloads,
-        vpc_of: Callable[[str, Sequence[str]], str],
+        vpc_of: Callable[[str, Sequence[str], Sequence[str]], str],
     ) -> None:
         self._read_object = read_object
         self._layers = layers
@@ -55,9 +55,16 @@ class CodeSources:
         raise invalid_parameter("Please provide a source for function code.")
 
     def completed(self, parameters: Parameters, account: Account) -> dict[str, Any]:
-        """Return a request for a function with the VPC of its subnets."""
+        """Return a request for a function with the VPC of its subnets.
+
+        Raises
+        ------
+        ApiError
+            When a subnet or security group does not exist.
+        """
         vpc = parameters.get("VpcConfig")
         if not vpc:
             return dict(parameters)
-        subnets = vpc.get("SubnetIds", ())
-        return {**parameters, "VpcConfig": {**vpc, "VpcId": self._vpc_of(account.region, subnets) if subnets else ""}}
+        subnets, groups = vpc.get("SubnetIds", ()), vpc.get("SecurityGroupIds", ())
+        vpc_id = self._vpc_of(account.region, subnets, groups) if subnets else ""
+        return {**parameters, "VpcConfig": {**vpc, "VpcId": vpc_id}}

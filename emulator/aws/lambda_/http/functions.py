@@ -106,7 +106,7 @@ class FunctionOperations:
         dry_run = bool(parameters.get("DryRun"))
         check_revision(before.revision_id, parameters.get("RevisionId"))
         store = self._functions.code_store
-        package = await store.store_in_thread(before.spec, self._code.of(parameters))
+        package = await store.store_in_thread(before.spec, self._code.of(parameters), "updating")
         with store.adopted(package):
             # Another request may have changed the function meanwhile.
             before = self._functions.get(reference.unqualified())

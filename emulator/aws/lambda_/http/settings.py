@@ -9,7 +9,7 @@ from emulator.aws.lambda_.core.function_registry import FunctionRegistry
 from emulator.aws.lambda_.core.function_urls import FunctionUrls
 from emulator.aws.lambda_.core.invocations import LambdaService
 from emulator.aws.lambda_.core.provisioned_concurrency import check_reservable
-from emulator.aws.lambda_.core.references import LATEST, invalid_parameter, resource_not_found
+from emulator.aws.lambda_.core.references import LATEST, conflict, invalid_parameter, resource_not_found
 from emulator.aws.lambda_.http.requests import Operation, Parameters, page_of, reference_of
 
 
@@ -59,7 +59,7 @@ class SettingOperations:
             "CreateCodeSigningConfig": lambda p, a: {"CodeSigningConfig": signing.create(a, p)},
             "GetCodeSigningConfig": lambda p, _: {"CodeSigningConfig": signing.get(p["CodeSigningConfigArn"])},
             "UpdateCodeSigningConfig": lambda p, _: {"CodeSigningConfig": signing.update(p["CodeSigningConfigArn"], p)},
-            "DeleteCodeSigningConfig": lambda p, _: signing.delete(p["CodeSigningConfigArn"]),
+            "DeleteCodeSigningConfig": self._delete_code_signing_config,
             "ListCodeSigningConfigs": lambda p, a: page_of(p, "CodeSigningConfigs", signing.all(a)),
             "ListFunctionsByCodeSigningConfig": self._signed_functions,
             "PutFunctionCodeSigningConfig": self._put_code_signing,
@@ -92,11 +92,19 @@ class SettingOperations:
         return {"ReservedConcurrentExecutions": record.reserved_concurrency}
 
     def _signed_functions(self, parameters: Parameters, account: Account) -> Mapping[str, Any]:
+        return page_of(parameters, "FunctionArns", self._functions_with(parameters["CodeSigningConfigArn"], account))
+
+    def _delete_code_signing_config(self, parameters: Parameters, account: Account) -> None:
         arn = parameters["CodeSigningConfigArn"]
+        if self._functions_with(arn, account):
+            raise conflict(f"The code signing configuration {arn} is used by functions and cannot be deleted.")
+        self._code_signing.delete(arn)
+
+    def _functions_with(self, arn: str, account: Account) -> list[str]:
+        """Return the ARNs of the functions with a code signing configuration, which exists."""
         self._code_signing.get(arn)
         records = self._functions.records_of(account.region)
-        signed = [record.latest.arn for record in records if record.options.get("CodeSigningConfigArn") == arn]
-        return page_of(parameters, "FunctionArns", signed)
+        return [record.latest.arn for record in records if record.options.get("CodeSigningConfigArn") == arn]
 
     def _put_code_signing(self, parameters: Parameters, account: Account) -> Mapping[str, Any]:
         self._code_signing.check_usable(parameters["CodeSigningConfigArn"])
