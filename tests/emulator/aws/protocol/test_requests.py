@@ -73,7 +73,7 @@ def test_the_values_of_a_map_are_checked() -> None:
     message = refused("CreateAlias", {**alias, "RoutingConfig": {"AdditionalVersionWeights": {"2": 2.0}}})
     assert message == (
         "1 validation error detected: Value '{2=2.0}' at 'routingConfig.additionalVersionWeights' failed to satisfy "
-        "constraint: Map values must satisfy constraint: [Member must have value less than or equal to 1.0, Member "
+        "constraint: Map value must satisfy constraint: [Member must have value less than or equal to 1.0, Member "
         "must have value greater than or equal to 0.0, Member must not be null]"
     )
 
