@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy import array, concatenate, ndarray
 
-from fmi_shim.config import load
+from fmi_shim.config import Config, load
 from fmi_shim.frames import Operation
 from fmi_shim.injection import start_faults
 from fmi_shim.log import configure_log
@@ -71,7 +71,7 @@ class Communicator(ObjectOperations):
     num_peers
         Number of ranks.
     config_path
-        Path of an ``fmi.json``.
+        Path of an ``fmi.json``, or its content as `fmi_shim.config.parse` returns it.
     comm_name
         Name of the communicator: the same on all ranks, and not used by another communicator at the same time.
     faas_memory
@@ -89,7 +89,7 @@ class Communicator(ObjectOperations):
         self,
         peer_id: int,
         num_peers: int,
-        config_path: str | os.PathLike[str],
+        config_path: str | os.PathLike[str] | Config,
         comm_name: str,
         faas_memory: int = 128,
     ) -> None:
@@ -100,7 +100,8 @@ class Communicator(ObjectOperations):
         configure_log()
         start_faults(peer_id, num_peers)
         start_telemetry(peer_id, num_peers)
-        self._open(peer_id, num_peers, load(config_path), comm_name, faas_memory)
+        config = config_path if isinstance(config_path, Config) else load(config_path)
+        self._open(peer_id, num_peers, config, comm_name, faas_memory)
 
     def barrier(self, timeout: float | None = None) -> None:
         """Block until all ranks have called it.

@@ -229,8 +229,13 @@ def load(path: str | os.PathLike[str], environment: Mapping[str, str] = os.envir
         If the file cannot be read, is no JSON object, has a value of a wrong type (the message names key,
         value and what is allowed), enables no channel, or enables channels of which only some are framed.
     """
+    return parse(_read(Path(path)), str(path), environment)
+
+
+def parse(text: bytes, source: str, environment: Mapping[str, str] = os.environ) -> Config:
+    """Return what `text`, the content of an ``fmi.json``, and `environment` say; errors name `source`. See `load`."""
     settings = tuple((name, environment[name]) for name in _VARIABLES if name in environment)
-    return _parsed(_read(Path(path)), str(path), settings)
+    return _parsed(text, source, settings)
 
 
 @functools.lru_cache(16)

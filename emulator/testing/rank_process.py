@@ -21,12 +21,12 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, TextIO
 
 from emulator.testing.errors import RankFailure
 from fmi_shim.communicator import Communicator
+from fmi_shim.config import Config, parse
 from fmi_shim.errors import VICTIM_ERRORS, FmiError
 from fmi_shim.injection import print_missed
 
@@ -58,7 +58,7 @@ class RankJob:
     function, arguments, keywords
         Is called with the communicator and these arguments.
     config
-        Path of the ``fmi.json``.
+        The content of its ``fmi.json``.
     name
         Name of the communicator.
     environment
@@ -76,12 +76,16 @@ class RankJob:
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
     keywords: Mapping[str, Any]
-    config: Path
+    config: bytes
     name: str
     environment: Mapping[str, str]
     format: Format
     debugger: DebuggerType | None = None
     post_mortem: bool = False
+
+    def configuration(self, environment: Mapping[str, str]) -> Config:
+        """Return the configuration of its communicator, parsed once for all forks."""
+        return parse(self.config, "configuration of the world", environment)
 
 
 @dataclass(frozen=True)
@@ -238,7 +242,7 @@ def _run(job: RankJob, descriptors: Descriptors) -> RankReport:
     if job.debugger is not None:
         sys.breakpointhook = terminal.set_trace
     try:
-        with Communicator(job.rank, job.size, job.config, job.name) as comm:
+        with Communicator(job.rank, job.size, job.configuration(os.environ), job.name) as comm:
             value = job.function(comm, *job.arguments, **job.keywords)
     except SystemExit as error:
         if error.code in (None, 0):

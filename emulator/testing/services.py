@@ -9,13 +9,11 @@ import secrets
 import shutil
 import socket
 import subprocess
-import tempfile
 import time
 import uuid
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emulator.testing.errors import WorldUsageError
@@ -50,12 +48,12 @@ class Access:
     Attributes
     ----------
     config
-        Path of their ``fmi.json``.
+        The content of an ``fmi.json``. Not a file: it would remain where the test's process is killed.
     environment
         Their variables.
     """
 
-    config: Path
+    config: bytes
     environment: Mapping[str, str]
 
 
@@ -69,8 +67,6 @@ class Services:
         self._cloud: LocalCloud | None = None
         self._s3: Any = None
         self._bucket = f"fmi-world-{uuid.uuid4().hex[:12]}"
-        self._configs: dict[str, Path] = {}
-        self._folder: Path | None = None
 
     def rendezvous(self, *, framed: bool) -> RendezvousProcess:
         """Return the rendezvous server: raw ranks have one without a secret, which they could not prove."""
@@ -126,22 +122,11 @@ class Services:
             name, backend = "S3", {"bucket_name": self._s3_bucket(), "timeout": str(_S3_POLL_MS)}
             environment |= self._s3_environment()
         backend |= {"enabled": "true", "framed": str(framed).lower(), "max_timeout": str(round(max_timeout_s * 1000))}
-        return Access(self._write(name, backend), environment)
+        return Access(json.dumps({"backends": {name: backend}}).encode(), environment)
 
     def close(self) -> None:
         """End all servers."""
         self._started.close()
-
-    def _write(self, name: str, backend: dict[str, str]) -> Path:
-        """Write an ``fmi.json``, once for each content."""
-        text = json.dumps({"backends": {name: backend}})
-        if self._folder is None:
-            self._folder = Path(self._started.enter_context(tempfile.TemporaryDirectory(prefix="fmi-world-")))
-        path = self._configs.get(text)
-        if path is None:
-            path = self._configs[text] = self._folder / f"fmi-{len(self._configs)}.json"
-            path.write_text(text)
-        return path
 
     def _redis(self) -> int:
         if self._redis_port is None:

@@ -21,7 +21,6 @@ from emulator.testing.rank_process import (
 from emulator.testing.rendezvous_process import RendezvousProcess
 from emulator.testing.run import PLAIN, Presentation, Run
 from emulator.testing.services import Access, Services, WorldChannel
-from fmi_shim.config import load
 from fmi_shim.errors import ConfigError
 from fmi_shim.faults import parse_faults, seconds
 from fmi_shim.injection import FAULTS_VARIABLE, SEED_VARIABLE
@@ -167,7 +166,7 @@ class World:
             self.services.cloud.plan_faults(endpoint_faults, self.seed)
         jobs = [self._job(rank, function, arguments, keywords, access, name) for rank in range(self.size)]
         with contextlib.suppress(ConfigError):  # the ranks raise it
-            load(access.config, jobs[0].environment)  # once, for all forks
+            jobs[0].configuration(jobs[0].environment)  # once, for all forks
         try:
             for job in jobs:
                 run.start(job)

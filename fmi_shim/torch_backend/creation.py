@@ -14,12 +14,11 @@ import secrets
 import socket
 import subprocess
 import sys
-import tempfile
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from fmi_shim.config import RENDEZVOUS_VARIABLE
+from fmi_shim.config import RENDEZVOUS_VARIABLE, Config, load, parse
 from fmi_shim.pairing.control_connection import SECRET_VARIABLE
 from fmi_shim.torch_backend.process_group import FmiProcessGroup
 
@@ -77,22 +76,15 @@ def _server() -> dict[str, str]:
     return {"address": address[0], "secret": secret}
 
 
-def _config(server: dict[str, str] | None, timeout: timedelta) -> Path:
-    """Return the path of fmi.json: the program's, or one for a given server or that of the environment."""
+def _config(server: dict[str, str] | None, timeout: timedelta) -> Config:
+    """Return the program's configuration, or one for a given server or that of the environment."""
     if server is None and Path(_CONFIG).is_file():
-        return Path(_CONFIG).resolve()
+        return load(Path(_CONFIG).resolve())
     if server is not None:
         os.environ[SECRET_VARIABLE] = server["secret"]
     address = os.environ[RENDEZVOUS_VARIABLE] if server is None else server["address"]
     host, _, port = address.rpartition(":")
     milliseconds = int(min(timeout, _LONGEST_TIMEOUT).total_seconds() * 1000)
     direct = {"enabled": True, "host": host, "port": int(port), "max_timeout": milliseconds, "framed": True}
-    path = Path(_folder().name) / f"{host}-{port}-{milliseconds}.json"
-    path.write_text(json.dumps({"backends": {"Direct": direct}}))
-    return path
-
-
-@functools.cache
-def _folder() -> tempfile.TemporaryDirectory[str]:
-    """Return the folder of the configurations, which is removed with this object, at the end of the process."""
-    return tempfile.TemporaryDirectory(prefix="fmi-torch-")
+    # Not a file: it would remain where a rank is killed.
+    return parse(json.dumps({"backends": {"Direct": direct}}).encode(), "configuration of the process group")

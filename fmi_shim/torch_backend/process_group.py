@@ -6,13 +6,13 @@ import contextlib
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from fmi_shim.communicator import Communicator
+from fmi_shim.config import Config
 from fmi_shim.requests import Request
 from fmi_shim.torch_backend.elements import joined, movable, reducible, reduction, restore, rows, scatter_into
 from fmi_shim.torch_backend.works import Messages, Worker
@@ -37,10 +37,10 @@ class FmiProcessGroup(_ProcessGroup):  # type: ignore[misc]
     name
         Name of the communicator, of this group alone.
     config
-        Path of ``fmi.json``.
+        How its ranks connect.
     """
 
-    def __init__(self, rank: int, size: int, name: str, config: Path) -> None:
+    def __init__(self, rank: int, size: int, name: str, config: Config) -> None:
         super().__init__(rank, size)
         self._rank_in_group = rank
         self._group_size = size

@@ -36,7 +36,7 @@ def errors(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
     ended = subprocess.run(
         [*command, "-m", "tests.fmi_shim.torch_checks", folder],
         cwd=ROOT,
-        env={**environment, "OMP_NUM_THREADS": "1"},
+        env={**environment, "OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path_factory.mktemp("temporary"))},
         capture_output=True,
         text=True,
         timeout=150,

@@ -5,6 +5,7 @@ Each check is run by all ranks. The ranks write ``FOLDER/RANK.json``: for each c
 
 import json
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -46,6 +47,11 @@ def allreduce(rank: int, size: int) -> None:
             tensor = torch.full((2, 3), rank + 1, dtype=dtype)
             dist.all_reduce(tensor, op)
             equal(tensor, torch.full((2, 3), int(expected)))
+
+
+@check
+def no_file_would_remain_if_the_rank_were_killed(rank: int, size: int) -> None:
+    assert not list(Path(tempfile.gettempdir()).glob("fmi-*"))
 
 
 @check

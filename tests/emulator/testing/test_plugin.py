@@ -352,7 +352,8 @@ def test_wait(fmi_world):
     fmi_world(2, timeout=55)(rank)
 """
     )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    temporary = pytester.mkdir("temporary")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)}
     pids = pytester.path / "pids"
     with subprocess.Popen(
         [sys.executable, "-m", "pytest", *PLUGIN], cwd=pytester.path, env=environment, stdout=subprocess.DEVNULL
@@ -368,6 +369,7 @@ def test_wait(fmi_world):
     while any(is_running(pid) for pid in ranks) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not [pid for pid in ranks if is_running(pid)]
+    assert not list(temporary.glob("fmi-*"))
 
 
 def is_running(pid: int) -> bool:
