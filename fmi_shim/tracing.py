@@ -146,7 +146,7 @@ def recorded(
     arrival
         The plan of the arrival, if it posts receipts.
     """
-    recorder, append = calls.recorder, calls.recorder.rows.append
+    recorder, extend = calls.recorder, calls.recorder.rows.extend
 
     def run_recorded(*buffers: Any) -> Any:
         began = monotonic_ns()
@@ -154,12 +154,12 @@ def recorded(
             result = schedule(*buffers)
         except BaseException as error:
             if not (isinstance(error, PeerTimeoutError) and error.repeatable):
-                append((plan, numbering.next, began, monotonic_ns() - began, 0))
+                extend((plan, numbering.next, began, monotonic_ns() - began, 0))
                 numbering.next += 1
             raise
         ended = monotonic_ns()
         number = numbering.next
-        append((plan, number, began, ended - began, size if size >= 0 else max(map(_bytes_of, (*buffers, result)))))
+        extend((plan, number, began, ended - began, size if size >= 0 else max(map(_bytes_of, (*buffers, result)))))
         if arrival is not None:
             calls.expect(result, arrival, number, size)
         numbering.next = number + 1
@@ -185,13 +185,13 @@ class RecordedWait:
         result = self.schedule(pending, wait)
         ended = monotonic_ns()
         if wait:
-            rows.append((self.plan, 0, began, ended - began, 0))
+            rows.extend((self.plan, 0, began, ended - began, 0))
         for message in pending:
             known = calls.awaited.get(id(message)) if message.done else None
             if known is not None:
                 del calls.awaited[id(message)]
                 _, arrival, number, size = known
-                rows.append((arrival, number, began, ended - began, size or _bytes_of(message.array)))
+                rows.extend((arrival, number, began, ended - began, size or _bytes_of(message.array)))
         if ended > calls.recorder.due:
             calls.recorder.flush()
         return result

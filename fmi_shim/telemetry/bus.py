@@ -29,9 +29,8 @@ except ImportError as error:
 _KEY_CHARACTERS = 40
 _QUEUED_MESSAGES = 1000
 """Messages that wait for a slow reader, up to 100 KB each; beyond it they are refused."""
-_PERIOD_MS = 100
-_PERIOD_MS_OF_MANY = 250
-_MANY_RANKS = 64
+_PERIOD_MS = 250
+"""What the thread does takes up to half a millisecond, however few the calls: less often would show less."""
 _LINGER_MS = 500
 """The end of a process waits so long for what is not yet sent."""
 _MOST_FRAMES = 60
@@ -110,7 +109,6 @@ class Bus:
         self._commands = self._socket(zmq.DEALER, address)
         self._commands.setsockopt(zmq.IDENTITY, rank_identity(recorder.job, recorder.rank))
         self._commands.connect(address.commands)
-        self._period_ms = _PERIOD_MS if recorder.size <= _MANY_RANKS else _PERIOD_MS_OF_MANY
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="fmi telemetry", daemon=True)
         self._thread.start()
@@ -143,7 +141,7 @@ class Bus:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            if self._commands.poll(self._period_ms):
+            if self._commands.poll(_PERIOD_MS):
                 self._follow(self._commands.recv())
             self._recorder.tick()
 
@@ -153,7 +151,7 @@ class Bus:
             command = decode_command(data)
             if command.action == "stacks":
                 self._recorder.add(Stacks(monotonic_ns(), command.request, stacks()))
-            else:
+            elif command.action == "fault":
                 self._strike(command)
         except (EventError, FaultError) as error:
             self._recorder.failed(0, error, None)

@@ -9,6 +9,7 @@ import resource
 import sys
 import threading
 import time
+from array import array
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
@@ -17,6 +18,7 @@ from typing import Protocol
 from fmi_shim.log_lines import EVENTS_MARKER
 from fmi_shim.telemetry.events import (
     MAX_ROWS,
+    ROW_FIELDS,
     Closed,
     Connected,
     Event,
@@ -25,7 +27,6 @@ from fmi_shim.telemetry.events import (
     Opened,
     Operations,
     Planned,
-    Row,
     Started,
     Status,
     encode,
@@ -86,7 +87,8 @@ class Recorder:
     Attributes
     ----------
     rows
-        The operations that have ended and were not passed on; append to it.
+        The rows of the operations that have ended and were not passed on, one number after another; extend it. Rows as
+        tuples would take three times as long to pass on.
     due
         The time, ns, at which an operation that ends passes on all rows.
     sinks
@@ -103,7 +105,7 @@ class Recorder:
         self.rank = rank
         self.size = size
         self.sinks = list(sinks)
-        self.rows: list[Row] = []
+        self.rows: list[int] = []
         self.due = time.monotonic_ns() + BATCH_NS
         self.dropped = 0
         self.has_thread = False
@@ -190,20 +192,20 @@ class Recorder:
         with self._lock:
             self.due = _NEVER if self.has_thread else time.monotonic_ns() + BATCH_NS
             while True:
-                rows = self.rows[:MAX_ROWS]
+                rows = self.rows[: ROW_FIELDS * MAX_ROWS]
                 events = self._events[:]  # after the rows, so that it has the plan of each
                 if not rows and not events:
                     return
-                batch = (*events, Operations(tuple(rows))) if rows else tuple(events)
+                batch = (*events, Operations(array("q", rows))) if rows else tuple(events)
                 message = Message(self.job, self.rank, next(self._numbers), self.dropped, batch)
                 taken = [sink.take(message) for sink in self.sinks]
                 del self.rows[: len(rows)]
                 if all(taken):
                     del self._events[: len(events)]
                     continue
-                self.dropped += len(rows)
+                self.dropped += len(rows) // ROW_FIELDS
                 del self._events[: max(0, len(self._events) - _MOST_HELD)]
-                if len(rows) < MAX_ROWS:
+                if len(rows) < ROW_FIELDS * MAX_ROWS:
                     return
 
     def tick(self) -> None:

@@ -4,8 +4,10 @@ Events come in over a PULL socket, commands leave over a ROUTER socket. Both acc
 this collector (CURVE), which it makes at random, and which the ranks get in their environment.
 """
 
+import errno
 import itertools
 import threading
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
@@ -20,6 +22,7 @@ from fmi_shim.telemetry.events import MAX_MESSAGE_BYTES, Command, EventError, Me
 _POLL_MS = 100
 _BACKLOG = 4096
 _MOST_REPORTED = 20
+_CHECK_S = 1.0
 
 
 class CommandError(EmulatorError):
@@ -50,6 +53,8 @@ class Collector:
         Called with each message, in that thread.
     on_error
         Called in that thread with what is wrong with messages: once for each text.
+    on_check
+        Called in that thread about once a second.
 
     Attributes
     ----------
@@ -58,12 +63,18 @@ class Collector:
     """
 
     def __init__(
-        self, host: str, advertised: str, on_message: Callable[[Message], None], on_error: Callable[[str], None]
+        self,
+        host: str,
+        advertised: str,
+        on_message: Callable[[Message], None],
+        on_error: Callable[[str], None],
+        on_check: Callable[[], None],
     ) -> None:
         self._host = host
         self._advertised = advertised
         self._on_message = on_message
         self._on_error = on_error
+        self._on_check = on_check
         self._reported: set[str] = set()
         self._requests = itertools.count(1)
         self._sending = threading.Lock()
@@ -109,16 +120,25 @@ class Collector:
             If the rank is not connected.
         """
         request = next(self._requests)
-        with self._sending:
-            try:
-                self._commands.send_multipart(
-                    [rank_identity(job, rank), encode_command(Command(request, action, text))], zmq.DONTWAIT
-                )
-            except zmq.ZMQError:
-                raise CommandError(
-                    f"rank {rank} receives no commands: expected a running rank: it has not started, or has ended"
-                ) from None
+        try:
+            self._send(job, rank, Command(request, action, text))
+        except zmq.ZMQError:
+            raise CommandError(
+                f"rank {rank} receives no commands: expected a running rank: it has not started, or has ended"
+            ) from None
         return request
+
+    def is_connected(self, job: str, rank: int) -> bool:
+        """Return whether a rank's process is connected; one that is stopped is."""
+        try:
+            self._send(job, rank, Command(next(self._requests), "ping"))
+        except zmq.ZMQError as error:
+            return error.errno != errno.EHOSTUNREACH
+        return True
+
+    def _send(self, job: str, rank: int, command: Command) -> None:
+        with self._sending:
+            self._commands.send_multipart([rank_identity(job, rank), encode_command(command)], zmq.DONTWAIT)
 
     def _listen(self, kind: int, secret: bytes) -> tuple["zmq.Socket[bytes]", int]:
         socket = self._context.socket(kind)
@@ -132,9 +152,13 @@ class Collector:
         return socket, socket.bind_to_random_port(f"tcp://{self._host}")
 
     def _run(self) -> None:
+        due = time.monotonic() + _CHECK_S
         while not self._stopping.is_set():
             if self._events.poll(_POLL_MS):
                 self._receive()
+            if time.monotonic() >= due:
+                due = time.monotonic() + _CHECK_S
+                self._on_check()
 
     def _receive(self) -> None:
         while True:

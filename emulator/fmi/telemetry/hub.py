@@ -15,13 +15,15 @@ from emulator.fmi.telemetry.history import History
 from emulator.fmi.telemetry.kept import KeptRuns
 from fmi_shim.faults import parse_faults
 from fmi_shim.injection import check_immediate
-from fmi_shim.telemetry.events import EventError, Message, Observed, decode
+from fmi_shim.telemetry.events import Closed, EventError, Failed, Message, Observed, decode
 
 _MOST_RUNS = 50
 _SETTLE_S = 3.0
 _ANSWER_S = 1.0
 _PAUSE_S = 0.01
 _MS = 1_000_000
+_MISSES = 2
+_LOST = "its process has ended without closing its communicators: it was killed, or has called os._exit()"
 
 
 class Telemetry:
@@ -53,7 +55,12 @@ class Telemetry:
         self._stack = ExitStack()
         self._kept = kept
         self._past = [] if kept is None else kept.jobs()
-        self._collector = None if host is None else Collector(host, advertised, self.receive, self._report)
+        self._collector = (
+            None
+            if host is None
+            else Collector(host, advertised, self._receive_from_bus, self._report, self._find_lost_ranks)
+        )
+        self._misses: dict[tuple[str, int], int] = {}
 
     def __enter__(self) -> Self:
         """Start the collector, if there is one."""
@@ -180,6 +187,36 @@ class Telemetry:
         held, self._held = self._held, []
         if held:
             self.receive(Message(job, None, 0, 0, tuple(held)))
+
+    def _receive_from_bus(self, message: Message) -> None:
+        if message.rank is not None:
+            self._misses[message.job, message.rank] = 0
+        self.receive(message)
+
+    def _find_lost_ranks(self) -> None:
+        """Record the end of ranks that are not connected any more, and silent, in two checks: they cannot say it."""
+        with self._lock:
+            running = {
+                (job, rank.rank)
+                for job, history in self._histories.items()
+                for rank in history.ranks.values()
+                if rank.started and rank.closed is None
+            }
+        for key in list(self._misses):
+            if key not in running:
+                del self._misses[key]
+            elif self._collector is not None and not self._collector.is_connected(*key):
+                self._misses[key] += 1
+                if self._misses[key] == _MISSES:
+                    self._lose(*key)
+
+    def _lose(self, job: str, rank: int) -> None:
+        with self.history(job) as history:
+            known = history.ranks[rank]
+            now = max(0, time.time_ns() - known.epoch)
+            events = (Failed(now, 0, _LOST, rank), Closed(now))
+            dropped = known.dropped - known.dropped_before
+            self.receive(Message(job, rank, known.next_message, dropped, events))
 
     def request_stacks(self) -> None:
         """Have the ranks of the latest run send their stacks, and wait for a moment until they are here."""

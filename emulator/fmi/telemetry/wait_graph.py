@@ -28,7 +28,12 @@ def waiting_text(history: History, now: int) -> str:
         return "no rank has opened a communicator"
     awaited = {rank: _awaited(history, rank) for rank in ranks}
     lines = [_line(history, rank, awaited[rank], now) for rank in ranks if not _has_ended(history, rank)]
-    ended = [rank for rank in ranks if _has_ended(history, rank)]
+    ended = [rank for rank in ranks if _has_ended(history, rank) and not history.ranks[rank].failures]
+    lines += [
+        f"rank {rank} has failed: {history.ranks[rank].failures[0].error}"
+        for rank in ranks
+        if _has_ended(history, rank) and rank not in ended
+    ]
     if ended:
         lines.append(f"{named(ended)} {'has' if len(ended) == 1 else 'have'} closed the communicator")
     return "\n".join([*lines, *_conclusions(history, awaited)])
@@ -40,7 +45,7 @@ def state_words(history: History, rank: int) -> str:
     if known is None or not known.started:
         return "has not opened a communicator"
     if known.closed is not None:
-        return "has closed the communicator"
+        return "has failed" if known.failures else "has closed the communicator"
     plan, status = history.in_call(rank), known.status
     if plan is None or status is None:
         return "is in no call"

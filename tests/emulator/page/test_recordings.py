@@ -22,7 +22,7 @@ RECV = Planned(0, 0, "recv", 1, None, "message", "Direct", "recv (1 x int64, fro
 
 def begun(job: str, rank: int) -> Message:
     start = Started(0, 2, 100 + rank, "host", EPOCH), Opened(0, 0, "world", rank, 2), RECV
-    rows = Operations(((0, 0, 5 * MS, 2 * MS, 8),))
+    rows = Operations.of(((0, 0, 5 * MS, 2 * MS, 8),))
     status = Status(20 * MS, 0, 1, 10 * MS, 1 - rank, "program.py:7 in <step>", 50_000_000)
     return Message(job, rank, 0, 0, (*start, rows, status))
 

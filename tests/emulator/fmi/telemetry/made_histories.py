@@ -39,7 +39,7 @@ def made_history(*ranks: Sequence[Made], epochs: Sequence[int] = ()) -> History:
         )
         host = f"host-{rank}" if epochs else "host"
         start = Started(0, len(ranks), 100 + rank, host, epoch), Opened(0, 0, "world", rank, len(ranks))
-        history.apply(Message("made", rank, 0, 0, (*start, *plans, Operations(rows))))
+        history.apply(Message("made", rank, 0, 0, (*start, *plans, Operations.of(rows))))
     return history
 
 

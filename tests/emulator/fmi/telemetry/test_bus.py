@@ -10,6 +10,7 @@ import zmq
 
 from emulator.fmi.telemetry.collector import CommandError
 from emulator.fmi.telemetry.hub import Telemetry
+from emulator.fmi.telemetry.wait_graph import state_words, waiting_text
 from fmi_shim.faults import FaultError
 from fmi_shim.telemetry.bus import Bus, BusAddress
 from fmi_shim.telemetry.events import Planned
@@ -95,7 +96,7 @@ def test_a_rank_whose_emulator_does_not_read_drops_and_counts_without_blocking()
 
     def record() -> None:
         for number in range(total):
-            recorder.rows.append((plan, number, 1, 1, 8))
+            recorder.rows.extend((plan, number, 1, 1, 8))
             recorder.flush()
         done.set()
 
@@ -128,16 +129,16 @@ def test_plans_survive_a_full_queue_and_the_next_message_has_the_count() -> None
     sink = _Refusing()
     recorder = Recorder(0, 1, [sink])
     plan = recorder.planned(0, "allreduce", None, None, "ring", "Direct", "allreduce")
-    recorder.rows.append((plan, 0, 1, 1, 8))
+    recorder.rows.extend((plan, 0, 1, 1, 8))
     recorder.flush()
     assert (recorder.dropped, recorder.rows) == (1, [])
     sink.open = True
-    recorder.rows.append((plan, 1, 1, 1, 8))
+    recorder.rows.extend((plan, 1, 1, 1, 8))
     recorder.flush()
     (message,) = sink.messages
     assert message.dropped == 1  # type: ignore[attr-defined]
     assert isinstance(message.events[0], Planned)  # type: ignore[attr-defined]
-    assert message.events[1].rows == ((plan, 1, 1, 1, 8),)  # type: ignore[attr-defined]
+    assert list(message.events[1].rows) == [(plan, 1, 1, 1, 8)]  # type: ignore[attr-defined]
 
 
 def test_ranks_answer_with_their_stacks_and_fail_on_command(server: str, tmp_path: Path, telemetry: Telemetry) -> None:
@@ -186,3 +187,15 @@ def test_ranks_answer_with_their_stacks_and_fail_on_command(server: str, tmp_pat
             return False
 
         until(refused)
+
+        def rank_1_has_ended() -> bool:
+            with telemetry.history() as history:
+                return history.ranks[1].closed is not None
+
+        until(rank_1_has_ended)
+        with telemetry.history() as history:
+            (failure,) = history.ranks[1].failures
+            assert failure.error.startswith("its process has ended without closing its communicators: it was killed")
+            assert history.ranks[1].missing == 0
+            assert state_words(history, 1) == "has failed"
+            assert f"rank 1 has failed: {failure.error}" in waiting_text(history, time.time_ns())

@@ -119,7 +119,7 @@ def test_a_rank_that_opens_a_second_communicator_later_counts_anew() -> None:
     history = made_history([Made("barrier", 1, 2), Made("bcast", 3, 4, 1, root=0)])
     started = Started(10 * MS, 1, 7, "host", EPOCH), Opened(10 * MS, 0, "world", 0, 1)
     plan = Planned(0, 0, "scan", None, None, "chain", "Direct", "scan")
-    history.apply(Message("made", 0, 0, 3, (*started, plan, Operations(((0, 0, 11 * MS, MS, 8),)))))
+    history.apply(Message("made", 0, 0, 3, (*started, plan, Operations.of(((0, 0, 11 * MS, MS, 8),)))))
     assert [(call.plan.operation, call.communicator) for call in history.calls(0)] == [
         ("barrier", ("world", 0)),
         ("bcast", ("world", 0)),
