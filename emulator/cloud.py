@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from botocore.auth import S3SigV4Auth
+from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials as SigningKey
 from botocore.httpsession import URLLib3Session
@@ -242,7 +242,7 @@ class LocalCloud:
         """Empty every service, and end what is running."""
         request = AWSRequest("POST", f"{self.endpoint_url}{RESET_PATH}", data=b"")
         key = self.credentials
-        signer = S3SigV4Auth(SigningKey(key.access_key_id, key.secret_access_key, key.session_token), "s3", REGION)
+        signer = SigV4Auth(SigningKey(key.access_key_id, key.secret_access_key, key.session_token), "moto-api", REGION)
         signer.add_auth(request)
         response = URLLib3Session().send(request.prepare())
         if response.status_code != HTTPStatus.OK:

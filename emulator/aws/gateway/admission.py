@@ -165,12 +165,11 @@ class Admission:
         if (reason := refused_host(request, self._names)) is not None:
             return refusal(request, "AccessDeniedException", reason, is_s3=False)
         origin = foreign_origin(request)
-        if origin is None or is_page_navigation(request):
+        if origin is None or (self._has_own_path(request) and is_page_navigation(request)):
             return None
         if self._urls.allows_origin(request, origin):
             return None
-        # Lambda and the page have paths of their own; only what is left can be S3's.
-        is_s3 = "path" in request.match_info and self._s3.is_s3(request)
+        is_s3 = self._is_s3(request)
         if not is_s3 or origin == "null":
             message = (
                 f"request from a foreign web page (origin {origin:.200}): only programs and this endpoint may call it"
@@ -183,16 +182,26 @@ class Admission:
         request[_CORS] = headers
         return web.Response(status=HTTPStatus.OK) if request.method == "OPTIONS" else None
 
+    def _has_own_path(self, request: web.Request) -> bool:
+        """Return whether a request is for what is found by its path, whatever its headers say.
+
+        The path alone does not tell: with another method or an escaped slash, or in a bucket's host, it may be S3's.
+        """
+        return "path" not in request.match_info and not self._urls.is_function_url(request)
+
     def _is_s3(self, request: web.Request) -> bool:
-        return "path" in request.match_info and "X-Amz-Target" not in request.headers and self._s3.is_s3(request)
+        if "path" not in request.match_info or self._urls.is_function_url(request):
+            return False
+        return "X-Amz-Target" not in request.headers and self._s3.is_s3(request)
 
     async def _refuse_unsigned(self, request: web.Request, keys: KeyRing) -> web.Response | None:
         """Return the response to a request that is not signed as required; None for any other request."""
-        if request.path == PAGE_ROOT[:-1] or request.path.startswith(PAGE_ROOT):
-            return self._page.admit(request) if self._page is not None else None
-        if request.path.startswith((RESPONSE_ROOT, f"/{DOWNLOAD_PREFIX}/")):
-            # Its random token is the permission.
-            return None
+        if self._has_own_path(request):
+            if request.path == PAGE_ROOT[:-1] or request.path.startswith(PAGE_ROOT):
+                return self._page.admit(request) if self._page is not None else None
+            if request.path.startswith((RESPONSE_ROOT, f"/{DOWNLOAD_PREFIX}/")):
+                # Its random token is the permission.
+                return None
         if self._urls.is_open(request):
             return None
         is_s3 = self._is_s3(request)
@@ -218,6 +227,9 @@ class Admission:
             raise SignatureError("key", "The access key or security token included in the request is not valid.")
         if is_s3 and claim.service != "s3":
             raise SignatureError("malformed", f"invalid scope: expected the service s3, got {claim.service:.40}")
+        # Else a URL for the upload of an object, whose body is not signed, could have the path of another operation.
+        if claim.service == "s3" and ("path" not in request.match_info or self._urls.is_function_url(request)):
+            raise SignatureError("malformed", "invalid scope: expected the service of the operation, got s3")
         # S3 compares a body with its hash while it receives it; the other services' hash is a part of the signature.
         body = b"" if is_s3 else await _read_to_verify(request)
         payload_hash = "" if claim.version == _VERSION_2 else signed_payload(signed, claim, lambda: sha256_hex(body))

@@ -194,7 +194,6 @@ class Gateway:
             self._logs,
             self._stacks,
             self._ecs,
-            self._url_requests,
             self.s3,
             self._moto,
             {"events": self._open_events, "scheduler": self._schedules.open, "sns": self._subscriptions.open},
@@ -202,6 +201,7 @@ class Gateway:
         # A key may contain any character, line feeds included.
         app.router.add_route("*", "/{path:(?s:.*)}", by_service)
         self._admission.install(app)
+        app.middlewares.append(self._url_requests.serve_hosts)
         self._runner = web.AppRunner(
             app,
             access_log=None,
@@ -270,7 +270,6 @@ def _by_service(
     logs: LogsApi,
     stacks: CloudFormationApi,
     ecs: EcsApi,
-    function_urls: FunctionUrlRequests,
     s3: S3Api,
     moto: MotoBridge,
     before_moto: Mapping[str, Callable[[], None]],
@@ -283,8 +282,6 @@ def _by_service(
             return await step_functions.handle(request)
         if target.startswith(LOGS_TARGET):
             return await logs.handle(request)
-        if function_urls.is_function_url(request):
-            return await function_urls.handle(request)
         if s3.is_s3(request):
             return await s3.handle(request)
         scope = credential_scope(request)

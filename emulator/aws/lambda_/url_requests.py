@@ -7,7 +7,7 @@ import base64
 import json
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
@@ -22,10 +22,13 @@ from emulator.aws.lambda_.core.references import Reference
 from emulator.aws.limits import SYNC_PAYLOAD_BYTES
 from emulator.errors import ApiError, SandboxError
 
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _TEXT_TYPES = ("application/json", "application/javascript", "application/xml")
 _TEXT_SUFFIXES = ("+json", "+xml")
 # The sub-domain of AWS's URLs, whose requests come here if their host's name resolves to this machine.
 _DOMAIN = ".lambda-url."
+# The part of the route with the URL's id.
+_ID = "url_id"
 
 
 class FunctionUrlRequests:
@@ -45,21 +48,28 @@ class FunctionUrlRequests:
 
     def routes(self) -> list[web.AbstractRouteDef]:
         """Return the route of all function URLs."""
-        return [web.route("*", f"/{URL_PREFIX}/{{url_id}}{{rest:(?s:(/.*)?)}}", self.handle)]
+        return [web.route("*", f"/{URL_PREFIX}/{{{_ID}}}{{rest:(?s:(/.*)?)}}", self.handle)]
 
     def is_function_url(self, request: web.BaseRequest) -> bool:
         """Return whether a request's host is that of a function URL."""
         return _DOMAIN in request.headers.get("Host", "")
 
-    def is_open(self, request: web.BaseRequest) -> bool:
-        """Return whether a request is for a function URL that needs no signature."""
-        found = self._urls.find(_url_id(request)) if self._is_for_url(request) else None
-        return found is not None and found[1]["AuthType"] == "NONE"
+    def is_open(self, request: web.Request) -> bool:
+        """Return whether a request is for a function URL that needs no signature, or that does not exist."""
+        if not self._is_for_url(request):
+            return False
+        found = self._urls.find(_url_id(request))
+        return found is None or found[1]["AuthType"] == "NONE"
 
-    def allows_origin(self, request: web.BaseRequest, origin: str) -> bool:
+    def allows_origin(self, request: web.Request, origin: str) -> bool:
         """Return whether a request is for a function URL whose CORS settings allow the web page."""
         found = self._urls.find(_url_id(request)) if self._is_for_url(request) else None
         return found is not None and bool(_cors_headers(found[1].get("Cors"), origin))
+
+    @web.middleware
+    async def serve_hosts(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        """Respond to a request for a function URL's host, whatever its path."""
+        return await (self.handle if self.is_function_url(request) else handler)(request)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Respond to a request."""
@@ -89,13 +99,13 @@ class FunctionUrlRequests:
         response.headers.update(cors)
         return response
 
-    def _is_for_url(self, request: web.BaseRequest) -> bool:
-        return request.path.startswith(f"/{URL_PREFIX}/") or self.is_function_url(request)
+    def _is_for_url(self, request: web.Request) -> bool:
+        return _ID in request.match_info or self.is_function_url(request)
 
 
-def _url_id(request: web.BaseRequest) -> str:
+def _url_id(request: web.Request) -> str:
     host = request.headers.get("Host", "")
-    return host.partition(".")[0] if _DOMAIN in host else request.path.split("/")[2]
+    return host.partition(".")[0] if _DOMAIN in host else request.match_info[_ID]
 
 
 def _event(request: web.BaseRequest, url_id: str, reference: Reference, body: bytes) -> dict[str, Any]:

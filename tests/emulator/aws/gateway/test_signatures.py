@@ -462,6 +462,57 @@ def test_objects_that_a_policy_makes_public_need_no_signature(closed: LocalCloud
         anonymous.get_object(Bucket="public", Key="open/key")
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/2010-05-15/custom-resources%2Fkey",
+        "/2010-05-15%2Fcustom-resources%2Fkey",
+        "/_lambda-code%2Fkey",
+        "/_lambda-code/../key",
+        "/_lambda-url%2Fnone%2Fkey",
+        "/_emulator%2Fkey",
+    ],
+)
+def test_a_path_that_needs_no_signature_is_no_objects(closed: LocalCloud, bucket: str, path: str) -> None:
+    """In a bucket's own host the paths of other services are keys: nobody may copy an object to such a key."""
+    host = f"{bucket}.localhost:{urllib.parse.urlsplit(closed.endpoint_url).port}"
+    source = f"/{bucket}/{urllib.parse.quote(KEY)}"
+    assert send(closed, path, "PUT", Host=host, x_amz_copy_source=source)[0].status == 403
+    assert send(closed, path, Host=host)[0].status == 403
+    states = {"X_Amz_Target": "AWSStepFunctions.ListStateMachines"}
+    # Of function URLs, those that do not exist are answered.
+    assert send(closed, path.replace("%2F", "/"), "POST", b"{}", **states)[0].status in (403, 404)
+
+
+def test_the_host_of_an_open_function_url_is_for_its_function_alone(closed: LocalCloud) -> None:
+    functions = client(closed, "lambda")
+    code = archive(main="def handler(event, context): return 'function: ' + event['rawPath']")
+    functions.create_function(
+        FunctionName="open", Runtime="python3.11", Handler="main.handler", Role=ROLE, Code={"ZipFile": code}
+    )
+    url = functions.create_function_url_config(FunctionName="open", AuthType="NONE")["FunctionUrl"]
+    host = f"{url.rstrip('/').rpartition('/')[2]}.lambda-url.us-east-1.localhost"
+    for method, path, headers in (
+        ("GET", "/2015-03-31/functions/", {}),
+        ("POST", "/", {"X_Amz_Target": "AWSStepFunctions.ListStateMachines"}),
+        ("POST", "/moto-api/reset", {}),
+        ("GET", "/_emulator/", {}),
+    ):
+        answer, body = send(closed, path, method, b"", Host=host, **headers)
+        assert (answer.status, body.decode()) == (200, f"function: {path}")
+
+
+def test_a_url_for_an_object_is_for_no_operation_of_another_service(closed: LocalCloud, bucket: str) -> None:
+    """Its body is not signed, and in a bucket's own host its path is a key that others may have chosen."""
+    key = BotoCredentials(closed.credentials.access_key_id, closed.credentials.secret_access_key)
+    host = f"{bucket}.localhost:{urllib.parse.urlsplit(closed.endpoint_url).port}"
+    for method, path in (("PUT", "/2015-03-31/functions/any/code"), ("POST", "/moto-api/reset")):
+        request = AWSRequest(method, f"http://{host}{path}")
+        S3SigV4QueryAuth(key, "s3", "us-east-1", expires=60).add_auth(request)
+        answer, body = send(closed, f"{path}?{urllib.parse.urlsplit(request.url).query}", method, b"{}", Host=host)
+        assert (answer.status, b"expected the service of the operation" in body) == (400, True)
+
+
 def test_the_printed_url_opens_the_page(closed: LocalCloud) -> None:
     answer, _ = send(closed, closed.page_url)
     assert (answer.status, answer.headers["Location"]) == (303, "/_emulator/")
