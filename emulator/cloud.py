@@ -24,7 +24,7 @@ from emulator.aws.credentials import Credentials
 from emulator.aws.gateway.address import LOOPBACK, RESET_PATH, listen, local_address
 from emulator.aws.lambda_.core.runtimes import check_installed
 from emulator.aws.lambda_.core.settings import LambdaSettings
-from emulator.aws.limits import REGION
+from emulator.aws.limits import ACCOUNT_ID, REGION
 from emulator.aws.sandboxes.containers.factory import ContainerSandboxes
 from emulator.aws.sandboxes.nat import Nat
 from emulator.aws.sandboxes.process import ProcessSandboxes
@@ -125,6 +125,8 @@ class LocalCloud:
         Whether ranks may send their events to this cloud, see `telemetry` below.
     nat
         The NAT that each sandbox is behind; None for none. It takes root.
+    account
+        The number of the account, twelve digits: part of all ARNs.
 
     Attributes
     ----------
@@ -158,6 +160,7 @@ class LocalCloud:
         hide_packages: bool = False,
         is_open: bool = False,
         telemetry: bool = False,
+        account: str = ACCOUNT_ID,
     ) -> None:
         self._is_open = is_open
         self.credentials = credentials or Credentials.random()
@@ -174,6 +177,7 @@ class LocalCloud:
         self._preload = preload
         self._hide_packages = hide_packages
         self._has_telemetry = telemetry
+        self._account = account
         self.telemetry: Telemetry | None = None
         self.endpoint_url = ""
         self.rendezvous = ""
@@ -306,7 +310,9 @@ class LocalCloud:
             scratch = Path(tempfile.mkdtemp(prefix="fmi-emulator-"))
             started.callback(shutil.rmtree, scratch, ignore_errors=True)
             # An unusable state folder is reported before any process starts.
-            state = StateFolder(self._state_path or scratch / "state", lasting=self._state_path is not None)
+            state = StateFolder(
+                self._state_path or scratch / "state", lasting=self._state_path is not None, account=self._account
+            )
             started.callback(state.close)
             options = self._container_options or ContainerOptions()
             runs_code = options.code_image is not None
@@ -384,6 +390,7 @@ class LocalCloud:
                 page_access=page_access,
                 own=self.credentials,
                 programs=RendezvousPrograms(self.endpoint_url, self._functions_key),
+                account=self._account,
             )
             started.push_async_callback(gateway.close)
             page = Page(

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from emulator.aws.disk_reserve import RESERVE_BYTES, TRANSACTION_BYTES, DiskFullError, DiskReserve
+from emulator.aws.limits import ACCOUNT_ID
 from emulator.errors import StateError
 
-# The file that is locked; its content is the version of the format.
+# The file that is locked; its content is the version of the format and the number of the account.
 _LOCK_FILE = "fmi-emulator-state"
-_VERSION = "1"
+_VERSION = "2"
 _DATABASE = "state.db"
 _RESERVE = "reserve"
 _CACHE_KIB = 32 * 1024
@@ -76,6 +77,8 @@ class StateFolder:
         The folder; created if missing.
     lasting
         Whether the folder outlives the process. If not, the database is a temporary one outside the folder.
+    account
+        The number of the account whose the state is; another one is refused, since its ARNs are stored.
 
     Attributes
     ----------
@@ -90,8 +93,9 @@ class StateFolder:
         When another process uses the folder, or it is not a state folder, has another version, or is damaged.
     """
 
-    def __init__(self, path: Path, *, lasting: bool) -> None:
+    def __init__(self, path: Path, *, lasting: bool, account: str = ACCOUNT_ID) -> None:
         self.path = path
+        self._account = account
         self._lock = self._acquire_lock()
         try:
             self._check_version()
@@ -180,13 +184,18 @@ class StateFolder:
         return lock
 
     def _check_version(self) -> None:
-        version = os.read(self._lock, 100).decode(errors="replace").strip()
+        version, _, account = os.read(self._lock, 100).decode(errors="replace").strip().partition(" ")
         if not version and not (self.path / _DATABASE).exists():
-            os.write(self._lock, f"{_VERSION}\n".encode())
+            os.write(self._lock, f"{_VERSION} {self._account}\n".encode())
         elif version != _VERSION:
             raise StateError(
                 f"the state in {self.path} has version {version or 'unknown'}, expected {_VERSION}: "
                 "use the fmi-emulator that wrote it, or start with a new folder"
+            )
+        elif account != self._account:
+            raise StateError(
+                f"the state in {self.path} is of account {account}, not of {self._account}: start with --account "
+                f"{account}, or with a new folder"
             )
 
     def _make_private(self, *, lasting: bool) -> None:

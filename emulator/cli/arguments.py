@@ -3,6 +3,7 @@
 import argparse
 import ipaddress
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -85,6 +86,13 @@ def ipv4_address(text: str) -> str:
         return str(ipaddress.IPv4Address(text))
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected an IPv4 address such as 127.0.0.1, got {text!r}") from None
+
+
+def account_number(text: str) -> str:
+    """Parse the number of an AWS account."""
+    if not re.fullmatch("[0-9]{12}", text):
+        raise argparse.ArgumentTypeError(f"expected twelve digits, got {text!r}")
+    return text
 
 
 def _within(text: str, allowed: range) -> int:

@@ -82,6 +82,13 @@ def add_parser(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
         "also survive a kill",
     )
     parser.add_argument(
+        "--account",
+        type=arguments.account_number,
+        default=limits.ACCOUNT_ID,
+        metavar="NUMBER",
+        help="number of the account, twelve digits, which is part of all ARNs (default %(default)s)",
+    )
+    parser.add_argument(
         "--telemetry",
         action="store_true",
         help="receive the events of functions with FMI_TELEMETRY=bus in their environment, and show their calls on the "
@@ -128,6 +135,7 @@ def _serve(options: argparse.Namespace) -> int:
         hide_packages=options.packages == "aws",
         is_open=credentials is None,
         telemetry=options.telemetry,
+        account=options.account,
     ) as cloud:
         print(f"export AWS_ENDPOINT_URL={cloud.endpoint_url}")
         print(

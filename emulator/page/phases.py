@@ -25,7 +25,7 @@ class PhaseLog:
         self._phases: OrderedDict[str, list[Phase]] = OrderedDict()
         self._intervals = 0
 
-    def append(self, group: str, stream: str, messages: Sequence[str]) -> None:
+    def append(self, region: str, group: str, stream: str, messages: Sequence[str]) -> None:
         """Add log events; see `LogSink`."""
         for message in messages:
             if (
@@ -34,7 +34,7 @@ class PhaseLog:
                 and phase.intervals
             ):
                 self._remember(stream, phase)
-        self._sink.append(group, stream, messages)
+        self._sink.append(region, group, stream, messages)
 
     def phases(self, stream: str, began: float, ended: float) -> list[Phase]:
         """Return the phases of a log stream that began between two times, seconds since 1970."""

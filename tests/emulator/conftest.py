@@ -1,7 +1,10 @@
 """A local cloud for all tests of a module, and boto3 clients that use it."""
 
 import io
+import json
 import textwrap
+import urllib.error
+import urllib.request
 import uuid
 import zipfile
 from collections.abc import Callable, Iterator
@@ -49,6 +52,22 @@ def s3(client: Callable[[str], Any]) -> Any:
 @pytest.fixture(scope="module")
 def log_client(client: Callable[[str], Any]) -> Any:
     return client("logs")
+
+
+@pytest.fixture(scope="module")
+def raw(cloud: LocalCloud) -> Callable[..., tuple[str, str]]:
+    """Return what sends a request in AWS JSON that no client checks, and returns the error's code and message."""
+
+    def send(target: str, operation: str, members: dict[str, Any]) -> tuple[str, str]:
+        headers = {"X-Amz-Target": f"{target}.{operation}"}
+        request = urllib.request.Request(cloud.endpoint_url, json.dumps(members).encode(), headers)
+        with pytest.raises(urllib.error.HTTPError) as raised:
+            urllib.request.urlopen(request, timeout=60)
+        assert raised.value.headers["x-amzn-RequestId"]
+        error = json.load(raised.value)
+        return error["__type"], error["message"]
+
+    return send
 
 
 @pytest.fixture

@@ -34,9 +34,8 @@ from emulator.aws.lambda_.core.settings import LambdaSettings
 from emulator.aws.lambda_.http.api import LambdaApi
 from emulator.aws.lambda_.log_lines import LogSink
 from emulator.aws.lambda_.url_requests import FunctionUrlRequests
-from emulator.aws.limits import ACCOUNT_ID, MIB
+from emulator.aws.limits import MIB
 from emulator.aws.logs.core import LogStore
-from emulator.aws.logs.http import TARGET_PREFIX as LOGS_TARGET
 from emulator.aws.logs.http import LogsApi
 from emulator.aws.protocol.credential_scope import credential_scope
 from emulator.aws.s3.core.store import ObjectStore
@@ -45,7 +44,6 @@ from emulator.aws.sandboxes.base import SandboxFactory
 from emulator.aws.sdk_client import AwsClient
 from emulator.aws.state import StateFolder
 from emulator.aws.stepfunctions.core.service import StepFunctionsService
-from emulator.aws.stepfunctions.http.api import TARGET as STEP_FUNCTIONS
 from emulator.aws.stepfunctions.http.api import StepFunctionsApi
 from emulator.aws.triggers.destinations import Destinations
 from emulator.aws.triggers.event_bus import EventBus
@@ -98,6 +96,8 @@ class Gateway:
         The key of the endpoint's own requests.
     programs
         What the containers of ECS run as.
+    account
+        The number of the account.
 
     Attributes
     ----------
@@ -122,12 +122,14 @@ class Gateway:
         page_access: PageAccess | None,
         own: Credentials,
         programs: Programs,
+        account: str,
     ) -> None:
         self._listener = listener
         self._urls = {LOOPBACK: url}
-        self._moto = MotoBridge()
+        self._account = account
+        self._moto = MotoBridge(account)
         self._objects = ObjectStore(state)
-        self.s3 = S3Api(self._objects, self._moto.configure_bucket)
+        self.s3 = S3Api(self._objects, self._moto.configure_bucket, account)
         records = FunctionRecords(state)
         self.functions = FunctionRegistry(records)
         self._layers = Layers(state, self.functions.layer_uses())
@@ -146,29 +148,30 @@ class Gateway:
             self._objects.read,
             self._moto.vpc_of,
             self._downloads,
+            account,
         )
         machines = state.folder("step_functions")
         self._aws = AwsClient(url, own)
         self.step_functions = StepFunctionsService(machines, state.reserve, self.lambda_service, self._aws)
         response_urls = ResponseUrls(url)
         types = Catalog(self._aws, response_urls)
-        self._cloudformation = CloudFormationService(self._aws, types, ACCOUNT_ID)
+        self._cloudformation = CloudFormationService(self._aws, types, account)
         types.serve_stacks(NestedStack(self._cloudformation, self._cloudformation.deploy_nested))
         self._stacks = CloudFormationApi(self._cloudformation, self._aws, response_urls)
         self._targets = Targets(self._aws)
-        self._event_bus = EventBus(self._targets, ACCOUNT_ID)
+        self._event_bus = EventBus(self._targets, account)
         self._subscriptions = FunctionSubscriptions(self._targets)
-        self._schedules = Schedules(self._event_bus, self._targets, ACCOUNT_ID)
-        self._event_sources = EventSources(self._aws, self._targets, ACCOUNT_ID)
+        self._schedules = Schedules(self._event_bus, self._targets, account)
+        self._event_sources = EventSources(self._aws, self._targets, account)
         mappings = EventSourcesApi(self._event_sources, self.functions, self._aws)
         self.lambda_api.add_operations(mappings.operations())
         self.lambda_api.add_tagged("event-source-mapping", mappings)
         self.lambda_service.on_event_ended = Destinations(self._targets).ended
         read = partial(self._objects.buckets.configuration, part="notification")
         self._objects.observer = Notifications(self._targets, self._aws, self._event_bus.emit, read)
-        network = LoopbackNetwork(self._aws, ACCOUNT_ID)
-        self._ecs = EcsApi(self._aws, programs, network, ACCOUNT_ID, self._emit_of_ecs)
-        self._logs = LogsApi(logs)
+        network = LoopbackNetwork(self._aws, account)
+        self._ecs = EcsApi(self._aws, programs, network, account, self._emit_of_ecs)
+        self._logs = LogsApi(logs, account)
         self.faults = RequestFaults(lambda request: "path" in request.match_info and self.s3.is_s3(request))
         self._admission = Admission(names, self.s3, self._url_requests, keys, page_access, self.faults)
         self._runner: web.AppRunner | None = None
@@ -190,7 +193,7 @@ class Gateway:
         app.router.add_post(RESET_PATH, self._reset)
         app.add_routes(self._stacks.routes())
         by_service = _by_service(
-            StepFunctionsApi(self.step_functions),
+            StepFunctionsApi(self.step_functions, self._account),
             self._logs,
             self._stacks,
             self._ecs,
@@ -278,9 +281,9 @@ def _by_service(
 
     async def handle(request: web.Request) -> web.StreamResponse:
         target = request.headers.get("X-Amz-Target", "")
-        if target.startswith(STEP_FUNCTIONS):
+        if step_functions.serves(target):
             return await step_functions.handle(request)
-        if target.startswith(LOGS_TARGET):
+        if logs.serves(target):
             return await logs.handle(request)
         if s3.is_s3(request):
             return await s3.handle(request)

@@ -14,22 +14,32 @@ from xml.sax.saxutils import escape
 
 from aiohttp import web
 from moto.core.config import default_user_config
+from moto.core.models import DEFAULT_ACCOUNT_ID
+from moto.iam.models import get_account_id_from
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from moto.s3.models import s3_backends
 
 from emulator.aws.json_requests import VERIFIED_BODY
-from emulator.aws.limits import ACCOUNT_ID, REGION
+from emulator.aws.limits import REGION
 from emulator.aws.s3.core.objects import BucketConfiguration
 from emulator.errors import ApiError
 
+_ACCESS_KEY = re.compile(r"Credential=([^/,\s]+)/")
 # Moto is pure Python: more threads do not make it faster.
 _THREADS = 4
 
 
 class MotoBridge:
-    """Passes AWS requests to moto."""
+    """Passes AWS requests to moto.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    account_number
+        The number of the account of requests whose access key moto has not made for another one.
+    """
+
+    def __init__(self, account_number: str) -> None:
+        self._account_number = account_number
         # Roles of templates have AWS's own policies; moto loads them in 0.15 s, when IAM is first used.
         default_user_config["iam"]["load_aws_managed_policies"] = True
         self._app = DomainDispatcherApplication(create_backend_app)
@@ -79,7 +89,7 @@ class MotoBridge:
         # Imported when it is needed: it takes longer than all else that the endpoint imports.
         from moto.ec2.models import ec2_backends
 
-        backend = ec2_backends[ACCOUNT_ID][region]
+        backend = ec2_backends[self._account_number][region]
         known = {name: subnet.vpc_id for zone in backend.subnets.values() for name, subnet in zone.items()}
         known_groups = {name for in_vpc in backend.groups.values() for name in in_vpc}
         for subnet in subnets:
@@ -103,6 +113,10 @@ class MotoBridge:
             status.append(line)
             headers.extend(fields)
 
+        # Keys of an assumed role belong to the account of the role; moto takes all others for its own default.
+        key = _ACCESS_KEY.search(environ.get("HTTP_AUTHORIZATION", ""))
+        account = get_account_id_from(key[1]) if key is not None else DEFAULT_ACCOUNT_ID
+        environ["HTTP_X_MOTO_ACCOUNT_ID"] = self._account_number if account == DEFAULT_ACCOUNT_ID else account
         try:
             chunks = self._app(environ, start_response)
             try:

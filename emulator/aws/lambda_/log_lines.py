@@ -162,7 +162,7 @@ def end_line(request_id: str) -> str:
 class LogSink(Protocol):
     """Stores log lines."""
 
-    def append(self, group: str, stream: str, messages: Sequence[str]) -> None:
+    def append(self, region: str, group: str, stream: str, messages: Sequence[str]) -> None:
         """Add events, in order, with the current time; create the group and the stream where they do not exist."""
 
 
@@ -173,12 +173,13 @@ class SandboxLog:
     ----------
     sink
         Receives the lines.
-    group, stream
-        The names in CloudWatch Logs.
+    region, group, stream
+        The region and the names in CloudWatch Logs.
     """
 
-    def __init__(self, sink: LogSink, group: str, stream: str) -> None:
+    def __init__(self, sink: LogSink, region: str, group: str, stream: str) -> None:
         self._sink = sink
+        self._region = region
         self.group = group
         self.stream = stream
         self._partial = b""
@@ -253,4 +254,4 @@ class SandboxLog:
         # CloudWatch Logs refuses empty events.
         messages = [piece.decode(errors="backslashreplace") for piece in pieces if piece.strip()]
         if messages:
-            self._sink.append(self.group, self.stream, messages)
+            self._sink.append(self._region, self.group, self.stream, messages)

@@ -24,11 +24,17 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LogGroup:
-    """A log group: times in ms since 1970, retention in days (stored, but nothing expires), size in bytes."""
+    """A log group: times in ms since 1970, retention in days (stored, but nothing expires), size in bytes.
+
+    Its class and its key have no effect; one that is protected cannot be deleted.
+    """
 
     name: str
     created: int
     retention: int | None
+    log_class: str
+    kms_key: str | None
+    is_protected: bool
     size: int
 
 
@@ -65,7 +71,8 @@ class LogEvent:
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS log_groups (
-    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, created INTEGER NOT NULL, retention INTEGER
+    id INTEGER PRIMARY KEY, region TEXT NOT NULL, name TEXT NOT NULL, created INTEGER NOT NULL, retention INTEGER,
+    class TEXT NOT NULL DEFAULT 'STANDARD', kms_key TEXT, is_protected INTEGER NOT NULL DEFAULT 0, UNIQUE (region, name)
 );
 CREATE TABLE IF NOT EXISTS log_group_tags (
     group_id INTEGER NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (group_id, key)
@@ -82,7 +89,7 @@ CREATE INDEX IF NOT EXISTS log_batches_of_group ON log_batches (group_id, timest
 CREATE INDEX IF NOT EXISTS log_batches_of_stream ON log_batches (stream_id, timestamp, number);
 """
 _GROUPS = (
-    "SELECT name, created, retention,"
+    "SELECT name, created, retention, class, kms_key, is_protected,"
     " (SELECT coalesce(sum(bytes), 0) FROM log_streams WHERE group_id = log_groups.id) FROM log_groups"
 )
 _FOREVER = 2**62
@@ -92,7 +99,7 @@ _Ids = tuple[int, int]
 
 
 class LogStore:
-    """Log groups with their streams and events. Every method commits its changes before it returns.
+    """The logs of all regions.
 
     Parameters
     ----------
@@ -107,31 +114,63 @@ class LogStore:
 
     def __init__(self, state: StateFolder) -> None:
         self._state = state
-        self._database = state.database
-        self._stream_ids: dict[tuple[str, str], _Ids] = {}
+        self._regions: dict[str, RegionLogs] = {}
         self._is_full = False
         try:
-            self._database.executescript(_SCHEMA)
+            state.database.executescript(_SCHEMA)
         except sqlite3.DatabaseError as error:
             raise state.damaged(f"logs: {error}") from error
 
-    def append(self, group: str, stream: str, messages: Sequence[str]) -> None:
+    def region(self, name: str) -> "RegionLogs":
+        """Return the logs of a region."""
+        if name not in self._regions:
+            self._regions[name] = RegionLogs(self._state, name)
+        return self._regions[name]
+
+    def append(self, region: str, group: str, stream: str, messages: Sequence[str]) -> None:
         """Append events with the current time; create group and stream if missing.
 
         Where the disk is full, the events are lost; what writes them, such as a function, continues.
         """
         try:
-            self._append(group, stream, messages)
+            self.region(region).append(group, stream, messages)
             self._is_full = False
         except DiskFullError as error:
             if not self._is_full:
                 _log.warning("log events are lost: %s", error.message)
             self._is_full = True
 
-    def _append(self, group: str, stream: str, messages: Sequence[str]) -> None:
+    def clear(self) -> None:
+        """Delete all log groups with their streams and events."""
+        self._regions.clear()
+        with self._state.transaction(is_delete=True):
+            for table in ("log_batches", "log_streams", "log_group_tags", "log_groups"):
+                self._state.database.execute(f"DELETE FROM {table}")  # noqa: S608 - constants
+
+
+class RegionLogs:
+    """Log groups with their streams and events. Every method commits its changes before it returns.
+
+    Parameters
+    ----------
+    state
+        The folder that stores them.
+    region
+        The region whose they are.
+    """
+
+    def __init__(self, state: StateFolder, region: str) -> None:
+        self._state = state
+        self._database = state.database
+        self._region = region
+        self._stream_ids: dict[tuple[str, str], _Ids] = {}
+
+    def append(self, group: str, stream: str, messages: Sequence[str]) -> None:
+        """Append events with the current time; create group and stream if missing."""
         if (group, stream) not in self._stream_ids:
             now = _now()
-            self._database.write("INSERT OR IGNORE INTO log_groups (name, created) VALUES (?, ?)", (group, now))
+            query = "INSERT OR IGNORE INTO log_groups (region, name, created) VALUES (?, ?, ?)"
+            self._database.write(query, (self._region, group, now))
             made = (self._group_id(group), stream, now)
             query = "INSERT OR IGNORE INTO log_streams (group_id, name, created, bytes) VALUES (?, ?, ?, 0)"
             self._database.write(query, made)
@@ -170,7 +209,9 @@ class LogStore:
             self._database.executemany(insert, rows)
             self._database.execute(update, (events[0][0], events[-1][0], now, size, stream_id))
 
-    def create_group(self, name: str) -> None:
+    def create_group(
+        self, name: str, log_class: str = "STANDARD", kms_key: str | None = None, *, is_protected: bool = False
+    ) -> None:
         """Create a log group.
 
         Raises
@@ -178,8 +219,10 @@ class LogStore:
         ApiError
             ResourceAlreadyExistsException.
         """
+        row = (self._region, name, _now(), log_class, kms_key, is_protected)
+        query = "INSERT INTO log_groups (region, name, created, class, kms_key, is_protected) VALUES (?, ?, ?, ?, ?, ?)"
         try:
-            self._database.write("INSERT INTO log_groups (name, created) VALUES (?, ?)", (name, _now()))
+            self._database.write(query, row)
         except sqlite3.IntegrityError:
             raise _exists("group") from None
 
@@ -199,8 +242,18 @@ class LogStore:
             raise _exists("stream") from None
 
     async def delete_group(self, name: str) -> None:
-        """Delete a log group with its streams and events."""
+        """Delete a log group with its streams and events.
+
+        Raises
+        ------
+        ApiError
+            ResourceNotFoundException, or ValidationException when it is protected.
+        """
         group_id = self._group_id(name)
+        query = "SELECT is_protected FROM log_groups WHERE id = ?"
+        if self._database.execute(query, (group_id,)).fetchone()[0]:
+            message = "Cannot delete a log group with deletion protection enabled"
+            raise ApiError("ValidationException", HTTPStatus.BAD_REQUEST, message)
         await self._delete_events("group_id", group_id)
         tables = (("log_streams", "group_id"), ("log_group_tags", "group_id"), ("log_groups", "id"))
         self._delete(*tables, value=group_id)
@@ -211,16 +264,19 @@ class LogStore:
         await self._delete_events("stream_id", stream_id)
         self._delete(("log_streams", "id"), value=stream_id)
 
-    def clear(self) -> None:
-        """Delete all log groups with their streams and events."""
-        self._stream_ids.clear()
-        with self._state.transaction(is_delete=True):
-            for table in ("log_batches", "log_streams", "log_group_tags", "log_groups"):
-                self._database.execute(f"DELETE FROM {table}")  # noqa: S608 - constants
-
     def set_retention(self, group: str, days: int | None) -> None:
         """Store the retention of a log group; nothing expires here."""
         self._database.write("UPDATE log_groups SET retention = ? WHERE id = ?", (days, self._group_id(group)))
+
+    def set_kms_key(self, group: str, key: str | None) -> None:
+        """Store the key of a log group; nothing is encrypted with it."""
+        self._database.write("UPDATE log_groups SET kms_key = ? WHERE id = ?", (key, self._group_id(group)))
+
+    def protect(self, group: str, *, is_protected: bool) -> None:
+        """Protect a log group from being deleted, or do so no longer."""
+        self._database.write(
+            "UPDATE log_groups SET is_protected = ? WHERE id = ?", (is_protected, self._group_id(group))
+        )
 
     def tags(self, group: str) -> dict[str, str]:
         """Return the tags of a log group."""
@@ -241,7 +297,11 @@ class LogStore:
 
     def groups(self) -> list[LogGroup]:
         """Return all log groups, ordered by name."""
-        return [LogGroup(*row) for row in self._database.execute(f"{_GROUPS} ORDER BY name")]
+        rows = self._database.execute(f"{_GROUPS} WHERE region = ? ORDER BY name", (self._region,))
+        return [
+            LogGroup(name, created, retention, log_class, kms_key, bool(is_protected), size)
+            for name, created, retention, log_class, kms_key, is_protected, size in rows
+        ]
 
     def streams(self, group: str) -> list[LogStream]:
         """Return a group's streams, ordered by name."""
@@ -320,7 +380,8 @@ class LogStore:
                     yield LogEvent(position, ingested, stream, message)
 
     def _group_id(self, name: str) -> int:
-        row = self._database.execute("SELECT id FROM log_groups WHERE name = ?", (name,)).fetchone()
+        query = "SELECT id FROM log_groups WHERE region = ? AND name = ?"
+        row = self._database.execute(query, (self._region, name)).fetchone()
         if row is None:
             raise _missing("group")
         return int(row[0])

@@ -1,249 +1,262 @@
-"""CloudWatch Logs' API.
+"""CloudWatch Logs' operations by their names in AWS's model, which reads and checks requests and writes answers.
 
 Shapes: https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_Operations.html
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
-from aiohttp import web
-
-from emulator.aws.disk_reserve import DiskFullError
-from emulator.aws.json_requests import read_json, whole_number
-from emulator.aws.limits import ACCOUNT_ID, LOG_EVENT_BYTES, MIB, REGION
-from emulator.aws.logs.core import EventPosition, LogEvent, LogStore, compile_filter_pattern
+from emulator.aws.account import Account
+from emulator.aws.json_requests import whole_number
+from emulator.aws.limits import LOG_EVENT_BYTES, MIB
+from emulator.aws.logs.core import EventPosition, LogEvent, LogGroup, LogStore, LogStream, compile_filter_pattern
+from emulator.aws.protocol.json_api import JsonApi, Parameters
 from emulator.errors import ApiError
 
-TARGET_PREFIX = "Logs_20140328."
+_INVALID = "InvalidParameterException"
 _REQUEST_BYTES = 2 * MIB
 # A page of events: https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/cloudwatch_limits_cwl.html
 _PAGE_EVENTS, _PAGE_BYTES = 10_000, MIB
 _EVENT_OVERHEAD_BYTES = 26
 _DESCRIBED = 50
 _FOREVER = 2**62
-_Body = Mapping[str, Any]
-_Answer = dict[str, Any]
+# Events may be so old, and so far in the future: API_PutLogEvents.
+_OLDEST_MS, _NEWEST_MS = 14 * 24 * 3600 * 1000, 2 * 3600 * 1000
+_RETENTIONS = (
+    *(1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653),
+)
 
 
-class LogsApi:
+class LogsApi(JsonApi):
     """The operations on log groups, streams and events.
 
     Parameters
     ----------
     logs
         The log store.
+    account_number
+        The number of the account.
     """
 
-    def __init__(self, logs: LogStore) -> None:
+    def __init__(self, logs: LogStore, account_number: str) -> None:
         self._logs = logs
-        self._operations: dict[str, Callable[[_Body], _Answer | Awaitable[_Answer]]] = {
+        operations = {
+            "AssociateKmsKey": self._set_kms_key,
             "CreateLogGroup": self._create_group,
             "CreateLogStream": self._create_stream,
             "DeleteLogGroup": self._delete_group,
             "DeleteLogStream": self._delete_stream,
-            "DeleteRetentionPolicy": self._set_retention,
+            "DeleteRetentionPolicy": self._delete_retention,
             "DescribeLogGroups": self._describe_groups,
             "DescribeLogStreams": self._describe_streams,
+            "DisassociateKmsKey": self._set_kms_key,
             "FilterLogEvents": self._filter,
             "GetLogEvents": self._get_events,
             "ListTagsForResource": self._tags,
             "ListTagsLogGroup": self._tags,
             "PutLogEvents": self._put_events,
+            "PutLogGroupDeletionProtection": self._protect,
             "PutRetentionPolicy": self._set_retention,
             "TagLogGroup": self._tag,
             "TagResource": self._tag,
             "UntagLogGroup": self._untag,
             "UntagResource": self._untag,
         }
+        super().__init__(
+            "logs",
+            operations,
+            account_number,
+            request_bytes=_REQUEST_BYTES,
+            invalid=_INVALID,
+            disk_full="ServiceUnavailableException",
+        )
 
     def clear(self) -> None:
         """Delete all log groups."""
         self._logs.clear()
 
-    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Respond to a request to CloudWatch Logs."""
-        name = request.headers["X-Amz-Target"].removeprefix(TARGET_PREFIX)
-        try:
-            body = await read_json(request, _REQUEST_BYTES, _too_large)
-            answer = self._operations.get(name, _not_emulated(name))(body)
-            if isinstance(answer, Awaitable):
-                answer = await answer
-        except DiskFullError as error:
-            return _json({"__type": "ServiceUnavailableException", "message": error.message}, error.status)
-        except ApiError as error:
-            refusal = {"__type": error.code, "message": error.message}
-            return _json(refusal, error.status)
-        return _json(answer, HTTPStatus.OK)
+    def _create_group(self, request: Parameters, account: Account) -> None:
+        name, logs = request["logGroupName"], self._logs.region(account.region)
+        is_protected = request.get("deletionProtectionEnabled", False)
+        logs.create_group(
+            name, request.get("logGroupClass", "STANDARD"), request.get("kmsKeyId"), is_protected=is_protected
+        )
+        logs.set_tags(name, request.get("tags", {}))
 
-    def _create_group(self, body: _Body) -> dict[str, Any]:
-        name, tags = _text(body, "logGroupName"), _tags(body)
-        self._logs.create_group(name)
-        self._logs.set_tags(name, tags)
-        return {}
+    def _tags(self, request: Parameters, account: Account) -> Mapping[str, Any]:
+        return {"tags": self._logs.region(account.region).tags(_tagged(request))}
 
-    def _tags(self, body: _Body) -> dict[str, Any]:
-        return {"tags": self._logs.tags(_tagged(body))}
+    def _tag(self, request: Parameters, account: Account) -> None:
+        self._logs.region(account.region).set_tags(_tagged(request), request["tags"])
 
-    def _tag(self, body: _Body) -> dict[str, Any]:
-        self._logs.set_tags(_tagged(body), _tags(body))
-        return {}
+    def _untag(self, request: Parameters, account: Account) -> None:
+        keys = request["tagKeys"] if "tagKeys" in request else request["tags"]
+        self._logs.region(account.region).remove_tags(_tagged(request), keys)
 
-    def _untag(self, body: _Body) -> dict[str, Any]:
-        keys = body.get("tagKeys") or body.get("tags") or []
-        if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-            raise _invalid(f"tagKeys: expected a list of strings, got {keys!r:.80}")
-        self._logs.remove_tags(_tagged(body), keys)
-        return {}
+    def _create_stream(self, request: Parameters, account: Account) -> None:
+        self._logs.region(account.region).create_stream(request["logGroupName"], request["logStreamName"])
 
-    def _create_stream(self, body: _Body) -> dict[str, Any]:
-        self._logs.create_stream(_group(body), _text(body, "logStreamName"))
-        return {}
+    async def _delete_group(self, request: Parameters, account: Account) -> None:
+        await self._logs.region(account.region).delete_group(request["logGroupName"])
 
-    async def _delete_group(self, body: _Body) -> dict[str, Any]:
-        await self._logs.delete_group(_group(body))
-        return {}
+    async def _delete_stream(self, request: Parameters, account: Account) -> None:
+        await self._logs.region(account.region).delete_stream(request["logGroupName"], request["logStreamName"])
 
-    async def _delete_stream(self, body: _Body) -> dict[str, Any]:
-        await self._logs.delete_stream(_group(body), _text(body, "logStreamName"))
-        return {}
+    def _set_retention(self, request: Parameters, account: Account) -> None:
+        days = request["retentionInDays"]
+        if days not in _RETENTIONS:
+            expected = ", ".join(map(str, _RETENTIONS))
+            raise _invalid(f"invalid retentionInDays {days}: expected one of {expected}")
+        self._logs.region(account.region).set_retention(request["logGroupName"], days)
 
-    def _set_retention(self, body: _Body) -> dict[str, Any]:
-        days = body.get("retentionInDays")
-        self._logs.set_retention(_group(body), None if days is None else _number(body, "retentionInDays"))
-        return {}
+    def _delete_retention(self, request: Parameters, account: Account) -> None:
+        self._logs.region(account.region).set_retention(request["logGroupName"], None)
 
-    def _describe_groups(self, body: _Body) -> dict[str, Any]:
-        prefix, pattern = _optional_text(body, "logGroupNamePrefix"), _optional_text(body, "logGroupNamePattern")
-        described = []
-        for group in self._logs.groups():
-            if not group.name.startswith(prefix) or pattern.lower() not in group.name.lower():
-                continue
-            arn = f"arn:aws:logs:{REGION}:{ACCOUNT_ID}:log-group:{group.name}"
-            description = {
-                "logGroupName": group.name,
-                "creationTime": group.created,
-                "metricFilterCount": 0,
-                "arn": f"{arn}:*",
-                "logGroupArn": arn,
-                "logGroupClass": "STANDARD",
-                "storedBytes": group.size,
-            }
-            described.append(
-                description if group.retention is None else {**description, "retentionInDays": group.retention}
-            )
-        return _description_page(body, "logGroups", described)
+    def _set_kms_key(self, request: Parameters, account: Account) -> None:
+        group = request.get("logGroupName") or _name_of(request.get("resourceIdentifier", ""))
+        self._logs.region(account.region).set_kms_key(group, request.get("kmsKeyId"))
 
-    def _describe_streams(self, body: _Body) -> dict[str, Any]:
-        group, prefix = _group(body), _optional_text(body, "logStreamNamePrefix")
-        streams = [stream for stream in self._logs.streams(group) if stream.name.startswith(prefix)]
-        if body.get("orderBy") == "LastEventTime":
+    def _protect(self, request: Parameters, account: Account) -> None:
+        is_protected = request["deletionProtectionEnabled"]
+        logs = self._logs.region(account.region)
+        logs.protect(_name_of(request["logGroupIdentifier"]), is_protected=is_protected)
+
+    def _describe_groups(self, request: Parameters, account: Account) -> Mapping[str, Any]:
+        _check_exclusive(request, "logGroupNamePrefix", "logGroupNamePattern")
+        prefix, pattern = request.get("logGroupNamePrefix", ""), request.get("logGroupNamePattern", "")
+        named = {_name_of(identifier) for identifier in request.get("logGroupIdentifiers", ())}
+        wanted = request.get("logGroupClass")
+        groups = [
+            group
+            for group in self._logs.region(account.region).groups()
+            if group.name.startswith(prefix)
+            and pattern.lower() in group.name.lower()
+            and (not named or group.name in named)
+            and wanted in (None, group.log_class)
+        ]
+        described = [_group_description(group, account, is_brief=bool(pattern)) for group in groups]
+        return _description_page(request, "logGroups", described)
+
+    def _describe_streams(self, request: Parameters, account: Account) -> Mapping[str, Any]:
+        group, prefix = _group(request), request.get("logStreamNamePrefix", "")
+        by_time = request.get("orderBy") == "LastEventTime"
+        if by_time and prefix:
+            raise _invalid("Cannot order by LastEventTime with a logStreamNamePrefix.")
+        found = self._logs.region(account.region).streams(group)
+        streams = [stream for stream in found if stream.name.startswith(prefix)]
+        if by_time:
             streams.sort(key=lambda stream: stream.last or 0)
-        if body.get("descending"):
+        if request.get("descending"):
             streams.reverse()
-        described = []
-        for stream in streams:
-            times = {
-                "firstEventTimestamp": stream.first,
-                "lastEventTimestamp": stream.last,
-                "lastIngestionTime": stream.ingested,
-            }
-            described.append(
-                {
-                    "logStreamName": stream.name,
-                    "creationTime": stream.created,
-                    "arn": f"arn:aws:logs:{REGION}:{ACCOUNT_ID}:log-group:{group}:log-stream:{stream.name}",
-                    "uploadSequenceToken": "1",
-                    "storedBytes": stream.size,
-                    **{name: time for name, time in times.items() if time is not None},
-                }
-            )
-        return _description_page(body, "logStreams", described)
+        described = [_stream_description(group, stream, account) for stream in streams]
+        return _description_page(request, "logStreams", described)
 
-    def _put_events(self, body: _Body) -> dict[str, Any]:
-        group, stream, given = _group(body), _text(body, "logStreamName"), body.get("logEvents") or []
-        try:
-            events = [(_number(event, "timestamp"), _text(event, "message")) for event in given]
-        except (TypeError, AttributeError):
-            raise _invalid(f"logEvents: expected a list of {{timestamp, message}}, got {given!r:.80}") from None
+    def _put_events(self, request: Parameters, account: Account) -> Mapping[str, Any]:
+        events = [(event["timestamp"], event["message"]) for event in request["logEvents"]]
         sizes = [len(message.encode(errors="replace")) + _EVENT_OVERHEAD_BYTES for _, message in events]
-        if len(events) > _PAGE_EVENTS or sum(sizes) > _PAGE_BYTES:
+        if sum(sizes) > _PAGE_BYTES:
             raise _invalid(f"Upload too large: {len(events)} events, {sum(sizes)} bytes exceed limit of {_PAGE_BYTES}")
-        if max(sizes, default=0) > LOG_EVENT_BYTES + _EVENT_OVERHEAD_BYTES:
+        if max(sizes) > LOG_EVENT_BYTES + _EVENT_OVERHEAD_BYTES:
             raise _invalid(f"Log event too large: {max(sizes)} bytes exceed limit of {LOG_EVENT_BYTES}")
         if events != sorted(events, key=lambda event: event[0]):
             raise _invalid("Log events in a single PutLogEvents request must be in chronological order.")
-        self._logs.put_events(group, stream, events)
-        return {"nextSequenceToken": "1"}
+        now = int(time.time() * 1000)
+        old = sum(timestamp < now - _OLDEST_MS for timestamp, _ in events)
+        new = sum(timestamp > now + _NEWEST_MS for timestamp, _ in events)
+        kept = events[old : len(events) - new]
+        self._logs.region(account.region).put_events(request["logGroupName"], request["logStreamName"], kept)
+        rejected = {
+            "tooOldLogEventEndIndex": old or None,
+            "tooNewLogEventStartIndex": len(events) - new if new else None,
+        }
+        return {"nextSequenceToken": "1", "rejectedLogEventsInfo": rejected if old or new else None}
 
-    def _filter(self, body: _Body) -> dict[str, Any]:
-        names, prefix = body.get("logStreamNames") or [], _optional_text(body, "logStreamNamePrefix")
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise _invalid(f"logStreamNames: expected a list of strings, got {names!r:.80}")
-        matches = compile_filter_pattern(_optional_text(body, "filterPattern"))
-        events = self._logs.events_of_group(
-            _group(body),
-            start=_number(body, "startTime", 0),
-            end=_number(body, "endTime", _FOREVER),
-            after=_position(body["nextToken"]) if body.get("nextToken") else None,
-            stream=lambda name: name.startswith(prefix) and (not names or name in names),
+    def _filter(self, request: Parameters, account: Account) -> Mapping[str, Any]:
+        _check_exclusive(request, "logStreamNames", "logStreamNamePrefix")
+        names, prefix = request.get("logStreamNames"), request.get("logStreamNamePrefix", "")
+        matches = compile_filter_pattern(request.get("filterPattern", ""))
+        events = self._logs.region(account.region).events_of_group(
+            _group(request),
+            start=request.get("startTime", 0),
+            end=request.get("endTime", _FOREVER),
+            after=_position(request["nextToken"]) if "nextToken" in request else None,
+            stream=lambda name: name.startswith(prefix) and (names is None or name in names),
         )
-        page, searched = _matching_page(events, matches, _number(body, "limit", _PAGE_EVENTS, least=1))
-        answer: dict[str, Any] = {
+        page, searched = _matching_page(events, matches, request.get("limit", _PAGE_EVENTS))
+        return {
             "events": [
                 {
+                    **_event_description(event),
                     "logStreamName": event.stream,
-                    "timestamp": event.position.timestamp,
-                    "message": event.message,
-                    "ingestionTime": event.ingested,
                     "eventId": f"{event.position.batch:048d}{event.position.index:08d}",
                 }
                 for event in page
             ],
             "searchedLogStreams": [],
+            "nextToken": None if searched is None else _token(searched),
         }
-        return {**answer, "nextToken": _token(searched)} if searched is not None else answer
 
-    def _get_events(self, body: _Body) -> dict[str, Any]:
-        token = str(body.get("nextToken") or "")
+    def _get_events(self, request: Parameters, account: Account) -> Mapping[str, Any]:
+        token = request.get("nextToken", "")
         kind, _, place = token.partition("/")
         # Without a token, the page is the last one unless startFromHead is set.
-        backward = kind == "b" if token else not body.get("startFromHead")
-        position = _position(place) if place else None
-        events = self._logs.events_of_stream(
-            _group(body),
-            _text(body, "logStreamName"),
-            start=_number(body, "startTime", 0),
-            end=_number(body, "endTime", _FOREVER),
+        backward = kind == "b" if token else not request.get("startFromHead")
+        position = _position(place) if token else None
+        events = self._logs.region(account.region).events_of_stream(
+            _group(request),
+            request["logStreamName"],
+            start=request.get("startTime", 0),
+            end=request.get("endTime", _FOREVER),
             place=position,
             backward=backward,
         )
-        page, _ = _page(events, _number(body, "limit", _PAGE_EVENTS, least=1))
+        page, _ = _page(events, request.get("limit", _PAGE_EVENTS))
         if backward:
             page.reverse()
         here = position or EventPosition(0, 0, 0)
         first, last = (page[0].position, page[-1].position) if page else (here, here)
         return {
-            "events": [
-                {
-                    "timestamp": event.position.timestamp,
-                    "message": event.message,
-                    "ingestionTime": event.ingested,
-                }
-                for event in page
-            ],
+            "events": [_event_description(event) for event in page],
             # At an end of the stream the token stays the same: so clients detect the end.
             "nextForwardToken": f"f/{_token(last)}",
             "nextBackwardToken": f"b/{_token(first)}",
         }
 
 
-def _not_emulated(name: str) -> Callable[[_Body], dict[str, Any]]:
-    def refuse(_: _Body) -> dict[str, Any]:
-        message = f"CloudWatch Logs: {name} is not emulated"
-        raise ApiError("UnknownOperationException", HTTPStatus.BAD_REQUEST, message)
+def _group_description(group: LogGroup, account: Account, *, is_brief: bool) -> dict[str, Any]:
+    """Return a log group as DescribeLogGroups shows it, with fewer members where it was found by a pattern."""
+    arn = account.arn("logs", f"log-group:{group.name}")
+    details = {} if is_brief else {"storedBytes": group.size, "deletionProtectionEnabled": group.is_protected}
+    return {
+        "logGroupName": group.name,
+        "creationTime": group.created,
+        "retentionInDays": group.retention,
+        "metricFilterCount": 0,
+        "arn": f"{arn}:*",
+        "logGroupArn": arn,
+        "logGroupClass": group.log_class,
+        "kmsKeyId": group.kms_key,
+        **details,
+    }
 
-    return refuse
+
+def _stream_description(group: str, stream: LogStream, account: Account) -> dict[str, Any]:
+    return {
+        "logStreamName": stream.name,
+        "creationTime": stream.created,
+        "arn": account.arn("logs", f"log-group:{group}:log-stream:{stream.name}"),
+        "storedBytes": stream.size,
+        "firstEventTimestamp": stream.first,
+        "lastEventTimestamp": stream.last,
+        "lastIngestionTime": stream.ingested,
+        "uploadSequenceToken": None if stream.ingested is None else "1",
+    }
+
+
+def _event_description(event: LogEvent) -> dict[str, Any]:
+    return {"timestamp": event.position.timestamp, "message": event.message, "ingestionTime": event.ingested}
 
 
 def _page(events: Iterable[LogEvent], limit: int) -> tuple[list[LogEvent], bool]:
@@ -252,7 +265,7 @@ def _page(events: Iterable[LogEvent], limit: int) -> tuple[list[LogEvent], bool]
     size = 0
     for event in events:
         size += len(event.message) + _EVENT_OVERHEAD_BYTES
-        if page and (size > _PAGE_BYTES or len(page) >= min(limit, _PAGE_EVENTS)):
+        if page and (size > _PAGE_BYTES or len(page) >= limit):
             return page, True
         page.append(event)
     return page, False
@@ -272,86 +285,66 @@ def _matching_page(
             return page, searched
         if matches(event.message):
             size += len(event.message) + _EVENT_OVERHEAD_BYTES
-            if page and (size > _PAGE_BYTES or len(page) >= min(limit, _PAGE_EVENTS)):
+            if page and (size > _PAGE_BYTES or len(page) >= limit):
                 return page, searched
             page.append(event)
         searched = event.position
     return page, None
 
 
-def _description_page(body: _Body, name: str, described: list[dict[str, Any]]) -> dict[str, Any]:
+def _description_page(request: Parameters, name: str, described: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return a page of descriptions; a token is the number of entries before the page."""
-    start, limit = _number(body, "nextToken", 0), _number(body, "limit", _DESCRIBED, least=1)
-    page = {name: described[start : start + limit]}
-    return {**page, "nextToken": str(start + limit)} if start + limit < len(described) else page
+    start, limit = whole_number(request.get("nextToken", "0")), request.get("limit", _DESCRIBED)
+    if start is None:
+        raise _invalid_token(request["nextToken"])
+    is_truncated = start + limit < len(described)
+    return {name: described[start : start + limit], "nextToken": str(start + limit) if is_truncated else None}
 
 
 def _token(position: EventPosition) -> str:
     return f"{position.timestamp}/{position.batch}/{position.index}"
 
 
-def _position(token: object) -> EventPosition:
-    match [whole_number(part) for part in str(token).split("/")]:
+def _position(token: str) -> EventPosition:
+    match [whole_number(part) for part in token.split("/")]:
         case [int(timestamp), int(batch), int(index)]:
             return EventPosition(timestamp, batch, index)
-    raise _invalid(f"The specified nextToken is invalid: {token!r:.80}")
+    raise _invalid_token(token)
 
 
-def _group(body: _Body) -> str:
-    """Return the name of the log group, given by name or ARN."""
-    identifier = body.get("logGroupIdentifier")
-    if identifier:
-        return str(identifier).rpartition(":log-group:")[2].removesuffix(":*")
-    return _text(body, "logGroupName")
+def _group(request: Parameters) -> str:
+    """Return the name of the log group, given by its name or by an identifier."""
+    if "logGroupName" in request and "logGroupIdentifier" in request:
+        message = "LogGroup name and LogGroup ARN are mutually exclusive parameters."
+        raise ApiError("ValidationException", HTTPStatus.BAD_REQUEST, message)
+    if "logGroupName" not in request and "logGroupIdentifier" not in request:
+        raise _invalid("At least one of logGroupName or logGroupIdentifier must be specified.")
+    return str(request.get("logGroupName")) if "logGroupName" in request else _name_of(request["logGroupIdentifier"])
 
 
-def _tagged(body: _Body) -> str:
+def _tagged(request: Parameters) -> str:
     """Return the name of the log group that tags belong to, given by ARN or, in the older operations, by name."""
-    arn = body.get("resourceArn")
-    if arn is None:
-        return _text(body, "logGroupName")
-    _, marker, name = str(arn).rpartition(":log-group:")
-    if not marker:
+    if "logGroupName" in request:
+        return str(request["logGroupName"])
+    arn = request["resourceArn"]
+    if ":log-group:" not in arn:
         raise _invalid(f"resourceArn: expected the ARN of a log group, got {arn!r:.80}")
-    return name.removesuffix(":*")
+    return _name_of(arn)
 
 
-def _tags(body: _Body) -> dict[str, str]:
-    tags = body.get("tags") or {}
-    if not isinstance(tags, dict) or not all(isinstance(value, str) for value in tags.values()):
-        raise _invalid(f"tags: expected an object of strings, got {tags!r:.80}")
-    return tags
+def _name_of(identifier: str) -> str:
+    """Return the name of a log group given by its name or ARN."""
+    return identifier.rpartition(":log-group:")[2].removesuffix(":*")
 
 
-def _text(body: _Body, name: str) -> str:
-    value = body.get(name)
-    if not isinstance(value, str) or not value:
-        raise _invalid(f"{name}: expected a string, got {value!r}")
-    return value
+def _check_exclusive(request: Parameters, first: str, second: str) -> None:
+    if first in request and second in request:
+        raise _invalid(f"{first} and {second} are mutually exclusive parameters.")
 
 
-def _optional_text(body: _Body, name: str) -> str:
-    return _text(body, name) if body.get(name) else ""
-
-
-def _number(body: _Body, name: str, default: int | None = None, least: int = 0) -> int:
-    """Return a number; without a default it is required."""
-    value = body.get(name)
-    if value is None and default is not None:
-        return default
-    number = whole_number(str(value))
-    if number is None or number < least:
-        raise _invalid(f"{name}: expected a whole number from {least}, got {value!r:.80}")
-    return number
+def _invalid_token(token: str) -> ApiError:
+    return _invalid(f"The specified nextToken is invalid: {token!r:.80}")
 
 
 def _invalid(message: str) -> ApiError:
-    return ApiError("InvalidParameterException", HTTPStatus.BAD_REQUEST, message)
-
-
-def _too_large() -> ApiError:
-    return _invalid(f"Upload too large: more than {_REQUEST_BYTES} bytes")
-
-
-def _json(body: _Body, status: HTTPStatus) -> web.Response:
-    return web.json_response(body, status=status, content_type="application/x-amz-json-1.1")
+    return ApiError(_INVALID, HTTPStatus.BAD_REQUEST, message)

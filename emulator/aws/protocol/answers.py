@@ -1,15 +1,16 @@
 """Writing an answer: the members of a result by the model, and errors with the members that the model gives them."""
 
 import base64
+import functools
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from http import HTTPStatus
 from typing import Any
 
 from aiohttp import web
-from botocore.model import ListShape, MapShape, OperationModel, Shape, StructureShape
+from botocore.model import ListShape, MapShape, OperationModel, ServiceModel, Shape, StructureShape
 
 from emulator.aws.protocol.service_models import error_members
 from emulator.errors import ApiError
@@ -40,8 +41,8 @@ def json_answer(operation: OperationModel, result: Mapping[str, Any], request_id
     headers = {REQUEST_ID: request_id or str(uuid.uuid4())}
     if not isinstance(shape, StructureShape) or status == HTTPStatus.NO_CONTENT:
         return web.Response(status=status, headers=headers)
-    body = json.dumps(_json_value(shape, result)).encode()
-    return web.Response(status=status, body=body, content_type="application/json", headers=headers)
+    body = json.dumps(_writer(shape)(result)).encode()
+    return web.Response(status=status, body=body, content_type=_content_type(operation.service_model), headers=headers)
 
 
 def error_answer(service: str, error: ApiError) -> web.Response:
@@ -65,6 +66,13 @@ def error_answer(service: str, error: ApiError) -> web.Response:
     return web.json_response(body, status=error.status, headers=headers)
 
 
+def json_error(service: ServiceModel, error: ApiError) -> web.Response:
+    """Return the answer that reports an error of a service whose protocol is AWS JSON."""
+    body = {"__type": error.code, "message": error.message, **error.details}
+    headers = {REQUEST_ID: str(uuid.uuid4())}
+    return web.json_response(body, status=error.status, content_type=_content_type(service), headers=headers)
+
+
 def not_implemented(operation: str) -> ApiError:
     """Return the error of an operation of AWS that this emulator does not have."""
     return ApiError(
@@ -74,21 +82,43 @@ def not_implemented(operation: str) -> ApiError:
     )
 
 
-def _json_value(shape: Shape, value: Any) -> Any:
+def _content_type(service: ServiceModel) -> str:
+    version = service.metadata.get("jsonVersion")
+    return "application/json" if version is None else f"application/x-amz-json-{version}"
+
+
+@functools.cache
+def _writer(shape: Shape) -> Callable[[Any], Any]:
+    """Return what writes the values of a shape. Logs' answers have ten thousand events: shapes are visited once."""
     if isinstance(shape, StructureShape):
-        return {
-            member.serialization.get("name", name): _json_value(member, value[name])
+        members = [
+            (name, member.serialization.get("name", name), _writer(member))
             for name, member in shape.members.items()
-            if value.get(name) is not None and "location" not in member.serialization
+            if "location" not in member.serialization
+        ]
+        return lambda values: {
+            wire_name: write(values[name]) for name, wire_name, write in members if values.get(name) is not None
         }
     if isinstance(shape, ListShape):
-        return [_json_value(shape.member, item) for item in value]
+        write_item = _writer(shape.member)
+        return lambda values: [write_item(value) for value in values]
     if isinstance(shape, MapShape):
-        return {key: _json_value(shape.value, item) for key, item in value.items()}
+        write_value = _writer(shape.value)
+        return lambda values: {key: write_value(value) for key, value in values.items()}
     if shape.type_name == "blob":
-        return base64.b64encode(value).decode()
-    if shape.type_name == "timestamp" and isinstance(value, datetime):
-        if shape.serialization.get("timestampFormat") == "iso8601":
-            return f"{value:%Y-%m-%dT%H:%M:%S}Z"
-        return value.timestamp()
+        return lambda value: base64.b64encode(value).decode()
+    if shape.type_name == "timestamp":
+        return _iso_time if shape.serialization.get("timestampFormat") == "iso8601" else _epoch_time
+    return _unchanged
+
+
+def _unchanged(value: Any) -> Any:
     return value
+
+
+def _iso_time(value: Any) -> Any:
+    return f"{value:%Y-%m-%dT%H:%M:%S}Z" if isinstance(value, datetime) else value
+
+
+def _epoch_time(value: Any) -> Any:
+    return value.timestamp() if isinstance(value, datetime) else value

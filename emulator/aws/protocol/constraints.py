@@ -17,12 +17,16 @@ from emulator.errors import ApiError
 # Unicode's letters, digits and separators, as near as Python has them.
 _CLASSES = {r"\p{L}": r"\w", r"\p{N}": r"\d", r"\p{Z}": r"\s"}
 _NUMBERS = ("integer", "long", "float", "double")
+# The code of most services for a request that violates the model.
+VALIDATION = "ValidationException"
 # Constraints that replace those of the model, by the name of the shape and that of the constraint.
 Overrides = Mapping[str, Mapping[str, Any]]
 NO_OVERRIDES: Overrides = {}
 
 
-def check(shape: StructureShape, parameters: Mapping[str, Any], overrides: Overrides = NO_OVERRIDES) -> None:
+def check(
+    shape: StructureShape, parameters: Mapping[str, Any], overrides: Overrides = NO_OVERRIDES, code: str = VALIDATION
+) -> None:
     """Check the members of a request.
 
     Parameters
@@ -33,25 +37,27 @@ def check(shape: StructureShape, parameters: Mapping[str, Any], overrides: Overr
         The members, by name.
     overrides
         Constraints that are not the model's: AWS's answers are stricter than some models, and laxer than others.
+    code
+        The service's code for invalid requests.
 
     Raises
     ------
     ApiError
-        ValidationException with all violations.
+        With all violations.
     """
     violations = list(_structure_violations(shape, parameters, "", overrides))
     if violations:
-        raise validation_error(violations)
+        raise validation_error(violations, code)
 
 
-def validation_error(violations: list[str], code: str = "ValidationException") -> ApiError:
+def validation_error(violations: list[str], code: str = VALIDATION) -> ApiError:
     """Return the error that reports violations."""
     noun = "error" if len(violations) == 1 else "errors"
     message = f"{len(violations)} validation {noun} detected: {'; '.join(violations)}"
     return ApiError(code, HTTPStatus.BAD_REQUEST, message)
 
 
-def violation(name: str, value: object, constraint: str) -> str:
+def violation(name: str, value: object, constraint: str, *, is_shown: bool = True) -> str:
     """Return the sentence about one member.
 
     Parameters
@@ -62,9 +68,13 @@ def violation(name: str, value: object, constraint: str) -> str:
         Its value; None if it is missing.
     constraint
         What it violates.
+    is_shown
+        Whether the value is not sensitive.
     """
     shown = "null" if value is None else f"'{java_text(value)}'"
-    return f"Value {shown} at '{_member_path(name)}' failed to satisfy constraint: {constraint}"
+    return (
+        f"Value {f'{shown} ' if is_shown else ''}at '{_member_path(name)}' failed to satisfy constraint: {constraint}"
+    )
 
 
 def java_text(value: object) -> str:
@@ -93,7 +103,7 @@ def _structure_violations(
 
 def _violations(shape: Shape, value: Any, path: str, overrides: Overrides) -> Iterator[str]:
     for constraint in _broken(shape, value, overrides):
-        yield violation(path, value, constraint)
+        yield violation(path, value, constraint, is_shown=not shape.metadata.get("sensitive"))
     if isinstance(shape, StructureShape):
         yield from _structure_violations(shape, value, f"{path}.", overrides)
     elif isinstance(shape, ListShape):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from emulator.aws.account import Account
 from emulator.aws.lambda_.core.code_store import unpack
 from emulator.aws.s3.core.store import ObjectStore
 from emulator.aws.s3.core.tables import ObjectVersion
@@ -43,10 +44,17 @@ def test_a_folder_with_other_files_is_refused_and_unchanged(tmp_path: Path) -> N
         StateFolder(tmp_path / "thesis.tex", lasting=True)
 
 
+def test_the_state_of_another_account_is_refused(tmp_path: Path) -> None:
+    StateFolder(tmp_path, lasting=True, account="111111111111").close()
+    with pytest.raises(StateError, match="is of account 111111111111, not of 123456789012: start with --account 11111"):
+        StateFolder(tmp_path, lasting=True)
+    StateFolder(tmp_path, lasting=True, account="111111111111").close()
+
+
 def test_another_version_is_refused(tmp_path: Path) -> None:
     StateFolder(tmp_path, lasting=True).close()
     (tmp_path / "fmi-emulator-state").write_text("7\n")
-    with pytest.raises(StateError, match="has version 7, expected 1: use the fmi-emulator that wrote it"):
+    with pytest.raises(StateError, match="has version 7, expected 2: use the fmi-emulator that wrote it"):
         StateFolder(tmp_path, lasting=True)
 
 
@@ -106,7 +114,7 @@ def test_a_new_folder_and_its_files_are_private(tmp_path: Path) -> None:
     store.bodies.retain(writer.finish().file_ranges)
     definition = '{"StartAt": "a", "States": {"a": {"Type": "Pass", "End": true}}}'
     store_of_machines = MachineStore(state.folder("step_functions"), state.reserve)
-    asyncio.run(store_of_machines.create("machine", definition, "role", MachineType.STANDARD, {}, {}))
+    asyncio.run(store_of_machines.create(Account(), "machine", definition, "role", MachineType.STANDARD, {}, {}))
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as opened:
         opened.writestr("main.py", "")

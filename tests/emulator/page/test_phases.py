@@ -10,7 +10,7 @@ class Lines:
     def __init__(self) -> None:
         self.seen: list[str] = []
 
-    def append(self, group: str, stream: str, messages: Sequence[str]) -> None:
+    def append(self, region: str, group: str, stream: str, messages: Sequence[str]) -> None:
         self.seen += messages
 
 
@@ -18,7 +18,7 @@ def test_trace_lines_are_kept_by_stream_and_time_and_every_line_is_passed_on() -
     lines = Lines()
     phases = PhaseLog(lines)
     trace = 'fmi-trace: {"phase":"download","seconds":1,"calls":1,"intervals":[[10.0,11.0]]}'
-    phases.append("group", "stream", ["hello", trace, "fmi-trace: forged"])
+    phases.append("us-east-1", "group", "stream", ["hello", trace, "fmi-trace: forged"])
     assert lines.seen == ["hello", trace, "fmi-trace: forged"]
     assert phases.phases("stream", 9.0, 12.0) == [Phase("download", ((10.0, 11.0),), 1.0, 1)]
     assert phases.phases("stream", 12.0, 20.0) == []
@@ -30,8 +30,10 @@ def test_the_number_of_intervals_is_bounded_and_the_latest_streams_are_kept() ->
     intervals = ",".join(["[1.0,2.0]"] * 1000)
     trace = f'fmi-trace: {{"phase":"communication","seconds":1,"calls":1,"intervals":[{intervals}]}}'
     for number in range(300):
-        phases.append("group", f"stream-{number}", [trace])
-        phases.append("group", "stream-0", ['fmi-trace: {"phase":"x","seconds":1,"calls":1,"intervals":[[1.0,2.0]]}'])
+        phases.append("us-east-1", "group", f"stream-{number}", [trace])
+        phases.append(
+            "us-east-1", "group", "stream-0", ['fmi-trace: {"phase":"x","seconds":1,"calls":1,"intervals":[[1.0,2.0]]}']
+        )
     assert phases.phases("stream-299", 0.0, 3.0)
     assert phases.phases("stream-0", 0.0, 3.0)
     assert not phases.phases("stream-1", 0.0, 3.0)

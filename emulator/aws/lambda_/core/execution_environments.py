@@ -210,7 +210,7 @@ class ExecutionEnvironments:
 
     def _open_log(self, function: Function) -> SandboxLog:
         stream = f"{datetime.now(UTC):%Y/%m/%d}/[{function.version}]{uuid.uuid4().hex}"
-        log = SandboxLog(self._sink, function.spec.log_group, stream)
+        log = SandboxLog(self._sink, function.spec.account.region, function.spec.log_group, stream)
         if (version := runtime_version(function)) is not None:
             log.write_lines(init_start_line(version, runtime_version_arn(function.spec)))
         return log

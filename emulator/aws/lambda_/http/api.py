@@ -87,7 +87,7 @@ class LambdaApi:
         read_object: Callable[[str, str], bytes | None],
         vpc_of: Callable[[str, Sequence[str], Sequence[str]], str],
         downloads: CodeDownloads,
-        account_number: str = limits.ACCOUNT_ID,
+        account_number: str,
     ) -> None:
         self._functions = functions
         self._service = service

@@ -89,6 +89,8 @@ class S3Api:
         Buckets and objects.
     moto
         Handles requests about the buckets' configuration.
+    account_number
+        The number of the account, which owns all buckets.
 
     Attributes
     ----------
@@ -96,7 +98,13 @@ class S3Api:
         Number of requests so far, by HTTP method.
     """
 
-    def __init__(self, store: ObjectStore, moto: Callable[[str, BucketConfiguration], Awaitable[web.Response]]) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        moto: Callable[[str, BucketConfiguration], Awaitable[web.Response]],
+        account_number: str,
+    ) -> None:
+        self._account_number = account_number
         self.requests: Counter[str] = Counter()
         self._store = store
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="bodies")
@@ -193,7 +201,7 @@ class S3Api:
         self.requests[http.method] += 1
         try:
             request = s3_request(http)
-            check_emulated(request)
+            check_emulated(request, self._account_number)
             response = await self._operation(request)(request)
         except ApiError as error:
             return _error_response(http, error)

@@ -13,7 +13,7 @@ from http import HTTPStatus
 
 from aiohttp import web
 
-from emulator.aws.limits import ACCOUNT_ID, REGION
+from emulator.aws.limits import REGION
 from emulator.aws.s3.core.errors import bad_request, no_such_key, not_implemented
 from emulator.aws.s3.core.tables import ObjectMetadata, ObjectVersion
 from emulator.aws.s3.http.encryption import ENCRYPTION, check_encryption
@@ -223,7 +223,7 @@ def object_metadata(request: S3Request) -> ObjectMetadata:
     return ObjectMetadata({**headers, **metadata}, tags_of_header(request.header("x-amz-tagging")))
 
 
-def check_emulated(request: S3Request) -> None:
+def check_emulated(request: S3Request, account_number: str) -> None:
     """Check that a request asks for nothing that would silently not be done.
 
     Raises
@@ -240,8 +240,8 @@ def check_emulated(request: S3Request) -> None:
         lower = name.lower()
         if not lower.startswith("x-amz-"):
             continue
-        if lower in _EXPECTED_OWNERS and request.header(name) != ACCOUNT_ID:
-            raise ApiError("AccessDenied", HTTPStatus.FORBIDDEN, f"Access Denied: the owner is {ACCOUNT_ID}")
+        if lower in _EXPECTED_OWNERS and request.header(name) != account_number:
+            raise ApiError("AccessDenied", HTTPStatus.FORBIDDEN, f"Access Denied: the owner is {account_number}")
         if not request.key:
             continue
         if lower == "x-amz-acl" and request.header(name) not in _OWNERS_ACLS:

@@ -4,33 +4,32 @@ import re
 import uuid
 from http import HTTPStatus
 
-from emulator.aws.limits import ACCOUNT_ID, REGION
+from emulator.aws.account import Account
 from emulator.errors import ApiError
 
-_PREFIX = f"arn:aws:states:{REGION}:{ACCOUNT_ID}"
 # https://docs.aws.amazon.com/step-functions/latest/apireference/API_CreateStateMachine.html
 _NAME = re.compile(r"[^\s<>{}\[\]?*\"#%\\^|~`$&,;:/\x00-\x1f\x7f-\x9f]{1,80}")
 _ARN = re.compile(r"arn:aws[a-z-]*:states:[a-z0-9-]*:\d{12}:(?P<kind>[A-Za-z]+):(?P<rest>.+)")
 
 
-def machine_arn(name: str, label: str = "") -> str:
+def machine_arn(account: Account, name: str, label: str = "") -> str:
     """Return a state machine's ARN; with a label, the ARN of the state machine of a distributed Map's children."""
-    return f"{_PREFIX}:stateMachine:{_labelled(name, label)}"
+    return account.arn("states", f"stateMachine:{_labelled(name, label)}")
 
 
-def execution_arn(machine_name: str, name: str, label: str = "") -> str:
+def execution_arn(account: Account, machine_name: str, name: str, label: str = "") -> str:
     """Return the ARN of a STANDARD execution, or of a map run's child execution."""
-    return f"{_PREFIX}:execution:{_labelled(machine_name, label)}:{name}"
+    return account.arn("states", f"execution:{_labelled(machine_name, label)}:{name}")
 
 
-def express_arn(machine_name: str, name: str) -> str:
+def express_arn(account: Account, machine_name: str, name: str) -> str:
     """Return the ARN of a new EXPRESS execution."""
-    return f"{_PREFIX}:express:{machine_name}:{name}:{uuid.uuid4()}"
+    return account.arn("states", f"express:{machine_name}:{name}:{uuid.uuid4()}")
 
 
-def map_run_arn(machine_name: str, label: str) -> str:
+def map_run_arn(account: Account, machine_name: str, label: str) -> str:
     """Return the ARN of a new map run."""
-    return f"{_PREFIX}:mapRun:{_labelled(machine_name, label)}:{uuid.uuid4()}"
+    return account.arn("states", f"mapRun:{_labelled(machine_name, label)}:{uuid.uuid4()}")
 
 
 def validate_arn(arn: object, *kinds: str) -> str:

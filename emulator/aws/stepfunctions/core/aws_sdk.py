@@ -42,7 +42,7 @@ class SdkTasks:
         StateFailure
             With an error name such as ``S3.NoSuchKeyException``.
         """
-        resource = call.resource
+        resource, region = call.resource, call.execution.machine.account.region
         operation = resource.action[0].upper() + resource.action[1:]
         try:
             service = boto_service(resource.service, await self._aws.services())
@@ -58,7 +58,7 @@ class SdkTasks:
             raise StateFailure(RUNTIME, f"{resource.service}:{resource.action} streams events, which is not emulated")
         parameters = to_boto(call.parameters if call.parameters is not None else {}, shapes.input_shape)
         try:
-            response, metadata = await self._aws.call_with_metadata(service, operation, parameters)
+            response, metadata = await self._aws.call_with_metadata(service, operation, parameters, region)
         except ParamValidationError as error:
             raise StateFailure(RUNTIME, f"invalid Parameters for {operation}: {error}") from None
         except ClientError as error:

@@ -54,7 +54,7 @@ def _description(map_run: MapRun, child: Execution) -> Json:
         "RedriveStatus": "NOT_REDRIVABLE",
         "RedriveStatusReason": "Redrive is not emulated",
         "StartDate": format_timestamp(child.started_at),
-        "StateMachineArn": machine_arn(child.machine.name, map_run.distribution.label),
+        "StateMachineArn": machine_arn(child.machine.account, child.machine.name, map_run.distribution.label),
         "Status": child.status,
     }
     if child.output_text is not None:

@@ -152,7 +152,7 @@ class Engine:
         """Run one child execution of a distributed Map to its end."""
         name, parent = new_execution_name(), map_run.execution
         child_type = map_run.distribution.child_type
-        arn = execution_arn(parent.machine.name, name, map_run.distribution.label)
+        arn = execution_arn(parent.machine.account, parent.machine.name, name, map_run.distribution.label)
         child = Execution(arn, name, parent.machine, child_type, input_text, map_run)
         map_run.add(child, index)
         item = parent.start_item(map_run.state.name, index, name)

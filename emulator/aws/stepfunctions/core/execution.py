@@ -323,7 +323,7 @@ class MapRun:
         self.execution = execution
         self.state = state
         self.distribution = state.distribution
-        self.arn = map_run_arn(execution.machine.name, state.distribution.label)
+        self.arn = map_run_arn(execution.machine.account, execution.machine.name, state.distribution.label)
         self.max_concurrency = max_concurrency
         self.tolerance = tolerance
         self.status = Status.RUNNING

@@ -6,7 +6,6 @@ import uuid
 from http import HTTPStatus
 
 from emulator.aws.lambda_.core.invocations import LambdaService
-from emulator.aws.lambda_.core.references import account_of
 from emulator.aws.stepfunctions.asl.failures import RUNTIME, StateFailure
 from emulator.aws.stepfunctions.asl.json_values import Json, dumps, loads
 from emulator.aws.stepfunctions.core.sdk_names import ServiceError, optimized_failure
@@ -48,7 +47,7 @@ class LambdaTasks:
         event = _payload(parameters.get("Payload"))
         if parameters.get("InvocationType", "RequestResponse") == "Event":
             try:
-                request_id = self._service.enqueue(function, qualifier, event)
+                request_id = self._service.enqueue(function, qualifier, event, account=call.execution.machine.account)
             except ApiError as error:
                 raise _service_failure(error) from None
             return _invoke_response("", None, request_id, HTTPStatus.ACCEPTED)
@@ -60,7 +59,8 @@ class LambdaTasks:
         """Return the payload, the version that ran and the request id."""
         started = time.time()
         try:
-            result = await self._service.invoke(function, qualifier, event, account=account_of(function))
+            account = call.execution.machine.account
+            result = await self._service.invoke(function, qualifier, event, account=account)
         except ApiError as error:
             raise _service_failure(error) from None
         except SandboxError as error:

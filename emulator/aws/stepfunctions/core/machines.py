@@ -8,11 +8,12 @@ import os
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+from emulator.aws.account import Account
 from emulator.aws.disk_reserve import DiskReserve, private_opener
 from emulator.aws.stepfunctions.asl.definition import Definition, MachineType
 from emulator.aws.stepfunctions.asl.diagnostics import DefinitionError
@@ -29,6 +30,8 @@ class Machine:
 
     Parameters
     ----------
+    account
+        Where it is.
     name
         The state machine's name.
     text
@@ -38,13 +41,14 @@ class Machine:
     role_arn, kind, tags
         As in the API.
     settings
-        loggingConfiguration and tracingConfiguration as received.
+        Logging, tracing and encryption configuration, as received: they have no effect.
     created_at, updated_at
         Seconds since the epoch.
     revision_id
         Identifies the revision.
     """
 
+    account: Account
     name: str
     text: str
     parsed: Definition | DefinitionError
@@ -59,7 +63,7 @@ class Machine:
     @property
     def arn(self) -> str:
         """The state machine's ARN."""
-        return machine_arn(self.name)
+        return machine_arn(self.account, self.name)
 
     @property
     def definition(self) -> Definition:
@@ -81,6 +85,7 @@ class Machine:
     def to_json(self) -> dict[str, Any]:
         """Return the content of the state machine's file."""
         return {
+            "account": asdict(self.account),
             "name": self.name,
             "definition": self.text,
             "roleArn": self.role_arn,
@@ -102,6 +107,7 @@ class Machine:
         except DefinitionError as error:
             parsed = error
         return cls(
+            Account(**kept["account"]),
             kept["name"],
             kept["definition"],
             parsed,
@@ -116,7 +122,7 @@ class Machine:
 
 
 class MachineStore:
-    """The state machines, by name.
+    """The state machines of all regions, by ARN.
 
     Parameters
     ----------
@@ -147,10 +153,11 @@ class MachineStore:
                 _log.warning(
                     "state machine %r is kept, but cannot run in this version: %s", machine.name, machine.parsed
                 )
-            self._machines[machine.name] = machine
+            self._machines[machine.arn] = machine
 
     async def create(
         self,
+        account: Account,
         name: str,
         text: str,
         role_arn: str,
@@ -167,8 +174,8 @@ class MachineStore:
         """
         # In a thread: the parser takes more than 100 ms for a definition of 1 MB.
         parsed = await asyncio.to_thread(validate_definition, text, kind)
-        machine = Machine(validate_name(name), text, parsed, role_arn, kind, tags, settings)
-        existing = self._machines.get(name)
+        machine = Machine(account, validate_name(name), text, parsed, role_arn, kind, tags, settings)
+        existing = self._machines.get(machine.arn)
         if existing is not None:
             if (existing.text, existing.kind, existing.settings) == (text, kind, settings):
                 return existing
@@ -180,7 +187,9 @@ class MachineStore:
         self._save(machine)
         return machine
 
-    async def update(self, arn: str, text: str | None, role_arn: str | None, settings: Mapping[str, Any]) -> Machine:
+    async def update(
+        self, arn: str, account: Account, text: str | None, role_arn: str | None, settings: Mapping[str, Any]
+    ) -> Machine:
         """Update a state machine. Running executions continue with the previous revision.
 
         Raises
@@ -188,11 +197,11 @@ class MachineStore:
         ApiError
             If there is no such state machine, or the definition is invalid.
         """
-        machine = self.get(arn)
+        machine = self.get(arn, account)
         if text is not None:
             parsed = await asyncio.to_thread(validate_definition, text, machine.kind)
             # Another update may have replaced it since.
-            machine = replace(self.get(arn), text=text, parsed=parsed)
+            machine = replace(self.get(arn, account), text=text, parsed=parsed)
         if role_arn is not None:
             machine = replace(machine, role_arn=role_arn)
         machine = replace(
@@ -204,12 +213,19 @@ class MachineStore:
         self._save(machine)
         return machine
 
-    def tag(self, arn: str, tags: Mapping[str, str]) -> None:
+    def tag(self, machine: Machine, tags: Mapping[str, str]) -> None:
         """Replace a state machine's tags."""
-        self._save(replace(self.get(arn), tags=dict(tags)))
+        self._save(replace(machine, tags=dict(tags)))
 
-    def get(self, arn: object) -> Machine:
+    def get(self, arn: str, account: Account) -> Machine:
         """Return a state machine.
+
+        Parameters
+        ----------
+        arn
+            Its ARN.
+        account
+            The caller's, who finds no state machine of another region.
 
         Raises
         ------
@@ -217,34 +233,36 @@ class MachineStore:
             If the ARN is invalid, or there is no such state machine.
         """
         checked = validate_arn(arn, "stateMachine")
-        machine = self._machines.get(checked.rpartition(":stateMachine:")[2])
-        if machine is None:
+        machine = self._machines.get(checked)
+        if machine is None or machine.account != account:
             raise ApiError(
                 "StateMachineDoesNotExist", HTTPStatus.BAD_REQUEST, f"State Machine Does Not Exist: '{checked}'"
             )
         return machine
 
-    def delete(self, arn: object) -> None:
+    def delete(self, arn: str, account: Account) -> None:
         """Remove a state machine if it exists."""
-        name = validate_arn(arn, "stateMachine").rpartition(":stateMachine:")[2]
-        if self._machines.pop(name, None) is not None:
-            self._path(name).unlink(missing_ok=True)
+        machine = self._machines.get(validate_arn(arn, "stateMachine"))
+        if machine is not None and machine.account == account:
+            del self._machines[arn]
+            self._path(machine).unlink(missing_ok=True)
 
     def clear(self) -> None:
         """Remove all state machines."""
-        for machine in self.all():
-            self.delete(machine.arn)
+        for machine in list(self._machines.values()):
+            self.delete(machine.arn, machine.account)
 
-    def all(self) -> list[Machine]:
-        """Return all state machines, ordered by name."""
-        return [self._machines[name] for name in sorted(self._machines)]
+    def all(self, account: Account) -> list[Machine]:
+        """Return all state machines of a region, ordered by name."""
+        found = [machine for machine in self._machines.values() if machine.account == account]
+        return sorted(found, key=lambda machine: machine.name)
 
     def _save(self, machine: Machine) -> None:
         """Save a state machine, or raise `DiskFullError`.
 
         The file is replaced atomically: after a crash it has the old or the new content.
         """
-        path = self._path(machine.name)
+        path = self._path(machine)
         temporary = path.with_suffix(".new")
 
         def write() -> None:
@@ -259,15 +277,15 @@ class MachineStore:
                 raise
 
         self._reserve.write(write)
-        self._machines[machine.name] = machine
+        self._machines[machine.arn] = machine
 
-    def _path(self, name: str) -> Path:
+    def _path(self, machine: Machine) -> Path:
         # A name can be . or .., too long for a file name, or differ from another only in case, which some file systems
         # ignore.
-        return self._folder / f"{hashlib.sha256(name.encode()).hexdigest()}.json"
+        return self._folder / f"{hashlib.sha256(machine.arn.encode()).hexdigest()}.json"
 
 
-def validate_definition(text: object, kind: MachineType) -> Definition:
+def validate_definition(text: str, kind: MachineType) -> Definition:
     """Parse a definition.
 
     Raises
@@ -276,7 +294,7 @@ def validate_definition(text: object, kind: MachineType) -> Definition:
         InvalidDefinition, with all mistakes and their locations.
     """
     try:
-        return parse_definition(text if isinstance(text, str) else "", kind)
+        return parse_definition(text, kind)
     except DefinitionError as error:
         raise _invalid_definition(error) from None
 

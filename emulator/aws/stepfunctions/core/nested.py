@@ -5,10 +5,10 @@ import uuid
 from collections.abc import Callable
 from typing import Protocol
 
+from emulator.aws.account import Account
 from emulator.aws.stepfunctions.asl.failures import RUNTIME, TASK_FAILED, StateFailure
 from emulator.aws.stepfunctions.asl.json_values import Json, dumps
 from emulator.aws.stepfunctions.asl.resources import Pattern
-from emulator.aws.stepfunctions.core.arns import machine_arn
 from emulator.aws.stepfunctions.core.execution import Execution, format_timestamp
 from emulator.aws.stepfunctions.core.records import Status
 from emulator.aws.stepfunctions.core.sdk_names import ServiceError, optimized_failure
@@ -19,7 +19,7 @@ from emulator.errors import ApiError
 class Starter(Protocol):
     """Starts executions and waits for them."""
 
-    def start_execution(self, arn: object, name: str | None, input_text: str) -> Execution:
+    def start_execution(self, arn: str, account: Account, name: str | None, input_text: str) -> Execution:
         """Start an execution."""
 
     async def wait(self, execution: Execution) -> None:
@@ -52,7 +52,8 @@ class NestedExecutions:
         starter = self._starter()
         try:
             execution = starter.start_execution(
-                parameters.get("StateMachineArn"),
+                str(parameters.get("StateMachineArn")),
+                call.execution.machine.account,
                 parameters.get("Name"),
                 payload if isinstance(payload, str) else dumps(payload),
             )
@@ -78,7 +79,7 @@ def _description(execution: Execution, *, parsed: bool) -> dict[str, Json]:
         "InputDetails": {"Included": True},
         "Name": execution.name,
         "StartDate": int(execution.started_at * 1000),
-        "StateMachineArn": machine_arn(execution.machine.name),
+        "StateMachineArn": execution.machine.arn,
         "Status": execution.status,
         "StopDate": int(execution.stopped_at * 1000),
     }

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from pathlib import Path
 
+from emulator.aws.account import Account
 from emulator.aws.disk_reserve import DiskReserve
 from emulator.aws.lambda_.core.invocations import LambdaService
 from emulator.aws.sdk_client import AwsClient
@@ -67,13 +68,15 @@ class StepFunctionsService:
         own = [execution for execution in self._engine.executions.values() if execution.parent is None]
         return [execution.record() for execution in reversed(own)]
 
-    def start_execution(self, arn: object, name: str | None, input_text: str) -> Execution:
+    def start_execution(self, arn: str, account: Account, name: str | None, input_text: str) -> Execution:
         """Start an execution.
 
         Parameters
         ----------
         arn
             The state machine's ARN.
+        account
+            Where the caller is.
         name
             The execution's name, or None for a random one.
         input_text
@@ -84,11 +87,12 @@ class StepFunctionsService:
         ApiError
             If there is no such state machine, the name or the input is invalid, or another execution has the name.
         """
-        machine = self.machines.get(arn)
+        machine = self.machines.get(arn, account)
         checked = validate_name(new_execution_name() if name is None else name)
         _check_input(input_text)
         express = machine.kind is MachineType.EXPRESS
-        started = express_arn(machine.name, checked) if express else execution_arn(machine.name, checked)
+        new_arn = express_arn if express else execution_arn
+        started = new_arn(machine.account, machine.name, checked)
         existing = self._engine.executions.get(started)
         if existing is None:
             return self._engine.start(started, machine, checked, input_text)
@@ -96,7 +100,7 @@ class StepFunctionsService:
             return existing
         raise ApiError("ExecutionAlreadyExists", HTTPStatus.BAD_REQUEST, f"Execution Already Exists: '{existing.arn}'")
 
-    async def start_sync_execution(self, arn: object, name: str | None, input_text: str) -> Execution:
+    async def start_sync_execution(self, arn: str, account: Account, name: str | None, input_text: str) -> Execution:
         """Run an execution of an EXPRESS state machine to its end.
 
         Raises
@@ -104,14 +108,14 @@ class StepFunctionsService:
         ApiError
             The same errors as `start_execution`, and an error if the state machine's type is STANDARD.
         """
-        machine = self.machines.get(arn)
+        machine = self.machines.get(arn, account)
         if machine.kind is not MachineType.EXPRESS:
             raise ApiError(
                 "StateMachineTypeNotSupported",
                 HTTPStatus.BAD_REQUEST,
                 "This operation is not supported by this type of state machine: expected EXPRESS, got STANDARD",
             )
-        execution = self.start_execution(arn, name, input_text)
+        execution = self.start_execution(arn, account, name, input_text)
         await self.wait(execution)
         return execution
 
@@ -119,7 +123,7 @@ class StepFunctionsService:
         """Wait for the end of an execution. Cancelling the wait stops the execution."""
         await self._engine.wait(execution)
 
-    async def stop_execution(self, arn: object, failure: StateFailure) -> Execution:
+    async def stop_execution(self, arn: str, account: Account, failure: StateFailure) -> Execution:
         """Stop an execution and the functions it runs. An ended execution is returned unchanged.
 
         Raises
@@ -127,11 +131,11 @@ class StepFunctionsService:
         ApiError
             If there is no such execution.
         """
-        execution = self.execution(arn)
+        execution = self.execution(arn, account)
         await self._engine.stop(execution, failure)
         return execution
 
-    def execution(self, arn: object) -> Execution:
+    def execution(self, arn: str, account: Account) -> Execution:
         """Return an execution. As on AWS, EXPRESS executions can be described only if they belong to a map run.
 
         Raises
@@ -141,11 +145,11 @@ class StepFunctionsService:
         """
         checked = validate_arn(arn, "execution")
         execution = self._engine.executions.get(checked)
-        if execution is None:
+        if execution is None or execution.machine.account != account:
             raise ApiError("ExecutionDoesNotExist", HTTPStatus.BAD_REQUEST, f"Execution Does Not Exist: '{checked}'")
         return execution
 
-    def executions_of(self, machine_arn: object) -> list[Execution]:
+    def executions_of(self, machine_arn: str, account: Account) -> list[Execution]:
         """Return a state machine's executions, the latest first.
 
         Raises
@@ -153,7 +157,7 @@ class StepFunctionsService:
         ApiError
             If there is no such state machine, or its type is EXPRESS.
         """
-        machine = self.machines.get(machine_arn)
+        machine = self.machines.get(machine_arn, account)
         if machine.kind is MachineType.EXPRESS:
             raise ApiError(
                 "StateMachineTypeNotSupported",
@@ -163,11 +167,11 @@ class StepFunctionsService:
         found = [
             execution
             for execution in self._engine.executions.values()
-            if execution.parent is None and execution.machine.name == machine.name
+            if execution.parent is None and execution.machine.arn == machine.arn
         ]
         return found[::-1]
 
-    def map_run(self, arn: object) -> MapRun:
+    def map_run(self, arn: str, account: Account) -> MapRun:
         """Return a map run.
 
         Raises
@@ -178,7 +182,7 @@ class StepFunctionsService:
         checked = validate_arn(arn, "mapRun")
         for execution in self._engine.executions.values():
             for map_run in execution.map_runs:
-                if map_run.arn == checked:
+                if map_run.arn == checked and execution.machine.account == account:
                     return map_run
         raise ApiError("ResourceNotFound", HTTPStatus.BAD_REQUEST, f"Resource not found: '{checked}'")
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Protocol
 
-from emulator.aws.limits import REGION
 from emulator.aws.stepfunctions.asl.definition import TaskState
 from emulator.aws.stepfunctions.asl.expressions import Scope
 from emulator.aws.stepfunctions.asl.failures import HEARTBEAT_TIMEOUT, TIMEOUT, StateFailure
@@ -194,7 +193,7 @@ class TaskRunner:
         scope = step.scope() if token is None else step.scope_with(Task={"Token": token.text})
         evaluated = await interpreter.turns.evaluate(_parameters_and_times, step, scope)
         parameters, timeout_s, heartbeat_s = evaluated
-        events = _TaskEvents(step)
+        events = _TaskEvents(step, interpreter.execution.machine.account.region)
         events.scheduled(parameters, timeout_s, heartbeat_s)
         call = TaskCall(state.resource, parameters, state.name, step.branch.index, interpreter.execution)
         try:
@@ -233,8 +232,9 @@ def _parameters_and_times(step: StateExecution[TaskState], scope: Scope) -> tupl
 class _TaskEvents:
     """Adds the events of one call. A function called by its own ARN has other event names."""
 
-    def __init__(self, step: StateExecution[TaskState]) -> None:
+    def __init__(self, step: StateExecution[TaskState], region: str) -> None:
         self._step = step
+        self._region = region
         resource = step.state.resource
         self._function_arn = resource.arn if resource.is_function else None
         self._names: dict[str, Json] = {}
@@ -251,7 +251,7 @@ class _TaskEvents:
         if self._function_arn is not None:
             details: dict[str, Json] = {"resource": self._function_arn, "input": text, "inputDetails": COMPLETE}
         else:
-            details = {**self._names, "region": REGION, "parameters": text}
+            details = {**self._names, "region": self._region, "parameters": text}
         times = {"timeoutInSeconds": timeout_s, "heartbeatInSeconds": heartbeat_s}
         details |= {name: int(value) for name, value in times.items() if value is not None}
         self._step.add_event(f"{self._prefix}Scheduled", details)

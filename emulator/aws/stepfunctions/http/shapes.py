@@ -6,7 +6,6 @@ Source: https://docs.aws.amazon.com/step-functions/latest/apireference/API_Opera
 from typing import Any
 
 from emulator.aws.stepfunctions.asl.definition import MachineType
-from emulator.aws.stepfunctions.core.arns import machine_arn
 from emulator.aws.stepfunctions.core.execution import Counts, Execution, MapRun
 from emulator.aws.stepfunctions.core.machines import Machine
 
@@ -124,7 +123,7 @@ def map_run_item(map_run: MapRun) -> dict[str, Any]:
     item: dict[str, Any] = {
         "executionArn": map_run.execution.arn,
         "mapRunArn": map_run.arn,
-        "stateMachineArn": machine_arn(map_run.execution.machine.name, map_run.distribution.label),
+        "stateMachineArn": f"{map_run.execution.machine.arn}/{map_run.distribution.label}",
         "startDate": map_run.started_at,
     }
     if map_run.stopped_at is not None:
@@ -148,13 +147,14 @@ def _counts(counts: Counts) -> dict[str, int]:
 
 
 def _machine_arn(execution: Execution) -> str:
-    label = execution.parent.distribution.label if execution.parent is not None else ""
-    return machine_arn(execution.machine.name, label)
+    arn = execution.machine.arn
+    return arn if execution.parent is None else f"{arn}/{execution.parent.distribution.label}"
 
 
 def _settings(machine: Machine) -> dict[str, Any]:
     return {
         "loggingConfiguration": {"level": "OFF", "includeExecutionData": False},
         "tracingConfiguration": {"enabled": False},
+        "encryptionConfiguration": {"type": "AWS_OWNED_KEY"},
         **machine.settings,
     }

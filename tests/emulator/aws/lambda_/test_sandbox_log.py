@@ -15,7 +15,7 @@ class Lines:
     def __init__(self) -> None:
         self.kept: list[str] = []
 
-    def append(self, group: str, stream: str, messages: Sequence[str]) -> None:
+    def append(self, region: str, group: str, stream: str, messages: Sequence[str]) -> None:
         assert (group, stream) == ("group", "stream")
         self.kept += messages
 
@@ -24,7 +24,7 @@ class Lines:
 def test_output_in_any_pieces_is_logged_as_whole_lines(lines: list[str], data: st.DataObject) -> None:
     output = "".join(f"{line}\n" for line in lines).encode()
     sink = Lines()
-    log = SandboxLog(sink, "group", "stream")
+    log = SandboxLog(sink, "us-east-1", "group", "stream")
     while output:
         cut = data.draw(st.integers(1, len(output)))
         log.write(output[:cut])
@@ -34,7 +34,7 @@ def test_output_in_any_pieces_is_logged_as_whole_lines(lines: list[str], data: s
 
 @given(st.lists(st.binary(max_size=3000)))
 def test_the_tail_is_the_end_of_the_output_since_the_start(outputs: list[bytes]) -> None:
-    log = SandboxLog(Lines(), "group", "stream")
+    log = SandboxLog(Lines(), "us-east-1", "group", "stream")
     log.write_lines("before")
     log.start_tail()
     for output in outputs:
@@ -47,7 +47,7 @@ def test_the_tail_is_the_end_of_the_output_since_the_start(outputs: list[bytes])
 
 def test_a_platform_line_ends_an_unfinished_line() -> None:
     sink = Lines()
-    log = SandboxLog(sink, "group", "stream")
+    log = SandboxLog(sink, "us-east-1", "group", "stream")
     log.write(b"unfinished")
     log.write_lines("END")
     assert sink.kept == ["unfinished", "END\n"]
@@ -55,7 +55,7 @@ def test_a_platform_line_ends_an_unfinished_line() -> None:
 
 def test_bytes_that_are_not_utf8_are_escaped() -> None:
     sink = Lines()
-    SandboxLog(sink, "group", "stream").write(b"a\xff\n")
+    SandboxLog(sink, "us-east-1", "group", "stream").write(b"a\xff\n")
     assert sink.kept == ["a\\xff\n"]
 
 
@@ -68,7 +68,7 @@ def framed(text: str) -> bytes:
 def test_a_frame_is_one_event_in_whatever_pieces_it_arrives(parts: list[str], data: st.DataObject) -> None:
     output = b"".join(framed(part) if part.startswith("[") else part.encode() for part in parts)
     sink = Lines()
-    log = SandboxLog(sink, "group", "stream")
+    log = SandboxLog(sink, "us-east-1", "group", "stream")
     while output:
         cut = data.draw(st.integers(1, len(output)))
         log.write(output[:cut])
@@ -78,6 +78,6 @@ def test_a_frame_is_one_event_in_whatever_pieces_it_arrives(parts: list[str], da
 
 def test_a_frame_ends_an_unfinished_line() -> None:
     sink = Lines()
-    log = SandboxLog(sink, "group", "stream")
+    log = SandboxLog(sink, "us-east-1", "group", "stream")
     log.write(b"unfinished" + framed("record\n") + b"rest\n")
     assert sink.kept == ["unfinished", "record\n", "rest\n"]

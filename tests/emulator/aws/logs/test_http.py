@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+# CloudWatch Logs rejects events of long ago.
+PAST = int(time.time() * 1000) - 3_600_000
+
 
 @pytest.fixture
 def group(log_client: Any) -> str:
@@ -15,8 +18,8 @@ def group(log_client: Any) -> str:
     return name
 
 
-def put(log_client: Any, group: str, stream: str, messages: list[str], first: int = 1000) -> None:
-    events = [{"timestamp": first + number, "message": message} for number, message in enumerate(messages)]
+def put(log_client: Any, group: str, stream: str, messages: list[str], first: int = 0) -> None:
+    events = [{"timestamp": PAST + first + number, "message": message} for number, message in enumerate(messages)]
     log_client.put_log_events(logGroupName=group, logStreamName=stream, logEvents=events)
 
 
@@ -32,7 +35,7 @@ def test_groups_and_streams_are_created_described_and_deleted(log_client: Any, g
     order = {"logGroupName": group, "orderBy": "LastEventTime", "descending": True}
     latest = log_client.describe_log_streams(**order, limit=2)
     assert [stream["logStreamName"] for stream in latest["logStreams"]] == ["a", "c"]
-    assert (latest["logStreams"][1]["firstEventTimestamp"], latest["logStreams"][1]["storedBytes"]) == (5000, 7)
+    assert (latest["logStreams"][1]["firstEventTimestamp"], latest["logStreams"][1]["storedBytes"]) == (PAST + 5000, 7)
     rest = log_client.describe_log_streams(
         logGroupName=group, nextToken=latest["nextToken"], orderBy="LastEventTime", descending=True
     )
@@ -53,9 +56,9 @@ def test_missing_and_existing_groups_and_streams_raise_errors(log_client: Any, g
         log_client.get_log_events(logGroupName=group, logStreamName="none")
     log_client.create_log_stream(logGroupName=group, logStreamName="stream")
     with pytest.raises(errors.InvalidParameterException, match="chronological order"):
-        events = [{"timestamp": 2, "message": "b"}, {"timestamp": 1, "message": "a"}]
+        events = [{"timestamp": PAST + 2, "message": "b"}, {"timestamp": PAST, "message": "a"}]
         log_client.put_log_events(logGroupName=group, logStreamName="stream", logEvents=events)
-    with pytest.raises(ClientError, match="StartQuery is not emulated"):
+    with pytest.raises(ClientError, match="the operation StartQuery is not emulated"):
         log_client.start_query(logGroupName=group, startTime=0, endTime=1, queryString="fields @message")
 
 
@@ -67,7 +70,9 @@ def test_filter_returns_events_of_all_streams_in_order_of_time(log_client: Any, 
     found = [event for page in pages for event in page["events"]]
     assert [event["message"] for event in found] == ["a0", "a1", "b0", "a2", "b1", "other0", "b2", "other1", "other2"]
     assert len({event["eventId"] for event in found}) == 9
-    some = log_client.filter_log_events(logGroupName=group, startTime=1002, endTime=1003, logStreamNames=["a", "b"])
+    some = log_client.filter_log_events(
+        logGroupName=group, startTime=PAST + 1002, endTime=PAST + 1003, logStreamNames=["a", "b"]
+    )
     assert [event["message"] for event in some["events"]] == ["a2", "b1", "b2"]
     prefixed = log_client.filter_log_events(logGroupName=group, logStreamNamePrefix="oth", filterPattern="-other1")
     assert [event["message"] for event in prefixed["events"]] == ["other0", "other2"]
@@ -99,7 +104,7 @@ def test_events_with_equal_timestamps_keep_their_order_across_pages(log_client: 
     place = {"logGroupName": group, "logStreamName": "stream"}
     messages = [str(number) for number in range(7)]
     for start in (0, 4):
-        events = [{"timestamp": 1000, "message": message} for message in messages[start : start + 4]]
+        events = [{"timestamp": PAST, "message": message} for message in messages[start : start + 4]]
         log_client.put_log_events(**place, logEvents=events)
     pages = log_client.get_paginator("filter_log_events").paginate(logGroupName=group, PaginationConfig={"PageSize": 3})
     found = [event for page in pages for event in page["events"]]
@@ -121,3 +126,72 @@ def test_a_large_log_is_returned_in_pages_of_a_megabyte(log_client: Any, group: 
     assert (len(page["events"]), "nextToken" in page) == (5, True)
     pages = log_client.get_paginator("filter_log_events").paginate(logGroupName=group)
     assert sum(len(page["events"]) for page in pages) == 12
+
+
+def test_events_of_long_ago_and_of_the_future_are_rejected_and_counted(log_client: Any, group: str) -> None:
+    log_client.create_log_stream(logGroupName=group, logStreamName="stream")
+    hour = 3_600_000
+    times = (PAST - 15 * 24 * hour, PAST, PAST + 1, PAST + 4 * hour)
+    events = [{"timestamp": timestamp, "message": str(timestamp)} for timestamp in times]
+    answer = log_client.put_log_events(logGroupName=group, logStreamName="stream", logEvents=events)
+    assert answer["rejectedLogEventsInfo"] == {"tooOldLogEventEndIndex": 1, "tooNewLogEventStartIndex": 3}
+    kept = log_client.filter_log_events(logGroupName=group)["events"]
+    assert [event["timestamp"] for event in kept] == [PAST, PAST + 1]
+
+
+def test_requests_are_checked_by_the_model(log_client: Any, group: str, raw: Any) -> None:
+    """What no client would send is refused with AWS's wording."""
+    streams = {"logGroupName": group, "logStreamName": "s"}
+    for operation, body, expected in (
+        ("CreateLogGroup", {}, "Value null at 'logGroupName' failed to satisfy constraint: Member must not be null"),
+        (
+            "CreateLogGroup",
+            {"logGroupName": "a b"},
+            "Value 'a b' at 'logGroupName' failed to satisfy constraint: Member must satisfy regular expression "
+            r"pattern: [\.\-_/#A-Za-z0-9]+",
+        ),
+        (
+            "GetLogEvents",
+            {**streams, "limit": 10_001},
+            "Value '10001' at 'limit' failed to satisfy constraint: Member must have value less than or equal to 10000",
+        ),
+        (
+            "DescribeLogGroups",
+            {"limit": 51},
+            "Value '51' at 'limit' failed to satisfy constraint: Member must have value less than or equal to 50",
+        ),
+    ):
+        code, message = raw("Logs_20140328", operation, body)
+        assert (code, message) == ("InvalidParameterException", f"1 validation error detected: {expected}")
+    assert raw("Logs_20140328", "CreateLogGroup", {"logGroupName": 1})[0] == "SerializationException"
+    assert raw("Logs_20140328", "NoSuchThing", {})[0] == "UnknownOperationException"
+
+
+def test_a_protected_group_is_not_deleted(log_client: Any, group: str) -> None:
+    log_client.put_log_group_deletion_protection(logGroupIdentifier=group, deletionProtectionEnabled=True)
+    (described,) = log_client.describe_log_groups(logGroupNamePrefix=group)["logGroups"]
+    assert described["deletionProtectionEnabled"] is True
+    with pytest.raises(ClientError, match="deletion protection"):
+        log_client.delete_log_group(logGroupName=group)
+    log_client.put_log_group_deletion_protection(
+        logGroupIdentifier=described["logGroupArn"], deletionProtectionEnabled=False
+    )
+    log_client.delete_log_group(logGroupName=group)
+
+
+def test_equal_names_of_two_regions_are_apart(client: Any, log_client: Any, group: str) -> None:
+    ireland = client("logs", "eu-west-1")
+    assert ireland.describe_log_groups(logGroupNamePrefix=group)["logGroups"] == []
+    ireland.create_log_group(logGroupName=group)
+    for logs, region in ((log_client, "us-east-1"), (ireland, "eu-west-1")):
+        logs.create_log_stream(logGroupName=group, logStreamName="stream")
+        event = {"timestamp": PAST, "message": region}
+        logs.put_log_events(logGroupName=group, logStreamName="stream", logEvents=[event])
+    for logs, region in ((log_client, "us-east-1"), (ireland, "eu-west-1")):
+        (described,) = logs.describe_log_groups(logGroupNamePrefix=group)["logGroups"]
+        assert described["logGroupArn"] == f"arn:aws:logs:{region}:123456789012:log-group:{group}"
+        (stream,) = logs.describe_log_streams(logGroupName=group)["logStreams"]
+        assert stream["arn"].startswith(f"arn:aws:logs:{region}:")
+        assert [event["message"] for event in logs.filter_log_events(logGroupName=group)["events"]] == [region]
+    ireland.delete_log_group(logGroupName=group)
+    assert [event["message"] for event in log_client.filter_log_events(logGroupName=group)["events"]] == ["us-east-1"]

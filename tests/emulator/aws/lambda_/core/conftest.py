@@ -27,7 +27,7 @@ class Lines:
     def __init__(self) -> None:
         self.kept: list[str] = []
 
-    def append(self, group: str, stream: str, messages: Sequence[str]) -> None:
+    def append(self, region: str, group: str, stream: str, messages: Sequence[str]) -> None:
         self.kept += messages
 
 

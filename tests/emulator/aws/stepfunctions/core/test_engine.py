@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from emulator.aws.account import Account
 from emulator.aws.sdk_client import AwsClient
 from emulator.aws.stepfunctions.asl.definition import MachineType
 from emulator.aws.stepfunctions.asl.parse_machine import parse_definition
@@ -27,8 +28,8 @@ WAIT = {"W": {"Type": "Wait", "Seconds": 1000, "End": True}}
 
 def start(engine: Engine, states: dict[str, object], name: str, text: str) -> Execution:
     definition = json.dumps({"StartAt": next(iter(states)), "States": states})
-    machine = Machine("m", definition, parse_definition(definition), "role", MachineType.STANDARD)
-    return engine.start(execution_arn("m", name), machine, name, text)
+    machine = Machine(Account(), "m", definition, parse_definition(definition), "role", MachineType.STANDARD)
+    return engine.start(execution_arn(Account(), "m", name), machine, name, text)
 
 
 def test_the_engine_keeps_a_limited_number_of_ended_executions(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from emulator.aws.account import Account
 from emulator.aws.disk_reserve import DiskReserve
 from emulator.aws.stepfunctions.asl.definition import MachineType
 from emulator.aws.stepfunctions.core.arns import execution_arn
@@ -68,9 +69,9 @@ async def run(folder: Path, states: dict[str, Any], text: str, kind: MachineType
     gc.collect()
     gc.freeze()
     async with watchdog() as blocked:
-        machine = await store.create("m", definition, "role", kind, {}, {})
+        machine = await store.create(Account(), "m", definition, "role", kind, {}, {})
         engine = Engine({}, None)  # type: ignore[arg-type] # no state of these tests calls a service
-        execution = engine.start(execution_arn(machine.name, "e"), machine, "e", text)
+        execution = engine.start(execution_arn(machine.account, machine.name, "e"), machine, "e", text)
         await engine.wait(execution)
         await engine.close()
     gc.unfreeze()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from emulator.aws.account import Account
 from emulator.aws.disk_reserve import DiskReserve
 from emulator.aws.stepfunctions.asl.definition import MachineType
 from emulator.aws.stepfunctions.core.machines import MachineStore
@@ -13,25 +14,26 @@ from emulator.errors import ApiError, StateError
 
 TEXT = json.dumps({"StartAt": "A", "States": {"A": {"Type": "Succeed"}}})
 
+ACCOUNT = Account()
 OTHER = TEXT.replace("Succeed", "Fail")
 
 
 def create(store: MachineStore, name: str, kind: MachineType = MachineType.STANDARD) -> str:
-    return asyncio.run(store.create(name, TEXT, "role", kind, {"a": "1"}, {})).arn
+    return asyncio.run(store.create(ACCOUNT, name, TEXT, "role", kind, {"a": "1"}, {})).arn
 
 
 def test_state_machines_are_loaded_after_a_restart(tmp_path: Path) -> None:
     store = MachineStore(tmp_path, DiskReserve(tmp_path / "reserve", 0))
     arns = [create(store, name) for name in ("one", "One", "..", "ü" * 80)]
     express = create(store, "express", MachineType.EXPRESS)
-    asyncio.run(store.update(arns[0], OTHER, "other", {}))
-    store.delete(arns[1])
+    asyncio.run(store.update(arns[0], ACCOUNT, OTHER, "other", {}))
+    store.delete(arns[1], ACCOUNT)
     again = MachineStore(tmp_path, DiskReserve(tmp_path / "reserve", 0))
-    assert again.all() == store.all()
-    assert again.get(arns[0]).text == OTHER
-    assert again.get(express).kind is MachineType.EXPRESS
+    assert again.all(ACCOUNT) == store.all(ACCOUNT)
+    assert again.get(arns[0], ACCOUNT).text == OTHER
+    assert again.get(express, ACCOUNT).kind is MachineType.EXPRESS
     with pytest.raises(ApiError, match="State Machine Does Not Exist"):
-        again.get(arns[1])
+        again.get(arns[1], ACCOUNT)
 
 
 def test_an_interrupted_write_leaves_the_previous_content(tmp_path: Path) -> None:
@@ -41,9 +43,9 @@ def test_an_interrupted_write_leaves_the_previous_content(tmp_path: Path) -> Non
     # The state of the folder after a kill during an update.
     file.with_suffix(".new").write_text(file.read_text()[:20])
     again = MachineStore(tmp_path, DiskReserve(tmp_path / "reserve", 0))
-    assert again.get(arn) == store.get(arn)
-    asyncio.run(again.update(arn, None, "other", {}))
-    assert MachineStore(tmp_path, DiskReserve(tmp_path / "reserve", 0)).get(arn).role_arn == "other"
+    assert again.get(arn, ACCOUNT) == store.get(arn, ACCOUNT)
+    asyncio.run(again.update(arn, ACCOUNT, None, "other", {}))
+    assert MachineStore(tmp_path, DiskReserve(tmp_path / "reserve", 0)).get(arn, ACCOUNT).role_arn == "other"
     assert list(tmp_path.iterdir()) == [file]
 
 
@@ -64,14 +66,14 @@ def test_a_definition_that_this_version_refuses_is_kept_and_named_until_it_is_re
     file.write_text(json.dumps({**json.loads(file.read_text()), "definition": refused}))
     again = MachineStore(tmp_path, DiskReserve(tmp_path / "reserve", 0))
     assert "state machine 'one' is kept, but cannot run in this version" in caplog.text
-    assert again.get(kept).definition == store.get(kept).definition
-    assert again.get(arn).text == refused
-    assert [machine.name for machine in again.all()] == ["one", "two"]
+    assert again.get(kept, ACCOUNT).definition == store.get(kept, ACCOUNT).definition
+    assert again.get(arn, ACCOUNT).text == refused
+    assert [machine.name for machine in again.all(ACCOUNT)] == ["one", "two"]
     with pytest.raises(ApiError, match="state machine 'one' was created by another version") as raised:
-        _ = again.get(arn).definition
+        _ = again.get(arn, ACCOUNT).definition
     assert raised.value.code == "InvalidDefinition"
     assert "/States/A/Type" in raised.value.message
-    again.tag(arn, {"b": "2"})
-    assert MachineStore(tmp_path, DiskReserve(tmp_path / "reserve", 0)).get(arn).tags == {"b": "2"}
-    asyncio.run(again.update(arn, TEXT, None, {}))
-    assert again.get(arn).definition == store.get(arn).definition
+    again.tag(again.get(arn, ACCOUNT), {"b": "2"})
+    assert MachineStore(tmp_path, DiskReserve(tmp_path / "reserve", 0)).get(arn, ACCOUNT).tags == {"b": "2"}
+    asyncio.run(again.update(arn, ACCOUNT, TEXT, None, {}))
+    assert again.get(arn, ACCOUNT).definition == store.get(arn, ACCOUNT).definition

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.emulator.aws.stepfunctions.conftest import wait_for_end
-from tests.emulator.conftest import ROLE
+from tests.emulator.aws.stepfunctions.conftest import events, invoke, wait_for_end
+from tests.emulator.conftest import ROLE, archive
 
 END = {"Type": "Pass", "End": True}
 TEXT = json.dumps({"StartAt": "A", "States": {"A": END}})
@@ -103,7 +103,7 @@ def test_errors_have_awss_codes(sfn: Any, machine: Callable[..., str]) -> None:
         (sfn.update_state_machine, {"stateMachineArn": arn}, "MissingRequiredParameter"),
         (sfn.list_executions, {"stateMachineArn": arn, "nextToken": "LTE="}, "InvalidToken"),
         (sfn.tag_resource, {"resourceArn": arn, "tags": [{"key": str(n)} for n in range(51)]}, "TooManyTags"),
-        (sfn.create_activity, {"name": "a"}, "UnknownOperationException"),
+        (sfn.create_activity, {"name": "a"}, "NotImplementedException"),
     ):
         assert error_of(call, **arguments)[0] == code, arguments
 
@@ -160,3 +160,80 @@ def test_a_running_execution_continues_with_the_previous_revision(sfn: Any, mach
     assert wait_for_end(sfn, started)["output"] == "old"
     described = sfn.describe_state_machine_for_execution(executionArn=started)
     assert "old" in described["definition"]
+
+
+def test_requests_are_checked_by_the_model(raw: Callable[..., tuple[str, str]]) -> None:
+    """What no client would send is refused with AWS's wording."""
+    for operation, members, expected in (
+        (
+            "DescribeStateMachine",
+            {},
+            "Value null at 'stateMachineArn' failed to satisfy constraint: Member must not be null",
+        ),
+        (
+            "ListExecutions",
+            {"stateMachineArn": "x", "maxResults": 1001, "nextToken": "x" * 3097},
+            "Value '1001' at 'maxResults' failed to satisfy constraint: Member must have value less than or equal to "
+            f"1000; Value '{'x' * 3097}' at 'nextToken' failed to satisfy constraint: Member must have length less "
+            "than or equal to 3096",
+        ),
+        (
+            "CreateStateMachine",
+            {"name": "n", "definition": "", "roleArn": ROLE},
+            "Value at 'definition' failed to satisfy constraint: Member must have length greater than or equal to 1",
+        ),
+        (
+            "CreateStateMachine",
+            {"name": "n", "definition": "{}", "roleArn": ROLE, "type": "fast"},
+            "Value 'fast' at 'type' failed to satisfy constraint: Member must satisfy enum value set: "
+            "[STANDARD, EXPRESS]",
+        ),
+    ):
+        code, message = raw("AWSStepFunctions", operation, members)
+        count = expected.count("; Value") + 1
+        assert code == "ValidationException"
+        assert message == f"{count} validation error{'s' * (count > 1)} detected: {expected}"
+    assert raw("AWSStepFunctions", "StartExecution", {"stateMachineArn": 1})[0] == "SerializationException"
+    code, message = raw("AWSStepFunctions", "CreateActivity", {"name": "a"})
+    assert (code, "CreateActivity is not emulated" in message) == ("NotImplementedException", True)
+    assert raw("AWSStepFunctions", "NoSuchThing", {})[0] == "UnknownOperationException"
+
+
+def test_equal_names_of_two_regions_are_apart(
+    client: Callable[..., Any], sfn: Any, machine: Callable[..., str], deploy: Callable[..., str]
+) -> None:
+    """A state machine of another region runs the functions of that region, and is not found in this one."""
+    ireland, name = (
+        client("stepfunctions", "eu-west-1"),
+        machine({"A": {**END, "Result": "us-east-1"}}).rpartition(":")[2],
+    )
+    source = (
+        "import os\ndef handler(event, context):\n    return [os.environ['AWS_REGION'], context.invoked_function_arn]"
+    )
+    function = deploy(source)
+    functions = client("lambda", "eu-west-1")
+    code = {"ZipFile": archive(main=source)}
+    functions.create_function(
+        FunctionName=function, Runtime="python3.11", Handler="main.handler", Role=ROLE, Code=code, Timeout=20
+    )
+    states = {"StartAt": "A", "States": {"A": invoke(function)}}
+    made = ireland.create_state_machine(name=name, definition=json.dumps(states), roleArn=ROLE)["stateMachineArn"]
+    assert made == f"arn:aws:states:eu-west-1:123456789012:stateMachine:{name}"
+    assert [found["stateMachineArn"] for found in ireland.list_state_machines()["stateMachines"]] == [made]
+    assert made not in [found["stateMachineArn"] for found in sfn.list_state_machines()["stateMachines"]]
+    started = ireland.start_execution(stateMachineArn=made)["executionArn"]
+    assert started.startswith(f"arn:aws:states:eu-west-1:123456789012:execution:{name}:")
+    ended = wait_for_end(ireland, started)
+    assert ended["output"] == ["eu-west-1", f"arn:aws:lambda:eu-west-1:123456789012:function:{function}"]
+    assert {
+        event["taskScheduledEventDetails"]["region"]
+        for event in events(ireland, started)
+        if event["type"] == "TaskScheduled"
+    } == {"eu-west-1"}
+    assert error_of(sfn.describe_execution, executionArn=started)[0] == "ExecutionDoesNotExist"
+    assert error_of(sfn.start_execution, stateMachineArn=made)[0] == "StateMachineDoesNotExist"
+    groups = client("logs", "eu-west-1").describe_log_groups(logGroupNamePrefix=f"/aws/lambda/{function}")["logGroups"]
+    assert [group["logGroupName"] for group in groups] == [f"/aws/lambda/{function}"]
+    ireland.delete_state_machine(stateMachineArn=made)
+    assert sfn.describe_state_machine(stateMachineArn=made.replace("eu-west-1", "us-east-1"))["name"] == name
+    functions.delete_function(FunctionName=function)
