@@ -3,18 +3,20 @@
 import io
 import json
 import textwrap
-import urllib.error
-import urllib.request
 import uuid
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from http.client import HTTPConnection
 from typing import Any
+from urllib.parse import urlsplit
 
 import boto3
 import pytest
 from botocore.config import Config
 
 from emulator.cloud import LocalCloud
+from tests.emulator.signing import signed
 
 ROLE = "arn:aws:iam::123456789012:role/test"
 
@@ -59,12 +61,14 @@ def raw(cloud: LocalCloud) -> Callable[..., tuple[str, str]]:
     """Return what sends a request in AWS JSON that no client checks, and returns the error's code and message."""
 
     def send(target: str, operation: str, members: dict[str, Any]) -> tuple[str, str]:
-        headers = {"X-Amz-Target": f"{target}.{operation}"}
-        request = urllib.request.Request(cloud.endpoint_url, json.dumps(members).encode(), headers)
-        with pytest.raises(urllib.error.HTTPError) as raised:
-            urllib.request.urlopen(request, timeout=60)
-        assert raised.value.headers["x-amzn-RequestId"]
-        error = json.load(raised.value)
+        body = json.dumps(members).encode()
+        service = "logs" if target.startswith("Logs_") else "states"
+        headers = signed(cloud, "POST", "/", {"X-Amz-Target": f"{target}.{operation}"}, body, service=service)
+        with closing(HTTPConnection(urlsplit(cloud.endpoint_url).netloc, timeout=60)) as connection:
+            connection.request("POST", "/", body, headers)
+            response = connection.getresponse()
+            error = json.load(response)
+        assert response.headers["x-amzn-RequestId"]
         return error["__type"], error["message"]
 
     return send

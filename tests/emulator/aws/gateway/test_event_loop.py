@@ -138,11 +138,12 @@ def test_large_log_groups_are_searched_and_deleted_in_pieces(endpoint: LocalClou
     logs = client(endpoint, "logs")
     logs.create_log_group(logGroupName="large")
     logs.create_log_stream(logGroupName="large", logStreamName="stream")
+    past = int(time.time() * 1000) - 3_600_000
     for call in range(8):
-        events = [{"timestamp": call * 5000 + number, "message": "message"} for number in range(5000)]
+        events = [{"timestamp": past + call * 5000 + number, "message": "message"} for number in range(5000)]
         logs.put_log_events(logGroupName="large", logStreamName="stream", logEvents=events)
     logs.put_log_events(
-        logGroupName="large", logStreamName="stream", logEvents=[{"timestamp": 10**6, "message": "other"}]
+        logGroupName="large", logStreamName="stream", logEvents=[{"timestamp": past + 10**6, "message": "other"}]
     )
     with watchdog(endpoint):
         pages = logs.get_paginator("filter_log_events").paginate(logGroupName="large", filterPattern="other")
