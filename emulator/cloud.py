@@ -349,6 +349,7 @@ class LocalCloud:
             from emulator.aws.gateway.browser_requests import PAGE_ROOT, OwnNames
             from emulator.aws.gateway.key_ring import KeyRing
             from emulator.aws.logs.core import LogStore
+            from emulator.page.archive import RunArchive
             from emulator.page.phases import PhaseLog
             from emulator.page.recordings import Recordings
             from emulator.page.views import Page
@@ -393,6 +394,7 @@ class LocalCloud:
                 account=self._account,
             )
             started.push_async_callback(gateway.close)
+            archive = None if self._state_path is None else RunArchive(self._state_path / "runs", phases)
             page = Page(
                 gateway.functions,
                 gateway.lambda_service,
@@ -401,7 +403,12 @@ class LocalCloud:
                 self.endpoint_url,
                 self.credentials,
                 self.telemetry.jobs if self.telemetry is not None else tuple,
+                archive,
             )
+            if archive is not None:
+                gateway.on_reset.append(archive.clear)
+                started.callback(page.archive_ended_runs)
+                started.callback(asyncio.ensure_future(page.archive_runs()).cancel)
             recordings = Recordings(page.templates, self.telemetry)
             started.push_async_callback(recordings.close)
             await gateway.start([*recordings.routes(), *page.routes()])

@@ -33,14 +33,15 @@ class PhaseLog:
                 and (phase := Phase.parse(message.rstrip("\n"))) is not None
                 and phase.intervals
             ):
-                self._remember(stream, phase)
+                self.remember(stream, phase)
         self._sink.append(region, group, stream, messages)
 
     def phases(self, stream: str, began: float, ended: float) -> list[Phase]:
         """Return the phases of a log stream that began between two times, seconds since 1970."""
         return [phase for phase in self._phases.get(stream, []) if began <= phase.intervals[0][0] <= ended]
 
-    def _remember(self, stream: str, phase: Phase) -> None:
+    def remember(self, stream: str, phase: Phase) -> None:
+        """Add a phase of a log stream."""
         self._phases.setdefault(stream, []).append(phase)
         self._phases.move_to_end(stream)
         self._intervals += len(phase.intervals)

@@ -21,6 +21,7 @@ from emulator.errors import ApiError
 from emulator.fmi.event_rank import rank_of
 from emulator.fmi.sweep import shown
 from emulator.fmi.sweep.table import parse_csv
+from emulator.page.archive import RunArchive
 from emulator.page.phases import PhaseLog
 from emulator.page.runs import Run, RunState, group_runs
 from emulator.page.storage import Storage
@@ -31,6 +32,7 @@ _RUNS_SHOWN = 50
 _CALLS_SHOWN = 200
 # While something runs, the browser reloads the page after this many seconds.
 _REFRESH_S = 2
+_ARCHIVE_S = 1.0
 _INLINE_TYPES = {"png": "image/png", "jpg": "image/jpeg", "jpeg": "image/jpeg"}
 _TEXT_TYPES = {"json", "txt", "csv", "ecsv", "md", "py", "log"}
 _FAILED = (InvocationStatus.FAILED, InvocationStatus.TIMED_OUT, InvocationStatus.THROTTLED)
@@ -69,6 +71,8 @@ class Page:
         A key of the endpoint.
     recorded
         Returns the runs whose ranks have recorded what they do, the latest last.
+    archive
+        The runs of earlier endpoints, and where those of this one are kept; None to forget them.
 
     Attributes
     ----------
@@ -85,6 +89,7 @@ class Page:
         url: str,
         credentials: Credentials,
         recorded: Callable[[], Sequence[str]],
+        archive: RunArchive | None = None,
     ) -> None:
         self._functions = functions
         self._service = service
@@ -93,6 +98,8 @@ class Page:
         self._url = url
         self._credentials = credentials
         self._recorded = recorded
+        self._archive = archive
+        self._archived: object = None
         self._storage: Storage | None = None
         self.templates = jinja2.Environment(
             loader=jinja2.PackageLoader("emulator.page"),
@@ -143,7 +150,9 @@ class Page:
         key = request.match_info["key"]
         run = next((run for run in self._runs() if run.key == key), None)
         if run is None:
-            return await self._not_found(f"Unknown run {key!r}: the endpoint keeps the latest 10,000 invocations.")
+            return await self._not_found(
+                f"Unknown run {key!r}: the endpoint keeps the latest 10,000 invocations, and 200 runs with --state."
+            )
         return await self._html(
             "run.html",
             refresh=run.state is RunState.RUNNING,
@@ -181,7 +190,9 @@ class Page:
         name, request_id = request.match_info["name"], request.query.get("request", "")
         call = None
         if request_id:
-            call = next((call for call in self._service.recent() if call.request_id == request_id), None)
+            past = [] if self._archive is None else [call for run in self._archive.past for call in run.calls]
+            calls = [*self._service.recent(), *past]
+            call = next((call for call in calls if call.request_id == request_id), None)
             if call is None or not call.log_stream:
                 return await self._not_found(f"Unknown request {request_id!r} of function {name}: no log.")
             group, stream, began, ended = call.log_group, call.log_stream, call.received, call.ended
@@ -240,7 +251,25 @@ class Page:
         return with_headers(web.Response(text=text, content_type="text/css"))
 
     def _runs(self) -> list[Run]:
-        return group_runs(self._executions(), self._service.recent())
+        runs = group_runs(self._executions(), self._service.recent())
+        past = [] if self._archive is None else self._archive.past
+        own = {run.key for run in runs}
+        return sorted([*runs, *(run for run in past if run.key not in own)], key=lambda run: run.started, reverse=True)
+
+    async def archive_runs(self) -> None:
+        """Keep the runs that end, each second, until this is cancelled."""
+        while True:
+            await asyncio.sleep(_ARCHIVE_S)
+            self.archive_ended_runs()
+
+    def archive_ended_runs(self) -> None:
+        """Keep the runs that have ended since the last time."""
+        executions, calls = self._executions(), self._service.recent()
+        seen = [len(executions), sum(one.stopped_at is None for one in executions), calls[-1:]]
+        state = [*seen, sum(call.ended is None for call in calls)]
+        if self._archive is not None and state != self._archived:
+            self._archived = state
+            self._archive.keep(group_runs(executions, calls))
 
     def _phases_of(self, call: InvocationRecord) -> list[Phase]:
         if call.started is None:

@@ -105,6 +105,8 @@ class Gateway:
         The services behind the port.
     lambda_api
         Lambda's operations by their names, for other services.
+    on_reset
+        Called when every store is emptied.
     """
 
     def __init__(
@@ -124,6 +126,7 @@ class Gateway:
         programs: Programs,
         account: str,
     ) -> None:
+        self.on_reset: list[Callable[[], None]] = []
         self._listener = listener
         self._urls = {LOOPBACK: url}
         self._account = account
@@ -240,6 +243,8 @@ class Gateway:
         self._layers.clear()
         self._code_signing.clear()
         self._logs.clear()
+        for follow in self.on_reset:
+            follow()
         return await self.s3.reset(lambda: self._moto.handle(request))
 
     def _open_events(self) -> None:
