@@ -43,7 +43,7 @@ client = lambda name: boto3.client(name, region_name="us-east-1", config=config)
 s3, functions, states = client("s3"), client("lambda"), client("stepfunctions")
 s3.create_bucket(Bucket="calls")
 functions.create_function(
-    FunctionName="calls", Runtime="python3.12", Role="arn:aws:iam::000000000000:role/calls", Handler="calls.handle",
+    FunctionName="calls", Runtime=OWN_RUNTIME, Role="arn:aws:iam::000000000000:role/calls", Handler="calls.handle",
     Code={"ZipFile": open(sys.argv[1], "rb").read()})
 machine = states.create_state_machine(
     name="calls", definition=sys.argv[2], roleArn="arn:aws:iam::000000000000:role/calls")["stateMachineArn"]

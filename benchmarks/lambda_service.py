@@ -22,6 +22,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from benchmarks import arguments
 from benchmarks.cleanup import exit_on_signals
 from benchmarks.endpoints import RunningEndpoint, add_arguments, contenders, running
+from emulator.aws.lambda_.core.interpreters import OWN_RUNTIME
 
 GOAL_WARM_MS = 5.0
 GOAL_RATE = 300.0
@@ -89,7 +90,7 @@ def deploy(functions: Any, name: str, source: str, role: str) -> None:
         archive.writestr("main.py", source)
     functions.create_function(
         FunctionName=name,
-        Runtime="python3.11",
+        Runtime=OWN_RUNTIME,
         Handler="main.handler",
         Role=role,
         Code={"ZipFile": buffer.getvalue()},

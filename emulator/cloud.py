@@ -165,7 +165,10 @@ class LocalCloud:
         self._is_open = is_open
         self.credentials = credentials or Credentials.random()
         self._functions_key = Credentials.random_session()
-        self._settings = replace(settings, annotate_event=event_rank, credentials=self._functions_key)
+        packages = tuple(preload) if hide_packages else None
+        self._settings = replace(
+            settings, annotate_event=event_rank, credentials=self._functions_key, packages=packages
+        )
         self._state_path = state
         self._host = host
         self._container_options = containers

@@ -98,10 +98,10 @@ def add_parser(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
     parser.add_argument(
         "--packages",
         choices=("aws", "all"),
-        default="all",
-        help="what functions may import besides their own packages: aws for those that AWS has (boto3 and its own), "
-        "numpy, fmi and what --preload names, so that a forgotten dependency shows here; all (the default) for "
-        "everything that is installed here",
+        default="aws",
+        help="what functions may import besides their own packages: aws (the default) for those that AWS has (boto3 and its "
+        "own), numpy, fmi and what --preload names, so that a forgotten dependency shows here; all for everything "
+        "that is installed here",
     )
     arguments.add_function_options(parser)
     parser.add_argument(

@@ -1,11 +1,12 @@
 """Deploys the three functions of a run: initialize, execute and summarize."""
 
 import secrets
+import sys
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from emulator.aws.limits import DEFAULT_EPHEMERAL_STORAGE_MB, MB_PER_VCPU, vcpus
 from emulator.errors import EmulatorError
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 # Lambda's maximum: programs store their partitions there.
 EXECUTE_TMP_MB = 10240
 _OWN_FUNCTION_TIMEOUT_S = 60
+# The zygote forks functions of this version.
+_RUNTIME: Any = f"python3.{sys.version_info.minor}"
 # Marks the functions that may be replaced by the next run.
 _DESCRIPTION = "deployed by fmi-emulator"
 
@@ -133,7 +136,7 @@ def _code(role: Role, settings: DeploySettings, archive: bytes) -> "_Code":
     if settings.executor_image is not None:
         image: _Code = {"PackageType": "Image", "Code": {"ImageUri": settings.executor_image}}
         return {**image, "ImageConfig": {"Command": [handler]}}
-    return {"Runtime": "python3.11", "Handler": handler, "Code": {"ZipFile": archive}}
+    return {"Runtime": _RUNTIME, "Handler": handler, "Code": {"ZipFile": archive}}
 
 
 def _delete_existing(functions: "LambdaClient", name: str) -> None:

@@ -5,7 +5,7 @@ import json
 import textwrap
 import uuid
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from http.client import HTTPConnection
 from typing import Any
@@ -15,6 +15,7 @@ import boto3
 import pytest
 from botocore.config import Config
 
+from emulator.aws.lambda_.core.interpreters import OWN_RUNTIME
 from emulator.cloud import LocalCloud
 from tests.emulator.signing import signed
 
@@ -90,6 +91,17 @@ def archive(**members: str) -> bytes:
     return buffer.getvalue()
 
 
+def zip_of(members: Mapping[str, str], *, executable: bool = False) -> bytes:
+    """Return a zip with the text of each file."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as opened:
+        for name, text in members.items():
+            member = zipfile.ZipInfo(name)
+            member.external_attr = (0o100755 if executable else 0o100644) << 16
+            opened.writestr(member, text)
+    return buffer.getvalue()
+
+
 @pytest.fixture
 def deploy(functions: Any) -> Iterator[Callable[..., str]]:
     """Create a function from the source of its handler module; it is deleted at the end."""
@@ -100,7 +112,7 @@ def deploy(functions: Any) -> Iterator[Callable[..., str]]:
         functions.create_function(
             **{
                 "FunctionName": name,
-                "Runtime": "python3.11",
+                "Runtime": OWN_RUNTIME,
                 "Handler": "main.handler",
                 "Role": ROLE,
                 "Code": {"ZipFile": archive(main=source)},

@@ -4,6 +4,7 @@ Format: https://docs.aws.amazon.com/lambda/latest/dg/urls-invocation.html
 """
 
 import base64
+import contextlib
 import json
 import time
 import uuid
@@ -29,6 +30,8 @@ _TEXT_SUFFIXES = ("+json", "+xml")
 _DOMAIN = ".lambda-url."
 # The part of the route with the URL's id.
 _ID = "url_id"
+# https://docs.aws.amazon.com/lambda/latest/dg/response-streaming-tutorial.html
+_PRELUDE_END = bytes(8)
 
 
 class FunctionUrlRequests:
@@ -94,8 +97,9 @@ class FunctionUrlRequests:
         if result.is_error:
             return web.Response(status=HTTPStatus.BAD_GATEWAY, text="Internal Server Error", headers=cors)
         if settings.get("InvokeMode") == "RESPONSE_STREAM":
-            return web.Response(body=result.payload, content_type="application/octet-stream", headers=cors)
-        response = _response(result.payload)
+            response = _streamed_response(result.payload)
+        else:
+            response = _response(result.payload)
         response.headers.update(cors)
         return response
 
@@ -169,6 +173,18 @@ def _event(request: web.BaseRequest, url_id: str, reference: Reference, body: by
 
 def _is_text(content_type: str) -> bool:
     return content_type.startswith("text/") or content_type in _TEXT_TYPES or content_type.endswith(_TEXT_SUFFIXES)
+
+
+def _streamed_response(payload: bytes) -> web.Response:
+    """Return what a streaming handler has written: a body, or JSON with status and headers, eight zeros, a body."""
+    head, separator, body = payload.partition(_PRELUDE_END)
+    with contextlib.suppress(ValueError):
+        if separator and isinstance(prelude := json.loads(head), dict):
+            prelude |= {"statusCode": prelude.get("statusCode", HTTPStatus.OK), "isBase64Encoded": False}
+            response = _response(json.dumps({**prelude, "body": ""}).encode())
+            response.body = body
+            return response
+    return web.Response(body=payload, content_type="application/octet-stream")
 
 
 def _response(payload: bytes) -> web.Response:

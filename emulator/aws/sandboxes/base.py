@@ -70,6 +70,8 @@ class SandboxSpec:
         an image. Paths in it are those outside of the sandbox.
     opt_root
         The folder with the files of the function's layers; None if it has none.
+    language_root
+        The folder with the interpreter that the command runs, which becomes /var/lang; None for the emulator's.
     image
         The image to run; None for an archive.
     """
@@ -82,6 +84,7 @@ class SandboxSpec:
     vcpus: float
     command: tuple[str, ...] = ()
     opt_root: Path | None = None
+    language_root: Path | None = None
     image: ContainerImage | None = None
 
 

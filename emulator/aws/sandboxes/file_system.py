@@ -56,6 +56,8 @@ class FunctionFiles:
         The folder that becomes /var/task.
     opt_root
         The folder whose files are in /opt; None for an empty /opt.
+    language_root
+        The folder that becomes /var/lang.
     runtime_root
         The folder that becomes /var/runtime, with modules for every function; None for an empty one.
     visible
@@ -66,6 +68,7 @@ class FunctionFiles:
     tmp_bytes: int
     task_root: Path
     opt_root: Path | None
+    language_root: Path
     runtime_root: Path | None
     visible: Sequence[Path]
 
@@ -92,7 +95,7 @@ def mount_files(files: FunctionFiles) -> None:
 
 def _mount_all(files: FunctionFiles) -> None:
     # A descriptor reaches a folder after a new one has covered it.
-    task, prefix = _path_descriptor(files.task_root), _path_descriptor(Path(sys.prefix))
+    task, prefix = _path_descriptor(files.task_root), _path_descriptor(files.language_root)
     layers = (
         [] if files.opt_root is None else [(path.name, _path_descriptor(path)) for path in files.opt_root.iterdir()]
     )

@@ -27,6 +27,7 @@ class Spawn:
     vcpus: float
     command: list[str]
     opt_root: str | None = None
+    language_root: str | None = None
     network: dict[str, str | int] | None = None
 
 

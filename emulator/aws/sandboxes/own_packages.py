@@ -1,5 +1,7 @@
 """Packages that a function brings itself: they win over those that the zygote has imported already."""
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path

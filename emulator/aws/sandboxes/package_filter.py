@@ -10,11 +10,12 @@ from types import ModuleType
 
 # boto3 with what it needs, and AWS's runtime client with what it needs; then the layer of this emulator.
 # https://docs.aws.amazon.com/lambda/latest/dg/python-package.html
-_RUNTIME = (
+RUNTIME_PACKAGES = (
     *("awslambdaric", "boto3", "botocore", "dateutil", "jmespath", "s3transfer", "simplejson", "six"),
     *("snapshot_restore_py", "urllib3"),
-    *("emulator", "fmi", "fmi_shim", "numpy", "rendezvous"),
 )
+LAYER = ("fmi", "fmi_shim", "numpy", "rendezvous")
+_ALWAYS = ("emulator", *RUNTIME_PACKAGES, *LAYER)
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
@@ -25,16 +26,19 @@ class PackageFilter(MetaPathFinder):
     ----------
     preload
         Modules whose distributions, with all that they require, stay visible.
+    own
+        Folders on ``sys.path`` that are the function's.
 
     Notes
     -----
-    Make it before the function's folders are on ``sys.path``: what is there then is the installation.
+    Make it before the function's other folders are on ``sys.path``: what is there then is the installation.
     """
 
-    def __init__(self, preload: Sequence[str]) -> None:
-        self._installation = frozenset(sys.path)
-        names = {module.partition(".")[0] for module in preload} - set(_RUNTIME)
-        self._visible = frozenset((*sys.stdlib_module_names, *_RUNTIME, *_modules_required_by(names)))
+    def __init__(self, preload: Sequence[str], own: Collection[str] = ()) -> None:
+        self._installation = frozenset(sys.path) - frozenset(own)
+        names = {module.partition(".")[0] for module in preload} - set(_ALWAYS)
+        self.preload = tuple(preload)
+        self._visible = frozenset((*sys.stdlib_module_names, *_ALWAYS, *_modules_required_by(names)))
 
     def install(self) -> None:
         """Hide the packages from now on, also those that were imported already."""
@@ -60,6 +64,11 @@ class PackageFilter(MetaPathFinder):
         if found is None:
             raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
         return found
+
+
+def modules_installed() -> set[str]:
+    """Return the top-level modules of all distributions of this interpreter."""
+    return set(importlib.metadata.packages_distributions())
 
 
 def _modules_required_by(names: Collection[str]) -> set[str]:

@@ -365,6 +365,7 @@ class ProcessSandboxes:
             spec.vcpus,
             list(spec.command),
             None if spec.opt_root is None else str(spec.opt_root),
+            None if spec.language_root is None else str(spec.language_root),
             None if attachment is None else attachment.message(),
         )
         connection.send(message, write_end)

@@ -1,7 +1,11 @@
 """The client of the Lambda runtime API: fetch an event, call the handler, post the result.
 
+It also runs by other versions of Python, since 3.9.
+
 Protocol: https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
 """
+
+from __future__ import annotations
 
 import contextlib
 import decimal
@@ -25,6 +29,8 @@ _API = "/2018-06-01/runtime"
 # From this version of Python on, results are UTF-8 on AWS.
 _UTF8_SINCE = 12
 _NO_HEADERS: dict[str, str] = {}
+# The argument that hides all packages but AWS's; further ones name modules of those that stay visible.
+HIDE_PACKAGES = "--packages=aws"
 Handler = Callable[[Any, "LambdaContext"], Any]
 
 
@@ -56,7 +62,7 @@ class ClientContext:
     client: Client | None = None
 
     @classmethod
-    def parse(cls, text: str) -> "ClientContext | None":
+    def parse(cls, text: str) -> ClientContext | None:
         """Parse the header of an invocation; return None if it is missing."""
         if not text:
             return None
@@ -78,8 +84,8 @@ class LambdaContext:
     memory_limit_in_mb: str = field(default_factory=lambda: os.environ["AWS_LAMBDA_FUNCTION_MEMORY_SIZE"])
     log_group_name: str = field(default_factory=lambda: os.environ["AWS_LAMBDA_LOG_GROUP_NAME"])
     log_stream_name: str = field(default_factory=lambda: os.environ["AWS_LAMBDA_LOG_STREAM_NAME"])
-    client_context: "ClientContext | None" = None
-    identity: "CognitoIdentity" = field(default_factory=lambda: CognitoIdentity())
+    client_context: ClientContext | None = None
+    identity: CognitoIdentity = field(default_factory=lambda: CognitoIdentity())
 
     def get_remaining_time_in_millis(self) -> int:
         """Return the time left until the invocation times out, ms."""
@@ -204,9 +210,10 @@ def _log_error(error: Exception, request_id: str = "") -> tuple[bytes, dict[str,
     if isinstance(error, _RuntimeFaultError):
         kind, frames = error.kind, error.frames
     else:
-        # Without the first frame, which is in this file.
-        own_frames = error.__traceback__.tb_next if error.__traceback__ else None
-        kind, frames = type(error).__name__, traceback.format_tb(own_frames)
+        # As AWS's client: without the frames of this file, and without marks below the lines.
+        found = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
+        frames = traceback.format_list([(at.filename, at.lineno or 0, at.name, at.line) for at in found])
+        kind = type(error).__name__
     if os.environ.get("AWS_LAMBDA_LOG_FORMAT") == "JSON":
         text = runtime_logging.json_error(kind, str(error), frames, request_id)
     else:
@@ -227,7 +234,12 @@ def _post(connection: http.client.HTTPConnection, path: str, body: bytes, header
 
 
 def main() -> None:
-    """Serve the function of this process's environment: what a wrapper of AWS_LAMBDA_EXEC_WRAPPER starts."""
+    """Serve the function of this process's environment: what is run where a fork cannot serve it."""
+    if sys.argv[1:2] == [HIDE_PACKAGES]:
+        # Only this interpreter has packages to hide.
+        from emulator.aws.sandboxes.package_filter import PackageFilter
+
+        PackageFilter(sys.argv[2:], os.environ.get("PYTHONPATH", "").split(os.pathsep)).install()
     sys.exit(serve(Path(os.environ["LAMBDA_TASK_ROOT"]), Path("/opt")))
 
 

@@ -2,8 +2,12 @@
 
 A record is one event of the log, whatever lines it has.
 
+It also runs by other versions of Python, since 3.9.
+
 Format: https://docs.aws.amazon.com/lambda/latest/dg/python-logging.html
 """
+
+from __future__ import annotations
 
 import contextlib
 import json

@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import NoReturn
 
 from emulator.aws.limits import FILE_DESCRIPTORS
-from emulator.aws.sandboxes.file_system import OPT, RUNTIME, TASK, FilesUnavailableError, FunctionFiles, mount_files
+from emulator.aws.sandboxes import runtime_client
+from emulator.aws.sandboxes.file_system import (
+    OPT,
+    RUNTIME,
+    TASK,
+    FilesUnavailableError,
+    FunctionFiles,
+    covered,
+    mount_files,
+)
 from emulator.aws.sandboxes.messages import Spawn
 from emulator.aws.sandboxes.nat import Attachment, NatUnavailableError, enter
 from emulator.aws.sandboxes.own_packages import brings_imported_package, package_folders
@@ -63,7 +72,8 @@ def run_worker(
             _exec([_inside(part, spawn, task_root, opt_root) for part in spawn.command])
         if brings_imported_package((task_root, *package_folders(opt_root)), sys.modules):
             # One process cannot have two numpys: a new one imports the function's own.
-            _exec((sys.executable, "-P", "-m", "emulator.aws.sandboxes.runtime_client"))
+            hidden = () if packages is None else (runtime_client.HIDE_PACKAGES, *packages.preload)
+            _exec((sys.executable, "-P", "-m", runtime_client.__name__, *hidden))
         if packages is not None:
             packages.install()
         status = serve(task_root, opt_root)
@@ -118,8 +128,13 @@ def _isolate_files(spawn: Spawn, visible: Sequence[Path], runtime_root: Path | N
     """Give this process the files of its function; return the folders with its code and with its layers."""
     task_root = Path(spawn.task_root)
     opt_root = Path(spawn.opt_root) if spawn.opt_root is not None else None
+    language_root = Path(spawn.language_root or sys.prefix)
+    # An interpreter below /tmp or /opt stays where it is, too.
+    visible = (*visible, *(path for path in covered([language_root]) if path not in visible))
     try:
-        mount_files(FunctionFiles(spawn.ephemeral_storage_bytes, task_root, opt_root, runtime_root, visible))
+        mount_files(
+            FunctionFiles(spawn.ephemeral_storage_bytes, task_root, opt_root, language_root, runtime_root, visible)
+        )
     except FilesUnavailableError as error:
         # Fall back to a separate directory, which is removed with the emulator's state.
         own = task_root.parent / "tmp" / spawn.sandbox_id

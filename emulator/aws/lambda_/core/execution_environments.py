@@ -20,6 +20,7 @@ from emulator.aws import limits
 from emulator.aws.lambda_ import log_lines
 from emulator.aws.lambda_.core.function_registry import Target
 from emulator.aws.lambda_.core.history import InvocationRecorder, InvocationStatus, error_type_of
+from emulator.aws.lambda_.core.interpreters import find_interpreter
 from emulator.aws.lambda_.core.layers import merged_layers
 from emulator.aws.lambda_.core.models import Function, runtime_version_arn
 from emulator.aws.lambda_.core.runtime_api import Invocation, RuntimeApi, RuntimeResponse, error_payload
@@ -143,7 +144,7 @@ class ExecutionEnvironments:
             Duration of the cold start, ms.
         """
         began = time.perf_counter()
-        log = self._open_log(function)
+        log = await self._open_log(function)
         ready = await self.initialize(function, log, "init", self._settings.init_s)
         if isinstance(ready, ExecutionEnvironment) and self._settings.cold_starts is not None:
             wanted_s = self._settings.cold_starts.draw_s(function.spec.memory_mb)
@@ -156,7 +157,7 @@ class ExecutionEnvironments:
 
     async def provision(self, function: Function) -> ExecutionEnvironment | EnvironmentFailure:
         """Create an environment of a function's provisioned concurrency."""
-        log = self._open_log(function)
+        log = await self._open_log(function)
         return await self.initialize(function, log, "init", self._settings.init_s, provisioned=True)
 
     async def initialize(
@@ -208,10 +209,11 @@ class ExecutionEnvironments:
         await environment.sandbox.exited
         await environment.runtime.close()
 
-    def _open_log(self, function: Function) -> SandboxLog:
+    async def _open_log(self, function: Function) -> SandboxLog:
         stream = f"{datetime.now(UTC):%Y/%m/%d}/[{function.version}]{uuid.uuid4().hex}"
         log = SandboxLog(self._sink, function.spec.account.region, function.spec.log_group, stream)
-        if (version := runtime_version(function)) is not None:
+        interpreter = await find_interpreter(function.spec.runtime)
+        if (version := runtime_version(function, interpreter)) is not None:
             log.write_lines(init_start_line(version, runtime_version_arn(function.spec)))
         return log
 
@@ -232,7 +234,8 @@ class ExecutionEnvironments:
         factory = self._sandboxes if image is None else self._containers
         place = await factory.place()
         opt_root = merged_layers(function.spec.layers)
-        command = () if image else runtime_command(function, self._settings.runtime_client, opt_root, place)
+        interpreter = await find_interpreter(function.spec.runtime)
+        command = () if image else runtime_command(function, self._settings, opt_root, place, interpreter)
         endpoint_url = await self._endpoint_url_at(place.address)
         runtime = RuntimeApi()
         has_own_client = uses_own_client(function, self._settings.runtime_client, place)
@@ -248,6 +251,7 @@ class ExecutionEnvironments:
             vcpus=function.spec.memory_mb / limits.MB_PER_VCPU,
             command=command,
             opt_root=opt_root,
+            language_root=None if interpreter is None or interpreter.is_own else interpreter.root,
             image=image,
         )
         try:
@@ -540,14 +544,12 @@ def _status_of(outcome: RuntimeResponse | EnvironmentFailure) -> InvocationStatu
 
 
 def _with_request_id(response: RuntimeResponse, request_id: str) -> RuntimeResponse:
-    """Add the request id to an error that was created without one."""
+    """Add the request id to an error that the platform has created without one; a runtime's own stays as it is."""
     try:
         body = json.loads(response.payload)
     except ValueError:
         return response
-    if not isinstance(body, dict):
+    if not isinstance(body, dict) or body.keys() != {"errorType", "errorMessage"}:
         return response
-    if str(body.get("errorMessage", "")).startswith("Error: "):
-        body["errorMessage"] = f"RequestId: {request_id} {body['errorMessage']}"
-        return RuntimeResponse(json.dumps(body).encode(), response.is_error)
-    return RuntimeResponse(json.dumps({**body, "requestId": request_id}).encode(), response.is_error)
+    body["errorMessage"] = f"RequestId: {request_id} {body['errorMessage']}"
+    return RuntimeResponse(json.dumps(body).encode(), response.is_error)

@@ -5,10 +5,10 @@ Variables: https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.ht
 
 import importlib.util
 import os
-import platform
 import sys
 from pathlib import Path
 
+from emulator.aws.lambda_.core.interpreters import NODE_CLIENT, Interpreter, python_client
 from emulator.aws.lambda_.core.models import Function
 from emulator.aws.lambda_.core.settings import LambdaSettings, RuntimeClient
 from emulator.aws.lambda_.log_lines import SandboxLog
@@ -22,7 +22,6 @@ _LIBRARIES = "/var/lang/lib:/lib64:/usr/lib64:/var/runtime:/var/runtime/lib:/var
 _XRAY_ADDRESS, _XRAY_PORT = "169.254.100.1", "2000"
 # From this version of Python on, AWS sets LC_CTYPE.
 _C_LOCALE_SINCE = 12
-_OWN_CLIENT = "emulator.aws.sandboxes.runtime_client"
 
 
 def check_installed(client: RuntimeClient) -> None:
@@ -53,7 +52,11 @@ def container_image(function: Function) -> ContainerImage | None:
 
 
 def runtime_command(
-    function: Function, client: RuntimeClient, opt_root: Path | None, place: SandboxPlace
+    function: Function,
+    settings: LambdaSettings,
+    opt_root: Path | None,
+    place: SandboxPlace,
+    interpreter: Interpreter | None,
 ) -> tuple[str, ...]:
     """Return the command that serves a function of an archive; empty for the sandbox's own client in a fork.
 
@@ -61,54 +64,78 @@ def runtime_command(
     ----------
     function
         The function.
-    client
-        What calls Python handlers.
+    settings
+        What calls Python handlers, and which packages they may import.
     opt_root
         The folder with the files of its layers, if it has any.
     place
         Where it runs: a container has its own python3, with AWS's client.
+    interpreter
+        What runs handlers of its runtime on this machine, as returned by `find_interpreter`.
 
     Raises
     ------
     InvalidEntrypointError
         When neither the archive of a custom runtime nor a layer has a ``bootstrap``, or it is not executable; when the
-        runtime is not emulated.
+        runtime cannot run here.
     """
     spec = function.spec
     if spec.runtime.startswith("provided"):
-        found = [
-            root / "bootstrap" for root in (function.package.root, opt_root) if root and (root / "bootstrap").is_file()
-        ]
-        if not found:
-            raise InvalidEntrypointError(f"Couldn't find valid bootstrap(s): {_BOOTSTRAPS}")
-        if not os.access(found[0], os.X_OK):
-            raise InvalidEntrypointError("fork/exec /var/task/bootstrap: permission denied")
-        return (str(found[0]),)
-    if not spec.runtime.startswith("python"):
+        return (_bootstrap(function, opt_root),)
+    if interpreter is None or (place.is_container and not spec.runtime.startswith("python")):
         raise InvalidEntrypointError(
-            f"the runtime {spec.runtime} is not emulated: expected python3.9 to 3.14, provided.al2 or provided.al2023"
+            f"the runtime {spec.runtime} cannot run here: expected python3.8 to 3.14, provided.al2 or provided.al2023, "
+            "or nodejs in a process, which takes node"
         )
     wrapper = (spec.environment or {}).get("AWS_LAMBDA_EXEC_WRAPPER")
-    if not uses_own_client(function, client, place):
+    if spec.runtime.startswith("nodejs"):
+        command: tuple[str, ...] = (str(interpreter.program), str(NODE_CLIENT))
+    elif not uses_own_client(function, settings.runtime_client, place):
         python = "python3" if place.is_container else sys.executable
-        command: tuple[str, ...] = (python, "-m", "awslambdaric", spec.handler)
+        command = (python, "-m", "awslambdaric", spec.handler)
+    elif wrapper or not interpreter.is_own:
+        command = python_client(interpreter, settings.packages)
     else:
-        command = (sys.executable, "-P", "-m", _OWN_CLIENT) if wrapper else ()
+        command = ()
     return (wrapper, *command) if wrapper else command
 
 
+def _bootstrap(function: Function, opt_root: Path | None) -> str:
+    """Return the program of a custom runtime."""
+    found = [
+        root / "bootstrap" for root in (function.package.root, opt_root) if root and (root / "bootstrap").is_file()
+    ]
+    if not found:
+        raise InvalidEntrypointError(f"Couldn't find valid bootstrap(s): {_BOOTSTRAPS}")
+    if not os.access(found[0], os.X_OK):
+        raise InvalidEntrypointError("fork/exec /var/task/bootstrap: permission denied")
+    return str(found[0])
+
+
 def uses_own_client(function: Function, client: RuntimeClient, place: SandboxPlace) -> bool:
-    """Return whether the emulator's own client polls the runtime API, and neither AWS's nor the function's own."""
-    is_python = function.package.image_uri is None and function.spec.runtime.startswith("python")
-    return is_python and client is not RuntimeClient.AWSLAMBDARIC and not place.is_container
+    """Return whether a client of the emulator's polls the runtime API, and neither AWS's nor the function's own."""
+    if function.package.image_uri is not None or place.is_container:
+        return False
+    runtime = function.spec.runtime
+    return runtime.startswith("nodejs") or (runtime.startswith("python") and client is not RuntimeClient.AWSLAMBDARIC)
 
 
-def runtime_version(function: Function) -> str | None:
-    """Return the runtime version for INIT_START, for Python that of this interpreter; None for an image."""
+def runtime_version(function: Function, interpreter: Interpreter | None) -> str | None:
+    """Return the runtime version for INIT_START, that of the interpreter here; None for an image."""
     if function.package.root is None:
         return None
     name, _, rest = function.spec.runtime.partition(".")
-    return f"{name}:{rest}" if name == "provided" else f"python:{platform.python_version()}"
+    if interpreter is None:
+        return f"{name}:{rest}"
+    found = f"{'nodejs' if name.startswith('nodejs') else 'python'}:{interpreter.version}"
+    if interpreter.version.startswith(f"{_language_version(function.spec.runtime)}."):
+        return found
+    return f"{found} ({function.spec.runtime} is not installed here)"
+
+
+def _language_version(runtime: str) -> str:
+    """Return the version in the name of a runtime: 3.12 for python3.12, 20 for nodejs20.x."""
+    return runtime.removeprefix("python").removeprefix("nodejs").removesuffix(".x")
 
 
 def function_environment(
@@ -162,6 +189,8 @@ def function_environment(
             defaults["PYTHONPATH"] = "/var/runtime"
         if minor >= _C_LOCALE_SINCE:
             defaults["LC_CTYPE"] = "C.UTF-8"
+    elif spec.runtime.startswith("nodejs"):
+        defaults |= _node_paths(_language_version(spec.runtime))
     image = container_image(function)
     handler = spec.handler if image is None else (*image.command, "")[0]
     reserved = {
@@ -190,6 +219,12 @@ def function_environment(
     if spec.logs_json:
         reserved |= {"AWS_LAMBDA_LOG_FORMAT": "JSON", "AWS_LAMBDA_LOG_LEVEL": spec.logging["ApplicationLogLevel"]}
     return {**defaults, **settings.variables, **(spec.environment or {}), **reserved}
+
+
+def _node_paths(version: str) -> dict[str, str]:
+    """Return the variables of a runtime of Node."""
+    folders = ("/opt/nodejs/node_modules", "/var/runtime/node_modules", "/var/runtime", "/var/task")
+    return {"NODE_PATH": ":".join((f"/opt/nodejs/node{version}/node_modules", *folders))}
 
 
 def _python_minor(runtime: str) -> int | None:

@@ -48,6 +48,8 @@ class LambdaSettings:
         keeps nothing.
     credentials
         The key in the functions' environment.
+    packages
+        Modules that functions may import besides AWS's, numpy, fmi and their own; None for all that are installed.
     variables
         Variables of every function, unless it has others of these names.
     """
@@ -59,4 +61,5 @@ class LambdaSettings:
     init_s: float = INIT_S
     annotate_event: Callable[[Any], object] | None = None
     credentials: Credentials = field(default_factory=Credentials.random_session)
+    packages: Sequence[str] | None = None
     variables: Mapping[str, str] = field(default_factory=dict)

@@ -13,6 +13,7 @@ import pytest
 from emulator.aws.lambda_.core.execution_environments import ExecutionEnvironments
 from emulator.aws.lambda_.core.function_records import FunctionRecords
 from emulator.aws.lambda_.core.function_registry import FunctionRegistry
+from emulator.aws.lambda_.core.interpreters import OWN_RUNTIME
 from emulator.aws.lambda_.core.invocations import LambdaService
 from emulator.aws.lambda_.core.models import FunctionSpec
 from emulator.aws.lambda_.core.settings import LambdaSettings
@@ -47,7 +48,7 @@ class Service:
         self.service = LambdaService(self.functions, environments, settings)
 
     def deploy(self, name: str, source: str, **settings: Any) -> None:
-        request = {"FunctionName": name, "Runtime": "python3.11", "Handler": "main.handler", "Role": ROLE, **settings}
+        request = {"FunctionName": name, "Runtime": OWN_RUNTIME, "Handler": "main.handler", "Role": ROLE, **settings}
         spec = FunctionSpec.from_api({"Timeout": 20, **request})
         self.functions.create(spec, self.functions.code_store.store(spec, archive(main=source)))
 

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from emulator.aws.lambda_.core.interpreters import OWN_RUNTIME
 from tests.emulator.aws.lambda_.http.test_api import Deploy, invoke, refusal
 from tests.emulator.conftest import ROLE, archive
 
@@ -40,7 +41,7 @@ def test_an_invalid_setting_is_an_error_that_names_it(deploy: Deploy) -> None:
 def test_a_second_function_of_the_same_name_is_a_conflict(functions: Any) -> None:
     settings: dict[str, Any] = {
         "FunctionName": "once",
-        "Runtime": "python3.11",
+        "Runtime": OWN_RUNTIME,
         "Handler": "main.handler",
         "Role": ROLE,
         "Code": {"ZipFile": archive(main="def handler(event, context): return 1")},

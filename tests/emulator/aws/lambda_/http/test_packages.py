@@ -7,7 +7,7 @@ import pytest
 
 from emulator.cloud import LocalCloud
 from tests.emulator.aws.lambda_.http.test_api import Deploy, invoke
-from tests.emulator.conftest import archive
+from tests.emulator.conftest import archive, zip_of
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +28,9 @@ def handler(event, context):
     return found
 """
 
+HIDDEN = ["psutil", "pytest", "moto"]
+MISSING = {name: f"No module named '{name}'" for name in HIDDEN}
+
 
 def test_a_package_that_aws_does_not_have_is_missing(functions: Any, deploy: Deploy) -> None:
     """psutil was imported before the fork, pytest was not; what --preload names brings what it requires."""
@@ -43,6 +46,16 @@ def test_a_package_that_aws_does_not_have_is_missing(functions: Any, deploy: Dep
         "hypothesis",
         "sortedcontainers",
     ]
-    hidden = ["psutil", "pytest", "moto"]
-    answer = invoke(functions, name, [*visible, *hidden])[0]
-    assert answer == {found: found for found in visible} | {name: f"No module named '{name}'" for name in hidden}
+    answer = invoke(functions, name, [*visible, *HIDDEN])[0]
+    assert answer == {found: found for found in visible} | MISSING
+
+
+def test_they_are_hidden_from_a_function_that_a_fork_cannot_serve_too(functions: Any, deploy: Deploy) -> None:
+    own_numpy = archive(main=SOURCE, **{"numpy/__init__": "", "numpy/own": ""})
+    name = deploy("", Code={"ZipFile": own_numpy})
+    visible = ["numpy.own", "boto3", "fmi", "fmilib", "hypothesis"]
+    assert invoke(functions, name, [*visible, *HIDDEN])[0] == {found: found for found in visible} | MISSING
+    wrapped = zip_of({"main.py": SOURCE, "wrapper": '#!/bin/sh\nexec "$@"\n'}, executable=True)
+    variables = {"Variables": {"AWS_LAMBDA_EXEC_WRAPPER": "/var/task/wrapper"}}
+    name = deploy("", Code={"ZipFile": wrapped}, Environment=variables)
+    assert invoke(functions, name, HIDDEN)[0] == MISSING
