@@ -99,9 +99,9 @@ def add_parser(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
         "--packages",
         choices=("aws", "all"),
         default="aws",
-        help="what functions may import besides their own packages: aws (the default) for those that AWS has (boto3 and its "
-        "own), numpy, fmi and what --preload names, so that a forgotten dependency shows here; all for everything "
-        "that is installed here",
+        help="what functions may import besides their own packages: aws (the default) for boto3 and what it needs, "
+        "numpy, fmi and what --preload names, so that a forgotten dependency shows here; all for everything that is "
+        "installed here",
     )
     arguments.add_function_options(parser)
     parser.add_argument(

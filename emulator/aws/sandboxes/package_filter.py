@@ -3,6 +3,7 @@
 import importlib.metadata
 import re
 import sys
+import sysconfig
 from collections.abc import Collection, Iterable, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
@@ -16,6 +17,7 @@ RUNTIME_PACKAGES = (
 )
 LAYER = ("fmi", "fmi_shim", "numpy", "rendezvous")
 _ALWAYS = ("emulator", *RUNTIME_PACKAGES, *LAYER)
+_STANDARD_LIBRARY = frozenset(sysconfig.get_paths()[kind] for kind in ("stdlib", "platstdlib"))
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
@@ -35,7 +37,8 @@ class PackageFilter(MetaPathFinder):
     """
 
     def __init__(self, preload: Sequence[str], own: Collection[str] = ()) -> None:
-        self._installation = frozenset(sys.path) - frozenset(own)
+        # The standard library has modules that are not in `sys.stdlib_module_names`, one for each platform.
+        self._installation = frozenset(sys.path) - frozenset(own) - _STANDARD_LIBRARY
         names = {module.partition(".")[0] for module in preload} - set(_ALWAYS)
         self.preload = tuple(preload)
         self._visible = frozenset((*sys.stdlib_module_names, *_ALWAYS, *_modules_required_by(names)))

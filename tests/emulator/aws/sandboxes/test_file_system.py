@@ -28,7 +28,7 @@ if threads:
     threading.Thread(target=threading.Event().wait, daemon=True).start()
 try:
     kept = covered(Path(path) for path in keep)
-    mount_files(FunctionFiles(1 << 20, Path(task), Path(opt) if opt else None, None, kept))
+    mount_files(FunctionFiles(1 << 20, Path(task), Path(opt) if opt else None, Path(sys.prefix), None, kept))
 except FilesUnavailableError as error:
     print(json.dumps({"refused": str(error)}))
     sys.exit()
