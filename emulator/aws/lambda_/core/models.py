@@ -432,9 +432,15 @@ class Function:
             body["RuntimeVersionConfig"] = {"RuntimeVersionArn": runtime_version_arn(self.spec)}
         return {**body, "State": "Active", "LastUpdateStatus": "Successful"}
 
-    def created(self) -> dict[str, Any]:
-        """Return the FunctionConfiguration in the answer of CreateFunction: AWS creates a function after it."""
-        body = {**self.to_api(), "RevisionId": str(uuid.uuid4())}
+    def created(self, arn: str | None = None) -> dict[str, Any]:
+        """Return the FunctionConfiguration in the answer of CreateFunction, after which AWS creates a function.
+
+        Parameters
+        ----------
+        arn
+            As for `summary`.
+        """
+        body = {**self.to_api(arn), "RevisionId": str(uuid.uuid4())}
         del body["LastUpdateStatus"]
         return {**body, "State": "Pending", "StateReason": _REASON, "StateReasonCode": "Creating"}
 

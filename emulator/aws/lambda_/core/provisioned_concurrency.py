@@ -113,10 +113,9 @@ class ProvisionedConcurrency:
         return allocation
 
     async def _start_all(self, reference: Reference, function: Function, requested: int) -> None:
-        started = asyncio.as_completed([self._environments.provision(function) for _ in range(requested)])
-        for waiting in started:
+        async def start() -> None:
             try:
-                environment = await waiting
+                environment = await self._environments.provision(function)
             except SandboxError:
                 environment = None
             allocation = self._allocations[reference.key, str(reference.qualifier)]
@@ -125,6 +124,11 @@ class ProvisionedConcurrency:
                 allocation.ready += 1
             else:
                 allocation.failed = True
+
+        # A group: to cancel it cancels all starts.
+        async with asyncio.TaskGroup() as starts:
+            for _ in range(requested):
+                starts.create_task(start())
 
     async def _release(self, reference: Reference, entry: FunctionRecord) -> None:
         allocation = self._allocations.pop((reference.key, str(reference.qualifier)), None)

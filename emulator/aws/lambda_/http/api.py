@@ -68,7 +68,7 @@ class LambdaApi:
     functions, service, layers, code_signing, urls
         The services behind the operations.
     read_object
-        Returns the content of an S3 object, for code in S3; None when it does not exist.
+        Returns the content of an S3 object, for code in S3; raises S3's error when it does not exist.
     vpc_of
         Returns the id of the VPC of subnets in a region, and checks that they and security groups exist.
     downloads
@@ -84,7 +84,7 @@ class LambdaApi:
         layers: Layers,
         code_signing: CodeSigningConfigs,
         urls: FunctionUrls,
-        read_object: Callable[[str, str], bytes | None],
+        read_object: Callable[[str, str], bytes],
         vpc_of: Callable[[str, Sequence[str], Sequence[str]], str],
         downloads: CodeDownloads,
         account_number: str,

@@ -19,7 +19,7 @@ class CodeSources:
 
     def __init__(
         self,
-        read_object: Callable[[str, str], bytes | None],
+        read_object: Callable[[str, str], bytes],
         layers: Layers,
         downloads: CodeDownloads,
         vpc_of: Callable[[str, Sequence[str], Sequence[str]], str],
@@ -45,13 +45,12 @@ class CodeSources:
                 )
             return archive
         if code.get("S3Bucket") and code.get("S3Key"):
-            content = self._read_object(code["S3Bucket"], code["S3Key"])
-            if content is None:
+            try:
+                return self._read_object(code["S3Bucket"], code["S3Key"])
+            except ApiError as error:
                 raise invalid_parameter(
-                    "Error occurred while GetObject. S3 Error Code: NoSuchKey. S3 Error Message: The specified key "
-                    f"does not exist. (s3://{code['S3Bucket']}/{code['S3Key']})"
-                )
-            return content
+                    f"Error occurred while GetObject. S3 Error Code: {error.code}. S3 Error Message: {error.message}"
+                ) from None
         raise invalid_parameter("Please provide a source for function code.")
 
     def completed(self, parameters: Parameters, account: Account) -> dict[str, Any]:

@@ -66,7 +66,8 @@ class FunctionOperations:
             function = self._functions.create(spec, package, parameters.get("Tags"))
         self._updates.end(reference)
         if parameters.get("Publish"):
-            return self._functions.publish(reference).created()
+            # As recorded on AWS, the ARN of this answer has no version.
+            return self._functions.publish(reference).created(reference.arn)
         return function.created()
 
     def _get(self, parameters: Parameters, account: Account) -> Mapping[str, Any]:

@@ -1,5 +1,6 @@
 """The object store: its parts, composed."""
 
+from emulator.aws.s3.core.errors import no_such_key
 from emulator.aws.s3.core.listing import Listing
 from emulator.aws.s3.core.object_events import ObjectObserver
 from emulator.aws.s3.core.objects import Buckets, Objects
@@ -42,7 +43,15 @@ class ObjectStore:
         """Wait until the files of deleted objects are gone."""
         self.bodies.close()
 
-    def read(self, bucket: str, key: str) -> bytes | None:
-        """Return the whole content of an object, or None if it does not exist. Use it for small objects."""
-        found = self.objects.find(bucket, key) if self.buckets.exists(bucket) else None
-        return None if found is None or found.body is None else self.bodies.read(found.body)
+    def read(self, bucket: str, key: str) -> bytes:
+        """Return the whole content of an object. Use it for small objects.
+
+        Raises
+        ------
+        ApiError
+            NoSuchBucket or NoSuchKey.
+        """
+        found = self.objects.find(bucket, key)
+        if found is None or found.body is None:
+            raise no_such_key(key)
+        return self.bodies.read(found.body)

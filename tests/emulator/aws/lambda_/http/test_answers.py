@@ -30,6 +30,15 @@ def test_a_deletion_answers_with_the_status_of_its_member(functions: Any) -> Non
     assert (deleted["StatusCode"], deleted["ResponseMetadata"]["HTTPStatusCode"]) == (204, 204)
 
 
+def test_a_version_that_is_published_with_its_function_is_created_under_the_plain_arn(functions: Any) -> None:
+    settings = {"FunctionName": "published", "Runtime": "python3.12", "Handler": "main.handler", "Role": ROLE}
+    made = functions.create_function(**settings, Code={"ZipFile": archive(main=SOURCE)}, Publish=True)
+    assert (made["Version"], made["FunctionArn"], made["State"]) == ("1", arn("published"), "Pending")
+    found = functions.get_function_configuration(FunctionName="published", Qualifier="1")
+    assert (found["FunctionArn"], found["State"]) == (f"{arn('published')}:1", "Active")
+    functions.delete_function(FunctionName="published")
+
+
 def test_tags_change_the_revision_of_their_function_and_do_not_count_as_a_change(functions: Any, name: str) -> None:
     functions.publish_version(FunctionName=name)
     ids = [revision(functions, name)]
@@ -119,6 +128,12 @@ def test_subnets_and_security_groups_must_exist(functions: Any, deploy: Deploy, 
         FunctionName=name, VpcConfig={"SubnetIds": [], "SecurityGroupIds": []}
     )
     assert left["VpcConfig"]["VpcId"] == ""
+
+
+def test_code_that_s3_does_not_have_is_refused_with_the_error_of_s3(functions: Any, name: str, bucket: str) -> None:
+    for place, code in (({"S3Bucket": "none-such"}, "NoSuchBucket"), ({"S3Bucket": bucket}, "NoSuchKey")):
+        failed = error(functions.update_function_code, FunctionName=name, **place, S3Key="code.zip")
+        assert failed["message"].startswith(f"Error occurred while GetObject. S3 Error Code: {code}. S3 Error Message:")
 
 
 def test_code_must_have_the_functions_package_type(functions: Any, name: str) -> None:

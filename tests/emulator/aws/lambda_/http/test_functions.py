@@ -30,7 +30,7 @@ def test_an_invalid_setting_is_an_error_that_names_it(deploy: Deploy) -> None:
     for setting, expected in (
         ({"Runtime": "cobol85"}, "Value cobol85 at 'runtime'"),
         ({"Code": {"ZipFile": b"no zip"}}, "Could not unzip uploaded file"),
-        ({"Code": {"S3Bucket": "none", "S3Key": "none"}}, "S3 Error Code: NoSuchKey"),
+        ({"Code": {"S3Bucket": "none", "S3Key": "none"}}, "S3 Error Code: NoSuchBucket"),
         ({"Code": {}}, "Please provide a source for function code."),
     ):
         code, status, message = refusal(lambda setting=setting: deploy(source, **setting))
