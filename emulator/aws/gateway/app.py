@@ -59,6 +59,8 @@ _BACKLOG = 1024
 _SHUTDOWN_S = 0.5
 # Requests to moto are held in memory as a whole; all other bodies are limited where they are read.
 _MOTO_BYTES = 64 * MIB
+# Roles and groups have AWS's own policies, those of templates, too.
+_NEED_MANAGED_POLICIES = ("cloudformation", "iam")
 # Larger reads pause a large body less often.
 _READ_BUFFER_BYTES = 1024 * 1024
 # A key may have 1024 bytes, percent-encoded, and a presigned URL also has a token.
@@ -245,7 +247,7 @@ class Gateway:
         self._logs.clear()
         for follow in self.on_reset:
             follow()
-        return await self.s3.reset(lambda: self._moto.handle(request))
+        return await self.s3.reset(lambda: self._moto.reset(request))
 
     def _open_events(self) -> None:
         self._event_bus.open()
@@ -293,6 +295,8 @@ def _by_service(
         if s3.is_s3(request):
             return await s3.handle(request)
         scope = credential_scope(request)
+        if scope.service in _NEED_MANAGED_POLICIES:
+            await moto.load_managed_policies()
         if scope.service == "cloudformation":
             return await stacks.handle(request, scope.region)
         if scope.service in before_moto:
