@@ -25,14 +25,19 @@ INT = fmi.types(fmi.datatypes.int)
 """
 
 
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variables of the sessions. Other plugins that are installed here would take most of their start."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+
+
 def run(pytester: pytest.Pytester, text: str, *arguments: str) -> pytest.RunResult:
     """Run the tests in `text` in a process of their own."""
     pytester.makepyfile(HEADER + text)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(ROOT))
-        patch.setenv("COLUMNS", "300")
-        patch.delenv("PYTEST_ADDOPTS", raising=False)
-        return pytester.runpytest_subprocess(*PLUGIN, *arguments)
+    return pytester.runpytest_subprocess(*PLUGIN, *arguments)
 
 
 def test_closures_return_values_by_rank_without_warnings(pytester: pytest.Pytester) -> None:
@@ -192,19 +197,22 @@ def test_one(fmi_world):
     assert "test_stores[n2-s3] PASSED" in result.stdout.str()
 
 
-@pytest.mark.parametrize(
-    ("marker", "message"),
-    [
-        ("world_size=[2, 0]", "invalid world_size 0: expected a whole number from 1"),
-        ("channel='tcp'", "invalid channel 'tcp': expected one of direct, shm, redis, s3"),
-        ("channel='shm', framed=False", "channel shm has no mode without headers"),
-        ("size=3", "argument size: expected world_size, channel, framed"),
-    ],
-)
-def test_a_wrong_marker_is_refused(pytester: pytest.Pytester, marker: str, message: str) -> None:
-    result = run(pytester, f"@pytest.mark.fmi({marker})\ndef test_it(fmi_world):\n    fmi_world(2)\n")
-    assert message in result.stdout.str() + result.stderr.str()
-    assert result.ret != 0
+WRONG_MARKERS = {
+    "world_size=[2, 0]": "invalid world_size 0: expected a whole number from 1",
+    "channel='tcp'": "invalid channel 'tcp': expected one of direct, shm, redis, s3",
+    "channel='shm', framed=False": "channel shm has no mode without headers",
+    "size=3": "argument size: expected world_size, channel, framed",
+}
+
+
+def test_a_wrong_marker_is_refused(pytester: pytest.Pytester) -> None:
+    for number, marker in enumerate(WRONG_MARKERS):
+        text = f"import pytest\n@pytest.mark.fmi({marker})\ndef test_it(fmi_world):\n    fmi_world(2)\n"
+        pytester.makepyfile(**{f"test_marker{number}": text})
+    result = pytester.runpytest_subprocess(*PLUGIN)
+    result.assert_outcomes(errors=len(WRONG_MARKERS))
+    for message in WRONG_MARKERS.values():
+        assert message in result.stdout.str()
 
 
 def test_misuse_has_one_clear_message_each(pytester: pytest.Pytester) -> None:
@@ -261,8 +269,7 @@ def test_sum(fmi_world, number):
 def test_hang(fmi_world):
     fmi_world(2)(lambda comm: time.sleep(60))
 """,
-        "-n",
-        "2",
+        *("-p", "xdist", "-p", "pytest_timeout", "-n", "2"),
     )
     result.assert_outcomes(passed=6, failed=1)
     assert "ranks 0, 1 of 2 did not end within 8 s" in result.stdout.str()
@@ -279,6 +286,7 @@ def test_servers_are_running_from_here(fmi_world):
 def test_hang(fmi_world):
     fmi_world(2, timeout=50)(lambda comm: time.sleep(60))
 """,
+        *("-p", "pytest_timeout"),
     )
     result.assert_outcomes(passed=1, failed=1)
     assert re.search(r"rank 1 is in:\n.*\n  File .*test_the_limit.*", result.stdout.str())
@@ -294,7 +302,6 @@ def on_rank(comm):
     )
     pytester.makepyfile("import ranked\ndef test_it(fmi_world):\n    assert fmi_world(2)(ranked.on_rank) == [0, 1]\n")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(ROOT))
         for name in [name for name in os.environ if name.startswith("COV")]:
             patch.delenv(name)
         coverage = (sys.executable, "-m", "coverage")
@@ -328,11 +335,8 @@ def test_next():
 
 def debugged(pytester: pytest.Pytester, commands: str) -> str:
     """Run pytest with ``--pdb`` and return what it prints."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "pytest", *PLUGIN, "--pdb"]
-    ended = subprocess.run(
-        command, input=commands, capture_output=True, text=True, timeout=50, cwd=pytester.path, env=environment
-    )
+    ended = subprocess.run(command, input=commands, capture_output=True, text=True, timeout=50, cwd=pytester.path)
     return ended.stdout + ended.stderr
 
 
@@ -352,12 +356,10 @@ def test_wait(fmi_world):
     fmi_world(2, timeout=55)(rank)
 """
     )
-    temporary = pytester.mkdir("temporary")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)}
+    environment = {**os.environ, "TMPDIR": str(pytester.mkdir("temporary"))}
     pids = pytester.path / "pids"
-    with subprocess.Popen(
-        [sys.executable, "-m", "pytest", *PLUGIN], cwd=pytester.path, env=environment, stdout=subprocess.DEVNULL
-    ) as session:
+    command = [sys.executable, "-m", "pytest", *PLUGIN]
+    with subprocess.Popen(command, cwd=pytester.path, env=environment, stdout=subprocess.DEVNULL) as session:
         deadline = time.monotonic() + 40
         while not (pids.exists() and len(pids.read_text().split()) == 2) and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -381,9 +383,9 @@ def is_running(pid: int) -> bool:
 
 
 def test_the_example_of_a_test_folder(pytester: pytest.Pytester) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(ROOT))
-        result = pytester.runpytest_subprocess(*PLUGIN, str(ROOT / "examples/tests"), f"--rootdir={pytester.path}")
+    # setup.cfg has an option of pytest-timeout.
+    arguments = ("-p", "pytest_timeout", str(ROOT / "examples/tests"), f"--rootdir={pytester.path}")
+    result = pytester.runpytest_subprocess(*PLUGIN, *arguments)
     result.assert_outcomes(passed=11)
 
 
