@@ -1,17 +1,14 @@
 """The fmirun command, run as a user runs it, and a look for what it leaves behind."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
 import psutil
 
-EXAMPLES = Path(__file__).resolve().parent.parent.parent / "examples"
+from tests.commands import FMIRUN, Command
 
-COMMAND = Path(sys.executable).with_name("fmirun")
+EXAMPLES = Path(__file__).resolve().parent.parent.parent / "examples"
 
 
 def start(
@@ -19,29 +16,21 @@ def start(
     *arguments: object,
     cwd: Path | None = None,
     environment: Mapping[str, str] = MappingProxyType({}),
-) -> "subprocess.Popen[str]":
+) -> Command:
     """Start the command with a temporary directory of its own, so that tests find leftovers."""
     state = tmp_path / "state"
     state.mkdir(exist_ok=True)
-    return subprocess.Popen(
-        [COMMAND, *map(str, arguments)],
-        stdin=subprocess.PIPE,
-        cwd=cwd,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **environment, "TMPDIR": str(state)},
-    )
+    return Command(FMIRUN, *arguments, cwd=cwd, environment={**environment, "TMPDIR": str(state)})
 
 
 def fmirun(
     tmp_path: Path, *arguments: object, cwd: Path | None = None, standard_input: str = ""
 ) -> tuple[int, str, str]:
     """Return the exit status, standard output and standard error, and see that nothing is left."""
-    command = start(tmp_path, *arguments, cwd=cwd)
-    output, errors = command.communicate(standard_input, timeout=50)
-    assert leftovers(tmp_path) == []
-    return command.returncode, output, errors
+    with start(tmp_path, *arguments, cwd=cwd) as command:
+        output, errors = command.communicate(standard_input)
+        assert leftovers(tmp_path) == []
+        return command.wait(), output, errors
 
 
 def leftovers(tmp_path: Path) -> list[str]:

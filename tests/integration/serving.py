@@ -1,10 +1,7 @@
 """``fmi-emulator serve``, run as a user runs it."""
 
-import os
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +10,7 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
-COMMAND = Path(sys.executable).with_name("fmi-emulator")
+from tests.commands import FMI_EMULATOR, Command
 
 
 class Server:
@@ -25,9 +22,7 @@ class Server:
         The command, with its output at the beginning.
     """
 
-    def __init__(self, process: "subprocess.Popen[str]") -> None:
-        assert process.stdout is not None
-        assert process.stderr is not None
+    def __init__(self, process: Command) -> None:
         self.process = process
         self.said: list[str] = []
         while not self.said or "ready" not in self.said[-1]:
@@ -61,14 +56,8 @@ def serving(scratch: Path, *options: object, files: int | None = None) -> Iterat
 
     It may have at most `files` open files, if given.
     """
-    limit = [] if files is None else ["sh", "-c", f'ulimit -n {files} && exec "$@"', "-"]
-    with subprocess.Popen(
-        [*limit, COMMAND, "serve", "--port", "0", *map(str, options)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "TMPDIR": str(scratch)},
-    ) as process:
+    arguments = ("serve", "--port", 0, *options)
+    with Command(FMI_EMULATOR, *arguments, environment={"TMPDIR": str(scratch)}, open_files=files) as process:
         try:
             yield Server(process)
         finally:

@@ -3,8 +3,6 @@
 import json
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from http import HTTPStatus
@@ -22,6 +20,7 @@ from emulator.fmi.aws_calls import AwsCall, observe_calls
 from emulator.fmi.deployment.permissions import RUN_ACTIONS
 from emulator.fmi.executions import follow
 from emulator.fmi.functions import execute, initialize, summarize
+from tests.commands import FMIRUN, Command
 from tests.integration.account import REGION, Account, account_with_stack
 from tests.integration.policies import RolePolicy, tasks
 
@@ -510,14 +509,10 @@ def test_a_sweep_runs_on_the_stack(account: Account, tmp_path: Path) -> None:
     assert sum("SUCCEEDED" in line for line in account.run("runs").out.splitlines()) >= 2
 
 
-def start(account: Account, script: Path) -> tuple["subprocess.Popen[str]", str]:
+def start(account: Account, script: Path) -> tuple[Command, str]:
     """Start fmirun as a process of its own, without a terminal; return it and its run's id."""
-    command = [Path(sys.executable).with_name("fmirun"), "--backend", "aws", "--region", "us-east-1"]
-    command += ["--endpoint-url", account.cloud.endpoint_url, "-n", "2", script]
-    process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stderr is not None
+    reach = ("--backend", "aws", "--region", "us-east-1", "--endpoint-url", account.cloud.endpoint_url)
+    process = Command(FMIRUN, *reach, "-n", 2, script)
     head = ""
     while not head.startswith("run "):
         head = process.stderr.readline()
@@ -540,7 +535,6 @@ def test_a_sleeping_caller_misses_nothing(account: Account, tmp_path: Path) -> N
 
 def test_an_interrupt_stops_the_run_and_says_what_goes_on_costing(account: Account, tmp_path: Path) -> None:
     process, run = start(account, write(tmp_path, "import time\nprint('begun', flush=True)\ntime.sleep(20)\n"))
-    assert process.stdout is not None
     assert "begun" in process.stdout.readline()
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)

@@ -12,7 +12,8 @@ import pytest
 from emulator.aws.sandboxes.base import ContainerImage
 from emulator.aws.sandboxes.containers.daemon import ContainerLimits, DaemonError
 from tests import containers
-from tests.integration.fmirun import COMMAND, EXAMPLES, start
+from tests.commands import FMIRUN, installed
+from tests.integration.fmirun import EXAMPLES, start
 from tests.integration.own_daemon import OwnDaemon, own_dockerd, own_podman
 
 pytestmark = pytest.mark.timeout(240)
@@ -107,7 +108,7 @@ def test_podman_serves_instead_of_docker(tmp_path: Path) -> None:
         ended = subprocess.run(
             [
                 *("nsenter", f"--net=/proc/{podman.process.pid}/ns/net"),
-                *(COMMAND, "-n", "1", "--backend", "docker", "--image", image, EXAMPLES / "reduce.py"),
+                *(installed(FMIRUN), "-n", "1", "--backend", "docker", "--image", image, EXAMPLES / "reduce.py"),
             ],
             env={**os.environ, **podman.environment, "TMPDIR": str(tmp_path / "state")},
             capture_output=True,

@@ -2,7 +2,6 @@
 
 import json
 import signal
-import subprocess
 import textwrap
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,10 +10,10 @@ import pytest
 
 from emulator.cloud import ContainerOptions, LocalCloud
 from tests import containers
+from tests.commands import FMI_EMULATOR, Command, run
 from tests.emulator.conftest import ROLE, archive
 from tests.integration.account import empty_account
 from tests.integration.fmirun import EXAMPLES, fmirun, start
-from tests.integration.serving import COMMAND
 
 # The first test of a session may build the executor's image.
 pytestmark = pytest.mark.timeout(240)
@@ -38,13 +37,7 @@ def test_a_sweep_runs_in_containers(tmp_path: Path) -> None:
     containers.executor()
     out = tmp_path / "sweep"
     given = ["--backend", "docker", *BASE, "--world-sizes", "2", "--memory", "256,512", "--out", str(out)]
-    done = subprocess.run(
-        [COMMAND, "sweep", *given, str(EXAMPLES / "reduce.py")],
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
+    done = run(FMI_EMULATOR, "sweep", *given, EXAMPLES / "reduce.py", timeout=200)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("[0] 2 ranks: 1 + 2 + ... + 2 = 3") == 2
     rows = (out / "sweep.csv").read_text().splitlines()[1:]
@@ -79,13 +72,12 @@ print("all agree")
 """
 
 
-def killed_run(tmp_path: Path, number: int) -> "subprocess.Popen[str]":
+def killed_run(tmp_path: Path, number: int) -> Command:
     """Start a run of two sleeping ranks, wait until its containers run, and send a signal."""
     program = tmp_path / "program" / "sleeps.py"
     program.parent.mkdir(exist_ok=True)
     program.write_text("import time\nprint('started', flush=True)\ntime.sleep(600)\n")
     command = start(tmp_path, "-n", 2, "--backend", "docker", *BASE, program)
-    assert command.stdout is not None
     assert "started" in command.stdout.readline()
     assert len(containers.own_containers(command.pid)) >= 3
     command.send_signal(number)
@@ -128,7 +120,6 @@ while True:
     direct = {"enabled": True, "host": "x", "port": 1, "max_timeout": 4000}
     (program.parent / "fmi.json").write_text(json.dumps({"backends": {"Direct": direct}}))
     command = start(tmp_path, "-n", 2, "--backend", "docker", *BASE, program)
-    assert command.stdout is not None
     lines = [command.stdout.readline() for _ in range(2)]
     victim = next(line.split()[-1] for line in lines if line.startswith("[1]"))
     container = next(name for name in containers.own_containers(command.pid) if name.startswith(victim))
@@ -197,14 +188,7 @@ subprocess.run([sys.executable, "child.py"], check=True, env={**os.environ, "PYT
         "script": "/tmp/scripts/parent.py",
     }
     (tmp_path / "payload.json").write_text(json.dumps(payload))
-    ended = subprocess.run(
-        [COMMAND, "pipeline", "payload.json", "--backend", "docker", *BASE],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=150,
-        check=False,
-    )
+    ended = run(FMI_EMULATOR, "pipeline", "payload.json", "--backend", "docker", *BASE, cwd=tmp_path, timeout=150)
     assert ended.returncode == 0, ended.stderr
     assert sorted(ended.stdout.splitlines()) == [f"[{rank}] sum 6 in /tmp/scripts" for rank in range(4)]
 
@@ -296,14 +280,8 @@ def test_the_layout_of_the_published_executor_image_runs_ranks(tmp_path: Path) -
         "script": "/tmp/scripts/main.py",
     }
     (tmp_path / "payload.json").write_text(json.dumps(payload))
-    ended = subprocess.run(
-        [COMMAND, "pipeline", "payload.json", "--backend", "docker", "--image", image],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=150,
-        check=False,
-    )
+    arguments = ("pipeline", "payload.json", "--backend", "docker", "--image", image)
+    ended = run(FMI_EMULATOR, *arguments, cwd=tmp_path, timeout=150)
     assert ended.returncode == 0, ended.stderr + ended.stdout
     place = "/cylon/fmi/fmilib/__init__.py with /cylon/install/lib"
     assert sorted(ended.stdout.splitlines()) == [f"[0] sum 3.0 of {place}", f"[1] sum - of {place}"]

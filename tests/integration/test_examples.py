@@ -147,7 +147,6 @@ print("waiting", flush=True)
 comm.recv(1 - rank, fmi.types(fmi.datatypes.int))
 """)
     with start(tmp_path, "-n", 2, program / "waits.py") as command:
-        assert command.stdout is not None
         assert "waiting" in command.stdout.readline()
         command.send_signal(2)
         command.communicate(timeout=20)

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.commands import FMIRUN, installed
 from tests.integration.fmirun import EXAMPLES, fmirun, leftovers, start
 
 Program = Callable[[str], Path]
@@ -245,8 +247,6 @@ def test_a_signal_ends_everything(
         subprocess.run(["sleep", "1000"])
     """)
     with start(tmp_path, "-n", 2, script) as command:
-        assert command.stdout is not None
-        assert command.stderr is not None
         assert "started" in command.stdout.readline()
         command.send_signal(number)
         _, errors = command.communicate(timeout=20)
@@ -262,7 +262,12 @@ def test_a_signal_ends_everything(
 def test_a_signal_at_the_start_ends_it(
     tmp_path: Path, program: Program, number: signal.Signals, status: int, said: str, imported: str
 ) -> None:
-    with start(tmp_path, "-n", 2, program("pass"), environment={"PYTHONVERBOSE": "1"}) as command:
+    (tmp_path / "state").mkdir()
+    variables = {**os.environ, "PYTHONVERBOSE": "1", "TMPDIR": str(tmp_path / "state")}
+    arguments = [installed(FMIRUN), "-n", "2", program("pass")]
+    with subprocess.Popen(
+        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=variables
+    ) as command:
         assert command.stderr is not None
         while f"import '{imported}'" not in command.stderr.readline():
             assert command.poll() is None
@@ -277,7 +282,6 @@ def test_a_signal_at_the_start_ends_it(
 def test_a_killed_fmirun_leaves_nothing(tmp_path: Path, program: Program) -> None:
     script = program("import time; print('started', flush=True); time.sleep(1000)")
     with start(tmp_path, "-n", 2, script) as command:
-        assert command.stdout is not None
         assert "started" in command.stdout.readline()
         zygote = next(child for child in psutil.Process(command.pid).children())
         command.kill()

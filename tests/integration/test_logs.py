@@ -1,19 +1,16 @@
 """fmi-emulator logs as a user runs it."""
 
 import json
-import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 from emulator.cloud import LocalCloud
+from tests.commands import FMI_EMULATOR, Command, run
 
-COMMAND = Path(sys.executable).with_name("fmi-emulator")
 RANK = """
     import os
     def handler(event, context):
@@ -23,10 +20,8 @@ RANK = """
 """
 
 
-def logs(cloud: LocalCloud, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [COMMAND, "logs", *arguments, "--endpoint-url", cloud.endpoint_url], capture_output=True, text=True, timeout=30
-    )
+def logs(cloud: LocalCloud, *arguments: str) -> CompletedProcess[str]:
+    return run(FMI_EMULATOR, "logs", *arguments, "--endpoint-url", cloud.endpoint_url)
 
 
 def invoke(functions: Any, name: str, **event: object) -> None:
@@ -57,14 +52,8 @@ def test_follow_prints_new_lines_until_ctrl_c(
     deploy: Callable[..., str],
 ) -> None:
     name = deploy(RANK)
-    with subprocess.Popen(
-        [COMMAND, "logs", name, "--follow"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "AWS_ENDPOINT_URL": cloud.endpoint_url},
-    ) as command:
-        assert command.stdout is not None
+    variables = {"AWS_ENDPOINT_URL": cloud.endpoint_url}
+    with Command(FMI_EMULATOR, "logs", name, "--follow", environment=variables) as command:
         for rank in (2, 1):
             invoke(functions, name, RANK=rank, WORLD_SIZE=3, what="something")
             assert command.stdout.readline() == f"[{rank}] says something\n"
@@ -86,7 +75,7 @@ def test_unknown_names_and_unreachable_endpoints_are_errors(cloud: LocalCloud, d
     )
     with socket.create_server(("127.0.0.1", 0)) as unused:
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
-    nothing = subprocess.run([COMMAND, "logs", name, "--endpoint-url", url], capture_output=True, text=True, timeout=30)
+    nothing = run(FMI_EMULATOR, "logs", name, "--endpoint-url", url)
     assert nothing.returncode == 2
     assert f"no server answers at {url}: start a local cloud with `fmi-emulator serve`" in nothing.stderr
     wrong = logs(cloud, name, "--since", "yesterday")

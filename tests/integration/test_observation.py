@@ -2,12 +2,12 @@
 
 import json
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.integration.fmirun import COMMAND, EXAMPLES, fmirun, leftovers, start
+from tests.commands import FMI_EMULATOR, run
+from tests.integration.fmirun import EXAMPLES, fmirun, leftovers, start
 
 
 def test_a_run_writes_its_trace_and_prints_its_profile(tmp_path: Path) -> None:
@@ -56,8 +56,6 @@ def test_a_run_that_hangs_shows_where_on_a_signal_and_on_an_interrupt(tmp_path: 
     program.write_text(HANGS)
     (program.parent / "fmi.json").write_text((EXAMPLES / "fmi.json").read_text())
     command = start(tmp_path, "-n", 2, "--live", program)
-    assert command.stdout is not None
-    assert command.stderr is not None
     assert command.stdout.readline() == "[1] computing\n"
     # The live view shows that the other rank waits, before anything is asked.
     while "in recv 0 of 'hangs', waits for rank 1" not in command.stderr.readline():
@@ -88,13 +86,7 @@ def test_a_live_view_needs_ranks_that_reach_the_command(tmp_path: Path, backend:
 
 def test_a_pipeline_shows_its_functions_in_the_trace(tmp_path: Path) -> None:
     trace = tmp_path / "trace.json"
-    ended = subprocess.run(
-        [COMMAND.with_name("fmi-emulator"), "pipeline", EXAMPLES / "pipeline.json", "--trace", trace, "--profile"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
+    ended = run(FMI_EMULATOR, "pipeline", EXAMPLES / "pipeline.json", "--trace", trace, "--profile", cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
     assert "profile of " in ended.stderr
     events = json.loads(trace.read_text())["traceEvents"]

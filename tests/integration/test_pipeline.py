@@ -16,9 +16,9 @@ import pytest
 
 import emulator.fmi.functions
 from emulator.cloud import LocalCloud
+from tests.commands import FMI_EMULATOR, Command, run
 from tests.integration.fmirun import EXAMPLES, leftovers
 
-COMMAND = Path(sys.executable).with_name("fmi-emulator")
 DISTRIBUTED = Path(emulator.fmi.functions.__file__).with_name("distributed.asl.json")
 # Sums the bytes of its data files over the ranks, and leaves a result.
 PROGRAM = """
@@ -68,20 +68,17 @@ def checkout(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
-def start(tmp_path: Path, *arguments: object, **settings: Any) -> "subprocess.Popen[str]":
+def start(tmp_path: Path, *arguments: object, stderr: int | None = None, **environment: str) -> Command:
     (tmp_path / "state").mkdir(exist_ok=True)
-    environment = {**os.environ, "TMPDIR": str(tmp_path / "state"), **settings.pop("env", {})}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **settings}
-    return subprocess.Popen(
-        [COMMAND, "pipeline", *map(str, arguments)], text=True, cwd=tmp_path, env=environment, **pipes
-    )
+    environment["TMPDIR"] = str(tmp_path / "state")
+    return Command(FMI_EMULATOR, "pipeline", *arguments, cwd=tmp_path, environment=environment, stderr=stderr)
 
 
-def pipeline(tmp_path: Path, *arguments: object, **settings: Any) -> tuple[int, str, str]:
-    command = start(tmp_path, *arguments, **settings)
-    output, errors = command.communicate(timeout=50)
-    assert leftovers(tmp_path) == []
-    return command.returncode, output, errors
+def pipeline(tmp_path: Path, *arguments: object, **environment: Any) -> tuple[int, str, str]:
+    with start(tmp_path, *arguments, **environment) as command:
+        output, errors = command.communicate()
+        assert leftovers(tmp_path) == []
+        return command.wait(), output, errors
 
 
 def test_the_first_generation_through_the_inline_map(tmp_path: Path, checkout: Callable[..., Path]) -> None:
@@ -273,10 +270,9 @@ def test_a_state_that_fails_outside_of_the_ranks_is_named(tmp_path: Path, checko
 WAITING = "import time\nprint('waiting', flush=True)\ntime.sleep(60)\n"
 
 
-def interrupt(command: "subprocess.Popen[str]") -> str:
+def interrupt(command: Command) -> str:
     """Press Ctrl-C once the ranks run; return the last line of standard error."""
     with command:
-        assert command.stdout is not None
         assert "waiting" in command.stdout.readline()
         command.send_signal(signal.SIGINT)
         _, errors = command.communicate(timeout=20)
@@ -293,7 +289,7 @@ def test_ctrl_c_stops_the_execution_on_a_running_cloud(
     tmp_path: Path, checkout: Callable[..., Path], cloud: LocalCloud
 ) -> None:
     reach = ("--endpoint-url", cloud.endpoint_url)
-    interrupt(start(tmp_path, checkout(WAITING, FIRST), *reach, env={"FMI_RENDEZVOUS": cloud.rendezvous}))
+    interrupt(start(tmp_path, checkout(WAITING, FIRST), *reach, FMI_RENDEZVOUS=cloud.rendezvous))
     latest = cloud.executions()[0]
     assert (latest.status, latest.error) == ("ABORTED", "Interrupted")
 
@@ -304,7 +300,7 @@ def test_a_terminal_shows_a_live_table_and_the_output_of_ranks_can_be_redirected
     steps = "import time\nfor i in range(4):\n    print(f'step {i + 1}/4', flush=True)\n    time.sleep(0.3)\n"
     leader, follower = pty.openpty()
     path = checkout(steps, FIRST)
-    with start(tmp_path, path, stderr=follower, env={"TERM": "xterm", "COLUMNS": "90"}) as command:
+    with start(tmp_path, path, stderr=follower, TERM="xterm", COLUMNS="90") as command:
         os.close(follower)
         seen = b""
         # A terminal whose other side is closed answers with an error.
@@ -313,7 +309,6 @@ def test_a_terminal_shows_a_live_table_and_the_output_of_ranks_can_be_redirected
                 seen += more
         except OSError:
             pass
-        assert command.stdout is not None
         output = command.stdout.read()
     os.close(leader)
     assert command.returncode == 0, seen
@@ -330,11 +325,11 @@ def test_a_running_cloud_is_used_again_and_shows_the_run(
 ) -> None:
     path = checkout(PROGRAM.replace("own = sum", "own = 5 or sum"), FIRST)
     reach = ("--endpoint-url", cloud.endpoint_url)
-    status, _, errors = pipeline(tmp_path, path, *reach, env={"FMI_RENDEZVOUS": ""})
+    status, _, errors = pipeline(tmp_path, path, *reach, FMI_RENDEZVOUS="")
     assert status == 2
     assert "FMI_RENDEZVOUS is not set" in errors
     for _ in range(2):  # the second run finds the functions and the machine of the first
-        status, output, errors = pipeline(tmp_path, path, *reach, env={"FMI_RENDEZVOUS": cloud.rendezvous})
+        status, output, errors = pipeline(tmp_path, path, *reach, FMI_RENDEZVOUS=cloud.rendezvous)
         assert status == 0, errors
         assert "total 10" in output
         assert "fmi-trace" not in output
@@ -343,9 +338,7 @@ def test_a_running_cloud_is_used_again_and_shows_the_run(
     executions = states.list_executions(stateMachineArn=machine["stateMachineArn"])["executions"]
     succeeded = [execution for execution in executions if execution["status"] == "SUCCEEDED"]
     assert len(succeeded) == 2
-    logs = subprocess.run(
-        [COMMAND, "logs", succeeded[1]["executionArn"], "--follow", *reach], capture_output=True, text=True, timeout=30
-    )
+    logs = run(FMI_EMULATOR, "logs", succeeded[1]["executionArn"], "--follow", *reach)
     assert logs.returncode == 0, logs.stderr
     assert sum("total 10" in line for line in logs.stdout.splitlines()) == 2
     again = pipeline(tmp_path, tmp_path / "none.json")
@@ -363,7 +356,7 @@ def test_missing_code_is_an_error_before_anything_is_started(
         "pass the folder that the payload calls S3_object_name with --script-folder\n",
     )
     reach = ("--endpoint-url", cloud.endpoint_url)
-    status, _, errors = pipeline(tmp_path, path, *reach, env={"FMI_RENDEZVOUS": cloud.rendezvous})
+    status, _, errors = pipeline(tmp_path, path, *reach, FMI_RENDEZVOUS=cloud.rendezvous)
     assert status == 2
     assert "the script is neither at s3://first/other/main.py nor in a local folder" in errors
 

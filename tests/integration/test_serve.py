@@ -7,7 +7,6 @@ import ipaddress
 import os
 import signal
 import socket
-import subprocess
 import urllib.error
 import urllib.request
 import zipfile
@@ -17,7 +16,8 @@ from pathlib import Path
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.integration.serving import COMMAND, serving
+from tests.commands import FMI_EMULATOR, Command, run
+from tests.integration.serving import serving
 
 
 def test_a_full_pipe_at_standard_error_stops_no_request(tmp_path: Path) -> None:
@@ -27,13 +27,9 @@ def test_a_full_pipe_at_standard_error_stops_no_request(tmp_path: Path) -> None:
         while True:
             os.write(writing, b"x" * 4096)
     os.set_blocking(writing, True)
-    environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    server = subprocess.Popen(
-        [COMMAND, "serve", "--port", "0"], stdout=subprocess.PIPE, stderr=writing, text=True, env=environment
-    )
+    server = Command(FMI_EMULATOR, "serve", "--port", 0, environment={"TMPDIR": str(tmp_path)}, stderr=writing)
     os.close(writing)
     try:
-        assert server.stdout is not None
         url = server.stdout.readline().strip().partition("=")[2]
         for _ in range(20):
             # Each is a line on standard error: moto fails on this body.
@@ -70,7 +66,7 @@ def test_the_exported_variables_point_to_the_endpoint_and_ctrl_c_stops_it(tmp_pa
 def test_a_port_in_use_is_an_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        ended = subprocess.run([COMMAND, "serve", "--port", str(port)], capture_output=True, text=True, timeout=30)
+        ended = run(FMI_EMULATOR, "serve", "--port", port)
     assert ended.returncode == 2
     assert ended.stderr.splitlines() == [
         f"fmi-emulator: the AWS endpoint: port {port} on 127.0.0.1 is in use; "
@@ -130,9 +126,7 @@ def test_it_listens_on_loopback_only_unless_host_is_given(tmp_path: Path) -> Non
 
 
 def test_an_address_of_another_machine_is_an_error() -> None:
-    ended = subprocess.run(
-        [COMMAND, "serve", "--port", "0", "--host", "192.0.2.1"], capture_output=True, text=True, timeout=30
-    )
+    ended = run(FMI_EMULATOR, "serve", "--port", 0, "--host", "192.0.2.1")
     assert ended.returncode == 2
     assert "192.0.2.1 is not an address of this machine" in ended.stderr
 
@@ -173,9 +167,7 @@ def test_a_file_without_a_key_is_an_error(tmp_path: Path, content: str | None, m
     file = tmp_path / "credentials"
     if content is not None:
         file.write_text(content)
-    ended = subprocess.run(
-        [COMMAND, "serve", "--port", "0", "--credentials", file], capture_output=True, text=True, timeout=30
-    )
+    ended = run(FMI_EMULATOR, "serve", "--port", 0, "--credentials", file)
     assert ended.returncode == 2
     assert message in ended.stderr
     assert len(ended.stderr.splitlines()) == 1

@@ -2,9 +2,7 @@
 
 import io
 import json
-import os
 import random
-import subprocess
 import threading
 import time
 import zipfile
@@ -15,7 +13,8 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from tests.integration.serving import COMMAND, serving
+from tests.commands import FMI_EMULATOR, run
+from tests.integration.serving import serving
 
 MIB = 1 << 20
 WRITERS = 4
@@ -209,13 +208,7 @@ def test_a_state_that_cannot_be_used_is_one_line_and_a_status(tmp_path: Path) ->
     scratch.mkdir()
     state.mkdir()
     (state / "mine").touch()
-    ended = subprocess.run(
-        [COMMAND, "serve", "--port", "0", "--state", state],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        env={**os.environ, "TMPDIR": str(scratch)},
-    )
+    ended = run(FMI_EMULATOR, "serve", "--port", 0, "--state", state, environment={"TMPDIR": str(scratch)})
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr.splitlines() == [
         f"fmi-emulator: {state} is not a state folder of fmi-emulator: it contains 'mine'; give a new or empty folder"

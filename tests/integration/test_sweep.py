@@ -3,12 +3,9 @@
 import argparse
 import csv
 import json
-import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 from urllib.request import urlopen
 
 import pytest
@@ -17,9 +14,9 @@ from emulator.cli import fmi_emulator
 from emulator.cli.sweep import _program, add_parser
 from emulator.cloud import LocalCloud
 from emulator.fmi.sweep.table import SweepError
+from tests.commands import FMI_EMULATOR, Command
 from tests.integration.fmirun import EXAMPLES, leftovers
 
-COMMAND = Path(sys.executable).with_name("fmi-emulator")
 FLAKY = """
 import json, os
 import boto3
@@ -32,18 +29,16 @@ boto3.client("s3").put_object(Bucket=os.environ["S3_BUCKET"], Key=key, Body=json
 """
 
 
-def start(tmp_path: Path, *arguments: object) -> "subprocess.Popen[str]":
+def start(tmp_path: Path, *arguments: object) -> Command:
     (tmp_path / "state").mkdir(exist_ok=True)
-    environment = {**os.environ, "TMPDIR": str(tmp_path / "state")}
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen([COMMAND, "sweep", *map(str, arguments)], text=True, env=environment, **pipes)
+    return Command(FMI_EMULATOR, "sweep", *arguments, environment={"TMPDIR": str(tmp_path / "state")})
 
 
 def sweep(tmp_path: Path, *arguments: object) -> tuple[int, str, str]:
-    command = start(tmp_path, *arguments)
-    output, errors = command.communicate(timeout=55)
-    assert leftovers(tmp_path) == []
-    return command.returncode, output, errors
+    with start(tmp_path, *arguments) as command:
+        output, errors = command.communicate()
+        assert leftovers(tmp_path) == []
+        return command.wait(), output, errors
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -107,7 +102,6 @@ def test_ctrl_c_ends_the_run_and_the_table_stays(tmp_path: Path) -> None:
     program.parent.mkdir()
     program.write_text("import os, time; print('go', flush=True); time.sleep(60 * (os.environ['WORLD_SIZE'] == '2'))")
     with start(tmp_path, "--world-sizes", "1,2", "--out", out, program) as command:
-        assert command.stdout is not None
         lines = [command.stdout.readline()]
         while lines[-1] and sum("go" in line for line in lines) < 2:
             lines.append(command.stdout.readline())

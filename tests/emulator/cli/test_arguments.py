@@ -1,15 +1,14 @@
 """The parsers of the commands' arguments, and --version."""
 
 import subprocess
-import sys
 from argparse import ArgumentTypeError
 from collections.abc import Callable
 from importlib import metadata
-from pathlib import Path
 
 import pytest
 
 from emulator.cli import arguments
+from tests.commands import installed, run
 
 
 @pytest.mark.parametrize(
@@ -50,8 +49,7 @@ def test_invalid_text_is_an_error_that_names_what_was_expected(
 
 @pytest.mark.parametrize("command", ["fmirun", "fmi-emulator"])
 def test_version_prints_the_name_and_the_version(command: str) -> None:
-    path = Path(sys.executable).with_name(command)
-    ended = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=30)
+    ended = subprocess.run([installed(command), "--version"], capture_output=True, text=True, timeout=30)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout == f"{command} {metadata.version('fmi-emulator')}\n"
 
@@ -62,8 +60,7 @@ def test_version_prints_the_name_and_the_version(command: str) -> None:
 )
 def test_help_has_examples(command: list[str]) -> None:
     name, *subcommand = command
-    path = Path(sys.executable).with_name(name)
-    ended = subprocess.run([path, *subcommand, "--help"], capture_output=True, text=True, timeout=30)
+    ended = run(name, *subcommand, "--help")
     assert ended.returncode == 0
     _, _, examples = ended.stdout.partition("\nexamples:\n")
     assert examples.startswith(f"  {' '.join(command)} ")

@@ -356,7 +356,8 @@ def test_wait(fmi_world):
     fmi_world(2, timeout=55)(rank)
 """
     )
-    environment = {**os.environ, "TMPDIR": str(pytester.mkdir("temporary"))}
+    temporary = pytester.mkdir("temporary")
+    environment = {**os.environ, "TMPDIR": str(temporary)}
     pids = pytester.path / "pids"
     command = [sys.executable, "-m", "pytest", *PLUGIN]
     with subprocess.Popen(command, cwd=pytester.path, env=environment, stdout=subprocess.DEVNULL) as session:
