@@ -6,7 +6,8 @@
 #   make bench     the figures of the README's table, collectives compared with gloo and OpenMPI, a thousand ranks
 #   make coverage  all tests again, with the branches that they cover, in subprocesses too
 #   make mutants   small mistakes made in the pure modules, and how many of them the tests notice
-#   make campaign  500 random programs on real ranks, most of them under a fault, with the seeds printed
+#   make campaign  500 random programs on real ranks, most of them under a fault, and 500 worlds under the faults of
+#                  docs/testing.md, with the seeds printed
 #   make clean     remove everything that the other targets created
 #
 # BASE_IMAGE names the image with python3 that `make bench` builds containers on (default AWS's, which is pulled).
@@ -56,6 +57,7 @@ coverage: $(VENV)/dev.stamp
 
 campaign: $(VENV)/dev.stamp
 	$(BIN)/python -m tests.campaign --worlds 500
+	CHAOS_WORLDS=500 $(BIN)/python -m pytest -v tests/emulator/testing/test_chaos.py
 
 mutants: $(VENV)/dev.stamp
 	$(BIN)/python -m tests.mutants

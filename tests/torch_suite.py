@@ -24,7 +24,8 @@ WORLD_SIZE = 8
 """Of fewer ranks, torch leaves out the tests of groups."""
 LIMIT_S = 60
 os.environ.update(BACKEND="gloo", WORLD_SIZE=str(WORLD_SIZE), OMP_NUM_THREADS="1", TORCH_DISTRIBUTED_DEBUG="OFF")
-os.environ.setdefault("TEMP_DIR", tempfile.mkdtemp(prefix="torch-suite-"))
+_folder = tempfile.TemporaryDirectory(prefix="torch-suite-")  # removed at the end of this process
+os.environ["TEMP_DIR"] = _folder.name
 
 import torch  # noqa: E402 - after the variables that torch's tests read when they are imported
 import torch.distributed as dist  # noqa: E402

@@ -47,7 +47,9 @@ def create_group(options: Any, backend_options: object) -> FmiProcessGroup:
     else:
         entry = json.loads(store.get(_ENTRY))
         name, server = entry["name"], entry["server"]
-    return FmiProcessGroup(rank, size, name, _config(server, options.timeout))
+    has_file = server is None and Path(_CONFIG).is_file()
+    config = load(Path(_CONFIG).resolve()) if has_file else _config(server, options.timeout)
+    return FmiProcessGroup(rank, size, name, config, sets_timeout=not has_file)
 
 
 @functools.cache
@@ -77,9 +79,7 @@ def _server() -> dict[str, str]:
 
 
 def _config(server: dict[str, str] | None, timeout: timedelta) -> Config:
-    """Return the program's configuration, or one for a given server or that of the environment."""
-    if server is None and Path(_CONFIG).is_file():
-        return load(Path(_CONFIG).resolve())
+    """Return the configuration for a given server, or for that of the environment."""
     if server is not None:
         os.environ[SECRET_VARIABLE] = server["secret"]
     address = os.environ[RENDEZVOUS_VARIABLE] if server is None else server["address"]

@@ -19,6 +19,7 @@ from fmi_shim.torch_backend.works import Messages, Worker
 
 NAME = "fmi"
 """The backend's name."""
+_TIMEOUT_ADVICE = "the timeout of this process group is over: pass a longer one to init_process_group or new_group"
 _ProcessGroup: Any = dist.ProcessGroup
 """Its stubs describe what callers may pass, in several overloads, and not what torch calls in a subclass."""
 
@@ -38,9 +39,11 @@ class FmiProcessGroup(_ProcessGroup):  # type: ignore[misc]
         Name of the communicator, of this group alone.
     config
         How its ranks connect.
+    sets_timeout
+        Whether the group's timeout is the longest wait for a rank, instead of one that the program's ``fmi.json`` has.
     """
 
-    def __init__(self, rank: int, size: int, name: str, config: Config) -> None:
+    def __init__(self, rank: int, size: int, name: str, config: Config, *, sets_timeout: bool) -> None:
         super().__init__(rank, size)
         self._rank_in_group = rank
         self._group_size = size
@@ -48,7 +51,7 @@ class FmiProcessGroup(_ProcessGroup):  # type: ignore[misc]
         self._config = config
         self._group_name = ""
         self._comm = Communicator(rank, size, config, name)
-        self._worker = Worker(name)
+        self._worker = Worker(name, _TIMEOUT_ADVICE if sets_timeout else "")
         self._messages: dict[int, Messages] = {}
 
     # Names and sizes ---------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 
 from fmi_shim.communicator import Communicator
+from fmi_shim.errors import PeerTimeoutError
 from fmi_shim.requests import Request
 from fmi_shim.torch_backend.elements import movable, restore
 
@@ -129,10 +130,13 @@ class Worker:
     ----------
     name
         Name of the thread.
+    timeout_advice
+        What the error of an operation that has reached its time limit says besides; empty for nothing.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, timeout_advice: str) -> None:
         self._name = name
+        self._timeout_advice = timeout_advice
         self._queue: queue.SimpleQueue[tuple[RunningWork, Callable[[], object], object] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._queued = 0
@@ -142,7 +146,7 @@ class Worker:
         """Run an operation, in the thread if it is asked for or others are queued; return its handle."""
         if not in_thread and self._queued == 0 and self._lock.acquire(blocking=False):
             try:
-                operation()
+                self._execute(operation)
             finally:
                 self._lock.release()
             return CompletedWork(tensors)
@@ -161,13 +165,21 @@ class Worker:
             self._thread.join()
             self._thread = None
 
+    def _execute(self, operation: Callable[[], object]) -> None:
+        try:
+            operation()
+        except PeerTimeoutError as error:
+            if self._timeout_advice:
+                error.message = f"{error.message}; {self._timeout_advice}"
+            raise
+
     def _serve(self) -> None:
         while (item := self._queue.get()) is not None:
             work, operation, tensors = item
             error: BaseException | None = None
             try:
                 with self._lock:
-                    operation()
+                    self._execute(operation)
             except Exception as raised:  # noqa: BLE001 - whatever it is, the waiting thread raises it
                 error = raised
             self._queued -= 1

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -231,6 +232,19 @@ def wrong_arguments(rank: int, size: int) -> None:
             assert message in str(error), error
         else:
             raise AssertionError(message)
+
+
+@check
+def a_time_limit_names_the_setting_that_torch_has(rank: int, size: int) -> None:
+    group = dist.new_group(timeout=timedelta(seconds=0.3))
+    if rank == 0:
+        try:
+            dist.barrier(group)
+        except RuntimeError as error:
+            assert "the timeout of this process group is over: pass a longer one to init_process" in str(error), error
+        else:
+            raise AssertionError("no error")
+    dist.barrier()
 
 
 @check
