@@ -37,6 +37,7 @@ from emulator.aws.lambda_.url_requests import FunctionUrlRequests
 from emulator.aws.limits import MIB
 from emulator.aws.logs.core import LogStore
 from emulator.aws.logs.http import LogsApi
+from emulator.aws.logs.resource_policies import ResourcePolicies
 from emulator.aws.protocol.credential_scope import credential_scope
 from emulator.aws.s3.core.store import ObjectStore
 from emulator.aws.s3.http.api import S3Api
@@ -176,7 +177,7 @@ class Gateway:
         self._objects.observer = Notifications(self._targets, self._aws, self._event_bus.emit, read)
         network = LoopbackNetwork(self._aws, account)
         self._ecs = EcsApi(self._aws, programs, network, account, self._emit_of_ecs)
-        self._logs = LogsApi(logs, account)
+        self._logs = LogsApi(logs, ResourcePolicies(state.database), account)
         self.faults = RequestFaults(lambda request: "path" in request.match_info and self.s3.is_s3(request))
         self._admission = Admission(names, self.s3, self._url_requests, keys, page_access, self.faults)
         self._runner: web.AppRunner | None = None

@@ -12,6 +12,7 @@ from emulator.aws.account import Account
 from emulator.aws.json_requests import whole_number
 from emulator.aws.limits import LOG_EVENT_BYTES, MIB
 from emulator.aws.logs.core import EventPosition, LogEvent, LogGroup, LogStore, LogStream, compile_filter_pattern
+from emulator.aws.logs.resource_policies import ResourcePolicies
 from emulator.aws.protocol.json_api import JsonApi, Parameters
 from emulator.errors import ApiError
 
@@ -30,27 +31,32 @@ _RETENTIONS = (
 
 
 class LogsApi(JsonApi):
-    """The operations on log groups, streams and events.
+    """The operations on log groups, streams and events, and on resource policies.
 
     Parameters
     ----------
     logs
         The log store.
+    policies
+        The resource policies.
     account_number
         The number of the account.
     """
 
-    def __init__(self, logs: LogStore, account_number: str) -> None:
+    def __init__(self, logs: LogStore, policies: ResourcePolicies, account_number: str) -> None:
         self._logs = logs
+        self._policies = policies
         operations = {
             "AssociateKmsKey": self._set_kms_key,
             "CreateLogGroup": self._create_group,
             "CreateLogStream": self._create_stream,
             "DeleteLogGroup": self._delete_group,
             "DeleteLogStream": self._delete_stream,
+            "DeleteResourcePolicy": policies.delete,
             "DeleteRetentionPolicy": self._delete_retention,
             "DescribeLogGroups": self._describe_groups,
             "DescribeLogStreams": self._describe_streams,
+            "DescribeResourcePolicies": policies.describe,
             "DisassociateKmsKey": self._set_kms_key,
             "FilterLogEvents": self._filter,
             "GetLogEvents": self._get_events,
@@ -58,6 +64,7 @@ class LogsApi(JsonApi):
             "ListTagsLogGroup": self._tags,
             "PutLogEvents": self._put_events,
             "PutLogGroupDeletionProtection": self._protect,
+            "PutResourcePolicy": policies.put,
             "PutRetentionPolicy": self._set_retention,
             "TagLogGroup": self._tag,
             "TagResource": self._tag,
@@ -74,8 +81,9 @@ class LogsApi(JsonApi):
         )
 
     def clear(self) -> None:
-        """Delete all log groups."""
+        """Delete all log groups and policies."""
         self._logs.clear()
+        self._policies.clear()
 
     def _create_group(self, request: Parameters, account: Account) -> None:
         name, logs = request["logGroupName"], self._logs.region(account.region)

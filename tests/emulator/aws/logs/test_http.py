@@ -1,5 +1,6 @@
 """CloudWatch Logs over HTTP."""
 
+import json
 import time
 import uuid
 from typing import Any
@@ -195,3 +196,27 @@ def test_equal_names_of_two_regions_are_apart(client: Any, log_client: Any, grou
         assert [event["message"] for event in logs.filter_log_events(logGroupName=group)["events"]] == [region]
     ireland.delete_log_group(logGroupName=group)
     assert [event["message"] for event in log_client.filter_log_events(logGroupName=group)["events"]] == ["us-east-1"]
+
+
+def test_ten_resource_policies_are_kept(log_client: Any) -> None:
+    document = json.dumps({"Version": "2012-10-17", "Statement": []})
+    made = log_client.put_resource_policy(policyName="0", policyDocument='{"Version": "2008-10-17"}')["resourcePolicy"]
+    assert (made["policyName"], made["policyScope"], made["policyDocument"]) == (
+        "0",
+        "ACCOUNT",
+        '{"Version": "2008-10-17"}',
+    )
+    for number in range(10):
+        log_client.put_resource_policy(policyName=str(number), policyDocument=document)
+    found = log_client.describe_resource_policies()["resourcePolicies"]
+    assert [policy["policyDocument"] for policy in found] == [document] * 10
+    with pytest.raises(ClientError, match=r"LimitExceededException.*Resource limit exceeded"):
+        log_client.put_resource_policy(policyName="10", policyDocument=document)
+    with pytest.raises(ClientError, match=r"ResourceNotFoundException.*Policy with name \[none\] does not exist"):
+        log_client.delete_resource_policy(policyName="none")
+    for arguments in ({"policyName": "0", "policyDocument": "no"}, {"policyName": "0"}, {"resourceArn": "arn"}):
+        with pytest.raises(ClientError, match="InvalidParameterException"):
+            log_client.put_resource_policy(**arguments)
+    for number in range(10):
+        log_client.delete_resource_policy(policyName=str(number))
+    assert log_client.describe_resource_policies()["resourcePolicies"] == []
