@@ -7,6 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
+from emulator.aws.account import Account
 from emulator.aws.cloudformation.catalog import Catalog
 from emulator.aws.cloudformation.http import CloudFormationApi
 from emulator.aws.cloudformation.service import CloudFormationService
@@ -30,6 +31,7 @@ from emulator.aws.lambda_.core.function_registry import FunctionRegistry
 from emulator.aws.lambda_.core.function_urls import FunctionUrls
 from emulator.aws.lambda_.core.invocations import LambdaService
 from emulator.aws.lambda_.core.layers import Layers
+from emulator.aws.lambda_.core.references import Reference, account_of
 from emulator.aws.lambda_.core.settings import LambdaSettings
 from emulator.aws.lambda_.http.api import LambdaApi
 from emulator.aws.lambda_.log_lines import LogSink
@@ -50,6 +52,7 @@ from emulator.aws.triggers.destinations import Destinations
 from emulator.aws.triggers.event_bus import EventBus
 from emulator.aws.triggers.event_sources import EventSources
 from emulator.aws.triggers.event_sources_http import EventSourcesApi
+from emulator.aws.triggers.log_subscriptions import LogSubscriptions
 from emulator.aws.triggers.notifications import Notifications
 from emulator.aws.triggers.schedules import Schedules
 from emulator.aws.triggers.subscriptions import FunctionSubscriptions
@@ -177,7 +180,8 @@ class Gateway:
         self._objects.observer = Notifications(self._targets, self._aws, self._event_bus.emit, read)
         network = LoopbackNetwork(self._aws, account)
         self._ecs = EcsApi(self._aws, programs, network, account, self._emit_of_ecs)
-        self._logs = LogsApi(logs, ResourcePolicies(state.database), account)
+        self._logs = LogsApi(logs, ResourcePolicies(state.database), self._has_function, account)
+        logs.subscriber = LogSubscriptions(self._targets, account).publish
         self.faults = RequestFaults(lambda request: "path" in request.match_info and self.s3.is_s3(request))
         self._admission = Admission(names, self.s3, self._url_requests, keys, page_access, self.faults)
         self._runner: web.AppRunner | None = None
@@ -249,6 +253,9 @@ class Gateway:
         for follow in self.on_reset:
             follow()
         return await self.s3.reset(lambda: self._moto.reset(request))
+
+    def _has_function(self, arn: str) -> bool:
+        return self.functions.exists(Reference.parse(arn, account=account_of(arn, Account(number=self._account))))
 
     def _open_events(self) -> None:
         self._event_bus.open()

@@ -69,6 +69,28 @@ class LogEvent:
     message: str
 
 
+@dataclass(frozen=True)
+class SubscriptionFilter:
+    """A filter whose matching events go to a destination: an ARN. The time is in ms since 1970."""
+
+    name: str
+    pattern: str
+    destination: str
+    distribution: str
+    created: int
+
+
+@dataclass(frozen=True)
+class SubscribedEvents:
+    """Events of a stream that a subscription filter matches: pairs of time in ms since 1970 and message."""
+
+    region: str
+    group: str
+    stream: str
+    filter: SubscriptionFilter
+    events: Sequence[tuple[int, str]]
+
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS log_groups (
     id INTEGER PRIMARY KEY, region TEXT NOT NULL, name TEXT NOT NULL, created INTEGER NOT NULL, retention INTEGER,
@@ -85,6 +107,10 @@ CREATE TABLE IF NOT EXISTS log_batches (
     number INTEGER PRIMARY KEY, group_id INTEGER NOT NULL, stream_id INTEGER NOT NULL, timestamp INTEGER NOT NULL,
     ingested INTEGER NOT NULL, messages TEXT NOT NULL
 );
+CREATE TABLE IF NOT EXISTS log_subscription_filters (
+    group_id INTEGER NOT NULL, name TEXT NOT NULL, pattern TEXT NOT NULL, destination TEXT NOT NULL,
+    distribution TEXT NOT NULL, created INTEGER NOT NULL, PRIMARY KEY (group_id, name)
+);
 CREATE INDEX IF NOT EXISTS log_batches_of_group ON log_batches (group_id, timestamp, number);
 CREATE INDEX IF NOT EXISTS log_batches_of_stream ON log_batches (stream_id, timestamp, number);
 """
@@ -92,6 +118,8 @@ _GROUPS = (
     "SELECT name, created, retention, class, kms_key, is_protected,"
     " (SELECT coalesce(sum(bytes), 0) FROM log_streams WHERE group_id = log_groups.id) FROM log_groups"
 )
+# https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/cloudwatch_limits_cwl.html
+_MOST_FILTERS = 2
 _FOREVER = 2**62
 _DELETED_AT_ONCE = 500
 # The IDs of a group and a stream, cached for streams that are written to.
@@ -110,10 +138,16 @@ class LogStore:
     ------
     StateError
         When the tables cannot be read.
+
+    Attributes
+    ----------
+    subscriber
+        Receives the events that subscription filters match; None if nobody does.
     """
 
     def __init__(self, state: StateFolder) -> None:
         self._state = state
+        self.subscriber: Callable[[SubscribedEvents], None] | None = None
         self._regions: dict[str, RegionLogs] = {}
         self._is_full = False
         try:
@@ -124,8 +158,12 @@ class LogStore:
     def region(self, name: str) -> "RegionLogs":
         """Return the logs of a region."""
         if name not in self._regions:
-            self._regions[name] = RegionLogs(self._state, name)
+            self._regions[name] = RegionLogs(self._state, name, self._publish)
         return self._regions[name]
+
+    def _publish(self, found: SubscribedEvents) -> None:
+        if self.subscriber is not None:
+            self.subscriber(found)
 
     def append(self, region: str, group: str, stream: str, messages: Sequence[str]) -> None:
         """Append events with the current time; create group and stream if missing.
@@ -144,7 +182,7 @@ class LogStore:
         """Delete all log groups with their streams and events."""
         self._regions.clear()
         with self._state.transaction(is_delete=True):
-            for table in ("log_batches", "log_streams", "log_group_tags", "log_groups"):
+            for table in ("log_batches", "log_streams", "log_group_tags", "log_subscription_filters", "log_groups"):
                 self._state.database.execute(f"DELETE FROM {table}")  # noqa: S608 - constants
 
 
@@ -157,13 +195,17 @@ class RegionLogs:
         The folder that stores them.
     region
         The region whose they are.
+    publish
+        Receives the events that subscription filters match.
     """
 
-    def __init__(self, state: StateFolder, region: str) -> None:
+    def __init__(self, state: StateFolder, region: str, publish: Callable[[SubscribedEvents], None]) -> None:
         self._state = state
         self._database = state.database
         self._region = region
         self._stream_ids: dict[tuple[str, str], _Ids] = {}
+        self._publish = publish
+        self._filters = self._stored_filters()
 
     def append(self, group: str, stream: str, messages: Sequence[str]) -> None:
         """Append events with the current time; create group and stream if missing."""
@@ -208,6 +250,62 @@ class RegionLogs:
         with self._state.transaction(size):
             self._database.executemany(insert, rows)
             self._database.execute(update, (events[0][0], events[-1][0], now, size, stream_id))
+        for wanted, matches in self._filters.get(group, ()):
+            if matching := [event for event in events if matches(event[1])]:
+                self._publish(SubscribedEvents(self._region, group, stream, wanted, matching))
+
+    def put_filter(self, group: str, wanted: SubscriptionFilter) -> None:
+        """Add a subscription filter to a group, or replace the one of its name.
+
+        Raises
+        ------
+        ApiError
+            ResourceNotFoundException; LimitExceededException when the group has two others; InvalidParameterException
+            for a pattern that is not emulated.
+        """
+        group_id = self._group_id(group)
+        compile_filter_pattern(wanted.pattern)
+        others = [found for found in self.filters(group) if found.name != wanted.name]
+        if len(others) >= _MOST_FILTERS:
+            raise ApiError("LimitExceededException", HTTPStatus.BAD_REQUEST, "Resource limit exceeded.")
+        query = "INSERT OR REPLACE INTO log_subscription_filters VALUES (?, ?, ?, ?, ?, ?)"
+        row = (wanted.name, wanted.pattern, wanted.destination, wanted.distribution, wanted.created)
+        self._database.write(query, (group_id, *row))
+        self._filters = self._stored_filters()
+
+    def filters(self, group: str) -> list[SubscriptionFilter]:
+        """Return a group's subscription filters, ordered by name."""
+        self._group_id(group)
+        return [wanted for wanted, _ in self._filters.get(group, ())]
+
+    def delete_filter(self, group: str, name: str) -> None:
+        """Delete a subscription filter.
+
+        Raises
+        ------
+        ApiError
+            ResourceNotFoundException.
+        """
+        group_id = self._group_id(group)
+        if all(wanted.name != name for wanted in self.filters(group)):
+            message = "The specified subscription filter does not exist."
+            raise ApiError("ResourceNotFoundException", HTTPStatus.BAD_REQUEST, message)
+        query = "DELETE FROM log_subscription_filters WHERE group_id = ? AND name = ?"
+        self._database.write(query, (group_id, name))
+        self._filters = self._stored_filters()
+
+    def _stored_filters(self) -> dict[str, list[tuple[SubscriptionFilter, Callable[[str], bool]]]]:
+        """Return all filters by their groups, each with what tells whether a message matches."""
+        query = (
+            "SELECT log_groups.name, f.name, pattern, destination, distribution, f.created"
+            " FROM log_subscription_filters AS f JOIN log_groups ON log_groups.id = group_id"
+            " WHERE region = ? ORDER BY f.name"
+        )
+        stored: dict[str, list[tuple[SubscriptionFilter, Callable[[str], bool]]]] = {}
+        for group, *row in self._database.execute(query, (self._region,)).fetchall():
+            wanted = SubscriptionFilter(*row)
+            stored.setdefault(group, []).append((wanted, compile_filter_pattern(wanted.pattern)))
+        return stored
 
     def create_group(
         self, name: str, log_class: str = "STANDARD", kms_key: str | None = None, *, is_protected: bool = False
@@ -255,8 +353,9 @@ class RegionLogs:
             message = "Cannot delete a log group with deletion protection enabled"
             raise ApiError("ValidationException", HTTPStatus.BAD_REQUEST, message)
         await self._delete_events("group_id", group_id)
-        tables = (("log_streams", "group_id"), ("log_group_tags", "group_id"), ("log_groups", "id"))
-        self._delete(*tables, value=group_id)
+        self._filters.pop(name, None)
+        tables = ("log_streams", "log_group_tags", "log_subscription_filters")
+        self._delete(*((table, "group_id") for table in tables), ("log_groups", "id"), value=group_id)
 
     async def delete_stream(self, group: str, name: str) -> None:
         """Delete a log stream with its events."""

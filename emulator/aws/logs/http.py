@@ -11,7 +11,15 @@ from typing import Any
 from emulator.aws.account import Account
 from emulator.aws.json_requests import whole_number
 from emulator.aws.limits import LOG_EVENT_BYTES, MIB
-from emulator.aws.logs.core import EventPosition, LogEvent, LogGroup, LogStore, LogStream, compile_filter_pattern
+from emulator.aws.logs.core import (
+    EventPosition,
+    LogEvent,
+    LogGroup,
+    LogStore,
+    LogStream,
+    SubscriptionFilter,
+    compile_filter_pattern,
+)
 from emulator.aws.logs.resource_policies import ResourcePolicies
 from emulator.aws.protocol.json_api import JsonApi, Parameters
 from emulator.errors import ApiError
@@ -39,13 +47,18 @@ class LogsApi(JsonApi):
         The log store.
     policies
         The resource policies.
+    has_function
+        Returns whether there is a function with an ARN.
     account_number
         The number of the account.
     """
 
-    def __init__(self, logs: LogStore, policies: ResourcePolicies, account_number: str) -> None:
+    def __init__(
+        self, logs: LogStore, policies: ResourcePolicies, has_function: Callable[[str], bool], account_number: str
+    ) -> None:
         self._logs = logs
         self._policies = policies
+        self._has_function = has_function
         operations = {
             "AssociateKmsKey": self._set_kms_key,
             "CreateLogGroup": self._create_group,
@@ -54,9 +67,11 @@ class LogsApi(JsonApi):
             "DeleteLogStream": self._delete_stream,
             "DeleteResourcePolicy": policies.delete,
             "DeleteRetentionPolicy": self._delete_retention,
+            "DeleteSubscriptionFilter": self._delete_filter,
             "DescribeLogGroups": self._describe_groups,
             "DescribeLogStreams": self._describe_streams,
             "DescribeResourcePolicies": policies.describe,
+            "DescribeSubscriptionFilters": self._describe_filters,
             "DisassociateKmsKey": self._set_kms_key,
             "FilterLogEvents": self._filter,
             "GetLogEvents": self._get_events,
@@ -66,6 +81,7 @@ class LogsApi(JsonApi):
             "PutLogGroupDeletionProtection": self._protect,
             "PutResourcePolicy": policies.put,
             "PutRetentionPolicy": self._set_retention,
+            "PutSubscriptionFilter": self._put_filter,
             "TagLogGroup": self._tag,
             "TagResource": self._tag,
             "UntagLogGroup": self._untag,
@@ -130,6 +146,46 @@ class LogsApi(JsonApi):
         is_protected = request["deletionProtectionEnabled"]
         logs = self._logs.region(account.region)
         logs.protect(_name_of(request["logGroupIdentifier"]), is_protected=is_protected)
+
+    def _put_filter(self, request: Parameters, account: Account) -> None:
+        for name in ("applyOnTransformedLogs", "fieldSelectionCriteria", "emitSystemFields"):
+            if request.get(name):
+                raise _invalid(f"{name} is not emulated: leave it out")
+        destination = request["destinationArn"]
+        logs = self._logs.region(account.region)
+        logs.filters(request["logGroupName"])
+        if not destination.startswith("arn:aws:lambda:"):
+            raise _invalid(f"destination {destination} is not emulated: expected the ARN of a Lambda function")
+        if not self._has_function(destination):
+            raise _invalid(
+                "Could not execute the lambda function. Make sure you have given CloudWatch Logs permission to execute "
+                "your function."
+            )
+        distribution = request.get("distribution", "ByLogStream")
+        wanted = SubscriptionFilter(
+            request["filterName"], request["filterPattern"], destination, distribution, int(time.time() * 1000)
+        )
+        logs.put_filter(request["logGroupName"], wanted)
+
+    def _describe_filters(self, request: Parameters, account: Account) -> Mapping[str, Any]:
+        group, prefix = request["logGroupName"], request.get("filterNamePrefix", "")
+        described = [
+            {
+                "filterName": found.name,
+                "logGroupName": group,
+                "filterPattern": found.pattern,
+                "destinationArn": found.destination,
+                "distribution": found.distribution,
+                "applyOnTransformedLogs": False,
+                "creationTime": found.created,
+            }
+            for found in self._logs.region(account.region).filters(group)
+            if found.name.startswith(prefix)
+        ]
+        return _description_page(request, "subscriptionFilters", described)
+
+    def _delete_filter(self, request: Parameters, account: Account) -> None:
+        self._logs.region(account.region).delete_filter(request["logGroupName"], request["filterName"])
 
     def _describe_groups(self, request: Parameters, account: Account) -> Mapping[str, Any]:
         _check_exclusive(request, "logGroupNamePrefix", "logGroupNamePattern")
