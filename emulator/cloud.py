@@ -397,6 +397,7 @@ class LocalCloud:
                 account=self._account,
             )
             started.push_async_callback(gateway.close)
+            self._processes.hosts.names = gateway.host_names
             archive = None if self._state_path is None else RunArchive(self._state_path / "runs", phases)
             page = Page(
                 gateway.functions,

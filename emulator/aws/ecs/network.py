@@ -25,12 +25,19 @@ class LoopbackNetwork:
         Makes interfaces.
     account
         The account.
+
+    Attributes
+    ----------
+    balancer_addresses
+        The addresses of load balancers by the DNS names that they were made with.
     """
 
     def __init__(self, aws: AwsClient, account: str) -> None:
         self._aws = aws
         self._account = account
         self._used: set[str] = set()
+        self._balancers: dict[str, str] = {}
+        self.balancer_addresses: dict[str, str] = {}
         self._next = 0
 
     async def attach(self, region: str, configuration: Mapping[str, Any]) -> Interface:
@@ -90,7 +97,9 @@ class LoopbackNetwork:
         backend = elbv2_backends[self._account][region]
         for arn in backend.target_groups[group].load_balancer_arns:
             if arn in backend.load_balancers:
-                backend.load_balancers[arn].dns_name = address
+                balancer = backend.load_balancers[arn]
+                self.balancer_addresses[self._balancers.setdefault(arn, balancer.dns_name.lower())] = address
+                balancer.dns_name = address
 
     def _address(self) -> str:
         for _ in range(_ADDRESSES):

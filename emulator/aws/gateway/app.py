@@ -20,6 +20,7 @@ from emulator.aws.ecs.programs import Programs
 from emulator.aws.gateway.address import LOOPBACK, RESET_PATH, listen
 from emulator.aws.gateway.admission import Admission, PageAccess
 from emulator.aws.gateway.browser_requests import OwnNames
+from emulator.aws.gateway.host_names import addresses, records_of_moto
 from emulator.aws.gateway.key_ring import KeyRing
 from emulator.aws.gateway.moto_bridge import MotoBridge
 from emulator.aws.gateway.request_faults import RequestFaults
@@ -178,7 +179,7 @@ class Gateway:
         self.lambda_service.on_event_ended = Destinations(self._targets).ended
         read = partial(self._objects.buckets.configuration, part="notification")
         self._objects.observer = Notifications(self._targets, self._aws, self._event_bus.emit, read)
-        network = LoopbackNetwork(self._aws, account)
+        self._network = network = LoopbackNetwork(self._aws, account)
         self._ecs = EcsApi(self._aws, programs, network, account, self._emit_of_ecs)
         self._logs = LogsApi(logs, ResourcePolicies(state.database), self._has_function, account)
         logs.subscriber = LogSubscriptions(self._targets, account).publish
@@ -228,6 +229,10 @@ class Gateway:
         )
         await self._runner.setup()
         await web.SockSite(self._runner, self._listener, backlog=_BACKLOG).start()
+
+    def host_names(self) -> dict[str, str]:
+        """Return the address of each name with a record in Route 53."""
+        return addresses(records_of_moto(), self._network.balancer_addresses)
 
     async def _url_at(self, address: str) -> str:
         """Return the endpoint's URL for functions that reach this machine at an address; listen there, too."""

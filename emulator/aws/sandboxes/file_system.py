@@ -17,6 +17,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from emulator.aws.sandboxes.hosts_file import HOSTS
+
 _CLONE_NEWNS = 0x00020000
 _CLONE_NEWUSER = 0x10000000
 _MS_RDONLY = 1
@@ -45,6 +47,22 @@ class FilesUnavailableError(OSError):
 
 
 @dataclass(frozen=True)
+class SharedFiles:
+    """The files that all functions of an emulator see.
+
+    Parameters
+    ----------
+    runtime_root
+        The folder that becomes /var/runtime, with modules for every function; None for an empty one.
+    hosts
+        The file that becomes /etc/hosts; None for that of this machine.
+    """
+
+    runtime_root: Path | None = None
+    hosts: Path | None = None
+
+
+@dataclass(frozen=True)
 class FunctionFiles:
     """What a function sees.
 
@@ -58,8 +76,8 @@ class FunctionFiles:
         The folder whose files are in /opt; None for an empty /opt.
     language_root
         The folder that becomes /var/lang.
-    runtime_root
-        The folder that becomes /var/runtime, with modules for every function; None for an empty one.
+    shared
+        What every function sees.
     visible
         Paths below the old /tmp and /opt that stay visible, read-only, as returned by `covered`: the interpreter may be
         there.
@@ -69,7 +87,7 @@ class FunctionFiles:
     task_root: Path
     opt_root: Path | None
     language_root: Path
-    runtime_root: Path | None
+    shared: SharedFiles
     visible: Sequence[Path]
 
 
@@ -99,7 +117,12 @@ def _mount_all(files: FunctionFiles) -> None:
     layers = (
         [] if files.opt_root is None else [(path.name, _path_descriptor(path)) for path in files.opt_root.iterdir()]
     )
-    runtime = None if files.runtime_root is None else _path_descriptor(files.runtime_root)
+    shared = files.shared
+    runtime = None if shared.runtime_root is None else _path_descriptor(shared.runtime_root)
+    if shared.hosts is not None and HOSTS.exists():
+        hosts = _path_descriptor(shared.hosts)
+        _bind(hosts, HOSTS)
+        os.close(hosts)
     kept = {path: _path_descriptor(path) for path in files.visible}
     _cover(TMP, f"size={files.tmp_bytes},mode=1777", {path: kept[path] for path in kept if path.is_relative_to(TMP)})
     _rebuild_var(task, prefix, runtime)

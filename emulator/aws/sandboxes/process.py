@@ -15,6 +15,7 @@ from pathlib import Path
 
 from emulator.aws.sandboxes.base import SandboxExit, SandboxPlace, SandboxSpec
 from emulator.aws.sandboxes.control_groups import ControlGroups, make_control_groups
+from emulator.aws.sandboxes.hosts_file import HostsFile
 from emulator.aws.sandboxes.memory import MemoryGauge, process_tree
 from emulator.aws.sandboxes.messages import (
     Exited,
@@ -140,8 +141,10 @@ class ProcessSandbox:
         on_output: Callable[[bytes], None],
         connection: ZygoteConnection,
         groups: ControlGroups,
+        hosts: HostsFile,
     ) -> None:
         self._id = sandbox_id
+        self._hosts = hosts
         self._groups = groups
         self._pid: int | None = None
         self._killed = False
@@ -178,7 +181,8 @@ class ProcessSandbox:
             self._signal_all(signal.SIGSTOP)
 
     async def resume(self) -> None:
-        """Continue the worker and its children."""
+        """Continue the worker and its children, which see the names of now."""
+        self._hosts.refresh()
         if not self._suspended or self.exited.done():
             return
         self._suspended = False
@@ -275,6 +279,8 @@ class ProcessSandboxes:
 
     Attributes
     ----------
+    hosts
+        The /etc/hosts of the sandboxes.
     cpu_shares_missing
         Why CPU shares are not enforced on this machine; None when they are.
     """
@@ -299,6 +305,7 @@ class ProcessSandboxes:
         self._supervisor: asyncio.subprocess.Process | None = None
         self._closing = False
         self._starting = asyncio.Lock()
+        self.hosts = HostsFile(state / "hosts")
         self._groups = ControlGroups(None, None)
         self.cpu_shares_missing: str | None = None
 
@@ -319,7 +326,7 @@ class ProcessSandboxes:
         with theirs:
             self._supervisor = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-P", "-m", "emulator.aws.sandboxes.supervisor"),
-                *("--control", str(theirs.fileno()), "--state", str(self._state)),
+                *("--control", str(theirs.fileno()), "--state", str(self._state), "--hosts", str(self.hosts.path)),
                 *(f"--preload={module}" for module in self._preload),
                 *(("--hide-packages",) if self._hide_packages else ()),
                 *(() if self._runtime_root is None else ("--runtime-root", str(self._runtime_root))),
@@ -351,8 +358,9 @@ class ProcessSandboxes:
         attachment = None
         if self._segment is not None and self._nat is not None:
             attachment = self._segment.attach(self._nat)
+        self.hosts.refresh()
         read_end, write_end = os.pipe()
-        sandbox = ProcessSandbox(spec.sandbox_id, read_end, on_output, connection, self._groups)
+        sandbox = ProcessSandbox(spec.sandbox_id, read_end, on_output, connection, self._groups, self.hosts)
         self._sandboxes[spec.sandbox_id] = sandbox
         if attachment is not None:
             sandbox.exited.add_done_callback(functools.partial(self._detach, attachment))

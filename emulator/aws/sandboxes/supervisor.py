@@ -78,6 +78,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Forks sandboxes for the emulator, which starts this program itself.")
     parser.add_argument("--control", type=int, required=True, help="descriptor of the socket to the endpoint")
     parser.add_argument("--state", type=Path, required=True, help="folder to remove at the end")
+    parser.add_argument("--hosts", type=Path, required=True, help="the /etc/hosts of sandboxes")
     parser.add_argument("--preload", action="append", default=[], help="module to import before the first fork")
     parser.add_argument("--runtime-root", type=Path, help="folder with modules for every function")
     parser.add_argument("--hide-packages", action="store_true", help="let functions import runtime packages only")
@@ -92,9 +93,11 @@ def main() -> None:
     zygote_pid = os.fork()
     if zygote_pid == 0:
         # Imported in the child only, so that this process stays small.
+        from emulator.aws.sandboxes.file_system import SharedFiles
         from emulator.aws.sandboxes.zygote import run_zygote
 
-        run_zygote(control, arguments.preload, groups, arguments.runtime_root, hide_packages=arguments.hide_packages)
+        shared = SharedFiles(arguments.runtime_root, arguments.hosts)
+        run_zygote(control, arguments.preload, groups, shared, hide_packages=arguments.hide_packages)
     sys.exit(_supervise(zygote_pid, control, arguments.state, groups))
 
 

@@ -19,6 +19,7 @@ from emulator.aws.sandboxes.file_system import (
     TASK,
     FilesUnavailableError,
     FunctionFiles,
+    SharedFiles,
     covered,
     mount_files,
 )
@@ -36,7 +37,7 @@ def run_worker(
     output: int,
     zygote_pid: int,
     visible: Sequence[Path],
-    runtime_root: Path | None,
+    shared: SharedFiles,
     packages: PackageFilter | None,
 ) -> None:
     """Become the sandbox that `spawn` describes; never returns.
@@ -51,8 +52,8 @@ def run_worker(
         The parent: this process is killed when it ends.
     visible
         Paths that stay visible in the function's files, as returned by `covered`.
-    runtime_root
-        A folder with modules for every function; None if there is none.
+    shared
+        The files that every function sees.
     packages
         Which packages it may import; None for all.
     """
@@ -67,7 +68,7 @@ def run_worker(
         _replace_environment(spawn)
         if spawn.network is not None:
             enter(Attachment.of_message(spawn.network))
-        task_root, opt_root = _isolate_files(spawn, visible, runtime_root)
+        task_root, opt_root = _isolate_files(spawn, visible, shared)
         if spawn.command:
             _exec([_inside(part, spawn, task_root, opt_root) for part in spawn.command])
         if brings_imported_package((task_root, *package_folders(opt_root)), sys.modules):
@@ -124,7 +125,7 @@ def _replace_environment(spawn: Spawn) -> None:
     time.tzset()
 
 
-def _isolate_files(spawn: Spawn, visible: Sequence[Path], runtime_root: Path | None) -> tuple[Path, Path]:
+def _isolate_files(spawn: Spawn, visible: Sequence[Path], shared: SharedFiles) -> tuple[Path, Path]:
     """Give this process the files of its function; return the folders with its code and with its layers."""
     task_root = Path(spawn.task_root)
     opt_root = Path(spawn.opt_root) if spawn.opt_root is not None else None
@@ -132,9 +133,7 @@ def _isolate_files(spawn: Spawn, visible: Sequence[Path], runtime_root: Path | N
     # An interpreter below /tmp or /opt stays where it is, too.
     visible = (*visible, *(path for path in covered([language_root]) if path not in visible))
     try:
-        mount_files(
-            FunctionFiles(spawn.ephemeral_storage_bytes, task_root, opt_root, language_root, runtime_root, visible)
-        )
+        mount_files(FunctionFiles(spawn.ephemeral_storage_bytes, task_root, opt_root, language_root, shared, visible))
     except FilesUnavailableError as error:
         # Fall back to a separate directory, which is removed with the emulator's state.
         own = task_root.parent / "tmp" / spawn.sandbox_id
@@ -147,7 +146,7 @@ def _isolate_files(spawn: Spawn, visible: Sequence[Path], runtime_root: Path | N
             file=sys.stderr,
         )
         folders = task_root, opt_root or OPT
-        modules = runtime_root
+        modules = shared.runtime_root
         if modules is not None and "PYTHONPATH" in os.environ:
             os.environ["PYTHONPATH"] = str(modules)
     else:

@@ -23,7 +23,7 @@ import boto3
 
 from emulator.aws.limits import MIB, REGION
 from emulator.aws.sandboxes.control_groups import ControlGroups
-from emulator.aws.sandboxes.file_system import covered, import_paths
+from emulator.aws.sandboxes.file_system import SharedFiles, covered, import_paths
 from emulator.aws.sandboxes.memory import MemoryGauge, anonymous_memory, resident_memory
 from emulator.aws.sandboxes.messages import (
     Exited,
@@ -70,8 +70,8 @@ class Zygote:
         The socket to the endpoint.
     groups
         The control groups of the workers.
-    runtime_root
-        A folder with modules for every function; None if there is none.
+    shared
+        The files that every function sees.
     packages
         Which packages functions may import; None for all.
     """
@@ -80,10 +80,10 @@ class Zygote:
         self,
         control: socket.socket,
         groups: ControlGroups,
-        runtime_root: Path | None,
+        shared: SharedFiles,
         packages: PackageFilter | None,
     ) -> None:
-        self._runtime_root = runtime_root
+        self._shared = shared
         self._packages = packages
         self._groups = groups
         self._control = control
@@ -148,7 +148,7 @@ class Zygote:
         if pid == 0:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            run_worker(spawn, output, zygote_pid, self._visible, self._runtime_root, self._packages)
+            run_worker(spawn, output, zygote_pid, self._visible, self._shared, self._packages)
         os.close(output)
         # The child does the same, so that the group exists before anyone signals it.
         with contextlib.suppress(PermissionError, ProcessLookupError):
@@ -286,7 +286,7 @@ def run_zygote(
     control: socket.socket,
     preload: Sequence[str],
     groups: ControlGroups,
-    runtime_root: Path | None,
+    shared: SharedFiles,
     *,
     hide_packages: bool,
 ) -> NoReturn:
@@ -300,8 +300,8 @@ def run_zygote(
         Modules to import before the first fork.
     groups
         The control groups of the workers.
-    runtime_root
-        A folder with modules for every function; None if there is none.
+    shared
+        The files that every function sees.
     hide_packages
         Whether functions may import only AWS's runtime packages, the preloaded ones and their own.
     """
@@ -310,7 +310,7 @@ def run_zygote(
         become_subreaper()
         with control:
             _import_modules(preload)
-            Zygote(control, groups, runtime_root, PackageFilter(preload) if hide_packages else None).run()
+            Zygote(control, groups, shared, PackageFilter(preload) if hide_packages else None).run()
     except ImportError as error:
         print(f"cannot start the sandboxes: --preload: {error}", file=sys.stderr)
         status = 1

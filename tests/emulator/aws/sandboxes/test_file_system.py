@@ -16,7 +16,7 @@ CHILD = """
 import ctypes, errno, json, os, sys, threading
 from pathlib import Path
 from emulator.aws.sandboxes.file_system import (
-    _MS_BIND, _MS_REMOUNT, FilesUnavailableError, FunctionFiles, _mount, covered, mount_files
+    _MS_BIND, _MS_REMOUNT, FilesUnavailableError, FunctionFiles, SharedFiles, _mount, covered, mount_files
 )
 uid, threads, task, opt, *keep = json.loads(sys.argv[1])
 if uid is not None:
@@ -28,7 +28,7 @@ if threads:
     threading.Thread(target=threading.Event().wait, daemon=True).start()
 try:
     kept = covered(Path(path) for path in keep)
-    mount_files(FunctionFiles(1 << 20, Path(task), Path(opt) if opt else None, Path(sys.prefix), None, kept))
+    mount_files(FunctionFiles(1 << 20, Path(task), Path(opt) if opt else None, Path(sys.prefix), SharedFiles(), kept))
 except FilesUnavailableError as error:
     print(json.dumps({"refused": str(error)}))
     sys.exit()
