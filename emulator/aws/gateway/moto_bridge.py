@@ -194,6 +194,12 @@ def _failure(environ: Mapping[str, Any], status: HTTPStatus, reason: str) -> web
         status = HTTPStatus.NOT_IMPLEMENTED
         code, message = "NotImplementedException", f"the operation {operation} is not emulated"
     headers = {"x-amzn-RequestId": str(uuid.uuid4()), "x-amzn-ErrorType": code}
+    if "/s3/aws4_request" in environ.get("HTTP_AUTHORIZATION", ""):
+        text = (
+            f"<Error><Code>{code}</Code><Message>{escape(message)}</Message>"
+            f"<RequestId>{headers['x-amzn-RequestId']}</RequestId></Error>"
+        )
+        return web.Response(status=status, text=text, content_type="application/xml", headers=headers)
     if is_form:
         text = (
             f"<ErrorResponse><Error><Type>Receiver</Type><Code>{code}</Code><Message>{escape(message)}</Message></Error>"

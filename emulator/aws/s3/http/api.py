@@ -21,6 +21,7 @@ from emulator.aws.s3.http.body_transfer import BodyTransfer
 from emulator.aws.s3.http.buckets import BucketApi, ListingApi
 from emulator.aws.s3.http.cors import cors_headers, parse_cors
 from emulator.aws.s3.http.objects import ObjectApi
+from emulator.aws.s3.http.operation_names import operation_name, subresources
 from emulator.aws.s3.http.public_access import allows_everyone
 from emulator.aws.s3.http.requests import S3Request, bucket_of_host, check_emulated, is_s3, new_request_id, s3_request
 from emulator.aws.s3.http.uploads import UploadApi
@@ -49,7 +50,6 @@ _READ_PARAMETERS = frozenset(
         "x-id",
     ]
 )
-_NOT_EMULATED = ("legal-hold", "retention", "torrent", "restore", "select", "renameObject")
 # The configuration of a bucket besides versioning: moto handles these requests.
 _CONFIGURATIONS = frozenset(
     [
@@ -231,17 +231,26 @@ class S3Api:
             return self._encryption[method]
         if request.bucket and not request.key and "requestPayment" in request.query and method == "GET":
             return self._buckets.get_request_payment
-        if method == "OPTIONS" or (request.bucket and not request.key and _CONFIGURATIONS.intersection(request.query)):
+        if method == "OPTIONS" or (
+            method in ("GET", "PUT", "DELETE")
+            and request.bucket
+            and not request.key
+            and _CONFIGURATIONS.intersection(request.query)
+        ):
             return self._configure
-        for name in _NOT_EMULATED:
-            if request.key and name in request.query:
-                raise not_implemented(f"S3: {method} ?{name}")
         operations = (self._object_routes if request.key else self._bucket_routes).get(method, [])
         given = request.query.keys() | ({_COPY_SOURCE} if request.header(_COPY_SOURCE) else set())
         for required, operation in operations:
             if required <= given:
-                return operation
-        raise not_implemented(f"S3: {method} {request.http.raw_path}")
+                if subresources().isdisjoint(request.query) or required >= subresources().intersection(request.query):
+                    return operation
+                break
+        raise _not_emulated(request)
+
+
+def _not_emulated(request: S3Request) -> ApiError:
+    name = operation_name(request.http.method, request.bucket, request.key, request.query)
+    return not_implemented(f"S3: the operation {name}")
 
 
 def _error_response(http: web.BaseRequest, error: ApiError) -> web.Response:

@@ -22,6 +22,7 @@ from emulator.aws.s3.core.tables import ObjectVersion, Versioning
 from emulator.aws.s3.http import xml
 from emulator.aws.s3.http.body_transfer import BodyTransfer
 from emulator.aws.s3.http.encryption import default_encryption
+from emulator.aws.s3.http.operation_names import check_document, operation_name
 from emulator.aws.s3.http.requests import S3Request
 from emulator.errors import ApiError
 
@@ -32,6 +33,12 @@ _IP_ADDRESS = re.compile(r"\d+\.\d+\.\d+\.\d+")
 _RESERVED_PREFIXES = ("xn--", "sthree-", "amzn-s3-demo-")
 _RESERVED_SUFFIXES = ("-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3")
 _Moto = Callable[[str, BucketConfiguration], Awaitable[web.Response]]
+
+
+_ACL_HEADERS = (
+    "x-amz-acl",
+    *(f"x-amz-grant-{what}" for what in ("full-control", "read", "read-acp", "write", "write-acp")),
+)
 
 
 class BucketApi:
@@ -102,17 +109,14 @@ class BucketApi:
 
     async def set_versioning(self, request: S3Request) -> web.StreamResponse:
         """PutBucketVersioning."""
-        content = xml.parse(await self._transfer.read_document(request), "VersioningConfiguration")
+        content = xml.read("PutBucketVersioning", await self._transfer.read_document(request))
         self._buckets.get(request.bucket)
-        status = content.get("Status")
-        if status not in (Versioning.ENABLED.value, Versioning.SUSPENDED.value):
-            raise bad_request(
-                "MalformedXML",
-                f"The XML you provided did not validate: Status must be Enabled or Suspended, got {status!r}",
-            )
-        if content.get("MfaDelete") == "Enabled":
+        if "Status" not in content:
+            message = "The Versioning element must be specified"
+            raise bad_request("IllegalVersioningConfigurationException", message)
+        if content.get("MFADelete") == "Enabled":
             raise not_implemented("S3: MFA delete")
-        versioning = Versioning(status)
+        versioning = Versioning(content["Status"])
         async with self._changes:
             self._buckets.set_versioning(request.bucket, versioning)
             # Moto needs it for what requires versioning, such as replication.
@@ -142,6 +146,11 @@ class BucketApi:
     async def configure(self, request: S3Request) -> web.StreamResponse:
         """Pass a request about a bucket's configuration to moto; store it for the next start."""
         body = await self._transfer.read_document(request)
+        if request.http.method == "PUT":
+            check_document(operation_name("PUT", request.bucket, "", request.query), body)
+            if "acl" in request.query and not body and not any(map(request.header, _ACL_HEADERS)):
+                message = "Your request was missing a required header: expected x-amz-acl, x-amz-grant-* or a document"
+                raise bad_request("MissingSecurityHeader", message)
         observer = self._store.observer
         if observer is not None and request.http.method == "PUT" and "notification" in request.query:
             await observer.check(body)

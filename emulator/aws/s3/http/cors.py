@@ -83,24 +83,23 @@ def cors_headers(rules: tuple[CorsRule, ...], origin: str, method: str, headers:
 def parse_cors(document: bytes) -> tuple[CorsRule, ...]:
     """Parse a CORSConfiguration; a document that is not one has no rules."""
     try:
-        rules = xml.elements(xml.parse(document, "CORSConfiguration"), "CORSRule")
+        rules = xml.read("PutBucketCors", document)["CORSRules"]
     except ApiError:
         return ()
     return tuple(
         CorsRule(
-            _texts(rule, "AllowedOrigin"),
-            _texts(rule, "AllowedMethod"),
-            _texts(rule, "AllowedHeader"),
-            _texts(rule, "ExposeHeader"),
-            next(iter(_texts(rule, "MaxAgeSeconds")), ""),
+            _texts(rule, "AllowedOrigins"),
+            _texts(rule, "AllowedMethods"),
+            _texts(rule, "AllowedHeaders"),
+            _texts(rule, "ExposeHeaders"),
+            str(rule.get("MaxAgeSeconds", "")),
         )
         for rule in rules
     )
 
 
 def _texts(rule: Mapping[str, Any], name: str) -> tuple[str, ...]:
-    found = rule.get(name) or []
-    return tuple(str(text).strip() for text in (found if isinstance(found, list) else [found]))
+    return tuple(text.strip() for text in rule.get(name, ()))
 
 
 def _matches(pattern: str, text: str) -> bool:

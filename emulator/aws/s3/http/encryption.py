@@ -54,16 +54,14 @@ def default_encryption(document: bytes | None) -> Mapping[str, str]:
     """
     if document is None:
         return {ENCRYPTION: "AES256"}
-    rules = xml.elements(xml.parse(document, "ServerSideEncryptionConfiguration"), "Rule")
+    rules = xml.read("PutBucketEncryption", document)["Rules"]
     if len(rules) != 1:
         raise bad_request("MalformedXML", f"The XML you provided did not validate: expected one Rule, got {len(rules)}")
-    defaults = xml.elements(rules[0], "ApplyServerSideEncryptionByDefault")
-    found = {ENCRYPTION: "AES256"}
-    if defaults:
-        found[ENCRYPTION] = xml.text(defaults[0], "SSEAlgorithm", required=True)
-        if key := xml.text(defaults[0], "KMSMasterKeyID"):
-            found[_KEY_ID] = key
-    if xml.text(rules[0], "BucketKeyEnabled") == "true" and found[ENCRYPTION] != "AES256":
+    default = rules[0].get("ApplyServerSideEncryptionByDefault", {})
+    found = {ENCRYPTION: default.get("SSEAlgorithm", "AES256")}
+    if default.get("KMSMasterKeyID"):
+        found[_KEY_ID] = default["KMSMasterKeyID"]
+    if rules[0].get("BucketKeyEnabled") and found[ENCRYPTION] != "AES256":
         found[_BUCKET_KEY] = "true"
     check_encryption(found)
     return found

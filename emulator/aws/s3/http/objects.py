@@ -169,16 +169,14 @@ class ObjectApi:
 
     async def delete_objects(self, request: S3Request) -> web.StreamResponse:
         """DeleteObjects."""
-        content = xml.parse(await self._transfer.read_document(request), "Delete")
+        content = xml.read("DeleteObjects", await self._transfer.read_document(request))
         self._store.buckets.get(request.bucket)
-        named = xml.elements(content, "Object")
-        if not 0 < len(named) <= 1000:
-            raise bad_request(
-                "MalformedXML", f"The XML you provided did not validate: expected 1 to 1000 objects, got {len(named)}"
-            )
+        named = [(one["Key"], one.get("VersionId", "")) for one in content["Objects"]]
+        if not 0 < len(named) <= 1000 or not all(key for key, _ in named):
+            message = f"The XML you provided did not validate: expected 1 to 1000 objects with keys, got {len(named)}"
+            raise bad_request("MalformedXML", message)
         answer = []
-        # Validate the whole document before the first delete.
-        for key, version_id in [(xml.text(one, "Key", required=True), xml.text(one, "VersionId")) for one in named]:
+        for key, version_id in named:
             deleted = self._objects.delete(request.bucket, key, version_id)
             self._deleted(request, key, deleted)
             await asyncio.sleep(0)  # a thousand transactions: other requests are handled in between
@@ -190,8 +188,7 @@ class ObjectApi:
                     "DeleteMarkerVersionId": deleted.version_id if deleted.is_marker else None,
                 }
             )
-        quiet = content.get("Quiet") == "true"
-        return xml.response("DeleteResult", {"Deleted": [] if quiet else answer})
+        return xml.response("DeleteResult", {"Deleted": [] if content.get("Quiet") else answer})
 
     async def copy(self, request: S3Request) -> web.StreamResponse:
         """CopyObject. The copy shares the source's files."""
@@ -268,9 +265,8 @@ class ObjectApi:
 
     async def put_tags(self, request: S3Request) -> web.StreamResponse:
         """PutObjectTagging."""
-        content = xml.parse(await self._transfer.read_document(request), "Tagging")
-        tags = [tag for tag_set in xml.elements(content, "TagSet") for tag in xml.elements(tag_set, "Tag")]
-        pairs = [(xml.text(tag, "Key"), xml.text(tag, "Value")) for tag in tags]
+        content = xml.read("PutObjectTagging", await self._transfer.read_document(request))
+        pairs = [(tag["Key"], tag["Value"]) for tag in content["TagSet"]]
         version, _ = self._existing_version(request)
         self._objects.set_tags(request.bucket, version, validated_tags(pairs))
         return web.Response(headers=version_header(version))
@@ -285,7 +281,7 @@ class ObjectApi:
         """PutObjectAcl: only the list that every object has, by its name."""
         version, _ = self._existing_version(request)
         if not request.header("x-amz-acl") or await self._transfer.read_document(request):
-            raise not_implemented("S3: access control lists of objects")
+            raise not_implemented("S3: PutObjectAcl with a list other than private or bucket-owner-full-control")
         return web.Response(headers=version_header(version))
 
     async def get_acl(self, request: S3Request) -> web.StreamResponse:

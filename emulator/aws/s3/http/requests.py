@@ -79,6 +79,8 @@ _KEY_BYTES = 1024
 # bucket.s3.us-east-1.amazonaws.com, bucket.s3.localhost, bucket.localhost
 _BUCKET_HOST = re.compile(r"(?P<bucket>[a-z0-9][a-z0-9.-]+?)\.(?:s3(?:[.-].*)?|localhost)")
 _SCOPE = re.compile(r"Credential=[^/]+/\d+/(?P<region>[^/]+)/(?P<service>[^/]+)/")
+# The second one is that of WriteGetObjectResponse alone.
+_SERVICES = ("s3", "s3-object-lambda")
 # S3 Control is signed for S3, but has a path of its own.
 _CONTROL = "/v20180820/"
 
@@ -137,7 +139,7 @@ def is_s3(http: web.BaseRequest, bucket_exists: Callable[[str], bool]) -> bool:
         return False
     if authorization:
         scope = _SCOPE.search(authorization)
-        return scope["service"] == "s3" if scope else authorization.startswith("AWS ")
+        return scope["service"] in _SERVICES if scope else authorization.startswith("AWS ")
     path, _, query = http.raw_path.partition("?")
     if "X-Amz-Credential=" in query:
         return "%2Fs3%2F" in query or "/s3/" in query

@@ -91,9 +91,9 @@ class UploadApi:
             expected.check(body)
         else:
             upload = self._upload(request)
-            content = xml.parse(document, "CompleteMultipartUpload")
+            content = xml.read("CompleteMultipartUpload", document)
             check_write(request.http.headers, request.key, present)
-            listed = [_listed_part(part) for part in xml.elements(content, "Part")]
+            listed = [_listed_part(part) for part in content.get("Parts", ())]
             if expected.checksum is not None and upload.algorithm is None:
                 await self._check_unrequested(upload, listed, expected)
                 upload = self._upload(request)
@@ -211,15 +211,15 @@ def _expected_object(request: S3Request) -> ExpectedObject:
 
 
 def _listed_part(part: Mapping[str, Any]) -> ListedPart:
-    number = whole_number(xml.text(part, "PartNumber"))
-    if number is None:
-        raise bad_request("MalformedXML", "The XML you provided did not validate: a Part needs a PartNumber")
-    checksums = [
-        Checksum(algorithm, value) for algorithm in ChecksumAlgorithm if (value := xml.text(part, algorithm.field))
-    ]
+    number, etag = part.get("PartNumber"), part.get("ETag")
+    if number is None or not etag:
+        raise bad_request(
+            "MalformedXML", "The XML you provided did not validate: a Part needs a PartNumber and an ETag"
+        )
+    checksums = [Checksum(algorithm, value) for algorithm in ChecksumAlgorithm if (value := part.get(algorithm.field))]
     if len(checksums) > 1:
         raise bad_request("InvalidRequest", f"Part {number}: expected one checksum, got {len(checksums)}")
-    return ListedPart(number, xml.text(part, "ETag", required=True), checksums[0] if checksums else None)
+    return ListedPart(number, etag, checksums[0] if checksums else None)
 
 
 def _part_number(request: S3Request) -> int:

@@ -3,14 +3,13 @@
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
-from xml.parsers.expat import ExpatError
 from xml.sax.saxutils import escape
 
-import xmltodict
 from aiohttp import web
 
+from emulator.aws.protocol.service_models import service_model
+from emulator.aws.protocol.xml_documents import document_shape, read_document
 from emulator.aws.s3.core.checksums import Checksum
-from emulator.aws.s3.core.errors import bad_request
 
 # The owner of everything.
 OWNER = {"ID": "75aa57f09aa0c8caeab4f8c24e99d10f8e7faeebf76c078efc7c6caea54ba06a", "DisplayName": "local"}
@@ -65,53 +64,18 @@ def timestamp(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def parse(body: bytes, root: str) -> dict[str, Any]:
-    """Parse a request's document; return the content of its root element.
+def read(operation: str, body: bytes) -> dict[str, Any]:
+    """Return the members of the document in a request, by the model of an operation.
 
     Raises
     ------
     ApiError
         MalformedXML.
     """
-    try:
-        found = xmltodict.parse(body, strip_whitespace=False)
-    except (ExpatError, ValueError) as error:
-        message = f"The XML you provided was not well-formed or did not validate against our published schema: {error}"
-        raise bad_request("MalformedXML", message) from None
-    if root not in found:
-        message = f"The XML you provided did not validate against our published schema: expected {root}"
-        raise bad_request("MalformedXML", message)
-    content = found[root]
-    return content if isinstance(content, dict) else {}
-
-
-def elements(content: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
-    """Return the child elements with a name, as a list of any length.
-
-    Raises
-    ------
-    ApiError
-        MalformedXML when one of them has no child elements.
-    """
-    found = content.get(name) or []
-    elements = found if isinstance(found, list) else [found]
-    if not all(isinstance(element, Mapping) for element in elements):
-        raise bad_request("MalformedXML", f"The XML you provided did not validate: expected elements in {name}")
-    return elements
-
-
-def text(content: Mapping[str, Any], name: str, *, required: bool = False) -> str:
-    """Return the text of the child element with a name; an empty string if it is missing and not required.
-
-    Raises
-    ------
-    ApiError
-        MalformedXML when there are several, or it has child elements, or it is required and missing.
-    """
-    found = content.get(name) or ""
-    if not isinstance(found, str) or (required and not found):
-        raise bad_request("MalformedXML", f"The XML you provided did not validate: expected one {name} with text")
-    return found
+    shape = document_shape(service_model("s3").operation_model(operation))
+    if shape is None:
+        raise ValueError(f"{operation}: expected an operation with a document")
+    return read_document(shape, body)
 
 
 def _inner(content: Content) -> str:

@@ -45,7 +45,7 @@ class Machine:
     created_at, updated_at
         Seconds since the epoch.
     revision_id
-        Identifies the revision.
+        Identifies the revision; None for the first one.
     """
 
     account: Account
@@ -58,7 +58,7 @@ class Machine:
     settings: Mapping[str, Any] = field(default_factory=dict)
     created_at: float = field(default_factory=time.time)
     updated_at: float = field(default_factory=time.time)
-    revision_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    revision_id: str | None = None
 
     @property
     def arn(self) -> str:

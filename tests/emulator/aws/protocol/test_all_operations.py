@@ -34,7 +34,7 @@ _TEXTS = (
 )
 _BY_NAME = {"Bucket": NAME, "FunctionName": NAME, "Key": NAME, "LayerName": NAME, "logGroupName": NAME, "name": NAME}
 _NOT_EMULATED = ("NotImplementedException", "NotImplemented", "UnknownOperationException")
-SERVICES = ("lambda", "stepfunctions", "logs")
+SERVICES = ("lambda", "stepfunctions", "logs", "s3")
 
 
 def value(name: str, shape: Shape) -> Any:
@@ -113,6 +113,8 @@ def complaint(client: Any, operation: str) -> str | None:
     except ClientError as raised:
         error, status = raised.response["Error"], raised.response["ResponseMetadata"]["HTTPStatusCode"]
         code, message = error.get("Code", ""), error.get("Message", "")
+        if operation.startswith("Head") and code == "404":
+            return None  # there is no body that could say more
         if not code or code.isdigit() or code.startswith("Internal") or "<html" in message.lower():
             return f"{status} {code}: {message:.200}"
         if status >= 500 and code not in _NOT_EMULATED:

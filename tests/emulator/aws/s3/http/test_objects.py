@@ -379,7 +379,7 @@ def test_unknown_encryption_is_refused(s3: Any, bucket: str) -> None:
     refused("InvalidArgument", s3.put_object, Bucket=bucket, Key="key", Body=b"", SSEKMSKeyId="key")
     rules = [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "x"}}]
     refused(
-        "InvalidEncryptionAlgorithmError",
+        "MalformedXML",
         s3.put_bucket_encryption,
         Bucket=bucket,
         ServerSideEncryptionConfiguration={"Rules": rules},
