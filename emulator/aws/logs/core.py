@@ -547,6 +547,9 @@ def compile_filter_pattern(pattern: str) -> Callable[[str], bool]:
         InvalidParameterException for JSON, space-delimited and regular expression patterns.
     """
     pattern = pattern.strip()
+    # A pattern of no fields restricts nothing.
+    if pattern == "[]":
+        pattern = ""
     if pattern[:1] in ("{", "[", "%"):
         message = f'unsupported filterPattern {pattern!r}: expected terms, for example ERROR -"a phrase" ?any'
         raise ApiError("InvalidParameterException", HTTPStatus.BAD_REQUEST, message)

@@ -55,7 +55,7 @@ def test_events_that_match_invoke_the_function(
         "logStream": "stream",
         "subscriptionFilters": ["errors"],
     }
-    log_client.put_subscription_filter(**place, filterPattern="", destinationArn=arn)
+    log_client.put_subscription_filter(**place, filterPattern="[]", destinationArn=arn)
     log_client.put_subscription_filter(logGroupName=group, filterName="2", filterPattern="", destinationArn=arn)
     with pytest.raises(ClientError, match="LimitExceededException"):
         log_client.put_subscription_filter(logGroupName=group, filterName="3", filterPattern="", destinationArn=arn)
