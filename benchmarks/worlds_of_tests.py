@@ -123,10 +123,10 @@ def _multi_process_test_case(turns: int) -> Figure:
         path = Path(folder, "test_sum.py")
         path.write_text(_TORCH_TEST)
         command = [sys.executable, str(path)]
-        tried = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-        if tried.returncode:
-            return Figure(name, "", f"does not run: {tried.stderr.strip().splitlines()[-1]}")
-        whole = _measured(lambda: subprocess.run(command, cwd=folder, capture_output=True, check=True), turns)
+        try:
+            whole = _measured(lambda: subprocess.run(command, cwd=folder, capture_output=True, check=True), turns)
+        except subprocess.CalledProcessError as error:
+            return Figure(name, "", f"does not run: {error.stderr.decode().strip().splitlines()[-1]}")
         importing = [sys.executable, "-c", "import torch.testing._internal.common_distributed"]
         imports = _measured(lambda: subprocess.run(importing, capture_output=True, check=True), turns)
     return _figure(name, "", (whole[0] - imports[0], whole[1] - imports[1]))

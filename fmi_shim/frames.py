@@ -191,7 +191,9 @@ class Call:
 
     def _named(self, name: str) -> str:
         what = "values of any type" if self.dtype is None else f"{self.count} x {element_name(self.dtype)}"
-        details = [f"call {self.sequence}", f"rows of {what}" if self.operation in BY_ROWS else what]
+        details = [f"call {self.sequence}"]
+        if self.operation is not Operation.barrier:
+            details.append(f"rows of {what}" if self.operation in BY_ROWS else what)
         if self.operation in ROOTED:
             details.append(f"root {self.root}")
         if self.operation in (Operation.send, Operation.send_object):

@@ -224,4 +224,6 @@ def _words(name: str) -> str:
 
 def _in_words(call: Call, performed: str) -> str:
     """Return the call in words, with what this rank does in it, and without its number."""
-    return str(call).replace(f"{call.operation.name} (call {call.sequence}, ", f"{performed} (", 1)
+    number = f"call {call.sequence}"
+    text = str(call).replace(f" ({number})", "", 1).replace(f"({number}, ", "(", 1)
+    return text.replace(call.operation.name, performed, 1)

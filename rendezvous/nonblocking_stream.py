@@ -15,8 +15,8 @@ _CLOSE_S = 2.0
 class NonBlockingStream(io.TextIOBase):
     """Standard error for a program with an event loop: a reader that does not read must not stop the program.
 
-    Lines are queued whole, as ``print`` writes a line and its end in two calls. A text without an end of line is queued
-    by `flush`.
+    What a thread writes is queued when it ends a line, since ``print`` writes a text and its end in two calls: nothing
+    of other threads comes between the lines of one text. A text without an end of line is queued by `flush`.
 
     Parameters
     ----------
@@ -30,24 +30,28 @@ class NonBlockingStream(io.TextIOBase):
         self._stream = stream
         self._may_block = may_block
         self._waiting: queue.Queue[str | None] = queue.Queue(_MOST_WAITING)
-        self._begun = ""
+        self._begun: dict[int, str] = {}
         self._lost = 0
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._write_all, name="stderr", daemon=True)
         self._thread.start()
 
     def write(self, text: str) -> int:
-        """Queue the lines that a text ends; if the queue is full, wait where the thread may, or else drop them."""
+        """Queue a text that ends a line; if the queue is full, wait where the thread may, or else drop them."""
+        thread = threading.get_ident()
         with self._lock:
-            ended, newline, self._begun = (self._begun + text).rpartition("\n")
-        if newline:
-            self._queue(ended + newline)
+            begun = self._begun.pop(thread, "") + text
+            if begun and not begun.endswith("\n"):
+                self._begun[thread] = begun
+                return len(text)
+        if begun:
+            self._queue(begun)
         return len(text)
 
     def flush(self) -> None:
-        """Queue a line that has not ended, and wait until all is written, where the thread may."""
+        """Queue what this thread has written, and wait until all is written, where the thread may."""
         with self._lock:
-            begun, self._begun = self._begun, ""
+            begun = self._begun.pop(threading.get_ident(), "")
         if begun:
             self._queue(begun)
         if self._may_block() and self._thread.is_alive():
@@ -70,7 +74,10 @@ class NonBlockingStream(io.TextIOBase):
     def close(self) -> None:
         """Write what is queued, for at most 2 s."""
         self._may_block = lambda: False
-        self.flush()
+        with self._lock:
+            begun, self._begun = self._begun, {}
+        for text in begun.values():
+            self._queue(text)
         if self._thread.is_alive():
             try:
                 self._waiting.put(None, timeout=_CLOSE_S)

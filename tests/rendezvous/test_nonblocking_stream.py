@@ -70,6 +70,20 @@ def test_a_begun_line_is_queued_by_flush() -> None:
     assert text.getvalue() == "50 % 100 %\n"
 
 
+def test_nothing_of_another_thread_comes_between_the_lines_of_a_text() -> None:
+    written = io.StringIO()
+    stream = NonBlockingStream(written, may_block=lambda: False)
+    stream.write("first\nsecond")  # as print does: the end of the line is another call
+    other = threading.Thread(target=lambda: print("other", file=stream))
+    other.start()
+    other.join()
+    stream.write("\nbegun")
+    stream.write("\n")
+    stream.write("last")
+    stream.close()
+    assert written.getvalue() == "other\nfirst\nsecond\nbegun\nlast"
+
+
 def test_a_thread_that_may_wait_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rendezvous.nonblocking_stream._MOST_WAITING", 10)
     slow = Slow()

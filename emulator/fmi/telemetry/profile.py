@@ -306,7 +306,7 @@ def _pairs_text(found: Profile) -> list[str]:
 
 
 def _path_text(found: Profile) -> list[str]:
-    length = sum(segment.ended - segment.began for segment in found.path)
+    length, changes = sum(segment.ended - segment.began for segment in found.path), len(found.path) - 1
     by_rank: Counter[int] = Counter()
     parts: Counter[str] = Counter()
     for segment in found.path:
@@ -317,7 +317,7 @@ def _path_text(found: Profile) -> list[str]:
     )
     what = ", ".join(f"{name} {time / max(1, length):.0%}" for name, time in parts.most_common())
     return [
-        f"critical path: {length / 1e9:.3f} s with {len(found.path) - 1} changes of rank",
+        f"critical path: {length / 1e9:.3f} s with {changes} change{'' if changes == 1 else 's'} of rank",
         f"  by rank: {shares}",
         f"  by what: {what}",
     ]

@@ -174,7 +174,7 @@ def test_a_late_rank_and_those_that_wait_for_it_time_out(world: World, tmp_path:
         (
             3,
             "one in a barrier",
-            ["rank 0 in barrier (call 2, 1 x uint8) waits for", "from rank 2) waits for rank 2"],
+            ["rank 0 in barrier (call 2) waits for", "from rank 2) waits for rank 2"],
         ),
     ],
 )

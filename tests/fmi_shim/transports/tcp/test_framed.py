@@ -204,7 +204,7 @@ def test_an_error_reaches_a_rank_that_reads_late_and_sends_meanwhile(
     failing.join()
     assert received[:expected] == bytes(expected)
     assert decode_termination(memoryview(received[expected:]), 0) == Abort(
-        0, 0, AbortReason.failed, "rank 0 in barrier (call 0, 1 x uint8) raised RuntimeError: a bug"
+        0, 0, AbortReason.failed, "rank 0 in barrier (call 0) raised RuntimeError: a bug"
     )
 
 
