@@ -21,7 +21,7 @@ RANK = """
 
 
 def logs(cloud: LocalCloud, *arguments: str) -> CompletedProcess[str]:
-    return run(FMI_EMULATOR, "logs", *arguments, "--endpoint-url", cloud.endpoint_url)
+    return run(FMI_EMULATOR, "logs", *arguments, environment=cloud.environment)
 
 
 def invoke(functions: Any, name: str, **event: object) -> None:
@@ -52,8 +52,7 @@ def test_follow_prints_new_lines_until_ctrl_c(
     deploy: Callable[..., str],
 ) -> None:
     name = deploy(RANK)
-    variables = {"AWS_ENDPOINT_URL": cloud.endpoint_url}
-    with Command(FMI_EMULATOR, "logs", name, "--follow", environment=variables) as command:
+    with Command(FMI_EMULATOR, "logs", name, "--follow", environment=cloud.environment) as command:
         for rank in (2, 1):
             invoke(functions, name, RANK=rank, WORLD_SIZE=3, what="something")
             assert command.stdout.readline() == f"[{rank}] says something\n"

@@ -288,8 +288,8 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path, checkout: Callable[..., Path]) ->
 def test_ctrl_c_stops_the_execution_on_a_running_cloud(
     tmp_path: Path, checkout: Callable[..., Path], cloud: LocalCloud
 ) -> None:
-    reach = ("--endpoint-url", cloud.endpoint_url)
-    interrupt(start(tmp_path, checkout(WAITING, FIRST), *reach, FMI_RENDEZVOUS=cloud.rendezvous))
+    variables = {"FMI_RENDEZVOUS": cloud.rendezvous, **cloud.credentials.environment()}
+    interrupt(start(tmp_path, checkout(WAITING, FIRST), "--endpoint-url", cloud.endpoint_url, **variables))
     latest = cloud.executions()[0]
     assert (latest.status, latest.error) == ("ABORTED", "Interrupted")
 
@@ -329,7 +329,8 @@ def test_a_running_cloud_is_used_again_and_shows_the_run(
     assert status == 2
     assert "FMI_RENDEZVOUS is not set" in errors
     for _ in range(2):  # the second run finds the functions and the machine of the first
-        status, output, errors = pipeline(tmp_path, path, *reach, FMI_RENDEZVOUS=cloud.rendezvous)
+        variables = {"FMI_RENDEZVOUS": cloud.rendezvous, **cloud.credentials.environment()}
+        status, output, errors = pipeline(tmp_path, path, *reach, **variables)
         assert status == 0, errors
         assert "total 10" in output
         assert "fmi-trace" not in output
@@ -338,7 +339,7 @@ def test_a_running_cloud_is_used_again_and_shows_the_run(
     executions = states.list_executions(stateMachineArn=machine["stateMachineArn"])["executions"]
     succeeded = [execution for execution in executions if execution["status"] == "SUCCEEDED"]
     assert len(succeeded) == 2
-    logs = run(FMI_EMULATOR, "logs", succeeded[1]["executionArn"], "--follow", *reach)
+    logs = run(FMI_EMULATOR, "logs", succeeded[1]["executionArn"], "--follow", environment=cloud.environment)
     assert logs.returncode == 0, logs.stderr
     assert sum("total 10" in line for line in logs.stdout.splitlines()) == 2
     again = pipeline(tmp_path, tmp_path / "none.json")
@@ -356,7 +357,8 @@ def test_missing_code_is_an_error_before_anything_is_started(
         "pass the folder that the payload calls S3_object_name with --script-folder\n",
     )
     reach = ("--endpoint-url", cloud.endpoint_url)
-    status, _, errors = pipeline(tmp_path, path, *reach, FMI_RENDEZVOUS=cloud.rendezvous)
+    variables = {"FMI_RENDEZVOUS": cloud.rendezvous, **cloud.credentials.environment()}
+    status, _, errors = pipeline(tmp_path, path, *reach, **variables)
     assert status == 2
     assert "the script is neither at s3://first/other/main.py nor in a local folder" in errors
 

@@ -6,7 +6,7 @@ import json
 import signal
 import sys
 from pathlib import Path
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -15,6 +15,7 @@ from emulator.cli.sweep import _program, add_parser
 from emulator.cloud import LocalCloud
 from emulator.fmi.sweep.table import SweepError
 from tests.commands import FMI_EMULATOR, Command
+from tests.emulator.signing import page_cookie
 from tests.integration.fmirun import EXAMPLES, leftovers
 
 FLAKY = """
@@ -72,7 +73,11 @@ def test_a_sweep_resumes_with_the_runs_that_have_not_succeeded(tmp_path: Path) -
     assert errors.startswith(f"fmi-emulator: {out}: contains a sweep with other script: choose another --out")
 
 
-def test_a_sweep_of_the_pipeline_changes_the_payload_and_is_shown(tmp_path: Path, cloud: LocalCloud) -> None:
+def test_a_sweep_of_the_pipeline_changes_the_payload_and_is_shown(
+    tmp_path: Path, cloud: LocalCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in cloud.credentials.environment().items():
+        monkeypatch.setenv(name, value)
     payload, page = EXAMPLES / "pipeline.json", ("--page", cloud.endpoint_url)
     status, output, errors = sweep(
         tmp_path, "--world-sizes", "2", "--payload", payload, *page, "--out", tmp_path / "out"
@@ -83,7 +88,7 @@ def test_a_sweep_of_the_pipeline_changes_the_payload_and_is_shown(tmp_path: Path
     assert report["usd"]["orchestration"] > 0
     address = f"{cloud.endpoint_url}/_emulator/sweeps/out"
     assert f"shown at {address}" in errors
-    with urlopen(address, timeout=20) as shown:
+    with urlopen(Request(address, headers={"Cookie": page_cookie(cloud)}), timeout=20) as shown:
         assert "1 of 1" in shown.read().decode()
     assert [rank["rank"] for rank in report["ranks"]] == [0, 1]
 

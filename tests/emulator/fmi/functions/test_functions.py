@@ -24,12 +24,7 @@ from emulator.fmi.functions import dns, execute, initialize, summarize
 @pytest.fixture(autouse=True)
 def sandbox_environment(cloud: LocalCloud, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """What the functions find in a sandbox: the endpoint, and a directory for temporary files."""
-    for name, value in {
-        "AWS_ENDPOINT_URL": cloud.endpoint_url,
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-    }.items():
+    for name, value in cloud.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)

@@ -16,6 +16,7 @@ import pytest
 
 from emulator.cloud import LocalCloud
 from tests.emulator.aws.lambda_.http.test_api import invoke, refusal
+from tests.emulator.signing import signed
 
 Deploy = Callable[..., str]
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc, or needs a private /tmp")
@@ -253,9 +254,11 @@ def test_a_function_continues_when_its_client_closes_the_connection(
     """As on AWS: the invocation goes on, and its lines are in the log."""
     name = deploy("import time\ndef handler(event, context):\n    time.sleep(1)\n    print('went on')")
     host, port = cloud.endpoint_url.removeprefix("http://").split(":")
+    path = f"/2015-03-31/functions/{name}/invocations"
+    headers = signed(cloud, "POST", path, {"Host": f"{host}:{port}", "Content-Length": "2"}, b"{}", service="lambda")
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     with socket.create_connection((host, int(port))) as client:
-        path = f"/2015-03-31/functions/{name}/invocations"
-        client.sendall(f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{{}}".encode())
+        client.sendall(f"POST {path} HTTP/1.1\r\n{lines}\r\n{{}}".encode())
         client.shutdown(socket.SHUT_WR)
     messages: list[str] = []
     while not any(message.startswith("REPORT") for message in messages):
