@@ -172,18 +172,18 @@ class Extension:
     def record_state(self, rank: _RankConnection, state: State) -> None:
         """Continue the search that waits for this answer."""
         search = self._requests.get(state.number)
-        delivery = None if search is None else search.answer(rank, state)
-        if search is not None and delivery is not None:
+        deliveries = [] if search is None else search.answer(rank, state)
+        if search is not None and deliveries:
             del self._requests[state.number]
-            self._continue(search, delivery)
+            self._continue(search, deliveries)
 
     def _expire(self, number: int) -> None:
         search = self._requests.pop(number, None)
         if search is not None:
             self._continue(search, search.no_answer())
 
-    def _continue(self, search: CauseSearch[_RankConnection], delivery: Delivery[_RankConnection]) -> None:
-        self.deliver([delivery])
+    def _continue(self, search: CauseSearch[_RankConnection], deliveries: list[Delivery[_RankConnection]]) -> None:
+        self.deliver(deliveries)
         if search.done:
             if self._searches.get(search.client) is search:
                 del self._searches[search.client]

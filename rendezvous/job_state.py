@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from rendezvous.protocol import Endpoint
 from rendezvous.protocol.extension import TICKET_BYTES
-from rendezvous.protocol.messages import Abort, Message, PeerEnded, Registration
+from rendezvous.protocol.messages import PROCESS_BYTES, Abort, Message, PeerEnded, Registration
 from rendezvous.wait_for_graph import WaitForGraph
 
 Client = TypeVar("Client", bound=Hashable)
@@ -71,6 +71,11 @@ class Member(Generic[Client]):
     watched: frozenset[int] = frozenset()
 
     @property
+    def process(self) -> tuple[str, bytes]:
+        """The run and the process that it belongs to, which may have registered in other communicators, too."""
+        return self.registration.job, self.registration.instance[:PROCESS_BYTES]
+
+    @property
     def translated(self) -> bool:
         """Whether it is behind a NAT: then only a probe shows a port's public address."""
         return self.observed != self.registration.local
@@ -78,11 +83,27 @@ class Member(Generic[Client]):
 
 @dataclass(slots=True)
 class Job(Generic[Client]):
-    """The ranks of one communicator: the registered ones, all that ever were, their waits, and the first failure."""
+    """The ranks of one communicator.
+
+    Attributes
+    ----------
+    key, world_size
+        The job's and the communicator's name, and the number of ranks.
+    members
+        The registered ranks.
+    known
+        The processes of all ranks that ever registered.
+    abort, wait_for_graph
+        The first failure, and the ranks' waits.
+    """
 
     key: tuple[str, str]
     world_size: int
     members: dict[int, Member[Client]] = field(default_factory=dict)
-    known: set[int] = field(default_factory=set)
+    known: dict[int, tuple[str, bytes]] = field(default_factory=dict)
     abort: Abort | None = None
     wait_for_graph: WaitForGraph = field(default_factory=WaitForGraph)
+
+    def rank_of(self, client: Client) -> int:
+        """Return the number of a registered rank."""
+        return next(rank for rank, member in self.members.items() if member.client == client)

@@ -58,6 +58,7 @@ class Jobs(Generic[Client]):
         self._introductions: Introductions[Client] = Introductions(relaying, new_ticket)
         self._failed: dict[tuple[str, str], Abort | Refusal] = {}
         self._ended: dict[tuple[str, str], dict[int, PeerEnded]] = {}
+        self._processes: dict[tuple[str, bytes], dict[Client, Job[Client]]] = {}
         self._numbers = itertools.cycle(range(2**32))
 
     def __len__(self) -> int:
@@ -103,8 +104,9 @@ class Jobs(Generic[Client]):
         ended.pop(registration.rank, None)
         member = Member(client, registration, observed, ended=dict(ended))
         job.members[registration.rank] = member
-        job.known.add(registration.rank)
+        job.known[registration.rank] = member.process
         self._members[client] = (job, member)
+        self._processes.setdefault(member.process, {})[client] = job
         for each in job.members.values():
             each.ended.pop(registration.rank, None)
         return [] if job.abort is None else [Delivery(client, job.abort)]
@@ -256,7 +258,13 @@ class Jobs(Generic[Client]):
             If the client is not registered.
         """
         job, member = self._member_of(client)
-        return CauseSearch(client, job, member.registration.rank, peer, self._numbers)
+        return CauseSearch(client, job, member.registration.rank, peer, self._numbers, self._places)
+
+    def _places(self, member: Member[Client]) -> dict[Client, Job[Client]]:
+        """Return where the process of a member is registered; nothing if it has several ranks of one communicator."""
+        places = self._processes[member.process]
+        is_one_rank = len({id(job) for job in places.values()}) == len(places)
+        return places if is_one_rank else {}
 
     def remove(self, client: Client) -> None:
         """Remove a client whose connection ended, with its announcements."""
@@ -267,6 +275,10 @@ class Jobs(Generic[Client]):
         for peer in tuple(member.announcements):
             self._introductions.withdraw(member, peer)
         del self._members[client]
+        places = self._processes[member.process]
+        del places[client]
+        if not places:
+            del self._processes[member.process]
         del job.members[member.registration.rank]
         job.wait_for_graph.forget(member.registration.rank)
         if not job.members:

@@ -44,6 +44,7 @@ from rendezvous.protocol.extension import Preamble, Purpose
 from rendezvous.protocol.messages import (
     INSTANCE_BYTES,
     MAX_WATCHED,
+    PROCESS_BYTES,
     Abort,
     Announce,
     Cause,
@@ -64,6 +65,7 @@ from rendezvous.protocol.waiting import Awaited, Waiting
 
 _log = logging.getLogger("fmi_shim")
 
+_tokens: dict[int, bytes] = {}
 _NO_ENDPOINT = Endpoint("0.0.0.0", 0)  # noqa: S104 - replaced by the control connection's own
 
 
@@ -136,7 +138,7 @@ class RendezvousClient:
         self.waits: list[Callable[[], tuple[int, str] | None]] = []
         self._cause: Cause | None = None
         self._watched: tuple[int, ...] = ()
-        instance = secrets.token_bytes(INSTANCE_BYTES)
+        instance = _process_token() + secrets.token_bytes(INSTANCE_BYTES - PROCESS_BYTES)
         self._registration = Registration(access.job, comm_name, rank, world_size, instance, _NO_ENDPOINT)
         self._control: ControlConnection | None = None
         self.known = known
@@ -698,6 +700,11 @@ def open_session(server: Endpoint, comm_name: str, rank: int, size: int, known: 
     client = RendezvousClient(server, read_access(), comm_name, rank, size, abort_error, poller, known=known)
     client.register_early()
     return client
+
+
+def _process_token() -> bytes:
+    """Return random bytes of this process, other ones in a fork."""
+    return _tokens.setdefault(os.getpid(), secrets.token_bytes(PROCESS_BYTES))
 
 
 def report_relayed(rank: int, peer: int, server: str) -> None:

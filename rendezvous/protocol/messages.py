@@ -16,6 +16,7 @@ MAX_ENDPOINTS = 2
 MAX_JOB_BYTES = 64
 MAX_WORLD_SIZE = 65_536
 INSTANCE_BYTES = 16
+PROCESS_BYTES = 8
 
 _HEADER = struct.Struct("!HB")
 _REGISTER = struct.Struct(f"!II{INSTANCE_BYTES}s{ADDRESS_BYTES}sBB")
@@ -66,7 +67,8 @@ class Registration:
     comm_name, rank, world_size
         As given to the communicator.
     instance
-        16 random bytes of this communicator: distinguish a rank that reconnects from a second process of it.
+        16 random bytes: the first 8 of the process, the others of this communicator. They distinguish a rank that
+        reconnects from a second process of it, and relate the communicators of a process.
     local
         The rank's end of the control connection, as the rank sees it.
     """

@@ -308,3 +308,22 @@ def fail_in_a_split(comm: fmi.Communicator, rank: int, size: int, how: str) -> N
                 raise LookupError("no such galaxy")
         else:
             comm.barrier()
+
+
+def chain_through_a_split(comm: fmi.Communicator, rank: int, size: int, over: Path) -> None:
+    """Rank 0 waits for 1, which waits in another communicator for 2, which is in its own code."""
+    part = comm.split(0 if rank else None)
+    if part is not None:
+        part.barrier()
+    connect_all(comm)
+    if rank == 0:
+        try:
+            comm.recv(1, INT, timeout=0.5)
+        finally:
+            over.touch()
+    assert part is not None
+    if rank == 1:
+        part.recv(1, INT)
+    else:
+        wait_for(over)
+        part.send(2, 0, INT)

@@ -346,6 +346,15 @@ def test_an_error_in_a_split_names_the_communicator_and_the_ranks_of_the_world(w
         assert (error.origin, error.world_origin, error.communicator) == (3, 3, None)
 
 
+def test_a_chain_of_waits_through_a_split_names_its_end(world: World, tmp_path: Path) -> None:
+    outcomes = world.run(failing_programs.chain_through_a_split, 3, tmp_path / "over", max_timeout=FOR_EVER)
+    text = failed_with(outcomes[0], PeerTimeoutError, 2)
+    assert "rank 0 of communicator " in text
+    assert " waits for rank 1 of communicator " in text
+    assert "(rank 2 here) does not answer: it is stopped, or busy in its own code" in text
+    assert [outcome.error for outcome in outcomes[1:]] == [None, None]
+
+
 def test_an_error_of_a_split_is_that_of_another_communicator_with_its_ranks() -> None:
     error = PeerLostError("rank 0 in barrier: lost rank 2", origin=2, reported_by=1)
     error.split_group = SplitGroup("comm0.1/", (5, 3, 1))
