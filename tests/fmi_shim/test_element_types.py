@@ -1,7 +1,8 @@
 """Elements that numpy lacks: bfloat16 and float8, of torch and of ml_dtypes."""
 
 import warnings
-from pathlib import Path
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,11 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fmi_shim as fmi
+from emulator.testing.launch import launch
+from emulator.testing.services import MissingServiceError
 from fmi_shim.frames import SHORT_FLOATS
 from fmi_shim.operators import builtin_combine
 from fmi_shim.payload import as_array, combine_of
 from tests.fmi_shim import element_type_programs as programs
-from tests.fmi_shim.conftest import world_on
+from tests.fmi_shim.world import Program
 
 torch = pytest.importorskip("torch")
 
@@ -27,6 +30,19 @@ OPERATIONS = {
 BITS = st.integers(0, 2**16 - 1)
 
 
+def values(channel: str, framed: bool, size: int, program: Program, *arguments: object) -> list[Any]:
+    """Run a program on ranks that are forked from this process, which has imported torch."""
+    try:
+        run = partial(on_rank, program, arguments)
+        return launch(run, size, channel=channel, framed=framed, show_output=False)
+    except MissingServiceError as error:
+        pytest.skip(str(error))
+
+
+def on_rank(program: Program, arguments: tuple[object, ...], comm: fmi.Communicator) -> Any:
+    return program(comm, comm.rank, comm.size, *arguments)
+
+
 @pytest.mark.parametrize(
     ("channel", "framed", "kind"),
     [
@@ -37,16 +53,13 @@ BITS = st.integers(0, 2**16 - 1)
         ("redis", True, "float8_e4m3fnuz"),
     ],
 )
-def test_tensors_of_any_element_type_are_moved(
-    request: pytest.FixtureRequest, tmp_path: Path, channel: str, framed: bool, kind: str
-) -> None:
-    world = world_on(channel, request, tmp_path)
-    assert world.values(programs.every_operation, 2, kind, framed, framed=framed) == [[]] * 2
+def test_tensors_of_any_element_type_are_moved(channel: str, framed: bool, kind: str) -> None:
+    assert values(channel, framed, 2, programs.every_operation, kind, framed) == [[]] * 2
 
 
 @pytest.mark.parametrize(("channel", "size"), [("direct", 3), ("shm", 3), ("redis", 2)])
-def test_bfloat16_is_reduced(request: pytest.FixtureRequest, tmp_path: Path, channel: str, size: int) -> None:
-    assert world_on(channel, request, tmp_path).values(programs.reductions, size) == [[]] * size
+def test_bfloat16_is_reduced(channel: str, size: int) -> None:
+    assert values(channel, True, size, programs.reductions) == [[]] * size
 
 
 @given(st.sampled_from(list(OPERATIONS)), st.lists(st.tuples(BITS, BITS), min_size=1, max_size=20))
