@@ -9,7 +9,7 @@ import enum
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce as fold
-from itertools import accumulate
+from itertools import accumulate, product
 from typing import Any
 
 import numpy as np
@@ -175,14 +175,23 @@ class Step:
 
 
 def steps(size: int) -> Iterator[Step]:
-    """Yield every operation with every type, every function and every root."""
+    """Yield every operation with every type, every function and every root.
+
+    Among more than four ranks a reduction to a root takes every function with every root, and the types take turns.
+    """
     yield Step(Operation.barrier)
     for operation in Operation:
-        for kind in Kind:
-            if operation is not Operation.barrier and (kind.is_list or not operation.takes_lists):
-                for function in FMI_FUNCTIONS if operation.takes_function else (Function.sum,):
-                    for root in range(size if operation.takes_root else 1):
-                        yield Step(operation, kind, function, root, seed=root)
+        takes_turns = operation is Operation.reduce and size > len(Kind)
+        functions = FMI_FUNCTIONS if operation.takes_function else [Function.sum]
+        roots = range(size if operation.takes_root else 1)
+        for (i, kind), (j, function), root in product(enumerate(Kind), enumerate(functions), roots):
+            step = Step(operation, kind, function, root, seed=root)
+            if (
+                operation is not Operation.barrier
+                and step.is_valid
+                and not (takes_turns and (i + j + root) % len(Kind))
+            ):
+                yield step
     yield from steps_beyond_fmi(size)
 
 
@@ -209,19 +218,23 @@ def covering_steps(size: int) -> Iterator[Step]:
 
 
 def fewest_steps(size: int) -> Iterator[Step]:
-    """Yield what `covering_steps` yields, with three roots at most: the first, the last and one between them."""
-    return _taking_turns(size, sorted({0, size // 2, size - 1}))
+    """Yield what `covering_steps` yields, with three roots: the first, the last and one between them.
+
+    Among more than four ranks these three take turns from size to size.
+    """
+    roots = sorted({0, size // 2, size - 1})
+    return _taking_turns(size, roots if size <= len(Kind) else [roots[size % len(roots)]])
 
 
 def _taking_turns(size: int, roots: Sequence[int]) -> Iterator[Step]:
     for operation in Operation:
         kinds = [kind for kind in Kind if kind.is_list or not operation.takes_lists]
         functions = FMI_FUNCTIONS if operation.takes_function else [Function.sum]
-        places = roots if operation.takes_root else [0, 0] if operation.takes_function else [0]
+        places = roots if operation.takes_root else [0] * min(2, len(roots)) if operation.takes_function else [0]
         if operation is Operation.in_turn:  # as many messages one after another as there are ranks: slow
             places = places[:4]
         for i, root in enumerate(places):
-            turn = SIZES.index(size) * 2 + i
+            turn = SIZES.index(size) * min(2, len(places)) + i
             kind = kinds[(turn + turn // len(FMI_FUNCTIONS)) % len(kinds)]
             yield Step(operation, kind, functions[turn % len(functions)], root, seed=i)
     yield from list(steps_beyond_fmi(size))[::4]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import pytest
@@ -20,9 +21,9 @@ _STEPS_AT_ONCE = {"direct": 40, "shm": 40, "redis": 20, "s3": 5}
 class Place:
     """A world: its channel, its size, what is done there in any case, and how many random examples beside that.
 
-    On S3 the types take turns, and three ranks are roots: all of it would be 80,000 requests, each of which is 2 ms of
+    On S3 the types and at most three roots take turns: all of it would be 80,000 requests, each of which is 2 ms of
     work for boto3 and the server. S3 and Redis have all but the store's own file in common, to which neither types nor
-    roots make a difference. Among sixteen ranks on Redis the types take turns, too.
+    roots make a difference. Among more than four ranks on Redis the types take turns, too.
     """
 
     channel: str
@@ -40,7 +41,7 @@ class Place:
 PLACES = [
     *(Place("direct", framed, size, Order.fmi, matrix.steps, 5) for framed in (False, True) for size in SIZES),
     *(
-        Place("redis", size % 2 == 0, size, Order.rank_0, matrix.covering_steps if size > 9 else matrix.steps, 3)
+        Place("redis", size % 2 == 0, size, Order.rank_0, matrix.covering_steps if size > 4 else matrix.steps, 3)
         for size in SIZES
     ),
     *(Place("shm", True, size, Order.own, matrix.steps, 5) for size in SIZES),
@@ -74,6 +75,14 @@ def ranks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     world = conftest.world_on(place.channel, request, tmp_path_factory.mktemp(place.channel))
     with world.opened(place.size, place.framed) as opened:
         yield Ranks(place, opened)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_reduction_meets_every_pair_of_type_function_and_root(size: int) -> None:
+    steps = [step for step in matrix.steps(size) if step.operation is Operation.reduce and step.function.is_fmi]
+    assert {(step.kind, step.function) for step in steps} == set(product(Kind, matrix.FMI_FUNCTIONS))
+    assert {(step.kind, step.root) for step in steps} == set(product(Kind, range(size)))
+    assert {(step.function, step.root) for step in steps} == set(product(matrix.FMI_FUNCTIONS, range(size)))
 
 
 # On S3, sixteen ranks make thousands of requests, beside whatever else the machine does.
