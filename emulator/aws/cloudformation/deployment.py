@@ -6,7 +6,7 @@ https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/view-stack-events
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,7 +24,8 @@ from emulator.aws.cloudformation.stacks import Operation, Stack, StackResource, 
 from emulator.aws.cloudformation.template import ParameterValue, Template
 from emulator.errors import ApiError, EmulatorError
 
-_CANCELLED = "Resource {} cancelled"
+# Once a resource has failed, how long the others may take to end; a custom resource would wait for an hour.
+_CANCEL_S = 5.0
 _KEPT_POLICIES = ("Retain", "RetainExceptOnCreate")
 # Resources that could not be deleted, because others still use them, are tried again.
 _DELETE_ATTEMPTS = 3
@@ -128,16 +129,15 @@ class Deployment:
                 if failed:
                     return
                 await self._bring(name, evaluation, operation, failed)
-            except Exception as error:
+            except (Exception, asyncio.CancelledError) as error:
                 failed.setdefault(name, str(error))
                 raise
             finally:
                 if not done[name].done():
                     done[name].set_result(None)
 
-        results = await asyncio.gather(*(handle(name) for name in wanted), return_exceptions=True)
-        for result in results:
-            if isinstance(result, BaseException) and not isinstance(result, EmulatorError):
+        for result in await _all_unless_one_fails([handle(name) for name in wanted]):
+            if isinstance(result, Exception) and not isinstance(result, EmulatorError):
                 raise result
         if failed:
             raise ResourceFailedError(
@@ -234,7 +234,11 @@ class Deployment:
         async def run(work: Awaitable[Resource]) -> Resource:
             try:
                 return await work
-            except (ReplacementNeededError, asyncio.CancelledError):
+            except ReplacementNeededError:
+                raise
+            except asyncio.CancelledError:
+                kind = {Operation.CREATE: "creation", Operation.UPDATE: "update"}.get(step, step.lower())
+                self._stack.set_resource_status(resource, step.failed, f"Resource {kind} cancelled")
                 raise
             except Exception as error:
                 # Whatever fails a resource is the reason of its event.
@@ -386,6 +390,21 @@ class Deployment:
             current,
             {} if previous is None else previous,
         )
+
+
+async def _all_unless_one_fails(works: Iterable[Coroutine[Any, Any, None]]) -> list[BaseException | None]:
+    """Run all at once; after the first failure, cancel those that do not end soon. Return the errors."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        if tasks:
+            _, others = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            if others:
+                _, others = await asyncio.wait(others, timeout=_CANCEL_S)
+    finally:
+        for task in tasks:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    return results
 
 
 def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 from emulator.aws.cloudformation.errors import ResourceFailedError
 from emulator.aws.cloudformation.resource import Resource, ResourceRequest
+from emulator.aws.lambda_.core.event_outcomes import EventCondition, EventOutcome
 from emulator.aws.sdk_client import AwsClient
 
 # The path of the URLs; their random tokens are the permission to report, as the signature of AWS's URLs is.
@@ -63,6 +64,21 @@ class ResponseUrls:
             return False
         future.set_result(body)
         return True
+
+    def event_ended(self, outcome: EventOutcome) -> None:
+        """Fail the resource whose request no attempt of its function has handled.
+
+        AWS waits for the whole time limit, an hour, although no report can come any more.
+        """
+        if outcome.condition is EventCondition.SUCCESS or RESPONSE_ROOT.encode() not in outcome.event:
+            return
+        event = json.loads(outcome.event)
+        url = str(event.get("ResponseURL", "")) if isinstance(event, dict) else ""
+        future = self._waiting.get(url.removeprefix(self._endpoint_url + RESPONSE_ROOT))
+        if future is not None and not future.done():
+            answer = (outcome.response or b"no response").decode(errors="replace")
+            reason = f"function {outcome.function_arn} failed without a report, {outcome.condition}: {answer:.1000}"
+            future.set_result({"Status": "FAILED", "Reason": reason})
 
 
 class CustomResource:

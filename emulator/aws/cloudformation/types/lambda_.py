@@ -46,8 +46,8 @@ class Function(ApiResource):
                 loop = {"FunctionName": name, "RecursiveLoop": recursive_loop}
                 await self.call(request, "PutFunctionRecursionConfig", loop)
             await self._settled(request, name)
-        except Exception:
-            # A failed resource has no id, so the rollback could not delete it.
+        except BaseException:
+            # A failed or cancelled resource has no id, so the rollback could not delete it.
             await self.call(request, "DeleteFunction", {"FunctionName": name})
             raise
         return Resource(name, {"Arn": made["FunctionArn"]})

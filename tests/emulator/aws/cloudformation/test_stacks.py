@@ -299,6 +299,39 @@ def test_a_custom_resource_is_made_by_its_function(stacks: StackTools) -> None:
     assert "asked to fail" in stacks.reasons(stack["StackId"])
 
 
+def without_report(code: str, **beside: Any) -> dict[str, Any]:
+    """Return a template with a custom resource whose function never reports."""
+    function = {"Runtime": "python3.11", "Handler": "index.handler", "Role": ROLE, "Code": {"ZipFile": code}}
+    once = {"FunctionName": {"Ref": "Function"}, "Qualifier": "$LATEST", "MaximumRetryAttempts": 0}
+    return {
+        "Resources": {
+            "Function": {"Type": "AWS::Lambda::Function", "Properties": function},
+            "Once": {"Type": "AWS::Lambda::EventInvokeConfig", "Properties": once},
+            "Own": {
+                "Type": "Custom::Own",
+                "DependsOn": "Once",
+                "Properties": {"ServiceToken": {"Fn::GetAtt": ["Function", "Arn"]}},
+            },
+            **beside,
+        }
+    }
+
+
+def test_a_custom_resource_fails_with_its_function(stacks: StackTools) -> None:
+    stack = stacks.create(without_report("def handler(event, context): raise ValueError('no such star')"))
+    assert stack["StackStatus"] == "ROLLBACK_COMPLETE"
+    assert "no such star" in stacks.reasons(stack["StackId"])
+
+
+def test_what_waits_is_cancelled_when_another_resource_fails(stacks: StackTools) -> None:
+    # Fails when the custom resource has begun.
+    beside = {"Queue": {**queue(), "DependsOn": "Once"}, "Wrong": {**queue(NoSuchAttribute=1), "DependsOn": "Queue"}}
+    stack = stacks.create(without_report("def handler(event, context): pass", **beside))
+    assert stack["StackStatus"] == "ROLLBACK_COMPLETE"
+    assert ("Own", "CREATE_FAILED") in stacks.events(stack["StackId"])
+    assert "Resource creation cancelled" in stacks.reasons(stack["StackId"])
+
+
 def test_a_stack_can_be_deleted_while_it_is_created(stacks: StackTools, cloudformation: Any, s3: Any) -> None:
     bucket = {"Type": "AWS::S3::Bucket"}
     template = json.dumps({"Resources": {"A": bucket, "B": {**bucket, "DependsOn": "A"}, "Queue": queue()}})
