@@ -415,7 +415,7 @@ class LocalCloud:
                 started.callback(asyncio.ensure_future(page.archive_runs()).cancel)
             recordings = Recordings(page.templates, self.telemetry)
             started.push_async_callback(recordings.close)
-            await gateway.start([*recordings.routes(), *page.routes()])
+            self.notes.extend(await gateway.start([*recordings.routes(), *page.routes()]))
             self._started = started.pop_all()
 
     async def _close(self) -> None:

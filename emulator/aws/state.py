@@ -82,6 +82,8 @@ class StateFolder:
 
     Attributes
     ----------
+    is_lasting
+        Whether the folder outlives the process.
     database
         The connection, in autocommit mode; use it only in the thread that created it.
     reserve
@@ -96,6 +98,7 @@ class StateFolder:
     def __init__(self, path: Path, *, lasting: bool, account: str = ACCOUNT_ID) -> None:
         self.path = path
         self._account = account
+        self.is_lasting = lasting
         self._lock = self._acquire_lock()
         try:
             self._check_version()

@@ -78,8 +78,8 @@ def add_parser(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
         "--state",
         type=Path,
         metavar="DIR",
-        help="keep buckets, functions, state machines and logs in DIR between runs, for example build/state; they "
-        "also survive a kill",
+        help="keep all that is made, such as buckets, functions, stacks, queues and logs, in DIR between runs, for "
+        "example build/state; it also survives a kill",
     )
     parser.add_argument(
         "--account",

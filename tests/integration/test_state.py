@@ -6,11 +6,13 @@ import random
 import threading
 import time
 import zipfile
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import md5
 from pathlib import Path
 from typing import Any
 
+import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
 from tests.commands import FMI_EMULATOR, run
@@ -200,6 +202,118 @@ def test_buckets_versions_functions_and_logs_are_there_after_a_kill(tmp_path: Pa
         assert [event["message"] for event in said] == ["said once\n", "said once\n"]
         functions.delete_function(FunctionName="kept")
     assert list((state / "functions").iterdir()) == []
+
+
+TELLS = """
+def handler(event, context):
+    (record,) = event["Records"]
+    print("told", record["Sns"]["Message"] if "Sns" in record else record["body"])
+"""
+INTERRUPTED = {"Resources": {"Own": {"Type": "Custom::Own", "Properties": {"ServiceToken": {"Ref": "Topic"}}}}}
+INTERRUPTED["Resources"]["Topic"] = {"Type": "AWS::SNS::Topic", "Properties": {}}
+
+
+def triggered() -> dict[str, Any]:
+    """Return a template of a function that a queue and a topic trigger, and of a bucket that tells the queue."""
+    arn, queue = {"Fn::GetAtt": ["Function", "Arn"]}, {"Fn::GetAtt": ["Queue", "Arn"]}
+    trust = {"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}
+    managed = ["arn:aws:iam::aws:policy/service-role/AWSLambdaBasicExecutionRole"]
+    of_types = {
+        "Role": ("IAM::Role", {"AssumeRolePolicyDocument": {"Statement": [trust]}, "ManagedPolicyArns": managed}),
+        "Function": (
+            "Lambda::Function",
+            {
+                "Runtime": "python3.11",
+                "Handler": "index.handler",
+                "Role": {"Fn::GetAtt": ["Role", "Arn"]},
+                "Code": {"ZipFile": TELLS},
+            },
+        ),
+        "Queue": ("SQS::Queue", {}),
+        "Mapping": ("Lambda::EventSourceMapping", {"FunctionName": arn, "EventSourceArn": queue}),
+        "Topic": ("SNS::Topic", {}),
+        "Subscription": ("SNS::Subscription", {"TopicArn": {"Ref": "Topic"}, "Protocol": "lambda", "Endpoint": arn}),
+        "Secret": ("SecretsManager::Secret", {"SecretString": "star"}),
+        "Parameter": ("SSM::Parameter", {"Type": "String", "Value": arn}),
+        "Table": (
+            "DynamoDB::Table",
+            {
+                "BillingMode": "PAY_PER_REQUEST",
+                "AttributeDefinitions": [{"AttributeName": "id", "AttributeType": "S"}],
+                "KeySchema": [{"AttributeName": "id", "KeyType": "HASH"}],
+            },
+        ),
+        "Rule": ("Events::Rule", {"ScheduleExpression": "rate(1 day)", "Targets": [{"Id": "1", "Arn": arn}]}),
+        "Repository": ("ECR::Repository", {}),
+    }
+    return {
+        "Resources": {name: {"Type": f"AWS::{of}", "Properties": has} for name, (of, has) in of_types.items()},
+        "Outputs": {"Queue": {"Value": {"Ref": "Queue"}, "Export": {"Name": "queue"}}},
+    }
+
+
+@pytest.mark.timeout(180)
+def test_stacks_and_their_triggers_are_there_after_a_restart(tmp_path: Path) -> None:
+    state, scratch = tmp_path / "state", tmp_path / "scratch"
+    scratch.mkdir()
+
+    def described(stacks: Any) -> list[Any]:
+        return [
+            [{**stack, "StackStatusReason": None} for stack in stacks.describe_stacks(StackName="sky")["Stacks"]],
+            stacks.describe_stack_events(StackName="sky")["StackEvents"],
+            stacks.list_stack_resources(StackName="sky")["StackResourceSummaries"],
+            stacks.get_template(StackName="sky")["TemplateBody"],
+            stacks.list_exports()["Exports"],
+            stacks.list_change_sets(StackName="sky")["Summaries"],
+        ]
+
+    with serving(scratch, "--state", state) as server:
+        stacks = server.client("cloudformation")
+        stacks.create_stack(StackName="sky", TemplateBody=json.dumps(triggered()), Tags=[{"Key": "a", "Value": "b"}])
+        stacks.get_waiter("stack_create_complete").wait(StackName="sky", WaiterConfig={"Delay": 1})
+        stacks.create_change_set(
+            StackName="sky", ChangeSetName="next", TemplateBody=json.dumps({**triggered(), "Description": "next"})
+        )
+        stacks.create_stack(StackName="stopped", TemplateBody=json.dumps(INTERRUPTED))
+        before = described(stacks)
+    with serving(scratch, "--state", state) as server:
+        stacks, sqs = server.client("cloudformation"), server.client("sqs")
+        assert "the operation on stack stopped was interrupted by a stop" in "".join(server.said)
+        stopped = stacks.describe_stacks(StackName="stopped")["Stacks"][0]
+        assert stopped["StackStatus"] == "CREATE_FAILED"
+        assert described(stacks) == before
+        stacks.execute_change_set(StackName="sky", ChangeSetName="next")
+        stacks.get_waiter("stack_update_complete").wait(StackName="sky", WaiterConfig={"Delay": 1})
+        ids = {
+            resource["LogicalResourceId"]: resource["PhysicalResourceId"]
+            for resource in stacks.list_stack_resources(StackName="sky")["StackResourceSummaries"]
+        }
+        sqs.send_message(QueueUrl=ids["Queue"], MessageBody="by queue")
+        server.client("sns").publish(TopicArn=ids["Topic"], Message="by topic")
+        assert server.client("secretsmanager").get_secret_value(SecretId=ids["Secret"])["SecretString"] == "star"
+        logs, group, told = server.client("logs"), f"/aws/lambda/{ids['Function']}", set()
+        while told != {"told by queue\n", "told by topic\n"}:
+            with suppress(logs.exceptions.ResourceNotFoundException):
+                events = logs.filter_log_events(logGroupName=group, filterPattern="told")["events"]
+                told = {event["message"] for event in events}
+        for name in ("sky", "stopped"):
+            stacks.delete_stack(StackName=name)
+            stacks.get_waiter("stack_delete_complete").wait(StackName=name, WaiterConfig={"Delay": 1})
+        assert stacks.describe_stacks()["Stacks"] == []
+        assert sqs.list_queues().get("QueueUrls", []) == []
+        assert server.client("lambda").list_event_source_mappings()["EventSourceMappings"] == []
+        assert server.client("iam").list_roles()["Roles"] == []
+
+
+def test_what_other_versions_of_moto_wrote_is_named(tmp_path: Path) -> None:
+    kept = tmp_path / "state" / "moto"
+    with serving(tmp_path, "--state", tmp_path / "state") as server:
+        server.client("sqs").create_queue(QueueName="kept")
+    (written,) = kept.iterdir()
+    written.rename(kept / "moto-1.0-python-3.0.pickle")
+    with serving(tmp_path, "--state", tmp_path / "state") as server:
+        assert "has moto-1.0-python-3.0.pickle of other versions, expected moto-" in "".join(server.said)
+        assert server.client("sqs").list_queues().get("QueueUrls", []) == []
 
 
 def test_a_state_that_cannot_be_used_is_one_line_and_a_status(tmp_path: Path) -> None:

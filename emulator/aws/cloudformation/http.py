@@ -155,6 +155,7 @@ class CloudFormationApi:
             termination_protection=bool(given.get("EnableTerminationProtection")),
         )
         stack.policy = given.get("StackPolicyBody")
+        self._service.changed(stack)
         return {"StackId": stack.id}
 
     async def _update_stack(self, region: str, given: _Parameters) -> dict[str, Any]:
@@ -357,11 +358,14 @@ class CloudFormationApi:
     def _set_policy(self, region: str, given: _Parameters) -> None:
         if given.get("StackPolicyURL"):
             raise invalid("StackPolicyURL is not emulated: expected StackPolicyBody")
-        self._service.get(region, given["StackName"]).policy = given.get("StackPolicyBody")
+        stack = self._service.get(region, given["StackName"])
+        stack.policy = given.get("StackPolicyBody")
+        self._service.changed(stack)
 
     def _protect(self, region: str, given: _Parameters) -> dict[str, Any]:
         stack = self._service.get(region, given["StackName"])
         stack.termination_protection = bool(given["EnableTerminationProtection"])
+        self._service.changed(stack)
         return {"StackId": stack.id}
 
     def _change_set(self, region: str, given: _Parameters) -> ChangeSet:

@@ -14,6 +14,7 @@ from emulator.aws.cloudformation.deployment import Deployment, Target
 from emulator.aws.cloudformation.errors import invalid
 from emulator.aws.cloudformation.evaluation import Evaluation, read_parameter
 from emulator.aws.cloudformation.resource import ResourceRequest, ResourceTypes, StackIdentity
+from emulator.aws.cloudformation.stack_records import StackRecords
 from emulator.aws.cloudformation.stacks import (
     REVIEW_IN_PROGRESS,
     Change,
@@ -33,6 +34,8 @@ from emulator.errors import ApiError
 
 _log = logging.getLogger(__name__)
 _NAME = re.compile(r"[a-zA-Z][-a-zA-Z0-9]*")
+# A type whose resources end with the endpoint.
+_NOT_KEPT = "AWS::ECS::Service"
 # Statuses of a stack that can be updated.
 _UPDATABLE = frozenset(
     ["CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "IMPORT_COMPLETE", "UPDATE_FAILED"]
@@ -66,6 +69,8 @@ class CloudFormationService:
 
     Parameters
     ----------
+    records
+        Stores the stacks.
     aws
         Calls the services that the resources belong to.
     types
@@ -74,14 +79,31 @@ class CloudFormationService:
         The account.
     """
 
-    def __init__(self, aws: AwsClient, types: ResourceTypes, account: str) -> None:
+    def __init__(self, records: StackRecords, aws: AwsClient, types: ResourceTypes, account: str) -> None:
+        self._records = records
         self._aws = aws
         self._types = types
         self._account = account
-        self._stacks: dict[str, Stack] = {}
         self._change_sets: dict[str, ChangeSet] = {}
+        self._stacks = {stack.id: stack for stack in records.read(self._change_sets)}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._notices: set[asyncio.Task[Any]] = set()
+
+    def resume(self) -> list[str]:
+        """Begin to serve the stored stacks; return a sentence for each thing that is not as it was."""
+        notes = []
+        for stack in self._stacks.values():
+            if stack.is_busy:
+                notes.append(f"the operation on stack {stack.name} was interrupted by a stop")
+                stack.interrupt()
+                self._records.changed(stack)
+            stack.on_event = self._notify
+            notes += [
+                f"{resource.logical_id} of stack {stack.name} does not run any more: {resource.type} is not kept"
+                for resource in stack.resources.values()
+                if resource.type == _NOT_KEPT and resource.resource is not None and not stack.is_deleted
+            ]
+        return notes
 
     async def create_stack(
         self,
@@ -148,8 +170,8 @@ class CloudFormationService:
         if stack.termination_protection:
             raise invalid(f"Stack [{stack.name}] cannot be deleted while TerminationProtection is enabled")
         self._check_exports_unused(stack, stack.outputs.values())
-        for change_set in [item for item in self._change_sets.values() if item.stack is stack]:
-            del self._change_sets[change_set.id]
+        for change_set in self.change_sets(stack):
+            self.delete_change_set(change_set)
         if not stack.is_busy:
             stack.set_status(Operation.DELETE.in_progress, "User Initiated")
         self._run(stack, self._delete(stack, frozenset(retained), self._tasks.get(stack.id)))
@@ -208,6 +230,7 @@ class CloudFormationService:
                 "The submitted information didn't contain changes. Submit different information to create a change set."
             )
         self._change_sets[arn] = change_set
+        self._records.changed(stack)
         return change_set
 
     def execute_change_set(self, change_set: ChangeSet, *, on_failure: str = "ROLLBACK") -> None:
@@ -240,6 +263,7 @@ class CloudFormationService:
     def delete_change_set(self, change_set: ChangeSet) -> None:
         """Delete a change set; its stack stays, as on AWS."""
         self._change_sets.pop(change_set.id, None)
+        self._records.changed(change_set.stack)
 
     def change_set(self, region: str, name: str, stack_name: str | None) -> ChangeSet:
         """Return a change set by id, or by name and stack.
@@ -329,6 +353,7 @@ class CloudFormationService:
         await self.close()
         self._stacks.clear()
         self._change_sets.clear()
+        self._records.clear()
 
     async def close(self) -> None:
         """Stop what runs."""
@@ -336,6 +361,11 @@ class CloudFormationService:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._records.flush()
+
+    def changed(self, stack: Stack) -> None:
+        """Store a stack whose settings have changed."""
+        self._records.changed(stack)
 
     async def _create(self, stack: Stack, target: Target) -> None:
         await self._deployment(stack).create(target)
@@ -352,6 +382,7 @@ class CloudFormationService:
     async def _update(self, stack: Stack, target: Target) -> None:
         await self._deployment(stack).update(target)
         stack.updated_at = stack.events[-1].timestamp
+        self._records.changed(stack)
 
     def _run(self, stack: Stack, work: Coroutine[Any, Any, None]) -> None:
         async def guarded() -> None:
@@ -512,7 +543,8 @@ class CloudFormationService:
                 raise invalid(f"Export {output.export} cannot be deleted as it is in use by {', '.join(users)}")
 
     def _notify(self, stack: Stack, event: StackEvent) -> None:
-        """Publish an event to the stack's topics."""
+        """Store an event of a stack, and publish it to the stack's topics."""
+        self._records.changed(stack)
         if not stack.settings.notification_arns:
             return
         message = "".join(

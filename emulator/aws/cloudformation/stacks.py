@@ -40,6 +40,7 @@ class Operation(StrEnum):
 
 
 REVIEW_IN_PROGRESS = "REVIEW_IN_PROGRESS"
+_INTERRUPTED = "The endpoint was stopped during the operation."
 
 
 def now() -> datetime:
@@ -186,6 +187,15 @@ class Stack:
         """Whether it has been deleted."""
         return self.status == Operation.DELETE.complete
 
+    def interrupt(self) -> None:
+        """End the operation that ran when the endpoint stopped: it has failed, and so have the resources it changed."""
+        for resource in self.resources.values():
+            if resource.status.endswith("_IN_PROGRESS"):
+                self.set_resource_status(resource, _failed(resource.status), _INTERRUPTED)
+        is_clean_up = "_COMPLETE_CLEANUP_" in self.status
+        status = self.status.removesuffix("_CLEANUP_IN_PROGRESS") if is_clean_up else _failed(self.status)
+        self.set_status(status, _INTERRUPTED)
+
     def set_status(self, status: str, reason: str | None = None) -> None:
         """Change the stack's status, and record the event."""
         self.status, self.reason = status, reason
@@ -212,6 +222,10 @@ class Stack:
         self.events.append(event)
         if self.on_event is not None:
             self.on_event(self, event)
+
+
+def _failed(status: str) -> str:
+    return f"{status.removesuffix('_IN_PROGRESS')}_FAILED"
 
 
 @dataclass(frozen=True)

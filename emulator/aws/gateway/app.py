@@ -1,6 +1,7 @@
 """The gateway: one HTTP port for all AWS services and the routes added to it."""
 
 import socket
+import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
@@ -11,6 +12,7 @@ from emulator.aws.account import Account
 from emulator.aws.cloudformation.catalog import Catalog
 from emulator.aws.cloudformation.http import CloudFormationApi
 from emulator.aws.cloudformation.service import CloudFormationService
+from emulator.aws.cloudformation.stack_records import StackRecords
 from emulator.aws.cloudformation.types.custom import ResponseUrls
 from emulator.aws.cloudformation.types.nested_stack import NestedStack
 from emulator.aws.credentials import Credentials
@@ -23,9 +25,11 @@ from emulator.aws.gateway.browser_requests import OwnNames
 from emulator.aws.gateway.host_names import addresses, records_of_moto
 from emulator.aws.gateway.key_ring import KeyRing
 from emulator.aws.gateway.moto_bridge import MotoBridge
+from emulator.aws.gateway.moto_state import MotoState
 from emulator.aws.gateway.request_faults import RequestFaults
 from emulator.aws.lambda_.code_downloads import CodeDownloads
 from emulator.aws.lambda_.core.code_signing import CodeSigningConfigs
+from emulator.aws.lambda_.core.event_outcomes import EventObserver, EventOutcome
 from emulator.aws.lambda_.core.execution_environments import ExecutionEnvironments
 from emulator.aws.lambda_.core.function_records import FunctionRecords
 from emulator.aws.lambda_.core.function_registry import FunctionRegistry
@@ -137,7 +141,9 @@ class Gateway:
         self._listener = listener
         self._urls = {LOOPBACK: url}
         self._account = account
-        self._moto = MotoBridge(account)
+        # Without a lasting folder there is nothing to keep.
+        self._moto_state = MotoState(state.folder("moto")) if state.is_lasting else None
+        self._moto = MotoBridge(account, self._moto_state.changed if self._moto_state is not None else lambda: None)
         self._objects = ObjectStore(state)
         self.s3 = S3Api(self._objects, self._moto.configure_bucket, account)
         records = FunctionRecords(state)
@@ -165,18 +171,25 @@ class Gateway:
         self.step_functions = StepFunctionsService(machines, state.reserve, self.lambda_service, self._aws)
         response_urls = ResponseUrls(url)
         types = Catalog(self._aws, response_urls)
-        self._cloudformation = CloudFormationService(self._aws, types, account)
+        self._cloudformation = CloudFormationService(StackRecords(state), self._aws, types, account)
         types.serve_stacks(NestedStack(self._cloudformation, self._cloudformation.deploy_nested))
         self._stacks = CloudFormationApi(self._cloudformation, self._aws, response_urls)
         self._targets = Targets(self._aws)
         self._event_bus = EventBus(self._targets, account)
         self._subscriptions = FunctionSubscriptions(self._targets)
         self._schedules = Schedules(self._event_bus, self._targets, account)
-        self._event_sources = EventSources(self._aws, self._targets, account)
+        # What takes moto's place in a service, before that is first used.
+        self._before_moto: Mapping[str, Callable[[], None]] = {
+            "events": self._open_events,
+            "scheduler": self._schedules.open,
+            "sns": self._subscriptions.open,
+        }
+        self._event_sources = EventSources(state.database, self._aws, self._targets, account)
         mappings = EventSourcesApi(self._event_sources, self.functions, self._aws)
         self.lambda_api.add_operations(mappings.operations())
         self.lambda_api.add_tagged("event-source-mapping", mappings)
-        self.lambda_service.on_event_ended = Destinations(self._targets).ended
+        observers = (Destinations(self._targets).ended, response_urls.event_ended)
+        self.lambda_service.on_event_ended = partial(_tell_all, observers)
         read = partial(self._objects.buckets.configuration, part="notification")
         self._objects.observer = Notifications(self._targets, self._aws, self._event_bus.emit, read)
         self._network = network = LoopbackNetwork(self._aws, account)
@@ -187,15 +200,20 @@ class Gateway:
         self._admission = Admission(names, self.s3, self._url_requests, keys, page_access, self.faults)
         self._runner: web.AppRunner | None = None
 
-    async def start(self, extra_routes: Iterable[web.AbstractRouteDef] = ()) -> None:
+    async def start(self, extra_routes: Iterable[web.AbstractRouteDef] = ()) -> list[str]:
         """Start to serve.
 
         Parameters
         ----------
         extra_routes
             Routes that take precedence over the services that are not identified by their paths.
+
+        Returns
+        -------
+        list of str
+            One sentence for each thing that an earlier run left and that is not as it was.
         """
-        self._moto.restore(self._objects.buckets.configurations())
+        notes = self._restore()
         app = web.Application(client_max_size=_MOTO_BYTES)
         app.add_routes(self.lambda_api.routes())
         app.add_routes(self._downloads.routes())
@@ -210,7 +228,7 @@ class Gateway:
             self._ecs,
             self.s3,
             self._moto,
-            {"events": self._open_events, "scheduler": self._schedules.open, "sns": self._subscriptions.open},
+            self._before_moto,
         )
         # A key may contain any character, line feeds included.
         app.router.add_route("*", "/{path:(?s:.*)}", by_service)
@@ -229,6 +247,20 @@ class Gateway:
         )
         await self._runner.setup()
         await web.SockSite(self._runner, self._listener, backlog=_BACKLOG).start()
+        self._event_sources.resume()
+        return notes
+
+    def _restore(self) -> list[str]:
+        """Bring back what an earlier run has stored; return notes on what is not as it was."""
+        self._moto.restore(self._objects.buckets.configurations())
+        notes = self._cloudformation.resume()
+        if self._moto_state is not None and self._moto_state.exists:
+            note = self._moto_state.restore()
+            notes += [] if note is None else [note]
+            for module, begin in self._before_moto.items():
+                if f"moto.{module}.models" in sys.modules:
+                    begin()
+        return notes
 
     def host_names(self) -> dict[str, str]:
         """Return the address of each name with a record in Route 53."""
@@ -285,7 +317,14 @@ class Gateway:
         self._aws.close()
         self.s3.close()
         self._objects.close()
+        if self._moto_state is not None:
+            await self._moto_state.close()
         self._moto.close()
+
+
+def _tell_all(observers: Iterable[EventObserver], outcome: EventOutcome) -> None:
+    for observer in observers:
+        observer(outcome)
 
 
 def _by_service(

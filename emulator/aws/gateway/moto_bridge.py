@@ -6,7 +6,7 @@ import re
 import sys
 import urllib.parse
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from typing import Any
@@ -36,10 +36,13 @@ class MotoBridge:
     ----------
     account_number
         The number of the account of requests whose access key moto has not made for another one.
+    changed
+        Called after each request: it may have changed something.
     """
 
-    def __init__(self, account_number: str) -> None:
+    def __init__(self, account_number: str, changed: Callable[[], None]) -> None:
         self._account_number = account_number
+        self._changed = changed
         self._app = DomainDispatcherApplication(create_backend_app)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="moto")
         self._policies = asyncio.Lock()
@@ -50,7 +53,9 @@ class MotoBridge:
         body = await request.read() if verified is None else verified
         target, headers = request.raw_path, request.headers
         environ = _wsgi_environ(request.method, target, headers.items(), body, request.remote or "")
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._call, environ)
+        response = await asyncio.get_running_loop().run_in_executor(self._threads, self._call, environ)
+        self._changed()
+        return response
 
     async def configure_bucket(self, method: str, configuration: BucketConfiguration) -> web.Response:
         """Respond to a request about a bucket's configuration.

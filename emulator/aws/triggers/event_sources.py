@@ -11,18 +11,21 @@ import logging
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from emulator.aws.sdk_client import AwsClient
+from emulator.aws.state import StateDatabase
 from emulator.aws.triggers.batch_answers import PARTIAL, failed_items
 from emulator.aws.triggers.event_filters import passes
 from emulator.aws.triggers.stream_sources import StreamPoller
 from emulator.aws.triggers.targets import Targets
 
 _log = logging.getLogger(__name__)
+_SCHEMA = "CREATE TABLE IF NOT EXISTS event_sources (id TEXT PRIMARY KEY, record TEXT NOT NULL)"
+_STORE = "INSERT INTO event_sources VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET record = excluded.record"
 # How often a queue is looked at; a look takes microseconds.
 _POLL_S = 0.1
 _RETRY_S = 1.0
@@ -123,6 +126,8 @@ class EventSources:
 
     Parameters
     ----------
+    database
+        Stores the mappings.
     aws
         Receives and deletes messages, reads streams, and invokes functions.
     targets
@@ -131,12 +136,21 @@ class EventSources:
         The account.
     """
 
-    def __init__(self, aws: AwsClient, targets: Targets, account: str) -> None:
+    def __init__(self, database: StateDatabase, aws: AwsClient, targets: Targets, account: str) -> None:
+        self._database = database
         self._aws = aws
         self._targets = targets
         self._account = account
-        self._mappings: dict[str, EventSource] = {}
+        database.execute(_SCHEMA)
+        rows = database.execute("SELECT record FROM event_sources ORDER BY rowid").fetchall()
+        stored = [EventSource(**json.loads(record)) for (record,) in rows]
+        self._mappings = {mapping.id: mapping for mapping in stored}
         self._pollers: dict[str, asyncio.Task[None]] = {}
+
+    def resume(self) -> None:
+        """Poll the queues of the stored mappings."""
+        for mapping in self._mappings.values():
+            self._begin(mapping)
 
     def add(self, mapping: EventSource) -> None:
         """Add a mapping, and poll its queue if it is enabled."""
@@ -144,16 +158,17 @@ class EventSources:
         self.apply(mapping)
 
     def apply(self, mapping: EventSource) -> None:
-        """Begin or end to poll, after a change of a mapping."""
+        """Store a change of a mapping, and begin or end to poll."""
+        mapping.modified = time.time()
+        self.store(mapping)
         poller = self._pollers.pop(mapping.id, None)
         if poller is not None:
             poller.cancel()
-        if mapping.is_enabled:
-            polling = (
-                StreamPoller(self._aws, self._targets, mapping).run() if mapping.is_stream else self._poll(mapping)
-            )
-            self._pollers[mapping.id] = asyncio.get_running_loop().create_task(polling, name=mapping.arn)
-        mapping.modified = time.time()
+        self._begin(mapping)
+
+    def store(self, mapping: EventSource) -> None:
+        """Store a change of a mapping that does not concern its queue."""
+        self._database.write(_STORE, (mapping.id, json.dumps(asdict(mapping))))
 
     def remove(self, mapping: EventSource) -> None:
         """Remove a mapping. A batch under way is dropped: its messages become visible again."""
@@ -161,6 +176,7 @@ class EventSources:
         if poller is not None:
             poller.cancel()
         self._mappings.pop(mapping.id, None)
+        self._database.write("DELETE FROM event_sources WHERE id = ?", (mapping.id,))
 
     def get(self, mapping_id: str) -> EventSource | None:
         """Return a mapping by its UUID."""
@@ -174,6 +190,7 @@ class EventSources:
         """Remove all mappings."""
         await self.close()
         self._mappings.clear()
+        self._database.write("DELETE FROM event_sources")
 
     async def close(self) -> None:
         """End to poll."""
@@ -182,6 +199,13 @@ class EventSources:
         for poller in pollers:
             poller.cancel()
         await asyncio.gather(*pollers, return_exceptions=True)
+
+    def _begin(self, mapping: EventSource) -> None:
+        if mapping.is_enabled:
+            polling = (
+                StreamPoller(self._aws, self._targets, mapping).run() if mapping.is_stream else self._poll(mapping)
+            )
+            self._pollers[mapping.id] = asyncio.get_running_loop().create_task(polling, name=mapping.arn)
 
     async def _poll(self, mapping: EventSource) -> None:
         slots = asyncio.Semaphore(mapping.concurrency)
