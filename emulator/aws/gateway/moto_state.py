@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from moto.core.base_backend import BackendDict
+from moto.core.config import default_user_config
 
 _log = logging.getLogger(__name__)
 # Services that are our own, whose part in moto is derived from theirs.
@@ -163,6 +164,8 @@ class _Pickler(pickle.Pickler):
 def _aws_policies(account: str) -> dict[str, Any]:
     from moto.iam.models import IAMBackend
 
+    # As when they were written: see MotoBridge.load_managed_policies.
+    default_user_config["iam"]["load_aws_managed_policies"] = True
     return {policy.arn: policy for policy in IAMBackend("aws", account).aws_managed_policies}
 
 

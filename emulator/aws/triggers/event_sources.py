@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -26,6 +27,7 @@ from emulator.aws.triggers.targets import Targets
 _log = logging.getLogger(__name__)
 _SCHEMA = "CREATE TABLE IF NOT EXISTS event_sources (id TEXT PRIMARY KEY, record TEXT NOT NULL)"
 _STORE = "INSERT INTO event_sources VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET record = excluded.record"
+_MOMENT = "StartingPositionTimestamp"
 # How often a queue is looked at; a look takes microseconds.
 _POLL_S = 0.1
 _RETRY_S = 1.0
@@ -143,7 +145,7 @@ class EventSources:
         self._account = account
         database.execute(_SCHEMA)
         rows = database.execute("SELECT record FROM event_sources ORDER BY rowid").fetchall()
-        stored = [EventSource(**json.loads(record)) for (record,) in rows]
+        stored = [_restored(json.loads(record)) for (record,) in rows]
         self._mappings = {mapping.id: mapping for mapping in stored}
         self._pollers: dict[str, asyncio.Task[None]] = {}
 
@@ -168,7 +170,7 @@ class EventSources:
 
     def store(self, mapping: EventSource) -> None:
         """Store a change of a mapping that does not concern its queue."""
-        self._database.write(_STORE, (mapping.id, json.dumps(asdict(mapping))))
+        self._database.write(_STORE, (mapping.id, json.dumps(asdict(mapping), default=datetime.isoformat)))
 
     def remove(self, mapping: EventSource) -> None:
         """Remove a mapping. A batch under way is dropped: its messages become visible again."""
@@ -296,6 +298,15 @@ class EventSources:
     async def _url(self, mapping: EventSource) -> str:
         name = mapping.source.rpartition(":")[2]
         return str((await self._aws.call("sqs", "GetQueueUrl", {"QueueName": name}, mapping.region))["QueueUrl"])
+
+
+def _restored(record: dict[str, Any]) -> EventSource:
+    """Return a stored mapping; what was changing when it was stored has long changed."""
+    mapping = EventSource(**record)
+    mapping.state = "Enabled" if mapping.is_enabled else "Disabled"
+    if _MOMENT in mapping.settings:
+        mapping.settings[_MOMENT] = datetime.fromisoformat(mapping.settings[_MOMENT])
+    return mapping
 
 
 def sqs_record(message: Mapping[str, Any], source: str) -> dict[str, Any]:

@@ -95,6 +95,7 @@ class EventSourcesApi:
         mapping = self._sources.get(arn.rpartition(":")[2])
         if mapping is not None:
             mapping.settings["Tags"] = dict(tags)
+            self._sources.store(mapping)
 
     async def _create(self, parameters: Parameters, account: Account) -> Mapping[str, Any]:
         _check_destination(parameters)
