@@ -102,6 +102,8 @@ class LocalCloud:
     hide_packages
         Whether functions may import, besides their own packages, only those of AWS's runtime, numpy, fmi and what
         `preload` names, instead of all that are installed here.
+    hide_shared_memory
+        Whether functions of archives have no POSIX semaphores and shared memory, as on AWS.
     settings
         How functions run.
     host
@@ -158,6 +160,7 @@ class LocalCloud:
         *,
         rendezvous_secret: str = "",
         hide_packages: bool = False,
+        hide_shared_memory: bool = False,
         is_open: bool = False,
         telemetry: bool = False,
         account: str = ACCOUNT_ID,
@@ -179,6 +182,7 @@ class LocalCloud:
         self._port = port
         self._preload = preload
         self._hide_packages = hide_packages
+        self._hide_shared_memory = hide_shared_memory
         self._has_telemetry = telemetry
         self._account = account
         self.telemetry: Telemetry | None = None
@@ -328,6 +332,7 @@ class LocalCloud:
                 Path(dropin.__file__).parent,
                 None if self._container_options is not None else self._nat,
                 hide_packages=self._hide_packages,
+                hide_shared_memory=self._hide_shared_memory,
             )
             await self._processes.start()
             started.push_async_callback(self._processes.close)

@@ -223,8 +223,8 @@ def add_container_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ipc",
         action="store_true",
-        help="containers share /dev/shm with each other and this machine, for FMI's shared memory; on AWS they have "
-        "none",
+        help="functions share /dev/shm with each other and this machine, for POSIX semaphores and FMI's shared memory; "
+        "on AWS they have none",
     )
 
 
@@ -277,7 +277,7 @@ def code_containers(options: argparse.Namespace) -> ContainerOptions | None:
         As `images`.
     """
     if SandboxKind(options.sandbox) is SandboxKind.PROCESS:
-        _refuse_container_options(options, "--sandbox docker")
+        _refuse_options(options, ("base_image", "requirements"), "--sandbox docker")
         return None
     _refuse_runtime_client(options)
     return ContainerOptions(_executor_image(options), shares_memory=options.ipc)
@@ -287,11 +287,11 @@ def refuse_container_options(options: argparse.Namespace) -> None:
     """Refuse the options of `add_image_options` where no container runs."""
     if options.image is not None:
         raise EmulatorError("--image needs --backend docker")
-    _refuse_container_options(options, "--backend docker")
+    _refuse_options(options, ("base_image", "requirements", "ipc"), "--backend docker")
 
 
-def _refuse_container_options(options: argparse.Namespace, needed: str) -> None:
-    for name in ("base_image", "requirements", "ipc"):
+def _refuse_options(options: argparse.Namespace, names: Sequence[str], needed: str) -> None:
+    for name in names:
         if getattr(options, name):
             raise EmulatorError(f"--{name.replace('_', '-')} needs {needed}")
 

@@ -133,6 +133,7 @@ def _serve(options: argparse.Namespace) -> int:
         arguments.code_containers(options),
         nat(options),
         hide_packages=options.packages == "aws",
+        hide_shared_memory=not options.ipc,
         is_open=credentials is None,
         telemetry=options.telemetry,
         account=options.account,

@@ -40,6 +40,7 @@ TASK = _VAR / "task"
 # As on AWS, the interpreter and the runtime client are there.
 _LANG = _VAR / "lang"
 RUNTIME = _VAR / "runtime"
+_SHM = Path("/dev/shm")  # noqa: S108 - the directory of shm_overview(7) and sem_overview(7)
 
 
 class FilesUnavailableError(OSError):
@@ -56,10 +57,13 @@ class SharedFiles:
         The folder that becomes /var/runtime, with modules for every function; None for an empty one.
     hosts
         The file that becomes /etc/hosts; None for that of this machine.
+    hides_shared_memory
+        Whether nothing can be created in /dev/shm, so that there are no POSIX semaphores and shared memory, as on AWS.
     """
 
     runtime_root: Path | None = None
     hosts: Path | None = None
+    hides_shared_memory: bool = False
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,8 @@ def _mount_all(files: FunctionFiles) -> None:
         hosts = _path_descriptor(shared.hosts)
         _bind(hosts, HOSTS)
         os.close(hosts)
+    if shared.hides_shared_memory and _SHM.is_dir():
+        _mount("tmpfs", str(_SHM), "tmpfs", _MS_RDONLY | _MS_NOSUID | _MS_NODEV)
     kept = {path: _path_descriptor(path) for path in files.visible}
     _cover(TMP, f"size={files.tmp_bytes},mode=1777", {path: kept[path] for path in kept if path.is_relative_to(TMP)})
     _rebuild_var(task, prefix, runtime)

@@ -274,6 +274,8 @@ class ProcessSandboxes:
         A folder with modules for every function, which is their /var/runtime; None if there is none.
     hide_packages
         Whether functions may import only AWS's runtime packages, the preloaded ones and their own.
+    hide_shared_memory
+        Whether functions have no POSIX semaphores and shared memory.
     nat
         The NAT that each sandbox is behind; None for the network of this machine.
 
@@ -293,9 +295,11 @@ class ProcessSandboxes:
         nat: Nat | None = None,
         *,
         hide_packages: bool = False,
+        hide_shared_memory: bool = False,
     ) -> None:
         self._state = state
         self._hide_packages = hide_packages
+        self._hide_shared_memory = hide_shared_memory
         self._runtime_root = runtime_root
         self._preload = preload
         self._nat = nat
@@ -329,6 +333,7 @@ class ProcessSandboxes:
                 *("--control", str(theirs.fileno()), "--state", str(self._state), "--hosts", str(self.hosts.path)),
                 *(f"--preload={module}" for module in self._preload),
                 *(("--hide-packages",) if self._hide_packages else ()),
+                *(("--hide-shared-memory",) if self._hide_shared_memory else ()),
                 *(() if self._runtime_root is None else ("--runtime-root", str(self._runtime_root))),
                 *(() if groups.cpu is None else ("--cpu-groups", str(groups.cpu))),
                 *(() if groups.freezer is None else ("--freezer", str(groups.freezer))),

@@ -1,5 +1,6 @@
-"""What functions may import when the packages of this installation are hidden."""
+"""What functions find when what AWS does not have is hidden: packages and shared memory."""
 
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ from tests.emulator.conftest import archive, zip_of
 
 @pytest.fixture(scope="module")
 def cloud() -> Iterator[LocalCloud]:
-    with LocalCloud(preload=["hypothesis"], hide_packages=True) as running:
+    with LocalCloud(preload=["hypothesis"], hide_packages=True, hide_shared_memory=True) as running:
         yield running
 
 
@@ -59,3 +60,21 @@ def test_they_are_hidden_from_a_function_that_a_fork_cannot_serve_too(functions:
     variables = {"Variables": {"AWS_LAMBDA_EXEC_WRAPPER": "/var/task/wrapper"}}
     name = deploy("", Code={"ZipFile": wrapped}, Environment=variables)
     assert invoke(functions, name, HIDDEN)[0] == MISSING
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has mount namespaces")
+def test_there_are_no_posix_semaphores_but_pipes_between_processes(functions: Any, deploy: Deploy) -> None:
+    name = deploy("""
+        import multiprocessing
+        def child(end):
+            end.send("from a child")
+        def handler(event, context):
+            try:
+                multiprocessing.Lock()
+            except OSError as error:
+                refused = type(error).__name__
+            ours, theirs = multiprocessing.Pipe()
+            multiprocessing.get_context("fork").Process(target=child, args=(theirs,)).start()
+            return [refused, ours.recv()]
+    """)
+    assert invoke(functions, name, {})[0] == ["OSError", "from a child"]
