@@ -302,19 +302,23 @@ def _moment(clause: str, parts: dict[str, str], chance: random.Random, operation
     bound = parts.get("bound")
     if bound is not None:
         if bound.isdigit():
-            return Moment(operation=operations[0], number=chance.randint(1, max(1, int(bound))))
+            return Moment(operation=operations[0], number=chance.randint(1, _call_number(clause, bound)))
         return Moment(chance.uniform(0.0, seconds(bound)))
     operation = parts.get("operation")
     if operation is None:
         return None
-    number = int(parts["number"])
     if operation not in operations:
         raise FaultError(
             f"invalid fault {clause!r}: unknown operation {operation}: expected one of {', '.join(operations)}"
         )
+    return Moment(operation=operation, number=_call_number(clause, parts["number"]))
+
+
+def _call_number(clause: str, text: str) -> int:
+    number = int(text)
     if number < 1:
         raise FaultError(f"invalid fault {clause!r}: calls are counted from 1")
-    return Moment(operation=operation, number=number)
+    return number
 
 
 def seconds(duration: float | str) -> float:

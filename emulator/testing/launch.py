@@ -138,9 +138,8 @@ def _close(services: Services, owner: int) -> None:
 
 
 def _printer(world_size: int) -> Callable[[int, str], None]:
-    width = len(str(max(0, world_size - 1)))
-
     def print_lines(rank: int, text: str) -> None:
+        width = len(str(world_size - 1))
         lines = (f"[{rank:>{width}}] {line}\n" for line in text.splitlines())
         sys.stdout.write("".join(lines))
         sys.stdout.flush()

@@ -99,7 +99,7 @@ class World:
         if self.start is not None and self.start not in _STARTS:
             raise WorldUsageError(f"invalid start {self.start!r}: expected one of {', '.join(_STARTS)}")
         for name, value in (("time limit", self.limit_s), ("max_timeout", self.max_timeout_s)):
-            if not value > 0:
+            if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
                 raise WorldUsageError(f"invalid {name} {value!r}: expected seconds above 0")
         parse_faults("; ".join(self.faults), self.size, self.seed)
         _require_room(self.size)

@@ -82,6 +82,8 @@ def test_seeds_differ() -> None:
         ("kill rank 1 at foo 3", "unknown operation foo: expected one of call, send"),
         ("fail s3 at send 1", "unknown operation send: expected one of request, get, put"),
         ("kill rank 1 at send 0", "calls are counted from 1"),
+        ("kill rank any at random 0", "calls are counted from 1"),
+        ("throttle lambda at random 0", "calls are counted from 1"),
         ("kill rank 1 in 3s", "expected the form of 'kill rank 2 at allreduce 3'"),
         ("limit link all to 0mbit", "invalid bandwidth '0mbit'"),
         ("lose link all 101%", "invalid share '101%'"),

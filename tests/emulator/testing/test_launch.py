@@ -94,6 +94,9 @@ def test_a_rank_may_have_an_event_loop() -> None:
     ("arguments", "message"),
     [
         ({"world_size": 0}, "invalid world size 0: expected a whole number from 1"),
+        ({"world_size": "4"}, "invalid world size '4': expected a whole number from 1"),
+        ({"world_size": 2, "timeout": "soon"}, "invalid time limit 'soon': expected seconds above 0"),
+        ({"world_size": 2, "max_timeout": None}, "invalid max_timeout None: expected seconds above 0"),
         ({"world_size": 2, "channel": "tcp"}, "invalid channel 'tcp': expected one of direct, shm, redis, s3"),
         ({"world_size": 2, "start": "thread"}, "invalid start 'thread': expected one of fork, spawn"),
         ({"world_size": 2, "timeout": 0}, "invalid time limit 0: expected seconds above 0"),
