@@ -70,8 +70,7 @@ class StepFunctionsApi(JsonApi):
         )
 
     async def _create(self, request: Parameters, account: Account) -> Response:
-        if request.get("publish"):
-            raise requests.invalid("publish: versions of state machines are not emulated; omit it")
+        requests.check_unpublished(request)
         machine = await self._service.machines.create(
             account,
             request["name"],
@@ -92,8 +91,7 @@ class StepFunctionsApi(JsonApi):
                 "Either the definition, the role ARN, the LoggingConfiguration, or the TracingConfiguration must be "
                 "specified",
             )
-        if request.get("publish"):
-            raise requests.invalid("publish: versions of state machines are not emulated; omit it")
+        requests.check_unpublished(request)
         machine = await self._service.machines.update(request["stateMachineArn"], account, text, role_arn, settings)
         return {"updateDate": machine.updated_at, "revisionId": machine.revision_id}
 

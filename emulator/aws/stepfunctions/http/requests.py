@@ -37,6 +37,20 @@ def machine_type(request: Parameters) -> MachineType:
     return MachineType(request.get("type", "STANDARD"))
 
 
+def check_unpublished(request: Parameters) -> None:
+    """Check that a request asks for no version.
+
+    Raises
+    ------
+    ApiError
+        ValidationException.
+    """
+    if request.get("publish"):
+        raise invalid("publish: versions of state machines are not emulated; omit it")
+    if "versionDescription" in request:
+        raise invalid("Version description can only be set when publish is true")
+
+
 def settings(request: Parameters) -> dict[str, Any]:
     """Return the settings that are stored and returned, but have no effect."""
     return {name: request[name] for name in _SETTINGS if name in request}

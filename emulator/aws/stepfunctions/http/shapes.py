@@ -6,6 +6,7 @@ Source: https://docs.aws.amazon.com/step-functions/latest/apireference/API_Opera
 from typing import Any
 
 from emulator.aws.stepfunctions.asl.definition import MachineType
+from emulator.aws.stepfunctions.asl.variable_references import variable_references
 from emulator.aws.stepfunctions.core.execution import Counts, Execution, MapRun
 from emulator.aws.stepfunctions.core.machines import Machine
 
@@ -157,4 +158,5 @@ def _settings(machine: Machine) -> dict[str, Any]:
         "tracingConfiguration": {"enabled": False},
         "encryptionConfiguration": {"type": "AWS_OWNED_KEY"},
         **machine.settings,
+        "variableReferences": variable_references(machine.text) or None,
     }
