@@ -297,9 +297,7 @@ def _parse_resource(fields: Fields, machine_type: MachineType) -> Resource:
             fields.report("Resource", str(error), codes.INVALID_RESOURCE)
         return Resource.of_function("")
     if machine_type is MachineType.EXPRESS and resource.pattern is not Pattern.REQUEST_RESPONSE:
-        fields.report(
-            "Resource", f"expected no .{resource.pattern}: an EXPRESS workflow cannot wait", codes.INVALID_RESOURCE
-        )
+        fields.report("Resource", f"expected no .{resource.pattern}: an EXPRESS workflow cannot wait")
     return resource
 
 

@@ -178,9 +178,9 @@ def test_requests_are_checked_by_the_model(raw: Callable[..., tuple[str, str]]) 
             "than or equal to 3096",
         ),
         (
-            "CreateStateMachine",
-            {"name": "n", "definition": "", "roleArn": ROLE},
-            "Value at 'definition' failed to satisfy constraint: Member must have length greater than or equal to 1",
+            "StartExecution",
+            {"stateMachineArn": "x", "input": " " * 262_145},
+            "Value at 'input' failed to satisfy constraint: Member must have length less than or equal to 262144",
         ),
         (
             "CreateStateMachine",
