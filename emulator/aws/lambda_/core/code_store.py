@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from emulator.aws.disk_reserve import SMALL_WRITE_BYTES, DiskFullError, DiskReserve, is_disk_full
+from emulator.aws.disk_reserve import SMALL_WRITE_BYTES, DiskFullError, DiskReserve, is_disk_full, private_opener
 from emulator.aws.lambda_.core.models import Function, FunctionSpec, ImageUri, Package, PackageType
 from emulator.aws.lambda_.core.references import invalid_parameter
 from emulator.aws.limits import UNZIPPED_CODE_BYTES
@@ -143,7 +143,8 @@ def _unpack_into(archive: bytes, root: Path) -> None:
     try:
         root.mkdir(mode=0o755)
         unpack(archive, root)
-        root.with_suffix(_ARCHIVE).write_bytes(archive)
+        with open(root.with_suffix(_ARCHIVE), "wb", opener=private_opener) as file:
+            file.write(archive)
     except BaseException:
         _remove(root)
         raise
