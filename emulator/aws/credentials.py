@@ -3,7 +3,7 @@
 import configparser
 import secrets
 import string
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from emulator.errors import EmulatorError
@@ -25,8 +25,8 @@ class Credentials:
     """
 
     access_key_id: str
-    secret_access_key: str
-    session_token: str = ""
+    secret_access_key: str = field(repr=False)
+    session_token: str = field(default="", repr=False)
 
     @classmethod
     def random(cls) -> "Credentials":

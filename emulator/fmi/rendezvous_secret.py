@@ -5,7 +5,7 @@ Raw ranks, which may be those of the C++ library, speak a protocol without secre
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from emulator.errors import EmulatorError
 from fmi_shim.config import FRAMED_VARIABLE, RENDEZVOUS_VARIABLE
@@ -30,8 +30,8 @@ class RendezvousSecret:
         Why there is none; empty if there is one, or the run uses another server.
     """
 
-    value: str
-    environment: Mapping[str, str]
+    value: str = field(repr=False)
+    environment: Mapping[str, str] = field(repr=False)
     note: str = ""
 
 

@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 from emulator.aws.credentials import Credentials
 from emulator.aws.gateway.signatures import SignatureError, SignedRequest, read_claim, signed_payload, verify
 from emulator.cloud import LocalCloud
+from emulator.fmi.rendezvous_secret import secret_of_run
 from tests.emulator.conftest import ROLE, archive
 
 KEY = "folder/a key+~*'()/../ü"
@@ -511,6 +512,13 @@ def test_a_url_for_an_object_is_for_no_operation_of_another_service(closed: Loca
         S3SigV4QueryAuth(key, "s3", "us-east-1", expires=60).add_auth(request)
         answer, body = send(closed, f"{path}?{urllib.parse.urlsplit(request.url).query}", method, b"{}", Host=host)
         assert (answer.status, b"expected the service of the operation" in body) == (400, True)
+
+
+def test_a_secret_is_not_in_what_programs_print_of_a_key() -> None:
+    key, secret = Credentials.random_session(), secret_of_run({}, None)
+    assert key.access_key_id in repr(key)
+    for hidden in (key.secret_access_key, key.session_token, secret.value):
+        assert hidden not in f"{key!r} {secret!r}"
 
 
 def test_the_printed_url_opens_the_page(closed: LocalCloud) -> None:
