@@ -10,6 +10,7 @@
 #                  docs/testing.md, with the seeds printed
 #   make clean     remove everything that the other targets created
 #
+# WORKERS is the number of processes that run tests.
 # BASE_IMAGE names the image with python3 that `make bench` builds containers on (default AWS's, which is pulled).
 # PYTHON chooses the interpreter of a new .venv: make test PYTHON=python3.13
 
@@ -21,6 +22,8 @@ PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-
 PACKAGES := rendezvous fmi_shim inference emulator
 PARTITIONS := build/partitions
 RESULTS := results
+# One process more than the machine has processors: many tests wait.
+WORKERS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
 
 .PHONY: demo test lint bench coverage mutants campaign clean
 
@@ -29,7 +32,7 @@ demo: $(VENV)/demo.stamp
 	$(BIN)/fmirun -n 4 --preload torch --data $(PARTITIONS) --results $(RESULTS) examples/cosmic_ai.py
 
 test: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .
@@ -51,7 +54,7 @@ bench: $(VENV)/dev.stamp
 
 coverage: $(VENV)/dev.stamp
 	rm -f .coverage .coverage.*
-	$(BIN)/python -m coverage run -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m coverage run -m pytest --numprocesses $(WORKERS) --dist loadfile
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
 
