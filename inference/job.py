@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from inference.catalog import R_BAND
-from inference.errors import PartitionError
+from inference.errors import MetricsError, PartitionError
 from inference.extremes import Extremes
 from inference.histogram import BINS, DzHistogram
 from inference.metrics import PartialSums, residuals
@@ -84,7 +84,7 @@ def work_through(
     Raises
     ------
     PartitionError
-        A partition is invalid, or the network cannot process one of its rows.
+        A partition is invalid, the network cannot process one of its rows, or a redshift is too large for exact sums.
     """
     work = Work()
     for index, fetched in enumerate(prefetched(fetch, names)):
@@ -94,13 +94,13 @@ def work_through(
         if isinstance(network, HalfPrecision):
             first = galaxies.images[:GALAXIES].to(device), galaxies.magnitudes[:GALAXIES].to(device)
             work.half_difference = max(work.half_difference or 0.0, half_difference(network, *first))
+        z_spec = galaxies.z_spec.numpy()
         try:
             z_phot, timing = predict(network, galaxies.images, galaxies.magnitudes, batch_size, device)
-        except PartitionError as error:
+            work.sums += PartialSums.from_redshifts(z_spec, z_phot)
+        except (PartitionError, MetricsError) as error:
             raise PartitionError(f"{fetched.name}, {error}") from None
         timing += Timing(waited=fetched.waited)
-        z_spec = galaxies.z_spec.numpy()
-        work.sums += PartialSums.from_redshifts(z_spec, z_phot)
         work.histogram += DzHistogram.from_values(residuals(z_spec, z_phot))
         work.extremes.add(galaxies.images.numpy(), z_spec, z_phot)
         if work.sums.n > OBJECT_LIMIT:

@@ -130,15 +130,17 @@ class PartialSums:
             The lengths differ, or a redshift is not finite or too large for an exact sum.
         """
         _check(z_spec, z_phot)
-        error = z_phot - z_spec
-        dz = error / (1.0 + z_spec)
-        terms = np.stack([np.abs(error), error**2, dz, z_spec, z_spec**2])
+        # What is too large is refused below.
+        with np.errstate(over="ignore", divide="ignore"):
+            error = z_phot - z_spec
+            dz = error / (1.0 + z_spec)
+            terms = np.stack([np.abs(error), error**2, dz, z_spec, z_spec**2])
         invalid = np.flatnonzero(~(np.abs(terms) < LIMIT).all(axis=0))
         if len(invalid):
             row = invalid[0]
             raise MetricsError(
-                f"invalid redshifts of galaxy {row}, z_spec {z_spec[row]} and z_phot {z_phot[row]}: expected values "
-                f"below {np.sqrt(LIMIT):.0f}, the limit of exact addition, and z_spec above -1"
+                f"row {row}: invalid redshifts, z_spec {z_spec[row]} and z_phot {z_phot[row]}: expected values below "
+                f"{np.sqrt(LIMIT):.0f}, the limit of exact addition, and z_spec above -1"
             )
         quanta = np.rint(terms * QUANTA).astype(np.int64)
         abs_error, squared_error, sum_dz, sum_z, squared_z = (sum(_blocks(row)) for row in quanta)

@@ -124,3 +124,15 @@ def test_a_row_that_cannot_be_processed_is_named_with_its_partition(partition: P
     write(damaged, path)
     with pytest.raises(SystemExit, match=r"1\.pt, row 3: expected"):
         command.main([command_file])
+
+
+@pytest.mark.parametrize("redshift", [1e300, 2000.0])
+def test_a_redshift_too_large_for_exact_sums_is_refused_with_partition_and_row(
+    partition: Partition, tmp_path: Path, redshift: float
+) -> None:
+    z_spec = partition.z_spec[:4].clone()
+    z_spec[3] = redshift
+    path = tmp_path / "1.pt"
+    write_part(Partition(partition.images[:4], partition.magnitudes[:4], z_spec, "a test"), path, slice(0, 4))
+    with pytest.raises(SystemExit, match=r"1\.pt, row 3: invalid redshifts, .*: expected values below 1024"):
+        command.main([str(path)])
