@@ -205,12 +205,12 @@ class S3Api:
             response = await self._operation(request)(request)
         except ApiError as error:
             return _error_response(http, error)
+        except (ConnectionError, aiohttp.ClientPayloadError):
+            return _abandoned(http)
         except OSError as error:
             if not is_disk_full(error):
                 raise
             return _error_response(http, DiskFullError())
-        except aiohttp.ClientPayloadError as error:
-            raise ConnectionResetError("the client closed the connection before the end of its request") from error
         if not response.prepared:
             response.headers["x-amz-request-id"] = request.request_id
         return response
@@ -251,6 +251,16 @@ class S3Api:
 def _not_emulated(request: S3Request) -> ApiError:
     name = operation_name(request.http.method, request.bucket, request.key, request.query)
     return not_implemented(f"S3: the operation {name}")
+
+
+def _abandoned(http: web.BaseRequest) -> web.Response:
+    """Close the connection of a client that left before the end of its request or of the response.
+
+    The response is sent to nobody. An exception would be logged as a failure of this server.
+    """
+    if http.transport is not None:
+        http.transport.close()
+    return web.Response()
 
 
 def _error_response(http: web.BaseRequest, error: ApiError) -> web.Response:
