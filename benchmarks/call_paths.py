@@ -37,6 +37,7 @@ _SETTLED_SECONDS = 0.2
 
 _CLIENT = """
 import sys, time, boto3
+from emulator.aws.lambda_.core.interpreters import OWN_RUNTIME
 from botocore.config import Config
 config = Config(retries={"total_max_attempts": 1})
 client = lambda name: boto3.client(name, region_name="us-east-1", config=config)
