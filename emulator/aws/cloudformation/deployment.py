@@ -84,7 +84,10 @@ class Deployment:
         try:
             await self._apply(target, Operation.UPDATE)
         except (EmulatorError, ApiError) as error:
-            await self._roll_back_update(before, str(error))
+            if target.settings.on_failure == "DO_NOTHING":
+                self._stop_update(str(error))
+            else:
+                await self._roll_back_update(before, str(error))
             return
         await self._clean_up(Operation.UPDATE)
         stack.set_status(Operation.UPDATE.complete)
@@ -263,6 +266,14 @@ class Deployment:
             stack.set_status(Operation.ROLLBACK.failed, f"failed to delete: [{', '.join(failed)}]")
         else:
             stack.set_status(Operation.ROLLBACK.complete)
+
+    def _stop_update(self, reason: str) -> None:
+        """Leave all as it is; the next update tries again what has failed, and deletes what this one has replaced."""
+        stack = self._stack
+        for name, old in self._before.items():
+            if stack.resources[name].status == Operation.UPDATE.failed:
+                stack.resources[name].properties = old.properties
+        stack.set_status(Operation.UPDATE.failed, reason)
 
     async def _roll_back_update(self, before: Target, reason: str) -> None:
         """Bring resources back to what they were, and delete those that the update created."""

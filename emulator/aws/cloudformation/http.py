@@ -41,6 +41,18 @@ API_VERSION = "2010-05-15"
 _REQUEST_BYTES = 2 * MIB
 _PAGE = 100
 _Parameters = Mapping[str, Any]
+_NOT_EMULATED = (
+    "DeletionMode",
+    "DeploymentMode",
+    "ImportExistingResources",
+    "ResourcesToImport",
+    "ResourceTypes",
+    "RetainExceptOnCreate",
+    "RollbackConfiguration",
+    "StackPolicyDuringUpdateBody",
+    "StackPolicyDuringUpdateURL",
+    "StackPolicyURL",
+)
 _ON_FAILURE = ("ROLLBACK", "DELETE", "DO_NOTHING")
 
 
@@ -105,6 +117,7 @@ class CloudFormationApi:
             operation = self._operation(name, len(content))
             model = self._model.operation_model(name)
             parameters = _parse(QueryParser(model), values, model.input_shape)
+            _check_emulated(parameters)
             answer = operation(region, parameters)
             if inspect.isawaitable(answer):
                 answer = await answer
@@ -170,8 +183,6 @@ class CloudFormationApi:
         kind = given.get("ChangeSetType", "UPDATE")
         stack = self._service.get(region, given["StackName"]) if kind == "UPDATE" else None
         request = await self._stack_request(region, given, stack)
-        if given.get("ResourcesToImport"):
-            raise invalid("ResourcesToImport is not emulated: omit it")
         change_set = await self._service.create_change_set(
             region, given["StackName"], given["ChangeSetName"], kind, request, given.get("Description")
         )
@@ -179,8 +190,7 @@ class CloudFormationApi:
 
     def _execute_change_set(self, region: str, given: _Parameters) -> None:
         change_set = self._change_set(region, given)
-        disabled = given.get("DisableRollback")
-        self._service.execute_change_set(change_set, on_failure="DO_NOTHING" if disabled else "ROLLBACK")
+        self._service.execute_change_set(change_set, disable_rollback=bool(given.get("DisableRollback")))
 
     def _delete_change_set(self, region: str, given: _Parameters) -> None:
         self._service.delete_change_set(self._change_set(region, given))
@@ -424,6 +434,22 @@ def _parse(parser: QueryParser, values: Mapping[str, str], shape: Any) -> dict[s
         )
         raise invalid(f"{len(missing)} validation error{'s' * (len(missing) > 1)} detected: {constraints}")
     return parsed
+
+
+def _check_emulated(given: _Parameters) -> None:
+    """Check that a request has no parameter that would have no effect here.
+
+    Raises
+    ------
+    ApiError
+        ValidationError when it has.
+    """
+    for name in _NOT_EMULATED:
+        value = given.get(name)
+        if name == "RollbackConfiguration":
+            value = (value or {}).get("RollbackTriggers")
+        if value and value != "STANDARD":
+            raise invalid(f"{name} is not emulated: omit it")
 
 
 def _page(name: str, items: list[Any], given: _Parameters) -> dict[str, Any]:

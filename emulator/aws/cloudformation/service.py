@@ -233,7 +233,7 @@ class CloudFormationService:
         self._records.changed(stack)
         return change_set
 
-    def execute_change_set(self, change_set: ChangeSet, *, on_failure: str = "ROLLBACK") -> None:
+    def execute_change_set(self, change_set: ChangeSet, *, disable_rollback: bool = False) -> None:
         """Begin the update, or the creation, that a change set describes.
 
         Raises
@@ -250,7 +250,9 @@ class CloudFormationService:
             )
         if change_set.kind == "UPDATE":
             self._check_updatable(stack)
-        settings = replace(change_set.settings, on_failure=on_failure)
+        settings = change_set.settings
+        if disable_rollback:
+            settings = replace(settings, on_failure="DO_NOTHING")
         target = Target(change_set.original, change_set.template, change_set.parameters, settings)
         change_set.execution_status = "EXECUTE_COMPLETE"
         stack.change_set_id = change_set.id

@@ -136,6 +136,46 @@ def test_on_failure_do_nothing_keeps_what_exists(stacks: StackTools, client: Cal
     assert client("sqs").list_queues(QueueNamePrefix=stack["StackName"])["QueueUrls"]
 
 
+def test_an_update_without_rollback_keeps_what_it_did_and_can_go_on(
+    stacks: StackTools, client: Callable[[str], Any]
+) -> None:
+    def template(**properties: Any) -> dict[str, Any]:
+        wrong = {**queue(**properties), "DependsOn": "Queue"}
+        return {"Resources": {"Queue": queue(VisibilityTimeout=22), "Wrong": wrong}}
+
+    stack = stacks.create({"Resources": {"Queue": queue(VisibilityTimeout=11), "Wrong": queue()}})
+    stack = stacks.update(stack["StackId"], template(NoSuchAttribute=1), DisableRollback=True)
+    assert stack["StackStatus"] == "UPDATE_FAILED"
+    url = stacks.physical_ids(stack["StackId"])["Queue"]
+    attributes = client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=["VisibilityTimeout"])["Attributes"]
+    assert attributes == {"VisibilityTimeout": "22"}
+    stack = stacks.update(stack["StackId"], template(DelaySeconds=5))
+    assert stack["StackStatus"] == "UPDATE_COMPLETE"
+    url = stacks.physical_ids(stack["StackId"])["Wrong"]
+    attributes = client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=["DelaySeconds"])["Attributes"]
+    assert attributes == {"DelaySeconds": "5"}
+
+
+def test_a_change_set_says_what_follows_a_failure(stacks: StackTools, cloudformation: Any) -> None:
+    name = stacks.name()
+    made = cloudformation.create_change_set(
+        StackName=name,
+        ChangeSetName="first",
+        ChangeSetType="CREATE",
+        OnStackFailure="DELETE",
+        TemplateBody=json.dumps({"Resources": {"Wrong": queue(NoSuchAttribute=1)}}),
+    )
+    cloudformation.execute_change_set(ChangeSetName=made["Id"])
+    assert stacks.ended(made["StackId"])["StackStatus"] == "DELETE_COMPLETE"
+
+
+def test_a_parameter_without_effect_is_refused(stacks: StackTools, cloudformation: Any) -> None:
+    with pytest.raises(ClientError, match="RetainExceptOnCreate is not emulated"):
+        stacks.create({"Resources": {"Queue": queue()}}, RetainExceptOnCreate=True)
+    with pytest.raises(ClientError, match="DeletionMode is not emulated"):
+        cloudformation.delete_stack(StackName="none", DeletionMode="FORCE_DELETE_STACK")
+
+
 def test_a_replaced_resource_changes_what_refers_to_it(stacks: StackTools, client: Callable[[str], Any]) -> None:
     name = stacks.name()
 
