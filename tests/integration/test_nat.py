@@ -8,6 +8,7 @@ import pytest
 from tests import containers
 from tests.emulator.aws.sandboxes.test_nat import require_nat
 from tests.integration.fmirun import EXAMPLES, fmirun
+from tests.integration.serving import serving
 from tests.integration.test_pipeline import pipeline
 
 # The first test with containers of a session may build the executor's image.
@@ -76,3 +77,13 @@ def test_the_nat_of_a_running_cloud_is_its_own(tmp_path: Path, program: Path) ->
     status, _, errors = pipeline(tmp_path, "payload.json", "--nat", "cone", *endpoint)
     assert status == 2
     assert "--nat cannot be used with --endpoint-url: pass it to the `fmi-emulator serve` of that cloud" in errors
+
+
+def test_ranks_that_a_server_runs_are_behind_its_nats(tmp_path: Path, program: Path) -> None:
+    with serving(tmp_path, "--nat", "cone") as server:
+        rendezvous = server.exported["FMI_RENDEZVOUS"]
+        status, output, errors = pipeline(
+            tmp_path, "payload.json", "--endpoint-url", server.url, FMI_RENDEZVOUS=rendezvous
+        )
+    assert status == 0, errors
+    assert outputs(output) == [f"[{rank}] sum 1 from {PRIVATE}" for rank in range(2)]
