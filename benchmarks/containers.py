@@ -47,7 +47,28 @@ for _ in range(60):
 if rank == 0:
     print(statistics.median(times[10:]))
 """
-_CONFIGURATION = {"backends": {"Direct": {"enabled": True, "host": "127.0.0.1", "port": 1, "max_timeout": 60000}}}
+_CUT_TIMEOUT_S = 4
+# The call that the cut interrupts began after it or shortly before: its peers notice when its time limit has passed.
+_CUT = f"""
+import os, time, fmi
+comm = fmi.Communicator(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), "fmi.json", "cut")
+comm.barrier()
+print("connected", os.uname().nodename, flush=True)
+while True:
+    began = time.monotonic()
+    try:
+        comm.barrier()
+    except Exception as error:
+        print("late by", time.monotonic() - began - {_CUT_TIMEOUT_S}, "naming", error, flush=True)
+        raise
+    time.sleep(0.01)
+"""
+_VICTIM = 1
+
+
+def _configuration(timeout_s: int) -> dict[str, Any]:
+    direct = {"enabled": True, "host": "127.0.0.1", "port": 1, "max_timeout": timeout_s * 1000}
+    return {"backends": {"Direct": direct}}
 
 
 def measure(daemon: Daemon, image: str, base_image: str, turns: int) -> Iterator[Figure]:
@@ -69,6 +90,7 @@ def measure(daemon: Daemon, image: str, base_image: str, turns: int) -> Iterator
     containers, processes = (statistics.median(each) for each in zip(*times, strict=True))
     measured = f"{containers * 1e3:.2f} ms, processes {processes * 1e3:.2f} ms: ratio {containers / processes:.2f}"
     yield Figure("allreduce of 1 MiB between 4 containers", "< 1.3 of processes", measured)
+    yield _cut(daemon, base_image)
 
 
 @contextmanager
@@ -178,19 +200,44 @@ def _allreduce(backend: str, base_image: str) -> float:
     return float(output.partition("] ")[2])
 
 
+def _cut(daemon: Daemon, base_image: str) -> Figure:
+    """Take a rank off its network; measure how late the others name it, after its time limit has passed."""
+    with (
+        _command(_CUT, 3, "docker", base_image, _CUT_TIMEOUT_S) as command,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as running,
+    ):
+        assert running.stdout is not None
+        lines = [running.stdout.readline() for _ in range(3)]
+        victim = next(line.split()[-1] for line in lines if line.startswith(f"[{_VICTIM}]"))
+        networks = {owner: network for network, owner in daemon.labelled_networks(OWNER_LABEL)}
+        containers = daemon.labelled_containers(OWNER_LABEL)
+        container, owner = next(found for found in containers if found[0].startswith(victim))
+        daemon.disconnect(container, networks[owner])
+        ends = [line.partition("late by ")[2] for line in running.stdout if not line.startswith(f"[{_VICTIM}]")]
+    late = [end.split(maxsplit=2) for end in ends if end]
+    naming = sum(f"rank {_VICTIM}" in what for _, _, what in late)
+    measured = f"{max(float(seconds) for seconds, *_ in late):.2f} s, named by {naming} of {len(late)}"
+    return Figure(f"a rank's network cut, named after the limit of {_CUT_TIMEOUT_S} s", "< 1 s", measured)
+
+
 def _run(program: str, ranks: int, backend: str, base_image: str) -> str:
+    with _command(program, ranks, backend, base_image, timeout_s=60) as command:
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    if ended.returncode != 0:
+        raise EmulatorError(f"fmirun failed: {ended.stderr.strip().splitlines()[-1]}")
+    return ended.stdout
+
+
+@contextmanager
+def _command(program: str, ranks: int, backend: str, base_image: str, timeout_s: int) -> Iterator[list[str | Path]]:
+    """Write a program to a folder; yield the command that runs it."""
     with tempfile.TemporaryDirectory(prefix="fmi-benchmark-") as folder:
         script = Path(folder) / "program" / "main.py"
         script.parent.mkdir()
         script.write_text(program)
-        (script.parent / "fmi.json").write_text(json.dumps(_CONFIGURATION))
+        (script.parent / "fmi.json").write_text(json.dumps(_configuration(timeout_s)))
         options = ["--backend", "docker", "--base-image", base_image] if backend == "docker" else []
-        ended = subprocess.run(
-            [_FMIRUN, "-n", str(ranks), *options, str(script)], capture_output=True, text=True, check=False
-        )
-        if ended.returncode != 0:
-            raise EmulatorError(f"fmirun failed: {ended.stderr.strip().splitlines()[-1]}")
-        return ended.stdout
+        yield [_FMIRUN, "-n", str(ranks), *options, script]
 
 
 def main() -> None:
