@@ -61,8 +61,7 @@ def _value(shape: Shape, found: Any, path: str) -> Any:
         return _structure(shape, found, path)
     if isinstance(shape, ListShape):
         inner = shape.member.serialization.get("name", "member")
-        items = _elements(found).get(inner) if isinstance(found, Mapping) else None
-        return _items(shape, items, f"{path}/{inner}")
+        return _items(shape, _elements(found, path).get(inner), f"{path}/{inner}")
     text = found or ""
     if not isinstance(text, str):
         raise _malformed(f"expected one {path} with text")
@@ -80,7 +79,7 @@ def _value(shape: Shape, found: Any, path: str) -> Any:
 
 
 def _structure(shape: StructureShape, found: Any, path: str) -> dict[str, Any]:
-    elements = _elements(found)
+    elements = _elements(found, path)
     members: dict[str, Any] = {}
     for name, member in shape.members.items():
         element = member.serialization.get("name", name)
@@ -100,9 +99,13 @@ def _structure(shape: StructureShape, found: Any, path: str) -> dict[str, Any]:
     return members
 
 
-def _elements(found: Any) -> Mapping[str, Any]:
+def _elements(found: Any, path: str) -> Mapping[str, Any]:
     """Return the elements in an element; an element with nothing but white space has none."""
-    return found if isinstance(found, Mapping) else {}
+    if isinstance(found, Mapping):
+        return found
+    if found is not None and (not isinstance(found, str) or found.strip()):
+        raise _malformed(f"expected one {path} with elements")
+    return {}
 
 
 def _items(shape: ListShape, found: Any, path: str) -> list[Any]:
