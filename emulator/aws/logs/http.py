@@ -28,6 +28,8 @@ _INVALID = "InvalidParameterException"
 _REQUEST_BYTES = 2 * MIB
 # A page of events: https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/cloudwatch_limits_cwl.html
 _PAGE_EVENTS, _PAGE_BYTES = 10_000, MIB
+# More would hold the event loop for 100 ms.
+_SEARCHED_EVENTS = 5_000
 _EVENT_OVERHEAD_BYTES = 26
 _DESCRIBED = 50
 _FOREVER = 2**62
@@ -345,7 +347,7 @@ def _matching_page(
     page: list[LogEvent] = []
     size, searched = 0, None
     for number, event in enumerate(events):
-        if number == _PAGE_EVENTS:
+        if number == _SEARCHED_EVENTS:
             return page, searched
         if matches(event.message):
             size += len(event.message) + _EVENT_OVERHEAD_BYTES
