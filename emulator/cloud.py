@@ -99,9 +99,9 @@ class LocalCloud:
         The endpoint's port; 0 selects a free one.
     preload
         Modules to import before functions start, besides numpy and fmi_shim, such as ``torch``.
-    hide_packages
-        Whether functions may import, besides their own packages, only those of AWS's runtime, numpy, fmi and what
-        `preload` names, instead of all that are installed here.
+    packages
+        Modules that functions may import besides their own packages, those of AWS's runtime, numpy, fmi and what
+        `preload` names; None for all that are installed here.
     hide_shared_memory
         Whether functions of archives have no POSIX semaphores and shared memory, as on AWS.
     settings
@@ -159,7 +159,7 @@ class LocalCloud:
         nat: Nat | None = None,
         *,
         rendezvous_secret: str = "",
-        hide_packages: bool = False,
+        packages: Sequence[str] | None = None,
         hide_shared_memory: bool = False,
         is_open: bool = False,
         telemetry: bool = False,
@@ -168,9 +168,9 @@ class LocalCloud:
         self._is_open = is_open
         self.credentials = credentials or Credentials.random()
         self._functions_key = Credentials.random_session()
-        packages = tuple(preload) if hide_packages else None
+        self._packages = None if packages is None else (*packages, *preload)
         self._settings = replace(
-            settings, annotate_event=event_rank, credentials=self._functions_key, packages=packages
+            settings, annotate_event=event_rank, credentials=self._functions_key, packages=self._packages
         )
         self._state_path = state
         self._host = host
@@ -181,7 +181,6 @@ class LocalCloud:
         self._host_names = host_names
         self._port = port
         self._preload = preload
-        self._hide_packages = hide_packages
         self._hide_shared_memory = hide_shared_memory
         self._has_telemetry = telemetry
         self._account = account
@@ -331,7 +330,7 @@ class LocalCloud:
                 preload,
                 Path(dropin.__file__).parent,
                 None if self._container_options is not None else self._nat,
-                hide_packages=self._hide_packages,
+                packages=self._packages,
                 hide_shared_memory=self._hide_shared_memory,
             )
             await self._processes.start()

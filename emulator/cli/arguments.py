@@ -19,6 +19,7 @@ from emulator.cloud import ContainerOptions
 from emulator.errors import EmulatorError
 from emulator.fmi.executor.image import DEFAULT_BASE_IMAGE, ImageRequest, executor_image
 from emulator.fmi.functions.initialize import rank_payload
+from emulator.fmi.program_packages import Visible
 
 # What *execute* sets from the rank's payload.
 _SET_BY_RUN = frozenset(rank_payload({"bucket": "", "S3_object_name": "", "script": ""}, 0, 1))
@@ -137,6 +138,24 @@ def add_rank_options(parser: argparse.ArgumentParser) -> None:
         type=timeout_s,
         metavar="S",
         help=f"timeout of a rank in seconds, for example 30 (default {limits.TIMEOUT_S[-1]}, Lambda's maximum)",
+    )
+
+
+PACKAGES_OF_PROGRAM = (
+    "default: aws if the program's folder has a requirements.txt, whose packages it may import, too; else all"
+)
+
+
+def add_packages_option(parser: argparse.ArgumentParser, default: Visible | None, default_text: str) -> None:
+    """Add the option of what functions may import besides their own packages."""
+    parser.add_argument(
+        "--packages",
+        type=Visible,
+        choices=list(Visible),
+        default=default,
+        help="what functions may import besides their own packages: aws for boto3 and what it needs, numpy, fmi and "
+        "what --preload names, so that a forgotten dependency shows here; all for everything that is installed here "
+        f"({default_text})",
     )
 
 

@@ -31,6 +31,7 @@ from emulator.fmi.executions.launch import LaunchRequest, pipeline_request
 from emulator.fmi.outcomes import STOPPED
 from emulator.fmi.payload import PipelinePayload, code_folder, read_payload, required_code_folder, uploads
 from emulator.fmi.pipeline import Pipeline, PipelineOutcome
+from emulator.fmi.program_packages import program_packages
 from emulator.fmi.rank_count import check_rank_count, rank_count
 from emulator.fmi.rank_log import LineKind, LogLine
 from emulator.fmi.rendezvous_secret import secret_of_run
@@ -113,6 +114,7 @@ def add_parser(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
     arguments.add_seed_option(parser)
     add_network_options(parser)
     arguments.add_preload_option(parser)
+    arguments.add_packages_option(parser, None, arguments.PACKAGES_OF_PROGRAM)
     arguments.add_backend_option(parser, arguments.LOCAL, docker=True)
     arguments.add_image_options(parser)
     add_run_options(parser)
@@ -146,7 +148,7 @@ def _pipeline(options: argparse.Namespace) -> int:
     # Ranks behind an emulated NAT, or in containers, do not reach this process.
     has_bus = options.backend == arguments.LOCAL and options.endpoint_url is None and nat(options) is None
     observation = Observation(options, has_bus=has_bus)
-    with _cloud(payload, options, observation) as cloud:
+    with _cloud(payload, options, observation, files.get(payload.bucket, ())) as cloud:
         s3 = cloud.connection.client("s3")
         ranks = rank_count(s3, payload, files)
         check_rank_count(ranks, s3, payload, files)
@@ -174,11 +176,14 @@ def _check(options: argparse.Namespace) -> None:
     """Refuse what the backend does not take, before anything is started."""
     local_only = {
         "--nat": nat(options) is not None,
+        "--packages": options.packages is not None,
         "--network and its kind": bool(link_faults(options)),
         "--preload": bool(options.preload),
         "--state-machine": options.state_machine is not None,
     }
     check_backend(options, local_only)
+    if options.backend == arguments.DOCKER and options.packages is not None:
+        raise EmulatorError("--packages needs processes: containers have the packages of their image")
     if options.backend != arguments.DOCKER:
         arguments.refuse_container_options(options)
 
@@ -277,15 +282,20 @@ def _files(payload: PipelinePayload, options: argparse.Namespace) -> dict[str, l
 
 
 @contextlib.contextmanager
-def _cloud(payload: PipelinePayload, options: argparse.Namespace, observation: Observation) -> Iterator[_Cloud]:
+def _cloud(
+    payload: PipelinePayload, options: argparse.Namespace, observation: Observation, files: Sequence[UploadedFile]
+) -> Iterator[_Cloud]:
     environment = {**_environment(options), **observation.environment}
     if options.endpoint_url is None:
         images = arguments.images(options)
         secret = secret_of_run({**payload.event.get("script_environment", {}), **environment}, images.ranks)
-        if secret.note:
-            print_status(secret.note)
+        script = f"{payload.folder}/{payload.script}"
+        packages = program_packages(files, payload.folder, script, options.packages, options.preload)
+        for note in [*packages.notes, *([secret.note] if secret.note else [])]:
+            print_status(note)
         with LocalCloud(
             preload=options.preload,
+            packages=packages.modules,
             containers=images.containers,
             rendezvous_secret=secret.value,
             nat=nat(options),
@@ -294,13 +304,14 @@ def _cloud(payload: PipelinePayload, options: argparse.Namespace, observation: O
             session = AwsSession(session_with(cloud.credentials), cloud.endpoint_url)
             yield _Cloud(session, cloud.rendezvous, {**environment, **secret.environment}, cloud, images)
         return
-    if options.preload:
+    of_cloud = {
+        "--preload": bool(options.preload),
+        "--packages": options.packages is not None,
+        "--nat": nat(options) is not None,
+    }
+    if given := [name for name, is_given in of_cloud.items() if is_given]:
         raise EmulatorError(
-            "--preload cannot be used with --endpoint-url: pass it to the `fmi-emulator serve` of that cloud"
-        )
-    if nat(options) is not None:
-        raise EmulatorError(
-            "--nat cannot be used with --endpoint-url: pass it to the `fmi-emulator serve` of that cloud"
+            f"{', '.join(given)} cannot be used with --endpoint-url: pass it to the `fmi-emulator serve` of that cloud"
         )
     images = arguments.images(options)
     rendezvous = os.environ.get("FMI_RENDEZVOUS", "")

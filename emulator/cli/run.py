@@ -19,11 +19,12 @@ from emulator.cli.network import nat
 from emulator.cli.observation import Observation, add_observation_options
 from emulator.cloud import LocalCloud
 from emulator.errors import EmulatorError
-from emulator.fmi.bundle import CodeFolder
+from emulator.fmi.bundle import CodeFolder, program_name
 from emulator.fmi.console import Console
 from emulator.fmi.deploy import EXECUTE_TMP_MB
 from emulator.fmi.log_reader import RankLine
 from emulator.fmi.outcomes import RunOutcome
+from emulator.fmi.program_packages import program_packages
 from emulator.fmi.rendezvous_secret import secret_of_run
 from emulator.fmi.report import cost_line, relays_line, run_cost, run_record, run_table
 from emulator.fmi.results import check_folder, write_record
@@ -146,6 +147,7 @@ def _parser() -> argparse.ArgumentParser:
     add_observation_options(parser)
     allowed.add_fault_options(parser)
     allowed.add_preload_option(parser)
+    allowed.add_packages_option(parser, None, allowed.PACKAGES_OF_PROGRAM)
     allowed.add_function_options(parser)
     allowed.add_backend_option(parser, allowed.LOCAL, docker=True)
     allowed.add_image_options(parser)
@@ -187,12 +189,15 @@ def _check(options: argparse.Namespace) -> None:
         "--cold-start-seed": options.cold_start_seed is not None,
         "--cold-starts": options.cold_starts != "local",
         "--nat": nat(options) is not None,
+        "--packages": options.packages is not None,
         "--pdb": options.pdb,
         "--preload": bool(options.preload),
         "--runtime-client": options.runtime_client is not None,
         "--stdin": options.stdin != "none",
     }
     check_backend(options, local_only)
+    if options.backend == allowed.DOCKER and options.packages is not None:
+        raise EmulatorError("--packages needs processes: containers have the packages of their image")
     if options.backend != allowed.DOCKER:
         allowed.refuse_container_options(options)
     if options.backend == allowed.AWS:
@@ -217,6 +222,8 @@ def _run_here(
     images = allowed.images(options)
     secret = secret_of_run(request.environment, images.ranks)
     request = replace(request, environment={**request.environment, **secret.environment, **observation.environment})
+    script = None if request.module else run_event(request, "")["script"]
+    packages = program_packages(code.files, program_name(request.script), script, options.packages, options.preload)
     relayed: set[RelayNotice] = set()
 
     def on_line(line: RankLine) -> None:
@@ -227,6 +234,7 @@ def _run_here(
     with (
         LocalCloud(
             preload=options.preload,
+            packages=packages.modules,
             settings=allowed.function_settings(options),
             containers=images.containers,
             rendezvous_secret=secret.value,
@@ -235,7 +243,7 @@ def _run_here(
         ) as cloud,
         contextlib.ExitStack() as opened,
     ):
-        for note in [*cloud.notes, *code.notes(), *([secret.note] if secret.note else [])]:
+        for note in [*cloud.notes, *code.notes(), *packages.notes, *([secret.note] if secret.note else [])]:
             print_status(note)
         backend = local_backend(
             cloud.endpoint_url,

@@ -15,6 +15,7 @@ from emulator.cli import arguments
 from emulator.cli.exit_codes import print_status
 from emulator.cli.network import add_nat_option, nat
 from emulator.cloud import LocalCloud
+from emulator.fmi.program_packages import Visible
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -95,14 +96,7 @@ def add_parser(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
         "page, see docs/tracing.md",
     )
     arguments.add_preload_option(parser)
-    parser.add_argument(
-        "--packages",
-        choices=("aws", "all"),
-        default="aws",
-        help="what functions may import besides their own packages: aws (the default) for boto3 and what it needs, "
-        "numpy, fmi and what --preload names, so that a forgotten dependency shows here; all for everything that is "
-        "installed here",
-    )
+    arguments.add_packages_option(parser, Visible.AWS, "default: aws")
     arguments.add_function_options(parser)
     parser.add_argument(
         "--sandbox",
@@ -132,7 +126,7 @@ def _serve(options: argparse.Namespace) -> int:
         credentials,
         arguments.code_containers(options),
         nat(options),
-        hide_packages=options.packages == "aws",
+        packages=() if options.packages is Visible.AWS else None,
         hide_shared_memory=not options.ipc,
         is_open=credentials is None,
         telemetry=options.telemetry,

@@ -386,3 +386,16 @@ def test_the_programs_exit_status_is_the_runs(
     place = "" if "_exit" in end else " (/tmp/program/main.py:3)"
     assert (got, errors.splitlines()[-1]) == (status, f"fmirun: rank 1 failed: {failure}{place}")
     assert ("[1] no input" in output) == ("no input" in end)
+
+
+def test_a_requirements_file_hides_the_packages_that_it_does_not_name(tmp_path: Path, program: Program) -> None:
+    script = program(
+        "import hypothesis\ntry:\n    import psutil\nexcept ModuleNotFoundError as error:\n    print(error)"
+    )
+    (script.parent / "requirements.txt").write_text("hypothesis\n")
+    status, output, errors = fmirun(tmp_path, "-n", 1, script)
+    assert (status, output) == (0, "[0] No module named 'psutil'\n")
+    status, output, errors = fmirun(tmp_path, "-n", 1, "--packages", "all", script)
+    assert (status, output) == (0, "")
+    status, output, errors = fmirun(tmp_path, "-n", 1, "--packages", "aws", "--backend", "docker", script)
+    assert (status, errors) == (2, "fmirun: --packages needs processes: containers have the packages of their image\n")

@@ -26,7 +26,7 @@ class PackageFilter(MetaPathFinder):
 
     Parameters
     ----------
-    preload
+    packages
         Modules whose distributions, with all that they require, stay visible.
     own
         Folders on ``sys.path`` that are the function's.
@@ -36,11 +36,11 @@ class PackageFilter(MetaPathFinder):
     Make it before the function's other folders are on ``sys.path``: what is there then is the installation.
     """
 
-    def __init__(self, preload: Sequence[str], own: Collection[str] = ()) -> None:
+    def __init__(self, packages: Sequence[str], own: Collection[str] = ()) -> None:
         # The standard library has modules that are not in `sys.stdlib_module_names`, one for each platform.
         self._installation = frozenset(sys.path) - frozenset(own) - _STANDARD_LIBRARY
-        names = {module.partition(".")[0] for module in preload} - set(_ALWAYS)
-        self.preload = tuple(preload)
+        names = {module.partition(".")[0] for module in packages} - set(_ALWAYS)
+        self.packages = tuple(packages)
         self._visible = frozenset((*sys.stdlib_module_names, *_ALWAYS, *_modules_required_by(names)))
 
     def install(self) -> None:
@@ -82,13 +82,13 @@ def _modules_required_by(names: Collection[str]) -> set[str]:
     found: set[str] = set()
     waiting = [distribution for name in names for distribution in distributions.get(name, ())]
     while waiting:
-        name = _normalised(waiting.pop())
+        name = normalised_name(waiting.pop())
         if name in found:
             continue
         found.add(name)
         waiting += _requirements(name)
     modules = {
-        module for module, owners in distributions.items() if any(_normalised(owner) in found for owner in owners)
+        module for module, owners in distributions.items() if any(normalised_name(owner) in found for owner in owners)
     }
     return modules | set(names)
 
@@ -104,5 +104,9 @@ def _requirements(distribution: str) -> Iterable[str]:
             yield match[0]
 
 
-def _normalised(name: str) -> str:
+def normalised_name(name: str) -> str:
+    """Return a distribution's name as names are compared.
+
+    https://packaging.python.org/en/latest/specifications/name-normalization/
+    """
     return re.sub(r"[-_.]+", "-", name).lower()

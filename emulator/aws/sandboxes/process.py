@@ -272,8 +272,8 @@ class ProcessSandboxes:
         Modules that the zygote imports, besides boto3, before it forks.
     runtime_root
         A folder with modules for every function, which is their /var/runtime; None if there is none.
-    hide_packages
-        Whether functions may import only AWS's runtime packages, the preloaded ones and their own.
+    packages
+        Modules that functions may import besides AWS's and their own; None for all that are installed.
     hide_shared_memory
         Whether functions have no POSIX semaphores and shared memory.
     nat
@@ -294,11 +294,11 @@ class ProcessSandboxes:
         runtime_root: Path | None = None,
         nat: Nat | None = None,
         *,
-        hide_packages: bool = False,
+        packages: Sequence[str] | None = None,
         hide_shared_memory: bool = False,
     ) -> None:
         self._state = state
-        self._hide_packages = hide_packages
+        self._packages = packages
         self._hide_shared_memory = hide_shared_memory
         self._runtime_root = runtime_root
         self._preload = preload
@@ -332,7 +332,7 @@ class ProcessSandboxes:
                 *(sys.executable, "-P", "-m", "emulator.aws.sandboxes.supervisor"),
                 *("--control", str(theirs.fileno()), "--state", str(self._state), "--hosts", str(self.hosts.path)),
                 *(f"--preload={module}" for module in self._preload),
-                *(("--hide-packages",) if self._hide_packages else ()),
+                *(() if self._packages is None else (f"--packages={','.join(self._packages)}",)),
                 *(("--hide-shared-memory",) if self._hide_shared_memory else ()),
                 *(() if self._runtime_root is None else ("--runtime-root", str(self._runtime_root))),
                 *(() if groups.cpu is None else ("--cpu-groups", str(groups.cpu))),

@@ -82,7 +82,9 @@ def main() -> None:
     parser.add_argument("--preload", action="append", default=[], help="module to import before the first fork")
     parser.add_argument("--runtime-root", type=Path, help="folder with modules for every function")
     parser.add_argument("--hide-shared-memory", action="store_true", help="let functions create nothing in /dev/shm")
-    parser.add_argument("--hide-packages", action="store_true", help="let functions import runtime packages only")
+    parser.add_argument(
+        "--packages", help="modules that functions may import besides AWS's, with commas; all if absent"
+    )
     parser.add_argument("--cpu-groups", type=Path, help="parent of the cgroups that limit CPU time")
     parser.add_argument("--freezer", type=Path, help="parent of the cgroups that freeze sandboxes")
     arguments = parser.parse_args()
@@ -97,8 +99,9 @@ def main() -> None:
         from emulator.aws.sandboxes.file_system import SharedFiles
         from emulator.aws.sandboxes.zygote import run_zygote
 
+        packages = None if arguments.packages is None else [name for name in arguments.packages.split(",") if name]
         shared = SharedFiles(arguments.runtime_root, arguments.hosts, arguments.hide_shared_memory)
-        run_zygote(control, arguments.preload, groups, shared, hide_packages=arguments.hide_packages)
+        run_zygote(control, arguments.preload, groups, shared, packages)
     sys.exit(_supervise(zygote_pid, control, arguments.state, groups))
 
 

@@ -73,7 +73,7 @@ def run_worker(
             _exec([_inside(part, spawn, task_root, opt_root) for part in spawn.command])
         if brings_imported_package((task_root, *package_folders(opt_root)), sys.modules):
             # One process cannot have two numpys: a new one imports the function's own.
-            hidden = () if packages is None else (runtime_client.HIDE_PACKAGES, *packages.preload)
+            hidden = () if packages is None else (runtime_client.HIDE_PACKAGES, *packages.packages)
             _exec((sys.executable, "-P", "-m", runtime_client.__name__, *hidden))
         if packages is not None:
             packages.install()

@@ -287,8 +287,7 @@ def run_zygote(
     preload: Sequence[str],
     groups: ControlGroups,
     shared: SharedFiles,
-    *,
-    hide_packages: bool,
+    packages: Sequence[str] | None,
 ) -> NoReturn:
     """Run the zygote until the endpoint closes the connection, then exit.
 
@@ -302,15 +301,15 @@ def run_zygote(
         The control groups of the workers.
     shared
         The files that every function sees.
-    hide_packages
-        Whether functions may import only AWS's runtime packages, the preloaded ones and their own.
+    packages
+        Modules that functions may import besides AWS's and their own; None for all that are installed.
     """
     status = 0
     try:
         become_subreaper()
         with control:
             _import_modules(preload)
-            Zygote(control, groups, shared, PackageFilter(preload) if hide_packages else None).run()
+            Zygote(control, groups, shared, None if packages is None else PackageFilter(packages)).run()
     except ImportError as error:
         print(f"cannot start the sandboxes: --preload: {error}", file=sys.stderr)
         status = 1

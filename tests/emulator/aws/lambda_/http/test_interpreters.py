@@ -32,7 +32,7 @@ def cloud() -> Iterator[LocalCloud]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", os.pathsep.join((os.environ["PATH"], *map(str, folders))))
         interpreters._python.cache_clear()
-        with LocalCloud(hide_packages=True) as running:
+        with LocalCloud(packages=()) as running:
             yield running
     interpreters._python.cache_clear()
 

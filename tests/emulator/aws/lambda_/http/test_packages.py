@@ -13,7 +13,7 @@ from tests.emulator.conftest import archive, zip_of
 
 @pytest.fixture(scope="module")
 def cloud() -> Iterator[LocalCloud]:
-    with LocalCloud(preload=["hypothesis"], hide_packages=True, hide_shared_memory=True) as running:
+    with LocalCloud(preload=["hypothesis"], packages=(), hide_shared_memory=True) as running:
         yield running
 
 
