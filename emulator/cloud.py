@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import socket
 import sys
 import tempfile
 import threading
@@ -320,107 +321,120 @@ class LocalCloud:
                 self._state_path or scratch / "state", lasting=self._state_path is not None, account=self._account
             )
             started.callback(state.close)
-            options = self._container_options or ContainerOptions()
-            runs_code = options.code_image is not None
-            # With containers alone, this starts what removes the folder above and idles.
-            bus = ("fmi_shim.telemetry.bus", "fmi_shim.tracing") if self._has_telemetry else ()
-            preload = () if runs_code else (*_PRELOADED, *bus, *self._preload)
-            self._processes = ProcessSandboxes(
-                scratch,
-                preload,
-                Path(dropin.__file__).parent,
-                None if self._container_options is not None else self._nat,
-                packages=self._packages,
-                hide_shared_memory=self._hide_shared_memory,
-            )
-            await self._processes.start()
-            started.push_async_callback(self._processes.close)
-            self._containers = ContainerSandboxes(
-                scratch, options.code_image, self._nat, shares_memory=options.shares_memory
-            )
-            started.push_async_callback(self._containers.close)
-            host = self._host or LOOPBACK
-            rendezvous_host = host
-            if self._container_options is not None:
-                rendezvous_host = (await self._containers.place()).address
-                host = self._host or rendezvous_host
-                self.notes.extend(self._containers.notes)
-            elif (reason := self._processes.cpu_shares_missing) is not None:
-                self.notes.append(f"CPU shares are not enforced, every function may use every core: {reason}")
-            if self._container_options is None and self._nat is not None:
-                rendezvous_host = (await self._processes.place()).address
-                host = self._host or rendezvous_host
-            # Importing moto takes as long as starting the zygote: on two cores, both run in parallel.
-            from emulator.aws.gateway.admission import PageAccess
-            from emulator.aws.gateway.app import Gateway
-            from emulator.aws.gateway.browser_requests import PAGE_ROOT, OwnNames
-            from emulator.aws.gateway.key_ring import KeyRing
-            from emulator.aws.logs.core import LogStore
-            from emulator.page.archive import RunArchive
-            from emulator.page.phases import PhaseLog
-            from emulator.page.recordings import Recordings
-            from emulator.page.views import Page
-
+            address = await self._start_sandboxes(started, scratch)
+            host = self._host or address
             listener = started.enter_context(listen(host, self._port))
             self.endpoint_url = f"http://{local_address(host)}:{listener.getsockname()[1]}"
-            page_access = None if self._is_open else PageAccess()
-            self.page_url = f"{self.endpoint_url}{PAGE_ROOT}{page_access.query if page_access else ''}"
-            self._rendezvous = self._rendezvous_server(rendezvous_host, 0)
-            await self._rendezvous.start()
-            started.push_async_callback(self._close_rendezvous)
-            self.rendezvous = f"{local_address(rendezvous_host)}:{self._rendezvous.port}"
-            secret = {SECRET_VARIABLE: self._rendezvous_secret} if self._rendezvous_secret else {}
-            variables = {RENDEZVOUS_VARIABLE: self.rendezvous, **secret}
-            if self._has_telemetry:
-                # A cloud without it does not pay for the import.
-                from emulator.fmi.telemetry.hub import Telemetry
-                from emulator.fmi.telemetry.kept import KeptRuns
-
-                kept = None if self._state_path is None else KeptRuns(self._state_path / "telemetry")
-                self.telemetry = started.enter_context(
-                    Telemetry(rendezvous_host, local_address(rendezvous_host), kept=kept)
-                )
-                variables[BUS_VARIABLE] = self.telemetry.variable
-            self._settings = replace(self._settings, variables=variables)
-            logs = LogStore(state)
-            phases = PhaseLog(logs)
-            self._gateway = gateway = Gateway(
-                state,
-                listener,
-                self.endpoint_url,
-                self._containers if runs_code else self._processes,
-                self._containers,
-                self._settings,
-                logs,
-                log_sink=phases,
-                names=OwnNames(self._host_names),
-                keys=None if self._is_open else KeyRing([self.credentials, self._functions_key]),
-                page_access=page_access,
-                own=self.credentials,
-                programs=RendezvousPrograms(self.endpoint_url, self._functions_key),
-                account=self._account,
-            )
-            started.push_async_callback(gateway.close)
-            self._processes.hosts.names = gateway.host_names
-            archive = None if self._state_path is None else RunArchive(self._state_path / "runs", phases)
-            page = Page(
-                gateway.functions,
-                gateway.lambda_service,
-                gateway.step_functions.executions,
-                phases,
-                self.endpoint_url,
-                self.credentials,
-                self.telemetry.jobs if self.telemetry is not None else tuple,
-                archive,
-            )
-            if archive is not None:
-                gateway.on_reset.append(archive.clear)
-                started.callback(page.archive_ended_runs)
-                started.callback(asyncio.ensure_future(page.archive_runs()).cancel)
-            recordings = Recordings(page.templates, self.telemetry)
-            started.push_async_callback(recordings.close)
-            self.notes.extend(await gateway.start([*recordings.routes(), *page.routes()]))
+            await self._start_rendezvous(started, address)
+            await self._start_gateway(started, state, listener)
             self._started = started.pop_all()
+
+    async def _start_sandboxes(self, started: AsyncExitStack, scratch: Path) -> str:
+        """Start what runs functions; return the address at which they reach this machine."""
+        options = self._container_options
+        # With containers alone, the processes' supervisor removes the scratch folder and idles.
+        bus = ("fmi_shim.telemetry.bus", "fmi_shim.tracing") if self._has_telemetry else ()
+        preload = () if options is not None and options.code_image else (*_PRELOADED, *bus, *self._preload)
+        self._processes = ProcessSandboxes(
+            scratch,
+            preload,
+            Path(dropin.__file__).parent,
+            self._nat if options is None else None,
+            packages=self._packages,
+            hide_shared_memory=self._hide_shared_memory,
+        )
+        await self._processes.start()
+        started.push_async_callback(self._processes.close)
+        in_containers = options or ContainerOptions()
+        self._containers = ContainerSandboxes(
+            scratch, in_containers.code_image, self._nat, shares_memory=in_containers.shares_memory
+        )
+        started.push_async_callback(self._containers.close)
+        if options is not None:
+            place = await self._containers.place()
+            self.notes.extend(self._containers.notes)
+            return place.address
+        if (reason := self._processes.cpu_shares_missing) is not None:
+            self.notes.append(f"CPU shares are not enforced, every function may use every core: {reason}")
+        return self._host or LOOPBACK if self._nat is None else (await self._processes.place()).address
+
+    async def _start_rendezvous(self, started: AsyncExitStack, host: str) -> None:
+        """Start the rendezvous server and, where it is asked for, what collects the ranks' events."""
+        self._rendezvous = self._rendezvous_server(host, 0)
+        await self._rendezvous.start()
+        started.push_async_callback(self._close_rendezvous)
+        self.rendezvous = f"{local_address(host)}:{self._rendezvous.port}"
+        if self._has_telemetry:
+            # A cloud without it does not pay for the import.
+            from emulator.fmi.telemetry.hub import Telemetry
+            from emulator.fmi.telemetry.kept import KeptRuns
+
+            kept = None if self._state_path is None else KeptRuns(self._state_path / "telemetry")
+            self.telemetry = started.enter_context(Telemetry(host, local_address(host), kept=kept))
+
+    async def _start_gateway(self, started: AsyncExitStack, state: StateFolder, listener: socket.socket) -> None:
+        """Start the services and the page."""
+        # Importing moto takes as long as starting the zygote: on two cores, both run in parallel.
+        from emulator.aws.gateway.admission import PageAccess
+        from emulator.aws.gateway.app import Gateway
+        from emulator.aws.gateway.browser_requests import PAGE_ROOT, OwnNames
+        from emulator.aws.gateway.key_ring import KeyRing
+        from emulator.aws.logs.core import LogStore
+        from emulator.page.archive import RunArchive
+        from emulator.page.phases import PhaseLog
+        from emulator.page.recordings import Recordings
+        from emulator.page.views import Page
+
+        page_access = None if self._is_open else PageAccess()
+        self.page_url = f"{self.endpoint_url}{PAGE_ROOT}{page_access.query if page_access else ''}"
+        self._settings = replace(self._settings, variables=self._function_variables())
+        logs = LogStore(state)
+        phases = PhaseLog(logs)
+        self._gateway = gateway = Gateway(
+            state,
+            listener,
+            self.endpoint_url,
+            self._containers if self._container_options and self._container_options.code_image else self._processes,
+            self._containers,
+            self._settings,
+            logs,
+            log_sink=phases,
+            names=OwnNames(self._host_names),
+            keys=None if self._is_open else KeyRing([self.credentials, self._functions_key]),
+            page_access=page_access,
+            own=self.credentials,
+            programs=RendezvousPrograms(self.endpoint_url, self._functions_key),
+            account=self._account,
+        )
+        started.push_async_callback(gateway.close)
+        self._processes.hosts.names = gateway.host_names
+        archive = None if self._state_path is None else RunArchive(self._state_path / "runs", phases)
+        page = Page(
+            gateway.functions,
+            gateway.lambda_service,
+            gateway.step_functions.executions,
+            phases,
+            self.endpoint_url,
+            self.credentials,
+            self.telemetry.jobs if self.telemetry is not None else tuple,
+            archive,
+        )
+        if archive is not None:
+            gateway.on_reset.append(archive.clear)
+            started.callback(page.archive_ended_runs)
+            started.callback(asyncio.ensure_future(page.archive_runs()).cancel)
+        recordings = Recordings(page.templates, self.telemetry)
+        started.push_async_callback(recordings.close)
+        self.notes.extend(await gateway.start([*recordings.routes(), *page.routes()]))
+
+    def _function_variables(self) -> dict[str, str]:
+        """Return the variables by which functions find the rendezvous server and the collector of their events."""
+        variables = {RENDEZVOUS_VARIABLE: self.rendezvous}
+        if self._rendezvous_secret:
+            variables[SECRET_VARIABLE] = self._rendezvous_secret
+        if self.telemetry is not None:
+            variables[BUS_VARIABLE] = self.telemetry.variable
+        return variables
 
     async def _close(self) -> None:
         await self._started.aclose()
