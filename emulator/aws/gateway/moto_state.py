@@ -1,18 +1,23 @@
 """What moto's services hold, kept between runs: queues, topics, rules, roles, tables and all others.
 
 moto has no storage of its own, but its objects can be pickled. One file has all of them, for the versions of moto and
-Python that wrote it.
+Python that wrote it. A pickle may contain a program, so the file is signed with a key of this user, and a file from
+elsewhere is not read.
 """
 
 import asyncio
 import contextlib
 import copyreg
+import hmac
 import importlib
 import io
 import logging
 import marshal
+import os
 import pickle
 import platform
+import secrets
+import tempfile
 import threading
 import time
 import types
@@ -34,6 +39,8 @@ _SHARE = 20
 # An object may change while another thread pickles it.
 _ATTEMPTS = 10
 _LOCK = type(threading.RLock())
+_DIGEST = "sha256"
+_SIGNATURE_BYTES = 32
 
 
 class MotoState:
@@ -58,10 +65,7 @@ class MotoState:
         return any(self._folder.glob("*.pickle"))
 
     def restore(self) -> str | None:
-        """Bring back what was kept; return a sentence on what could not be.
-
-        The folder is this user's alone: who can write there can run programs as the user anyway.
-        """
+        """Bring back what was kept; return a sentence on what could not be."""
         if not self._path.exists():
             others = ", ".join(sorted(path.name for path in self._folder.glob("*.pickle")))
             return (
@@ -69,14 +73,25 @@ class MotoState:
                 f"{self._path.name}; use those versions, or make the resources again"
             )
         try:
-            kept = pickle.loads(self._path.read_bytes())  # noqa: S301 - see above
+            content = self._path.read_bytes()
+            signature, pickled = content[:_SIGNATURE_BYTES], content[_SIGNATURE_BYTES:]
+            if not hmac.compare_digest(signature, hmac.digest(_key(), pickled, _DIGEST)):
+                return self._refuse(f"was not written by this user here: it is not signed with {_key_path()}")
+            kept = pickle.loads(pickled)  # noqa: S301 - written by this user
             for (module, name), backends in kept.items():
                 of_service = _of_service(module, name)
                 for account, region, backend in backends:
                     of_service[account][region] = backend
         except Exception as error:  # noqa: BLE001 - whatever the file contains
-            return f"what moto's services held is not restored: {self._path} is damaged: {error!r:.200}"
+            return self._refuse(f"is damaged: {error!r:.200}")
         return None
+
+    def _refuse(self, reason: str) -> str:
+        """Keep the file under another name, as the next change is written; return a sentence on it."""
+        aside = self._path.with_suffix(".refused")
+        with contextlib.suppress(OSError):
+            self._path.replace(aside)
+        return f"what moto's services held is not restored: {self._path} {reason}; it is now {aside.name}"
 
     def changed(self) -> None:
         """Note that a request may have changed something; it is written soon."""
@@ -106,7 +121,8 @@ class MotoState:
     def _save(self) -> None:
         began = time.monotonic()
         try:
-            content = _pickled()
+            pickled = _pickled()
+            content = hmac.digest(_key(), pickled, _DIGEST) + pickled
             written = self._path.with_suffix(".new")
             written.touch(0o600)
             written.write_bytes(content)
@@ -114,6 +130,25 @@ class MotoState:
         except Exception as error:  # noqa: BLE001 - moto's objects, or a full disk: the endpoint goes on
             _log.warning("what moto's services hold was not written to %s: %r", self._path, error)
         self._delay_s = max(_DELAY_S, _SHARE * (time.monotonic() - began))
+
+
+def _key_path() -> Path:
+    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(data) / "fmi-emulator" / "state.key"
+
+
+def _key() -> bytes:
+    """Return the key that signs this user's files, which is made at its first use."""
+    path = _key_path()
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Complete before it has its name: another process may read it at once.
+        with tempfile.NamedTemporaryFile(dir=path.parent) as made:
+            made.write(secrets.token_bytes(_SIGNATURE_BYTES))
+            made.flush()
+            with contextlib.suppress(FileExistsError):
+                os.link(made.name, path)
+    return path.read_bytes()
 
 
 def _pickled() -> bytes:
