@@ -53,7 +53,7 @@ def run(
         access = services.access(channel, framed, 20.0)
     except MissingServiceError as error:
         pytest.skip(str(error))
-    (folder / "fmi.json").write_text(access.config.read_text())
+    (folder / "fmi.json").write_bytes(access.config)
 
     def rank(comm: fmi_shim.Communicator) -> dict[str, Any]:
         os.chdir(folder)
