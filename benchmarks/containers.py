@@ -6,6 +6,7 @@ bench` gives, the table is left out where there is none, with the reason.
 
 import json
 import os
+import platform
 import statistics
 import subprocess
 import sys
@@ -15,6 +16,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import boto3
+from botocore import UNSIGNED
+from botocore.config import Config
+from botocore.exceptions import ConnectionClosedError, EndpointConnectionError
 
 from benchmarks.arguments import parser
 from benchmarks.cleanup import exit_on_signals
@@ -29,6 +35,7 @@ from emulator.fmi.executor.image import DEFAULT_BASE_IMAGE, ImageRequest, execut
 _ROLE = "arn:aws:iam::123456789012:role/benchmark"
 _COLD, _WARM, _FREEZES, _TURNS = 5, 200, 20, 3
 _MIB = 1 << 20
+_RIE_S = 30
 _FMIRUN = Path(sys.executable).with_name("fmirun")
 _BARRIER = """
 import os, fmi
@@ -71,7 +78,7 @@ def _configuration(timeout_s: int) -> dict[str, Any]:
     return {"backends": {"Direct": direct}}
 
 
-def measure(daemon: Daemon, image: str, base_image: str, turns: int) -> Iterator[Figure]:
+def measure(daemon: Daemon, image: str, base_image: str, turns: int, rie: Path | None) -> Iterator[Figure]:
     """Measure everything; yield each figure when it is known.
 
     Parameters
@@ -80,10 +87,13 @@ def measure(daemon: Daemon, image: str, base_image: str, turns: int) -> Iterator
         The executor's, built on `base_image`.
     turns
         How often commands of containers and of processes are compared.
+    rie
+        AWS's Runtime Interface Emulator, which other emulators run images with; None if it is not here.
     """
     with _function(image) as (functions, name):
         yield _cold_start(functions, name, image)
         yield _warm(functions, name)
+    yield _with_rie(image, rie)
     yield _freezing(daemon, image)
     yield Figure("16 containers up and through a barrier, whole command", "< 8 s", f"{_barrier(base_image):.1f} s")
     times = [(_allreduce("docker", base_image), _allreduce("local", base_image)) for _ in range(turns)]
@@ -161,6 +171,60 @@ def _warm(functions: Any, name: str) -> Figure:
         functions.invoke(FunctionName=name)
         times.append(time.perf_counter() - began)
     return Figure("warm invocation in a container, p50", "< 8 ms", f"{statistics.median(times) * 1e3:.1f} ms")
+
+
+def _with_rie(image: str, rie: Path | None) -> Figure:
+    """Measure the same function as SAM and MiniStack run it: each container has an HTTP server of its own."""
+    name = "the same with AWS's Runtime Interface Emulator, as SAM and MiniStack run images"
+    if rie is None:
+        return Figure(name, "", "not measured: --rie names no program")
+    cold, warm = [], []
+    network = _docker("network", "create", f"fmi-benchmark-{os.getpid()}")
+    try:
+        for _ in range(_COLD):
+            began = time.perf_counter()
+            mounted = ("--volume", f"{rie.absolute()}:/rie:ro", "--entrypoint", "/rie")
+            command = ("/usr/bin/python3", "-c", _ECHO)
+            container = _docker("run", "--detach", "--network", network, *mounted, image, *command)
+            try:
+                address = _docker(
+                    "inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", container
+                )
+                functions = boto3.client(
+                    "lambda",
+                    endpoint_url=f"http://{address}:8080",
+                    region_name="us-east-1",
+                    config=Config(signature_version=UNSIGNED, retries={"total_max_attempts": 1}),
+                )
+                _invoke(functions, began + _RIE_S)
+                cold.append(time.perf_counter() - began)
+                for _ in range(_WARM // _COLD):
+                    began = time.perf_counter()
+                    _invoke(functions, began + _RIE_S)
+                    warm.append(time.perf_counter() - began)
+            finally:
+                _docker("rm", "--force", container)
+    finally:
+        _docker("network", "rm", network)
+    measured = f"cold {statistics.median(cold):.2f} s, warm {statistics.median(warm) * 1e3:.1f} ms"
+    return Figure(name, "beside ours", measured)
+
+
+def _docker(*arguments: str) -> str:
+    return subprocess.run(("docker", *arguments), capture_output=True, text=True, check=True).stdout.strip()
+
+
+def _invoke(functions: Any, until: float) -> None:
+    """Invoke the function; its server may not listen yet."""
+    while True:
+        try:
+            functions.invoke(FunctionName="function")["Payload"].read()
+        except (EndpointConnectionError, ConnectionClosedError):
+            if time.perf_counter() > until:
+                raise
+            time.sleep(0.005)
+        else:
+            return
 
 
 def _freezing(daemon: Daemon, image: str) -> Figure:
@@ -245,6 +309,13 @@ def main() -> None:
     options = parser("benchmarks.containers", __doc__)
     options.add_argument("--base-image", default=DEFAULT_BASE_IMAGE, help="image with python3 to build on")
     options.add_argument("--short", action="store_true", help="one turn; no table where there are no containers")
+    options.add_argument(
+        "--rie",
+        type=Path,
+        metavar="FILE",
+        help="AWS's Runtime Interface Emulator, for example from the package aws-sam-cli: "
+        f"samcli/local/rapid/aws-lambda-rie-{platform.machine()}",
+    )
     arguments = options.parse_args()
     exit_on_signals()
     try:
@@ -257,7 +328,8 @@ def main() -> None:
         print(f"Containers are not measured: {error}")
         return
     print(f"On {machine()}:\n\n| what | goal | measured |\n|---|---|---|", flush=True)
-    for figure in measure(daemon, image, arguments.base_image, 1 if arguments.short else _TURNS):
+    turns = 1 if arguments.short else _TURNS
+    for figure in measure(daemon, image, arguments.base_image, turns, arguments.rie):
         print(f"| {figure.name} | {figure.goal} | {figure.measured} |", flush=True)
 
 
