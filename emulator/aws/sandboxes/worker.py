@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from emulator.aws.limits import FILE_DESCRIPTORS
 from emulator.aws.sandboxes import runtime_client
+from emulator.aws.sandboxes.control_groups import ControlGroups
 from emulator.aws.sandboxes.file_system import (
     OPT,
     RUNTIME,
@@ -36,6 +37,7 @@ def run_worker(
     spawn: Spawn,
     output: int,
     zygote_pid: int,
+    groups: ControlGroups,
     visible: Sequence[Path],
     shared: SharedFiles,
     packages: PackageFilter | None,
@@ -50,6 +52,8 @@ def run_worker(
         Descriptor that becomes standard output and error.
     zygote_pid
         The parent: this process is killed when it ends.
+    groups
+        The control groups that it belongs to.
     visible
         Paths that stay visible in the function's files, as returned by `covered`.
     shared
@@ -63,6 +67,8 @@ def run_worker(
         os.setpgid(0, 0)
         _die_with_parent(zygote_pid)
         _redirect_output(output)
+        # By itself, since no process that the function starts may be outside of them.
+        groups.add(spawn.sandbox_id, os.getpid())
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_NOFILE, _descriptor_limits())
         _replace_environment(spawn)

@@ -148,12 +148,11 @@ class Zygote:
         if pid == 0:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            run_worker(spawn, output, zygote_pid, self._visible, self._shared, self._packages)
+            run_worker(spawn, output, zygote_pid, self._groups, self._visible, self._shared, self._packages)
         os.close(output)
         # The child does the same, so that the group exists before anyone signals it.
         with contextlib.suppress(PermissionError, ProcessLookupError):
             os.setpgid(pid, pid)
-        self._groups.add(spawn.sandbox_id, pid)
         self._workers[pid] = _Worker(
             spawn.sandbox_id, MemoryGauge(pid, inherited), spawn.memory_bytes, spawn.vcpus, resident_at_fork=resident
         )

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+from pathlib import Path
 
 import psutil
 import pytest
@@ -12,12 +13,13 @@ from emulator.aws.sandboxes.control_groups import ControlGroups, make_control_gr
 from tests.emulator.aws.lambda_.core.conftest import Service, WithService
 from tests.emulator.aws.lambda_.core.test_invocations import until_gone
 
-# A thread and a child of another session that never rest.
+# A thread and a child of another session that never rest: they sleep for a short time, and leave the CPU to others.
 NEVER_RESTS = """
     import os, subprocess, sys, threading, time
-    child = subprocess.Popen([sys.executable, "-S", "-c", "while True: pass"], start_new_session=True)
+    sleeps = "import time\\nwhile True: time.sleep(0.005)"
+    child = subprocess.Popen([sys.executable, "-S", "-c", sleeps], start_new_session=True)
     def spin():
-        while True: pass
+        while True: time.sleep(0.005)
     threading.Thread(target=spin, daemon=True).start()
     def handler(event, context):
         time.sleep(event["s"])
@@ -43,15 +45,17 @@ async def pids_of(running: Service) -> list[int]:
     return pids
 
 
-def used_s(pids: list[int]) -> float:
-    return sum(sum(psutil.Process(pid).cpu_times()[:2]) for pid in pids)
+def used_ns(pids: list[int]) -> int:
+    """Return the time that the processes' threads have had the CPU: https://docs.kernel.org/scheduler/sched-stats.html."""
+    threads = (thread for pid in pids for thread in Path(f"/proc/{pid}/task").glob("*/schedstat"))
+    return sum(int(thread.read_text().split()[0]) for thread in threads)
 
 
 async def until_at_rest(pids: list[int]) -> None:
     """Return when the processes use no more time of the CPU; without a freezer they always do."""
     async with asyncio.timeout(20):
-        before = -1.0
-        while (now := used_s(pids)) != before:
+        before = -1
+        while (now := used_ns(pids)) != before:
             before = now
             await asyncio.sleep(0.1)
 
@@ -62,9 +66,9 @@ def test_a_function_rests_between_invocations_and_goes_on_in_the_next_one(with_s
         running.deploy("f", NEVER_RESTS, MemorySize=3538)
         pids = await pids_of(running)
         await until_at_rest(pids)
-        before = used_s(pids)
+        before = used_ns(pids)
         assert json.loads((await running.service.invoke("f", None, b'{"s": 0.1}')).payload) == pids
-        assert used_s(pids) > before
+        assert used_ns(pids) > before
 
     with_service(body)
 
