@@ -245,6 +245,7 @@ def triggered() -> dict[str, Any]:
         ),
         "Rule": ("Events::Rule", {"ScheduleExpression": "rate(1 day)", "Targets": [{"Id": "1", "Arn": arn}]}),
         "Repository": ("ECR::Repository", {}),
+        "Stream": ("Kinesis::Stream", {"ShardCount": 1}),  # by a class of moto
     }
     return {
         "Resources": {name: {"Type": f"AWS::{of}", "Properties": has} for name, (of, has) in of_types.items()},

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, fields
+from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
@@ -91,7 +91,12 @@ def _plain(record: Stack | ChangeSet, omitted: str) -> dict[str, Any]:
 def _json(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.isoformat()
-    return sorted(value) if isinstance(value, (set, frozenset)) else asdict(value)
+    if isinstance(value, (set, frozenset)):
+        return sorted(value)
+    if isinstance(value, Resource):
+        # Of moto's objects only the id is kept.
+        return {"physical_id": value.physical_id, "attributes": dict(value.attributes)}
+    return {item.name: getattr(value, item.name) for item in fields(value)}
 
 
 def _stack(record: dict[str, Any]) -> Stack:

@@ -157,7 +157,7 @@ class MotoResource:
     def _update(self, request: ResourceRequest) -> Resource:
         stack, current = request.stack, request.current
         if current is None or not isinstance(current.attributes, MotoAttributes):
-            raise ReplacementNeededError
+            raise _restored_error(request, "changed")
         with _LOCK:
             updated = self._class.update_from_cloudformation_json(
                 original_resource=current.attributes.resource,
@@ -185,6 +185,8 @@ class MotoResource:
                 self._class.delete_from_cloudformation_json(
                     request.physical_id, definition, stack.account, stack.region
                 )
+            elif resource is None and current is not None:
+                raise _restored_error(request, "deleted")
 
     def _name(self, request: ResourceRequest) -> str:
         own = request.properties.get(self._name_property()) if self._name_property() else None
@@ -193,6 +195,13 @@ class MotoResource:
 
     def _name_property(self) -> str:
         return str(self._class.cloudformation_name_type() or "")
+
+
+def _restored_error(request: ResourceRequest, what: str) -> ResourceFailedError:
+    return ResourceFailedError(
+        f"{request.physical_id} ({request.type}) cannot be {what} by its stack since the endpoint was started again: "
+        "moto's object is not kept with the stack; use the service's own API, and retain the resource"
+    )
 
 
 def _resource(request: ResourceRequest, made: Any) -> Resource:

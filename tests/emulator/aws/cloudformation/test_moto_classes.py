@@ -1,12 +1,15 @@
 """What stacks use of moto's private classes is as this project needs it."""
 
+import asyncio
 import inspect
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from emulator.aws.cloudformation.types.moto import moto_class, moto_classes
+from emulator.aws.cloudformation.errors import ResourceFailedError
+from emulator.aws.cloudformation.resource import Resource, ResourceRequest, StackIdentity
+from emulator.aws.cloudformation.types.moto import MotoResource, moto_class, moto_classes
 from tests.emulator.aws.cloudformation.conftest import StackTools
 
 
@@ -40,6 +43,21 @@ def test_its_own_map_has_the_same_classes() -> None:
 def test_a_type_of_no_service_has_no_class() -> None:
     assert moto_class("AWS::GroundStation::Config") is None
     assert moto_class("Nonsense") is None
+
+
+def test_a_stored_resource_whose_object_is_not_known_is_not_changed() -> None:
+    model = moto_class("AWS::Kinesis::Stream")
+    assert model is not None
+    stack = StackIdentity(
+        "sky", "arn:aws:cloudformation:us-east-1:123456789012:stack/sky/1", "us-east-1", "123456789012"
+    )
+    request = ResourceRequest(
+        stack, "Stream", "AWS::Kinesis::Stream", {"ShardCount": 2}, Resource("s"), {"ShardCount": 1}
+    )
+    with pytest.raises(
+        ResourceFailedError, match=r"s \(AWS::Kinesis::Stream\) cannot be changed by its stack since the"
+    ):
+        asyncio.run(MotoResource(model).update(request))
 
 
 @pytest.mark.timeout(120)
