@@ -126,7 +126,7 @@ class Page:
         return [
             web.get("/_emulator", _redirect),
             *(web.get(PAGE_ROOT + path, view) for path, view in pages.items()),
-            web.get(PAGE_ROOT + "{path:.*}", _missing),
+            web.get(PAGE_ROOT + "{page:.*}", _missing),
         ]
 
     async def _overview(self, _: web.Request) -> web.Response:
