@@ -32,8 +32,10 @@ def test_lines_beyond_the_queue_are_counted_and_the_number_is_written(monkeypatc
     stream.close()
     text = slow.getvalue()
     *kept, notice, _ = text.split("\n")
-    assert kept == [str(number) for number in range(len(kept))]
-    assert len(kept) in (10, 11)
+    numbers = [int(line) for line in kept]
+    # The thread takes the first line whenever it starts, which makes place for another one.
+    assert numbers[:10] == [*range(10)]
+    assert numbers[10:] == [] or (len(numbers) == 11 and 10 <= numbers[10] < 100)
     assert notice.endswith(" lines are missing here: standard error was not read in time")
     assert len(kept) + int(notice.split()[0]) == 100
 
