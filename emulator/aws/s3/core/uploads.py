@@ -167,10 +167,10 @@ class Uploads:
             changes.retained.extend(body.files)
         return part
 
-    def parts(self, upload: Upload) -> list[Part]:
-        """Return an upload's parts, ordered by number."""
-        query = "SELECT number, body, modified FROM parts WHERE upload_id = ? ORDER BY number"
-        rows = self._database.execute(query, (upload.upload_id,))
+    def parts(self, upload: Upload, after: int = 0, most: int = len(PART_NUMBERS)) -> list[Part]:
+        """Return an upload's parts with numbers above `after`, ordered by number, and at most so many."""
+        query = "SELECT number, body, modified FROM parts WHERE upload_id = ? AND number > ? ORDER BY number LIMIT ?"
+        rows = self._database.execute(query, (upload.upload_id, after, most))
         return [Part(number, body_from_json(body), modified) for number, body, modified in rows]
 
     def complete(self, upload: Upload, listed: Sequence[ListedPart], expected: ExpectedObject) -> ObjectVersion:

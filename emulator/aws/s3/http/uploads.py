@@ -122,7 +122,7 @@ class UploadApi:
         upload = self._upload(request)
         marker = _number(request, "part-number-marker", 0)
         limit = min(_number(request, "max-parts", 1000), 1000)
-        later = [part for part in self._uploads.parts(upload) if part.number > marker]
+        later = self._uploads.parts(upload, marker, limit + 1)
         page = later[:limit]
         content = {
             "Bucket": request.bucket,
