@@ -271,8 +271,11 @@ def test_a_single_rank_and_the_emulators_ranks_use_the_network(rendezvous_addres
 
 
 def test_all_ranks_raise_if_they_do_not_share_memory(world: World) -> None:
-    for outcome in world.run(shared_memory_programs.see_another_folder, 3, 1):
-        assert isinstance(outcome.error, ConfigError)
+    outcomes = world.run(shared_memory_programs.see_another_folder, 3, 1)
+    assert any(isinstance(outcome.error, ConfigError) for outcome in outcomes)
+    for outcome in outcomes:
+        # A rank may learn it from another one that was faster.
+        assert isinstance(outcome.error, (ConfigError, PeerFailedError))
         assert "rank(s) 1 cannot see the memory of rank 0" in str(outcome.error)
 
 
