@@ -3,7 +3,7 @@
 import struct
 from collections.abc import Sequence
 
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from emulator.aws.lambda_.log_lines import SandboxLog
@@ -34,6 +34,7 @@ def test_output_in_any_pieces_is_logged_as_whole_lines(lines: list[str], data: s
 
 @given(st.lists(st.binary(max_size=3000)))
 def test_the_tail_is_the_end_of_the_output_since_the_start(outputs: list[bytes]) -> None:
+    assume(b"\xa5\x5a\x00" not in b"".join(outputs))  # which begins a frame
     log = SandboxLog(Lines(), "us-east-1", "group", "stream")
     log.write_lines("before")
     log.start_tail()
